@@ -1,0 +1,7 @@
+"""`python -m audiovq`."""
+
+import sys
+
+from audiovq.cli import main
+
+sys.exit(main())

@@ -1,0 +1,351 @@
+"""Encoder, bottleneck, decoder over spectrograms of any size.
+
+Padding never reaches a clip: it is zeroed after every layer, so a padded batch gives for each clip
+what the clip alone gives, and no loss or codebook statistic sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.bottlenecks import Bottleneck, NoBottleneck, Quantizer
+from audiovq.config import AutoencoderConfig
+
+RECONSTRUCTION_SCALE = 16.0
+"""Brings the squared error of a spectrogram in [0, 1] to about 1 for a model that knows nothing,
+so that the weight of the commitment loss means what it means in the 2017 paper."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What `Autoencoder.forward` returns."""
+
+    spectrogram: Tensor
+    """(batch, 1, bins, frames), zeros beyond each clip's columns."""
+    loss: Tensor
+    """Scalar to minimize: scaled squared error plus the bottleneck's loss."""
+    squared_error: Tensor
+    """Scalar: mean over the cells inside the clips."""
+    bottleneck_loss: Tensor
+
+
+def mask_columns(x: Tensor, mask: Tensor) -> Tensor:
+    """x (batch, channels, rows, frames) times mask (batch, 1, 1, columns), each column repeated."""
+    return x * mask.repeat_interleave(x.shape[3] // mask.shape[3], dim=3)
+
+
+class RMSNorm2d(nn.Module):
+    """Root mean square over the channels of each cell (Zhang and Sennrich 2019)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) → the same shape."""
+        channels_last = x.permute(0, 2, 3, 1)
+        normed = nn.functional.rms_norm(channels_last, (x.shape[1],), self.weight.to(x.dtype), 1e-6)
+        return normed.permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """Residual block: norm, 3×3, SiLU, 1×1; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm2d(channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(_bias(self.out))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) and (batch, 1, 1, columns) → the same shape."""
+        return mask_columns(x + self.out(nn.functional.silu(self.conv(self.norm(x)))), mask)
+
+
+class RowBias(nn.Module):
+    """A learned vector per row: without it, convolutions cannot tell low from high."""
+
+    def __init__(self, channels: int, rows: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(1, channels, rows, 1) * 0.02)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) → the same shape."""
+        return mask_columns(x + self.bias, mask)
+
+
+class PatchEncoder(nn.Module):
+    """One strided convolution straight to the grid of codes, residual blocks there."""
+
+    def __init__(self, config: AutoencoderConfig, rows: int) -> None:
+        super().__init__()
+        width = config.channels
+        self.patch = nn.Conv2d(1, width, config.patch, stride=config.patch)
+        self.rows = RowBias(width, rows)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(config.encoder_blocks))
+        self.norm = RMSNorm2d(width)
+        self.out = nn.Conv2d(width, config.latent_dim, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
+        x = self.rows(self.patch(x), mask)
+        for block in self.blocks:
+            x = block(x, mask)
+        return mask_columns(self.out(self.norm(x)), mask)
+
+
+class PatchDecoder(nn.Module):
+    """The mirror of PatchEncoder, with one transposed convolution back."""
+
+    def __init__(self, config: AutoencoderConfig, rows: int) -> None:
+        super().__init__()
+        width = config.channels
+        self.inward = nn.Conv2d(config.latent_dim, width, 1)
+        self.rows = RowBias(width, rows)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(config.decoder_blocks))
+        self.norm = RMSNorm2d(width)
+        self.patch = nn.ConvTranspose2d(width, 1, config.patch, stride=config.patch)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, latent_dim, rows, columns) → (batch, 1, bins, frames)."""
+        x = self.rows(self.inward(x), mask)
+        for block in self.blocks:
+            x = block(x, mask)
+        return mask_columns(self.patch(self.norm(x)), mask)
+
+
+class ConvEncoder(nn.Module):
+    """The tutorials' stack: convolution, ReLU, batch norm for each filter, kernel and stride."""
+
+    def __init__(self, config: AutoencoderConfig, rows: int) -> None:
+        super().__init__()
+        sizes = [1, *config.filters]
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(sizes[i], filters, kernel, stride=stride, padding=kernel // 2),
+                nn.ReLU(),
+                nn.BatchNorm2d(filters),
+            )
+            for i, (filters, kernel, stride) in enumerate(
+                zip(config.filters, config.kernels, config.strides, strict=True)
+            )
+        )
+        self.out = nn.Conv2d(sizes[-1], config.latent_dim, 1)
+        self.rows = RowBias(config.latent_dim, rows)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
+        for layer in self.layers:
+            x = mask_columns(layer(x), mask)
+        return self.rows(self.out(x), mask)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of ConvEncoder: transposed convolutions, ReLU, batch norm; the last one bare."""
+
+    def __init__(self, config: AutoencoderConfig, rows: int) -> None:
+        super().__init__()
+        self.rows = RowBias(config.latent_dim, rows)
+        self.inward = nn.Conv2d(config.latent_dim, config.filters[-1], 1)
+        sizes = [*reversed(config.filters), config.filters[0]]
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.ConvTranspose2d(
+                    sizes[i],
+                    sizes[i + 1],
+                    kernel,
+                    stride=stride,
+                    padding=kernel // 2,
+                    output_padding=stride - 1,
+                ),
+                nn.ReLU(),
+                nn.BatchNorm2d(sizes[i + 1]),
+            )
+            for i, (kernel, stride) in enumerate(
+                zip(reversed(config.kernels), reversed(config.strides), strict=True)
+            )
+        )
+        self.out = nn.Conv2d(sizes[-1], 1, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, latent_dim, rows, columns) → (batch, 1, bins, frames)."""
+        x = mask_columns(self.inward(self.rows(x, mask)), mask)
+        for layer in self.layers:
+            x = mask_columns(layer(x), mask)
+        return mask_columns(self.out(x), mask)
+
+
+class ResidualUnit(nn.Module):
+    """ReLU, 3×3, ReLU, 1×1, added to its input: the residual form of the tutorials."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) → the same shape."""
+        hidden = self.conv(nn.functional.relu(x))
+        return mask_columns(x + self.out(nn.functional.relu(hidden)), mask)
+
+
+class ResidualEncoder(nn.Module):
+    """Two 4×4 stride-2 convolutions, then residual blocks (van den Oord et al. 2017, section 4.1)."""
+
+    def __init__(self, config: AutoencoderConfig, rows: int) -> None:
+        super().__init__()
+        width = config.channels
+        self.first = nn.Conv2d(1, width, 4, stride=2, padding=1)
+        self.second = nn.Conv2d(width, width, 4, stride=2, padding=1)
+        self.rows = RowBias(width, rows)
+        self.blocks = nn.ModuleList(ResidualUnit(width) for _ in range(config.encoder_blocks))
+        self.out = nn.Conv2d(width, config.latent_dim, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
+        x = mask_columns(nn.functional.relu(self.first(x)), mask)
+        x = self.rows(self.second(x), mask)
+        for block in self.blocks:
+            x = block(x, mask)
+        return mask_columns(self.out(nn.functional.relu(x)), mask)
+
+
+class ResidualDecoder(nn.Module):
+    """The mirror of ResidualEncoder."""
+
+    def __init__(self, config: AutoencoderConfig, rows: int) -> None:
+        super().__init__()
+        width = config.channels
+        self.inward = nn.Conv2d(config.latent_dim, width, 3, padding=1)
+        self.rows = RowBias(width, rows)
+        self.blocks = nn.ModuleList(ResidualUnit(width) for _ in range(config.decoder_blocks))
+        self.first = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
+        self.second = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, latent_dim, rows, columns) → (batch, 1, bins, frames)."""
+        x = self.rows(self.inward(x), mask)
+        for block in self.blocks:
+            x = block(x, mask)
+        x = mask_columns(nn.functional.relu(self.first(nn.functional.relu(x))), mask)
+        return mask_columns(self.second(x), mask)
+
+
+NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "patch": (PatchEncoder, PatchDecoder),
+    "conv": (ConvEncoder, ConvDecoder),
+    "residual": (ResidualEncoder, ResidualDecoder),
+}
+
+
+class Autoencoder(nn.Module):
+    """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
+
+    For any number of bins and frames: both are padded with zeros to whole codes inside.
+    """
+
+    def __init__(self, config: AutoencoderConfig, bins: int) -> None:
+        super().__init__()
+        self.config = config
+        self.bins = bins
+        self.stride = config.stride
+        """(bins, frames) that one code stands for."""
+        self.rows = -(-bins // self.stride[0])
+        encoder, decoder = NETWORKS[config.encoder]
+        self.encoder: nn.Module = encoder(config, self.rows)
+        self.decoder: nn.Module = decoder(config, self.rows)
+        self.bottleneck: Quantizer | NoBottleneck = (
+            Quantizer(config) if config.bottleneck == "vq" else NoBottleneck()
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def num_columns(self, num_frames: Tensor) -> Tensor:
+        """(batch,) frames → (batch,) columns of codes that cover them."""
+        return (num_frames + self.stride[1] - 1) // self.stride[1]
+
+    def forward(self, spectrogram: Tensor, num_frames: Tensor) -> Reconstruction:
+        """(batch, 1, bins, frames) in [0, 1] and each clip's own (batch,) frames → Reconstruction."""
+        latents, mask, inside = self._latents(spectrogram, num_frames)
+        bottleneck: Bottleneck = self.bottleneck(_vectors(latents)[inside])
+        output = self._decode(bottleneck.latents, inside, latents.shape, mask)
+        output = output[..., : spectrogram.shape[3]]
+        frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
+        cells = (frames < num_frames.to(spectrogram.device)[:, None])[:, None, None]
+        squared = (output.float() - spectrogram).square() * cells
+        squared_error = squared.sum() / (cells.sum() * self.bins)
+        return Reconstruction(
+            output.float(),
+            RECONSTRUCTION_SCALE * squared_error + bottleneck.loss,
+            squared_error.detach(),
+            bottleneck.loss.detach(),
+        )
+
+    def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
+        """(batch, 1, bins, frames), (batch,) → codes (batch, quantizers, rows, columns), 0 beyond."""
+        latents, mask, inside = self._latents(spectrogram, num_frames)
+        batch, _, rows, columns = latents.shape
+        codes = self._quantizer().encode(_vectors(latents)[inside])
+        grid = codes.new_zeros(batch * rows * columns, codes.shape[1])
+        grid[inside] = codes
+        return grid.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+
+    def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
+        """Codes (batch, quantizers, rows, columns), (batch,) columns → (batch, 1, bins, frames).
+
+        Frames are columns × stride, zeros beyond each clip's own columns; values are in [0, 1].
+        """
+        batch, _, rows, columns = codes.shape
+        mask, inside = self._mask(num_columns, columns, codes.device)
+        latents = self._quantizer().decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
+        shape = torch.Size((batch, latents.shape[1], rows, columns))
+        return self._decode(latents, inside, shape, mask).float().clamp(0, 1)
+
+    def _quantizer(self) -> Quantizer:
+        if not isinstance(self.bottleneck, Quantizer):
+            raise TypeError("an autoencoder without a quantizer has no codes")
+        return self.bottleneck
+
+    def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents (batch, dim, rows, columns), mask (batch, 1, 1, columns), cells inside the clips."""
+        batch, _, bins, frames = spectrogram.shape
+        columns = -(-frames // self.stride[1])
+        mask, inside = self._mask(self.num_columns(num_frames), columns, spectrogram.device)
+        padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
+        padded = nn.functional.pad(spectrogram, padding)
+        latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), mask)
+        return latents, mask, inside
+
+    def _mask(
+        self, num_columns: Tensor, columns: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """(batch, 1, 1, columns) floats, and the flat places (batch · row · column) inside.
+
+        Lengths that lie on the CPU keep this free of a synchronization with the device.
+        """
+        columns_inside = torch.arange(columns, device=num_columns.device) < num_columns[:, None]
+        cells = columns_inside[:, None].expand(-1, self.rows, -1)
+        inside = cells.reshape(-1).nonzero()[:, 0]
+        return columns_inside[:, None, None].float().to(device), inside.to(device)
+
+    def _decode(self, vectors: Tensor, inside: Tensor, shape: torch.Size, mask: Tensor) -> Tensor:
+        """Vectors (inside, dim) → (batch, 1, bins, columns × stride)."""
+        batch, dim, rows, columns = shape
+        grid = vectors.new_zeros(batch * rows * columns, dim).index_copy(0, inside, vectors)
+        output: Tensor = self.decoder(grid.view(batch, rows, columns, dim).permute(0, 3, 1, 2), mask)
+        return output[:, :, : self.bins]
+
+
+def _vectors(latents: Tensor) -> Tensor:
+    """(batch, dim, rows, columns) → (batch · row · column, dim)."""
+    return latents.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _bias(conv: nn.Conv2d) -> nn.Parameter:
+    if conv.bias is None:
+        raise TypeError("a convolution with a bias is meant")
+    return conv.bias

@@ -1,0 +1,228 @@
+"""A model: one folder that can be copied.
+
+    model.json                 format, version, every setting, labels, checksums, what was reached
+    autoencoder.safetensors    weights
+    prior.safetensors          weights
+    README.md                  a model card
+    training/                  to go on training: state, metrics.jsonl, samples; may be deleted
+
+No code runs on reading: JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from audiovq.autoencoder import Autoencoder
+from audiovq.config import (
+    AudiovqError,
+    AutoencoderConfig,
+    PriorConfig,
+    SpectrogramConfig,
+    from_json,
+    to_json,
+)
+from audiovq.files import atomic, read_json, sha256, write_json
+from audiovq.prior import Prior, Vocabulary
+from audiovq.spectrogram import Spectrogram
+
+FORMAT = "audiovq-model"
+VERSION = 1
+Stage = Literal["autoencoder", "prior"]
+
+
+@dataclass
+class Model:
+    """Everything that turns sounds into codes and codes into sounds."""
+
+    spectrogram: Spectrogram
+    autoencoder: Autoencoder
+    prior: Prior | None = None
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    """Each label's values, in the order of their numbers."""
+    label_counts: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
+    """Which values the training clips have together, and how often."""
+    clip_frames: int = 0
+    """Frames of the longest clip trained on."""
+    header: dict[str, Any] = field(default_factory=dict)
+    """model.json as read."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.autoencoder.parameters()).device
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of every waveform in and out."""
+        return self.spectrogram.config.sample_rate
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Of the prior's tokens."""
+        config = self.autoencoder.config
+        return Vocabulary(
+            codebook_size=config.codebook_size,
+            num_quantizers=config.num_quantizers,
+            rows=self.autoencoder.rows,
+            num_levels=self.spectrogram.config.num_levels,
+            max_columns=-(-self.clip_frames // self.autoencoder.stride[1]),
+        )
+
+    @property
+    def codes_per_second(self) -> float:
+        """Of the whole grid, all quantizers."""
+        config = self.spectrogram.config
+        frames = config.sample_rate / config.hop_length
+        return frames / self.autoencoder.stride[1] * self.vocabulary.slots
+
+    def new_prior(self, config: PriorConfig) -> Prior:
+        """A prior over this model's codes, untrained."""
+        return Prior(config, self.vocabulary, tuple(map(len, self.labels.values())))
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move all parts, in place."""
+        for module in (self.spectrogram, self.autoencoder, self.prior):
+            if module is not None:
+                module.to(device)
+        return self
+
+
+def new_model(
+    spectrogram: SpectrogramConfig,
+    autoencoder: AutoencoderConfig,
+    labels: dict[str, list[str]],
+    label_counts: list[tuple[tuple[int, ...], int]],
+    clip_frames: int,
+) -> Model:
+    """An untrained model without a prior."""
+    return Model(
+        Spectrogram(spectrogram),
+        Autoencoder(autoencoder, spectrogram.bins),
+        None,
+        labels,
+        label_counts,
+        clip_frames,
+    )
+
+
+def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> None:
+    """Write one stage's weights and bring model.json up to date, each atomically.
+
+    `summary` is what the stage reached. A new autoencoder makes an earlier prior worthless: it is
+    dropped from model.json.
+    """
+    module = model.autoencoder if stage == "autoencoder" else model.prior
+    if module is None:
+        raise ValueError("the model has no prior to save")
+    path = folder / f"{stage}.safetensors"
+    save_tensors(path, module.state_dict())
+    entry = {"file": path.name, "sha256": sha256(path), "summary": summary}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "spectrogram": to_json(model.spectrogram.config),
+        "clip_frames": model.clip_frames,
+        "labels": model.labels,
+        "label_counts": [[list(places), count] for places, count in model.label_counts],
+        "autoencoder": {"config": to_json(model.autoencoder.config)},
+    }
+    if stage == "autoencoder":
+        header["autoencoder"] |= entry
+    else:
+        assert model.prior is not None
+        header["autoencoder"] = model.header["autoencoder"]
+        header["prior"] = {
+            "config": to_json(model.prior.config),
+            "autoencoder_sha256": header["autoencoder"]["sha256"],
+        } | entry
+    for key, value in model.header.items():
+        if key not in header and key != "prior":
+            header[key] = value
+    model.header = header
+    write_json(folder / "model.json", header)
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
+    """Read a model, ready for use (eval mode).
+
+    Raises AudiovqError where `folder` is not a model, is of an unknown version, or holds weights
+    that are damaged or do not belong to it.
+    """
+    folder = Path(folder)
+    header = read_json(folder / "model.json", "a model")
+    where = f"{folder}/model.json"
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise AudiovqError(f"{folder}: not a model (model.json says no {FORMAT!r})")
+    if header.get("version") != VERSION:
+        raise AudiovqError(f"{folder}: model version {header.get('version')}; this program reads {VERSION}")
+    try:
+        model = new_model(
+            from_json(SpectrogramConfig, header["spectrogram"], where),
+            from_json(AutoencoderConfig, header["autoencoder"]["config"], where),
+            {str(name): [str(v) for v in values] for name, values in header["labels"].items()},
+            [(tuple(map(int, places)), int(count)) for places, count in header["label_counts"]],
+            int(header["clip_frames"]),
+        )
+        model.header = header
+        _load_weights(folder, header["autoencoder"], model.autoencoder)
+        if prior := header.get("prior"):
+            if prior["autoencoder_sha256"] != header["autoencoder"]["sha256"]:
+                raise AudiovqError(f"{folder}: its prior was trained for another autoencoder")
+            model.prior = model.new_prior(from_json(PriorConfig, prior["config"], where))
+            _load_weights(folder, prior, model.prior)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AudiovqError(f"{where}: damaged ({error!r})") from error
+    for module in (model.autoencoder, model.prior):
+        if module is not None:
+            module.eval()
+    return model.to(device)
+
+
+def _load_weights(folder: Path, entry: dict[str, Any], module: nn.Module) -> None:
+    name = str(entry["file"])
+    path = folder / name
+    if Path(name).name != name:
+        raise AudiovqError(f"{path}: weights must lie in the model's own folder")
+    if not path.is_file():
+        raise AudiovqError(f"{path}: missing; the model is incomplete")
+    if sha256(path) != entry["sha256"]:
+        raise AudiovqError(f"{path}: damaged (its checksum is not the one in model.json)")
+    load_tensors(path, module)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors and a few strings as safetensors, atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(contiguous, temporary, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The inverse of `save_tensors`. Raises AudiovqError where the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+        return load_file(path), metadata
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AudiovqError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def load_tensors(path: Path, module: nn.Module) -> None:
+    """Weights of `path` → `module`. Raises AudiovqError that names the first tensor at odds."""
+    tensors, _ = read_tensors(path)
+    expected = module.state_dict()
+    for name in sorted(tensors.keys() | expected.keys()):
+        if name not in tensors or name not in expected:
+            at_odds = "is missing" if name not in tensors else "is unknown"
+            raise AudiovqError(f"{path}: tensor {name} {at_odds}")
+        if tensors[name].shape != expected[name].shape:
+            saved, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
+            raise AudiovqError(f"{path}: tensor {name} is {saved}, expected {wanted}")
+    module.load_state_dict(tensors)

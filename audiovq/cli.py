@@ -1,0 +1,266 @@
+"""Verbs, flags and exit codes; no logic.
+
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stopped by Ctrl-C,
+1 and a traceback: our bug. Nothing heavy is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+
+from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, TrainConfig
+
+Labels = UseAppendAction[tuple[str, ...]]
+Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+Overwrite = Annotated[bool, arg(help="Replace what the output folder holds.")]
+Json = Annotated[bool, arg(name="json", help="Print the figures as JSON, and nothing else.")]
+Phase = Literal["pghi", "griffin-lim"]
+
+
+def preprocess(
+    audio_dir: Positional[Path],
+    dataset: Positional[Path],
+    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),  # noqa: B008  # frozen
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a dataset of spectrograms from a folder of recordings.
+
+    Args:
+        audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
+        dataset: Folder to be made.
+    """
+    from audiovq.preprocess import preprocess
+
+    summary = preprocess(audio_dir, dataset, config, overwrite=overwrite)
+    print(f"found {summary.found} files, used {summary.used}, skipped {len(summary.skipped)}")
+    for skipped in summary.skipped[:10]:
+        print(f"  skipped {skipped.path}: {skipped.reason}")
+    if len(summary.skipped) > 10:
+        print(f"  and {len(summary.skipped) - 10} more, in {dataset}/skipped.jsonl")
+    clips = ", ".join(f"{n} {split}" for split, n in summary.clips.items())
+    print(f"clips: {clips}; {summary.seconds:.0f} s of sound")
+    print(f"wrote {dataset}")
+
+
+def train_from(preset_config: TrainConfig) -> Callable[..., None]:
+    """The verb `train`, whose flags start from a preset's settings."""
+
+    def train(
+        dataset: Positional[Path],
+        model: Positional[Path],
+        preset: Literal["tiny", "small", "base"] = "small",
+        config: Annotated[TrainConfig, arg(name="")] = preset_config,
+        device: Device = "auto",
+        overwrite: Overwrite = False,
+    ) -> None:
+        """Train a model on a dataset: the autoencoder, then the prior. Run again, it goes on.
+
+        Args:
+            dataset: Folder made by preprocess.
+            model: Folder to be made.
+            preset: Where all settings start: tiny (minutes), small (half an hour on two cores),
+                base (a GPU).
+        """
+        from audiovq.training import train
+
+        train(dataset, model, config, device=device, overwrite=overwrite)
+        print(f"wrote {model}")
+
+    return train
+
+
+def generate(
+    model: Positional[Path],
+    out: Positional[Path],
+    n: Annotated[int, arg(aliases=("-n",), help="How many recordings.")] = 16,
+    label: Annotated[Labels, arg(metavar="NAME=VALUE", help="Such as digit=7; repeat for several labels.")] = (),
+    temperature: Annotated[float, arg(help="Below 1: likelier, less varied. 0: the likeliest.")] = 1.0,
+    top_k: Annotated[int, arg(help="Draw among the k likeliest codes only; 0: all.")] = 0,
+    top_p: Annotated[float, arg(help="Draw among the likeliest that make up this probability.")] = 1.0,
+    guidance: Annotated[float, arg(help="Push towards the labels, away from any other; 0: off.")] = 0.0,
+    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
+    n_iter: Annotated[int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make new recordings.
+
+    Args:
+        model: Folder made by train.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.pipeline import generate_files, pick_device
+    from audiovq.prior import SamplingConfig
+
+    sampling = SamplingConfig(temperature, top_k, top_p, guidance)
+    paths = generate_files(
+        load(model, pick_device(device)),
+        out,
+        n,
+        _labels(label),
+        sampling=sampling,
+        seed=seed,
+        phase=phase,
+        n_iter=n_iter,
+        overwrite=overwrite,
+    )
+    print(f"wrote {len(paths)} recordings to {out}")
+
+
+def reconstruct(
+    model: Positional[Path],
+    source: Positional[Path],
+    out: Positional[Path],
+    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
+    n_iter: Annotated[int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Bring recordings through the codes and back.
+
+    Args:
+        model: Folder made by train.
+        source: A recording, or a folder of them.
+        out: The WAV, or the folder, to be written.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.pipeline import pick_device, reconstruct_files
+
+    figures = reconstruct_files(
+        load(model, pick_device(device)),
+        source,
+        out,
+        phase=phase,
+        n_iter=n_iter,
+        overwrite=overwrite,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print(
+        f"{figures['files']:.0f} files, {figures['seconds']:.1f} s,"
+        f" {figures['nominal_bits_per_second']:.0f} bit/s nominal"
+    )
+    print(f"wrote {out}")
+
+
+def evaluate(
+    model: Positional[Path],
+    dataset: Positional[Path],
+    n: Annotated[int, arg(aliases=("-n",), help="How many new sounds are judged.")] = 200,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    guidance: float = 0.0,
+    seed: int = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a dataset's held-out clips: reconstruction, codebook, prior, generation.
+
+    Args:
+        model: Folder made by train.
+        dataset: Folder made by preprocess.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.dataset import Dataset
+    from audiovq.files import write_json
+    from audiovq.pipeline import evaluate, figure_table, pick_device
+    from audiovq.prior import SamplingConfig
+
+    say: Callable[[str], None] = (lambda _: None) if as_json else print
+    figures = evaluate(
+        load(model, pick_device(device)),
+        Dataset(dataset),
+        n=n,
+        sampling=SamplingConfig(temperature, top_k, top_p, guidance),
+        seed=seed,
+        say=say,
+    )
+    write_json(model / "evaluation.json", figures)  # where `report` finds them
+    print(json.dumps(figures, indent=2) if as_json else figure_table(figures))
+
+
+def report(
+    model: Positional[Path],
+    dataset: Positional[Path],
+    out: Annotated[Path | None, arg(help="The page; None: MODEL/report.html.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write one HTML page to look at and listen to a model.
+
+    Args:
+        model: Folder made by train.
+        dataset: Folder made by preprocess.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.dataset import Dataset
+    from audiovq.pipeline import pick_device, write_report
+
+    path = write_report(load(model, pick_device(device)), Dataset(dataset), model, out)
+    print(f"wrote {path}")
+
+
+def demo(
+    out: Positional[Path] = Path("demo"),
+    max_minutes: Annotated[float, arg(help="Limit of the training.")] = 3.0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """The whole story on the spoken digits that ship: dataset, model, new sounds, figures, page.
+
+    Args:
+        out: Folder for all of it.
+    """
+    from audiovq.pipeline import demo
+
+    demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite)
+
+
+def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise AudiovqError(f"--label {pair}: give NAME=VALUE, such as digit=7")
+        labels[name] = value
+    return labels
+
+
+def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
+    """The verbs; train's flags start from the preset that the arguments name."""
+    flags = " ".join(arguments).replace("=", " ").split()
+    named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
+    train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
+    verbs = (demo, preprocess, train, generate, reconstruct, evaluate, report)
+    return {verb.__name__: verb for verb in verbs}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            _verbs(arguments),
+            prog="audiovq",
+            description="Learn to make sound from a folder of recordings.",
+            args=arguments,
+        )
+    except AudiovqError as error:
+        print(f"audiovq: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("audiovq: stopped", file=sys.stderr)
+        return 130
+    return 0

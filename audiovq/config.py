@@ -1,0 +1,344 @@
+"""Every setting there is, on one page: frozen dataclasses, checked when made, JSON both ways.
+
+Imports no torch, so that the command line can show every flag without loading it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+
+class AudiovqError(Exception):
+    """Something the user can mend: its text is one line that names the thing and says what to do."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AudiovqError(message)
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How a folder of recordings becomes a dataset. `None` means: chosen from the recordings."""
+
+    sample_rate: int | None = None
+    """Hz of everything after reading; None: the rate that most files have."""
+    clip_seconds: float | None = None
+    """Length of a clip; None: the longest file's up to 2.5 s, else what 99 % of the files need, at
+    most 2 s."""
+    n_fft: int | None = None
+    """Window length in samples; None: the power of two from 32 ms upward."""
+    hop_length: int | None = None
+    """Samples between frames; None: n_fft / 4."""
+    n_mels: int | None = None
+    """Mel bands; 0: linear bins; None: 64 up to 8 kHz, 80 to 16 kHz, 96 to 24 kHz, then 128."""
+    range_db: float = 80.0
+    """Decibels between a clip's loudest cell and the floor."""
+    trim: bool = True
+    """Cut silence at both ends of a file."""
+    trim_db: float = 50.0
+    """What counts as silence: this far below the file's loudest 20 ms."""
+    labels: str | None = None
+    """`folder`, a pattern with named groups matched against the path, or a CSV file."""
+    test: str | None = None
+    """Regular expression that names the test files; None: a tenth, by the hash of the path."""
+    validation_share: float = 0.1
+    """Share of the remaining files kept for validation, by the hash of the path."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.sample_rate is None or 1000 <= self.sample_rate <= 384_000,
+            f"sample_rate {self.sample_rate}: give a rate in Hz from 1000 to 384000",
+        )
+        _require(
+            self.clip_seconds is None or 0.02 <= self.clip_seconds <= 600,
+            f"clip_seconds {self.clip_seconds}: give seconds from 0.02 to 600",
+        )
+        _require(
+            0 <= self.validation_share < 0.9,
+            f"validation_share {self.validation_share}: give a share from 0 to 0.9",
+        )
+        _require(self.trim_db > 0, f"trim_db {self.trim_db}: give decibels above 0")
+
+
+@dataclass(frozen=True)
+class SpectrogramConfig:
+    """The spectrogram's grid and range, all fixed: stored in dataset and model."""
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    """Mel bands, or 0 for the n_fft / 2 linear bins below Nyquist."""
+    range_db: float = 80.0
+    level_step_db: float = 1.5
+    num_levels: int = 64
+
+    def __post_init__(self) -> None:
+        _require(self.sample_rate > 0, f"sample_rate {self.sample_rate}: give a rate in Hz above 0")
+        _require(
+            self.n_fft >= 16 and self.n_fft % 2 == 0,
+            f"n_fft {self.n_fft}: give an even number from 16 upward",
+        )
+        _require(
+            0 < self.hop_length <= self.n_fft // 2,
+            f"hop_length {self.hop_length}: give 1 to n_fft / 2 = {self.n_fft // 2}",
+        )
+        _require(
+            0 <= self.n_mels <= self.n_fft // 2,
+            f"n_mels {self.n_mels}: give 0 (linear bins) to n_fft / 2 = {self.n_fft // 2}",
+        )
+        _require(
+            20 <= self.range_db <= 120, f"range_db {self.range_db}: give decibels from 20 to 120"
+        )
+        _require(
+            self.level_step_db > 0, f"level_step_db {self.level_step_db}: give decibels above 0"
+        )
+        _require(self.num_levels >= 1, f"num_levels {self.num_levels}: give 1 or more")
+
+    @property
+    def bins(self) -> int:
+        """Rows of the spectrogram."""
+        return self.n_mels or self.n_fft // 2
+
+    @classmethod
+    def for_rate(
+        cls,
+        sample_rate: int,
+        n_fft: int | None = None,
+        hop_length: int | None = None,
+        n_mels: int | None = None,
+        range_db: float = 80.0,
+    ) -> SpectrogramConfig:
+        """The settings that suit a sample rate; what is given is kept."""
+        n_fft = n_fft or 2 ** math.ceil(math.log2(0.032 * sample_rate))
+        if n_mels is None:
+            n_mels = next(
+                (n for top, n in ((8e3, 64), (16e3, 80), (24e3, 96)) if sample_rate <= top), 128
+            )
+            n_mels = min(n_mels, n_fft // 4)
+        return cls(sample_rate, n_fft, hop_length or n_fft // 4, n_mels, range_db)
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Encoder, bottleneck and decoder."""
+
+    encoder: Literal["patch", "conv", "residual"] = "patch"
+    """patch: one strided convolution to the grid, blocks there. conv, residual: the tutorials'."""
+    channels: int = 128
+    """Width of the patch and residual networks."""
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    patch: tuple[int, int] = (8, 4)
+    """Bins and frames that one code stands for (patch network)."""
+    filters: tuple[int, ...] = (32, 64, 64, 64)
+    kernels: tuple[int, ...] = (3, 3, 3, 3)
+    strides: tuple[int, ...] = (1, 2, 2, 1)
+    """Layers of the conv network, as the tutorials list them."""
+    bottleneck: Literal["vq", "none"] = "vq"
+    latent_dim: int = 64
+    """Dimensions of a latent and of a code's vector."""
+    codebook_size: int = 512
+    num_quantizers: int = 1
+    """Residual quantization: each codebook codes what those before it left."""
+    update: Literal["ema", "gradient"] = "ema"
+    """How the codebook learns: moving averages, or the codebook loss of the 2017 paper."""
+    commitment: float = 0.25
+    """Weight beta of the commitment loss."""
+    decay: float = 0.99
+    """Of the moving averages."""
+    kmeans_start: bool = True
+    """Start the codebook from k-means over the first batch; else uniform in +-1 / codebook_size."""
+    restart: bool = True
+    """Give codes that nothing uses a new place among the batch's latents (ema only)."""
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.filters) == len(self.kernels) == len(self.strides) > 0,
+            "filters, kernels and strides: give lists of one length",
+        )
+        _require(
+            all(k > 0 and k % 2 == 1 for k in self.kernels),
+            f"kernels {self.kernels}: give odd sizes",
+        )
+        _require(
+            min(*self.patch, self.channels, self.latent_dim, *self.strides, *self.filters) >= 1,
+            "patch, channels, latent_dim, filters and strides: give numbers from 1 upward",
+        )
+        _require(
+            2 <= self.codebook_size <= 65_536,
+            f"codebook_size {self.codebook_size}: give 2 to 65536",
+        )
+        _require(
+            min(self.encoder_blocks, self.decoder_blocks) >= 0,
+            "encoder_blocks and decoder_blocks: give numbers from 0 upward",
+        )
+        _require(self.num_quantizers >= 1, "num_quantizers: give 1 or more")
+        _require(0 < self.decay < 1, f"decay {self.decay}: give a number between 0 and 1")
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Bins and frames that one code stands for."""
+        if self.encoder == "patch":
+            return self.patch
+        if self.encoder == "residual":
+            return (4, 4)
+        return (math.prod(self.strides), math.prod(self.strides))
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Causal transformer over the codes in time order."""
+
+    dim: int = 192
+    layers: int = 4
+    heads: int = 4
+    dropout: float = 0.1
+    label_dropout: float = 0.15
+    """How often a label is hidden in training, so that it can be left open, and guided, later."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "layers", "heads"):
+            _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}: give 1 or more")
+        _require(
+            self.dim % (2 * self.heads) == 0,
+            f"dim {self.dim}: give a multiple of twice the heads ({self.heads})",
+        )
+        _require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share below 1")
+        _require(
+            0 <= self.label_dropout < 1, f"label_dropout {self.label_dropout}: give a share below 1"
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Steps and schedule of one stage of training."""
+
+    steps: int = 10_000
+    """The schedule's length; `--max-minutes` shortens it."""
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    final_share: float = 0.02
+    """Learning rate at the end, as a share of its peak (cosine in between)."""
+    warmup: int = 100
+    """Steps from 0 to the peak."""
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    validate_every: int = 500
+    patience: int = 10
+    """Stop after so many validations without a better one."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validate_every", "patience"):
+            _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}: give 1 or more")
+        _require(
+            self.learning_rate > 0, f"learning_rate {self.learning_rate}: give a number above 0"
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Both stages of training."""
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    autoencoder_training: OptimizerConfig = field(default_factory=OptimizerConfig)
+    prior_training: OptimizerConfig = field(default_factory=OptimizerConfig)
+    max_minutes: float | None = None
+    """Wall-clock limit of all training; the schedule shrinks to it and a usable model is left."""
+    autoencoder_share: float = 0.45
+    """Share of max_minutes that the autoencoder gets; the prior gets what is left."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the device computes in it, else float32. The quantizer stays float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_minutes is None or self.max_minutes > 0,
+            f"max_minutes {self.max_minutes}: give minutes above 0",
+        )
+        _require(
+            0 < self.autoencoder_share < 1,
+            f"autoencoder_share {self.autoencoder_share}: give a share between 0 and 1",
+        )
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "tiny": TrainConfig(
+        autoencoder=AutoencoderConfig(channels=96, encoder_blocks=1, decoder_blocks=2),
+        prior=PriorConfig(dim=128, layers=3),
+        autoencoder_training=OptimizerConfig(steps=1_500, validate_every=300),
+        prior_training=OptimizerConfig(steps=2_500, validate_every=500),
+    ),
+    "small": TrainConfig(
+        autoencoder_training=OptimizerConfig(steps=15_000, validate_every=1_000),
+        prior_training=OptimizerConfig(steps=15_000, validate_every=1_000),
+    ),
+    "base": TrainConfig(
+        autoencoder=AutoencoderConfig(channels=256, encoder_blocks=4, decoder_blocks=6),
+        prior=PriorConfig(dim=384, layers=8, heads=6, dropout=0.15),
+        autoencoder_training=OptimizerConfig(
+            steps=60_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
+        ),
+        prior_training=OptimizerConfig(
+            steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
+        ),
+    ),
+}
+"""tiny: minutes on a laptop. small: half an hour on two cores. base: for a GPU."""
+
+_T = TypeVar("_T")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Any of the dataclasses above → plain dicts, lists, numbers and strings."""
+    return dataclasses.asdict(config)
+
+
+def from_json(cls: type[_T], data: Any, where: str = "settings") -> _T:
+    """The inverse of `to_json`. Raises AudiovqError that names the setting at fault in `where`."""
+    if not isinstance(data, dict):
+        raise AudiovqError(f"{where}: expected settings of {cls.__name__}, found {data!r:.60}")
+    hints = typing.get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(typing.cast(Any, cls))}
+    if unknown := set(data) - names:
+        raise AudiovqError(f"{where}: unknown setting {sorted(unknown)[0]!r}")
+    values = {name: _read(hints[name], value, f"{where}: {name}") for name, value in data.items()}
+    try:
+        return cls(**values)
+    except (TypeError, AudiovqError) as error:
+        raise AudiovqError(f"{where}: {error}") from error
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as the type `hint`: dataclass, tuple, Optional, Literal or plain."""
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast(type[Any], hint), value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        _require(value in args, f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _read(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), f"{where}: expected a list, found {value!r:.60}")
+        _require(
+            args[-1] is Ellipsis or len(value) == len(args),
+            f"{where}: expected a list of {len(args)}, found {value!r:.60}",
+        )
+        return tuple(_read(args[0], item, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        _require(abs(value) < 1e300, f"{where}: {value!r:.60} is too large")
+        return float(value)
+    right = isinstance(value, hint) and not (hint is not bool and isinstance(value, bool))
+    _require(right, f"{where}: expected {hint.__name__}, found {value!r:.60}")
+    return value

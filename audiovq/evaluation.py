@@ -1,0 +1,289 @@
+"""Figures: how well sounds come back, how the codebook is used, and what new sounds are worth.
+
+Independent of how sounds are generated: everything here takes waveforms or spectrograms.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audiovq.audio import Waveform
+from audiovq.dataset import Split
+from audiovq.spectrogram import Spectrogram
+from audiovq.trainer import batches, pick_precision
+
+EPOCHS = 12
+MIN_STEPS = 900
+PAUSE_SECONDS = 0.1
+"""Silence between clips that are scored as one: PESQ and STOI need more than a word."""
+
+
+class Classifier(nn.Module):
+    """A small convolutional network that names every label of a spectrogram.
+
+    Trained on a dataset's own training split, it is the judge of generated sounds; what it says of
+    the real test clips is the measure of the judge.
+    """
+
+    def __init__(self, bins: int, label_sizes: Sequence[int]) -> None:
+        super().__init__()
+        sizes = (1, 24, 48, 96)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(sizes[i], sizes[i + 1], 3, padding=1, bias=False),
+                nn.BatchNorm2d(sizes[i + 1]),
+                nn.SiLU(),
+            )
+            for i in range(3)
+        )
+        self.bins = bins
+        rows = bins // 8
+        self.features = nn.Sequential(nn.Linear(sizes[-1] * rows, 128), nn.BatchNorm1d(128), nn.SiLU())
+        self.attend = nn.Conv1d(sizes[-1] * rows, 1, 1)
+        self.heads = nn.ModuleList(nn.Linear(128, size) for size in label_sizes)
+        self.to(memory_format=torch.channels_last)
+
+    def embed(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
+        """(batch, 1, bins, frames), (batch,) → (batch, 128): the features, pooled by attention."""
+        x = spectrogram.to(memory_format=torch.channels_last)
+        x = nn.functional.pad(x, (0, -x.shape[3] % 8 + 8))
+        lengths = num_frames.to(x.device)
+        for layer in self.layers:
+            x = nn.functional.max_pool2d(layer(x), 2)
+            lengths = (lengths + 1) // 2
+            inside = torch.arange(x.shape[3], device=x.device) < lengths[:, None]
+            x = x * inside[:, None, None]
+        x = x.flatten(1, 2)
+        weights = self.attend(x).float()[:, 0].masked_fill(~inside, -torch.inf).softmax(dim=1)
+        features: Tensor = self.features((x * weights[:, None].to(x.dtype)).sum(dim=2))
+        return features
+
+    def forward(self, spectrogram: Tensor, num_frames: Tensor) -> list[Tensor]:
+        """(batch, 1, bins, frames), (batch,) → logits (batch, values) of each label."""
+        features = self.embed(spectrogram, num_frames)
+        return [head(nn.functional.dropout(features, 0.3, self.training)) for head in self.heads]
+
+
+def train_classifier(splits: Sequence[Split], seed: int = 0, device: str | torch.device = "cpu") -> Classifier:
+    """A judge for the labels of `splits` (training and validation), seconds to a minute of CPU.
+
+    Clips are shifted, blurred by noise, tilted and masked in training, so that it hears the word
+    and not the recording.
+    """
+    labels = splits[0].labels
+    bins = splits[0].spectrograms(torch.tensor([0])).shape[2]
+    num_frames = torch.cat([split.num_frames for split in splits])
+    targets = torch.cat([split.label_indices for split in splits])
+    owner = [(split, i) for split in splits for i in range(len(split))]
+    targets = targets.masked_fill(targets >= torch.tensor([len(v) for v in labels.values()]), -100)
+    torch.manual_seed(seed)
+    classifier = Classifier(bins, [len(values) for values in labels.values()]).to(device)
+    epochs = max(EPOCHS, math.ceil(MIN_STEPS * 16 / len(num_frames)))
+    steps = epochs * -(-len(num_frames) // 16)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    dtype = pick_precision("auto", torch.device(device))
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        for indices in batches(num_frames, 16, seed, epoch):
+            images = _gather(owner, indices)
+            images, frames = _augment(images, num_frames[indices], generator)
+            with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
+                logits = classifier(images.to(device), frames)
+                losses = [
+                    nn.functional.cross_entropy(
+                        logit.float(), targets[indices, i].to(device), label_smoothing=0.05
+                    )
+                    for i, logit in enumerate(logits)
+                    if bool((targets[indices, i] >= 0).any())
+                ]
+            if len(indices) > 1 and losses:
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            schedule.step()
+    return classifier.eval()
+
+
+def _gather(owner: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
+    rows = [owner[i][0].spectrograms(torch.tensor([owner[i][1]]))[0] for i in indices.tolist()]
+    frames = max(row.shape[2] for row in rows)
+    return torch.stack([nn.functional.pad(row, (0, frames - row.shape[2])) for row in rows])
+
+
+def _augment(images: Tensor, num_frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Shift by up to 8 frames, add a level, a tilt and noise, blank a stretch and a band."""
+    batch, _, bins, frames = images.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
+
+    images = images + uniform(-0.04, 0.04, 1, 1, 1) * (images > 0)
+    images = images + uniform(-0.08, 0.08, 1, 1, 1) * torch.linspace(-1, 1, bins)[:, None] * (images > 0)
+    noise = torch.randn(images.shape, generator=generator) * uniform(0, 0.06, 1, 1, 1)
+    images = (images + noise).clamp(0, 1)
+    begin, width = uniform(0, frames, 1, 1, 1), uniform(0, 6, 1, 1, 1)
+    place = torch.arange(frames)
+    images = images * ~((place >= begin) & (place < begin + width))
+    begin, width = uniform(0, bins, 1, 1, 1), uniform(0, bins / 8, 1, 1, 1)
+    row = torch.arange(bins)[:, None]
+    images = images * ~((row >= begin) & (row < begin + width))
+    shift = int(torch.randint(9, (1,), generator=generator))
+    return nn.functional.pad(images, (shift, 0)), num_frames + shift
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the classifier makes of clips."""
+
+    features: Tensor
+    """(clips, 128)"""
+    probabilities: list[Tensor]
+    """(clips, values) of each label."""
+
+    def accuracy(self, label_indices: Tensor) -> list[float]:
+        """For each label, the share named rightly among clips that have one; NaN without any."""
+        shares = []
+        for i, probabilities in enumerate(self.probabilities):
+            known = label_indices[:, i] < probabilities.shape[1]
+            right = probabilities.argmax(dim=1)[known] == label_indices[known, i]
+            shares.append(float(right.float().mean()))
+        return shares
+
+
+def judge(classifier: Classifier, images: Sequence[Tensor]) -> Judged:
+    """Spectrograms (1, bins, frames), each of its own length → features and probabilities."""
+    device = next(classifier.parameters()).device
+    order = sorted(range(len(images)), key=lambda i: images[i].shape[2])
+    features: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        for begin in range(0, len(order), 64):
+            places = order[begin : begin + 64]
+            frames = torch.tensor([images[i].shape[2] for i in places])
+            longest = int(frames.max())
+            batch = torch.stack([nn.functional.pad(images[i], (0, longest - images[i].shape[2])) for i in places])
+            for i, row in zip(places, classifier.embed(batch.to(device), frames), strict=True):
+                features[i] = row
+        stacked = torch.stack([features[i] for i in range(len(images))])
+        return Judged(stacked.cpu(), [head(stacked).softmax(dim=1).cpu() for head in classifier.heads])
+
+
+def split_images(split: Split, places: Tensor | None = None) -> list[Tensor]:
+    """A split's spectrograms (1, bins, frames), each cut to its own length."""
+    places = torch.arange(len(split)) if places is None else places
+    return [split.spectrograms(place[None])[0] for place in places]
+
+
+def waveform_images(spectrogram: Spectrogram, waveforms: Sequence[Waveform]) -> list[Tensor]:
+    """Waveforms → spectrograms (1, bins, frames) as a dataset holds them."""
+    with torch.inference_mode():
+        device = next(spectrogram.buffers(), torch.zeros(())).device
+        return [spectrogram(torch.from_numpy(w)[None].to(device))[0][0].cpu() for w in waveforms]
+
+
+def frechet_distance(features: Tensor, others: Tensor) -> float:
+    """Fréchet distance between Gaussians fitted to (clips, dim) features (Heusel et al. 2017, eq. 6)."""
+    a, b = features.double(), others.double()
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    eigenvalues = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0)
+    mean = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    return float(mean + cov_a.trace() + cov_b.trace() - 2 * eigenvalues.sqrt().sum())
+
+
+def nearest_distances(images: Sequence[Tensor], references: Sequence[Tensor], range_db: float) -> Tensor:
+    """(images,) dB to the nearest reference: root mean square over the cells of both, the shorter
+    padded with silence, at the best of 9 shifts by up to 4 frames each way."""
+    longest = max(image.shape[2] for image in [*images, *references]) + 8
+    weight = _stack(references, longest, 4)
+    squares = weight.square().sum(dim=1)
+    lengths = torch.tensor([reference.shape[2] for reference in references])
+    distances = []
+    for image in images:
+        moved = torch.cat([_stack([image], longest, shift) for shift in range(9)])
+        cross = moved @ weight.T
+        squared = (moved.square().sum(dim=1)[:, None] + squares - 2 * cross).amin(dim=0).clamp_min(0)
+        cells = lengths.clamp(min=image.shape[2]) * image.shape[1]
+        distances.append((squared / cells).sqrt().amin() * range_db)
+    return torch.stack(distances)
+
+
+def _stack(images: Sequence[Tensor], frames: int, shift: int) -> Tensor:
+    return torch.stack(
+        [nn.functional.pad(image, (shift, frames - shift - image.shape[2])).flatten() for image in images]
+    )
+
+
+def shared_codes(tokens: Tensor, references: Tensor, end: int) -> Tensor:
+    """(clips,) the largest share of codes that a clip has in common, place by place, with one of the
+    references: tokens (clips, length) and (references, length) as the prior takes them."""
+    shares = []
+    reference_codes = (references < end).sum(dim=1)
+    for clip in tokens.to(references.dtype):
+        same = ((references == clip) & (clip < end)).sum(dim=1)
+        longer = reference_codes.clamp(min=int((clip < end).sum()))
+        shares.append((same / longer).max())
+    return torch.stack(shares)
+
+
+def log_spectral_distance(waveform: Waveform, other: Waveform, n_fft: int, hop_length: int) -> float:
+    """dB: root mean square over bins, mean over frames, of log power, floor 80 dB below the peak."""
+    window = torch.hann_window(n_fft)
+    a, b = (
+        torch.stft(torch.from_numpy(w), n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+        .abs()
+        .square()
+        for w in (waveform, other)
+    )
+    floor = float(a.max()) * 1e-8 + 1e-20
+    difference = 10 * (a.clamp_min(floor).log10() - b.clamp_min(floor).log10())
+    return float(difference.square().mean(dim=0).sqrt().mean())
+
+
+def speech_scores(
+    originals: Sequence[Waveform], others: Sequence[Waveform], sample_rate: int
+) -> dict[str, float]:
+    """PESQ (8 kHz narrow band, 16 kHz wide band), STOI and ESTOI of clips joined by short pauses.
+
+    Clips are joined in order to stretches of up to 20 s, which are scored one by one and averaged.
+    Other rates are brought to 16 kHz, or to 8 kHz below that. Empty without the packages `pesq` and
+    `pystoi` (extra `eval`), or where nothing can be scored.
+    """
+    try:
+        import pesq
+        import pystoi
+    except ImportError:
+        return {}
+    from audiovq.audio import resample
+
+    rate = 16_000 if sample_rate >= 16_000 else 8_000
+    pause = np.zeros(int(PAUSE_SECONDS * rate), np.float32)
+    stretches: list[tuple[list[Waveform], list[Waveform]]] = []
+    seconds = math.inf
+    for original, other in zip(originals, others, strict=True):
+        if seconds > 20:
+            stretches.append(([], []))
+            seconds = 0.0
+        for side, waveform in zip(stretches[-1], (original, other), strict=True):
+            side += [resample(waveform, sample_rate, rate), pause]
+        seconds += len(original) / sample_rate
+    scores: dict[str, list[float]] = {"pesq": [], "stoi": [], "estoi": []}
+    for left, right in stretches:
+        a, b = np.concatenate(left), np.concatenate(right)
+        if not a.any() or not b.any():
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                scores["pesq"].append(float(pesq.pesq(rate, a, b, "wb" if rate == 16_000 else "nb")))
+            except pesq.PesqError:  # no speech found: PESQ is silent on it
+                pass
+            scores["stoi"].append(float(pystoi.stoi(a, b, rate)))
+            scores["estoi"].append(float(pystoi.stoi(a, b, rate, extended=True)))
+    return {name: float(np.mean(values)) for name, values in scores.items() if values}

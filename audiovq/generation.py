@@ -1,0 +1,127 @@
+"""New sounds: prior → codes → waveforms."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiovq import codec
+from audiovq.audio import Waveform
+from audiovq.checkpoint import Model
+from audiovq.config import AudiovqError
+from audiovq.prior import Prior, SamplingConfig, sample
+from audiovq.spectrogram import Phase
+
+BATCH = 64
+"""Clips drawn at a time."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A new recording and what it was made from."""
+
+    waveform: Waveform
+    """(samples,) at the model's rate."""
+    labels: dict[str, str]
+    encoded: codec.Encoded
+
+
+def generate(
+    model: Model,
+    n: int = 16,
+    labels: Mapping[str, str] | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Sound]:
+    """`n` new sounds with the labels asked for; the others are drawn as the training data has them.
+
+    Raises AudiovqError where the model has no prior, or a label or value is unknown. `progress` is
+    called with the number of sounds that each batch added. The same seed on the same device gives
+    the same sounds.
+    """
+    if model.prior is None:
+        raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
+    rows = draw_labels(model, n, labels or {}, seed)
+    sounds: list[Sound] = []
+    for number, begin in enumerate(range(0, n, BATCH)):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        part = rows[begin : begin + BATCH]
+        encoded = sample_codes(model, model.prior, part, sampling or SamplingConfig(), generator)
+        waveforms = codec.decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
+        for waveform, row, codes in zip(waveforms, part.tolist(), encoded, strict=True):
+            sounds.append(Sound(waveform, _named(model, row), codes))
+        progress(len(part))
+    return sounds
+
+
+def sample_codes(
+    model: Model, prior: Prior, labels: Tensor, sampling: SamplingConfig, generator: torch.Generator
+) -> list[codec.Encoded]:
+    """labels (batch, labels) → as many sounds' codes, of lengths that the prior chose."""
+    tokens = sample(prior, labels.to(model.device), sampling, generator).cpu()
+    codes, num_columns, levels = model.vocabulary.codes(tokens)
+    config = model.spectrogram.config
+    frames = (num_columns * model.autoencoder.stride[1]).clamp(max=model.clip_frames)
+    num_samples = (frames - 1) * config.hop_length
+    return [
+        codec.Encoded(grid[:, :, :columns], level, length)
+        for grid, columns, level, length in zip(
+            codes, num_columns.tolist(), levels.tolist(), num_samples.tolist(), strict=True
+        )
+    ]
+
+
+def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Tensor:
+    """(n, labels) places of values: those asked for, the others as they go with them in training.
+
+    Where training has no clip with all that was asked for, the others are left open.
+    """
+    names = list(model.labels)
+    wanted: dict[int, int] = {}
+    for name, value in asked.items():
+        if name not in names:
+            raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
+        values = model.labels[name]
+        if value not in values:
+            raise AudiovqError(f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}")
+        wanted[names.index(name)] = values.index(value)
+    fitting = [
+        (places, count)
+        for places, count in model.label_counts
+        if all(places[i] == value for i, value in wanted.items())
+    ]
+    if not fitting:
+        open_places = [len(values) for values in model.labels.values()]
+        fitting = [(tuple(wanted.get(i, place) for i, place in enumerate(open_places)), 1)]
+    counts = torch.tensor([count for _, count in fitting], dtype=torch.double)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + 500_000)
+    # Evenly spaced places on the cumulative counts, shuffled: every value gets its due share.
+    offsets = (torch.arange(n) + torch.rand(1, generator=generator).double()) / max(1, n)
+    drawn = torch.searchsorted(counts.cumsum(0) / counts.sum(), offsets).clamp(max=len(fitting) - 1)
+    drawn = drawn[torch.randperm(n, generator=generator)]
+    return torch.tensor([places for places, _ in fitting], dtype=torch.long).view(len(fitting), -1)[drawn]
+
+
+def _known(word: str, words: list[str], lead: str) -> str:
+    """A short list of what there is, the likeliest meant first."""
+    if not words:
+        return "the model was trained without labels"
+    close = difflib.get_close_matches(word, words, 3, 0.5)
+    shown = close + [w for w in words if w not in close]
+    return f"{lead} {', '.join(shown[:12])}" + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+
+
+def _named(model: Model, row: list[int]) -> dict[str, str]:
+    return {
+        name: values[place]
+        for (name, values), place in zip(model.labels.items(), row, strict=True)
+        if place < len(values)
+    }

@@ -1,0 +1,327 @@
+"""A causal transformer over codes in time order: learns which code follows which.
+
+A clip is a sequence of *tokens*: its level, then its codes column by column, in each column from
+low to high frequency (and from coarse to fine where quantization is residual), then END. So a prior
+learns how loud a clip is and where it ends, and can go on with a sound that has begun.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.config import PriorConfig
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which token means what, and which may stand where."""
+
+    codebook_size: int
+    num_quantizers: int
+    rows: int
+    num_levels: int
+    max_columns: int
+
+    @property
+    def slots(self) -> int:
+        """Tokens per column."""
+        return self.rows * self.num_quantizers
+
+    @property
+    def end(self) -> int:
+        """The token that ends a clip; stands where a column would begin."""
+        return self.codebook_size * self.num_quantizers
+
+    @property
+    def size(self) -> int:
+        """Codes of every quantizer, END, levels."""
+        return self.end + 1 + self.num_levels
+
+    @property
+    def max_tokens(self) -> int:
+        """Level, all columns, END."""
+        return 2 + self.slots * self.max_columns
+
+    def tokens(self, codes: Tensor, num_columns: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (batch, quantizers, rows, columns), columns and level of each → tokens, lengths.
+
+        Tokens are (batch, 2 + slots × columns), END and beyond filled with END. A clip of
+        max_columns was cut from something longer, or as good as: it has no END to learn.
+        """
+        batch, quantizers, _, columns = codes.shape
+        offsets = torch.arange(quantizers, device=codes.device) * self.codebook_size
+        grid = (codes + offsets[:, None, None]).permute(0, 3, 2, 1).reshape(batch, -1)
+        lengths = 1 + self.slots * num_columns + (num_columns < self.max_columns)
+        tokens = torch.full((batch, 2 + self.slots * columns), self.end, device=codes.device)
+        tokens[:, 0] = self.end + 1 + levels
+        tokens[:, 1:-1] = grid
+        places = torch.arange(tokens.shape[1], device=codes.device)
+        beyond = places > self.slots * num_columns[:, None].to(codes.device)
+        return tokens.masked_fill(beyond, self.end), lengths
+
+    def codes(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The inverse of `tokens`: tokens (batch, 1 + slots × columns [+ 1]) → codes, columns, levels."""
+        batch = len(tokens)
+        columns = (tokens.shape[1] - 1) // self.slots
+        grid = tokens[:, 1 : 1 + columns * self.slots].view(batch, columns, self.rows, -1)
+        ended = (grid[:, :, 0, 0] == self.end).long().cumsum(dim=1) > 0
+        num_columns = (~ended).sum(dim=1)
+        offsets = torch.arange(self.num_quantizers, device=tokens.device) * self.codebook_size
+        codes = (grid - offsets).masked_fill(ended[:, :, None, None], 0)
+        return codes.permute(0, 3, 2, 1), num_columns, tokens[:, 0] - self.end - 1
+
+    def slot(self, places: Tensor) -> Tensor:
+        """Place in the sequence → 0 for the level, else 1 + slot within the column."""
+        return torch.where(places == 0, 0, 1 + (places - 1) % self.slots)
+
+    def allowed(self) -> Tensor:
+        """(1 + slots, size) which tokens may stand in which slot."""
+        table = torch.zeros(1 + self.slots, self.size, dtype=torch.bool)
+        table[0, self.end + 1 :] = True
+        for slot in range(self.slots):
+            quantizer = slot % self.num_quantizers
+            begin = quantizer * self.codebook_size
+            table[1 + slot, begin : begin + self.codebook_size] = True
+        table[1, self.end] = True
+        return table
+
+
+class Layer(nn.Module):
+    """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023)."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.mlp_in = nn.Linear(dim, 4 * dim)
+        self.mlp_out = nn.Linear(4 * dim, dim)
+        self.modulation = nn.Linear(dim, 4 * dim)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, condition: Tensor, cache: Tensor | None, place: int) -> Tensor:
+        """x (batch, tokens, dim), condition (batch, dim) → the same shape as x.
+
+        Without a `cache` the tokens are a whole sequence. With one, (2, batch, heads, max_tokens,
+        dim / heads), x is the token at `place`; its keys and values are written there.
+        """
+        scale_1, shift_1, scale_2, shift_2 = self.modulation(condition)[:, None].chunk(4, dim=-1)
+        batch, tokens, dim = x.shape
+        normed = _norm(x) * (1 + scale_1) + shift_1
+        q, k, v = self.qkv(normed).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            cache[0, :, :, place : place + tokens] = k
+            cache[1, :, :, place : place + tokens] = v
+            k, v = cache[:, :, :, : place + tokens].to(q.dtype)
+        attended = attend(q, k, v, causal=cache is None)
+        x = x + self._drop(self.out(attended.transpose(1, 2).reshape(batch, tokens, dim)))
+        normed = _norm(x) * (1 + scale_2) + shift_2
+        return x + self._drop(self.mlp_out(nn.functional.gelu(self.mlp_in(normed))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Dropout of whole channels of a clip (Gal and Ghahramani 2016): a mask of (batch, 1, dim)
+        costs next to nothing, where one of every cell was a sixth of a training step."""
+        if not self.training or self.dropout == 0:
+            return x
+        keep = torch.rand(x.shape[0], 1, x.shape[2], device=x.device) >= self.dropout
+        return x * (keep / (1 - self.dropout)).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """(batch, heads, tokens, dim) each → the same: softmax(q kᵀ / √dim) v (Vaswani et al. 2017)."""
+    if q.is_cuda or not causal:
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    # On a CPU, in bfloat16 and at these lengths, the fused kernel trains at a third of this speed.
+    with torch.autocast(q.device.type, enabled=False):
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        return scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ v
+
+
+def _norm(x: Tensor) -> Tensor:
+    return nn.functional.rms_norm(x, (x.shape[-1],))
+
+
+class Prior(nn.Module):
+    """p(tokens | labels), a token at a time.
+
+    What a position sees at once, before any attention: the tokens before it in frequency and in
+    time (the one before, and three of the columns before), its slot and its column.
+    """
+
+    allowed: Tensor
+
+    def __init__(
+        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+    ) -> None:
+        """`label_sizes`: how many values each label has; one more stands for "left open"."""
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.label_sizes = label_sizes
+        slots, dim = vocabulary.slots, config.dim
+        self.lags = (1, slots, slots - 1, 2 * slots) if slots > 2 else (1, 2, 3, 4)
+        """How far back each of the tokens seen at once lies."""
+        self.token_embeddings = nn.ModuleList(
+            nn.Embedding(vocabulary.size + 1, dim) for _ in self.lags
+        )
+        self.slot_embedding = nn.Embedding(1 + slots, dim)
+        self.column_embedding = nn.Embedding(2 + vocabulary.max_columns, dim)
+        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.head = nn.Linear(dim, vocabulary.size)
+        self.register_buffer("allowed", vocabulary.allowed(), persistent=False)
+        self.apply(_initialize)
+        for layer in self.layers:
+            for linear in (layer.out, layer.mlp_out):
+                nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * config.layers))
+            nn.init.zeros_(layer.modulation.weight)
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """tokens (batch, length), labels (batch, labels) → logits (batch, length, size).
+
+        Logits at a place depend on the tokens before it alone; what may not stand there has -inf.
+        """
+        condition = self.condition(labels)
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self._embed(tokens, places)
+        for layer in self.layers:
+            x = layer(x, condition, None, 0)
+        return self._logits(x, places)
+
+    def loss(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
+        logits = self(tokens, labels)
+        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None].to(tokens.device)
+        targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
+        nats = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return nats.sum() / inside.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
+
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Tensor) -> Tensor:
+        """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far."""
+        places = torch.tensor([place], device=tokens.device)
+        x = self._embed(tokens, places)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, condition, cache, place)
+        return self._logits(x, places)[:, 0]
+
+    def new_caches(self, batch: int, tokens: int) -> Tensor:
+        """Room for keys and values: (layers, 2, batch, heads, tokens, dim / heads)."""
+        config = self.config
+        shape = (config.layers, 2, batch, config.heads, tokens, config.dim // config.heads)
+        return torch.zeros(shape, device=self.head.weight.device)
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """labels (batch, labels) → (batch, dim)."""
+        condition = self.head.weight.new_zeros(len(labels), self.config.dim)
+        for i, embedding in enumerate(self.label_embeddings):
+            condition = condition + embedding(labels[:, i])
+        return condition
+
+    def open_labels(self, batch: int) -> Tensor:
+        """(batch, labels) with every label left open."""
+        sizes = torch.tensor(self.label_sizes, dtype=torch.long, device=self.head.weight.device)
+        return sizes.expand(batch, -1)
+
+    def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Leave labels open at random: all of a clip's, or single ones."""
+        share = self.config.label_dropout
+        drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
+        hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
+        return torch.where(hidden.to(labels.device), self.open_labels(len(labels)), labels)
+
+    def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
+        vocabulary = self.vocabulary
+        column = (places - 1).div(vocabulary.slots, rounding_mode="floor") + 1
+        x = self.slot_embedding(vocabulary.slot(places)) + self.column_embedding(
+            column.clamp(max=1 + vocabulary.max_columns)
+        )
+        for lag, embedding in zip(self.lags, self.token_embeddings, strict=True):
+            back = places - lag
+            seen = tokens[:, back.clamp(min=0)].masked_fill(back < 0, vocabulary.size)
+            x = x + embedding(seen)
+        return x
+
+    def _logits(self, x: Tensor, places: Tensor) -> Tensor:
+        logits = self.head(_norm(x)).float()
+        return logits.masked_fill(~self.allowed[self.vocabulary.slot(places)], -torch.inf)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a token is drawn from the prior's probabilities."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    """Only the k likeliest; 0: all."""
+    top_p: float = 1.0
+    """Only the likeliest that make up this probability (Holtzman et al. 2020)."""
+    guidance: float = 0.0
+    """How much further to go from "any label" to the labels asked for (Ho and Salimans 2022); 0: off."""
+
+
+@torch.no_grad()
+def sample(
+    prior: Prior, labels: Tensor, config: SamplingConfig, generator: torch.Generator
+) -> Tensor:
+    """labels (batch, labels) → tokens (batch, 1 + slots × columns), END from a clip's end on.
+
+    Keys and values are cached: each token costs one token. `generator` is one of the CPU.
+    """
+    vocabulary, batch = prior.vocabulary, len(labels)
+    guided = config.guidance != 0 and labels.shape[1] > 0
+    if guided:
+        labels = torch.cat([labels, prior.open_labels(batch)])
+    device = labels.device
+    length = 1 + vocabulary.slots * vocabulary.max_columns
+    tokens = torch.full((batch, length), vocabulary.end, device=device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    condition = prior.condition(labels)
+    caches = prior.new_caches(len(labels), length)
+    for place in range(length):
+        seen = torch.cat([tokens, tokens]) if guided else tokens
+        logits = prior.step(seen, place, condition, caches)
+        if guided:
+            asked, anything = logits.chunk(2)
+            logits = torch.where(asked.isinf(), asked, asked + config.guidance * (asked - anything))
+        if place == 1:
+            logits[:, vocabulary.end] = -torch.inf  # no clip is empty
+        uniform = torch.rand(batch, 1, generator=generator).to(device)
+        drawn = draw(logits, config, uniform)
+        if place % vocabulary.slots == 1 % vocabulary.slots and place > 0:
+            ended |= drawn == vocabulary.end
+            if bool(ended.all()):
+                return tokens[:, : max(place, 1 + vocabulary.slots)]
+        tokens[:, place] = torch.where(ended, vocabulary.end, drawn)
+    return tokens
+
+
+def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
+    """logits (batch, size), uniform (batch, 1) in [0, 1) → (batch,) tokens, by the inverse of the CDF."""
+    if config.temperature == 0:
+        return logits.argmax(dim=1)
+    values, order = (logits / config.temperature).sort(dim=1, descending=True, stable=True)
+    if config.top_k:
+        values[:, config.top_k :] = -torch.inf
+    probabilities = values.softmax(dim=1)
+    if config.top_p < 1:
+        before = probabilities.cumsum(dim=1) - probabilities
+        probabilities = probabilities.masked_fill(before >= config.top_p, 0)
+    cumulative = probabilities.double().cumsum(dim=1)
+    rank = torch.searchsorted(cumulative, uniform.double() * cumulative[:, -1:], right=True)
+    last = (probabilities > 0).sum(dim=1, keepdim=True) - 1
+    return order.gather(1, rank.minimum(last))[:, 0]

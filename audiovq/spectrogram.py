@@ -1,0 +1,146 @@
+"""Waveform ↔ normalized log-spectrogram, in one class: the only place that knows the scale.
+
+A clip's loudest cell becomes 1, everything `range_db` below it and less becomes 0; how loud that
+cell was is kept apart as the *level*, a small integer, and given back by `inverse`. So every clip
+looks alike to a network, nothing depends on statistics of a data set, and silence is legal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.config import AudiovqError, SpectrogramConfig
+from audiovq.phase import griffin_lim, num_frames, pghi, stft
+
+Phase = Literal["pghi", "griffin-lim"]
+
+LOUDEST_DB = 3.0
+"""Level 0, in dB over a full-scale sine: a full-scale square wave's fundamental is at 2.1."""
+NNLS_STEPS = 30
+
+
+class Spectrogram(nn.Module):
+    """Log magnitude over mel bands or linear bins, in [0, 1], and its inverse.
+
+    Mel bands have Slaney's scale and triangles as in librosa, each row summing to one, over the
+    magnitude. Linear bins leave out the one at Nyquist, for an even grid; `inverse` restores it.
+    """
+
+    mel: Tensor | None
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        """Raises AudiovqError where there are so many mel bands that some cover no bin."""
+        super().__init__()
+        self.config = config
+        self.register_buffer(
+            "mel", _mel_filters(config) if config.n_mels else None, persistent=False
+        )
+
+    def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames) and level (batch,).
+
+        `num_samples` (batch,) gives each clip's own length; frames beyond it are 0. Frames are
+        1 + samples // hop_length. The level is an integer from 0 (3 dB over a full-scale sine) to
+        num_levels - 1 (silence, or as good as), in steps of level_step_db.
+        """
+        config = self.config
+        if num_samples is None:
+            num_samples = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+        inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
+        magnitude = stft(waveform * inside, config.n_fft, config.hop_length).abs()
+        magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
+        columns = torch.arange(magnitude.shape[2], device=waveform.device)
+        magnitude *= (columns < num_frames(num_samples, config.hop_length)[:, None])[:, None]
+
+        decibels = 20 * torch.log10((magnitude / (config.n_fft / 4)).clamp_min(1e-12))
+        loudest = decibels.amax(dim=(1, 2))
+        level = ((LOUDEST_DB - loudest) / config.level_step_db).floor().long()
+        level = level.clamp(0, config.num_levels - 1)
+        normalized = (decibels - self.level_db(level)[:, None, None]) / config.range_db + 1
+        return normalized.clamp(0, 1)[:, None], level
+
+    def inverse(
+        self,
+        spectrogram: Tensor,
+        level: Tensor,
+        num_samples: Tensor,
+        *,
+        phase: Phase = "pghi",
+        n_iter: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(batch, 1, bins, frames), level (batch,), num_samples (batch,) → (batch, max samples).
+
+        Each clip comes back with its exact length, zeros after it, and its level; any batch gives
+        what its clips give alone. `phase` names the start of fast Griffin-Lim (Perraudin, Balazs,
+        Søndergaard 2013): `pghi`, phase gradient heap integration (Průša, Balazs, Søndergaard
+        2017), with 16 iterations unless `n_iter` says otherwise, or `griffin-lim`, random, with 32.
+        """
+        config = self.config
+        magnitude = self.magnitude(spectrogram)
+        if magnitude.shape[2] < (needed := int(num_frames(num_samples, config.hop_length).max())):
+            raise ValueError(f"{magnitude.shape[2]} frames are too few: num_samples needs {needed}")
+        start = None
+        if phase == "pghi":
+            start = pghi(
+                magnitude, config.n_fft, config.hop_length, num_samples, generator=generator
+            )
+        waveform = griffin_lim(
+            magnitude,
+            config.n_fft,
+            config.hop_length,
+            num_samples,
+            n_iter=n_iter if n_iter is not None else (16 if phase == "pghi" else 32),
+            phase=start,
+            generator=generator,
+        )
+        gain = 10 ** (self.level_db(level) / 20) * (config.n_fft / 4)
+        return waveform * gain[:, None].to(waveform)
+
+    def magnitude(self, spectrogram: Tensor) -> Tensor:
+        """(batch, 1, bins, frames) → linear magnitude (batch, n_fft / 2 + 1, frames), peak near 1.
+
+        Mel bands go back to bins by non-negative least squares with multiplicative steps (Lee and
+        Seung 2001), which suit every level alike. The floor becomes exact silence.
+        """
+        normalized = spectrogram[:, 0].float().clamp(0, 1)
+        magnitude = 10 ** ((normalized - 1) * (self.config.range_db / 20)) * (normalized > 0)
+        if self.mel is None:
+            return nn.functional.pad(magnitude, (0, 0, 0, 1))
+        bins = back = self.mel.T @ magnitude
+        square = self.mel.T @ self.mel
+        for _ in range(NNLS_STEPS):
+            bins = bins * back / (square @ bins).clamp_min(1e-12)
+        return bins
+
+    def level_db(self, level: Tensor) -> Tensor:
+        """Level → dB of a clip's loudest cell, relative to a full-scale sine."""
+        return LOUDEST_DB - level * self.config.level_step_db
+
+
+def _mel_filters(config: SpectrogramConfig) -> Tensor:
+    """(n_mels, n_fft / 2 + 1), rows summing to one."""
+    import warnings
+
+    from torchaudio.functional import melscale_fbanks
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchaudio warns of empty bands; we refuse them
+        filters: Tensor = melscale_fbanks(
+            config.n_fft // 2 + 1,
+            0.0,
+            config.sample_rate / 2,
+            config.n_mels,
+            config.sample_rate,
+            mel_scale="slaney",
+        ).T.contiguous()
+    sums = filters.sum(dim=1, keepdim=True)
+    if (sums <= 0).any():
+        raise AudiovqError(
+            f"n_mels {config.n_mels}: too many for n_fft {config.n_fft} at {config.sample_rate} Hz;"
+            " give fewer bands or a longer window"
+        )
+    return filters / sums

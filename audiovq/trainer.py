@@ -1,0 +1,277 @@
+"""Steps, schedule, validation, resuming. Knows neither audio nor what it trains.
+
+All that is drawn at random in a step comes from (seed, step) alone: a run that was stopped and
+goes on takes the very steps of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from audiovq.checkpoint import read_tensors, save_tensors
+from audiovq.config import AudiovqError, OptimizerConfig
+
+POOL = 24
+"""Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM: the state is saved, the next run goes on from it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a loss function is told."""
+
+    number: int
+    progress: float
+    """0 to 1 over the schedule."""
+    indices: Tensor
+    """(batch,) places of the clips."""
+    generator: torch.Generator
+    """Of the CPU, seeded for this step."""
+
+
+@dataclass
+class State:
+    """Where training stands; saved with weights and optimizer."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    """Validations since the best one."""
+    done: bool = False
+
+
+def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """(clips,) lengths → one epoch of index tensors, clips of like length together, in random order."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    shuffled = torch.randperm(len(lengths), generator=generator)
+    pools = shuffled.split(batch_size * POOL)
+    cut = [b for pool in pools for b in pool[lengths[pool].argsort(stable=True)].split(batch_size)]
+    return [cut[i] for i in torch.randperm(len(cut), generator=generator)]
+
+
+def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+    """`auto` → bfloat16 where the device computes in it, else float32."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu":
+        flags = getattr(torch.cpu, "get_capabilities", dict)()
+        if flags.get("avx512_bf16") or flags.get("amx_bf16"):
+            return torch.bfloat16
+    return torch.float32
+
+
+class Trainer:
+    """Trains one module with AdamW, warm-up and cosine decay, clipping, validation and patience."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: OptimizerConfig,
+        folder: Path,
+        *,
+        stage: str,
+        seed: int,
+        dtype: torch.dtype,
+        max_seconds: float | None,
+    ) -> None:
+        self.module = module
+        self.config = config
+        self.folder = folder
+        self.stage = stage
+        self.seed = seed
+        self.dtype = dtype
+        self.max_seconds = max_seconds
+        self.device = next(module.parameters()).device
+        self.state = State()
+        decayed = [p for p in module.parameters() if p.ndim >= 2]
+        others = [p for p in module.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
+    @property
+    def progress(self) -> float:
+        """0 to 1: steps done of the schedule, or time used of the limit, whichever is further."""
+        by_time = self.state.seconds / self.max_seconds if self.max_seconds else 0.0
+        return min(1.0, max(self.state.step / self.config.steps, by_time))
+
+    def learning_rate(self) -> float:
+        """Warm-up to the peak, then a cosine to its final share."""
+        config = self.config
+        cosine = (1 + math.cos(math.pi * self.progress)) / 2
+        share = config.final_share + (1 - config.final_share) * cosine
+        return config.learning_rate * share * min(1.0, (self.state.step + 1) / max(1, config.warmup))
+
+    def fit(
+        self,
+        lengths: Tensor,
+        loss: Callable[[Step], Mapping[str, Tensor]],
+        validate: Callable[[], Mapping[str, float]],
+        keep: Callable[[State, Mapping[str, float]], None],
+        say: Callable[[Mapping[str, float]], None],
+    ) -> State:
+        """Train until the schedule, the time limit or the patience ends.
+
+        `lengths` (clips,) are cut into batches; `loss` gives `loss`, to minimize, and any other
+        scalars to log; `validate` gives `score`, the lower the better, and others; `keep` is called
+        with every best state, `say` with every validation's metrics. Goes on where a stopped run
+        stood. Raises Stopped on Ctrl-C, after saving, and AudiovqError where a loss is not finite.
+        """
+        self.resume()
+        totals: dict[str, Tensor] = {}
+        counted, epoch, order = 0, -1, list[Tensor]()
+        started = time.perf_counter() - self.state.seconds
+        bar = tqdm(total=1000, desc=self.stage, disable=None, bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed} {postfix}")
+        with _interrupts() as interrupted, bar:
+            while not self.state.done:
+                per_epoch = -(-len(lengths) // self.config.batch_size)
+                if epoch != self.state.step // per_epoch:
+                    epoch = self.state.step // per_epoch
+                    order = batches(lengths, self.config.batch_size, self.seed, epoch)
+                scalars = self._step(loss, order[self.state.step % len(order)])
+                for name, value in scalars.items():
+                    totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
+                counted += 1
+                self.state.step += 1
+                self.state.seconds = time.perf_counter() - started
+                bar.update(int(1000 * self.progress) - bar.n)
+                if interrupted():
+                    self.save()
+                    raise Stopped
+                ended = self.progress >= 1
+                if ended or self.state.step % self.config.validate_every == 0:
+                    means = {name: float(total) / counted for name, total in totals.items()}
+                    self._validated(means, validate, keep, say, ended)
+                    totals, counted = {}, 0
+        return self.state
+
+    def _step(self, loss: Callable[[Step], Mapping[str, Tensor]], indices: Tensor) -> Mapping[str, Tensor]:
+        number = self.state.step
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
+        torch.manual_seed(self.seed * 1_000_003 + 2 * number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.module.train()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            scalars = loss(Step(number, self.progress, indices, generator))
+        self.optimizer.zero_grad(set_to_none=True)
+        scalars["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        return scalars
+
+    def _validated(
+        self,
+        means: dict[str, float],
+        validate: Callable[[], Mapping[str, float]],
+        keep: Callable[[State, Mapping[str, float]], None],
+        say: Callable[[Mapping[str, float]], None],
+        ended: bool,
+    ) -> None:
+        state = self.state
+        if not all(map(math.isfinite, means.values())):
+            raise AudiovqError(
+                f"{self.stage}: the loss stopped being a number before step {state.step}; the best"
+                " model so far is kept. Train again with a lower learning rate"
+            )
+        self.module.eval()
+        with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            validation = validate()
+        metrics = {
+            "step": state.step,
+            "seconds": round(state.seconds, 2),
+            "progress": self.progress,
+            "learning_rate": self.learning_rate(),
+            **means,
+            **{f"validation_{name}": value for name, value in validation.items()},
+        }
+        if validation["score"] < state.best:
+            state.best, state.best_step, state.stale = validation["score"], state.step, 0
+            keep(state, metrics)
+        else:
+            state.stale += 1
+        state.done = ended or state.stale >= self.config.patience
+        self.save()
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self.stage, **metrics}) + "\n")
+        say(metrics)
+
+    def save(self) -> None:
+        """Weights, optimizer and state in one file, atomically."""
+        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            for name, value in moments.items():
+                tensors[f"optimizer.{name}.{names[id(parameter)]}"] = value
+        save_tensors(self._path, tensors, {"state": json.dumps(asdict(self.state))})
+
+    def resume(self) -> None:
+        """Take up what `save` left, if anything."""
+        if not self._path.exists():
+            return
+        tensors, metadata = read_tensors(self._path)
+        try:
+            self.state = State(**json.loads(metadata["state"]))
+            module = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
+            self.module.load_state_dict(module)
+            parameters = dict(self.module.named_parameters())
+            for name, value in tensors.items():
+                kind, _, rest = name.partition(".")
+                if kind == "optimizer":
+                    moment, _, parameter = rest.partition(".")
+                    # AdamW keeps its step count on the CPU unless it is fused on a GPU
+                    self.optimizer.state[parameters[parameter]][moment] = value.to(self.device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise AudiovqError(
+                f"{self._path}: belongs to other settings ({error}); train with --overwrite"
+            ) from error
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / f"{self.stage}.state.safetensors"
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait for the end of a step; a second Ctrl-C does not."""
+    caught: list[int] = []
+
+    def catch(number: int, _: Any) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        before = {n: signal.signal(n, catch) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        before = {}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

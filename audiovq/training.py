@@ -1,0 +1,399 @@
+"""Training a model on a dataset: the autoencoder first, then the prior over its codes."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovq import audio
+from audiovq.autoencoder import Autoencoder
+from audiovq.bottlenecks import Quantizer
+from audiovq.checkpoint import Model, load, new_model, save
+from audiovq.config import PRESETS, AudiovqError, TrainConfig, from_json, to_json
+from audiovq.dataset import Dataset, Split
+from audiovq.files import atomic, read_json, write_json
+from audiovq.generation import generate
+from audiovq.prior import Prior
+from audiovq.trainer import State, Step, Trainer, pick_precision
+
+Say = Callable[[str], None]
+SAMPLES = 6
+"""Clips shown while training."""
+SAMPLE_EVERY = 0.2
+"""Share of the schedule between two such samples."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` → CUDA where there is one, else Apple's MPS, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise AudiovqError(f"--device {name}: no CUDA device here; take cpu, or auto")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise AudiovqError("--device mps: no Apple GPU here; take cpu, or auto")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise AudiovqError(f"--device {name}: take auto, cpu, cuda or mps") from error
+
+
+def train(
+    dataset: Dataset | Path | str,
+    folder: Path | str,
+    config: TrainConfig | str = "small",
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    say: Say = print,
+) -> Model:
+    """Train a model on `dataset` into `folder`: autoencoder, then prior.
+
+    `config` may name a preset. Run again with the same settings it goes on where it stopped; what
+    `folder` holds is a usable model from the autoencoder's first validation on. Raises AudiovqError
+    where the folder holds something else.
+    """
+    folder = Path(folder)
+    dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+    config = PRESETS[config] if isinstance(config, str) else config
+    _claim(folder, dataset, config, overwrite)
+    place = pick_device(device)
+    model = new_model(
+        dataset.spectrogram,
+        config.autoencoder,
+        dataset.labels,
+        count_labels(dataset.train),
+        dataset.clip_frames,
+    )
+    model.to(place)
+    limit = 60 * config.max_minutes if config.max_minutes else None
+    share = config.autoencoder_share
+    seconds = _train_autoencoder(dataset, model, folder, config, limit and limit * share, say)
+    model = load(folder, place)
+    if limit is not None:
+        limit = max(limit - seconds, limit * (1 - share) / 2)
+    if config.autoencoder.bottleneck == "vq":
+        _train_prior(dataset, model, folder, config, limit, say)
+        model = load(folder, place)
+    return model
+
+
+def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
+    """Which label values the clips have together, and how often."""
+    return sorted(Counter(tuple(row) for row in split.label_indices.tolist()).items())
+
+
+def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) -> None:
+    """Make `folder` this very training's: new, or one that was stopped."""
+    path = folder / "training" / "settings.json"
+    settings = {"dataset": dataset.fingerprint, "config": to_json(config)}
+    if overwrite and ((folder / "model.json").exists() or path.exists()):
+        shutil.rmtree(folder)
+    if path.exists():
+        before = read_json(path, "a training folder")
+        if before.get("dataset") != settings["dataset"]:
+            raise AudiovqError(f"{folder}: was trained on another dataset; name another folder, or add --overwrite")
+        same = from_json(TrainConfig, before.get("config"), str(path))
+        if to_json(same) != settings["config"]:
+            raise AudiovqError(
+                f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
+                " name another folder, or add --overwrite"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise AudiovqError(f"{folder}: exists already and is no started training; name another folder")
+    write_json(path, settings)
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> str:
+    """The first setting that differs, in words."""
+    for key, value in now.items():
+        if isinstance(value, dict):
+            if found := _difference(before[key], value, f"{path}{key}."):
+                return found
+        elif list(value) != list(before[key]) if isinstance(value, tuple) else value != before[key]:
+            return f"{path}{key} was {before[key]}, is {value}"
+    return ""
+
+
+def shifted(split: Split, indices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectrograms (batch, 1, bins, frames) moved right by `shift` (batch,) frames, and their frames.
+
+    Silence comes in at the left; what leaves the clip's frame at the right is lost.
+    """
+    images = split.spectrograms(indices)
+    most = int(shift.max())
+    if most == 0:
+        return images, split.num_frames[indices]
+    padded = torch.nn.functional.pad(images, (most, most))
+    frames = images.shape[3] + most
+    places = torch.arange(frames) + most - shift[:, None]
+    moved = padded.gather(3, places[:, None, None].expand(-1, 1, images.shape[2], -1))
+    return moved, split.num_frames[indices] + shift
+
+
+def _train_autoencoder(
+    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+) -> float:
+    """Train and save the autoencoder; returns the seconds it took."""
+    autoencoder, device = model.autoencoder, model.device
+    trainer = Trainer(
+        autoencoder,
+        config.autoencoder_training,
+        folder / "training",
+        stage="autoencoder",
+        seed=config.seed,
+        dtype=pick_precision(config.precision, device),
+        max_seconds=limit,
+    )
+    stride = autoencoder.stride[1]
+    split = dataset.train
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        _set_restart(autoencoder, config.autoencoder.restart and step.progress < 0.9)
+        shift = torch.randint(stride, (len(step.indices),), generator=step.generator)
+        images, frames = shifted(split, step.indices, shift)
+        result = autoencoder(images.to(device), frames)
+        return {
+            "loss": result.loss,
+            "squared_error": result.squared_error,
+            "bottleneck_loss": result.bottleneck_loss,
+        }
+
+    held_out = dataset.validation if len(dataset.validation) else split
+
+    def validate() -> dict[str, float]:
+        return validate_autoencoder(autoencoder, held_out, dataset.spectrogram.range_db)
+
+    def keep(state: State, metrics: Mapping[str, float]) -> None:
+        save(folder, model, "autoencoder", {"step": state.step, **metrics})
+
+    shown = [trainer.progress]
+
+    def speak(metrics: Mapping[str, float]) -> None:
+        say(describe_autoencoder(metrics, config.autoencoder.codebook_size))
+        if metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
+            shown[0] = metrics["progress"]
+            _sample_reconstructions(model, held_out, folder, int(metrics["step"]))
+
+    if not trainer.state.step:
+        parameters = sum(p.numel() for p in autoencoder.parameters())
+        say(f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace("torch.", ""))
+    return trainer.fit(split.num_frames, loss, validate, keep, speak).seconds
+
+
+def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int) -> None:
+    """A few held-out clips and what the autoencoder makes of them, to look at and listen to."""
+    places = torch.arange(len(split))[:: max(1, len(split) // SAMPLES)][:SAMPLES]
+    frames, levels = split.num_frames[places], split.levels[places].to(model.device)
+    images = split.spectrograms(places).to(model.device)
+    made = model.autoencoder(images, frames).spectrogram
+    num_samples = split.num_samples[places].to(model.device)
+    both = [model.spectrogram.inverse(x, levels, num_samples).cpu().numpy() for x in (images, made)]
+    lengths = split.num_samples[places].tolist()
+    waveforms = [w[:n] for *pair, n in zip(*both, lengths, strict=True) for w in pair]
+    _write_samples(folder, "autoencoder", step, model, waveforms)
+
+
+def _write_samples(
+    folder: Path, stage: str, step: int, model: Model, waveforms: Sequence[audio.Waveform]
+) -> None:
+    """One WAV with pauses, one PNG with the spectrograms side by side."""
+    pause = np.zeros(model.sample_rate // 4, np.float32)
+    waveform = np.concatenate([part for w in waveforms for part in (w, pause)])
+    path = folder / "training" / "samples" / f"{stage}-{step:06d}.wav"
+    audio.write(path, waveform, model.sample_rate)
+    image = model.spectrogram(torch.from_numpy(waveform)[None].to(model.device))[0][0, 0].cpu().numpy()
+    with atomic(path.with_suffix(".png")) as temporary:
+        import matplotlib.image
+
+        matplotlib.image.imsave(temporary, image, cmap="magma", origin="lower", format="png")
+
+
+def _set_restart(autoencoder: Autoencoder, on: bool) -> None:
+    if isinstance(autoencoder.bottleneck, Quantizer):
+        for book in autoencoder.bottleneck.codebooks():
+            book.restart = on
+
+
+def validate_autoencoder(autoencoder: Autoencoder, split: Split, range_db: float) -> dict[str, float]:
+    """Error and codebook use over up to 512 clips: score, error_db, usage, perplexity."""
+    device = next(autoencoder.parameters()).device
+    places = torch.arange(len(split))[:: max(1, len(split) // 512)]
+    places = places[split.num_frames[places].argsort(stable=True)]
+    squared, cells = 0.0, 0
+    counts = torch.zeros(autoencoder.bottleneck.num_quantizers, autoencoder.config.codebook_size)
+    for indices in places.split(32):
+        frames = split.num_frames[indices]
+        images = split.spectrograms(indices).to(device)
+        result = autoencoder(images, frames)
+        squared += float(result.squared_error) * int(frames.sum())
+        cells += int(frames.sum())
+        if len(counts):
+            codes = autoencoder.encode(images, frames).cpu()
+            columns = autoencoder.num_columns(frames)
+            inside = torch.arange(codes.shape[3]) < columns[:, None, None]
+            for quantizer, row in enumerate(counts):
+                row += torch.bincount(codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row))
+    error = squared / cells
+    metrics = {"score": error, "error_db": math.sqrt(error) * range_db}
+    if len(counts):
+        shares = counts / counts.sum(dim=1, keepdim=True)
+        metrics["usage"] = float((counts > 0).float().mean())
+        metrics["perplexity"] = float(torch.special.entr(shares).sum(dim=1).exp().mean())
+    return metrics
+
+
+def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> str:
+    """A validation's metrics in a line of plain words."""
+    line = (
+        f"autoencoder {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {_clock(metrics['seconds'])}:"
+        f" spectrograms {metrics['validation_error_db']:.2f} dB off"
+    )
+    if (usage := metrics.get("validation_usage")) is not None:
+        health = "healthy" if usage > 0.7 else "thin" if usage > 0.3 else "COLLAPSING: most codes are dead"
+        line += (
+            f"; codebook {health}, {usage * codebook_size:.0f} of {codebook_size} codes in use,"
+            f" as rich as {metrics['validation_perplexity']:.0f} used evenly"
+        )
+    return line
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def encode_split(model: Model, split: Split, shifts: range) -> tuple[Tensor, Tensor, Tensor]:
+    """All clips, once per shift in frames → tokens, lengths, labels (clips × shifts, …), on the CPU."""
+    vocabulary, autoencoder = model.vocabulary, model.autoencoder
+    total = vocabulary.max_tokens
+    all_tokens = torch.full((len(split) * len(shifts), total), vocabulary.end, dtype=torch.int32)
+    all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
+    order = split.num_frames.argsort(stable=True)
+    with torch.inference_mode():
+        for number, shift in enumerate(shifts):
+            for indices in order.split(64):
+                images, frames = shifted(split, indices, torch.full((len(indices),), shift))
+                frames = frames.clamp(max=model.clip_frames)
+                images = images[..., : int(frames.max())]
+                codes = autoencoder.encode(images.to(model.device), frames).cpu()
+                columns = autoencoder.num_columns(frames)
+                tokens, lengths = vocabulary.tokens(codes, columns, split.levels[indices])
+                rows = indices + number * len(split)
+                all_tokens[rows, : tokens.shape[1]] = tokens.int()
+                all_lengths[rows] = lengths
+    return all_tokens, all_lengths, split.label_indices.repeat(len(shifts), 1)
+
+
+def _train_prior(
+    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+) -> None:
+    torch.manual_seed(config.seed)
+    prior = model.prior = model.new_prior(config.prior).to(model.device)
+    device = model.device
+    dtype = pick_precision(config.precision, device)
+    trainer = Trainer(
+        prior,
+        config.prior_training,
+        folder / "training",
+        stage="prior",
+        seed=config.seed,
+        dtype=dtype,
+        max_seconds=limit,
+    )
+    started = time.perf_counter()
+    tokens, lengths, labels = encode_split(model, dataset.train, range(model.autoencoder.stride[1]))
+    held_out = encode_split(model, dataset.validation, range(1)) if len(dataset.validation) else (tokens, lengths, labels)
+    baselines = _baselines(model, tokens, lengths, *held_out[:2])
+    parameters = sum(p.numel() for p in prior.parameters())
+    say(
+        f"prior: {parameters:,} parameters, {int(lengths.sum()):,} tokens ({time.perf_counter() - started:.0f} s);"
+        f" a blind guess needs {baselines['uniform_bits']:.2f} bits a code,"
+        f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
+    )
+
+    def batch(indices: Tensor, source: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        cut = int(source[1][indices].max())
+        return source[0][indices, :cut].long().to(device), source[1][indices], source[2][indices]
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        clips, clip_lengths, clip_labels = batch(step.indices, (tokens, lengths, labels))
+        hidden = prior.hide_labels(clip_labels, step.generator).to(device)
+        return {"loss": prior.loss(clips, clip_lengths, hidden)[0]}
+
+    def validate() -> dict[str, float]:
+        return validate_prior(prior, held_out)
+
+    def keep(state: State, metrics: Mapping[str, float]) -> None:
+        save(folder, model, "prior", {"step": state.step, **baselines, **metrics})
+
+    shown = [trainer.progress]
+
+    def speak(metrics: Mapping[str, float]) -> None:
+        say(describe_prior(metrics, baselines))
+        if metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
+            shown[0] = metrics["progress"]
+            sounds = [sound.waveform for sound in generate(model, SAMPLES)]
+            _write_samples(folder, "prior", int(metrics["step"]), model, sounds)
+
+    trainer.fit(lengths, loss, validate, keep, speak)
+
+
+def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+    """Over up to 512 clips: score and bits per code (END included), bits per level."""
+    tokens, lengths, labels = held_out
+    device = next(prior.parameters()).device
+    places = torch.arange(len(tokens))[:: max(1, len(tokens) // 512)]
+    places = places[lengths[places].argsort(stable=True)]
+    code_nats, level_nats, codes = 0.0, 0.0, 0
+    for indices in places.split(16):
+        cut = int(lengths[indices].max())
+        clips = tokens[indices, :cut].long().to(device)
+        _, code, level = prior.loss(clips, lengths[indices], labels[indices].to(device))
+        code_nats, level_nats = code_nats + float(code), level_nats + float(level)
+        codes += int(((lengths[indices] - 1) // prior.vocabulary.slots * prior.vocabulary.slots).sum())
+    bits = code_nats / codes / math.log(2)
+    return {"score": bits, "bits_per_code": bits, "bits_per_level": level_nats / len(places) / math.log(2)}
+
+
+def _baselines(
+    model: Model, tokens: Tensor, lengths: Tensor, held_tokens: Tensor, held_lengths: Tensor
+) -> dict[str, float]:
+    """Bits per code of a blind guess, and of one that knows how common each code is in training."""
+    vocabulary = model.vocabulary
+    counts = torch.bincount(_codes_inside(tokens, vocabulary.end), minlength=vocabulary.end) + 1.0
+    by_book = counts.view(vocabulary.num_quantizers, -1)
+    bits = -(by_book / by_book.sum(dim=1, keepdim=True)).log2().flatten()
+    return {
+        "uniform_bits": math.log2(vocabulary.codebook_size),
+        "unigram_bits": float(bits[_codes_inside(held_tokens, vocabulary.end)].mean()),
+    }
+
+
+def _codes_inside(tokens: Tensor, end: int) -> Tensor:
+    """The codes among tokens, flat: no levels, no END."""
+    return tokens[tokens < end].long()
+
+
+def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float]) -> str:
+    """A validation's metrics in a line of plain words."""
+    bits, blind = metrics["validation_bits_per_code"], baselines["unigram_bits"]
+    train_bits = metrics["loss"] / math.log(2)
+    verdict = "is learning" if bits < 0.95 * blind else "has learnt little yet"
+    if bits > train_bits + 1.0:
+        verdict = "begins to copy: it knows the training clips better than new ones"
+    return (
+        f"prior {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {_clock(metrics['seconds'])}:"
+        f" {bits:.2f} bits a code on unseen clips (blind {baselines['uniform_bits']:.2f},"
+        f" by frequency {blind:.2f}), {train_bits:.2f} in training; {verdict}"
+    )

@@ -1,0 +1,8 @@
+"""`audiovq preprocess` as a script, for batch systems and torchrun."""
+
+import sys
+
+from audiovq.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["preprocess", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""`audiovq train` as a script, for batch systems and torchrun."""
+
+import sys
+
+from audiovq.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,261 @@
+"""The laws of `audiovq.config`: JSON both ways, and every bad setting refused by its name."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiovq.config import (
+    PRESETS,
+    AudiovqError,
+    AutoencoderConfig,
+    OptimizerConfig,
+    PreprocessConfig,
+    PriorConfig,
+    SpectrogramConfig,
+    TrainConfig,
+    from_json,
+    to_json,
+)
+
+CLASSES = [
+    PreprocessConfig,
+    SpectrogramConfig,
+    AutoencoderConfig,
+    PriorConfig,
+    OptimizerConfig,
+    TrainConfig,
+]
+NEEDED: dict[str, Any] = {"sample_rate": 8000, "n_fft": 256, "hop_length": 64, "n_mels": 64}
+
+
+def share(low: float = 0.01, high: float = 0.89) -> st.SearchStrategy[float]:
+    return st.floats(low, high)
+
+
+def whole(low: int = 1, high: int = 10_000) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
+spectrograms = st.builds(
+    lambda half, **rest: SpectrogramConfig(n_fft=2 * half, **rest),
+    half=whole(64, 2048),
+    sample_rate=whole(1000, 384_000),
+    hop_length=whole(1, 64),
+    n_mels=whole(0, 64),
+    range_db=st.floats(20, 120),
+)
+preprocessings = st.builds(
+    PreprocessConfig,
+    sample_rate=st.none() | whole(1000, 384_000),
+    clip_seconds=st.none() | st.floats(0.02, 600),
+    n_fft=st.none() | whole(),
+    hop_length=st.none() | whole(),
+    n_mels=st.none() | whole(0, 256),
+    range_db=st.floats(20, 120),
+    trim=st.booleans(),
+    trim_db=st.floats(1, 120),
+    labels=st.none() | st.text(),
+    test=st.none() | st.text(),
+    validation_share=share(0),
+)
+autoencoders = st.builds(
+    lambda layers, **rest: AutoencoderConfig(
+        filters=tuple(f for f, _, _ in layers),
+        kernels=tuple(2 * k + 1 for _, k, _ in layers),
+        strides=tuple(s for _, _, s in layers),
+        **rest,
+    ),
+    layers=st.lists(st.tuples(whole(), whole(0, 4), whole(1, 4)), min_size=1, max_size=6),
+    encoder=st.sampled_from(["patch", "conv", "residual"]),
+    channels=whole(),
+    patch=st.tuples(whole(), whole()),
+    bottleneck=st.sampled_from(["vq", "none"]),
+    codebook_size=whole(2, 65_536),
+    num_quantizers=whole(1, 8),
+    update=st.sampled_from(["ema", "gradient"]),
+    decay=share(),
+    restart=st.booleans(),
+)
+priors = st.builds(
+    lambda heads, times, **rest: PriorConfig(heads=heads, dim=2 * heads * times, **rest),
+    heads=whole(1, 16),
+    times=whole(1, 64),
+    layers=whole(1, 32),
+    dropout=share(),
+    label_dropout=share(),
+)
+optimizers = st.builds(
+    OptimizerConfig,
+    steps=whole(),
+    batch_size=whole(),
+    learning_rate=st.floats(1e-9, 1),
+    patience=whole(),
+)
+trainings = st.builds(
+    TrainConfig,
+    autoencoder=autoencoders,
+    prior=priors,
+    autoencoder_training=optimizers,
+    prior_training=optimizers,
+    max_minutes=st.none() | st.floats(0.01, 1e6),
+    precision=st.sampled_from(["auto", "float32", "bfloat16"]),
+    seed=st.integers(),
+)
+
+
+@given(spectrograms | preprocessings | trainings)
+def test_settings_go_through_json_and_come_back_the_same(config: Any) -> None:
+    text = json.dumps(to_json(config), allow_nan=False)
+    back = from_json(type(config), json.loads(text))
+    assert back == config
+    assert repr(back) == repr(config)  # 1 is not 1.0, and a list no tuple
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_comes_back_from_json(name: str) -> None:
+    assert from_json(TrainConfig, json.loads(json.dumps(to_json(PRESETS[name])))) == PRESETS[name]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_unknown_setting_is_refused_by_name_and_place(cls: type) -> None:
+    with pytest.raises(AudiovqError, match=r"^model\.json: .*'colour'"):
+        from_json(cls, {"colour": 3}, "model.json")
+
+
+def test_a_setting_that_is_missing_is_named() -> None:
+    for name in NEEDED:
+        rest = {key: value for key, value in NEEDED.items() if key != name}
+        with pytest.raises(AudiovqError, match=name):
+            from_json(SpectrogramConfig, rest)
+
+
+def test_an_unknown_setting_inside_another_is_named_with_its_place() -> None:
+    with pytest.raises(AudiovqError, match=r"prior.*'colour'"):
+        from_json(TrainConfig, {"prior": {"colour": 3}})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("data", [None, 3, "text", [], [["steps", 3]]])
+def test_what_is_no_object_is_refused(cls: type, data: Any) -> None:
+    with pytest.raises(AudiovqError, match="here"):
+        from_json(cls, data, "here")
+
+
+WRONG: list[Any] = [
+    (PreprocessConfig, "sample_rate", "8000"),
+    (PreprocessConfig, "sample_rate", 8000.0),
+    (PreprocessConfig, "sample_rate", True),
+    (PreprocessConfig, "clip_seconds", [1]),
+    pytest.param(PreprocessConfig, "clip_seconds", 10**400, id="huge"),
+    (PreprocessConfig, "trim", 1),
+    (PreprocessConfig, "labels", 3),
+    (SpectrogramConfig, "n_mels", None),
+    (SpectrogramConfig, "range_db", "80"),
+    (AutoencoderConfig, "encoder", "transformer"),
+    (AutoencoderConfig, "encoder", ["patch"]),
+    (AutoencoderConfig, "patch", 8),
+    (AutoencoderConfig, "patch", [8]),
+    (AutoencoderConfig, "patch", [8, 4, 2]),
+    (AutoencoderConfig, "patch", [8, "4"]),
+    (AutoencoderConfig, "filters", "32"),
+    (AutoencoderConfig, "restart", 0),
+    (OptimizerConfig, "steps", 1.5),
+    (OptimizerConfig, "learning_rate", None),
+    (TrainConfig, "prior", 3),
+    (TrainConfig, "max_minutes", "3"),
+    (TrainConfig, "precision", "float16"),
+    (TrainConfig, "seed", None),
+]
+BAD: list[Any] = [
+    (PreprocessConfig, "sample_rate", 999),
+    (PreprocessConfig, "sample_rate", 384_001),
+    (PreprocessConfig, "clip_seconds", 0.0),
+    (PreprocessConfig, "clip_seconds", float("nan")),
+    (PreprocessConfig, "validation_share", -0.1),
+    (PreprocessConfig, "validation_share", 0.9),
+    (PreprocessConfig, "trim_db", 0.0),
+    (SpectrogramConfig, "sample_rate", 0),
+    (SpectrogramConfig, "n_fft", 255),
+    (SpectrogramConfig, "n_fft", 0),
+    (SpectrogramConfig, "hop_length", 0),
+    (SpectrogramConfig, "hop_length", 129),
+    (SpectrogramConfig, "n_mels", -1),
+    (SpectrogramConfig, "n_mels", 129),
+    (SpectrogramConfig, "range_db", 19.0),
+    (SpectrogramConfig, "range_db", float("nan")),
+    (SpectrogramConfig, "level_step_db", 0.0),
+    (SpectrogramConfig, "num_levels", 0),
+    (AutoencoderConfig, "kernels", [3, 4, 3, 3]),
+    (AutoencoderConfig, "kernels", [3, -1, 3, 3]),
+    (AutoencoderConfig, "filters", [32, 64]),
+    (AutoencoderConfig, "patch", [0, 4]),
+    (AutoencoderConfig, "encoder_blocks", -1),
+    (AutoencoderConfig, "codebook_size", 1),
+    (AutoencoderConfig, "num_quantizers", 0),
+    (AutoencoderConfig, "decay", 1.0),
+    (PriorConfig, "dim", 190),
+    (PriorConfig, "dim", 0),
+    (PriorConfig, "heads", 0),
+    (PriorConfig, "layers", 0),
+    (PriorConfig, "dropout", 1.0),
+    (PriorConfig, "label_dropout", -0.1),
+    (OptimizerConfig, "steps", 0),
+    (OptimizerConfig, "batch_size", 0),
+    (OptimizerConfig, "learning_rate", 0.0),
+    (OptimizerConfig, "validate_every", 0),
+    (TrainConfig, "max_minutes", 0.0),
+    (TrainConfig, "autoencoder_share", 1.0),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), WRONG + BAD)
+def test_a_wrong_setting_is_refused_by_name_and_place_in_one_line(
+    cls: type, name: str, value: Any
+) -> None:
+    data = {**(NEEDED if cls is SpectrogramConfig else {}), name: value}
+    with pytest.raises(AudiovqError) as caught:
+        from_json(cls, data, "model.json")
+    assert str(caught.value).startswith("model.json: ")
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), BAD)
+def test_a_bad_setting_is_refused_in_python_too(cls: type, name: str, value: Any) -> None:
+    data = {**(NEEDED if cls is SpectrogramConfig else {}), name: value}
+    data = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+    with pytest.raises(AudiovqError, match=name):
+        cls(**data)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PriorConfig().dim = 3  # type: ignore[misc]
+
+
+@given(whole(1000, 384_000))
+def test_the_window_is_the_power_of_two_from_32_ms_and_the_hop_a_quarter(rate: int) -> None:
+    config = SpectrogramConfig.for_rate(rate)
+    assert config.n_fft.bit_count() == 1
+    assert config.n_fft / 2 < 0.032 * rate <= config.n_fft
+    assert config.hop_length * 4 == config.n_fft
+
+
+@given(spectrograms)
+def test_what_is_given_for_a_rate_is_kept(config: SpectrogramConfig) -> None:
+    made = SpectrogramConfig.for_rate(
+        config.sample_rate, config.n_fft, config.hop_length, config.n_mels, config.range_db
+    )
+    assert made == config
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = "import sys, audiovq.config; print(sorted({'torch', 'numpy', 'librosa'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,132 @@
+"""The laws of `audiovq.files`: a file is there whole or not at all."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audiovq.config import AudiovqError
+from audiovq.files import atomic, read_json, require_new, sha256, write_json, write_text
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+trees = st.recursive(
+    scalars | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_a_block_that_ends_well_leaves_the_new_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.bin"
+    with atomic(path) as temporary:
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(28, "full")])
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: BaseException
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def write() -> None:
+        with atomic(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    expected = AudiovqError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected):
+        write()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_readers_see_the_old_file_until_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with atomic(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_a_temporary_file_is_hidden_and_beside_its_target(tmp_path: Path) -> None:
+    with atomic(tmp_path / "a.wav") as temporary:
+        temporary.touch()
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".")
+
+
+def test_a_full_disk_and_a_file_for_a_folder_are_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "a.json"
+    with pytest.raises(AudiovqError) as caught:
+        write_text(path, "text")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+    with (
+        pytest.raises(AudiovqError, match=r"a\.json: .*No space left"),
+        atomic(tmp_path / "a.json"),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trees)
+def test_json_is_read_back_as_it_was_written(tmp_path: Path, data: Any) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, data)
+    assert read_json(path, "a thing") == data
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(texts, scalars))
+def test_equal_data_gives_equal_bytes(tmp_path: Path, data: dict[str, Any]) -> None:
+    write_json(tmp_path / "a.json", data)
+    write_json(tmp_path / "b.json", dict(data))
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_folder_without_the_file_is_said_not_to_be_the_thing(tmp_path: Path) -> None:
+    with pytest.raises(AudiovqError, match="not a dataset") as caught:
+        read_json(tmp_path / "dataset.json", "a dataset")
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"a": 1', b"\xff\xfe\x00", b"{'a': 1}"])
+def test_damaged_json_is_refused_by_its_path_in_one_line(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_bytes(damage)
+    with pytest.raises(AudiovqError) as caught:
+        read_json(path, "a dataset")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=1000))
+def test_the_checksum_is_that_of_the_bytes(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "checksum.bin"
+    path.write_bytes(data)
+    assert sha256(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_only_what_is_empty_or_allowed_may_be_written_over(tmp_path: Path) -> None:
+    file, empty, full = tmp_path / "file", tmp_path / "empty", tmp_path / "full"
+    file.touch()
+    empty.mkdir()
+    (full / "inner").mkdir(parents=True)
+    require_new(tmp_path / "new", overwrite=False)
+    require_new(empty, overwrite=False)
+    for path in (file, full):
+        require_new(path, overwrite=True)
+        with pytest.raises(AudiovqError, match=f"{path.name}: exists already.*--overwrite"):
+            require_new(path, overwrite=False)
