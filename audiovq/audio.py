@@ -57,7 +57,7 @@ def info(path: Path) -> AudioInfo:
 
     try:
         header: Any = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
     if header.frames == 0:
         raise AudioError("holds no samples")
@@ -74,7 +74,7 @@ def read(path: Path, sample_rate: int | None = None) -> tuple[Waveform, int]:
 
     try:
         samples, native_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
     if not len(samples):
         raise AudioError("holds no samples")
@@ -94,6 +94,8 @@ def _within_full_scale(waveform: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
 
 def _reason(path: Path, error: Exception) -> str:
     """libsndfile's and the system's errors in words a musician understands."""
+    if isinstance(error, UnicodeError):
+        return "has a name that is not UTF-8; rename it"
     try:
         if path.stat().st_size == 0:
             return "is empty (0 bytes)"

@@ -142,7 +142,8 @@ class ConvEncoder(nn.Module):
         """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
         for layer in self.layers:
             x = mask_columns(layer(x), mask)
-        return self.rows(self.out(x), mask)
+        latents: Tensor = self.rows(self.out(x), mask)
+        return latents
 
 
 class ConvDecoder(nn.Module):
@@ -287,7 +288,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """(batch, 1, bins, frames), (batch,) → codes (batch, quantizers, rows, columns), 0 beyond."""
-        latents, mask, inside = self._latents(spectrogram, num_frames)
+        latents, _, inside = self._latents(spectrogram, num_frames)
         batch, _, rows, columns = latents.shape
         codes = self._quantizer().encode(_vectors(latents)[inside])
         grid = codes.new_zeros(batch * rows * columns, codes.shape[1])
@@ -312,7 +313,7 @@ class Autoencoder(nn.Module):
 
     def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (batch, dim, rows, columns), mask (batch, 1, 1, columns), cells inside the clips."""
-        batch, _, bins, frames = spectrogram.shape
+        bins, frames = spectrogram.shape[2:]
         columns = -(-frames // self.stride[1])
         mask, inside = self._mask(self.num_columns(num_frames), columns, spectrogram.device)
         padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
@@ -336,7 +337,9 @@ class Autoencoder(nn.Module):
         """Vectors (inside, dim) → (batch, 1, bins, columns × stride)."""
         batch, dim, rows, columns = shape
         grid = vectors.new_zeros(batch * rows * columns, dim).index_copy(0, inside, vectors)
-        output: Tensor = self.decoder(grid.view(batch, rows, columns, dim).permute(0, 3, 1, 2), mask)
+        output: Tensor = self.decoder(
+            grid.view(batch, rows, columns, dim).permute(0, 3, 1, 2), mask
+        )
         return output[:, :, : self.bins]
 
 
@@ -345,7 +348,7 @@ def _vectors(latents: Tensor) -> Tensor:
     return latents.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _bias(conv: nn.Conv2d) -> nn.Parameter:
+def _bias(conv: nn.Conv2d) -> Tensor:
     if conv.bias is None:
         raise TypeError("a convolution with a bias is meant")
     return conv.bias

@@ -14,6 +14,8 @@ CHUNK_CELLS = 1 << 24
 """Distances held at a time, so that memory does not grow with latents × codes."""
 DEAD_SHARE = 0.05
 """A code used less than this share of the average is dead."""
+FADED = 1e-5
+"""Below this count, a moving average is a quotient of two numbers next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Codebook(nn.Module):
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             embedding = self.embedding.float()
             half_norm = embedding.square().sum(dim=1) / 2
-            chunks = latents.float().split(max(1, CHUNK_CELLS // len(embedding)))
+            chunks = torch.split(latents.float(), max(1, CHUNK_CELLS // len(embedding)))
             nearest = [(half_norm - chunk @ embedding.T).argmin(dim=1) for chunk in chunks]
             return torch.cat(nearest) if nearest else latents.new_empty(0, dtype=torch.long)
 
@@ -116,7 +118,10 @@ class Codebook(nn.Module):
                 torch.distributed.broadcast(places, 0)
             self.total.copy_(torch.where(dead, places * average, self.total))
             self.count.copy_(torch.where(dead[:, 0], average, self.count))
-        self.embedding.copy_(self.total / self.count.clamp_min(1e-5)[:, None])
+        # What has faded away says nothing any more: its code stays where it is.
+        known = (self.count > FADED)[:, None]
+        means = self.total / self.count.clamp_min(FADED)[:, None]
+        self.embedding.copy_(torch.where(known, means, self.embedding))
 
     @torch.no_grad()
     def _start(self, latents: Tensor) -> None:
@@ -170,11 +175,12 @@ class Quantizer(nn.Module):
         """(vectors, dim) → quantized latents, codes (vectors, quantizers), commitment loss."""
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
-            quantized, loss = torch.zeros_like(latents), latents.new_zeros(())
-            codes = []
+            residual, quantized = latents, torch.zeros_like(latents)
+            loss, codes = latents.new_zeros(()), []
             for book in self.codebooks():
-                part, part_codes, part_loss = book(latents - quantized)
-                quantized, loss = quantized + part, loss + part_loss
+                part, part_codes, part_loss = book(residual)
+                residual, quantized = residual - part, quantized + part
+                loss = loss + part_loss
                 codes.append(part_codes)
             straight_through = latents + (quantized - latents).detach()
             return Bottleneck(straight_through, torch.stack(codes, dim=1), loss)

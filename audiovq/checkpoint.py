@@ -161,7 +161,9 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise AudiovqError(f"{folder}: not a model (model.json says no {FORMAT!r})")
     if header.get("version") != VERSION:
-        raise AudiovqError(f"{folder}: model version {header.get('version')}; this program reads {VERSION}")
+        raise AudiovqError(
+            f"{folder}: model version {header.get('version')}; this program reads {VERSION}"
+        )
     try:
         model = new_model(
             from_json(SpectrogramConfig, header["spectrogram"], where),
@@ -197,11 +199,16 @@ def _load_weights(folder: Path, entry: dict[str, Any], module: nn.Module) -> Non
     load_tensors(path, module)
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors and a few strings as safetensors, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic(path) as temporary:
-        save_file(contiguous, temporary, metadata)
+    try:
+        with atomic(path) as temporary:
+            save_file(contiguous, temporary, metadata)
+    except SafetensorError as error:  # a full disk, among others: not an OSError here
+        raise AudiovqError(f"{path}: cannot be written ({error})") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

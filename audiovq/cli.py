@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stop
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,13 +81,23 @@ def generate(
     model: Positional[Path],
     out: Positional[Path],
     n: Annotated[int, arg(aliases=("-n",), help="How many recordings.")] = 16,
-    label: Annotated[Labels, arg(metavar="NAME=VALUE", help="Such as digit=7; repeat for several labels.")] = (),
-    temperature: Annotated[float, arg(help="Below 1: likelier, less varied. 0: the likeliest.")] = 1.0,
+    label: Annotated[
+        Labels, arg(metavar="NAME=VALUE", help="Such as digit=7; repeat for several labels.")
+    ] = (),
+    temperature: Annotated[
+        float, arg(help="Below 1: likelier, less varied. 0: the likeliest.")
+    ] = 1.0,
     top_k: Annotated[int, arg(help="Draw among the k likeliest codes only; 0: all.")] = 0,
-    top_p: Annotated[float, arg(help="Draw among the likeliest that make up this probability.")] = 1.0,
-    guidance: Annotated[float, arg(help="Push towards the labels, away from any other; 0: off.")] = 0.0,
+    top_p: Annotated[
+        float, arg(help="Draw among the likeliest that make up this probability.")
+    ] = 1.0,
+    guidance: Annotated[
+        float, arg(help="Push towards the labels, away from any other; 0: off.")
+    ] = 0.0,
     phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
-    n_iter: Annotated[int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")] = None,
+    n_iter: Annotated[
+        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
+    ] = None,
     seed: int = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -98,8 +109,9 @@ def generate(
         out: Folder for the WAVs and their manifest.json.
     """
     from audiovq.checkpoint import load
-    from audiovq.pipeline import generate_files, pick_device
+    from audiovq.pipeline import generate_files
     from audiovq.prior import SamplingConfig
+    from audiovq.training import pick_device
 
     sampling = SamplingConfig(temperature, top_k, top_p, guidance)
     paths = generate_files(
@@ -121,7 +133,9 @@ def reconstruct(
     source: Positional[Path],
     out: Positional[Path],
     phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
-    n_iter: Annotated[int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")] = None,
+    n_iter: Annotated[
+        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -134,7 +148,8 @@ def reconstruct(
         out: The WAV, or the folder, to be written.
     """
     from audiovq.checkpoint import load
-    from audiovq.pipeline import pick_device, reconstruct_files
+    from audiovq.pipeline import reconstruct_files
+    from audiovq.training import pick_device
 
     figures = reconstruct_files(
         load(model, pick_device(device)),
@@ -175,9 +190,10 @@ def evaluate(
     """
     from audiovq.checkpoint import load
     from audiovq.dataset import Dataset
+    from audiovq.figures import evaluate, figure_table
     from audiovq.files import write_json
-    from audiovq.pipeline import evaluate, figure_table, pick_device
     from audiovq.prior import SamplingConfig
+    from audiovq.training import pick_device
 
     say: Callable[[str], None] = (lambda _: None) if as_json else print
     figures = evaluate(
@@ -206,7 +222,8 @@ def report(
     """
     from audiovq.checkpoint import load
     from audiovq.dataset import Dataset
-    from audiovq.pipeline import pick_device, write_report
+    from audiovq.pipeline import write_report
+    from audiovq.training import pick_device
 
     path = write_report(load(model, pick_device(device)), Dataset(dataset), model, out)
     print(f"wrote {path}")
@@ -250,6 +267,9 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Threads that wait should sleep: spinning ones cost a busy machine three quarters of its speed.
+    # Heard by OpenMP only if it is set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         tyro.extras.subcommand_cli_from_dict(
             _verbs(arguments),

@@ -60,11 +60,13 @@ class Split:
         shards: list[str],
         labels: dict[str, list[str]],
         spectrogram: SpectrogramConfig,
+        clip_frames: int,
     ) -> None:
         self.name = name
         self.labels = labels
         self.clips = _read_manifest(folder / f"{name}.jsonl")
-        self._shards = [_open_shard(folder / shard, spectrogram.bins) for shard in shards]
+        shape = spectrogram.bins, clip_frames
+        self._shards = [_open_shard(folder, shard, shape) for shard in shards]
         if sum(map(len, self._shards)) != len(self.clips):
             raise AudiovqError(
                 f"{folder}: {name}.jsonl lists {len(self.clips)} clips, its shards hold"
@@ -73,6 +75,12 @@ class Split:
         self.num_samples = torch.tensor([clip.num_samples for clip in self.clips], dtype=torch.long)
         self.num_frames = 1 + self.num_samples // spectrogram.hop_length
         self.levels = torch.tensor([clip.level for clip in self.clips], dtype=torch.long)
+        fits = (self.num_samples > 0) & (self.num_frames <= clip_frames)
+        if not (fits & (self.levels < spectrogram.num_levels)).all():
+            raise AudiovqError(
+                f"{folder}: {name}.jsonl lists clips that its shards cannot hold;"
+                " run preprocess again with --overwrite"
+            )
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -130,36 +138,55 @@ class Dataset:
         try:
             self.spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
             self.preprocess = from_json(PreprocessConfig, header["preprocess"], where)
-            self.labels: dict[str, list[str]] = header["labels"]
+            self.labels: dict[str, list[str]] = _labels(header["labels"])
             self.clip_frames = int(header["clip_frames"])
             self.fingerprint = str(header["fingerprint"])
             shards = {
                 name: [str(s["file"]) for s in header["splits"][name]["shards"]] for name in SPLITS
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AudiovqError(f"{where}: damaged ({error!r}); run preprocess again") from error
         self.train, self.validation, self.test = (
-            Split(self.folder, name, shards[name], self.labels, self.spectrogram) for name in SPLITS
+            Split(self.folder, name, shards[name], self.labels, self.spectrogram, self.clip_frames)
+            for name in SPLITS
         )
 
 
 def _read_manifest(path: Path) -> list[Clip]:
     try:
         with open(path, encoding="utf-8") as file:
-            return [Clip(**json.loads(line)) for line in file]
-    except (OSError, ValueError, TypeError) as error:
+            return [_clip(json.loads(line)) for line in file]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise AudiovqError(f"{path}: cannot be read ({error}); run preprocess again") from error
 
 
-def _open_shard(path: Path, bins: int) -> npt.NDArray[np.float16]:
-    if path.parent.resolve() != path.resolve().parent or path.suffix != ".npy":
+def _clip(row: Any) -> Clip:
+    """One line of a manifest, checked: no path in it leads out of the recordings' folder."""
+    clip = Clip(**row)
+    numbers = row["offset"], row["num_samples"], row["sample_rate"], row["level"]
+    strings = row["path"], row["sha256"], *row["labels"].values()
+    right = all(type(n) is int and n >= 0 for n in numbers) and all(type(s) is str for s in strings)
+    if not right or row["path"].startswith("/") or ".." in row["path"].split("/"):
+        raise ValueError(f"no clip of this dataset: {row!r:.200}")
+    return clip
+
+
+def _labels(labels: Any) -> dict[str, list[str]]:
+    if not all(type(value) is str for values in labels.values() for value in values):
+        raise ValueError("labels are lists of words")
+    return {name: list(values) for name, values in labels.items()}
+
+
+def _open_shard(folder: Path, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+    path = folder / name
+    if path.resolve().parent != folder.resolve() or path.suffix != ".npy":
         raise AudiovqError(f"{path}: a shard must lie in the dataset's own folder")
     try:
-        shard: npt.NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        shard: npt.NDArray[np.float16] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy's reader raises whatever the damage leads to
         raise AudiovqError(f"{path}: cannot be read ({error}); run preprocess again") from error
-    if shard.ndim != 3 or shard.dtype != np.float16 or shard.shape[1] != bins:
+    if shard.dtype != np.float16 or shard.shape[1:] != shape:
         raise AudiovqError(
-            f"{path}: {shard.dtype} {shard.shape} is not (clips, {bins}, frames) float16"
+            f"{path}: {shard.dtype} {shard.shape} is not (clips, {shape[0]}, {shape[1]}) float16"
         )
     return shard

@@ -5,6 +5,7 @@ Independent of how sounds are generated: everything here takes waveforms or spec
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -45,7 +46,9 @@ class Classifier(nn.Module):
         )
         self.bins = bins
         rows = bins // 8
-        self.features = nn.Sequential(nn.Linear(sizes[-1] * rows, 128), nn.BatchNorm1d(128), nn.SiLU())
+        self.features = nn.Sequential(
+            nn.Linear(sizes[-1] * rows, 128), nn.BatchNorm1d(128), nn.SiLU()
+        )
         self.attend = nn.Conv1d(sizes[-1] * rows, 1, 1)
         self.heads = nn.ModuleList(nn.Linear(128, size) for size in label_sizes)
         self.to(memory_format=torch.channels_last)
@@ -71,7 +74,9 @@ class Classifier(nn.Module):
         return [head(nn.functional.dropout(features, 0.3, self.training)) for head in self.heads]
 
 
-def train_classifier(splits: Sequence[Split], seed: int = 0, device: str | torch.device = "cpu") -> Classifier:
+def train_classifier(
+    splits: Sequence[Split], seed: int = 0, device: str | torch.device = "cpu"
+) -> Classifier:
     """A judge for the labels of `splits` (training and validation), seconds to a minute of CPU.
 
     Clips are shifted, blurred by noise, tilted and masked in training, so that it hears the word
@@ -106,7 +111,7 @@ def train_classifier(splits: Sequence[Split], seed: int = 0, device: str | torch
                 ]
             if len(indices) > 1 and losses:
                 optimizer.zero_grad(set_to_none=True)
-                torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+                torch.stack(losses).sum().backward()
                 optimizer.step()
             schedule.step()
     return classifier.eval()
@@ -118,7 +123,9 @@ def _gather(owner: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
     return torch.stack([nn.functional.pad(row, (0, frames - row.shape[2])) for row in rows])
 
 
-def _augment(images: Tensor, num_frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _augment(
+    images: Tensor, num_frames: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Shift by up to 8 frames, add a level, a tilt and noise, blank a stretch and a band."""
     batch, _, bins, frames = images.shape
 
@@ -126,7 +133,9 @@ def _augment(images: Tensor, num_frames: Tensor, generator: torch.Generator) -> 
         return low + (high - low) * torch.rand(batch, *shape, generator=generator)
 
     images = images + uniform(-0.04, 0.04, 1, 1, 1) * (images > 0)
-    images = images + uniform(-0.08, 0.08, 1, 1, 1) * torch.linspace(-1, 1, bins)[:, None] * (images > 0)
+    images = images + uniform(-0.08, 0.08, 1, 1, 1) * torch.linspace(-1, 1, bins)[:, None] * (
+        images > 0
+    )
     noise = torch.randn(images.shape, generator=generator) * uniform(0, 0.06, 1, 1, 1)
     images = (images + noise).clamp(0, 1)
     begin, width = uniform(0, frames, 1, 1, 1), uniform(0, 6, 1, 1, 1)
@@ -168,11 +177,14 @@ def judge(classifier: Classifier, images: Sequence[Tensor]) -> Judged:
             places = order[begin : begin + 64]
             frames = torch.tensor([images[i].shape[2] for i in places])
             longest = int(frames.max())
-            batch = torch.stack([nn.functional.pad(images[i], (0, longest - images[i].shape[2])) for i in places])
-            for i, row in zip(places, classifier.embed(batch.to(device), frames), strict=True):
-                features[i] = row
+            batch = torch.stack(
+                [nn.functional.pad(images[i], (0, longest - images[i].shape[2])) for i in places]
+            )
+            features |= zip(places, classifier.embed(batch.to(device), frames), strict=True)
         stacked = torch.stack([features[i] for i in range(len(images))])
-        return Judged(stacked.cpu(), [head(stacked).softmax(dim=1).cpu() for head in classifier.heads])
+        return Judged(
+            stacked.cpu(), [head(stacked).softmax(dim=1).cpu() for head in classifier.heads]
+        )
 
 
 def split_images(split: Split, places: Tensor | None = None) -> list[Tensor]:
@@ -197,7 +209,9 @@ def frechet_distance(features: Tensor, others: Tensor) -> float:
     return float(mean + cov_a.trace() + cov_b.trace() - 2 * eigenvalues.sqrt().sum())
 
 
-def nearest_distances(images: Sequence[Tensor], references: Sequence[Tensor], range_db: float) -> Tensor:
+def nearest_distances(
+    images: Sequence[Tensor], references: Sequence[Tensor], range_db: float
+) -> Tensor:
     """(images,) dB to the nearest reference: root mean square over the cells of both, the shorter
     padded with silence, at the best of 9 shifts by up to 4 frames each way."""
     longest = max(image.shape[2] for image in [*images, *references]) + 8
@@ -208,7 +222,9 @@ def nearest_distances(images: Sequence[Tensor], references: Sequence[Tensor], ra
     for image in images:
         moved = torch.cat([_stack([image], longest, shift) for shift in range(9)])
         cross = moved @ weight.T
-        squared = (moved.square().sum(dim=1)[:, None] + squares - 2 * cross).amin(dim=0).clamp_min(0)
+        squared = (
+            (moved.square().sum(dim=1)[:, None] + squares - 2 * cross).amin(dim=0).clamp_min(0)
+        )
         cells = lengths.clamp(min=image.shape[2]) * image.shape[1]
         distances.append((squared / cells).sqrt().amin() * range_db)
     return torch.stack(distances)
@@ -216,7 +232,10 @@ def nearest_distances(images: Sequence[Tensor], references: Sequence[Tensor], ra
 
 def _stack(images: Sequence[Tensor], frames: int, shift: int) -> Tensor:
     return torch.stack(
-        [nn.functional.pad(image, (shift, frames - shift - image.shape[2])).flatten() for image in images]
+        [
+            nn.functional.pad(image, (shift, frames - shift - image.shape[2])).flatten()
+            for image in images
+        ]
     )
 
 
@@ -232,11 +251,20 @@ def shared_codes(tokens: Tensor, references: Tensor, end: int) -> Tensor:
     return torch.stack(shares)
 
 
-def log_spectral_distance(waveform: Waveform, other: Waveform, n_fft: int, hop_length: int) -> float:
+def log_spectral_distance(
+    waveform: Waveform, other: Waveform, n_fft: int, hop_length: int
+) -> float:
     """dB: root mean square over bins, mean over frames, of log power, floor 80 dB below the peak."""
     window = torch.hann_window(n_fft)
     a, b = (
-        torch.stft(torch.from_numpy(w), n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+        torch.stft(
+            torch.from_numpy(w),
+            n_fft,
+            hop_length,
+            window=window,
+            pad_mode="constant",
+            return_complex=True,
+        )
         .abs()
         .square()
         for w in (waveform, other)
@@ -280,10 +308,9 @@ def speech_scores(
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                scores["pesq"].append(float(pesq.pesq(rate, a, b, "wb" if rate == 16_000 else "nb")))
-            except pesq.PesqError:  # no speech found: PESQ is silent on it
-                pass
+            with contextlib.suppress(pesq.PesqError):  # no speech found: PESQ is silent on it
+                mode = "wb" if rate == 16_000 else "nb"
+                scores["pesq"].append(float(pesq.pesq(rate, a, b, mode)))
             scores["stoi"].append(float(pystoi.stoi(a, b, rate)))
             scores["estoi"].append(float(pystoi.stoi(a, b, rate, extended=True)))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}

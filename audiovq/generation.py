@@ -91,7 +91,9 @@ def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Te
             raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
         values = model.labels[name]
         if value not in values:
-            raise AudiovqError(f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}")
+            raise AudiovqError(
+                f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}"
+            )
         wanted[names.index(name)] = values.index(value)
     fitting = [
         (places, count)
@@ -107,7 +109,9 @@ def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Te
     offsets = (torch.arange(n) + torch.rand(1, generator=generator).double()) / max(1, n)
     drawn = torch.searchsorted(counts.cumsum(0) / counts.sum(), offsets).clamp(max=len(fitting) - 1)
     drawn = drawn[torch.randperm(n, generator=generator)]
-    return torch.tensor([places for places, _ in fitting], dtype=torch.long).view(len(fitting), -1)[drawn]
+    return torch.tensor([places for places, _ in fitting], dtype=torch.long).view(len(fitting), -1)[
+        drawn
+    ]
 
 
 def _known(word: str, words: list[str], lead: str) -> str:
@@ -116,7 +120,9 @@ def _known(word: str, words: list[str], lead: str) -> str:
         return "the model was trained without labels"
     close = difflib.get_close_matches(word, words, 3, 0.5)
     shown = close + [w for w in words if w not in close]
-    return f"{lead} {', '.join(shown[:12])}" + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+    return f"{lead} {', '.join(shown[:12])}" + (
+        f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    )
 
 
 def _named(model: Model, row: list[int]) -> dict[str, str]:

@@ -1,12 +1,12 @@
 """The stages as plain functions. Start reading here.
 
-    preprocess         folder of recordings → dataset
-    train              dataset → model: the autoencoder first, then the prior over its codes
-    generate_files     model → folder of new recordings
-    reconstruct_files  recordings → codes → recordings
-    evaluate           model, dataset → figures
-    write_report       model, dataset → page
-    demo               all of it on the digits that ship
+preprocess         folder of recordings → dataset
+train              dataset → model: the autoencoder first, then the prior over its codes
+generate_files     model → folder of new recordings
+reconstruct_files  recordings → codes → recordings
+evaluate           model, dataset → figures
+write_report       model, dataset → page
+demo               all of it on the digits that ship
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from audiovq import audio, codec, evaluation, report
 from audiovq.checkpoint import Model
 from audiovq.config import PRESETS, AudiovqError, PreprocessConfig
-from audiovq.dataset import Dataset, Split
+from audiovq.dataset import Dataset
+from audiovq.figures import code_counts, describe_figures, evaluate, figure_table
 from audiovq.files import read_json, require_new, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
 from audiovq.prior import SamplingConfig
 from audiovq.spectrogram import Phase
-from audiovq.training import encode_split, pick_device, train, validate_autoencoder, validate_prior
+from audiovq.training import pick_device, train
 
 __all__ = [
     "Summary",
@@ -53,8 +52,6 @@ DEMO_DATA = PreprocessConfig(
     labels=r"(?P<digit>\d)_(?P<speaker>[a-z0-9-]+)_\d+\.wav$", test=r"_[67]\.wav$"
 )
 REPORT_PAIRS = 8
-COPY_SHARE = 0.9
-"""A sound that shares more of its codes with one training clip is a copy of it."""
 
 
 def generate_files(
@@ -77,7 +74,14 @@ def generate_files(
     require_new(folder, overwrite)
     with tqdm(total=n, unit=" sounds", desc="generate", disable=None) as bar:
         sounds = generate(
-            model, n, labels, sampling=sampling, seed=seed, phase=phase, n_iter=n_iter, progress=bar.update
+            model,
+            n,
+            labels,
+            sampling=sampling,
+            seed=seed,
+            phase=phase,
+            n_iter=n_iter,
+            progress=bar.update,
         )
     return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed)
 
@@ -101,7 +105,11 @@ def write_sounds(
                 "peak_limited": limited,
             }
         )
-    header = {"seed": seed, **dataclasses.asdict(sampling), "autoencoder": model.header["autoencoder"]["sha256"]}
+    header = {
+        "seed": seed,
+        **dataclasses.asdict(sampling),
+        "autoencoder": model.header["autoencoder"]["sha256"],
+    }
     if "prior" in model.header:
         header["prior"] = model.header["prior"]["sha256"]
     write_json(folder / "manifest.json", {"made_with": header, "sounds": rows})
@@ -131,7 +139,10 @@ def reconstruct_files(
     else:
         if not source.exists():
             raise AudiovqError(f"{source}: no such file or folder")
-        paths, targets = [source], [target / _wav_name(Path(source.name)) if target.is_dir() else target]
+        paths, targets = (
+            [source],
+            [target / _wav_name(Path(source.name)) if target.is_dir() else target],
+        )
         require_new(targets[0], overwrite)
     if not paths:
         raise AudiovqError(f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})")
@@ -140,7 +151,9 @@ def reconstruct_files(
     with tqdm(total=len(paths), unit=" files", desc="reconstruct", disable=None) as bar:
         for begin in range(0, len(paths), 64):
             waveforms, places = [], []
-            for path, place in zip(paths[begin : begin + 64], targets[begin : begin + 64], strict=True):
+            for path, place in zip(
+                paths[begin : begin + 64], targets[begin : begin + 64], strict=True
+            ):
                 try:
                     waveforms.append(audio.read(path, model.sample_rate)[0])
                     places.append(place)
@@ -153,7 +166,9 @@ def reconstruct_files(
             for waveform, sound, place in zip(decoded, encoded, places, strict=True):
                 audio.write(place, waveform, model.sample_rate)
                 seconds += len(waveform) / model.sample_rate
-                bits += sound.codes.numel() * bits_per_code + math.log2(model.spectrogram.config.num_levels)
+                bits += sound.codes.numel() * bits_per_code + math.log2(
+                    model.spectrogram.config.num_levels
+                )
             done += len(waveforms)
             bar.update(len(waveforms))
     if not done:
@@ -166,153 +181,7 @@ def _wav_name(path: Path) -> Path:
     return path if path.suffix.lower() == ".wav" else path.with_name(path.name + ".wav")
 
 
-def evaluate(
-    model: Model,
-    dataset: Dataset,
-    *,
-    n: int = 200,
-    sampling: SamplingConfig | None = None,
-    seed: int = 0,
-    say: Say = lambda _: None,
-) -> dict[str, Any]:
-    """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
-
-    The judge of generated sounds is a classifier trained here on the dataset's training and
-    validation clips; beside each figure stands what real test clips score.
-    """
-    held_out = dataset.test if len(dataset.test) else dataset.validation
-    held_out = held_out if len(held_out) else dataset.train
-    figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
-    say("evaluate: reconstruction of held-out clips")
-    figures["reconstruction"] = _evaluate_reconstruction(model, dataset, held_out)
-    figures["codebook"] = _evaluate_codebook(model, held_out)
-    if model.prior is None:
-        return figures
-    figures["prior"] = {
-        name: model.header["prior"]["summary"][name] for name in ("uniform_bits", "unigram_bits")
-    } | validate_prior(model.prior, encode_split(model, held_out, range(1)))
-    del figures["prior"]["score"]
-    say(f"evaluate: {n} new sounds and a judge for them")
-    figures["generation"] = _evaluate_generation(model, dataset, held_out, n, sampling, seed)
-    return figures
-
-
-def _evaluate_reconstruction(model: Model, dataset: Dataset, split: Split) -> dict[str, float]:
-    """Error in dB of the spectrogram; of the waveforms too where the recordings are still there."""
-    metrics = validate_autoencoder(model.autoencoder, split, dataset.spectrogram.range_db)
-    figures = {"error_db": metrics["error_db"]}
-    originals = original_waveforms(dataset, split, 400)
-    if not originals:
-        return figures
-    encoded = codec.encode(model, originals)
-    config = model.spectrogram.config
-    ceiling = []
-    for waveform in originals:
-        batch, num_samples = torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
-        ceiling.append(model.spectrogram.inverse(*model.spectrogram(batch), num_samples)[0].numpy())
-    for prefix, others in (("", codec.decode(model, encoded)), ("ceiling_", ceiling)):
-        scores = evaluation.speech_scores(originals, others, model.sample_rate)
-        distances = [
-            evaluation.log_spectral_distance(a, b, config.n_fft, config.hop_length)
-            for a, b in zip(originals, others, strict=True)
-        ]
-        scores["log_spectral_distance_db"] = float(np.mean(distances))
-        figures |= {prefix + name: value for name, value in scores.items()}
-    return figures
-
-
-def original_waveforms(dataset: Dataset, split: Split, most: int) -> list[audio.Waveform]:
-    """Up to `most` of a split's recordings at the dataset's rate; none where one is gone."""
-    paths = sorted({clip.path for clip in split.clips})
-    paths = paths[:: max(1, -(-len(paths) // most))]
-    source = Path(str(dataset.header.get("source", "")))
-    try:
-        return [audio.read(source / path, dataset.spectrogram.sample_rate)[0] for path in paths]
-    except audio.AudioError:
-        return []
-
-
-def _evaluate_codebook(model: Model, split: Split) -> dict[str, float]:
-    if model.autoencoder.config.bottleneck != "vq":
-        return {}
-    metrics = validate_autoencoder(model.autoencoder, split, model.spectrogram.config.range_db)
-    bits = math.log2(model.autoencoder.config.codebook_size)
-    return {
-        "usage": metrics["usage"],
-        "perplexity": metrics["perplexity"],
-        "codes_per_second": model.codes_per_second,
-        "nominal_bits_per_second": model.codes_per_second * bits,
-    }
-
-
-def _evaluate_generation(
-    model: Model,
-    dataset: Dataset,
-    split: Split,
-    n: int,
-    sampling: SamplingConfig | None,
-    seed: int,
-) -> dict[str, Any]:
-    sounds = generate(model, n, sampling=sampling, seed=seed + 1)
-    images = evaluation.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
-    learnt_from = [s for s in (dataset.train, dataset.validation) if len(s)]
-    judge = evaluation.train_classifier(learnt_from, seed)
-    real, training = evaluation.split_images(split), evaluation.split_images(dataset.train)
-    of_new, of_real = evaluation.judge(judge, images), evaluation.judge(judge, real)
-    asked = torch.tensor(
-        [
-            [values.index(sound.labels[name]) if name in sound.labels else len(values) for name, values in model.labels.items()]
-            for sound in sounds
-        ]
-    ).view(n, len(model.labels))
-    new, old = of_new.accuracy(asked), of_real.accuracy(split.label_indices)
-    figures: dict[str, Any] = {
-        "sounds": n,
-        "accuracy": {
-            name: {"generated": new[i], "real": old[i]} for i, name in enumerate(model.labels)
-        },
-    }
-    picked = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[:n].tolist()
-    of_training = evaluation.judge(judge, [training[i] for i in picked])
-    figures["frechet_distance"] = {
-        "generated": evaluation.frechet_distance(of_new.features, of_real.features),
-        "training_clips": evaluation.frechet_distance(of_training.features, of_real.features),
-    }
-    range_db = dataset.spectrogram.range_db
-    places = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:n].tolist()
-    for name, clips in (("generated", images), ("real", [real[i] for i in places])):
-        distances = evaluation.nearest_distances(clips, training, range_db)
-        figures.setdefault("nearest_training_clip_db", {})[name] = {
-            "fifth_percentile": float(distances.quantile(0.05)),
-            "median": float(distances.median()),
-        }
-    codes = encode_split(model, dataset.train, range(model.autoencoder.stride[1]))[0]
-    tokens_of_real = encode_split(model, split, range(1))[0][places]
-    for name, tokens in (("generated", _tokens(model, sounds)), ("real", tokens_of_real)):
-        shares = evaluation.shared_codes(tokens, codes, model.vocabulary.end)
-        figures.setdefault("codes_shared_with_a_training_clip", {})[name] = {
-            "median": float(shares.median()),
-            "most": float(shares.max()),
-            "copies": int((shares > COPY_SHARE).sum()),
-        }
-    return figures
-
-
-def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
-    """Sounds → tokens (sounds, max_tokens), filled with END."""
-    vocabulary = model.vocabulary
-    rows = torch.full((len(sounds), vocabulary.max_tokens), vocabulary.end)
-    for row, sound in zip(rows, sounds, strict=True):
-        columns = torch.tensor([sound.encoded.codes.shape[2]])
-        levels = torch.tensor([sound.encoded.level])
-        tokens, lengths = vocabulary.tokens(sound.encoded.codes[None], columns, levels)
-        row[: int(lengths)] = tokens[0, : int(lengths)]
-    return rows
-
-
-def write_report(
-    model: Model, dataset: Dataset, folder: Path, path: Path | None = None
-) -> Path:
+def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None = None) -> Path:
     """One HTML page about the model in `folder`: new sounds, pairs, codebook, curves, figures.
 
     Figures are those of `folder`/evaluation.json where `evaluate` left them. Returns the path,
@@ -328,31 +197,49 @@ def write_report(
     with torch.inference_mode():
         made = model.autoencoder(images, frames).spectrogram
         both = [
-            model.spectrogram.inverse(x, levels.to(model.device), num_samples.to(model.device)).cpu()
+            model.spectrogram.inverse(
+                x, levels.to(model.device), num_samples.to(model.device)
+            ).cpu()
             for x in (images, made)
         ]
     pairs = []
     for i, clip in enumerate(clips):
         name = " · ".join(clip.labels.values()) or clip.path
         sides = [
-            report.Picture(title, waveform[i, : clip.num_samples].numpy(), x[i, 0, :, : frames[i]].clamp(0, 1).cpu().numpy())
-            for title, waveform, x in zip((f"{name}, original", f"{name}, from its codes"), both, (images, made), strict=True)
+            report.Picture(
+                title,
+                waveform[i, : clip.num_samples].numpy(),
+                x[i, 0, :, : frames[i]].clamp(0, 1).cpu().numpy(),
+            )
+            for title, waveform, x in zip(
+                (f"{name}, original", f"{name}, from its codes"), both, (images, made), strict=True
+            )
         ]
         pairs.append((sides[0], sides[1]))
     new_images = evaluation.waveform_images(model.spectrogram, [s.waveform for s in sounds])
-    figures = read_json(folder / "evaluation.json", "") if (folder / "evaluation.json").exists() else {}
+    figures = (
+        read_json(folder / "evaluation.json", "") if (folder / "evaluation.json").exists() else {}
+    )
     page = report.Report(
         title=f"{folder.resolve().name}: sounds learnt from {len({c.path for c in dataset.train.clips}):,} recordings",
         sample_rate=model.sample_rate,
         generated=[
-            report.Picture(" · ".join(sound.labels.values()) or f"sound {i + 1}", sound.waveform, image[0].numpy())
+            report.Picture(
+                " · ".join(sound.labels.values()) or f"sound {i + 1}",
+                sound.waveform,
+                image[0].numpy(),
+            )
             for i, (sound, image) in enumerate(zip(sounds, new_images, strict=True))
         ],
         pairs=pairs,
         metrics=_metrics(model, folder),
         code_counts=code_counts(model, dataset.train).numpy(),
         figures=describe_figures(figures),
-        settings={k: model.header.get(k) for k in ("spectrogram", "autoencoder", "prior") if k in model.header},
+        settings={
+            k: model.header.get(k)
+            for k in ("spectrogram", "autoencoder", "prior")
+            if k in model.header
+        },
         commands=_commands(dataset, folder),
     )
     report.write(path, page)
@@ -372,24 +259,20 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
         return []
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     summary = model.header.get("prior", {}).get("summary", {})
-    baselines = {name: summary[name] for name in ("uniform_bits", "unigram_bits") if name in summary}
+    baselines = {
+        name: summary[name] for name in ("uniform_bits", "unigram_bits") if name in summary
+    }
     return [row | (baselines if row["stage"] == "prior" else {}) for row in rows]
-
-
-def code_counts(model: Model, split: Split) -> Tensor:
-    """(quantizers, codebook_size) how often each code stands in a split's clips."""
-    vocabulary = model.vocabulary
-    if model.autoencoder.config.bottleneck != "vq":
-        return torch.zeros(0, 0, dtype=torch.long)
-    tokens = encode_split(model, split, range(1))[0]
-    counts = torch.bincount(tokens[tokens < vocabulary.end].long(), minlength=vocabulary.end)
-    return counts.view(vocabulary.num_quantizers, -1)
 
 
 def _commands(dataset: Dataset, folder: Path) -> list[str]:
     """The command lines that make the dataset and the model again."""
     settings = dataset.preprocess
-    flags = [f"--{n} {shlex.quote(v)}" for n, v in (("labels", settings.labels), ("test", settings.test)) if v]
+    flags = [
+        f"--{n} {shlex.quote(v)}"
+        for n, v in (("labels", settings.labels), ("test", settings.test))
+        if v
+    ]
     name = folder.name
     return [
         " ".join(["audiovq preprocess AUDIO_DIR", dataset.folder.name, *flags]),
@@ -397,70 +280,6 @@ def _commands(dataset: Dataset, folder: Path) -> list[str]:
         f"audiovq generate {name} OUT -n 16",
         f"audiovq evaluate {name} {dataset.folder.name}",
     ]
-
-
-def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What `evaluate` returned, as rows of name, value and a sentence that says what it means."""
-    rows: list[tuple[str, str, str]] = []
-
-    def add(name: str, value: str, meaning: str) -> None:
-        rows.append((name, value, meaning))
-
-    back = figures.get("reconstruction", {})
-    if "error_db" in back:
-        add("spectrogram error", f"{back['error_db']:.2f} dB", "how far a held-out clip's spectrogram comes back from its codes")
-    for name, title, scale in (
-        ("pesq", "PESQ", "speech quality from 1 to 4.5"),
-        ("stoi", "STOI", "how well words are understood, at most 1"),
-        ("estoi", "ESTOI", "the same, stricter, at most 1"),
-        ("log_spectral_distance_db", "log-spectral distance", "dB between waveforms' spectra, the lower the better"),
-    ):
-        if name in back:
-            add(title, f"{back[name]:.2f}", f"{scale}; {back['ceiling_' + name]:.2f} is what the spectrogram alone allows")
-    book = figures.get("codebook", {})
-    if book:
-        add("codebook use", f"{100 * book['usage']:.0f} %", "codes that held-out clips use at all")
-        add("perplexity", f"{book['perplexity']:.0f}", "as rich as so many codes used evenly")
-        add("bit rate", f"{book['nominal_bits_per_second']:.0f} bit/s", f"{book['codes_per_second']:.0f} codes a second, each at its full bits")
-    prior = figures.get("prior", {})
-    if prior:
-        add(
-            "prior",
-            f"{prior['bits_per_code']:.2f} bits a code",
-            f"a blind guess needs {prior['uniform_bits']:.2f}, one by frequency {prior['unigram_bits']:.2f}; the lower, the more it has learnt",
-        )
-    new = figures.get("generation", {})
-    for label, shares in new.get("accuracy", {}).items():
-        add(
-            f"{label} named rightly",
-            f"{100 * shares['generated']:.1f} %",
-            f"of {new['sounds']} new sounds, by a classifier that names {100 * shares['real']:.1f} % of real test clips rightly",
-        )
-    if new:
-        distance, near, shared = new["frechet_distance"], new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]
-        add(
-            "Fréchet distance",
-            f"{distance['generated']:.1f}",
-            f"of new sounds to real test clips in the classifier's features; real training clips stand at {distance['training_clips']:.1f}",
-        )
-        add(
-            "nearest training clip",
-            f"{near['generated']['median']:.1f} dB",
-            f"median over new sounds; real test clips stand at {near['real']['median']:.1f} dB",
-        )
-        add(
-            "copies",
-            f"{shared['generated']['copies']}",
-            f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training clip; the most shared is {100 * shared['generated']['most']:.0f} %",
-        )
-    return rows
-
-
-def figure_table(figures: Mapping[str, Any]) -> str:
-    """`describe_figures` as lines of text."""
-    rows = describe_figures(figures)
-    names, values = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
-    return "\n".join(f"{n:<{names}}  {v:>{values}}  {meaning}" for n, v, meaning in rows)
 
 
 def demo(

@@ -102,13 +102,13 @@ def preprocess(
         os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
-        paths, others = audio.find(source)
+        paths, skipped = _find(source, target)
+        found = len(paths) + len(skipped)
         if not paths:
             raise AudiovqError(
                 f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
-                + (f"; {len(others)} other files" if others else "")
+                + (f"; {found} other files" if found else "")
             )
-        skipped = [Skipped(_relative(p, source), "is not a sound file by its name") for p in others]
         headers, broken = _scan(source, paths, with_threads)
         skipped += broken
         if not headers:
@@ -116,6 +116,7 @@ def preprocess(
                 f"{source}: none of {len(paths)} recordings can be used: {broken[0].path} {broken[0].reason}"
             )
         settings, clip_frames, warnings = choose_settings(config, list(headers.values()))
+        Spectrogram(settings)  # refuses what cannot be, before anything is written
         labels, label_warning = _labels(source, list(headers), config.labels)
         warnings += label_warning
         splits = _splits(list(headers), config)
@@ -153,7 +154,7 @@ def preprocess(
         clip_frames,
         fingerprint,
         skipped,
-        len(paths) + len(others),
+        found,
         warnings,
     )
 
@@ -176,9 +177,10 @@ def choose_settings(
     seconds = config.clip_seconds
     if seconds is None:
         lengths = [h.seconds for h in headers]
-        seconds = (
-            max(lengths) if max(lengths) <= 2.5 else min(2.0, float(np.quantile(lengths, 0.99)))
-        )
+        longest = max(lengths)
+        seconds = min(2.0, float(np.quantile(lengths, 0.99)))
+        if longest <= 2.5:
+            seconds = longest + 1 / rate  # a clip of n frames ends one sample before n hops
     frames = math.ceil(seconds * rate / settings.hop_length / FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     if longer := sum(h.seconds * rate >= frames * settings.hop_length for h in headers):
         warnings.append(
@@ -197,6 +199,7 @@ def make_shard(job: ShardJob) -> int:
         path = job.source / recording.path
         try:
             waveform, _ = audio.read(path, job.spectrogram.sample_rate)
+            checksum = sha256(path)
             for offset, piece in _clips(waveform, job, clip_samples):
                 waveforms.append(piece)
                 rows.append(
@@ -207,7 +210,7 @@ def make_shard(job: ShardJob) -> int:
                         "sample_rate": recording.info.sample_rate,
                         "level": 0,
                         "labels": recording.labels,
-                        "sha256": sha256(path),
+                        "sha256": checksum,
                     }
                 )
         except audio.AudioError as error:
@@ -250,6 +253,31 @@ def _clips(
         if offset > 0 and len(waveform) - offset < clip_samples // 4:
             offset = len(waveform) - clip_samples
         yield offset, waveform[offset : offset + clip_samples]
+
+
+def _find(source: Path, target: Path) -> tuple[list[Path], list[Skipped]]:
+    """The recordings below `source`, and its other files with the reason; `target` is no part."""
+    recordings, others = audio.find(source)
+    if _below(source, target):
+        raise AudiovqError(f"{target}: holds the recordings; name another folder for the dataset")
+    own = str(target.resolve().relative_to(source.resolve())) if _below(target, source) else None
+    paths: list[Path] = []
+    skipped: list[Skipped] = []
+    for path in recordings + others:
+        name = _relative(path, source)
+        if own is not None and path.relative_to(source).is_relative_to(own):
+            continue
+        if (plain := name.encode(errors="replace").decode()) != name:
+            skipped.append(Skipped(plain, "has a name that is not UTF-8; rename it"))
+        elif path.suffix.lower() in audio.SUFFIXES:
+            paths.append(path)
+        else:
+            skipped.append(Skipped(name, "is not a sound file by its name"))
+    return paths, skipped
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _relative(path: Path, source: Path) -> str:
@@ -350,7 +378,8 @@ def _splits(paths: list[str], config: PreprocessConfig) -> dict[str, str]:
                 return "test"
         elif share >= 0.9:
             return "test"
-        return "validation" if share < config.validation_share else "train"
+        rest = 0.9 if test is None else 1.0
+        return "validation" if share < rest * config.validation_share else "train"
 
     splits = {path: split(path) for path in paths}
     if "train" not in splits.values():  # a handful of files: learning comes first
@@ -393,6 +422,8 @@ def _prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
                 " name another folder, or add --overwrite"
             )
         shutil.rmtree(target)
+    if overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AudiovqError(f"{target}: exists and is no dataset; empty it, or name another folder")
     require_new(target, overwrite=False)
     write_json(plan, {"fingerprint": fingerprint})
 
@@ -456,10 +487,8 @@ def _assemble(
     skipped = list(skipped)
     for job in jobs:
         split = job.name.rpartition("-")[0]
-        lines = [
-            json.loads(line)
-            for line in (job.target / f"{job.name}.jsonl").read_text("utf-8").splitlines()
-        ]
+        with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
         clips = [Clip(**line) for line in lines if "reason" not in line]
         skipped += [Skipped(**line) for line in lines if "reason" in line]
         rows[split] += clips
@@ -510,8 +539,11 @@ def _assemble(
 def read_summary(target: Path) -> Summary:
     """What the run that made the dataset `target` did."""
     header = read_json(target / "dataset.json", "a dataset")
-    with open(target / "skipped.jsonl", encoding="utf-8") as file:
-        skipped = [Skipped(**json.loads(line)) for line in file]
-    clips = {split: int(header["splits"][split]["clips"]) for split in SPLITS}
-    files = header["files"]
-    return Summary(files["found"], files["used"], skipped, clips, header["seconds"])
+    try:
+        with open(target / "skipped.jsonl", encoding="utf-8") as file:
+            skipped = [Skipped(**json.loads(line)) for line in file]
+        clips = {split: int(header["splits"][split]["clips"]) for split in SPLITS}
+        files = header["files"]
+        return Summary(files["found"], files["used"], skipped, clips, header["seconds"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AudiovqError(f"{target}: damaged ({error!r}); run preprocess again") from error

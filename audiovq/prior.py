@@ -112,7 +112,9 @@ class Layer(nn.Module):
         Without a `cache` the tokens are a whole sequence. With one, (2, batch, heads, max_tokens,
         dim / heads), x is the token at `place`; its keys and values are written there.
         """
-        scale_1, shift_1, scale_2, shift_2 = self.modulation(condition)[:, None].chunk(4, dim=-1)
+        scale_1, shift_1, scale_2, shift_2 = self.modulation(_norm(condition))[:, None].chunk(
+            4, dim=-1
+        )
         batch, tokens, dim = x.shape
         normed = _norm(x) * (1 + scale_1) + shift_1
         q, k, v = self.qkv(normed).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -175,11 +177,12 @@ class Prior(nn.Module):
         self.slot_embedding = nn.Embedding(1 + slots, dim)
         self.column_embedding = nn.Embedding(2 + vocabulary.max_columns, dim)
         self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        layers = [Layer(config) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(dim, vocabulary.size)
         self.register_buffer("allowed", vocabulary.allowed(), persistent=False)
         self.apply(_initialize)
-        for layer in self.layers:
+        for layer in layers:
             for linear in (layer.out, layer.mlp_out):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * config.layers))
             nn.init.zeros_(layer.modulation.weight)
@@ -191,15 +194,19 @@ class Prior(nn.Module):
         """
         condition = self.condition(labels)
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self._embed(tokens, places)
+        x = self._embed(tokens, places) + condition[:, None]
         for layer in self.layers:
             x = layer(x, condition, None, 0)
         return self._logits(x, places)
 
-    def loss(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def loss(
+        self, tokens: Tensor, lengths: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
         logits = self(tokens, labels)
-        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None].to(tokens.device)
+        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None].to(
+            tokens.device
+        )
         targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
         nats = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         return nats.sum() / inside.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
@@ -207,7 +214,7 @@ class Prior(nn.Module):
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Tensor) -> Tensor:
         """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far."""
         places = torch.tensor([place], device=tokens.device)
-        x = self._embed(tokens, places)
+        x = self._embed(tokens, places) + condition[:, None]
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, condition, cache, place)
         return self._logits(x, places)[:, 0]
@@ -235,12 +242,14 @@ class Prior(nn.Module):
         share = self.config.label_dropout
         drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
         hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
-        return torch.where(hidden.to(labels.device), self.open_labels(len(labels)), labels)
+        # Clips and their labels may still lie on the CPU while the weights do not.
+        opened = labels.new_tensor(self.label_sizes).expand_as(labels)
+        return torch.where(hidden.to(labels.device), opened, labels)
 
     def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
         vocabulary = self.vocabulary
         column = (places - 1).div(vocabulary.slots, rounding_mode="floor") + 1
-        x = self.slot_embedding(vocabulary.slot(places)) + self.column_embedding(
+        x: Tensor = self.slot_embedding(vocabulary.slot(places)) + self.column_embedding(
             column.clamp(max=1 + vocabulary.max_columns)
         )
         for lag, embedding in zip(self.lags, self.token_embeddings, strict=True):
@@ -250,7 +259,7 @@ class Prior(nn.Module):
         return x
 
     def _logits(self, x: Tensor, places: Tensor) -> Tensor:
-        logits = self.head(_norm(x)).float()
+        logits: Tensor = self.head(_norm(x)).float()
         return logits.masked_fill(~self.allowed[self.vocabulary.slot(places)], -torch.inf)
 
 

@@ -58,13 +58,14 @@ class Report:
 def write(path: Path, report: Report) -> None:
     """Write the page as one file, atomically."""
     commands = "\n".join(map(escape, report.commands))
+    settings = _table(_flat(report.settings))
     parts = {
         "New sounds": _new_sounds(report),
         "Originals and reconstructions": _pairs(report),
         "Figures": _table(report.figures, ("Figure", "Value", "Meaning")),
-        "Codebook": _grid(_usage(report.code_counts) + _curves(report.metrics, CODEBOOK_CURVES)),
-        "Curves": _grid(_curves(report.metrics, CURVES)),
-        "Settings": _fold("All settings", _table(_flat(report.settings))),
+        "Codebook": _grid(_usage(report.code_counts) + _curves(report.metrics, CURVES[:1])),
+        "Curves": _grid(_curves(report.metrics, CURVES[1:])),
+        "Settings": settings and f"<details><summary>All settings</summary>{settings}</details>",
         "Commands": commands and f"<pre><code>{commands}</code></pre>",
     }
     shown = [(title.split()[0].lower(), title, part) for title, part in parts.items() if part]
@@ -86,13 +87,13 @@ def write(path: Path, report: Report) -> None:
 
 def _summary(report: Report) -> str:
     """What there is, in a line."""
-    quantizers, size = report.code_counts.shape
-    seconds = {row["stage"]: row.get("seconds", 0.0) for row in report.metrics}
+    sounds, (quantizers, size) = len(report.generated), report.code_counts.shape
+    seconds = {row["stage"]: row.get("seconds") or 0.0 for row in report.metrics}
     words = [
-        report.generated and f"{len(report.generated)} new sounds",
+        sounds and f"{sounds} new sound{'s' * (sounds > 1)}",
         f"{report.sample_rate / 1000:g} kHz",
         quantizers and f"{quantizers} × {size} codes".removeprefix("1 × "),
-        seconds and f"trained in {sum(seconds.values()) / 60:.2g} minutes",
+        seconds and f"trained in {sum(seconds.values()) / 60:.3g} min",
     ]
     return " · ".join(str(word) for word in words if word)
 
@@ -159,25 +160,23 @@ def _png(spectrogram: npt.NDArray[np.float32]) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-# --- Charts -----------------------------------------------------------------------------------
+# --- Charts and tables ------------------------------------------------------------------------
 
-CODEBOOK_CURVES = [("autoencoder", "Perplexity while it learned", "codes", "validation_perplexity")]
 CURVES = [
+    ("autoencoder", "Perplexity while it learned", "codes", "validation_perplexity"),
     ("autoencoder", "Autoencoder: loss", "loss", "loss squared_error validation_score"),
     ("autoencoder", "Autoencoder: error", "decibels", "validation_error_db"),
     ("prior", "Prior", "bits per code", "loss validation_bits_per_code unigram_bits uniform_bits"),
 ]
-"""Stage, title, unit, and the columns of the metrics to draw."""
-NAMES = {
+"""Stage, title, unit, and the columns of the metrics to draw. The first goes to the codebook."""
+NAMES = {  # of columns; the others are of unseen clips
     "loss": "training",
     "squared_error": "training, spectrograms alone",
     "unigram_bits": "guess by frequency",
     "uniform_bits": "blind guess",
 }
-"""What a column is called; the others are of unseen clips."""
 
-Lines = dict[str, tuple[str, list[tuple[float, float]]]]
-"""Style → name, points."""
+Lines = dict[str, tuple[str, list[tuple[float, float]]]]  # style → name, points
 
 
 def _grid(content: str) -> str:
@@ -210,15 +209,14 @@ def _curves(metrics: list[dict[str, Any]], charts: list[tuple[str, str, str, str
         rows = [row for row in metrics if row["stage"] == stage]
         lines: Lines = {}
         for number, column in enumerate(columns.split()):
-            found = [row for row in rows if math.isfinite(row.get(column, math.nan))]
-            line = [(row["step"], row[column]) for row in found]
-            style = f"line line{number}"
+            found = [row for row in rows if isinstance(row.get(column), int | float)]
+            line = [(row["step"], row[column]) for row in found if math.isfinite(row[column])]
             if (stage, column) == ("prior", "loss"):
                 line = [(step, nats / math.log(2)) for step, nats in line]
             elif column in ("unigram_bits", "uniform_bits"):
-                line = [(step, y) for step in (0, rows[-1]["step"]) for _, y in line[-1:]]
+                line = [(step, y) for _, y in line[-1:] for step in (0, rows[-1]["step"])]
             if line:
-                lines[style] = (NAMES.get(column, "unseen clips"), line)
+                lines[f"line line{number}"] = (NAMES.get(column, "unseen clips"), line)
         if lines:
             drawn += _chart(title, "step", unit, lines)
     return drawn
@@ -230,7 +228,8 @@ def _chart(title: str, x_unit: str, y_unit: str, lines: Lines, words: str = "") 
 
     points = np.array([point for _, line in lines.values() for point in line])
     x_high = points[:, 0].max() or 1
-    y_ticks = MaxNLocator(4).tick_values(points[:, 1].min(), points[:, 1].max())
+    locator = MaxNLocator(5, steps=[1, 2, 5, 10])
+    y_ticks = locator.tick_values(points[:, 1].min(), points[:, 1].max())
 
     def place(x: float, y: float) -> tuple[float, float]:
         height = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
@@ -240,26 +239,22 @@ def _chart(title: str, x_unit: str, y_unit: str, lines: Lines, words: str = "") 
     for tick in y_ticks:
         y = place(0, tick)[1]
         drawn += f'<path d="M46 {y}H378"/><text x="39" y="{y + 4}" class="end">{tick:,.6g}</text>'
-    for tick in MaxNLocator(4).tick_values(0, x_high):
-        if tick <= x_high:
-            drawn += f'<text x="{place(tick, 0)[0]}" y="209" class="mid">{tick:,.8g}</text>'
+    for x in locator.tick_values(0, x_high):
+        if x <= x_high:
+            drawn += f'<text x="{place(x, 0)[0]}" y="209" class="mid">{x:,.8g}</text>'
     legend = ""
     for style, (name, line) in lines.items():
         places = [place(x, y) for x, y in line]
         drawn += f'<polyline class="{style}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>'
         if name:
-            drawn += "".join(
-                f'<circle class="{style}" cx="{x}" cy="{y}" r="2"/>' for x, y in places
-            )
+            for x, y in places:
+                drawn += f'<circle class="{style}" cx="{x}" cy="{y}" r="2"/>'
             legend += f'<li class="{style}"><i></i>{name} <b>{line[-1][1]:.3g}</b></li>'
     return (
         f'<figure class="card chart"><h3>{title}</h3>\n'
         f'<svg viewBox="0 0 400 230" role="img" aria-label="{title}: {y_unit} over {x_unit}">'
         f"{drawn}</svg>\n<figcaption>{words or f'<ul>{legend}</ul>'}</figcaption></figure>\n"
     )
-
-
-# --- Tables -----------------------------------------------------------------------------------
 
 
 def _table(rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
@@ -269,44 +264,31 @@ def _table(rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
         body += f'<tr><th scope="row">{escape(name)}</th>'
         body += "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>\n"
     top = "".join(f'<th scope="col">{name}</th>' for name in head)
-    return body and f"<table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table>"
+    top = top and f"<thead><tr>{top}</tr></thead>"
+    return body and f"<table>{top}<tbody>\n{body}</tbody></table>"
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (path of names, value in words)."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name} · {key}" if name else str(key))
-    else:
-        listed = isinstance(value, list | tuple)
-        yield name, ", ".join(map(str, value)) if listed else str(value)
-
-
-def _fold(summary: str, content: str) -> str:
-    return content and f"<details><summary>{summary}</summary>\n{content}</details>"
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (path of names, value)."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} · ")
+        else:
+            yield f"{prefix}{name}", str(value)
 
 
 # --- The page's frame -------------------------------------------------------------------------
 
 PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
+<html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
  media-src data:; style-src 'unsafe-inline'; script-src 'sha256-$script_hash'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
+<link rel="icon" href="data:,"><title>$title</title>
+<style>$style</style></head><body>
 <header><h1>$title</h1><p>$summary</p><nav aria-label="Parts of this page">$links</nav></header>
-<main>
-$sections
-</main>
-<script>$script</script>
-</body>
-</html>
+<main>$sections</main>
+<script>$script</script></body></html>
 """)
 
 STYLE = """
@@ -314,57 +296,43 @@ STYLE = """
   --edge: #e3dfe6; --first: #7b2382; --second: #d9582b; --third: #16808f; }
 @media (prefers-color-scheme: dark) { :root { --page: #141218; --card: #1e1b24; --text: #ece8f0;
   --soft: #a49dae; --edge: #36313f; --first: #cf86dc; --second: #f79862; --third: #50bccb; } }
-* { box-sizing: border-box; }
+* { box-sizing: border-box; } :focus-visible { outline: 2px solid var(--first); outline-offset: 2px; }
 body { max-width: 1240px; margin: 0 auto; padding: 2rem clamp(1rem, 4vw, 2.5rem) 4rem;
   background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif;
   overflow-wrap: anywhere; }
 h1 { margin: 0; font-size: clamp(1.6rem, 5vw, 2.3rem); line-height: 1.2; letter-spacing: -.02em; }
-h2 { margin: 3rem 0 .5rem; font-size: 1.35rem; }
-h3 { margin: 0 0 .8rem; font-size: 1rem; }
+h2 { margin: 3rem 0 .5rem; font-size: 1.35rem; } h3 { margin: 0 0 .8rem; font-size: 1rem; }
 p, figcaption, thead th, details th { color: var(--soft); font-weight: 400; }
 p { margin: .4rem 0 1.1rem; max-width: 46rem; }
 a, summary { margin-right: 1.2rem; color: var(--first); text-underline-offset: .2em; }
-:focus-visible { outline: 2px solid var(--first); outline-offset: 2px; }
 .grid, .pair { display: grid; gap: 1rem; }
 .cards { grid-template-columns: repeat(auto-fill, minmax(min(100%, 10.4rem), 1fr)); }
 .wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 .pair { grid-template-columns: 1fr 1fr; gap: .5rem; }
 .card, pre { margin: 0; min-width: 0; overflow: hidden; background: var(--card);
   border: 1px solid var(--edge); border-radius: 10px; }
-.screen { height: 7.5rem; background: #000004; }
-.sound { position: relative; min-width: 2px; height: 100%; }
-.sound img { display: block; width: 100%; height: 100%; }
-.playing::after { content: ""; position: absolute; inset: 0 auto 0 var(--at);
-  border-left: 2px solid #fff; }
+.screen { height: 7.5rem; background: #000004; color: #fff; }
+.sound { position: relative; height: 100%; } .sound img { width: 100%; height: 100%; }
+.playing::after { content: ""; position: absolute; inset: 0 auto 0 var(--at); border: 1px solid; }
 figcaption { padding: .5rem .7rem .1rem; font-size: .9rem; line-height: 1.4; }
-figcaption b { color: var(--text); }
-small { white-space: nowrap; }
-small:first-child { display: block; }
+figcaption b { color: var(--text); } small { white-space: nowrap; } small:first-child { display: block; }
+audio::-webkit-media-controls-current-time-display,
 audio::-webkit-media-controls-time-remaining-display { display: none; }
 audio { display: block; width: calc(100% - .8rem); height: 36px; margin: .3rem .4rem .4rem; }
-.chart { padding: 1rem; }
-.chart figcaption { padding: .6rem 0 0; }
-path { stroke: var(--edge); }
+.chart { padding: 1rem; } .chart figcaption { padding: .6rem 0 0; }
 text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
-.end { text-anchor: end; }
-.mid { text-anchor: middle; }
-.area { fill: var(--first); }
-.line { --color: var(--first); fill: var(--color); }
-.line1 { --color: var(--second); }
-.line2 { --color: var(--third); }
-.line3 { --color: var(--soft); }
+.end { text-anchor: end; } .mid { text-anchor: middle; } path { stroke: var(--edge); }
+.area, .line { --color: var(--first); fill: var(--color); }
+.line1 { --color: var(--second); } .line2 { --color: var(--third); } .line3 { --color: var(--soft); }
 polyline.line { fill: none; stroke: var(--color); stroke-width: 2; }
 ul { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: 0; padding: 0; list-style: none; }
-i { display: inline-block; width: 1.4em; margin-right: .4em; vertical-align: .25em;
-  border-top: 3px solid var(--color); }
-table { border-collapse: collapse; font-size: .95rem; }
+i { display: inline-block; width: 1.4em; margin: 0 .4em .25em 0; border-top: 3px solid var(--color); }
+table { border-collapse: collapse; font-size: .95rem; } tr { border-bottom: 1px solid var(--edge); }
 th, td { padding: .4rem 1.2rem .4rem 0; text-align: left; vertical-align: top; }
-tr { border-bottom: 1px solid var(--edge); }
+td:nth-last-child(2) { white-space: nowrap; }
 @media (max-width: 40rem) {
-  thead { display: none; }
-  tbody tr { display: grid; grid-template-columns: 1fr auto; }
-  td:nth-child(3) { grid-column: 1 / -1; padding-top: 0; color: var(--soft); }
-}
+  thead { display: none; } tbody tr { display: grid; grid-template-columns: minmax(8rem, 1fr) auto; }
+  td:nth-child(3) { grid-column: 1 / -1; padding-top: 0; color: var(--soft); } }
 pre { padding: 1rem; font: .88rem/1.6 ui-monospace, monospace; white-space: pre-wrap; }
 """
 
@@ -377,9 +345,6 @@ for (const sound of sounds) {
     picture.style.setProperty("--at", 100 * sound.currentTime / sound.duration + "%");
     if (!sound.paused) requestAnimationFrame(follow);
   };
-  sound.onplay = () => {
-    for (const other of sounds) if (other !== sound) other.pause();
-    follow();
-  };
+  sound.onplay = () => { sounds.forEach(other => other === sound || other.pause()); follow(); };
 }
 """

@@ -7,6 +7,7 @@ looks alike to a network, nothing depends on statistics of a data set, and silen
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -121,6 +122,7 @@ class Spectrogram(nn.Module):
         return LOUDEST_DB - level * self.config.level_step_db
 
 
+@functools.cache  # so that threads need not make it again: `catch_warnings` is for one at a time
 def _mel_filters(config: SpectrogramConfig) -> Tensor:
     """(n_mels, n_fft / 2 + 1), rows summing to one."""
     import warnings

@@ -61,8 +61,9 @@ def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Ten
     """(clips,) lengths → one epoch of index tensors, clips of like length together, in random order."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     shuffled = torch.randperm(len(lengths), generator=generator)
-    pools = shuffled.split(batch_size * POOL)
-    cut = [b for pool in pools for b in pool[lengths[pool].argsort(stable=True)].split(batch_size)]
+    pools = torch.split(shuffled, batch_size * POOL)
+    by_length = (pool[lengths[pool].argsort(stable=True)] for pool in pools)
+    cut = [batch for pool in by_length for batch in torch.split(pool, batch_size)]
     return [cut[i] for i in torch.randperm(len(cut), generator=generator)]
 
 
@@ -71,9 +72,13 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
     if device.type == "cpu":
-        flags = getattr(torch.cpu, "get_capabilities", dict)()
+        flags: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         if flags.get("avx512_bf16") or flags.get("amx_bf16"):
             return torch.bfloat16
     return torch.float32
@@ -125,7 +130,9 @@ class Trainer:
         config = self.config
         cosine = (1 + math.cos(math.pi * self.progress)) / 2
         share = config.final_share + (1 - config.final_share) * cosine
-        return config.learning_rate * share * min(1.0, (self.state.step + 1) / max(1, config.warmup))
+        return (
+            config.learning_rate * share * min(1.0, (self.state.step + 1) / max(1, config.warmup))
+        )
 
     def fit(
         self,
@@ -146,7 +153,12 @@ class Trainer:
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
         started = time.perf_counter() - self.state.seconds
-        bar = tqdm(total=1000, desc=self.stage, disable=None, bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed} {postfix}")
+        bar = tqdm(
+            total=1000,
+            desc=self.stage,
+            disable=None,
+            bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed} {postfix}",
+        )
         with _interrupts() as interrupted, bar:
             while not self.state.done:
                 per_epoch = -(-len(lengths) // self.config.batch_size)
@@ -155,22 +167,27 @@ class Trainer:
                     order = batches(lengths, self.config.batch_size, self.seed, epoch)
                 scalars = self._step(loss, order[self.state.step % len(order)])
                 for name, value in scalars.items():
-                    totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
+                    totals[name] = (
+                        totals.get(name, torch.zeros((), device=self.device)) + value.detach()
+                    )
                 counted += 1
                 self.state.step += 1
                 self.state.seconds = time.perf_counter() - started
                 bar.update(int(1000 * self.progress) - bar.n)
-                if interrupted():
-                    self.save()
-                    raise Stopped
                 ended = self.progress >= 1
                 if ended or self.state.step % self.config.validate_every == 0:
                     means = {name: float(total) / counted for name, total in totals.items()}
                     self._validated(means, validate, keep, say, ended)
                     totals, counted = {}, 0
+                # After a validation that is due, or the run that goes on would go without it.
+                if interrupted():
+                    self.save()
+                    raise Stopped
         return self.state
 
-    def _step(self, loss: Callable[[Step], Mapping[str, Tensor]], indices: Tensor) -> Mapping[str, Tensor]:
+    def _step(
+        self, loss: Callable[[Step], Mapping[str, Tensor]], indices: Tensor
+    ) -> Mapping[str, Tensor]:
         number = self.state.step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
         torch.manual_seed(self.seed * 1_000_003 + 2 * number)
@@ -180,7 +197,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             scalars = loss(Step(number, self.progress, indices, generator))
         self.optimizer.zero_grad(set_to_none=True)
-        scalars["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        scalars["loss"].backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         self.optimizer.step()
         return scalars
@@ -200,7 +217,10 @@ class Trainer:
                 " model so far is kept. Train again with a lower learning rate"
             )
         self.module.eval()
-        with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
             validation = validate()
         metrics = {
             "step": state.step,
@@ -237,19 +257,29 @@ class Trainer:
         tensors, metadata = read_tensors(self._path)
         try:
             self.state = State(**json.loads(metadata["state"]))
-            module = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
+            module = {
+                n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")
+            }
             self.module.load_state_dict(module)
             parameters = dict(self.module.named_parameters())
             for name, value in tensors.items():
                 kind, _, rest = name.partition(".")
                 if kind == "optimizer":
                     moment, _, parameter = rest.partition(".")
-                    # AdamW keeps its step count on the CPU unless it is fused on a GPU
-                    self.optimizer.state[parameters[parameter]][moment] = value.to(self.device)
+                    state = self.optimizer.state[parameters[parameter]]
+                    state[moment] = self._restored(moment, value, parameters[parameter])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise AudiovqError(
-                f"{self._path}: belongs to other settings ({error}); train with --overwrite"
+                f"{self._path}: belongs to other settings ({' '.join(str(error).split())});"
+                " train with --overwrite"
             ) from error
+
+    def _restored(self, moment: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """A moment of AdamW as it lay in memory: files keep no strides, but the fused kernels walk
+        weights and moments side by side, whatever the strides of each."""
+        if moment == "step":  # AdamW keeps it on the CPU unless it is fused on a GPU
+            return value.to(self.device)
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
     @property
     def _path(self) -> Path:

@@ -26,6 +26,10 @@ from audiovq.prior import Prior
 from audiovq.trainer import State, Step, Trainer, pick_precision
 
 Say = Callable[[str], None]
+VIEWS = 12
+"""Encodings of each clip that the prior learns from."""
+SPEED = 0.1
+"""Largest change of speed in them."""
 SAMPLES = 6
 """Clips shown while training."""
 SAMPLE_EVERY = 0.2
@@ -102,7 +106,9 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
     if path.exists():
         before = read_json(path, "a training folder")
         if before.get("dataset") != settings["dataset"]:
-            raise AudiovqError(f"{folder}: was trained on another dataset; name another folder, or add --overwrite")
+            raise AudiovqError(
+                f"{folder}: was trained on another dataset; name another folder, or add --overwrite"
+            )
         same = from_json(TrainConfig, before.get("config"), str(path))
         if to_json(same) != settings["config"]:
             raise AudiovqError(
@@ -111,7 +117,9 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        raise AudiovqError(f"{folder}: exists already and is no started training; name another folder")
+        raise AudiovqError(
+            f"{folder}: exists already and is no started training; name another folder"
+        )
     write_json(path, settings)
 
 
@@ -126,20 +134,24 @@ def _difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> 
     return ""
 
 
-def shifted(split: Split, indices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Spectrograms (batch, 1, bins, frames) moved right by `shift` (batch,) frames, and their frames.
+def varied(split: Split, indices: Tensor, shift: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), 1 as they are.
 
-    Silence comes in at the left; what leaves the clip's frame at the right is lost.
+    Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
+    new (batch,) frames. Frames between frames are mixed linearly.
     """
-    images = split.spectrograms(indices)
-    most = int(shift.max())
-    if most == 0:
-        return images, split.num_frames[indices]
-    padded = torch.nn.functional.pad(images, (most, most))
-    frames = images.shape[3] + most
-    places = torch.arange(frames) + most - shift[:, None]
-    moved = padded.gather(3, places[:, None, None].expand(-1, 1, images.shape[2], -1))
-    return moved, split.num_frames[indices] + shift
+    images, frames = split.spectrograms(indices), split.num_frames[indices]
+    new_frames = ((frames - 1) / speed).floor().long() + 1 + shift
+    places = (torch.arange(int(new_frames.max())) - shift[:, None]) * speed[:, None]
+    inside = (places >= 0) & (places <= (frames - 1)[:, None])
+    before = places.floor().clamp(0, images.shape[3] - 1).long()
+    after = (before + 1).clamp(max=images.shape[3] - 1)
+    share = (places - before)[:, None, None]
+
+    def take(columns: Tensor) -> Tensor:
+        return images.gather(3, columns[:, None, None].expand(-1, 1, images.shape[2], -1))
+
+    return torch.lerp(take(before), take(after), share) * inside[:, None, None], new_frames
 
 
 def _train_autoencoder(
@@ -162,7 +174,7 @@ def _train_autoencoder(
     def loss(step: Step) -> dict[str, Tensor]:
         _set_restart(autoencoder, config.autoencoder.restart and step.progress < 0.9)
         shift = torch.randint(stride, (len(step.indices),), generator=step.generator)
-        images, frames = shifted(split, step.indices, shift)
+        images, frames = varied(split, step.indices, shift, torch.ones(len(shift)))
         result = autoencoder(images.to(device), frames)
         return {
             "loss": result.loss,
@@ -188,7 +200,11 @@ def _train_autoencoder(
 
     if not trainer.state.step:
         parameters = sum(p.numel() for p in autoencoder.parameters())
-        say(f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace("torch.", ""))
+        say(
+            f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace(
+                "torch.", ""
+            )
+        )
     return trainer.fit(split.num_frames, loss, validate, keep, speak).seconds
 
 
@@ -213,7 +229,9 @@ def _write_samples(
     waveform = np.concatenate([part for w in waveforms for part in (w, pause)])
     path = folder / "training" / "samples" / f"{stage}-{step:06d}.wav"
     audio.write(path, waveform, model.sample_rate)
-    image = model.spectrogram(torch.from_numpy(waveform)[None].to(model.device))[0][0, 0].cpu().numpy()
+    image = (
+        model.spectrogram(torch.from_numpy(waveform)[None].to(model.device))[0][0, 0].cpu().numpy()
+    )
     with atomic(path.with_suffix(".png")) as temporary:
         import matplotlib.image
 
@@ -226,7 +244,9 @@ def _set_restart(autoencoder: Autoencoder, on: bool) -> None:
             book.restart = on
 
 
-def validate_autoencoder(autoencoder: Autoencoder, split: Split, range_db: float) -> dict[str, float]:
+def validate_autoencoder(
+    autoencoder: Autoencoder, split: Split, range_db: float
+) -> dict[str, float]:
     """Error and codebook use over up to 512 clips: score, error_db, usage, perplexity."""
     device = next(autoencoder.parameters()).device
     places = torch.arange(len(split))[:: max(1, len(split) // 512)]
@@ -244,7 +264,9 @@ def validate_autoencoder(autoencoder: Autoencoder, split: Split, range_db: float
             columns = autoencoder.num_columns(frames)
             inside = torch.arange(codes.shape[3]) < columns[:, None, None]
             for quantizer, row in enumerate(counts):
-                row += torch.bincount(codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row))
+                row += torch.bincount(
+                    codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row)
+                )
     error = squared / cells
     metrics = {"score": error, "error_db": math.sqrt(error) * range_db}
     if len(counts):
@@ -261,7 +283,13 @@ def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> st
         f" spectrograms {metrics['validation_error_db']:.2f} dB off"
     )
     if (usage := metrics.get("validation_usage")) is not None:
-        health = "healthy" if usage > 0.7 else "thin" if usage > 0.3 else "COLLAPSING: most codes are dead"
+        health = (
+            "healthy"
+            if usage > 0.7
+            else "thin"
+            if usage > 0.3
+            else "COLLAPSING: most codes are dead"
+        )
         line += (
             f"; codebook {health}, {usage * codebook_size:.0f} of {codebook_size} codes in use,"
             f" as rich as {metrics['validation_perplexity']:.0f} used evenly"
@@ -273,26 +301,36 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def encode_split(model: Model, split: Split, shifts: range) -> tuple[Tensor, Tensor, Tensor]:
-    """All clips, once per shift in frames → tokens, lengths, labels (clips × shifts, …), on the CPU."""
-    vocabulary, autoencoder = model.vocabulary, model.autoencoder
-    total = vocabulary.max_tokens
-    all_tokens = torch.full((len(split) * len(shifts), total), vocabulary.end, dtype=torch.int32)
+def encode_split(model: Model, split: Split, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """All clips → tokens, lengths, labels (clips × views, …), on the CPU.
+
+    The first view is the clips as they are; each further one shifts every clip by up to a column
+    and changes its speed by up to a tenth, so that a prior meets many codes for one sound.
+    """
+    vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
+    all_tokens = torch.full(
+        (len(split) * views, vocabulary.max_tokens), vocabulary.end, dtype=torch.int32
+    )
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
     order = split.num_frames.argsort(stable=True)
+    generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        for number, shift in enumerate(shifts):
+        for view in range(views):
             for indices in order.split(64):
-                images, frames = shifted(split, indices, torch.full((len(indices),), shift))
+                shift = torch.randint(stride, indices.shape, generator=generator) * (view > 0)
+                speed = 1 + (view > 0) * SPEED * (
+                    2 * torch.rand(indices.shape, generator=generator) - 1
+                )
+                images, frames = varied(split, indices, shift, speed)
                 frames = frames.clamp(max=model.clip_frames)
-                images = images[..., : int(frames.max())]
-                codes = autoencoder.encode(images.to(model.device), frames).cpu()
-                columns = autoencoder.num_columns(frames)
+                images = images[..., : int(frames.max())].to(model.device)
+                codes = model.autoencoder.encode(images, frames).cpu()
+                columns = model.autoencoder.num_columns(frames)
                 tokens, lengths = vocabulary.tokens(codes, columns, split.levels[indices])
-                rows = indices + number * len(split)
+                rows = indices + view * len(split)
                 all_tokens[rows, : tokens.shape[1]] = tokens.int()
                 all_lengths[rows] = lengths
-    return all_tokens, all_lengths, split.label_indices.repeat(len(shifts), 1)
+    return all_tokens, all_lengths, split.label_indices.repeat(views, 1)
 
 
 def _train_prior(
@@ -312,8 +350,12 @@ def _train_prior(
         max_seconds=limit,
     )
     started = time.perf_counter()
-    tokens, lengths, labels = encode_split(model, dataset.train, range(model.autoencoder.stride[1]))
-    held_out = encode_split(model, dataset.validation, range(1)) if len(dataset.validation) else (tokens, lengths, labels)
+    tokens, lengths, labels = encode_split(model, dataset.train, VIEWS)
+    held_out = (
+        encode_split(model, dataset.validation)
+        if len(dataset.validation)
+        else (tokens, lengths, labels)
+    )
     baselines = _baselines(model, tokens, lengths, *held_out[:2])
     parameters = sum(p.numel() for p in prior.parameters())
     say(
@@ -322,7 +364,9 @@ def _train_prior(
         f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
     )
 
-    def batch(indices: Tensor, source: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(
+        indices: Tensor, source: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         cut = int(source[1][indices].max())
         return source[0][indices, :cut].long().to(device), source[1][indices], source[2][indices]
 
@@ -361,9 +405,15 @@ def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dic
         clips = tokens[indices, :cut].long().to(device)
         _, code, level = prior.loss(clips, lengths[indices], labels[indices].to(device))
         code_nats, level_nats = code_nats + float(code), level_nats + float(level)
-        codes += int(((lengths[indices] - 1) // prior.vocabulary.slots * prior.vocabulary.slots).sum())
+        codes += int(
+            ((lengths[indices] - 1) // prior.vocabulary.slots * prior.vocabulary.slots).sum()
+        )
     bits = code_nats / codes / math.log(2)
-    return {"score": bits, "bits_per_code": bits, "bits_per_level": level_nats / len(places) / math.log(2)}
+    return {
+        "score": bits,
+        "bits_per_code": bits,
+        "bits_per_level": level_nats / len(places) / math.log(2),
+    }
 
 
 def _baselines(

@@ -38,7 +38,7 @@ def make_voice(seconds: float, pitch: float = 120.0, sample_rate: int = 8000) ->
 def make_recordings(folder: Path) -> Path:
     """24 files of 0.2 to 0.43 s at 8 kHz, 16 bit: `SPEAKER/DIGIT_SPEAKER_TAKE.wav`."""
     number = 0
-    for speaker, pitch in (("ada", 210.0), ("bob", 110.0)):
+    for speaker, pitch in (("jan", 210.0), ("sam", 110.0)):
         for digit in range(3):
             for take in range(4):
                 path = folder / speaker / f"{digit}_{speaker}_{take}.wav"

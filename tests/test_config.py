@@ -234,6 +234,13 @@ def test_a_bad_setting_is_refused_in_python_too(cls: type, name: str, value: Any
         cls(**data)
 
 
+def test_a_whole_number_in_json_may_stand_for_a_fraction() -> None:
+    config = from_json(PreprocessConfig, {"range_db": 70, "clip_seconds": 1})
+    assert config == PreprocessConfig(range_db=70.0, clip_seconds=1.0)
+    assert isinstance(config.range_db, float)
+    assert isinstance(config.clip_seconds, float)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PriorConfig().dim = 3  # type: ignore[misc]

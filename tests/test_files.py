@@ -56,6 +56,14 @@ def test_readers_see_the_old_file_until_the_block_ends(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
+def test_a_reader_of_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with open(path, "rb") as reader:
+        write_text(path, "new")
+        assert reader.read() == b"old"
+
+
 def test_a_temporary_file_is_hidden_and_beside_its_target(tmp_path: Path) -> None:
     with atomic(tmp_path / "a.wav") as temporary:
         temporary.touch()

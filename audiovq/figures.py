@@ -1,0 +1,263 @@
+"""The figures of a model on a dataset, and what each of them means in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovq import audio, codec, evaluation
+from audiovq.checkpoint import Model
+from audiovq.dataset import Dataset, Split
+from audiovq.generation import Sound, generate
+from audiovq.prior import SamplingConfig
+from audiovq.training import VIEWS, encode_split, validate_autoencoder, validate_prior
+
+Say = Callable[[str], None]
+COPY_SHARE = 0.9
+"""A sound that shares more of its codes with one training clip is a copy of it."""
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    *,
+    n: int = 200,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
+
+    The judge of generated sounds is a classifier trained here on the dataset's training and
+    validation clips; beside each figure stands what real test clips score.
+    """
+    held_out = dataset.test if len(dataset.test) else dataset.validation
+    held_out = held_out if len(held_out) else dataset.train
+    figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
+    say("evaluate: reconstruction of held-out clips")
+    figures["reconstruction"] = _evaluate_reconstruction(model, dataset, held_out)
+    figures["codebook"] = _evaluate_codebook(model, held_out)
+    if model.prior is None:
+        return figures
+    figures["prior"] = {
+        name: model.header["prior"]["summary"][name] for name in ("uniform_bits", "unigram_bits")
+    } | validate_prior(model.prior, encode_split(model, held_out))
+    del figures["prior"]["score"]
+    say(f"evaluate: {n} new sounds and a judge for them")
+    figures["generation"] = _evaluate_generation(model, dataset, held_out, n, sampling, seed)
+    return figures
+
+
+def _evaluate_reconstruction(model: Model, dataset: Dataset, split: Split) -> dict[str, float]:
+    """Error in dB of the spectrogram; of the waveforms too where the recordings are still there."""
+    metrics = validate_autoencoder(model.autoencoder, split, dataset.spectrogram.range_db)
+    figures = {"error_db": metrics["error_db"]}
+    originals = original_waveforms(dataset, split, 400)
+    if not originals:
+        return figures
+    encoded = codec.encode(model, originals)
+    config = model.spectrogram.config
+    ceiling = codec.invert(model.spectrogram, originals)
+    for prefix, others in (("", codec.decode(model, encoded)), ("ceiling_", ceiling)):
+        scores = evaluation.speech_scores(originals, others, model.sample_rate)
+        distances = [
+            evaluation.log_spectral_distance(a, b, config.n_fft, config.hop_length)
+            for a, b in zip(originals, others, strict=True)
+        ]
+        scores["log_spectral_distance_db"] = float(np.mean(distances))
+        figures |= {prefix + name: value for name, value in scores.items()}
+    return figures
+
+
+def original_waveforms(dataset: Dataset, split: Split, most: int) -> list[audio.Waveform]:
+    """Up to `most` of a split's recordings at the dataset's rate; none where one is gone."""
+    paths = sorted({clip.path for clip in split.clips})
+    paths = paths[:: max(1, -(-len(paths) // most))]
+    source = Path(str(dataset.header.get("source", "")))
+    try:
+        return [audio.read(source / path, dataset.spectrogram.sample_rate)[0] for path in paths]
+    except audio.AudioError:
+        return []
+
+
+def _evaluate_codebook(model: Model, split: Split) -> dict[str, float]:
+    if model.autoencoder.config.bottleneck != "vq":
+        return {}
+    metrics = validate_autoencoder(model.autoencoder, split, model.spectrogram.config.range_db)
+    bits = math.log2(model.autoencoder.config.codebook_size)
+    return {
+        "usage": metrics["usage"],
+        "perplexity": metrics["perplexity"],
+        "codes_per_second": model.codes_per_second,
+        "nominal_bits_per_second": model.codes_per_second * bits,
+    }
+
+
+def _evaluate_generation(
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    n: int,
+    sampling: SamplingConfig | None,
+    seed: int,
+) -> dict[str, Any]:
+    sounds = generate(model, n, sampling=sampling, seed=seed + 1)
+    images = evaluation.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
+    learnt_from = [s for s in (dataset.train, dataset.validation) if len(s)]
+    judge = evaluation.train_classifier(learnt_from, seed)
+    real, training = evaluation.split_images(split), evaluation.split_images(dataset.train)
+    of_new, of_real = evaluation.judge(judge, images), evaluation.judge(judge, real)
+    asked = torch.tensor(
+        [
+            [
+                values.index(sound.labels[name]) if name in sound.labels else len(values)
+                for name, values in model.labels.items()
+            ]
+            for sound in sounds
+        ]
+    ).view(n, len(model.labels))
+    new, old = of_new.accuracy(asked), of_real.accuracy(split.label_indices)
+    figures: dict[str, Any] = {
+        "sounds": n,
+        "accuracy": {
+            name: {"generated": new[i], "real": old[i]} for i, name in enumerate(model.labels)
+        },
+    }
+    picked = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[
+        :n
+    ].tolist()
+    of_training = evaluation.judge(judge, [training[i] for i in picked])
+    figures["frechet_distance"] = {
+        "generated": evaluation.frechet_distance(of_new.features, of_real.features),
+        "training_clips": evaluation.frechet_distance(of_training.features, of_real.features),
+    }
+    range_db = dataset.spectrogram.range_db
+    places = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:n].tolist()
+    for name, clips in (("generated", images), ("real", [real[i] for i in places])):
+        distances = evaluation.nearest_distances(clips, training, range_db)
+        figures.setdefault("nearest_training_clip_db", {})[name] = {
+            "fifth_percentile": float(distances.quantile(0.05)),
+            "median": float(distances.median()),
+        }
+    codes = encode_split(model, dataset.train, VIEWS)[0]
+    tokens_of_real = encode_split(model, split)[0][places]
+    for name, tokens in (("generated", _tokens(model, sounds)), ("real", tokens_of_real)):
+        shares = evaluation.shared_codes(tokens, codes, model.vocabulary.end)
+        figures.setdefault("codes_shared_with_a_training_clip", {})[name] = {
+            "median": float(shares.median()),
+            "most": float(shares.max()),
+            "copies": int((shares > COPY_SHARE).sum()),
+        }
+    return figures
+
+
+def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
+    """Sounds → tokens (sounds, max_tokens), filled with END."""
+    vocabulary = model.vocabulary
+    rows = torch.full((len(sounds), vocabulary.max_tokens), vocabulary.end)
+    for row, sound in zip(rows, sounds, strict=True):
+        columns = torch.tensor([sound.encoded.codes.shape[2]])
+        levels = torch.tensor([sound.encoded.level])
+        tokens, lengths = vocabulary.tokens(sound.encoded.codes[None], columns, levels)
+        row[: int(lengths)] = tokens[0, : int(lengths)]
+    return rows
+
+
+def code_counts(model: Model, split: Split) -> Tensor:
+    """(quantizers, codebook_size) how often each code stands in a split's clips."""
+    vocabulary = model.vocabulary
+    if model.autoencoder.config.bottleneck != "vq":
+        return torch.zeros(0, 0, dtype=torch.long)
+    tokens = encode_split(model, split)[0]
+    counts = torch.bincount(tokens[tokens < vocabulary.end].long(), minlength=vocabulary.end)
+    return counts.view(vocabulary.num_quantizers, -1)
+
+
+def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What `evaluate` returned, as rows of name, value and a sentence that says what it means."""
+    rows: list[tuple[str, str, str]] = []
+
+    def add(name: str, value: str, meaning: str) -> None:
+        rows.append((name, value, meaning))
+
+    back = figures.get("reconstruction", {})
+    if "error_db" in back:
+        add(
+            "spectrogram error",
+            f"{back['error_db']:.2f} dB",
+            "how far a held-out clip's spectrogram comes back from its codes",
+        )
+    for name, title, scale in (
+        ("pesq", "PESQ", "speech quality from 1 to 4.5"),
+        ("stoi", "STOI", "how well words are understood, at most 1"),
+        ("estoi", "ESTOI", "the same, stricter, at most 1"),
+        (
+            "log_spectral_distance_db",
+            "log-spectral distance",
+            "dB between waveforms' spectra, the lower the better",
+        ),
+    ):
+        if name in back:
+            add(
+                title,
+                f"{back[name]:.2f}",
+                f"{scale}; {back['ceiling_' + name]:.2f} is what the spectrogram alone allows",
+            )
+    book = figures.get("codebook", {})
+    if book:
+        add("codebook use", f"{100 * book['usage']:.0f} %", "codes that held-out clips use at all")
+        add("perplexity", f"{book['perplexity']:.0f}", "as rich as so many codes used evenly")
+        add(
+            "bit rate",
+            f"{book['nominal_bits_per_second']:.0f} bit/s",
+            f"{book['codes_per_second']:.0f} codes a second, each at its full bits",
+        )
+    prior = figures.get("prior", {})
+    if prior:
+        add(
+            "prior",
+            f"{prior['bits_per_code']:.2f} bits a code",
+            f"a blind guess needs {prior['uniform_bits']:.2f}, one by frequency {prior['unigram_bits']:.2f}; the lower, the more it has learnt",
+        )
+    new = figures.get("generation", {})
+    for label, shares in new.get("accuracy", {}).items():
+        add(
+            f"{label} named rightly",
+            f"{100 * shares['generated']:.1f} %",
+            f"of {new['sounds']} new sounds, by a classifier that names {100 * shares['real']:.1f} % of real test clips rightly",
+        )
+    if new:
+        distance, near, shared = (
+            new["frechet_distance"],
+            new["nearest_training_clip_db"],
+            new["codes_shared_with_a_training_clip"],
+        )
+        add(
+            "Fréchet distance",
+            f"{distance['generated']:.1f}",
+            f"of new sounds to real test clips in the classifier's features; real training clips stand at {distance['training_clips']:.1f}",
+        )
+        add(
+            "nearest training clip",
+            f"{near['generated']['median']:.1f} dB",
+            f"median over new sounds; real test clips stand at {near['real']['median']:.1f} dB",
+        )
+        add(
+            "copies",
+            f"{shared['generated']['copies']}",
+            f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training clip; the most shared is {100 * shared['generated']['most']:.0f} %",
+        )
+    return rows
+
+
+def figure_table(figures: Mapping[str, Any]) -> str:
+    """`describe_figures` as lines of text."""
+    rows = describe_figures(figures)
+    names, values = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
+    return "\n".join(f"{n:<{names}}  {v:>{values}}  {meaning}" for n, v, meaning in rows)

@@ -1,0 +1,319 @@
+"""The laws of `audiovq.bottlenecks`: which code is nearest, what the losses are, how codes learn."""
+
+import copy
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from audiovq import bottlenecks
+from audiovq.bottlenecks import Codebook, NoBottleneck, Quantizer
+from audiovq.config import AutoencoderConfig
+
+vq = pytest.importorskip("vector_quantize_pytorch")
+
+
+def config(**changes: Any) -> AutoencoderConfig:
+    """Codebooks of 8 codes in 4 dimensions that neither start from k-means nor restart."""
+    plain = {
+        "latent_dim": 4,
+        "codebook_size": 8,
+        "kmeans_start": False,
+        "restart": False,
+        "decay": 0.9,
+    }
+    return AutoencoderConfig(**(plain | changes))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def place(book: Codebook, embedding: Tensor) -> None:
+    """Put the codes there, each seen once."""
+    with torch.no_grad():
+        book.embedding.copy_(embedding)
+        if book.config.update == "ema":
+            book.count.fill_(1)
+            book.total.copy_(embedding)
+
+
+@given(st.data())
+def test_nearest_is_the_least_distance_of_all_whatever_the_chunks(data: st.DataObject) -> None:
+    dim, size, vectors = (data.draw(st.integers(low, 6)) for low in (1, 2, 0))
+    cells = st.integers(-9, 9)  # small integers: exact in float32, and ties are common
+    draw = lambda n: np.array(data.draw(st.lists(cells, min_size=n, max_size=n)), np.float32)  # noqa: E731
+    codes, latents = draw(size * dim).reshape(size, dim), draw(vectors * dim).reshape(-1, dim)
+    book = Codebook(config(latent_dim=dim, codebook_size=size))
+    place(book, torch.from_numpy(codes))
+    squared = ((latents[:, None] - codes[None]) ** 2).sum(axis=2)
+    for cells_at_once in (1, 2 * size, bottlenecks.CHUNK_CELLS):
+        with mock.patch.object(bottlenecks, "CHUNK_CELLS", cells_at_once):
+            nearest = book.nearest(torch.from_numpy(latents)).numpy()
+        assert nearest.shape == (vectors,)
+        np.testing.assert_array_equal(squared[np.arange(vectors), nearest], squared.min(axis=1))
+
+
+@pytest.mark.parametrize("quantizers", [1, 3])
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_gradient_goes_straight_through_as_the_exact_identity(update: str, quantizers: int) -> None:
+    quantizer = Quantizer(config(update=update, num_quantizers=quantizers))
+    latents = normal(20, 4).requires_grad_()
+    weights = normal(20, 4, seed=1)
+    result = quantizer(latents)
+    (result.latents * weights).sum().backward()
+    assert latents.grad is not None
+    assert torch.equal(latents.grad, weights)
+    assert all(p.grad is None for p in quantizer.parameters())
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25])
+def test_gradient_form_has_the_loss_and_gradients_of_the_paper(beta: float) -> None:
+    quantizer = Quantizer(config(update="gradient", commitment=beta))
+    (book,) = quantizer.codebooks()
+    place(book, normal(8, 4, seed=1))
+    latents = normal(30, 4).requires_grad_()
+    result = quantizer(latents)
+    result.loss.backward()
+
+    z, e = latents.detach().double().numpy(), book.embedding.detach().double().numpy()
+    k = ((z[:, None] - e[None]) ** 2).sum(axis=2).argmin(axis=1)
+    difference = e[k] - z
+    by_code = np.zeros_like(e)
+    np.add.at(by_code, k, 2 * difference / difference.size)
+    assert result.loss.item() == pytest.approx((1 + beta) * (difference**2).mean(), rel=1e-5)
+    np.testing.assert_array_equal(result.codes[:, 0], k)
+    np.testing.assert_allclose(result.latents.detach(), e[k], atol=1e-6)
+    np.testing.assert_allclose(book.embedding.grad, by_code, atol=1e-6)
+    np.testing.assert_allclose(latents.grad, -2 * beta * difference / difference.size, atol=1e-7)
+
+
+def test_gradient_form_moves_its_codes_by_the_optimizer_alone() -> None:
+    quantizer = Quantizer(config(update="gradient", restart=True))
+    before = copy.deepcopy(quantizer.state_dict())
+    quantizer(normal(30, 4) + 5)
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+
+
+def test_ema_learns_what_vector_quantize_pytorch_learns() -> None:
+    quantizer = Quantizer(config(commitment=0.25))
+    (book,) = quantizer.codebooks()
+    oracle = vq.VectorQuantize(
+        4,
+        codebook_size=8,
+        decay=0.9,
+        eps=1e-12,  # no Laplace smoothing to speak of
+        commitment_weight=0.25,
+        rotation_trick=False,
+        threshold_ema_dead_code=0,
+    )
+    start = normal(8, 4, seed=1)
+    place(book, start)
+    oracle._codebook.embed.copy_(start[None])
+    oracle._codebook.embed_avg.copy_(start[None])
+    for step in range(12):
+        mine = normal(50, 4, seed=10 + step).requires_grad_()
+        theirs = mine.detach().clone().requires_grad_()
+        result = quantizer(mine)
+        latents, codes, loss = oracle(theirs)
+        assert torch.equal(result.codes[:, 0], codes)
+        assert torch.allclose(result.latents, latents, atol=1e-5)
+        assert float(result.loss) == pytest.approx(float(loss), rel=1e-4)
+        ((result.latents**3).sum() + result.loss).backward()
+        ((latents**3).sum() + loss.sum()).backward()
+        assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(book.count, oracle._codebook.cluster_size[0], atol=1e-5)
+        assert torch.allclose(book.embedding, oracle._codebook.embed[0], atol=1e-4)
+    assert not torch.allclose(book.embedding, start, atol=0.1), "nothing was learnt"
+
+
+@pytest.fixture
+def with_a_dead_code() -> tuple[Quantizer, Codebook, Tensor]:
+    """Seven codes among the data, the eighth far away; decay 0.5."""
+
+    def make(restart: bool) -> tuple[Quantizer, Codebook, Tensor]:
+        torch.manual_seed(0)
+        quantizer = Quantizer(config(decay=0.5, restart=restart))
+        (book,) = quantizer.codebooks()
+        latents = normal(64, 4)
+        start = latents[:8].clone()
+        start[7] = 100
+        place(book, start)
+        return quantizer, book, latents
+
+    return make
+
+
+def test_dead_code_moves_into_the_batch_and_stays_there(with_a_dead_code: Any) -> None:
+    quantizer, book, latents = with_a_dead_code(restart=True)
+    for _ in range(10):
+        quantizer(latents)
+        if float(book.embedding[7].abs().max()) < 50:
+            break
+    distance = (latents - book.embedding[7]).norm(dim=1)
+    assert float(distance.min()) < 1e-5, "a dead code takes the very place of a latent"
+    nearest = latents[distance.argmin()]
+    assert int(book.nearest(nearest[None])) == 7
+    for _ in range(5):
+        result = quantizer(latents)
+        assert 7 in result.codes, "the restarted code is used from the next batch on"
+        low, high = latents.amin(dim=0), latents.amax(dim=0)
+        assert bool(((book.embedding[7] >= low) & (book.embedding[7] <= high)).all())
+
+
+def test_live_codes_are_left_alone_by_restart(with_a_dead_code: Any) -> None:
+    embeddings = []
+    for restart in (False, True):
+        quantizer, book, latents = with_a_dead_code(restart=restart)
+        for _ in range(2):  # the second kills the eighth code
+            quantizer(latents)
+        embeddings.append(book.embedding)
+    assert torch.equal(embeddings[0][:7], embeddings[1][:7])
+    assert not torch.equal(embeddings[0][7], embeddings[1][7])
+
+
+def test_without_restart_a_dead_code_stays_where_it_is_for_good(with_a_dead_code: Any) -> None:
+    quantizer, book, latents = with_a_dead_code(restart=False)
+    for _ in range(200):  # its count and its sum are far below any float32 by now
+        quantizer(latents)
+    assert torch.allclose(book.embedding[7], torch.full((4,), 100.0), rtol=1e-4)
+    quantizer(torch.full((64, 4), 101.0))
+    assert torch.allclose(book.embedding[7], torch.full((4,), 101.0), rtol=1e-2), "and can come back"
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+@pytest.mark.parametrize("vectors", [3, 8, 200])
+def test_kmeans_start_puts_every_code_among_the_data(vectors: int, update: str) -> None:
+    torch.manual_seed(0)
+    quantizer = Quantizer(config(update=update, kmeans_start=True))
+    (book,) = quantizer.codebooks()
+    latents = 50 + normal(vectors, 4)
+    result = quantizer(latents)
+    low, high = latents.amin(dim=0) - 0.02, latents.amax(dim=0) + 0.02
+    assert bool(((book.embedding >= low) & (book.embedding <= high)).all())
+    assert bool(torch.isfinite(result.latents).all())
+    picked = latents[torch.randperm(vectors)[:8]]
+    error = (latents - book.embedding[book.nearest(latents)]).square().sum()
+    if vectors > 8:
+        assert error < 0.8 * torch.cdist(latents, picked).square().amin(dim=1).sum()
+        assert len(result.codes.unique()) == 8
+    if vectors == 8:
+        assert float(error) < 1e-3, "one code for each vector"
+
+
+def test_kmeans_starts_once_and_not_again_after_loading() -> None:
+    quantizer = Quantizer(config(kmeans_start=True, decay=0.999))
+    first = normal(64, 4)
+    quantizer.eval()
+    before = quantizer.codebooks()[0].embedding.clone()
+    quantizer(first + 50)
+    assert torch.equal(quantizer.codebooks()[0].embedding, before), "evaluation starts nothing"
+    quantizer.train()(first)
+    loaded = Quantizer(config(kmeans_start=True, decay=0.999))
+    loaded.load_state_dict(quantizer.state_dict())
+    for one in (quantizer, loaded):
+        one(first + 50)
+        assert float(one.codebooks()[0].embedding.abs().max()) < 10
+
+
+def test_residual_codes_and_vectors_are_inverse() -> None:
+    quantizer = Quantizer(config(num_quantizers=3))
+    digits = torch.tensor([[x, y, z, 0.0] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    for book, scale in zip(quantizer.codebooks(), (1, 0.25, 0.0625), strict=True):
+        place(book, scale * digits)
+    every = torch.cartesian_prod(*[torch.arange(8)] * 3)
+    assert torch.equal(quantizer.encode(quantizer.decode(every)), every)
+    assert len(quantizer.decode(every).unique(dim=0)) == 512
+
+
+@pytest.mark.parametrize("quantizers", [1, 2, 3])
+def test_training_sees_the_codes_and_vectors_that_encode_and_decode_give(quantizers: int) -> None:
+    quantizer = Quantizer(config(latent_dim=1, num_quantizers=quantizers)).eval()
+    # Codes so close to one another that the order of two subtractions decides between them.
+    books = [torch.linspace(-1, 1, 8), torch.linspace(-0.1, 0.1, 8), torch.linspace(-2e-7, 2e-7, 8)]
+    for book, values in zip(quantizer.codebooks(), books, strict=False):
+        place(book, values[:, None])
+    picks = torch.randint(8, (2, 2000), generator=torch.Generator().manual_seed(0))
+    latents = (books[0][picks[0]] + books[1][picks[1]])[:, None] + 1e-7 * normal(2000, 1)
+    result = quantizer(latents)
+    assert torch.equal(result.codes, quantizer.encode(latents))
+    assert torch.allclose(result.latents, quantizer.decode(result.codes), atol=1e-6)
+
+
+def test_each_further_quantizer_shrinks_the_error() -> None:
+    torch.manual_seed(0)
+    quantizer = Quantizer(config(num_quantizers=4, kmeans_start=True, restart=True))
+    latents = normal(400, 4)
+    for _ in range(5):
+        quantizer(latents)
+    codes = quantizer.encode(latents)
+    books = quantizer.codebooks()
+    parts = torch.stack([book.embedding[codes[:, i]] for i, book in enumerate(books)])
+    errors = [float((latents - made).square().mean()) for made in parts.cumsum(dim=0)]
+    errors.insert(0, float(latents.square().mean()))
+    assert all(later < 0.75 * before for before, later in zip(errors, errors[1:], strict=False))
+
+
+def test_each_quantizer_adds_its_own_commitment_loss() -> None:
+    quantizer = Quantizer(config(num_quantizers=3, commitment=0.5)).eval()
+    for i, book in enumerate(quantizer.codebooks()):
+        place(book, normal(8, 4, seed=i + 1) / (i + 1))
+    latents = normal(40, 4)
+    result = quantizer(latents)
+    left, expected = latents.double().numpy(), 0.0
+    for i, book in enumerate(quantizer.codebooks()):
+        left = left - book.embedding.double().numpy()[result.codes[:, i]]
+        expected += 0.5 * (left**2).mean()
+    assert float(result.loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kmeans_start", [False, True])
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_eval_mode_changes_nothing(update: str, kmeans_start: bool) -> None:
+    quantizer = Quantizer(config(update=update, kmeans_start=kmeans_start, restart=True)).eval()
+    before = copy.deepcopy(quantizer.state_dict())
+    uses = quantizer.codebooks()[0].uses.clone()
+    first = quantizer(normal(30, 4))
+    again = quantizer(normal(30, 4))
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+    assert torch.equal(quantizer.codebooks()[0].uses, uses)
+    assert torch.equal(first.latents, again.latents)
+
+
+def test_quantizer_stays_float32_under_bfloat16_autocast() -> None:
+    start = Quantizer(config(latent_dim=16, codebook_size=64, num_quantizers=2))
+    outside, inside = copy.deepcopy(start), copy.deepcopy(start)
+    for step in range(3):
+        latents = 0.02 * normal(300, 16, seed=step)
+        expected = outside(latents)
+        with torch.autocast("cpu", torch.bfloat16):
+            result = inside(latents)
+            codes = inside.encode(latents)
+            decoded = inside.decode(codes)
+        assert torch.equal(codes, outside.encode(latents))
+        assert torch.equal(result.codes, expected.codes)
+        assert torch.equal(result.latents, expected.latents)
+        assert torch.equal(result.loss, expected.loss)
+        assert result.latents.dtype == result.loss.dtype == decoded.dtype == torch.float32
+    for name, value in inside.state_dict().items():
+        assert torch.equal(value, outside.state_dict()[name])
+
+
+def test_uses_counts_every_code_of_every_batch() -> None:
+    quantizer = Quantizer(config())
+    codes = torch.cat([quantizer(normal(30, 4, seed=i)).codes for i in range(3)])
+    expected = torch.bincount(codes[:, 0], minlength=8).float()
+    assert torch.equal(quantizer.codebooks()[0].uses, expected)
+
+
+def test_no_bottleneck_is_the_identity() -> None:
+    latents = normal(20, 4).requires_grad_()
+    result = NoBottleneck()(latents)
+    assert result.latents is latents
+    assert result.codes.shape == (20, 0)
+    assert float(result.loss) == 0

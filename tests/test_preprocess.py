@@ -1,0 +1,715 @@
+"""The laws of `audiovq.preprocess`: every file used or named, splits that stay, runs that go on."""
+
+import hashlib
+import json
+import math
+import pickle
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+import torch
+
+from audiovq import audio
+from audiovq import preprocess as preprocess_module
+from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
+from audiovq.dataset import SPLITS, Clip, Dataset, Split
+from audiovq.preprocess import Skipped, Summary, choose_settings, preprocess
+from audiovq.spectrogram import Spectrogram
+
+Waveform = npt.NDArray[np.float32]
+
+
+def noise(num_samples: int, seed: int = 0) -> Waveform:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, num_samples).astype(np.float32)
+
+
+def write(path: Path, seconds: float = 0.1, sample_rate: int = 8000, seed: int = 0) -> Path:
+    """Noise, without silence at its ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise(round(seconds * sample_rate), seed), sample_rate)
+    return path
+
+
+def many(folder: Path, count: int, start: int = 0) -> Path:
+    for i in range(start, start + count):
+        write(folder / f"{i}.wav", 0.05, seed=i)
+    return folder
+
+
+def run(source: Path, target: Path, **settings: Any) -> Summary:
+    return preprocess(source, target, PreprocessConfig(**settings), say=lambda line: None)
+
+
+def said(source: Path, target: Path, **settings: Any) -> list[str]:
+    lines: list[str] = []
+    preprocess(source, target, PreprocessConfig(**settings), say=lines.append)
+    return lines
+
+
+def refusal(source: Path, target: Path, overwrite: bool = False, **settings: Any) -> str:
+    with pytest.raises(AudiovqError) as caught:
+        preprocess(source, target, PreprocessConfig(**settings), overwrite=overwrite, say=print)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if not p.is_dir()}
+
+
+def splits(folder: Path) -> dict[str, Split]:
+    dataset = Dataset(folder)
+    return {name: getattr(dataset, name) for name in SPLITS}
+
+
+def clips(folder: Path) -> list[Clip]:
+    return [clip for split in splits(folder).values() for clip in split.clips]
+
+
+def split_of_path(folder: Path) -> dict[str, str]:
+    return {clip.path: name for name, split in splits(folder).items() for clip in split.clips}
+
+
+class Dying(Executor):
+    """Does its work at once, and fails at every shard but the first `shards`."""
+
+    def __init__(self, shards: int) -> None:
+        self.left = shards
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.left -= fn.__name__ == "make_shard"
+        try:
+            if self.left < 0:
+                raise RuntimeError("the power is gone")
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+# --- Every file is used or named ---------------------------------------------------------------
+
+
+def test_every_file_is_counted_as_used_or_skipped(recordings: Path, tmp_path: Path) -> None:
+    summary = run(recordings, tmp_path / "out")
+    assert (summary.found, summary.used, summary.skipped) == (24, 24, [])
+    assert sum(summary.clips.values()) == len(clips(tmp_path / "out")) == 24
+    in_all = sum(clip.num_samples for clip in clips(tmp_path / "out"))
+    assert summary.seconds == pytest.approx(in_all / 8000)
+    assert Dataset(tmp_path / "out").header["files"] == {"found": 24, "used": 24, "skipped": 0}
+
+
+def test_files_that_cannot_be_used_are_listed_with_a_reason_and_the_others_go_on(
+    own_recordings: Path, tmp_path: Path
+) -> None:
+    (own_recordings / "jan" / "text.wav").write_text("Dear diary")
+    (own_recordings / "notes.txt").write_text("Dear diary")
+    (own_recordings / "empty.flac").touch()
+    soundfile.write(own_recordings / "silent.wav", np.zeros(4000), 8000)
+    soundfile.write(own_recordings / "none.wav", np.zeros(0), 8000)
+    soundfile.write(own_recordings / "nan.wav", np.full(4000, np.nan), 8000, subtype="FLOAT")
+    write(own_recordings / "sam" / "short.wav", 0.03)
+    flac = own_recordings / "cut.flac"
+    soundfile.write(flac, noise(8000), 8000)
+    flac.write_bytes(flac.read_bytes()[:100])
+
+    summary = run(own_recordings, tmp_path / "out")
+    reasons = {
+        "jan/text.wav": "not a sound file",
+        "sam/short.wav": "shorter than one window",
+        "cut.flac": "",
+        "empty.flac": "empty",
+        "nan.wav": "NaN",
+        "none.wav": "no samples",
+        "notes.txt": "not a sound file by its name",
+        "silent.wav": "silent",
+    }
+    assert [skipped.path for skipped in summary.skipped] == sorted(reasons)
+    for skipped in summary.skipped:
+        assert reasons[skipped.path] in skipped.reason
+        assert skipped.reason
+        assert "\n" not in skipped.reason
+        assert str(tmp_path) not in skipped.reason
+    assert summary.used == 24
+    assert summary.found == summary.used + len(summary.skipped)
+    lines = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert [Skipped(**json.loads(line)) for line in lines] == summary.skipped
+    assert set(split_of_path(tmp_path / "out")).isdisjoint(reasons)
+
+
+def test_equal_names_and_even_equal_files_in_two_folders_are_both_kept(tmp_path: Path) -> None:
+    for folder in ("a", "b", "b/c"):
+        write(tmp_path / "in" / folder / "same.wav")
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert summary.used == 3
+    assert {c.path for c in clips(tmp_path / "out")} == {"a/same.wav", "b/same.wav", "b/c/same.wav"}
+    assert len({c.sha256 for c in clips(tmp_path / "out")}) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u2028b", "a\x85b", "a\nb", 'a"b', "日本", "a b", "%s{}", "a\\b"]
+)
+def test_any_name_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "in" / name / f"{name}.wav")
+    (tmp_path / "in" / f"{name}.txt").touch()
+    summary = run(tmp_path / "in", tmp_path / "out", labels="folder")
+    assert [c.path for c in clips(tmp_path / "out")] == [f"{name}/{name}.wav"]
+    assert [s.path for s in summary.skipped] == [f"{name}.txt"]
+    assert Dataset(tmp_path / "out").labels == {"folder": [name]}
+
+
+def test_a_name_that_is_not_utf_8_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    good = write(tmp_path / "in" / "good.wav")
+    try:
+        shutil.copy(good, good.with_name("caf\udce9.wav"))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no such names")
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert (summary.found, summary.used) == (2, 1)
+    assert [s.path for s in summary.skipped] == ["caf?.wav"]
+    assert "UTF-8" in summary.skipped[0].reason
+
+
+def test_a_dataset_among_the_recordings_is_no_recording(tmp_path: Path) -> None:
+    many(tmp_path / "in", 3)
+    first = run(tmp_path / "in", tmp_path / "in" / "made" / "dataset")
+    again = run(tmp_path / "in", tmp_path / "in" / "made" / "dataset")
+    assert (first.found, again.found, again.skipped) == (3, 3, [])
+
+
+# --- Splits -----------------------------------------------------------------------------------
+
+
+def test_a_file_never_changes_its_split_when_others_come_or_go(tmp_path: Path) -> None:
+    source = many(tmp_path / "in", 30)
+    run(source, tmp_path / "before")
+    before = split_of_path(tmp_path / "before")
+    many(source, 30, start=30)
+    run(source, tmp_path / "after")
+    after = split_of_path(tmp_path / "after")
+    assert len(after) == 60
+    assert before.items() <= after.items()
+    assert set(after.values()) == set(SPLITS)
+
+    for path in list(source.iterdir())[::2]:
+        path.unlink()
+    run(source, tmp_path / "fewer")
+    assert split_of_path(tmp_path / "fewer").items() <= after.items()
+
+
+def test_all_clips_of_a_file_are_in_one_split(tmp_path: Path) -> None:
+    for i in range(20):
+        write(tmp_path / "in" / f"{i}.wav", 1.0, seed=i)
+    summary = run(tmp_path / "in", tmp_path / "out", clip_seconds=0.25)
+    assert sum(summary.clips.values()) >= 80
+    paths = [{clip.path for clip in split.clips} for split in splits(tmp_path / "out").values()]
+    assert sum(map(len, paths)) == 20
+    assert set.union(*paths) == {f"{i}.wav" for i in range(20)}
+
+
+def test_the_test_pattern_names_the_test_files_and_no_others(
+    recordings: Path, tmp_path: Path
+) -> None:
+    run(recordings, tmp_path / "out", test=r"_[03]\.wav$")
+    found = split_of_path(tmp_path / "out")
+    assert {path for path, split in found.items() if split == "test"} == {
+        path for path in found if path.endswith(("_0.wav", "_3.wav"))
+    }
+    assert set(found.values()) == set(SPLITS)
+
+
+def test_validation_can_be_left_out(recordings: Path, tmp_path: Path) -> None:
+    summary = run(recordings, tmp_path / "out", validation_share=0.0, test="_0")
+    assert summary.clips == {"train": 18, "validation": 0, "test": 6}
+
+
+def test_the_shares_of_the_splits_are_as_said(tmp_path: Path) -> None:
+    source = many(tmp_path / "in", 300)
+    for share in (0.1, 0.8):
+        clips = run(source, tmp_path / f"out{share}", validation_share=share).clips
+        assert clips["test"] / 300 == pytest.approx(0.1, abs=0.05)
+        rest = clips["train"] + clips["validation"]
+        assert clips["validation"] / rest == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_handful_of_files_is_learnt_from(tmp_path: Path, count: int) -> None:
+    for start in (0, 10, 20):
+        source = many(tmp_path / f"in{start}", count, start)
+        assert run(source, tmp_path / f"out{start}").clips["train"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("(", "not a pattern"), ("xyz", "fits none"), ("wav", "fits every")]
+)
+def test_a_test_pattern_that_is_none_or_fits_none_or_all_is_refused(
+    recordings: Path, tmp_path: Path, pattern: str, message: str
+) -> None:
+    assert message in refusal(recordings, tmp_path / "out", test=pattern)
+    assert not (tmp_path / "out").exists()
+
+
+# --- Labels -----------------------------------------------------------------------------------
+
+
+def test_labels_are_taken_from_folders_where_there_are_several(
+    recordings: Path, tmp_path: Path
+) -> None:
+    run(recordings, tmp_path / "out")
+    assert Dataset(tmp_path / "out").labels == {"folder": ["jan", "sam"]}
+    assert all(c.labels == {"folder": c.path[:3]} for c in clips(tmp_path / "out"))
+    run(recordings / "jan", tmp_path / "one")
+    assert Dataset(tmp_path / "one").labels == {}
+    run(recordings, tmp_path / "none", labels="none")
+    assert Dataset(tmp_path / "none").labels == {}
+
+
+def test_several_labels_are_taken_from_a_pattern(recordings: Path, tmp_path: Path) -> None:
+    run(recordings, tmp_path / "out", labels=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d")
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.labels == {"digit": ["0", "1", "2"], "speaker": ["jan", "sam"]}
+    for clip in clips(tmp_path / "out"):
+        digit, speaker, _ = Path(clip.path).stem.split("_")
+        assert clip.labels == {"digit": digit, "speaker": speaker}
+    train = dataset.train
+    for clip, (digit, speaker) in zip(train.clips, train.label_indices.tolist(), strict=True):
+        assert clip.labels["digit"] == dataset.labels["digit"][digit]
+        assert clip.labels["speaker"] == dataset.labels["speaker"][speaker]
+
+
+def test_labels_that_are_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 2, 100):
+        write(tmp_path / "in" / f"take{number}.wav")
+    write(tmp_path / "in" / "takeB.wav")
+    run(tmp_path / "in", tmp_path / "out", labels=r"take(?P<take>\w+)\.wav")
+    assert Dataset(tmp_path / "out").labels == {"take": ["2", "9", "10", "100", "B"]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_several_labels_are_taken_from_a_csv_by_path_or_name(
+    recordings: Path, tmp_path: Path, encoding: str
+) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [
+        "file,mood,note",
+        "jan/0_jan_0.wav,glad,high",
+        "1_sam_1.wav,sad,",
+        '"2_sam_2.wav","a,b"',
+    ]
+    table.write_text("\n".join(rows), encoding=encoding)
+    lines = said(recordings, tmp_path / "out", labels=str(table))
+    labels = {clip.path: clip.labels for clip in clips(tmp_path / "out")}
+    assert {path: found for path, found in labels.items() if found} == {
+        "jan/0_jan_0.wav": {"mood": "glad", "note": "high"},
+        "sam/1_sam_1.wav": {"mood": "sad"},
+        "sam/2_sam_2.wav": {"mood": "a,b"},
+    }
+    assert any("21 of 24 files have no label" in line for line in lines)
+
+
+def test_files_without_a_label_are_kept_and_noted(recordings: Path, tmp_path: Path) -> None:
+    lines = said(recordings, tmp_path / "out", labels=r"(?P<speaker>jan)")
+    assert any("12 of 24 files have no label (sam/" in line for line in lines)
+    assert len(clips(tmp_path / "out")) == 24
+    train = Dataset(tmp_path / "out").train
+    for clip, (place,) in zip(train.clips, train.label_indices.tolist(), strict=True):
+        assert place == (0 if clip.path.startswith("jan") else 1)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("(", "not a pattern"),
+        (r"\d", "named groups"),
+        ("(?P<a>xyz)", "fits none"),
+        ("missing.csv", "cannot be read"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(
+    recordings: Path, tmp_path: Path, how: str, message: str
+) -> None:
+    assert message in refusal(recordings, tmp_path / "out", labels=how)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("table", ["", "file\n", "file\na.wav\n", "file,mood\nother.wav,glad\n"])
+def test_a_csv_without_labels_for_any_recording_is_refused(
+    recordings: Path, tmp_path: Path, table: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(table)
+    assert "labels.csv" in refusal(
+        recordings, tmp_path / "out", labels=str(tmp_path / "labels.csv")
+    )
+
+
+# --- Settings ---------------------------------------------------------------------------------
+
+
+def infos(*lengths: float, sample_rate: int = 8000) -> list[audio.AudioInfo]:
+    return [audio.AudioInfo(sample_rate, 1, round(length * sample_rate)) for length in lengths]
+
+
+def test_the_sample_rate_is_that_of_most_files_and_others_are_brought_to_it(
+    tmp_path: Path,
+) -> None:
+    for i, rate in enumerate([16_000, 8000, 16_000, 44_100, 16_000]):
+        write(tmp_path / "in" / f"{i}.wav", 0.5, rate)
+    lines = said(tmp_path / "in", tmp_path / "out")
+    assert Dataset(tmp_path / "out").spectrogram == SpectrogramConfig.for_rate(16_000)
+    found = {clip.path: (clip.sample_rate, clip.num_samples) for clip in clips(tmp_path / "out")}
+    assert {path: rate for path, (rate, _) in found.items()} == {
+        "0.wav": 16_000,
+        "1.wav": 8000,
+        "2.wav": 16_000,
+        "3.wav": 44_100,
+        "4.wav": 16_000,
+    }
+    assert all(abs(samples - 8000) <= 1 for _, samples in found.values())
+    assert any("1 of 5 files have a lower rate than 16000 Hz" in line for line in lines)
+
+
+def test_a_setting_given_is_kept() -> None:
+    config = PreprocessConfig(
+        sample_rate=22_050, n_fft=512, hop_length=100, n_mels=0, range_db=70, clip_seconds=1
+    )
+    settings, frames, _ = choose_settings(config, infos(0.5, 3))
+    assert settings == SpectrogramConfig(22_050, 512, 100, 0, 70)
+    assert frames == math.ceil(22_050 / 100 / 16) * 16
+
+
+@pytest.mark.parametrize("longest", [0.1, 0.999, 1.0, 1.024, 2.048, 2.5])
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100])
+def test_a_clip_holds_the_longest_file_up_to_two_and_a_half_seconds(
+    longest: float, rate: int
+) -> None:
+    settings, frames, notes = choose_settings(
+        PreprocessConfig(), infos(0.05, longest, sample_rate=rate)
+    )
+    needed = 1 + round(longest * rate) // settings.hop_length
+    assert needed <= frames < needed + 17
+    assert frames % 16 == 0
+    assert notes == []
+
+
+def test_of_longer_files_a_clip_holds_what_99_percent_need_and_at_most_two_seconds() -> None:
+    _, frames, notes = choose_settings(PreprocessConfig(), infos(*[0.5] * 199, 60))
+    assert 0.5 <= frames * 64 / 8000 < 0.5 + 17 * 64 / 8000
+    assert "1 of 200 files are longer" in notes[0]
+    _, frames, notes = choose_settings(PreprocessConfig(), infos(*[60] * 10))
+    assert 2 <= frames * 64 / 8000 < 2 + 17 * 64 / 8000
+    assert "10 of 10 files" in notes[0]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.128, 0.3, 0.77, 1.0, 1.024, 3.2])
+@pytest.mark.parametrize("sample_rate", [8000, 16_000])
+def test_long_files_are_cut_into_clips_that_hold_every_sample(
+    tmp_path: Path, seconds: float, sample_rate: int
+) -> None:
+    path = write(tmp_path / "in" / "long.wav", seconds, sample_rate)
+    write(tmp_path / "in" / "other.wav", 0.1)
+    write(tmp_path / "in" / "third.wav", 0.1)
+    run(tmp_path / "in", tmp_path / "out", clip_seconds=0.128, trim=False)
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.clip_frames == 16
+    num_samples = len(audio.read(path, 8000)[0])
+    held = np.zeros(num_samples, int)
+    for clip in clips(tmp_path / "out"):
+        if clip.path == "long.wav":
+            assert 0 < clip.num_samples < 16 * 64
+            assert clip.offset + clip.num_samples <= num_samples
+            held[clip.offset : clip.offset + clip.num_samples] += 1
+    assert held.min() == 1
+    assert held.max() <= 2
+    assert np.count_nonzero(held == 2) < 16 * 64
+
+
+def test_trimming_can_be_left_out_and_keeps_the_sound(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    padded = np.concatenate([np.zeros(4000), noise(2000), np.zeros(3000)])
+    soundfile.write(tmp_path / "in" / "a.wav", padded, 8000)
+    run(tmp_path / "in", tmp_path / "trimmed")
+    run(tmp_path / "in", tmp_path / "whole", trim=False)
+    assert [clip.num_samples for clip in clips(tmp_path / "whole")] == [9000]
+    (trimmed,) = clips(tmp_path / "trimmed")
+    assert 2000 <= trimmed.num_samples <= 2000 + 0.06 * 8000
+
+
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(
+    recordings: Path, tmp_path: Path
+) -> None:
+    assert "n_mels 126" in refusal(
+        recordings, tmp_path / "out", n_mels=126, sample_rate=44_100, n_fft=256
+    )
+    assert "n_fft 255" in refusal(recordings, tmp_path / "out", n_fft=255)
+    assert "range_db 3" in refusal(recordings, tmp_path / "out", range_db=3)
+    assert not (tmp_path / "out").exists()
+
+
+# --- What is stored ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_mels", [None, 0])
+def test_what_is_stored_is_the_spectrogram_of_the_clip_to_float16(
+    recordings: Path, tmp_path: Path, n_mels: int | None
+) -> None:
+    run(recordings, tmp_path / "out", n_mels=n_mels, clip_seconds=0.25)
+    dataset = Dataset(tmp_path / "out")
+    spectrogram = Spectrogram(dataset.spectrogram)
+    for split in splits(tmp_path / "out").values():
+        for place, clip in enumerate(split.clips):
+            waveform, rate = audio.read(recordings / clip.path)
+            assert rate == clip.sample_rate
+            start, end = audio.trim(waveform, rate, dataset.preprocess.trim_db)
+            waveform = waveform[start:end][clip.offset : clip.offset + clip.num_samples]
+            image, level = spectrogram(torch.from_numpy(waveform)[None])
+            assert int(level) == clip.level == int(split.levels[place])
+            stored = split.spectrograms(torch.tensor([place]))
+            assert stored.shape == image.shape
+            torch.testing.assert_close(stored, image, atol=2**-11 + 1e-6, rtol=0)
+
+
+def test_the_manifest_names_each_files_bytes(recordings: Path, tmp_path: Path) -> None:
+    run(recordings, tmp_path / "out")
+    for clip in clips(tmp_path / "out"):
+        data = (recordings / clip.path).read_bytes()
+        assert clip.sha256 == hashlib.sha256(data).hexdigest()
+    for split in Dataset(tmp_path / "out").header["splits"].values():
+        for shard in split["shards"]:
+            data = (tmp_path / "out" / shard["file"]).read_bytes()
+            assert shard["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_dataset_holds_what_it_needs_and_nothing_else(recordings: Path, tmp_path: Path) -> None:
+    run(recordings, tmp_path / "out")
+    names = {f"{split}.jsonl" for split in SPLITS} | {f"{split}-00000.npy" for split in SPLITS}
+    assert set(content(tmp_path / "out")) == names | {"dataset.json", "skipped.jsonl"}
+    assert str(tmp_path) not in (tmp_path / "out" / "dataset.json").read_text()
+
+
+# --- Again, and after a fall ------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocess_module, "FILES_PER_SHARD", 5)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("threads", [1, 4])
+def test_any_executor_gives_the_same_bytes(
+    recordings: Path, dataset_folder: Path, tmp_path: Path, threads: int
+) -> None:
+    run(recordings, tmp_path / "straight")
+    with ThreadPoolExecutor(threads) as executor:
+        preprocess(recordings, tmp_path / "out", executor=executor, say=print)
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+    assert len(list((tmp_path / "out").glob("train-*.npy"))) > 2
+    # Shards of another size hold the same clips.
+    for name, split in splits(tmp_path / "out").items():
+        other = splits(dataset_folder)[name]
+        assert split.clips == other.clips
+        everything = torch.arange(len(split))
+        if len(split):
+            assert torch.equal(split.spectrograms(everything), other.spectrograms(everything))
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("shards", [0, 1, 3])
+def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
+    recordings: Path, tmp_path: Path, shards: int
+) -> None:
+    straight = run(recordings, tmp_path / "straight")
+    target = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="power"):
+        preprocess(recordings, target, executor=Dying(shards), say=print)
+    assert not (target / "dataset.json").exists()
+    with pytest.raises(AudiovqError, match="not a dataset"):
+        Dataset(target)
+    made = {p: p.stat().st_mtime_ns for p in (target / "work").glob("*.jsonl")}
+    assert len(made) == shards
+
+    lines: list[str] = []
+    summary = preprocess(recordings, target, say=lines.append)
+    assert summary == straight
+    assert content(target) == content(tmp_path / "straight")
+    assert any(f"going on where it stopped, {shards} of" in line for line in lines) == (shards > 0)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_run_stopped_at_any_later_point_goes_on_too(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(recordings, tmp_path / "straight")
+    target = tmp_path / "out"
+    real = preprocess_module.write_json
+
+    def fall(path: Path, data: Any) -> None:
+        if path.name == "dataset.json":
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(preprocess_module, "write_json", fall)
+    with pytest.raises(KeyboardInterrupt):
+        run(recordings, target)
+    monkeypatch.setattr(preprocess_module, "write_json", real)
+    # One shard is half there, as if the disk had lost its mark.
+    (target / "work" / "train-00001.jsonl").unlink()
+    (target / "work" / "train-00001.npy").write_bytes(b"half")
+    run(recordings, target)
+    assert content(target) == content(tmp_path / "straight")
+
+
+def test_a_run_again_says_complete_already_and_touches_nothing(
+    own_recordings: Path, tmp_path: Path
+) -> None:
+    (own_recordings / "broken.wav").write_text("Dear diary")
+    target = tmp_path / "out"
+    first = run(own_recordings, target)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in target.iterdir()}
+    lines: list[str] = []
+    again = preprocess(own_recordings, target, say=lines.append)
+    assert [line for line in lines if "complete already" in line]
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in target.iterdir()} == before
+    assert again.seconds == pytest.approx(first.seconds, abs=1e-3)
+    assert (again.found, again.used, again.skipped, again.clips) == (
+        first.found,
+        first.used,
+        first.skipped,
+        first.clips,
+    )
+
+
+def test_another_dataset_is_left_alone_unless_overwrite_is_given(
+    own_recordings: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    run(own_recordings, target)
+    before = content(target)
+    assert "--overwrite" in refusal(own_recordings, target, n_mels=40)
+    write(own_recordings / "new.wav")
+    assert "holds another dataset" in refusal(own_recordings, target)
+    assert content(target) == before
+    preprocess(own_recordings, target, overwrite=True, say=print)
+    assert len(clips(target)) == 25
+    run(own_recordings, tmp_path / "straight")
+    assert content(target) == content(tmp_path / "straight")
+
+
+def test_a_started_dataset_of_other_settings_is_left_alone_unless_overwrite_is_given(
+    recordings: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="power"):
+        preprocess(recordings, target, executor=Dying(1), say=print)
+    assert "--overwrite" in refusal(recordings, target, n_mels=40)
+    preprocess(recordings, target, PreprocessConfig(n_mels=40), overwrite=True, say=print)
+    run(recordings, tmp_path / "straight", n_mels=40)
+    assert content(target) == content(tmp_path / "straight")
+
+
+def test_a_folder_that_is_no_dataset_is_never_emptied(recordings: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        assert "out: exists" in refusal(recordings, target, overwrite=overwrite)
+    assert content(target) == {"thesis.txt": b"years of work"}
+    file = tmp_path / "file"
+    file.write_text("years of work")
+    for overwrite in (False, True):
+        assert "file: exists" in refusal(recordings, file, overwrite=overwrite)
+    assert file.read_text() == "years of work"
+
+
+def test_recordings_are_never_overwritten_by_their_dataset(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    run(many(tmp_path / "in", 2), target)
+    shutil.move(tmp_path / "in", target / "in")
+    before = content(target)
+    for source in (target, target / "in"):
+        for overwrite in (False, True):
+            assert "holds the recordings" in refusal(source, target, overwrite=overwrite)
+    assert content(target) == before
+
+
+def test_an_empty_folder_and_one_without_use_are_refused(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    assert "no such folder" in refusal(source, target)
+    source.mkdir()
+    assert "holds no recordings" in refusal(source, target)
+    (source / "notes.txt").touch()
+    assert "1 other files" in refusal(source, target)
+    (source / "broken.wav").write_text("Dear diary")
+    message = refusal(source, target)
+    assert "none of 1 recordings can be used" in message
+    assert "broken.wav" in message
+    assert not target.exists()
+    soundfile.write(source / "silent.wav", np.zeros(4000), 8000)
+    assert "no recording can be learnt from" in refusal(source, target)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "dataset.json").write_text("{"),
+        lambda folder: (folder / "train-00000.npy").write_bytes(b""),
+        lambda folder: (folder / "skipped.jsonl").unlink(),
+    ],
+)
+def test_a_damaged_dataset_is_named_and_overwrite_makes_it_whole(
+    recordings: Path, dataset_folder: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    target = shutil.copytree(dataset_folder, tmp_path / "out")
+    damage(target)
+    assert str(target) in refusal(recordings, target)
+    preprocess(recordings, target, overwrite=True, say=print)
+    assert content(target) == content(dataset_folder)
+
+
+def test_the_recordings_are_left_as_they_are(own_recordings: Path, tmp_path: Path) -> None:
+    before = content(own_recordings)
+    run(own_recordings, tmp_path / "out")
+    assert content(own_recordings) == before
+
+
+def test_the_threads_of_torch_are_left_as_they_are(recordings: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    run(recordings, tmp_path / "out")
+    assert torch.get_num_threads() == before
+
+
+def test_the_work_can_be_sent_to_another_machine(recordings: Path, tmp_path: Path) -> None:
+    class Sending(Dying):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            fn, args = pickle.loads(pickle.dumps((fn, args)))
+            future = super().submit(fn, *args, **kwargs)
+            if future.exception() is None:
+                pickle.dumps(future.result())
+            return future
+
+    preprocess(recordings, tmp_path / "out", executor=Sending(1000), say=print)
+    assert len(clips(tmp_path / "out")) == 24
+
+
+@pytest.mark.parametrize("folder", ["digits", "fsdd"])
+def test_the_spoken_digits_are_all_used(
+    folder: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    paths = sorted(request.getfixturevalue(folder).glob("*.wav"))[::10]
+    for path in paths:
+        shutil.copy(path, source)
+    pattern = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+\.wav"
+    summary = run(source, tmp_path / "out", labels=pattern)
+    assert summary.used == len(paths) >= 90
+    assert Dataset(tmp_path / "out").labels["digit"] == [str(digit) for digit in range(10)]

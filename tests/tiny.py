@@ -1,0 +1,53 @@
+"""Networks small enough for a test, with no weight left at a start that would hide a fault."""
+
+import torch
+from torch import nn
+
+from audiovq.bottlenecks import Quantizer
+from audiovq.checkpoint import Model, new_model
+from audiovq.config import AutoencoderConfig, PriorConfig, SpectrogramConfig
+
+SPECTROGRAM = SpectrogramConfig(8000, n_fft=32, hop_length=8, n_mels=0)
+"""16 rows."""
+AUTOENCODER = AutoencoderConfig(
+    channels=8,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    patch=(8, 4),
+    latent_dim=4,
+    codebook_size=16,
+    kmeans_start=False,
+)
+"""2 codes a column."""
+PRIOR = PriorConfig(dim=16, layers=2, heads=2, dropout=0.0)
+LABELS = {"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"]}
+COUNTS = [((0, 0), 1), ((0, 1), 3), ((1, 0), 4)]
+
+
+def shake(module: nn.Module, seed: int = 0) -> None:
+    """Random weights throughout: residual blocks start as the identity, labels without a say."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in sorted(module.state_dict().items()):
+            if "running_var" in name:
+                value.uniform_(0.5, 2, generator=generator)
+            elif "num_batches" not in name and value.is_floating_point():
+                value += 0.2 * torch.randn(value.shape, generator=generator)
+        for part in module.modules():
+            if isinstance(part, Quantizer):
+                for book in part.codebooks():
+                    book.embedding.copy_(torch.randn(book.embedding.shape, generator=generator))
+
+
+def tiny_model(
+    seed: int = 0, labels: dict[str, list[str]] | None = None, clip_frames: int = 30
+) -> Model:
+    """Autoencoder and prior, untrained, in eval mode."""
+    labels = LABELS if labels is None else labels
+    counts = COUNTS if labels else [((), 8)]
+    model = new_model(SPECTROGRAM, AUTOENCODER, dict(labels), list(counts), clip_frames)
+    model.prior = model.new_prior(PRIOR)
+    for module in (model.autoencoder, model.prior):
+        shake(module, seed)
+        module.eval()
+    return model
