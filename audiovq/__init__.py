@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from audiovq.audio import read, write
     from audiovq.checkpoint import Model, load
     from audiovq.codec import Encoded, decode, encode
-    from audiovq.config import AudiovqError, PreprocessConfig, TrainConfig
+    from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig, TrainConfig
     from audiovq.dataset import Dataset
     from audiovq.generation import Sound, generate
     from audiovq.pipeline import evaluate
     from audiovq.preprocess import preprocess
-    from audiovq.prior import SamplingConfig
     from audiovq.spectrogram import Spectrogram
     from audiovq.training import train
 
@@ -36,7 +35,7 @@ _HOMES = {
     "Encoded": "codec",
     "Model": "checkpoint",
     "PreprocessConfig": "config",
-    "SamplingConfig": "prior",
+    "SamplingConfig": "config",
     "Sound": "generation",
     "Spectrogram": "spectrogram",
     "TrainConfig": "config",

@@ -53,6 +53,7 @@ class Codebook(nn.Module):
     embedding: Tensor
     count: Tensor
     total: Tensor
+    updates: Tensor
     started: Tensor
     uses: Tensor
 
@@ -68,6 +69,7 @@ class Codebook(nn.Module):
             self.register_buffer("embedding", start)
             self.register_buffer("count", torch.ones(size))
             self.register_buffer("total", start.clone())
+            self.register_buffer("updates", torch.zeros(()))
         self.register_buffer("started", torch.tensor(not config.kmeans_start))
         self.register_buffer("uses", torch.zeros(size), persistent=False)
         self._may_start = config.kmeans_start
@@ -108,8 +110,11 @@ class Codebook(nn.Module):
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(counts)
             torch.distributed.all_reduce(sums)
-        self.count.lerp_(counts, 1 - self.config.decay)
-        self.total.lerp_(sums, 1 - self.config.decay)
+        # Short averages at first: the encoder moves fast then, and codes that lag behind it die.
+        self.updates += 1
+        share = (9 / (9 + self.updates)).clamp_min(1 - self.config.decay)
+        self.count.lerp_(counts, share)
+        self.total.lerp_(sums, share)
         average = self.count.mean()
         if self.restart:
             dead = (self.count < DEAD_SHARE * average)[:, None]

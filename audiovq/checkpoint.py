@@ -179,7 +179,14 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
                 raise AudiovqError(f"{folder}: its prior was trained for another autoencoder")
             model.prior = model.new_prior(from_json(PriorConfig, prior["config"], where))
             _load_weights(folder, prior, model.prior)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,  # torch's, of sizes that cannot be
+    ) as error:
         raise AudiovqError(f"{where}: damaged ({error!r})") from error
     for module in (model.autoencoder, model.prior):
         if module is not None:

@@ -16,13 +16,14 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
-from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, TrainConfig
+from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, SamplingConfig, TrainConfig
 
 Labels = UseAppendAction[tuple[str, ...]]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, arg(help="Replace what the output folder holds.")]
 Json = Annotated[bool, arg(name="json", help="Print the figures as JSON, and nothing else.")]
 Phase = Literal["pghi", "griffin-lim"]
+Sampling = Annotated[SamplingConfig, arg(name="")]
 
 
 def preprocess(
@@ -84,16 +85,7 @@ def generate(
     label: Annotated[
         Labels, arg(metavar="NAME=VALUE", help="Such as digit=7; repeat for several labels.")
     ] = (),
-    temperature: Annotated[
-        float, arg(help="Below 1: likelier, less varied. 0: the likeliest.")
-    ] = 1.0,
-    top_k: Annotated[int, arg(help="Draw among the k likeliest codes only; 0: all.")] = 0,
-    top_p: Annotated[
-        float, arg(help="Draw among the likeliest that make up this probability.")
-    ] = 1.0,
-    guidance: Annotated[
-        float, arg(help="Push towards the labels, away from any other; 0: off.")
-    ] = 0.0,
+    sampling: Sampling = SamplingConfig(),  # noqa: B008  # frozen
     phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
     n_iter: Annotated[
         int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
@@ -110,10 +102,8 @@ def generate(
     """
     from audiovq.checkpoint import load
     from audiovq.pipeline import generate_files
-    from audiovq.prior import SamplingConfig
     from audiovq.training import pick_device
 
-    sampling = SamplingConfig(temperature, top_k, top_p, guidance)
     paths = generate_files(
         load(model, pick_device(device)),
         out,
@@ -174,10 +164,7 @@ def evaluate(
     model: Positional[Path],
     dataset: Positional[Path],
     n: Annotated[int, arg(aliases=("-n",), help="How many new sounds are judged.")] = 200,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    guidance: float = 0.0,
+    sampling: Sampling = SamplingConfig(),  # noqa: B008  # frozen
     seed: int = 0,
     device: Device = "auto",
     as_json: Json = False,
@@ -192,7 +179,6 @@ def evaluate(
     from audiovq.dataset import Dataset
     from audiovq.figures import evaluate, figure_table
     from audiovq.files import write_json
-    from audiovq.prior import SamplingConfig
     from audiovq.training import pick_device
 
     say: Callable[[str], None] = (lambda _: None) if as_json else print
@@ -200,7 +186,7 @@ def evaluate(
         load(model, pick_device(device)),
         Dataset(dataset),
         n=n,
-        sampling=SamplingConfig(temperature, top_k, top_p, guidance),
+        sampling=sampling,
         seed=seed,
         say=say,
     )
@@ -281,6 +267,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"audiovq: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("audiovq: stopped", file=sys.stderr)
+        print("audiovq: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0

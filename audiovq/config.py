@@ -270,16 +270,47 @@ class TrainConfig:
         )
 
 
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a code is drawn from the prior's probabilities."""
+
+    temperature: float = 0.8
+    """Below 1: likelier, less varied. 0: always the likeliest."""
+    top_k: int = 0
+    """Only the k likeliest; 0: all."""
+    top_p: float = 1.0
+    """Only the likeliest that make up this probability (Holtzman et al. 2020)."""
+    guidance: float = 1.0
+    """How much further to go from any label to those asked for (Ho and Salimans 2022); 0: off."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.temperature <= 10,
+            f"temperature {self.temperature}: give a number from 0 to 10",
+        )
+        _require(self.top_k >= 0, f"top_k {self.top_k}: give 0 (all) or more")
+        _require(0 < self.top_p <= 1, f"top_p {self.top_p}: give a probability above 0, up to 1")
+        _require(
+            0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"
+        )
+
+
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         autoencoder=AutoencoderConfig(channels=96, encoder_blocks=1, decoder_blocks=2),
         prior=PriorConfig(dim=128, layers=3),
-        autoencoder_training=OptimizerConfig(steps=1_500, validate_every=300),
-        prior_training=OptimizerConfig(steps=2_500, validate_every=500),
+        autoencoder_training=OptimizerConfig(
+            steps=2_500, batch_size=4, learning_rate=2e-3, validate_every=500
+        ),
+        prior_training=OptimizerConfig(steps=4_000, learning_rate=2e-3, validate_every=1_000),
+        autoencoder_share=0.3,
     ),
     "small": TrainConfig(
-        autoencoder_training=OptimizerConfig(steps=15_000, validate_every=1_000),
-        prior_training=OptimizerConfig(steps=15_000, validate_every=1_000),
+        autoencoder_training=OptimizerConfig(
+            steps=16_000, learning_rate=1.5e-3, validate_every=1_000
+        ),
+        prior_training=OptimizerConfig(steps=12_000, learning_rate=1.5e-3, validate_every=1_000),
+        autoencoder_share=0.4,
     ),
     "base": TrainConfig(
         autoencoder=AutoencoderConfig(channels=256, encoder_blocks=4, decoder_blocks=6),

@@ -20,8 +20,9 @@ from audiovq.dataset import Split
 from audiovq.spectrogram import Spectrogram
 from audiovq.trainer import batches, pick_precision
 
-EPOCHS = 12
-MIN_STEPS = 900
+JUDGE_STEPS = (600, 1200)
+"""The judge's training: 12 epochs, but within these numbers of steps."""
+JUDGE_BATCH = 16
 PAUSE_SECONDS = 0.1
 """Silence between clips that are scored as one: PESQ and STOI need more than a word."""
 
@@ -38,14 +39,14 @@ class Classifier(nn.Module):
         sizes = (1, 24, 48, 96)
         self.layers = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(sizes[i], sizes[i + 1], 3, padding=1, bias=False),
+                nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, kernel // 2, bias=False),
                 nn.BatchNorm2d(sizes[i + 1]),
                 nn.SiLU(),
+                nn.MaxPool2d(pool),
             )
-            for i in range(3)
+            for i, (kernel, stride, pool) in enumerate(((5, 2, 1), (3, 1, 2), (3, 1, 2)))
         )
-        self.bins = bins
-        rows = bins // 8
+        rows = -(-bins // 8)
         self.features = nn.Sequential(
             nn.Linear(sizes[-1] * rows, 128), nn.BatchNorm1d(128), nn.SiLU()
         )
@@ -56,10 +57,10 @@ class Classifier(nn.Module):
     def embed(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """(batch, 1, bins, frames), (batch,) → (batch, 128): the features, pooled by attention."""
         x = spectrogram.to(memory_format=torch.channels_last)
-        x = nn.functional.pad(x, (0, -x.shape[3] % 8 + 8))
+        x = nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8))
         lengths = num_frames.to(x.device)
         for layer in self.layers:
-            x = nn.functional.max_pool2d(layer(x), 2)
+            x = layer(x)
             lengths = (lengths + 1) // 2
             inside = torch.arange(x.shape[3], device=x.device) < lengths[:, None]
             x = x * inside[:, None, None]
@@ -90,30 +91,32 @@ def train_classifier(
     targets = targets.masked_fill(targets >= torch.tensor([len(v) for v in labels.values()]), -100)
     torch.manual_seed(seed)
     classifier = Classifier(bins, [len(values) for values in labels.values()]).to(device)
-    epochs = max(EPOCHS, math.ceil(MIN_STEPS * 16 / len(num_frames)))
-    steps = epochs * -(-len(num_frames) // 16)
+    per_epoch = -(-len(num_frames) // JUDGE_BATCH)
+    steps = min(max(12 * per_epoch, JUDGE_STEPS[0]), JUDGE_STEPS[1])
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     dtype = pick_precision("auto", torch.device(device))
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(epochs):
-        for indices in batches(num_frames, 16, seed, epoch):
-            images = _gather(owner, indices)
-            images, frames = _augment(images, num_frames[indices], generator)
-            with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
-                logits = classifier(images.to(device), frames)
-                losses = [
-                    nn.functional.cross_entropy(
-                        logit.float(), targets[indices, i].to(device), label_smoothing=0.05
-                    )
-                    for i, logit in enumerate(logits)
-                    if bool((targets[indices, i] >= 0).any())
-                ]
-            if len(indices) > 1 and losses:
-                optimizer.zero_grad(set_to_none=True)
-                torch.stack(losses).sum().backward()
-                optimizer.step()
-            schedule.step()
+    for step in range(steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0:
+            order = batches(num_frames, JUDGE_BATCH, seed, epoch)
+        indices = order[place]
+        images, frames = _augment(_gather(owner, indices), num_frames[indices], generator)
+        with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
+            logits = classifier(images.to(device), frames)
+        losses = [
+            nn.functional.cross_entropy(
+                logit.float(), targets[indices, i].to(device), label_smoothing=0.05
+            )
+            for i, logit in enumerate(logits)
+            if bool((targets[indices, i] >= 0).any())
+        ]
+        if len(indices) > 1 and losses:
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(losses).sum().backward()
+            optimizer.step()
+        schedule.step()
     return classifier.eval()
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from audiovq import audio, codec, evaluation
 from audiovq.checkpoint import Model
+from audiovq.config import SamplingConfig
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
-from audiovq.prior import SamplingConfig
 from audiovq.training import VIEWS, encode_split, validate_autoencoder, validate_prior
 
 Say = Callable[[str], None]

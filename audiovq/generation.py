@@ -12,8 +12,8 @@ from torch import Tensor
 from audiovq import codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError
-from audiovq.prior import Prior, SamplingConfig, sample
+from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.prior import Prior, sample
 from audiovq.spectrogram import Phase
 
 BATCH = 64
@@ -49,6 +49,8 @@ def generate(
     """
     if model.prior is None:
         raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
+    if n < 1:
+        raise AudiovqError(f"n {n}: give 1 or more")
     rows = draw_labels(model, n, labels or {}, seed)
     sounds: list[Sound] = []
     for number, begin in enumerate(range(0, n, BATCH)):

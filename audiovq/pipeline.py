@@ -25,13 +25,12 @@ from tqdm import tqdm
 
 from audiovq import audio, codec, evaluation, report
 from audiovq.checkpoint import Model
-from audiovq.config import PRESETS, AudiovqError, PreprocessConfig
+from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.figures import code_counts, describe_figures, evaluate, figure_table
 from audiovq.files import read_json, require_new, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
-from audiovq.prior import SamplingConfig
 from audiovq.spectrogram import Phase
 from audiovq.training import pick_device, train
 

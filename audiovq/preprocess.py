@@ -7,13 +7,11 @@ so a run that was stopped goes on where it stood and ends in the same bytes.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from audiovq import audio
+from audiovq.catalog import Recording, Skipped, catalog
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.dataset import FORMAT, SPLITS, VERSION, Clip, Dataset
 from audiovq.files import atomic, read_json, require_new, sha256, write_json, write_text
@@ -36,24 +35,6 @@ FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
 FRAMES_MULTIPLE = 16
 """Clips are whole multiples of so many frames, which every network's stride divides."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A file to be used, as its header and its path tell."""
-
-    path: str
-    info: audio.AudioInfo
-    labels: dict[str, str]
-    split: str
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file left out."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -102,25 +83,11 @@ def preprocess(
         os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
-        paths, skipped = _find(source, target)
-        found = len(paths) + len(skipped)
-        if not paths:
-            raise AudiovqError(
-                f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
-                + (f"; {found} other files" if found else "")
-            )
-        headers, broken = _scan(source, paths, with_threads)
-        skipped += broken
-        if not headers:
-            raise AudiovqError(
-                f"{source}: none of {len(paths)} recordings can be used: {broken[0].path} {broken[0].reason}"
-            )
-        settings, clip_frames, warnings = choose_settings(config, list(headers.values()))
+        files = catalog(source, target, config, with_threads)
+        recordings, skipped = files.recordings, files.skipped
+        settings, clip_frames, warnings = choose_settings(config, [r.info for r in recordings])
         Spectrogram(settings)  # refuses what cannot be, before anything is written
-        labels, label_warning = _labels(source, list(headers), config.labels)
-        warnings += label_warning
-        splits = _splits(list(headers), config)
-        recordings = [Recording(p, headers[p], labels[p], splits[p]) for p in headers]
+        warnings += files.notes
         fingerprint = _fingerprint(config, settings, clip_frames, recordings, skipped)
         if (target / "dataset.json").exists() and not overwrite:
             if Dataset(target).fingerprint == fingerprint:
@@ -154,7 +121,7 @@ def preprocess(
         clip_frames,
         fingerprint,
         skipped,
-        found,
+        files.found,
         warnings,
     )
 
@@ -255,138 +222,8 @@ def _clips(
         yield offset, waveform[offset : offset + clip_samples]
 
 
-def _find(source: Path, target: Path) -> tuple[list[Path], list[Skipped]]:
-    """The recordings below `source`, and its other files with the reason; `target` is no part."""
-    recordings, others = audio.find(source)
-    if _below(source, target):
-        raise AudiovqError(f"{target}: holds the recordings; name another folder for the dataset")
-    own = str(target.resolve().relative_to(source.resolve())) if _below(target, source) else None
-    paths: list[Path] = []
-    skipped: list[Skipped] = []
-    for path in recordings + others:
-        name = _relative(path, source)
-        if own is not None and path.relative_to(source).is_relative_to(own):
-            continue
-        if (plain := name.encode(errors="replace").decode()) != name:
-            skipped.append(Skipped(plain, "has a name that is not UTF-8; rename it"))
-        elif path.suffix.lower() in audio.SUFFIXES:
-            paths.append(path)
-        else:
-            skipped.append(Skipped(name, "is not a sound file by its name"))
-    return paths, skipped
-
-
-def _below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
-
-
-def _relative(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
-
-
 def _line(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _scan(
-    source: Path, paths: list[Path], executor: Executor
-) -> tuple[dict[str, audio.AudioInfo], list[Skipped]]:
-    """Every header: those that can be read, by relative path, and the others with the reason."""
-    headers: dict[str, audio.AudioInfo] = {}
-    broken: list[Skipped] = []
-    for path, found in zip(paths, executor.map(_info, paths, chunksize=64), strict=True):
-        if isinstance(found, str):
-            broken.append(Skipped(_relative(path, source), found))
-        else:
-            headers[_relative(path, source)] = found
-    return headers, broken
-
-
-def _info(path: Path) -> audio.AudioInfo | str:
-    try:
-        return audio.info(path)
-    except audio.AudioError as error:
-        return str(error)
-
-
-def _labels(
-    source: Path, paths: list[str], how: str | None
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Each path's labels by name. `None` takes folders where there are several, else no labels."""
-    folders = {path: path.rpartition("/")[0] for path in paths}
-    if how is None:
-        how = "folder" if 1 < len(set(folders.values())) <= len(paths) / 2 else "none"
-    if how == "none":
-        return {path: {} for path in paths}, []
-    if how == "folder":
-        labels = {path: {"folder": folder} if folder else {} for path, folder in folders.items()}
-    elif how.endswith(".csv"):
-        labels = _csv_labels(Path(how), paths)
-    else:
-        try:
-            pattern = re.compile(how)
-        except re.error as error:
-            raise AudiovqError(f"--labels {how}: not a pattern ({error})") from error
-        if not pattern.groupindex:
-            raise AudiovqError(
-                f"--labels {how}: give folder, none, a .csv file, or a pattern with named groups"
-                " such as '(?P<digit>\\d)_'"
-            )
-        matches = {path: pattern.search(path) for path in paths}
-        labels = {
-            path: {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
-            for path, match in matches.items()
-        }
-    without = [path for path in paths if not labels[path]]
-    if len(without) == len(paths):
-        raise AudiovqError(f"--labels {how}: fits none of {len(paths)} recordings ({paths[0]})")
-    note = f"{len(without)} of {len(paths)} files have no label ({without[0]})" if without else ""
-    return labels, [note] if note else []
-
-
-def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
-    """First column: path or file name. Every other column is a label named by its heading."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AudiovqError(f"--labels {table}: cannot be read ({error})") from error
-    if not rows or len(rows[0]) < 2:
-        raise AudiovqError(f"--labels {table}: give a heading line, then path and labels on each")
-    key = next(iter(rows[0]))
-    by_path = {row[key]: {k: v for k, v in row.items() if k != key and k and v} for row in rows}
-    return {path: by_path.get(path, by_path.get(path.rpartition("/")[2], {})) for path in paths}
-
-
-def _splits(paths: list[str], config: PreprocessConfig) -> dict[str, str]:
-    """Each path's split, from the path alone: files added later move no other."""
-    test = None
-    if config.test is not None:
-        try:
-            test = re.compile(config.test)
-        except re.error as error:
-            raise AudiovqError(f"--test {config.test}: not a pattern ({error})") from error
-        if not any(map(test.search, paths)):
-            raise AudiovqError(f"--test {config.test}: fits none of {len(paths)} recordings")
-        if all(map(test.search, paths)):
-            raise AudiovqError(f"--test {config.test}: fits every recording; none is left to learn")
-
-    def split(path: str) -> str:
-        share = int(hashlib.sha256(path.encode()).hexdigest()[:12], 16) / 16**12
-        if test is not None:
-            if test.search(path):
-                return "test"
-        elif share >= 0.9:
-            return "test"
-        rest = 0.9 if test is None else 1.0
-        return "validation" if share < rest * config.validation_share else "train"
-
-    splits = {path: split(path) for path in paths}
-    if "train" not in splits.values():  # a handful of files: learning comes first
-        splits = {
-            path: "train" if config.test is None or s != "test" else s for path, s in splits.items()
-        }
-    return splits
 
 
 def _fingerprint(

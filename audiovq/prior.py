@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audiovq.config import PriorConfig
+from audiovq.config import PriorConfig, SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -268,19 +268,6 @@ def _initialize(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a token is drawn from the prior's probabilities."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    """Only the k likeliest; 0: all."""
-    top_p: float = 1.0
-    """Only the likeliest that make up this probability (Holtzman et al. 2020)."""
-    guidance: float = 0.0
-    """How much further to go from "any label" to the labels asked for (Ho and Salimans 2022); 0: off."""
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ POOL = 24
 """Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM: the state is saved, the next run goes on from it."""
 
 
@@ -118,6 +118,7 @@ class Trainer:
             betas=(0.9, 0.99),
             fused=self.device.type in ("cpu", "cuda"),
         )
+        self.resume()
 
     @property
     def progress(self) -> float:
@@ -149,7 +150,6 @@ class Trainer:
         with every best state, `say` with every validation's metrics. Goes on where a stopped run
         stood. Raises Stopped on Ctrl-C, after saving, and AudiovqError where a loss is not finite.
         """
-        self.resume()
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
         started = time.perf_counter() - self.state.seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import time
@@ -20,7 +21,7 @@ from audiovq.bottlenecks import Quantizer
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import PRESETS, AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
-from audiovq.files import atomic, read_json, write_json
+from audiovq.files import atomic, read_json, write_json, write_text
 from audiovq.generation import generate
 from audiovq.prior import Prior
 from audiovq.trainer import State, Step, Trainer, pick_precision
@@ -72,6 +73,7 @@ def train(
     config = PRESETS[config] if isinstance(config, str) else config
     _claim(folder, dataset, config, overwrite)
     place = pick_device(device)
+    torch.manual_seed(config.seed)
     model = new_model(
         dataset.spectrogram,
         config.autoencoder,
@@ -85,11 +87,39 @@ def train(
     seconds = _train_autoencoder(dataset, model, folder, config, limit and limit * share, say)
     model = load(folder, place)
     if limit is not None:
-        limit = max(limit - seconds, limit * (1 - share) / 2)
+        limit = max(limit - seconds, limit * (1 - share) / 2)  # one that was raised has its due
     if config.autoencoder.bottleneck == "vq":
         _train_prior(dataset, model, folder, config, limit, say)
         model = load(folder, place)
+    write_text(folder / "README.md", model_card(model))
     return model
+
+
+def model_card(model: Model) -> str:
+    """What a model is, in a page of Markdown."""
+    spectrogram = model.spectrogram.config
+    lines = [
+        "# A model made with audiovq",
+        "",
+        f"Sounds at {model.sample_rate:,} Hz, up to"
+        f" {model.clip_frames * spectrogram.hop_length / model.sample_rate:.2f} s at a time;"
+        f" {model.codes_per_second:.0f} codes a second,"
+        f" {model.codes_per_second * math.log2(model.vocabulary.codebook_size):.0f} bit/s.",
+        "",
+    ]
+    for name, values in model.labels.items():
+        lines.append(f"- label `{name}`: {', '.join(values[:40])}{' …' * (len(values) > 40)}")
+    for stage in ("autoencoder", "prior"):
+        summary = model.header.get(stage, {}).get("summary", {})
+        reached = ", ".join(
+            f"{key.removeprefix('validation_')} {summary[key]:.3g}"
+            for key in sorted(summary)
+            if key.startswith("validation_") and key != "validation_score"
+        )
+        if summary:
+            lines.append(f"- {stage}: step {summary['step']:,}, on validation clips: {reached}")
+    lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
+    return "\n".join(lines)
 
 
 def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
@@ -109,7 +139,10 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
             raise AudiovqError(
                 f"{folder}: was trained on another dataset; name another folder, or add --overwrite"
             )
-        same = from_json(TrainConfig, before.get("config"), str(path))
+        # The time limit may change between a stop and the next start.
+        same = dataclasses.replace(
+            from_json(TrainConfig, before.get("config"), str(path)), max_minutes=config.max_minutes
+        )
         if to_json(same) != settings["config"]:
             raise AudiovqError(
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
@@ -198,7 +231,9 @@ def _train_autoencoder(
             shown[0] = metrics["progress"]
             _sample_reconstructions(model, held_out, folder, int(metrics["step"]))
 
-    if not trainer.state.step:
+    if trainer.state.done:
+        say("autoencoder: trained already")
+    elif not trainer.state.step:
         parameters = sum(p.numel() for p in autoencoder.parameters())
         say(
             f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace(
@@ -339,16 +374,18 @@ def _train_prior(
     torch.manual_seed(config.seed)
     prior = model.prior = model.new_prior(config.prior).to(model.device)
     device = model.device
-    dtype = pick_precision(config.precision, device)
     trainer = Trainer(
         prior,
         config.prior_training,
         folder / "training",
         stage="prior",
         seed=config.seed,
-        dtype=dtype,
-        max_seconds=limit,
+        dtype=pick_precision(config.precision, device),
+        max_seconds=None,
     )
+    if trainer.state.done:
+        say("prior: trained already")
+        return
     started = time.perf_counter()
     tokens, lengths, labels = encode_split(model, dataset.train, VIEWS)
     held_out = (
@@ -363,6 +400,9 @@ def _train_prior(
         f" a blind guess needs {baselines['uniform_bits']:.2f} bits a code,"
         f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
     )
+
+    if limit is not None:
+        trainer.max_seconds = max(1.0, limit - (time.perf_counter() - started))
 
     def batch(
         indices: Tensor, source: tuple[Tensor, Tensor, Tensor]

@@ -1,6 +1,7 @@
 """The laws of `audiovq.bottlenecks`: which code is nearest, what the losses are, how codes learn."""
 
 import copy
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -39,6 +40,7 @@ def place(book: Codebook, embedding: Tensor) -> None:
     with torch.no_grad():
         book.embedding.copy_(embedding)
         if book.config.update == "ema":
+            book.updates.fill_(1e6)  # past the short averages of the first steps
             book.count.fill_(1)
             book.total.copy_(embedding)
 
@@ -123,13 +125,32 @@ def test_ema_learns_what_vector_quantize_pytorch_learns() -> None:
         latents, codes, loss = oracle(theirs)
         assert torch.equal(result.codes[:, 0], codes)
         assert torch.allclose(result.latents, latents, atol=1e-5)
-        assert float(result.loss) == pytest.approx(float(loss), rel=1e-4)
+        assert result.loss.item() == pytest.approx(loss.item(), rel=1e-4)
         ((result.latents**3).sum() + result.loss).backward()
         ((latents**3).sum() + loss.sum()).backward()
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
         assert torch.allclose(book.count, oracle._codebook.cluster_size[0], atol=1e-5)
         assert torch.allclose(book.embedding, oracle._codebook.embed[0], atol=1e-4)
     assert not torch.allclose(book.embedding, start, atol=0.1), "nothing was learnt"
+
+
+def test_first_averages_are_short_and_grow_to_those_of_the_decay() -> None:
+    quantizer = Quantizer(config(decay=0.7))
+    (book,) = quantizer.codebooks()
+    embedding = normal(8, 4, seed=1)
+    place(book, embedding)
+    book.updates.zero_()
+    count, total = np.ones(8), embedding.double().numpy()
+    for step in range(30):
+        batch = normal(80, 4, seed=10 + step)
+        codes = quantizer(batch).codes[:, 0]
+        share = max(9 / (10 + step), 1 - 0.7)
+        sums = np.zeros((8, 4))
+        np.add.at(sums, codes.numpy(), batch.double().numpy())
+        count += share * (np.bincount(codes, minlength=8) - count)
+        total += share * (sums - total)
+        np.testing.assert_allclose(book.embedding, total / count[:, None], atol=1e-4)
+    assert share == pytest.approx(0.3)
 
 
 @pytest.fixture
@@ -183,7 +204,9 @@ def test_without_restart_a_dead_code_stays_where_it_is_for_good(with_a_dead_code
         quantizer(latents)
     assert torch.allclose(book.embedding[7], torch.full((4,), 100.0), rtol=1e-4)
     quantizer(torch.full((64, 4), 101.0))
-    assert torch.allclose(book.embedding[7], torch.full((4,), 101.0), rtol=1e-2), "and can come back"
+    assert torch.allclose(book.embedding[7], torch.full((4,), 101.0), rtol=1e-2), (
+        "and can come back"
+    )
 
 
 @pytest.mark.parametrize("update", ["ema", "gradient"])
@@ -198,12 +221,12 @@ def test_kmeans_start_puts_every_code_among_the_data(vectors: int, update: str) 
     assert bool(((book.embedding >= low) & (book.embedding <= high)).all())
     assert bool(torch.isfinite(result.latents).all())
     picked = latents[torch.randperm(vectors)[:8]]
-    error = (latents - book.embedding[book.nearest(latents)]).square().sum()
+    error = (latents - book.embedding[book.nearest(latents)]).square().sum().item()
     if vectors > 8:
         assert error < 0.8 * torch.cdist(latents, picked).square().amin(dim=1).sum()
         assert len(result.codes.unique()) == 8
     if vectors == 8:
-        assert float(error) < 1e-3, "one code for each vector"
+        assert error < 1e-3, "one code for each vector"
 
 
 def test_kmeans_starts_once_and_not_again_after_loading() -> None:
@@ -214,6 +237,7 @@ def test_kmeans_starts_once_and_not_again_after_loading() -> None:
     quantizer(first + 50)
     assert torch.equal(quantizer.codebooks()[0].embedding, before), "evaluation starts nothing"
     quantizer.train()(first)
+    quantizer.codebooks()[0].updates.fill_(1e6)
     loaded = Quantizer(config(kmeans_start=True, decay=0.999))
     loaded.load_state_dict(quantizer.state_dict())
     for one in (quantizer, loaded):
@@ -256,7 +280,7 @@ def test_each_further_quantizer_shrinks_the_error() -> None:
     parts = torch.stack([book.embedding[codes[:, i]] for i, book in enumerate(books)])
     errors = [float((latents - made).square().mean()) for made in parts.cumsum(dim=0)]
     errors.insert(0, float(latents.square().mean()))
-    assert all(later < 0.75 * before for before, later in zip(errors, errors[1:], strict=False))
+    assert all(later < 0.75 * before for before, later in pairwise(errors))
 
 
 def test_each_quantizer_adds_its_own_commitment_loss() -> None:
@@ -269,7 +293,7 @@ def test_each_quantizer_adds_its_own_commitment_loss() -> None:
     for i, book in enumerate(quantizer.codebooks()):
         left = left - book.embedding.double().numpy()[result.codes[:, i]]
         expected += 0.5 * (left**2).mean()
-    assert float(result.loss) == pytest.approx(expected, rel=1e-5)
+    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kmeans_start", [False, True])

@@ -18,9 +18,10 @@ import torch
 
 from audiovq import audio
 from audiovq import preprocess as preprocess_module
+from audiovq.catalog import Skipped
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset import SPLITS, Clip, Dataset, Split
-from audiovq.preprocess import Skipped, Summary, choose_settings, preprocess
+from audiovq.preprocess import Summary, choose_settings, preprocess
 from audiovq.spectrogram import Spectrogram
 
 Waveform = npt.NDArray[np.float32]

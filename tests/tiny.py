@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from audiovq.autoencoder import Autoencoder
 from audiovq.bottlenecks import Quantizer
 from audiovq.checkpoint import Model, new_model
 from audiovq.config import AutoencoderConfig, PriorConfig, SpectrogramConfig
@@ -37,6 +38,9 @@ def shake(module: nn.Module, seed: int = 0) -> None:
             if isinstance(part, Quantizer):
                 for book in part.codebooks():
                     book.embedding.copy_(torch.randn(book.embedding.shape, generator=generator))
+            if isinstance(part, Autoencoder):  # outputs around 0.5, not all cut off at 0 or 1
+                last = [m for m in part.decoder.modules() if hasattr(m, "padding_mode")][-1]
+                last.bias.fill_(0.5)
 
 
 def tiny_model(
@@ -45,6 +49,7 @@ def tiny_model(
     """Autoencoder and prior, untrained, in eval mode."""
     labels = LABELS if labels is None else labels
     counts = COUNTS if labels else [((), 8)]
+    torch.manual_seed(seed)
     model = new_model(SPECTROGRAM, AUTOENCODER, dict(labels), list(counts), clip_frames)
     model.prior = model.new_prior(PRIOR)
     for module in (model.autoencoder, model.prior):

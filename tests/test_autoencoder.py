@@ -1,0 +1,282 @@
+"""The laws of `audiovq.autoencoder`: any size in, the same out, and padding has no say."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import shake
+from torch import Tensor
+
+from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, RowBias
+from audiovq.config import AutoencoderConfig
+
+ENCODERS = {
+    "patch": {"patch": (4, 2)},
+    "conv": {"filters": (4, 6, 5), "kernels": (3, 5, 3), "strides": (2, 1, 2)},
+    "residual": {},
+}
+each_encoder = pytest.mark.parametrize("encoder", sorted(ENCODERS))
+each_bottleneck = pytest.mark.parametrize("bottleneck", ["vq", "none"])
+
+
+def autoencoder(encoder: str, bins: int, **changes: Any) -> Autoencoder:
+    """A small one with random weights throughout, in eval mode."""
+    small: dict[str, Any] = {
+        "channels": 6,
+        "encoder_blocks": 2,
+        "decoder_blocks": 2,
+        "latent_dim": 3,
+        "codebook_size": 8,
+        "kmeans_start": False,
+        "num_quantizers": 2,
+    }
+    config = AutoencoderConfig(encoder=encoder, **(small | ENCODERS[encoder] | changes))
+    torch.manual_seed(0)
+    made = Autoencoder(config, bins)
+    shake(made)
+    return made.eval()
+
+
+def clips(bins: int, frames: list[int]) -> tuple[Tensor, Tensor]:
+    """Random spectrograms of these lengths, zeros beyond, as everything in audiovq hands them on."""
+    generator = torch.Generator().manual_seed(sum(frames) + bins)
+    images = torch.rand(len(frames), 1, bins, max(frames), generator=generator)
+    num_frames = torch.tensor(frames)
+    return images * (torch.arange(max(frames)) < num_frames[:, None])[:, None, None], num_frames
+
+
+sizes = st.tuples(st.integers(1, 13), st.lists(st.integers(1, 11), min_size=1, max_size=3))
+
+
+@each_bottleneck
+@each_encoder
+@settings(max_examples=25)
+@given(size=sizes)
+def test_any_size_in_the_same_out_and_a_batch_gives_what_its_clips_give_alone(
+    encoder: str, bottleneck: str, size: tuple[int, list[int]]
+) -> None:
+    bins, frames = size
+    model = autoencoder(encoder, bins, bottleneck=bottleneck)
+    images, num_frames = clips(bins, frames)
+    with torch.no_grad():
+        together = model(images, num_frames)
+        assert together.spectrogram.shape == images.shape
+        # Reconstruction error over cells, bottleneck's over latents: a batch is its clips' mean.
+        columns = model.num_columns(num_frames).double()
+        squared, committed = 0.0, 0.0
+        for i, n in enumerate(frames):
+            alone = model(images[i : i + 1, ..., :n], num_frames[i : i + 1])
+            assert alone.spectrogram.shape == (1, 1, bins, n)
+            torch.testing.assert_close(
+                together.spectrogram[i, ..., :n], alone.spectrogram[0], atol=1e-5, rtol=1e-4
+            )
+            end = int(columns[i]) * model.stride[1]
+            assert not together.spectrogram[i, ..., end:].any(), "padding stays zero"
+            squared += alone.squared_error.item() * n / sum(frames)
+            committed += alone.bottleneck_loss.item() * float(columns[i] / columns.sum())
+        assert together.squared_error.item() == pytest.approx(squared, rel=1e-4)
+        assert together.bottleneck_loss.item() == pytest.approx(committed, rel=1e-4, abs=1e-12)
+
+
+@each_encoder
+@settings(max_examples=25)
+@given(size=sizes)
+def test_encode_and_decode_take_any_size_and_batch_like_forward(
+    encoder: str, size: tuple[int, list[int]]
+) -> None:
+    bins, frames = size
+    model = autoencoder(encoder, bins)
+    images, num_frames = clips(bins, frames)
+    with torch.no_grad():
+        codes = model.encode(images, num_frames)
+        columns = model.num_columns(num_frames)
+        decoded = model.decode(codes, columns)
+        expected = model(images, num_frames).spectrogram.clamp(0, 1)
+        strides = model.stride
+        assert codes.shape == (
+            len(frames),
+            2,
+            -(-bins // strides[0]),
+            -(-max(frames) // strides[1]),
+        )
+        assert decoded.shape == (len(frames), 1, bins, codes.shape[3] * strides[1])
+        torch.testing.assert_close(
+            decoded[..., : max(frames)], expected, atol=1e-5, rtol=1e-4, msg="decode after encode"
+        )
+        for i, n in enumerate(frames):
+            c = -(-n // strides[1])
+            assert int(columns[i]) == c
+            alone = model.encode(images[i : i + 1, ..., :n], num_frames[i : i + 1])
+            assert torch.equal(codes[i, ..., :c], alone[0])
+            assert not codes[i, ..., c:].any()
+            torch.testing.assert_close(
+                decoded[i, ..., : c * strides[1]],
+                model.decode(alone, columns[i : i + 1])[0],
+                atol=1e-5,
+                rtol=1e-4,
+            )
+            assert not decoded[i, ..., c * strides[1] :].any()
+
+
+@each_encoder
+def test_codes_beyond_a_clip_do_not_reach_its_sound(encoder: str) -> None:
+    model = autoencoder(encoder, 12)
+    columns = torch.tensor([2, 4])
+    codes = torch.randint(8, (2, 2, model.rows, 4), generator=torch.Generator().manual_seed(0))
+    other = codes.clone()
+    other[0, ..., 2:] = (other[0, ..., 2:] + 1) % 8
+    with torch.no_grad():
+        assert torch.equal(model.decode(codes, columns), model.decode(other, columns))
+        other[0, ..., 1] = (other[0, ..., 1] + 1) % 8
+        assert not torch.equal(model.decode(codes, columns), model.decode(other, columns))
+
+
+@each_bottleneck
+@each_encoder
+def test_loss_is_the_scaled_squared_error_inside_the_clips(encoder: str, bottleneck: str) -> None:
+    model = autoencoder(encoder, 10, bottleneck=bottleneck)
+    images, num_frames = clips(10, [7, 11, 3])
+    result = model(images, num_frames)
+    made, wanted = result.spectrogram.detach().double().numpy(), images.double().numpy()
+    cells = [(made[i, 0, :, :n] - wanted[i, 0, :, :n]).ravel() for i, n in enumerate((7, 11, 3))]
+    squared = float((np.concatenate(cells) ** 2).mean())
+    assert result.squared_error.item() == pytest.approx(squared, rel=1e-5)
+    expected = RECONSTRUCTION_SCALE * squared + result.bottleneck_loss.item()
+    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert (result.bottleneck_loss.item() > 0) == (bottleneck == "vq")
+
+
+@each_encoder
+def test_codebook_statistics_see_no_padding(encoder: str) -> None:
+    model = autoencoder(encoder, 12).train()
+    images, num_frames = clips(12, [1, 11])
+    model(images, num_frames)
+    columns = int(model.num_columns(num_frames).sum())
+    for book in model.bottleneck.codebooks():
+        assert float(book.uses.sum()) == model.rows * columns
+
+
+@each_encoder
+@pytest.mark.parametrize("update", ["ema", "gradient", "none"])
+def test_gradients_reach_every_parameter(encoder: str, update: str) -> None:
+    changes = {"bottleneck": "none"} if update == "none" else {"update": update}
+    model = autoencoder(encoder, 12, **changes).train()
+    images, num_frames = clips(12, [9, 11])
+    model(images, num_frames).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+        assert bool(parameter.grad.isfinite().all()), name
+
+
+@each_encoder
+def test_rows_can_be_told_apart_by_their_biases_alone(encoder: str) -> None:
+    bins = 96
+    model = autoencoder(encoder, bins, bottleneck="none")
+    if encoder == "conv":
+        for (
+            part
+        ) in model.modules():  # zero stays zero inside: borders reach no further than kernels
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.reset_running_stats()
+    step = model.stride[0]
+    num_frames = torch.tensor([48])
+    constant = torch.full((1, 1, bins, 48), 0.5)
+
+    def differs() -> bool:
+        with torch.no_grad():
+            output = model(constant, num_frames).spectrogram[0, 0, :, 22:26]
+        middle = bins // 2 // step * step
+        low, high = output[middle : middle + step], output[middle + step : middle + 2 * step]
+        return not torch.allclose(low, high, atol=1e-4)
+
+    assert differs(), "the same sound an octave up must not look the same"
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, RowBias):
+                part.bias.zero_()
+    assert not differs(), "nothing but the biases may tell rows apart away from the borders"
+
+
+def test_patch_networks_move_with_the_sound_by_whole_codes() -> None:
+    model = autoencoder("patch", 12, num_quantizers=1)
+    images, num_frames = clips(12, [40])
+    moved = torch.cat([torch.zeros(1, 1, 12, 6), images], dim=3)
+    with torch.no_grad():
+        codes = model.encode(images, num_frames)
+        moved_codes = model.encode(moved, num_frames + 6)
+        output = model(images, num_frames).spectrogram
+        moved_output = model(moved, num_frames + 6).spectrogram
+        off_grid = model(moved[..., 1:], num_frames + 5).spectrogram
+    # A block sees one column more to each side: 2 up to the codes, 4 (8 frames) up to the output.
+    assert torch.equal(moved_codes[..., 3 + 2 :], codes[..., 2:])
+    torch.testing.assert_close(moved_output[..., 6 + 8 :], output[..., 8:], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(off_grid[..., 5 + 8 :], output[..., 8:], atol=1e-2)
+
+
+def test_without_blocks_a_patch_sees_itself_alone() -> None:
+    model = autoencoder("patch", 10, bottleneck="none", encoder_blocks=0, decoder_blocks=0)
+    images, num_frames = clips(10, [6])
+    with torch.no_grad():
+        before = model(images, num_frames).spectrogram
+        for row in range(10):
+            for frame in range(6):
+                other = images.clone()
+                other[0, 0, row, frame] += 0.5
+                changed = (model(other, num_frames).spectrogram != before)[0, 0].nonzero()
+                patches = {(r // 4, f // 2) for r, f in changed.tolist()}
+                assert patches == {(row // 4, frame // 2)}
+
+
+def test_half_precision_is_left_to_autocast_and_outputs_are_float32() -> None:
+    for encoder in ENCODERS:
+        model = autoencoder(encoder, 12)
+        images, num_frames = clips(12, [9, 11])
+        with torch.no_grad():
+            expected = model(images, num_frames)
+            with torch.autocast("cpu", torch.bfloat16):
+                result = model(images, num_frames)
+                decoded = model.decode(
+                    model.encode(images, num_frames), model.num_columns(num_frames)
+                )
+        assert result.spectrogram.dtype == result.loss.dtype == decoded.dtype == torch.float32
+        assert result.squared_error.item() == pytest.approx(expected.squared_error.item(), rel=0.3)
+
+
+@each_encoder
+def test_without_a_quantizer_there_are_no_codes_and_it_says_so(encoder: str) -> None:
+    model = autoencoder(encoder, 12, bottleneck="none")
+    images, num_frames = clips(12, [9])
+    with pytest.raises(TypeError, match="no codes"):
+        model.encode(images, num_frames)
+    with pytest.raises(TypeError, match="no codes"):
+        model.decode(torch.zeros(1, 1, model.rows, 2, dtype=torch.long), torch.tensor([2]))
+
+
+def test_a_short_training_beats_the_best_constant() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        autoencoder("patch", 8).config,
+        channels=16,
+        latent_dim=8,
+        codebook_size=32,
+        decay=0.9,
+        kmeans_start=True,
+    )
+    model = Autoencoder(config, 8)
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(16), indexing="ij")
+    shifts = torch.arange(16)[:, None, None]
+    images = (0.5 + 0.5 * torch.sin(rows + 0.5 * columns + shifts))[:, None]
+    num_frames = torch.full((16,), 16)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        model(images, num_frames).loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        error = model.eval()(images, num_frames).squared_error.item()
+    assert error < 0.1 * images.var().item()

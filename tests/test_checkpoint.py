@@ -1,0 +1,369 @@
+"""The laws of `audiovq.checkpoint`: what is saved comes back exactly, or is refused in one line."""
+
+import copy
+import json
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tiny import COUNTS, LABELS, shake, tiny_model
+
+from audiovq import checkpoint
+from audiovq.checkpoint import FORMAT, VERSION, Model, load, read_tensors, save, save_tensors
+from audiovq.config import AudiovqError
+from audiovq.files import sha256
+
+
+def saved(folder: Path, seed: int = 0, **changes: Any) -> Model:
+    """A model with both parts in `folder`, and as it is in memory."""
+    model = tiny_model(seed, **changes)
+    save(folder, model, "autoencoder", {"step": 1, "error_db": 2.5})
+    save(folder, model, "prior", {"step": 7})
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model, not to be changed."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    saved(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved_folder: Path, tmp_path: Path) -> Path:
+    """A saved model that a test may damage."""
+    target = tmp_path / "model"
+    target.mkdir()
+    for path in saved_folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def refusal(folder: Path, names: Path | None = None) -> str:
+    """The one line that `load` refuses with; it must name `names`."""
+    with pytest.raises(AudiovqError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(names or folder) in message
+    return message
+
+
+def edit(folder: Path, change: Callable[[Any], None]) -> None:
+    path = folder / "model.json"
+    header = json.loads(path.read_text())
+    change(header)
+    path.write_text(json.dumps(header))
+
+
+def reweigh(folder: Path, stage: str, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
+    """Change a weights file and give model.json its new checksum."""
+    path = folder / f"{stage}.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    edit(folder, lambda header: header[stage].update(sha256=sha256(path)))
+    return path
+
+
+def test_what_is_loaded_gives_exactly_what_was_saved(tmp_path: Path) -> None:
+    model = saved(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert not loaded.autoencoder.training
+    assert loaded.prior is not None
+    assert not loaded.prior.training
+    assert loaded.labels == LABELS
+    assert list(loaded.labels) == list(LABELS), "the order of labels is their meaning"
+    assert loaded.label_counts == COUNTS
+    assert loaded.clip_frames == model.clip_frames
+    assert loaded.vocabulary == model.vocabulary
+    assert loaded.spectrogram.config == model.spectrogram.config
+    assert loaded.autoencoder.config == model.autoencoder.config
+    assert loaded.prior.config == model.prior.config
+    assert loaded.header["autoencoder"]["summary"] == {"step": 1, "error_db": 2.5}
+    assert loaded.header["prior"]["summary"] == {"step": 7}
+
+    generator = torch.Generator().manual_seed(0)
+    images, frames = torch.rand(2, 1, 16, 9, generator=generator), torch.tensor([9, 9])
+    labels = torch.tensor([[0, 2], [1, 1]])
+    with torch.no_grad():
+        codes = model.autoencoder.encode(images, frames)
+        columns = model.autoencoder.num_columns(frames)
+        assert torch.equal(loaded.autoencoder.encode(images, frames), codes)
+        decoded = model.autoencoder.decode(codes, columns)
+        assert torch.equal(loaded.autoencoder.decode(codes, columns), decoded)
+        assert decoded.std() > 0.01, "the test needs outputs that show something"
+        tokens, _ = model.vocabulary.tokens(codes, columns, torch.tensor([3, 60]))
+        assert torch.equal(loaded.prior(tokens, labels), model.prior(tokens, labels))
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_saving_what_was_loaded_changes_no_file(folder: Path, stage: Any) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = load(folder)
+    if stage == "autoencoder":
+        save(folder, model, "autoencoder", {"step": 1, "error_db": 2.5})
+        model.header["prior"] = json.loads(before["model.json"])["prior"]
+    save(folder, model, "prior", {"step": 7})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_model_can_be_moved_and_has_no_prior_at_first(tmp_path: Path) -> None:
+    model = tiny_model()
+    save(tmp_path / "a", model, "autoencoder", {})
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert load(tmp_path / "b").prior is None
+    assert load(str(tmp_path / "b")).sample_rate == 8000
+
+
+def test_a_new_autoencoder_drops_the_prior(folder: Path) -> None:
+    model = load(folder)
+    shake(model.autoencoder, seed=5)
+    save(folder, model, "autoencoder", {})
+    assert load(folder).prior is None
+    assert "prior" not in json.loads((folder / "model.json").read_text())
+    save(folder, model, "prior", {})
+    assert load(folder).prior is not None
+
+
+def test_what_else_model_json_holds_is_kept(folder: Path) -> None:
+    edit(folder, lambda header: header.update(dataset={"files": 3}))
+    model = load(folder)
+    save(folder, model, "autoencoder", {})
+    save(folder, model, "prior", {})
+    assert load(folder).header["dataset"] == {"files": 3}
+
+
+def test_a_prior_that_is_not_there_cannot_be_saved(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.prior = None
+    with pytest.raises(ValueError, match="no prior"):
+        save(tmp_path, model, "prior", {})
+
+
+def test_files_hold_numbers_and_text_no_code(saved_folder: Path) -> None:
+    names = {path.name for path in saved_folder.iterdir()}
+    assert names == {"model.json", "autoencoder.safetensors", "prior.safetensors"}
+    for path in saved_folder.glob("*.safetensors"):
+        data = path.read_bytes()
+        (length,) = struct.unpack(
+            "<Q", data[:8]
+        )  # safetensors: length of a JSON header, the header
+        header = json.loads(data[8 : 8 + length])
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
+        assert 8 + length + max(ends) == len(data), "and numbers up to the end"
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_a_flipped_bit_anywhere_in_weights_is_found(folder: Path, stage: str) -> None:
+    path = folder / f"{stage}.safetensors"
+    data = path.read_bytes()
+    for place in (0, 7, 8, 40, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert "damaged" in refusal(folder, path)
+    path.write_bytes(data)
+    load(folder)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("keep", [0, 5, 100, -1])
+@pytest.mark.parametrize("checksum_fits", [False, True])
+def test_a_truncated_weights_file_is_refused(
+    folder: Path, stage: str, keep: int, checksum_fits: bool
+) -> None:
+    path = folder / f"{stage}.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    if checksum_fits:
+        edit(folder, lambda header: header[stage].update(sha256=sha256(path)))
+    refusal(folder, path)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_a_missing_weights_file_is_refused(folder: Path, stage: str) -> None:
+    path = folder / f"{stage}.safetensors"
+    path.unlink()
+    assert "missing" in refusal(folder, path)
+    path.mkdir()
+    refusal(folder, path)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_tensors_that_do_not_fit_are_named(folder: Path, stage: str) -> None:
+    name = {"autoencoder": "encoder.out.weight", "prior": "head.weight"}[stage]
+    data = (folder / f"{stage}.safetensors").read_bytes()
+    for change, words in (
+        (lambda tensors: tensors.update({name: tensors[name][:-1].clone()}), f"tensor {name} is ("),
+        (
+            lambda tensors: tensors.update({name: tensors[name][None].clone()}),
+            f"tensor {name} is (",
+        ),
+        (lambda tensors: tensors.pop(name), f"tensor {name} is missing"),
+        (lambda tensors: tensors.update(extra=torch.ones(2)), "tensor extra is unknown"),
+    ):
+        path = reweigh(folder, stage, change)
+        assert words in refusal(folder, path)
+        path.write_bytes(data)
+    edit(folder, lambda header: header[stage].update(sha256=sha256(path)))
+    load(folder)
+
+
+def test_weights_of_other_settings_are_refused(folder: Path) -> None:
+    def widen(header: Any) -> None:
+        header["autoencoder"]["config"]["channels"] = 9
+
+    edit(folder, widen)
+    assert "tensor" in refusal(folder, folder / "autoencoder.safetensors")
+
+
+def test_a_prior_of_another_autoencoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    saved(tmp_path / "other", seed=1)
+    for name in ("autoencoder.safetensors",):
+        (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    other = json.loads((tmp_path / "other" / "model.json").read_text())
+    edit(folder, lambda header: header.update(autoencoder=other["autoencoder"]))
+    assert "another autoencoder" in refusal(folder)
+
+
+def test_weights_outside_the_folder_are_not_read(folder: Path, tmp_path: Path) -> None:
+    path = folder / "autoencoder.safetensors"
+    path.rename(tmp_path / path.name)
+    for name in (f"../{path.name}", str(tmp_path / path.name), "", ".", ".."):
+        edit(folder, lambda header, name=name: header["autoencoder"].update(file=name))
+        refusal(folder, tmp_path)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    assert "not a model" in refusal(tmp_path / "nowhere")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert "not a model" in refusal(folder)
+    path = folder / "model.json"
+    for text in ("", "{", "[]", "null", '"audiovq-model"', "{}", '{"format": "other"}', "\ufeff{}"):
+        path.write_text(text, encoding="utf-8")
+        refusal(folder)
+    path.write_bytes(b"\xff\xfe\x00")
+    refusal(folder)
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, 0, None, "1", [1]])
+def test_an_unknown_version_is_refused_by_number(folder: Path, version: Any) -> None:
+    edit(folder, lambda header: header.update(version=version))
+    message = refusal(folder)
+    assert str(version) in message
+    assert str(VERSION) in message
+
+
+def leaves(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where in nested dicts and lists there is something."""
+    inside = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
+    return [path] * bool(path) + [
+        found for key, value in inside for found in leaves(value, (*path, key))
+    ]
+
+
+JUNK = [
+    None,
+    True,
+    -1000,
+    -1,
+    0,
+    70,
+    0.5,
+    -1.5,
+    math.nan,
+    math.inf,
+    "",
+    "patch",
+    [],
+    {},
+    [1],
+    {"a": 1},
+]
+
+
+def test_any_one_wrong_entry_in_model_json_is_refused_in_one_line_or_harmless(folder: Path) -> None:
+    text = (folder / "model.json").read_text()
+    messages = []
+    for path in leaves(json.loads(text)):
+        for value in ["gone", *JUNK]:
+            header = inner = json.loads(text)
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+            if value == "gone":
+                del inner[path[-1]]
+            (folder / "model.json").write_text(json.dumps(header))
+            try:
+                load(folder)
+            except AudiovqError as error:
+                messages.append(str(error))
+            except Exception as error:
+                raise AssertionError(f"{path} = {value!r}") from error
+    assert len(messages) > 200
+    assert all(str(folder) in message and "\n" not in message for message in messages)
+
+
+def test_a_failed_write_is_told_in_one_line_and_leaves_the_old_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = load(folder)
+    shake(model.autoencoder, seed=3)
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(AudiovqError, match=r"autoencoder\.safetensors: cannot be written .*space"):
+        save(folder, model, "autoencoder", {})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    load(folder)
+
+
+def test_tensors_come_back_whatever_their_layout(tmp_path: Path) -> None:
+    tensors = {
+        "channels_last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "transposed": torch.rand(3, 4).T,
+        "scalar": torch.tensor(3),
+        "empty": torch.zeros(0, 4),
+        "half": torch.rand(3).bfloat16(),
+        "flag": torch.tensor(True),
+    }
+    save_tensors(tmp_path / "x.safetensors", copy.copy(tensors), {"note": "ä\n"})
+    read, metadata = read_tensors(tmp_path / "x.safetensors")
+    assert metadata == {"note": "ä\n"}
+    assert read.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(read[name], value)
+        assert read[name].dtype == value.dtype
+
+
+def test_format_is_what_model_json_says_first(saved_folder: Path) -> None:
+    header = json.loads((saved_folder / "model.json").read_text())
+    assert list(header)[:2] == ["format", "version"]
+    assert (header["format"], header["version"]) == (FORMAT, VERSION)
+
+
+def test_derived_numbers_of_a_model() -> None:
+    model = tiny_model(clip_frames=30)
+    assert model.vocabulary.rows == 2  # 16 bins, 8 a code
+    assert model.vocabulary.max_columns == 8  # 30 frames, 4 a code
+    assert model.vocabulary.slots == 2
+    assert model.codes_per_second == pytest.approx(8000 / 8 / 4 * 2)
+    assert model.new_prior(model.prior.config).label_sizes == (2, 3)
+    assert model.to("cpu") is model
+    assert model.device == torch.device("cpu")

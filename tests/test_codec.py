@@ -1,0 +1,168 @@
+"""The laws of `audiovq.codec`: order, length and level come back, and company does not matter."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_model
+from torch import Tensor, nn
+
+from audiovq import codec
+from audiovq.checkpoint import Model
+from audiovq.config import SpectrogramConfig
+from audiovq.phase import num_frames
+from audiovq.spectrogram import Spectrogram
+
+Waveform = npt.NDArray[np.float32]
+HOP = 8
+
+
+class Exact(nn.Module):
+    """An autoencoder whose codes are the cells themselves, in steps of 1/255."""
+
+    stride = (1, 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def num_columns(self, frames: Tensor) -> Tensor:
+        return frames
+
+    def encode(self, spectrogram: Tensor, frames: Tensor) -> Tensor:
+        return (spectrogram * 255).round().long()
+
+    def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
+        return codes.float() / 255
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Networks with random weights: what comes out is noise, but of the right length and place."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def exact() -> Model:
+    """A model that loses next to nothing."""
+    made: Any = tiny_model()
+    made.spectrogram = Spectrogram(SpectrogramConfig.for_rate(8000))
+    made.autoencoder = Exact()
+    return made
+
+
+def noises(*lengths: int) -> list[Waveform]:
+    generator = np.random.default_rng(0)
+    return [generator.normal(0, 0.1, n).astype(np.float32) for n in lengths]
+
+
+def level_db(waveform: Waveform) -> float:
+    return float(10 * np.log10(np.square(waveform, dtype=np.float64).mean()))
+
+
+def same(a: codec.Encoded, b: codec.Encoded) -> bool:
+    return torch.equal(a.codes, b.codes) and (a.level, a.num_samples) == (b.level, b.num_samples)
+
+
+@settings(max_examples=25)
+@given(lengths=st.lists(st.integers(0, 400), max_size=5))
+@pytest.mark.parametrize("batch_frames", [1, 70, codec.BATCH_FRAMES])
+def test_lengths_and_order_come_back_whatever_the_batches(
+    model: Model, batch_frames: int, lengths: list[int]
+) -> None:
+    waveforms = noises(*lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "BATCH_FRAMES", batch_frames)
+        encoded = codec.encode(model, waveforms)
+        decoded = codec.decode(model, encoded, phase="griffin-lim", n_iter=1)
+    assert [e.num_samples for e in encoded] == [len(w) for w in decoded] == lengths
+    for one, waveform, made in zip(encoded, waveforms, decoded, strict=True):
+        columns = -(-num_frames(len(waveform), HOP) // 4)
+        assert one.codes.shape == (1, 2, columns)
+        assert not one.codes.is_floating_point()
+        assert isinstance(one.level, int)
+        assert made.dtype == np.float32
+        assert bool(np.isfinite(made).all())
+        assert same(one, codec.encode(model, [waveform])[0]), "alone as in company"
+
+
+def test_decoded_alone_as_in_company(model: Model) -> None:
+    encoded = codec.encode(model, noises(300, 40, 1000, 7))
+    together = codec.decode(model, encoded)
+    for one, made in zip(encoded, together, strict=True):
+        (alone,) = codec.decode(model, [one])
+        np.testing.assert_allclose(made, alone, atol=1e-2 * float(np.abs(alone).max()))
+
+
+def test_codes_tell_sounds_apart(model: Model) -> None:
+    first, second = codec.encode(model, noises(300, 300))
+    assert not torch.equal(first.codes, second.codes)
+    assert len(first.codes.unique()) > 2, "the test needs codes that show something"
+
+
+@pytest.mark.parametrize("lengths", [[5], [5, 3, 9, 1, 7, 2, 80, 4], [100] * 9, []])
+@pytest.mark.parametrize("batch_frames", [1, 5, 30, 10_000])
+def test_batches_hold_every_place_once_and_no_more_frames_than_allowed(
+    lengths: list[int], batch_frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "BATCH_FRAMES", batch_frames)
+    batches = codec._batches(lengths, 4)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        frames = len(batch) * max(1 + lengths[i] // 4 for i in batch)
+        assert frames <= batch_frames or len(batch) == 1
+
+
+def test_silence_comes_back_silent(model: Model, exact: Model) -> None:
+    silence = np.zeros(500, np.float32)
+    (whatever,) = codec.decode(model, codec.encode(model, [silence]))
+    assert float(np.abs(whatever).max()) < 1e-3, "even where a network knows nothing"
+    encoded = codec.encode(exact, [silence, *noises(500)])
+    assert encoded[0].level == exact.spectrogram.config.num_levels - 1
+    nothing, something = codec.decode(exact, encoded)
+    assert not nothing.any()
+    assert something.any()
+
+
+@pytest.mark.parametrize("phase", ["pghi", "griffin-lim"])
+def test_sound_comes_back_with_its_length_and_level(exact: Model, voice: Any, phase: Any) -> None:
+    loud = voice(0.5)
+    sounds = [loud, 0.01 * voice(0.31, 200.0), voice(0.1)[:777]]
+    encoded = codec.encode(exact, sounds)
+    assert len({e.level for e in encoded}) > 1
+    decoded = codec.decode(exact, encoded, phase=phase)
+    config = exact.spectrogram.config
+    for before, after in zip(sounds, decoded, strict=True):
+        assert len(after) == len(before)
+        assert level_db(after) == pytest.approx(level_db(before), abs=1.0)
+        spectra = [exact.spectrogram(torch.from_numpy(w)[None])[0] for w in (before, after)]
+        error = float((spectra[0] - spectra[1]).square().mean().sqrt()) * config.range_db
+        assert error < 6, "and sounds alike, in dB"
+
+
+def test_a_level_shifts_the_sound_by_its_decibels_and_nothing_else(model: Model) -> None:
+    (one,) = codec.encode(model, noises(400))
+    softer = codec.Encoded(one.codes, one.level + 4, one.num_samples)
+    first, second = codec.decode(model, [one, softer])
+    step = model.spectrogram.config.level_step_db
+    np.testing.assert_allclose(second, first * 10 ** (-4 * step / 20), rtol=1e-3, atol=1e-7)
+
+
+def test_the_seed_decides_the_phases(model: Model) -> None:
+    encoded = codec.encode(model, noises(300, 200))
+    options: dict[str, Any] = {"phase": "griffin-lim", "n_iter": 2}
+    first = codec.decode(model, encoded, seed=1, **options)
+    again = codec.decode(model, encoded, seed=1, **options)
+    other = codec.decode(model, encoded, seed=2, **options)
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+
+
+def test_nothing_is_nothing(model: Model) -> None:
+    assert codec.encode(model, []) == []
+    assert codec.decode(model, []) == []

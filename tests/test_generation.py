@@ -1,0 +1,200 @@
+"""The laws of `audiovq.generation`: seeds, labels, shares, lengths, and what is refused."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import COUNTS, LABELS, tiny_model
+
+from audiovq import codec, generation
+from audiovq.checkpoint import Model
+from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.generation import Sound, draw_labels, generate, sample_codes
+
+PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model()
+
+
+def make(model: Model, n: int, labels: dict[str, str] | None = None, **options: Any) -> list[Sound]:
+    quick: dict[str, Any] = {"sampling": PLAIN, "phase": "griffin-lim", "n_iter": 1}
+    return generate(model, n, labels, **(quick | options))
+
+
+def same(a: list[Sound], b: list[Sound]) -> bool:
+    return len(a) == len(b) and all(
+        np.array_equal(x.waveform, y.waveform) and x.labels == y.labels
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_same_seed_same_sounds_and_another_seed_others(model: Model) -> None:
+    first = make(model, 5, seed=7)
+    torch.rand(3)
+    np.random.default_rng().random()
+    assert same(make(model, 5, seed=7), first)
+    other = make(model, 5, seed=8)
+    assert not any(
+        np.array_equal(a.waveform, b.waveform) for a, b in zip(first, other, strict=True)
+    )
+
+
+def test_batches_follow_one_another_and_differ(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "BATCH", 3)
+    added: list[int] = []
+    sounds = make(model, 8, seed=1, progress=added.append)
+    assert added == [3, 3, 2]
+    assert len(sounds) == 8
+    assert same(make(model, 8, seed=1), sounds)
+    codes = {tuple(sound.encoded.codes.flatten().tolist()) for sound in sounds}
+    assert len(codes) == 8, "no batch repeats another"
+
+
+def test_a_sound_is_what_its_codes_decode_to(model: Model) -> None:
+    sounds = make(model, 6, phase="pghi", n_iter=None)
+    assert len({len(sound.waveform) for sound in sounds}) > 1, "the test needs several lengths"
+    for sound in sounds:
+        (alone,) = codec.decode(model, [sound.encoded])
+        np.testing.assert_allclose(sound.waveform, alone, atol=1e-2 * float(np.abs(alone).max()))
+        columns = sound.encoded.codes.shape[2]
+        assert 1 <= columns <= model.vocabulary.max_columns
+        frames = min(4 * columns, model.clip_frames)
+        assert len(sound.waveform) == sound.encoded.num_samples == (frames - 1) * 8
+        assert 0 <= sound.encoded.level < model.spectrogram.config.num_levels
+        assert bool(((sound.encoded.codes >= 0) & (sound.encoded.codes < 16)).all())
+
+
+def test_sounds_carry_the_labels_that_the_prior_was_given(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_rows: list[list[int]] = []
+    plain = generation.sample
+
+    def spy(prior: Any, labels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        given_rows.extend(labels.tolist())
+        return plain(prior, labels, *rest)
+
+    monkeypatch.setattr(generation, "sample", spy)
+    monkeypatch.setattr(generation, "BATCH", 4)
+    sounds = make(model, 10)
+    for sound, (digit, speaker) in zip(sounds, given_rows, strict=True):
+        expected = {"digit": LABELS["digit"][digit], "speaker": LABELS["speaker"][speaker]}
+        assert sound.labels == expected
+        assert len(sound.waveform) == sound.encoded.num_samples
+
+
+def test_labels_asked_for_are_obeyed(model: Model) -> None:
+    for labels in ({"digit": "1"}, {"speaker": "bob"}, {"digit": "0", "speaker": "ada"}):
+        for sound in make(model, 6, labels):
+            assert labels.items() <= sound.labels.items()
+
+
+def test_the_prior_hears_the_labels(model: Model) -> None:
+    one, other = (make(model, 4, {"digit": "0", "speaker": s}) for s in ("ada", "bob"))
+    assert not any(np.array_equal(a.waveform, b.waveform) for a, b in zip(one, other, strict=True))
+
+
+@given(
+    n=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+    asked=st.sampled_from([{}, {"digit": "0"}, {"digit": "1"}, {"speaker": "ada"}]),
+)
+def test_other_labels_come_in_the_shares_of_the_training_clips(
+    n: int, seed: int, asked: dict[str, str]
+) -> None:
+    model = tiny_model()
+    drawn = Counter(map(tuple, draw_labels(model, n, asked, seed).tolist()))
+    fitting = {
+        places: count
+        for places, count in COUNTS
+        if all(LABELS[name][places[list(LABELS).index(name)]] == v for name, v in asked.items())
+    }
+    assert sum(drawn.values()) == n
+    assert drawn.keys() <= fitting.keys()
+    for places, count in fitting.items():  # evenly spaced: no share is off by a whole sound
+        assert abs(drawn[places] - n * count / sum(fitting.values())) < 1 + 1e-6
+
+
+def test_labels_come_in_no_order() -> None:
+    model = tiny_model()
+    rows = draw_labels(model, 200, {}, 0)
+    assert rows.shape == (200, 2)
+    assert rows.tolist() != sorted(rows.tolist())
+    changes = int((rows[1:] != rows[:-1]).any(dim=1).sum())
+    assert changes > 60, "shuffled, not in blocks"
+    assert torch.equal(draw_labels(model, 200, {}, 0), rows)
+    assert not torch.equal(draw_labels(model, 200, {}, 1), rows)
+
+
+def test_what_training_never_had_together_leaves_the_rest_open() -> None:
+    model = tiny_model(
+        labels={"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"], "mood": ["x"]}
+    )
+    model.label_counts = [((0, 0, 0), 5), ((1, 1, 0), 5)]
+    rows = draw_labels(model, 3, {"digit": "0", "speaker": "cyd"}, 0)
+    assert rows.tolist() == [[0, 2, 1]] * 3
+    (sound,) = make(model, 1, {"digit": "0", "speaker": "cyd"})
+    assert sound.labels == {"digit": "0", "speaker": "cyd"}
+
+
+def test_a_model_without_labels_generates() -> None:
+    model = tiny_model(labels={})
+    assert draw_labels(model, 4, {}, 0).shape == (4, 0)
+    sounds = make(model, 4, sampling=SamplingConfig(guidance=2.0))
+    assert [sound.labels for sound in sounds] == [{}] * 4
+    with pytest.raises(AudiovqError, match=r"unknown label 'digit'; .* without labels"):
+        make(model, 1, {"digit": "0"})
+
+
+def refused(model: Model, labels: dict[str, str]) -> str:
+    with pytest.raises(AudiovqError) as caught:
+        generate(model, 1, labels)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_unknown_labels_and_values_are_refused_with_what_there_is_the_closest_first() -> None:
+    model = tiny_model(labels={"digit": [str(i) for i in range(30)], "speaker": ["ada", "bob"]})
+    message = refused(model, {"speakr": "ada"})
+    assert "'speakr'" in message
+    assert message.index("speaker") < message.index("digit")
+    message = refused(model, {"speaker": "bobb"})
+    assert "'bobb'" in message
+    assert message.index("bob,") < message.index("ada")
+    message = refused(model, {"digit": "290"})
+    assert message.index("29") < message.index(" 1")
+    assert "and 18 more" in message
+    assert "'1 '" in refused(model, {"digit": "1 "})
+
+
+def test_without_a_prior_nothing_is_generated_and_it_says_why() -> None:
+    model = tiny_model()
+    model.prior = None
+    with pytest.raises(AudiovqError, match="no prior"):
+        generate(model, 1)
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_fewer_than_one_sound_is_refused(model: Model, n: int) -> None:
+    with pytest.raises(AudiovqError, match=str(n)):
+        generate(model, n)
+
+
+def test_no_sound_is_longer_than_the_longest_clip_trained_on() -> None:
+    model = tiny_model(clip_frames=6)  # two columns, of which the second is half used
+    assert model.prior is not None
+    with torch.no_grad():
+        model.prior.head.bias[model.vocabulary.end] = -1e4
+    encoded = sample_codes(
+        model, model.prior, torch.zeros(3, 2, dtype=torch.long), PLAIN, torch.Generator()
+    )
+    assert [(e.codes.shape[2], e.num_samples) for e in encoded] == [(2, 5 * 8)] * 3

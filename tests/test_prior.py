@@ -1,0 +1,478 @@
+"""The laws of `audiovq.prior`: tokens, causality, conditioning, sampling."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import shake
+from torch import Tensor
+
+from audiovq.config import PriorConfig, SamplingConfig
+from audiovq.prior import Prior, Vocabulary, draw, sample
+
+VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=4)
+PLAIN = SamplingConfig(temperature=1.0, top_k=0, top_p=1.0, guidance=0.0)
+SMALL = PriorConfig(dim=16, layers=2, heads=2, dropout=0.0)
+
+
+def prior(vocabulary: Vocabulary = VOCABULARY, labels: tuple[int, ...] = (3, 2)) -> Prior:
+    """A small one in eval mode; random weights, so that labels and depth have a say."""
+    torch.manual_seed(0)
+    made = Prior(SMALL, vocabulary, labels)
+    shake(made)
+    return made.eval()
+
+
+def random_codes(vocabulary: Vocabulary, batch: int, columns: int, seed: int = 0) -> Tensor:
+    shape = (batch, vocabulary.num_quantizers, vocabulary.rows, columns)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(vocabulary.codebook_size, shape, generator=generator)
+
+
+def some_tokens(vocabulary: Vocabulary = VOCABULARY) -> tuple[Tensor, Tensor, Tensor]:
+    """Three clips of 4, 1 and 3 columns: tokens, lengths, labels."""
+    codes, columns = random_codes(vocabulary, 3, 4), torch.tensor([4, 1, 3])
+    tokens, lengths = vocabulary.tokens(codes, columns, torch.tensor([0, 1, 2]))
+    return tokens, lengths, torch.tensor([[0, 0], [2, 1], [3, 2]])
+
+
+vocabularies = st.builds(
+    Vocabulary,
+    codebook_size=st.integers(2, 6),
+    num_quantizers=st.integers(1, 3),
+    rows=st.integers(1, 4),
+    num_levels=st.integers(1, 4),
+    max_columns=st.integers(1, 5),
+)
+
+
+def written_out(vocabulary: Vocabulary, codes: Any, columns: int, level: int) -> list[int]:
+    """One clip's tokens, by the definition: level, columns in time order, END."""
+    end = vocabulary.codebook_size * vocabulary.num_quantizers
+    tokens = [end + 1 + level]
+    for column in range(columns):
+        for row in range(vocabulary.rows):
+            for quantizer in range(vocabulary.num_quantizers):
+                code = int(codes[quantizer, row, column])
+                tokens.append(quantizer * vocabulary.codebook_size + code)
+    return tokens + [end] * (columns < vocabulary.max_columns)
+
+
+@given(data=st.data(), vocabulary=vocabularies)
+def test_tokens_are_the_definition_and_codes_their_inverse(
+    data: st.DataObject, vocabulary: Vocabulary
+) -> None:
+    columns = data.draw(st.lists(st.integers(1, vocabulary.max_columns), min_size=1, max_size=3))
+    levels = [data.draw(st.integers(0, vocabulary.num_levels - 1)) for _ in columns]
+    codes = random_codes(vocabulary, len(columns), max(columns), seed=sum(columns))
+    tokens, lengths = vocabulary.tokens(codes, torch.tensor(columns), torch.tensor(levels))
+    assert tokens.shape[1] <= vocabulary.max_tokens
+    back, back_columns, back_levels = vocabulary.codes(tokens)
+    assert back_columns.tolist() == columns
+    assert back_levels.tolist() == levels
+    for i, n in enumerate(columns):
+        expected = written_out(vocabulary, codes[i], n, levels[i])
+        assert tokens[i, : len(expected)].tolist() == expected
+        assert int(lengths[i]) == len(expected)
+        assert bool((tokens[i, len(expected) :] == vocabulary.end).all())
+        assert torch.equal(back[i, ..., :n], codes[i, ..., :n])
+        assert not back[i, ..., n:].any()
+        for place, token in enumerate(expected):
+            assert bool(vocabulary.allowed()[vocabulary.slot(torch.tensor(place)), token])
+
+
+@given(vocabulary=vocabularies)
+def test_in_each_slot_only_what_may_stand_there_is_allowed(vocabulary: Vocabulary) -> None:
+    table = vocabulary.allowed()
+    size, end = vocabulary.codebook_size, vocabulary.end
+    assert table.shape == (1 + vocabulary.rows * vocabulary.num_quantizers, vocabulary.size)
+    for slot in range(len(table)):
+        if slot == 0:
+            legal = set(range(end + 1, end + 1 + vocabulary.num_levels))
+        else:
+            quantizer = (slot - 1) % vocabulary.num_quantizers
+            legal = set(range(quantizer * size, (quantizer + 1) * size))
+            legal |= {end} if slot == 1 else set()
+        assert set(table[slot].nonzero()[:, 0].tolist()) == legal
+
+
+def test_logits_depend_on_all_tokens_before_and_on_none_from_there_on() -> None:
+    tokens, _, labels = some_tokens()
+    model = prior()
+    seen: list[Tensor] = []
+    for embedding in model.token_embeddings:  # what enters, per lag and place, as leaves
+
+        def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+            seen.append(output.detach().requires_grad_())
+            return seen[-1]
+
+        embedding.register_forward_hook(hook)
+    logits = model(tokens, labels)
+    length, lags = tokens.shape[1], model.lags
+    for place in range(length):
+        chosen = logits[:, place][logits[:, place].isfinite()]
+        gradients = torch.autograd.grad(chosen.square().sum(), seen, retain_graph=True)
+        sources = {
+            int(at) - lag
+            for lag, gradient in zip(lags, gradients, strict=True)
+            for at in gradient.abs().sum(dim=(0, 2)).nonzero()[:, 0]
+        }
+        read = {source for source in sources if source >= 0}
+        assert read == set(range(place)), f"place {place}"
+
+
+def test_a_changed_token_changes_no_logits_up_to_its_own_place() -> None:
+    tokens, _, labels = some_tokens()
+    model, slots = prior(), VOCABULARY.slots
+    logits = model(tokens, labels)
+    for place in range(tokens.shape[1]):
+        other = tokens.clone()
+        other[:, place] = (other[:, place] + 1) % VOCABULARY.size
+        changed = model(other, labels)
+        assert torch.equal(changed[:, : place + 1], logits[:, : place + 1])
+        for later in (place + 1, place + slots):
+            if later < tokens.shape[1]:
+                assert not torch.equal(changed[:, later], logits[:, later])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("quantizers", [1, 2])
+def test_token_by_token_with_a_cache_gives_the_logits_of_the_whole(
+    rows: int, quantizers: int
+) -> None:
+    vocabulary = Vocabulary(5, quantizers, rows, 3, max_columns=4)
+    model = prior(vocabulary)
+    tokens, _, labels = some_tokens(vocabulary)
+    with torch.no_grad():
+        whole = model(tokens, labels)
+        condition = model.condition(labels)
+        caches = model.new_caches(3, tokens.shape[1])
+        for place in range(tokens.shape[1]):
+            before = tokens.clone()
+            before[:, place:] = 0  # not known yet
+            step = model.step(before, place, condition, caches)
+            torch.testing.assert_close(step, whole[:, place], atol=1e-5, rtol=1e-4)
+
+
+def test_the_illegal_is_impossible_and_probabilities_sum_to_one() -> None:
+    tokens, _, labels = some_tokens()
+    with torch.no_grad():
+        logits = prior()(tokens, labels)
+    assert logits.dtype == torch.float32
+    slots = VOCABULARY.slot(torch.arange(tokens.shape[1]))
+    assert slots.tolist() == [0, *[1 + i % 4 for i in range(tokens.shape[1] - 1)]]
+    legal = VOCABULARY.allowed()[slots].expand_as(logits)
+    assert torch.equal(logits.isfinite(), legal)
+    assert bool((logits[~legal] == -torch.inf).all())
+    probabilities = logits.softmax(dim=-1)
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(tokens.shape))
+    assert not probabilities[~legal].any()
+
+
+def test_loss_is_the_mean_of_minus_log_probability_by_hand() -> None:
+    tokens, lengths, labels = some_tokens()
+    model = prior()
+    mean, code_nats, level_nats = model.loss(tokens, lengths, labels)
+    logits = model(tokens, labels).detach().double().numpy()
+    codes, levels, count = 0.0, 0.0, 0
+    for clip in range(3):
+        for place in range(int(lengths[clip])):
+            row = logits[clip, place]
+            nats = math.log(np.exp(row).sum()) - row[tokens[clip, place]]
+            codes, levels = (codes, levels + nats) if place == 0 else (codes + nats, levels)
+            count += 1
+    assert count == (1 + 16) + (1 + 4 + 1) + (1 + 12 + 1)  # a clip of max_columns has no END
+    assert mean.item() == pytest.approx((codes + levels) / count, rel=1e-5)
+    assert code_nats.item() == pytest.approx(codes, rel=1e-5)
+    assert level_nats.item() == pytest.approx(levels, rel=1e-5)
+
+
+def test_padding_changes_neither_loss_nor_gradients() -> None:
+    tokens, lengths, labels = some_tokens()
+    model = prior()
+    results = []
+    for filler in (VOCABULARY.end, 0, VOCABULARY.size - 1):
+        padded = torch.nn.functional.pad(tokens, (0, 3), value=filler)
+        beyond = torch.arange(padded.shape[1]) >= lengths[:, None]
+        model.zero_grad()
+        loss, *sums = model.loss(padded.masked_fill(beyond, filler), lengths, labels)
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((loss.detach(), *sums, gradient))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], atol=1e-6, rtol=1e-4)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    tokens, lengths, labels = some_tokens()
+    model = prior()
+    model.loss(tokens, lengths, labels)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+
+
+def test_every_label_has_a_say_at_every_place_and_open_differs() -> None:
+    tokens, _, _ = some_tokens()
+    model = prior()
+    tokens = tokens[:1]
+    seen: dict[tuple[int, int], Tensor] = {}
+    for digit in range(4):
+        for speaker in range(3):
+            with torch.no_grad():
+                seen[digit, speaker] = model(tokens, torch.tensor([[digit, speaker]]))
+    assert model.open_labels(2).tolist() == [[3, 2], [3, 2]]
+    pairs = [(a, b) for a in seen for b in seen if a < b]
+    for a, b in pairs:
+        different = (seen[a] - seen[b]).nan_to_num(0).abs().amax(dim=2)
+        assert bool((different > 1e-4).all()), (a, b)
+
+
+def test_a_prior_without_labels_works() -> None:
+    tokens, lengths, _ = some_tokens()
+    model = prior(labels=())
+    labels = torch.zeros(3, 0, dtype=torch.long)
+    assert model.loss(tokens, lengths, labels)[0].isfinite()
+    assert model.open_labels(3).shape == (3, 0)
+    assert model.hide_labels(labels, torch.Generator()).shape == (3, 0)
+    drawn = sample(
+        model, labels, SamplingConfig(temperature=1, guidance=2.0), torch.Generator().manual_seed(0)
+    )
+    assert len(drawn) == 3
+
+
+def test_labels_are_hidden_as_often_as_asked() -> None:
+    share, clips = 0.2, 20_000
+    config = PriorConfig(dim=8, layers=1, heads=1, label_dropout=share)
+    model = Prior(config, VOCABULARY, (3, 2))
+    labels = torch.stack([torch.arange(clips) % 3, torch.arange(clips) % 2], dim=1)
+    hidden = model.hide_labels(labels, torch.Generator().manual_seed(0))
+    opened = hidden == model.open_labels(clips)
+    assert torch.equal(hidden[~opened], labels[~opened])
+    # All at once with probability `share`, else each by itself with half of it.
+    single = share + (1 - share) * share / 2
+    both = share + (1 - share) * (share / 2) ** 2
+    assert opened.float().mean(dim=0).tolist() == pytest.approx([single] * 2, abs=0.01)
+    assert opened.all(dim=1).float().mean().item() == pytest.approx(both, abs=0.01)
+    model = Prior(PriorConfig(dim=8, layers=1, heads=1, label_dropout=0), VOCABULARY, (3, 2))
+    assert torch.equal(model.hide_labels(labels, torch.Generator()), labels)
+
+
+def test_labels_on_the_cpu_are_hidden_whatever_device_the_weights_are_on() -> None:
+    model = prior().to("meta")
+    labels = torch.tensor([[0, 0], [2, 1]])
+    assert model.hide_labels(labels, torch.Generator()).device == labels.device
+
+
+def test_dropout_is_of_training_alone_and_keeps_the_mean() -> None:
+    model = prior()
+    layer: Any = model.layers[0]
+    layer.dropout = 0.25
+    x = torch.ones(4000, 3, 16)
+    assert layer._drop(x) is x
+    layer.train()
+    dropped = layer._drop(x)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+
+
+def labels_for(batch: int) -> Tensor:
+    return torch.stack([torch.arange(batch) % 3, torch.arange(batch) % 2], dim=1)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_same_seed_same_tokens() -> None:
+    model, labels = prior(), labels_for(8)
+    first = sample(model, labels, PLAIN, seeded(1))
+    torch.rand(5)  # the global generator has no say
+    assert torch.equal(sample(model, labels, PLAIN, seeded(1)), first)
+    other = sample(model, labels, PLAIN, seeded(2))
+    assert other.shape != first.shape or not torch.equal(other, first)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(guidance: float) -> None:
+    model, labels = prior(), labels_for(4)
+    sampling = SamplingConfig(temperature=0, guidance=guidance)
+    tokens = sample(model, labels, sampling, seeded())
+    assert torch.equal(sample(model, labels, sampling, seeded(9)), tokens)
+    done = torch.zeros(4, dtype=torch.bool)
+    for place in range(tokens.shape[1]):
+        with torch.no_grad():
+            asked = model(tokens[:, : place + 1], labels)[:, place]
+            anything = model(tokens[:, : place + 1], model.open_labels(4))[:, place]
+        logits = ((1 + guidance) * asked - guidance * anything).nan_to_num(-1e9, neginf=-1e9)
+        if place == 1:
+            logits[:, VOCABULARY.end] = -1e9
+        expected = logits.argmax(dim=1)
+        if place >= 1 and (place - 1) % VOCABULARY.slots == 0:
+            done |= expected == VOCABULARY.end
+        expected[done] = VOCABULARY.end
+        assert torch.equal(tokens[:, place], expected), f"place {place}"
+
+
+def test_guidance_0_is_plain_and_guidance_of_the_open_is_too() -> None:
+    model, labels = prior(), labels_for(8)
+    plain = sample(model, labels, PLAIN, seeded())
+    guided = sample(model, labels, SamplingConfig(temperature=1, guidance=3.0), seeded())
+    assert guided.shape != plain.shape or not torch.equal(guided, plain)
+    opened = model.open_labels(8)
+    plain = sample(model, opened, PLAIN, seeded())
+    assert torch.equal(
+        sample(model, opened, SamplingConfig(temperature=1, guidance=3.0), seeded()), plain
+    )
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+@pytest.mark.parametrize(("rows", "quantizers"), [(1, 1), (2, 2), (3, 1)])
+def test_samples_are_legal_end_once_and_are_never_empty(
+    rows: int, quantizers: int, guidance: float
+) -> None:
+    vocabulary = Vocabulary(3, quantizers, rows, 3, max_columns=6)
+    model = prior(vocabulary)
+    tokens = sample(
+        model, labels_for(40), SamplingConfig(temperature=1, guidance=guidance), seeded()
+    )
+    codes, columns, levels = vocabulary.codes(tokens)
+    assert int(columns.min()) >= 1
+    assert len(columns.unique()) > 1, "the test needs clips of several lengths"
+    assert bool(((levels >= 0) & (levels < 3)).all())
+    for i, n in enumerate(columns.tolist()):
+        expected = written_out(vocabulary, codes[i], n, int(levels[i]))
+        row = tokens[i].tolist()
+        assert row == (expected + [vocabulary.end] * len(row))[: len(row)]
+        assert bool(((codes[i] >= 0) & (codes[i] < 3)).all())
+
+
+def test_a_prior_that_always_ends_gives_one_column_and_one_that_never_ends_gives_all() -> None:
+    model = prior()
+    with torch.no_grad():
+        model.head.bias[VOCABULARY.end] = 1e4
+    always = sample(model, labels_for(4), PLAIN, seeded())
+    assert VOCABULARY.codes(always)[1].tolist() == [1] * 4
+    with torch.no_grad():
+        model.head.bias[VOCABULARY.end] = -1e4
+    never = sample(model, labels_for(4), PLAIN, seeded())
+    assert VOCABULARY.codes(never)[1].tolist() == [VOCABULARY.max_columns] * 4
+
+
+def test_sampling_follows_the_probabilities_of_the_prior() -> None:
+    model = prior()
+    labels = torch.tensor([[1, 0]]).expand(4000, -1)
+    tokens = sample(model, labels, PLAIN, seeded())
+    level = VOCABULARY.end + 1
+    with torch.no_grad():
+        first = model(tokens[:1], labels[:1])[0, 0].softmax(dim=0)
+        shares = torch.bincount(tokens[:, 0], minlength=VOCABULARY.size) / 4000
+        torch.testing.assert_close(shares, first, atol=0.03, rtol=0)
+        louder = tokens[tokens[:, 0] == level]
+        second = model(louder[:1], labels[:1])[0, 1].clone()
+        second[VOCABULARY.end] = -torch.inf
+        shares = torch.bincount(louder[:, 1], minlength=VOCABULARY.size) / len(louder)
+        torch.testing.assert_close(shares, second.softmax(dim=0), atol=0.06, rtol=0)
+
+
+EVENLY = (torch.arange(4000)[:, None] + 0.5) / 4000
+"""Draws spaced so that shares come out right to a four-thousandth."""
+
+
+def shares_of(logits: Tensor, config: SamplingConfig) -> np.ndarray:
+    drawn = draw(logits.expand(4000, -1).clone(), config, EVENLY)
+    return (torch.bincount(drawn, minlength=len(logits)) / 4000).numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    raised = np.exp(logits - logits.max())
+    return raised / raised.sum()
+
+
+logit_lists = st.lists(
+    st.one_of(st.floats(-6, 6, width=32), st.just(-math.inf)), min_size=2, max_size=8, unique=True
+)
+
+
+@settings(max_examples=60)
+@given(
+    values=logit_lists,
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+    top_k=st.integers(0, 9),
+    top_p=st.sampled_from([0.05, 0.5, 0.9, 1.0]),
+)
+def test_draw_follows_softmax_cut_by_top_k_then_top_p(
+    values: list[float], temperature: float, top_k: int, top_p: float
+) -> None:
+    logits = np.array(values)
+    expected = softmax(logits / temperature)
+    if top_k:
+        kept = sorted(range(len(values)), key=lambda i: -values[i])[:top_k]
+        expected = np.array([p if i in kept else 0 for i, p in enumerate(expected)])
+        expected /= expected.sum()
+    reached, keep = 0.0, []
+    for i in sorted(range(len(values)), key=lambda i: -expected[i]):  # the least set that makes p
+        if abs(reached - top_p) < 1e-5:
+            return  # a tie that rounding decides
+        if reached < top_p:
+            keep.append(i)
+        reached += expected[i]
+    expected = np.array([p if i in keep else 0 for i, p in enumerate(expected)])
+    expected /= expected.sum()
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    shares = shares_of(torch.tensor(values), config)
+    np.testing.assert_allclose(shares, expected, atol=1e-3)
+    assert not shares[expected == 0].any()
+
+
+def test_draw_never_takes_the_impossible_even_at_the_ends_of_the_interval() -> None:
+    logits = torch.tensor([[-torch.inf, 0.3, -torch.inf, 0.1, -30.0, -torch.inf]])
+    for uniform in (0.0, 0.5, 1 - 2**-24, 1.0):  # 1 is what rounding may make of almost 1
+        for config in (PLAIN, replace(PLAIN, top_p=0.999), replace(PLAIN, top_k=5)):
+            drawn = draw(logits.clone(), config, torch.tensor([[uniform]]))
+            assert int(drawn) in (1, 3, 4)
+
+
+def test_draw_gives_each_its_half_open_share_of_the_interval() -> None:
+    uniform = torch.arange(8)[:, None] / 8
+    drawn = draw(torch.zeros(8, 4), PLAIN, uniform)
+    assert drawn.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_draw_at_temperature_0_is_the_likeliest() -> None:
+    logits = torch.randn(50, 7, generator=seeded())
+    drawn = draw(logits, SamplingConfig(temperature=0), torch.rand(50, 1, generator=seeded()))
+    assert torch.equal(drawn, logits.argmax(dim=1))
+    assert torch.equal(draw(logits.clone(), replace(PLAIN, top_k=1), torch.rand(50, 1)), drawn)
+
+
+def test_a_tiny_prior_learns_a_toy_pattern_by_heart_and_samples_it_by_label() -> None:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(4, 1, rows=2, num_levels=2, max_columns=4)
+    model = Prior(PriorConfig(dim=32, layers=2, heads=2, dropout=0.0), vocabulary, (2,))
+    codes = random_codes(vocabulary, 2, 4, seed=3)
+    columns, levels = torch.tensor([4, 2]), torch.tensor([1, 0])
+    tokens, lengths = vocabulary.tokens(codes, columns, levels)
+    labels = torch.tensor([[0], [1]])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = model.loss(tokens, lengths, labels)[0]
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.02
+    model.eval()
+    drawn = sample(
+        model, torch.tensor([[1], [0], [0]]), SamplingConfig(temperature=0.5, guidance=0), seeded()
+    )
+    back, back_columns, back_levels = vocabulary.codes(drawn)
+    assert back_columns.tolist() == [2, 4, 4]
+    assert back_levels.tolist() == [0, 1, 1]
+    assert torch.equal(back[0, ..., :2], codes[1, ..., :2])
+    assert torch.equal(back[1], codes[0])
+    assert torch.equal(back[2], codes[0])

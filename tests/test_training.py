@@ -1,0 +1,177 @@
+"""Both stages on real spectrograms: what is on disk, resuming, limits, what is said."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiovq.checkpoint import load
+from audiovq.config import AudiovqError
+from audiovq.dataset import Dataset
+from audiovq.trainer import Stopped, Trainer
+from audiovq.training import encode_split, train, varied
+from tests.trained import CONFIG
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def straight(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A model trained without a stop, and what was said."""
+    folder = tmp_path_factory.mktemp("straight") / "model"
+    lines: list[str] = []
+    train(dataset, folder, CONFIG, device="cpu", say=lines.append)
+    return folder, lines
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*.safetensors"))}
+
+
+def test_training_leaves_a_model_metrics_samples_and_a_card(
+    straight: tuple[Path, list[str]],
+) -> None:
+    folder, lines = straight
+    model = load(folder)
+    assert model.prior is not None
+    rows = [json.loads(x) for x in (folder / "training" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        ("autoencoder", 30),
+        ("autoencoder", 60),
+        ("prior", 20),
+        ("prior", 40),
+    ]
+    assert rows[1]["validation_score"] < rows[0]["validation_score"]
+    assert rows[3]["validation_bits_per_code"] < rows[2]["validation_bits_per_code"]
+    samples = {p.name for p in (folder / "training" / "samples").iterdir()}
+    assert {"autoencoder-000060.png", "autoencoder-000060.wav", "prior-000040.wav"} <= samples
+    assert "folder" in (folder / "README.md").read_text(encoding="utf-8")
+    assert any("codes in use" in line for line in lines)
+    assert any("bits a code on unseen clips" in line for line in lines)
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    train(dataset, tmp_path / "again", CONFIG, device="cpu", say=quiet)
+    assert weights(tmp_path / "again") == weights(straight[0])
+
+
+def test_another_seed_gives_another_model(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    short = dataclasses.replace(CONFIG, seed=1)
+    train(dataset, tmp_path / "other", short, device="cpu", say=quiet)
+    assert weights(tmp_path / "other") != weights(straight[0])
+
+
+@pytest.mark.parametrize(("stage", "step"), [("autoencoder", 17), ("autoencoder", 30), ("prior", 25)])
+def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
+    straight: tuple[Path, list[str]],
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    step: int,
+) -> None:
+    real_step = Trainer._step
+
+    def step_then_interrupt(self, loss, indices):  # type: ignore[no-untyped-def]
+        result = real_step(self, loss, indices)
+        if self.stage == stage and self.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", step_then_interrupt)
+    with pytest.raises(Stopped):
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    monkeypatch.setattr(Trainer, "_step", real_step)
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    assert weights(tmp_path / "model") == weights(straight[0])
+
+
+def test_a_finished_training_is_left_alone(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    before = weights(straight[0])
+    lines: list[str] = []
+    train(dataset, straight[0], CONFIG, device="cpu", say=lines.append)
+    assert lines == ["autoencoder: trained already", "prior: trained already"]
+    assert weights(straight[0]) == before
+
+
+def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    long = dataclasses.replace(CONFIG.autoencoder_training, steps=1_000_000)
+    config = dataclasses.replace(
+        CONFIG, autoencoder_training=long, prior_training=long, max_minutes=4 / 60
+    )
+    model = train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
+    assert model.prior is not None
+    rows = (tmp_path / "model" / "training" / "metrics.jsonl").read_text().splitlines()
+    ends = {row["stage"]: row for row in map(json.loads, rows)}
+    assert ends["autoencoder"]["progress"] == ends["prior"]["progress"] == 1
+    assert ends["autoencoder"]["learning_rate"] < 0.05 * long.learning_rate
+    assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 12
+
+
+def test_other_settings_or_another_folder_are_refused_by_name(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(
+        CONFIG, autoencoder=dataclasses.replace(CONFIG.autoencoder, channels=24)
+    )
+    with pytest.raises(AudiovqError, match=r"autoencoder\.channels was 16, is 24"):
+        train(dataset, straight[0], other, device="cpu", say=quiet)
+    (tmp_path / "mine.txt").write_text("not a model")
+    with pytest.raises(AudiovqError, match="exists already"):
+        train(dataset, tmp_path, CONFIG, device="cpu", say=quiet)
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_unvaried_clips_are_the_clips(dataset: Dataset) -> None:
+    split = dataset.train
+    indices = torch.arange(5)
+    zeros = torch.zeros(5, dtype=torch.long)
+    images, frames = varied(split, indices, zeros, torch.ones(5))
+    assert torch.equal(frames, split.num_frames[indices])
+    assert torch.equal(images, split.spectrograms(indices)[..., : images.shape[3]])
+
+
+def test_a_shift_moves_every_frame_and_loses_none(dataset: Dataset) -> None:
+    split = dataset.train
+    indices, shift = torch.arange(4), torch.tensor([0, 1, 2, 3])
+    images, frames = varied(split, indices, shift, torch.ones(4))
+    for i in range(4):
+        clip = split.spectrograms(indices[i : i + 1])[0]
+        assert int(frames[i]) == clip.shape[2] + i
+        assert torch.equal(images[i, :, :, i : i + clip.shape[2]], clip)
+        assert not images[i, :, :, :i].any()
+        assert not images[i, :, :, int(frames[i]) :].any()
+
+
+def test_twice_the_speed_takes_every_other_frame(dataset: Dataset) -> None:
+    split = dataset.train
+    clip = split.spectrograms(torch.tensor([3]))[0]
+    images, frames = varied(split, torch.tensor([3]), torch.tensor([0]), torch.tensor([2.0]))
+    assert int(frames) == (clip.shape[2] + 1) // 2
+    assert torch.allclose(images[0], clip[:, :, ::2])
+
+
+def test_every_view_of_a_split_keeps_its_labels_and_levels(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    model = load(straight[0])
+    tokens, lengths, labels = encode_split(model, dataset.train, 3)
+    clips = len(dataset.train)
+    assert len(tokens) == len(lengths) == len(labels) == 3 * clips
+    assert torch.equal(labels, dataset.train.label_indices.repeat(3, 1))
+    levels = model.vocabulary.codes(tokens.long())[2]
+    assert torch.equal(levels, dataset.train.levels.repeat(3))
+    assert (tokens[:clips] != tokens[clips : 2 * clips]).any(), "views must differ"
