@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.bottlenecks import Bottleneck, NoBottleneck, Quantizer
-from audiovq.config import AutoencoderConfig
+from audiovq.config import AudiovqError, AutoencoderConfig
 
 RECONSTRUCTION_SCALE = 16.0
 """Brings the squared error of a spectrogram in [0, 1] to about 1 for a model that knows nothing,
@@ -308,7 +308,7 @@ class Autoencoder(nn.Module):
 
     def _quantizer(self) -> Quantizer:
         if not isinstance(self.bottleneck, Quantizer):
-            raise TypeError("an autoencoder without a quantizer has no codes")
+            raise AudiovqError("the model has no quantizer (bottleneck none), so it has no codes")
         return self.bottleneck
 
     def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:

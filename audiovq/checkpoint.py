@@ -172,6 +172,11 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
             [(tuple(map(int, places)), int(count)) for places, count in header["label_counts"]],
             int(header["clip_frames"]),
         )
+        sizes = [len(values) for values in model.labels.values()]
+        for places, count in model.label_counts:
+            # One past the last value stands for "no label".
+            if count < 0 or any(not 0 <= p <= n for p, n in zip(places, sizes, strict=True)):
+                raise ValueError(f"label_counts {places}")
         model.header = header
         _load_weights(folder, header["autoencoder"], model.autoencoder)
         if prior := header.get("prior"):

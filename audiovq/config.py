@@ -303,6 +303,7 @@ PRESETS: dict[str, TrainConfig] = {
             steps=2_500, batch_size=4, learning_rate=2e-3, validate_every=500
         ),
         prior_training=OptimizerConfig(steps=4_000, learning_rate=2e-3, validate_every=1_000),
+        max_minutes=5,
         autoencoder_share=0.3,
     ),
     "small": TrainConfig(
@@ -310,6 +311,7 @@ PRESETS: dict[str, TrainConfig] = {
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
         prior_training=OptimizerConfig(steps=12_000, learning_rate=1.5e-3, validate_every=1_000),
+        max_minutes=30,
         autoencoder_share=0.4,
     ),
     "base": TrainConfig(
@@ -323,7 +325,7 @@ PRESETS: dict[str, TrainConfig] = {
         ),
     ),
 }
-"""tiny: minutes on a laptop. small: half an hour on two cores. base: for a GPU."""
+"""tiny: five minutes on a laptop at most. small: half an hour. base: for a GPU, without a limit."""
 
 _T = TypeVar("_T")
 

@@ -72,7 +72,7 @@ def sample_codes(
     codes, num_columns, levels = model.vocabulary.codes(tokens)
     config = model.spectrogram.config
     frames = (num_columns * model.autoencoder.stride[1]).clamp(max=model.clip_frames)
-    num_samples = (frames - 1) * config.hop_length
+    num_samples = ((frames - 1) * config.hop_length).clamp(min=1)
     return [
         codec.Encoded(grid[:, :, :columns], level, length)
         for grid, columns, level, length in zip(

@@ -189,6 +189,7 @@ def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None
     path = path or folder / "report.html"
     split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     sounds = generate(model, _report_sounds(model), seed=7) if model.prior is not None else []
+    sounds.sort(key=lambda sound: list(sound.labels.values()))
     places = torch.arange(len(split))[:: max(1, len(split) // REPORT_PAIRS)][:REPORT_PAIRS]
     clips = [split.clips[i] for i in places.tolist()]
     images, frames = split.spectrograms(places).to(model.device), split.num_frames[places]
@@ -204,23 +205,21 @@ def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None
     pairs = []
     for i, clip in enumerate(clips):
         name = " · ".join(clip.labels.values()) or clip.path
-        sides = [
+        original, copy = (
             report.Picture(
-                title,
+                name,
                 waveform[i, : clip.num_samples].numpy(),
                 x[i, 0, :, : frames[i]].clamp(0, 1).cpu().numpy(),
             )
-            for title, waveform, x in zip(
-                (f"{name}, original", f"{name}, from its codes"), both, (images, made), strict=True
-            )
-        ]
-        pairs.append((sides[0], sides[1]))
+            for waveform, x in zip(both, (images, made), strict=True)
+        )
+        pairs.append((original, copy))
     new_images = evaluation.waveform_images(model.spectrogram, [s.waveform for s in sounds])
     figures = (
         read_json(folder / "evaluation.json", "") if (folder / "evaluation.json").exists() else {}
     )
     page = report.Report(
-        title=f"{folder.resolve().name}: sounds learnt from {len({c.path for c in dataset.train.clips}):,} recordings",
+        title=f"Sounds learnt from {len({c.path for c in dataset.train.clips}):,} recordings",
         sample_rate=model.sample_rate,
         generated=[
             report.Picture(

@@ -58,11 +58,15 @@ class State:
 
 
 def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """(clips,) lengths → one epoch of index tensors, clips of like length together, in random order."""
+    """(clips,) lengths → one epoch of index tensors, clips of like length together, in random order.
+
+    Lengths are jittered by 5 %, so that a clip meets other partners in every epoch.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     shuffled = torch.randperm(len(lengths), generator=generator)
     pools = torch.split(shuffled, batch_size * POOL)
-    by_length = (pool[lengths[pool].argsort(stable=True)] for pool in pools)
+    jittered = lengths * (0.95 + 0.1 * torch.rand(len(lengths), generator=generator))
+    by_length = (pool[jittered[pool].argsort(stable=True)] for pool in pools)
     cut = [batch for pool in by_length for batch in torch.split(pool, batch_size)]
     return [cut[i] for i in torch.randperm(len(cut), generator=generator)]
 
@@ -181,7 +185,9 @@ class Trainer:
                     totals, counted = {}, 0
                 # After a validation that is due, or the run that goes on would go without it.
                 if interrupted():
-                    self.save()
+                    # A loss that is no number any more must not be what the next run goes on from.
+                    if all(bool(total.isfinite()) for total in totals.values()):
+                        self.save()
                     raise Stopped
         return self.state
 
@@ -239,7 +245,8 @@ class Trainer:
         self.save()
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": self.stage, **metrics}) + "\n")
-        say(metrics)
+        with tqdm.external_write_mode():
+            say(metrics)
 
     def save(self) -> None:
         """Weights, optimizer and state in one file, atomically."""

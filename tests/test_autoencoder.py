@@ -12,7 +12,7 @@ from tiny import shake
 from torch import Tensor
 
 from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, RowBias
-from audiovq.config import AutoencoderConfig
+from audiovq.config import AudiovqError, AutoencoderConfig
 
 ENCODERS = {
     "patch": {"patch": (4, 2)},
@@ -251,9 +251,9 @@ def test_half_precision_is_left_to_autocast_and_outputs_are_float32() -> None:
 def test_without_a_quantizer_there_are_no_codes_and_it_says_so(encoder: str) -> None:
     model = autoencoder(encoder, 12, bottleneck="none")
     images, num_frames = clips(12, [9])
-    with pytest.raises(TypeError, match="no codes"):
+    with pytest.raises(AudiovqError, match="no codes"):
         model.encode(images, num_frames)
-    with pytest.raises(TypeError, match="no codes"):
+    with pytest.raises(AudiovqError, match="no codes"):
         model.decode(torch.zeros(1, 1, model.rows, 2, dtype=torch.long), torch.tensor([2]))
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from audiovq import evaluation
+from audiovq.config import PreprocessConfig
 from audiovq.dataset import Dataset
 from audiovq.preprocess import preprocess
-from audiovq.config import PreprocessConfig
 
 
 def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:

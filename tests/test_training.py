@@ -70,7 +70,9 @@ def test_another_seed_gives_another_model(
     assert weights(tmp_path / "other") != weights(straight[0])
 
 
-@pytest.mark.parametrize(("stage", "step"), [("autoencoder", 17), ("autoencoder", 30), ("prior", 25)])
+@pytest.mark.parametrize(
+    ("stage", "step"), [("autoencoder", 17), ("autoencoder", 30), ("prior", 25)]
+)
 def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
     straight: tuple[Path, list[str]],
     dataset: Dataset,

@@ -1,0 +1,151 @@
+"""Verbs as a user types them: what is printed, exit codes, one line for what can be mended."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from audiovq import evaluation
+from audiovq.cli import main
+
+FEW_STEPS = [
+    "--preset=tiny",
+    "--autoencoder.channels=16",
+    "--autoencoder.codebook-size=32",
+    "--prior.dim=32",
+    "--autoencoder-training.steps=20",
+    "--prior-training.steps=20",
+    "--device=cpu",
+]
+
+
+@pytest.fixture(autouse=True)
+def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the judge says is not what these tests are about."""
+    monkeypatch.setattr(evaluation, "JUDGE_STEPS", (20, 20))
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def one_line(captured: pytest.CaptureFixture[str]) -> str:
+    """What stands on standard error: one line that begins with the program's name."""
+    text = captured.readouterr().err
+    assert text.count("\n") == 1, text
+    assert text.startswith("audiovq: ")
+    return text
+
+
+def test_from_recordings_to_new_ones_by_four_verbs(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, model, out = tmp_path / "dataset", tmp_path / "model", tmp_path / "out"
+    assert run("preprocess", recordings, dataset) == 0
+    assert "found 24 files, used 24, skipped 0" in capsys.readouterr().out
+    assert run("train", dataset, model, *FEW_STEPS) == 0
+    printed = capsys.readouterr().out
+    assert "codes in use" in printed
+    assert printed.endswith(f"wrote {model}\n")
+    assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "0000_jan.wav",
+        "0001_jan.wav",
+        "manifest.json",
+    ]
+    assert run("reconstruct", model, out, tmp_path / "back", "--json") == 0
+    assert '"files": 2' in capsys.readouterr().out
+    assert run("evaluate", model, dataset, "-n", 2, "--json") == 0
+    assert '"codebook"' in capsys.readouterr().out
+    assert run("report", model, dataset) == 0
+    assert (model / "report.html").is_file()
+
+    assert run("generate", model, out) == 2
+    assert "exists already" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "--label", "folder=jun") == 2
+    assert "jan" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "--label", "mood=sad") == 2
+    assert "the model has folder" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "--label", "jan") == 2
+    assert "NAME=VALUE" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "-n", 0) == 2
+    assert "give 1 or more" in one_line(capsys)
+    assert run("train", dataset, model) == 2
+    assert "other settings" in one_line(capsys)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["preprocess", "nowhere", "d"], "nowhere: no such folder"),
+        (["preprocess", "empty", "d"], "empty: holds no recordings"),
+        (["preprocess", "texts", "d"], "texts: holds no recordings"),
+        (["preprocess", "broken", "d"], "broken: none of 1 recordings can be used"),
+        (["preprocess", "broken", "d", "--sample-rate", "5"], "sample_rate 5"),
+        (["train", "empty", "m"], "empty: not a dataset"),
+        (["generate", "empty", "o"], "empty: not a model"),
+        (["generate", "nowhere", "o"], "nowhere: not a model"),
+        (["reconstruct", "texts", "texts", "o"], "texts: not a model"),
+        (["evaluate", "empty", "empty"], "empty: not a model"),
+        (["generate", "empty", "o", "--temperature", "-1"], "temperature -1"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "texts", "broken"):
+        Path(name).mkdir()
+    Path("texts/a.txt").write_text("words")
+    Path("broken/a.wav").write_bytes(b"RIFF....")
+    assert run(*arguments) == 2
+    assert says in one_line(capsys)
+    assert not Path("d").exists()
+
+
+@pytest.mark.parametrize("kind", ["silent", "short"])
+def test_a_silent_and_a_short_file_are_named_with_the_reason(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+    import soundfile
+
+    (tmp_path / "sounds").mkdir()
+    samples = np.zeros(8000) if kind == "silent" else 0.5 * np.ones(50)
+    soundfile.write(tmp_path / "sounds" / "a.wav", samples, 8000)
+    assert run("preprocess", tmp_path / "sounds", tmp_path / "d") == 2
+    line = one_line(capsys)
+    assert "a.wav" in line
+    assert ("is silent" if kind == "silent" else "shorter than one window") in line
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = (
+        "import sys, audiovq, audiovq.cli\n"
+        "try: audiovq.cli.main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert 'torch' not in sys.modules and 'librosa' not in sys.modules\n"
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - started)
+        assert ended.returncode == 0, ended.stderr
+        assert "generate" in ended.stdout
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("verb", ["preprocess", "train", "generate"])
+def test_scripts_are_the_verbs(verb: str) -> None:
+    script = Path(__file__).parents[1] / "scripts" / f"{verb}.py"
+    ended = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert f"audiovq {verb}" in ended.stdout

@@ -1,0 +1,143 @@
+"""From recordings to new recordings, through the functions that a user calls."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiovq import codec, evaluation, pipeline
+from audiovq.audio import read
+from audiovq.checkpoint import Model, load
+from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.dataset import Dataset
+from audiovq.figures import describe_figures, evaluate, figure_table
+from audiovq.training import train
+from tests.trained import CONFIG
+
+
+@pytest.fixture(autouse=True)
+def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the judge says is not what these tests are about."""
+    monkeypatch.setattr(evaluation, "JUDGE_STEPS", (20, 20))
+
+
+@pytest.fixture(scope="module")
+def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline") / "model"
+    train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return load(folder)
+
+
+def test_generated_files_are_named_by_number_and_labels_and_listed(
+    model: Model, tmp_path: Path
+) -> None:
+    paths = pipeline.generate_files(model, tmp_path / "out", 3, {"folder": "sam"}, seed=5)
+    assert [path.name for path in paths] == ["0000_sam.wav", "0001_sam.wav", "0002_sam.wav"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["made_with"]["seed"] == 5
+    assert manifest["made_with"]["temperature"] == SamplingConfig().temperature
+    for path, row in zip(paths, manifest["sounds"], strict=True):
+        samples, rate = soundfile.read(path)
+        assert rate == 8000
+        assert row["file"] == path.name
+        assert row["labels"] == {"folder": "sam"}
+        assert row["seconds"] == pytest.approx(len(samples) / 8000, abs=1e-3)
+
+
+def test_generated_files_are_the_same_bytes_for_the_same_seed(model: Model, tmp_path: Path) -> None:
+    runs = [pipeline.generate_files(model, tmp_path / n, 3, seed=1) for n in ("a", "b")]
+    other = pipeline.generate_files(model, tmp_path / "c", 3, seed=2)
+    first, second, third = ([path.read_bytes() for path in paths] for paths in (*runs, other))
+    assert first == second
+    assert first != third
+
+
+def test_an_output_that_exists_is_refused_unless_overwrite_is_said(
+    model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(AudiovqError, match="exists already"):
+        pipeline.generate_files(model, tmp_path, 1)
+    pipeline.generate_files(model, tmp_path, 1, overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+def test_label_values_never_lead_out_of_the_folder(model: Model, tmp_path: Path) -> None:
+    sound = pipeline.generate(model, 1)[0]
+    evil = type(sound)(sound.waveform, {"folder": "../../up/x"}, sound.encoded)
+    (path,) = pipeline.write_sounds(model, tmp_path / "out", [evil], SamplingConfig(), 0)
+    assert path.parent == tmp_path / "out"
+    assert path.is_file()
+
+
+def test_reconstructions_keep_names_folders_and_lengths(
+    model: Model, own_recordings: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).standard_normal(4410).astype(np.float32) * 0.1
+    soundfile.write(own_recordings / "jan" / "0_jan_0.flac", noise, 44100)
+    (own_recordings / "broken.wav").write_bytes(b"RIFF not really")
+    said: list[str] = []
+    figures = pipeline.reconstruct_files(model, own_recordings, tmp_path / "out", say=said.append)
+    assert figures["files"] == 25
+    assert len(said) == 1
+    assert "broken.wav" in said[0]
+    for path in own_recordings.rglob("*_*.wav"):
+        original, made = read(path)[0], read(tmp_path / "out" / path.relative_to(own_recordings))[0]
+        assert len(original) == len(made)
+    assert len(read(tmp_path / "out" / "jan" / "0_jan_0.flac.wav")[0]) == 800
+    codes_per_second = figures["nominal_bits_per_second"] / 5
+    assert model.codes_per_second < codes_per_second < 1.4 * model.codes_per_second
+
+
+def test_one_file_is_reconstructed_to_the_file_named(
+    model: Model, recordings: Path, tmp_path: Path
+) -> None:
+    source = recordings / "jan" / "0_jan_0.wav"
+    pipeline.reconstruct_files(model, source, tmp_path / "back.wav")
+    (expected,) = codec.decode(model, codec.encode(model, [read(source)[0]]))
+    made = read(tmp_path / "back.wav")[0]
+    assert np.abs(made - expected).max() < 1e-4
+    with pytest.raises(AudiovqError, match="exists already"):
+        pipeline.reconstruct_files(model, source, tmp_path / "back.wav")
+
+
+def test_figures_hold_every_part_and_each_has_its_sentence(model: Model, dataset: Dataset) -> None:
+    figures = evaluate(model, dataset, n=6)
+    assert set(figures) >= {"reconstruction", "codebook", "prior", "generation"}
+    json.dumps(figures)  # plain numbers only
+    assert 0 <= figures["codebook"]["usage"] <= 1
+    assert figures["prior"]["uniform_bits"] == 5
+    assert figures["generation"]["accuracy"]["folder"]["real"] >= 0
+    rows = describe_figures(figures)
+    assert {"codebook use", "folder named rightly", "copies"} <= {row[0] for row in rows}
+    assert all(meaning for _, _, meaning in rows)
+    assert len(figure_table(figures).splitlines()) == len(rows)
+
+
+def test_without_the_recordings_figures_still_come(
+    dataset_folder: Path, model: Model, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(dataset_folder, tmp_path / "dataset")
+    header = json.loads((moved / "dataset.json").read_text())
+    header["source"] = str(tmp_path / "gone")
+    (moved / "dataset.json").write_text(json.dumps(header))
+    reconstruction = evaluate(model, Dataset(moved), n=2)["reconstruction"]
+    assert set(reconstruction) == {"error_db"}
+
+
+def test_the_report_shows_sounds_pairs_and_curves(
+    folder: Path, model: Model, dataset: Dataset, tmp_path: Path
+) -> None:
+    path = pipeline.write_report(model, dataset, folder, tmp_path / "page.html")
+    page = path.read_text(encoding="utf-8")
+    assert page.count("<audio") >= 12 + 2
+    for part in ("New sounds", "Originals and reconstructions", "Codebook", "Curves", "Commands"):
+        assert part in page

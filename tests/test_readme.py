@@ -1,0 +1,46 @@
+"""The README is true: its Python runs, its commands exist, its files are there."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from audiovq.config import PreprocessConfig
+from audiovq.preprocess import preprocess
+from audiovq.training import train
+from tests.trained import CONFIG
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in digits.glob("*_ben_*.wav"):
+        (tmp_path / "ben").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "ben")
+    config = PreprocessConfig(labels=r"(?P<digit>\d)_")
+    preprocess(tmp_path / "ben", tmp_path / "dataset", config, say=lambda _: None)
+    train(tmp_path / "dataset", tmp_path / "demo" / "model", CONFIG, say=lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert (tmp_path / "seven.wav").stat().st_size > 44
+    sounds, waveforms = names["sounds"], names["waveforms"]
+    assert isinstance(sounds, list)
+    assert isinstance(waveforms, list)
+    assert [len(sound.waveform) for sound in sounds] == [len(w) for w in waveforms]
+
+
+def test_every_verb_has_its_row_and_no_other() -> None:
+    from audiovq.cli import _verbs
+
+    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert set(rows) == set(_verbs([]))
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
