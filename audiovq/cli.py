@@ -7,7 +7,6 @@ Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stop
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -253,9 +252,6 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # Threads that wait should sleep: spinning ones cost a busy machine three quarters of its speed.
-    # Heard by OpenMP only if it is set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         tyro.extras.subcommand_cli_from_dict(
             _verbs(arguments),
