@@ -66,7 +66,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         Args:
             dataset: Folder made by preprocess.
             model: Folder to be made.
-            preset: Where all settings start: tiny (minutes), small (half an hour on two cores),
+            preset: Where all settings start: tiny (5 minutes at most), small (20 at most),
                 base (a GPU).
         """
         from audiovq.training import train
@@ -195,7 +195,7 @@ def evaluate(
 
 def report(
     model: Positional[Path],
-    dataset: Positional[Path],
+    dataset: Positional[Path | None] = None,
     out: Annotated[Path | None, arg(help="The page; None: MODEL/report.html.")] = None,
     device: Device = "auto",
 ) -> None:
@@ -203,14 +203,15 @@ def report(
 
     Args:
         model: Folder made by train.
-        dataset: Folder made by preprocess.
+        dataset: Folder made by preprocess; None: the one that the model was trained on.
     """
     from audiovq.checkpoint import load
     from audiovq.dataset import Dataset
     from audiovq.pipeline import write_report
-    from audiovq.training import pick_device
+    from audiovq.training import pick_device, trained_on
 
-    path = write_report(load(model, pick_device(device)), Dataset(dataset), model, out)
+    loaded = load(model, pick_device(device))
+    path = write_report(loaded, Dataset(dataset) if dataset else trained_on(model), model, out)
     print(f"wrote {path}")
 
 

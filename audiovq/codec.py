@@ -72,7 +72,7 @@ def decode(
                 num_samples.to(model.device),
                 phase=phase,
                 n_iter=n_iter,
-                generator=torch.Generator(model.device).manual_seed(seed),
+                generator=torch.Generator().manual_seed(seed),
             )
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
             waveforms[i] = row[:length]

@@ -311,7 +311,7 @@ PRESETS: dict[str, TrainConfig] = {
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
         prior_training=OptimizerConfig(steps=12_000, learning_rate=1.5e-3, validate_every=1_000),
-        max_minutes=30,
+        max_minutes=20,
         autoencoder_share=0.4,
     ),
     "base": TrainConfig(
@@ -325,7 +325,7 @@ PRESETS: dict[str, TrainConfig] = {
         ),
     ),
 }
-"""tiny: five minutes on a laptop at most. small: half an hour. base: for a GPU, without a limit."""
+"""tiny: five minutes on a laptop at most. small: twenty. base: for a GPU, without a limit."""
 
 _T = TypeVar("_T")
 

@@ -160,13 +160,13 @@ class Judged:
     probabilities: list[Tensor]
     """(clips, values) of each label."""
 
-    def accuracy(self, label_indices: Tensor) -> list[float]:
-        """For each label, the share named rightly among clips that have one; NaN without any."""
-        shares = []
+    def accuracy(self, label_indices: Tensor) -> list[float | None]:
+        """For each label, the share named rightly among clips that have one; None without any."""
+        shares: list[float | None] = []
         for i, probabilities in enumerate(self.probabilities):
             known = label_indices[:, i] < probabilities.shape[1]
             right = probabilities.argmax(dim=1)[known] == label_indices[known, i]
-            shares.append(float(right.float().mean()))
+            shares.append(float(right.float().mean()) if len(right) else None)
         return shares
 
 
@@ -204,7 +204,10 @@ def waveform_images(spectrogram: Spectrogram, waveforms: Sequence[Waveform]) -> 
 
 
 def frechet_distance(features: Tensor, others: Tensor) -> float:
-    """Fréchet distance between Gaussians fitted to (clips, dim) features (Heusel et al. 2017, eq. 6)."""
+    """Fréchet distance between Gaussians fitted to (clips, dim) features (Heusel et al. 2017, eq. 6).
+
+    Needs two clips on each side.
+    """
     a, b = features.double(), others.double()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     eigenvalues = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0)
@@ -218,19 +221,18 @@ def nearest_distances(
     """(images,) dB to the nearest reference: root mean square over the cells of both, the shorter
     padded with silence, at the best of 9 shifts by up to 4 frames each way."""
     longest = max(image.shape[2] for image in [*images, *references]) + 8
-    weight = _stack(references, longest, 4)
-    squares = weight.square().sum(dim=1)
-    lengths = torch.tensor([reference.shape[2] for reference in references])
-    distances = []
-    for image in images:
-        moved = torch.cat([_stack([image], longest, shift) for shift in range(9)])
-        cross = moved @ weight.T
-        squared = (
-            (moved.square().sum(dim=1)[:, None] + squares - 2 * cross).amin(dim=0).clamp_min(0)
-        )
-        cells = lengths.clamp(min=image.shape[2]) * image.shape[1]
-        distances.append((squared / cells).sqrt().amin() * range_db)
-    return torch.stack(distances)
+    nearest = torch.full((len(images),), torch.inf)
+    for begin in range(0, len(references), 2048):  # bounds the memory
+        chunk = references[begin : begin + 2048]
+        weight = _stack(chunk, longest, 4)
+        squares = weight.square().sum(dim=1)
+        lengths = torch.tensor([reference.shape[2] for reference in chunk])
+        for i, image in enumerate(images):
+            moved = torch.cat([_stack([image], longest, shift) for shift in range(9)])
+            squared = moved.square().sum(dim=1)[:, None] + squares - 2 * (moved @ weight.T)
+            cells = lengths.clamp(min=image.shape[2]) * image.shape[1]
+            nearest[i] = min(nearest[i], (squared.amin(dim=0).clamp_min(0) / cells).amin())
+    return nearest.sqrt() * range_db
 
 
 def _stack(images: Sequence[Tensor], frames: int, shift: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiovq import audio, codec, evaluation
 from audiovq.checkpoint import Model
-from audiovq.config import SamplingConfig
+from audiovq.config import AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
 from audiovq.training import VIEWS, encode_split, validate_autoencoder, validate_prior
@@ -35,10 +35,11 @@ def evaluate(
     """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
 
     The judge of generated sounds is a classifier trained here on the dataset's training and
-    validation clips; beside each figure stands what real test clips score.
+    validation clips; beside each figure stands what real test clips score. Raises AudiovqError
+    where the dataset's spectrograms or labels are not the model's.
     """
-    held_out = dataset.test if len(dataset.test) else dataset.validation
-    held_out = held_out if len(held_out) else dataset.train
+    require_match(model, dataset)
+    held_out = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
     say("evaluate: reconstruction of held-out clips")
     figures["reconstruction"] = _evaluate_reconstruction(model, dataset, held_out)
@@ -52,6 +53,22 @@ def evaluate(
     say(f"evaluate: {n} new sounds and a judge for them")
     figures["generation"] = _evaluate_generation(model, dataset, held_out, n, sampling, seed)
     return figures
+
+
+def require_match(model: Model, dataset: Dataset) -> None:
+    """Raise AudiovqError where a dataset's spectrograms or labels are not those of a model."""
+    ours, theirs = to_json(model.spectrogram.config), to_json(dataset.spectrogram)
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise AudiovqError(
+                f"{dataset.folder}: made with {name} {theirs[name]}, the model with {value};"
+                " name the dataset that the model was trained on"
+            )
+    if dataset.labels != model.labels:
+        raise AudiovqError(
+            f"{dataset.folder}: has other labels than the model;"
+            " name the dataset that the model was trained on"
+        )
 
 
 def _evaluate_reconstruction(model: Model, dataset: Dataset, split: Split) -> dict[str, float]:
@@ -109,10 +126,52 @@ def _evaluate_generation(
 ) -> dict[str, Any]:
     sounds = generate(model, n, sampling=sampling, seed=seed + 1)
     images = evaluation.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
+    shuffle = torch.Generator().manual_seed(seed)
+    places = torch.randperm(len(split), generator=shuffle)[:n]
+    figures: dict[str, Any] = {"sounds": n}
+    if model.labels:
+        figures |= _evaluate_labels(model, dataset, split, sounds, images, seed)
+
+    training, real = evaluation.split_images(dataset.train), evaluation.split_images(split, places)
+    figures["nearest_training_clip_db"] = {}
+    for name, clips in (("generated", images), ("real", real)):
+        distances = evaluation.nearest_distances(clips, training, dataset.spectrogram.range_db)
+        figures["nearest_training_clip_db"][name] = {
+            "fifth_percentile": float(distances.quantile(0.05)),
+            "median": float(distances.median()),
+        }
+    known = encode_split(model, dataset.train, VIEWS)[0]
+    figures["codes_shared_with_a_training_clip"] = {}
+    for name, tokens in (
+        ("generated", _tokens(model, sounds)),
+        ("real", encode_split(model, split)[0][places]),
+    ):
+        shares = evaluation.shared_codes(tokens, known, model.vocabulary.end)
+        figures["codes_shared_with_a_training_clip"][name] = {
+            "median": float(shares.median()),
+            "most": float(shares.max()),
+            "copies": int((shares > COPY_SHARE).sum()),
+        }
+    return figures
+
+
+def _evaluate_labels(
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    sounds: Sequence[Sound],
+    images: Sequence[Tensor],
+    seed: int,
+) -> dict[str, Any]:
+    """What a classifier that learns from the training clips hears in new sounds and in real ones."""
     learnt_from = [s for s in (dataset.train, dataset.validation) if len(s)]
     judge = evaluation.train_classifier(learnt_from, seed)
-    real, training = evaluation.split_images(split), evaluation.split_images(dataset.train)
-    of_new, of_real = evaluation.judge(judge, images), evaluation.judge(judge, real)
+    picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
+    training = evaluation.split_images(dataset.train, picked[: len(sounds)])
+    of_new, of_real, of_training = (
+        evaluation.judge(judge, clips)
+        for clips in (images, evaluation.split_images(split), training)
+    )
     asked = torch.tensor(
         [
             [
@@ -121,38 +180,17 @@ def _evaluate_generation(
             ]
             for sound in sounds
         ]
-    ).view(n, len(model.labels))
+    )
     new, old = of_new.accuracy(asked), of_real.accuracy(split.label_indices)
     figures: dict[str, Any] = {
-        "sounds": n,
         "accuracy": {
             name: {"generated": new[i], "real": old[i]} for i, name in enumerate(model.labels)
-        },
-    }
-    picked = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[
-        :n
-    ].tolist()
-    of_training = evaluation.judge(judge, [training[i] for i in picked])
-    figures["frechet_distance"] = {
-        "generated": evaluation.frechet_distance(of_new.features, of_real.features),
-        "training_clips": evaluation.frechet_distance(of_training.features, of_real.features),
-    }
-    range_db = dataset.spectrogram.range_db
-    places = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:n].tolist()
-    for name, clips in (("generated", images), ("real", [real[i] for i in places])):
-        distances = evaluation.nearest_distances(clips, training, range_db)
-        figures.setdefault("nearest_training_clip_db", {})[name] = {
-            "fifth_percentile": float(distances.quantile(0.05)),
-            "median": float(distances.median()),
         }
-    codes = encode_split(model, dataset.train, VIEWS)[0]
-    tokens_of_real = encode_split(model, split)[0][places]
-    for name, tokens in (("generated", _tokens(model, sounds)), ("real", tokens_of_real)):
-        shares = evaluation.shared_codes(tokens, codes, model.vocabulary.end)
-        figures.setdefault("codes_shared_with_a_training_clip", {})[name] = {
-            "median": float(shares.median()),
-            "most": float(shares.max()),
-            "copies": int((shares > COPY_SHARE).sum()),
+    }
+    if min(len(sounds), len(split), len(training)) > 1:
+        figures["frechet_distance"] = {
+            "generated": evaluation.frechet_distance(of_new.features, of_real.features),
+            "training_clips": evaluation.frechet_distance(of_training.features, of_real.features),
         }
     return figures
 
@@ -227,22 +265,22 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     new = figures.get("generation", {})
     for label, shares in new.get("accuracy", {}).items():
-        add(
-            f"{label} named rightly",
-            f"{100 * shares['generated']:.1f} %",
-            f"of {new['sounds']} new sounds, by a classifier that names {100 * shares['real']:.1f} % of real test clips rightly",
-        )
-    if new:
-        distance, near, shared = (
-            new["frechet_distance"],
-            new["nearest_training_clip_db"],
-            new["codes_shared_with_a_training_clip"],
-        )
+        if shares["generated"] is not None and shares["real"] is not None:
+            add(
+                f"{label} named rightly",
+                f"{100 * shares['generated']:.1f} %",
+                f"of {new['sounds']} new sounds, by a classifier that names"
+                f" {100 * shares['real']:.1f} % of real test clips rightly",
+            )
+    if distance := new.get("frechet_distance"):
         add(
             "Fréchet distance",
             f"{distance['generated']:.1f}",
-            f"of new sounds to real test clips in the classifier's features; real training clips stand at {distance['training_clips']:.1f}",
+            "of new sounds to real test clips in the classifier's features;"
+            f" real training clips stand at {distance['training_clips']:.1f}",
         )
+    if new:
+        near, shared = new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]
         add(
             "nearest training clip",
             f"{near['generated']['median']:.1f} dB",
@@ -251,7 +289,8 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         add(
             "copies",
             f"{shared['generated']['copies']}",
-            f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training clip; the most shared is {100 * shared['generated']['most']:.0f} %",
+            f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training"
+            f" clip; the most shared is {100 * shared['generated']['most']:.0f} %",
         )
     return rows
 

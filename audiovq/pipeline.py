@@ -27,7 +27,13 @@ from audiovq import audio, codec, evaluation, report
 from audiovq.checkpoint import Model
 from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, SamplingConfig
 from audiovq.dataset import Dataset
-from audiovq.figures import code_counts, describe_figures, evaluate, figure_table
+from audiovq.figures import (
+    code_counts,
+    describe_figures,
+    evaluate,
+    figure_table,
+    require_match,
+)
 from audiovq.files import read_json, require_new, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
@@ -184,8 +190,10 @@ def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None
     """One HTML page about the model in `folder`: new sounds, pairs, codebook, curves, figures.
 
     Figures are those of `folder`/evaluation.json where `evaluate` left them. Returns the path,
-    `folder`/report.html unless `path` names another.
+    `folder`/report.html unless `path` names another. Raises AudiovqError where the dataset's
+    spectrograms or labels are not the model's.
     """
+    require_match(model, dataset)
     path = path or folder / "report.html"
     split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     sounds = generate(model, _report_sounds(model), seed=7) if model.prior is not None else []

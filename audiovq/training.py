@@ -130,7 +130,11 @@ def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
 def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) -> None:
     """Make `folder` this very training's: new, or one that was stopped."""
     path = folder / "training" / "settings.json"
-    settings = {"dataset": dataset.fingerprint, "config": to_json(config)}
+    settings = {
+        "dataset": dataset.fingerprint,
+        "dataset_folder": str(dataset.folder.resolve()),
+        "config": to_json(config),
+    }
     if overwrite and ((folder / "model.json").exists() or path.exists()):
         shutil.rmtree(folder)
     if path.exists():
@@ -154,6 +158,16 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
             f"{folder}: exists already and is no started training; name another folder"
         )
     write_json(path, settings)
+
+
+def trained_on(folder: Path) -> Dataset:
+    """The dataset that the model in `folder` was trained on. Raises AudiovqError where it is gone."""
+    path = folder / "training" / "settings.json"
+    where = read_json(path, "a model that knows its dataset").get("dataset_folder", "")
+    try:
+        return Dataset(Path(where))
+    except AudiovqError as error:
+        raise AudiovqError(f"{folder}: name the dataset it was trained on ({error})") from error
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> str:

@@ -59,7 +59,7 @@ def test_from_recordings_to_new_ones_by_four_verbs(
     assert '"files": 2' in capsys.readouterr().out
     assert run("evaluate", model, dataset, "-n", 2, "--json") == 0
     assert '"codebook"' in capsys.readouterr().out
-    assert run("report", model, dataset) == 0
+    assert run("report", model) == 0
     assert (model / "report.html").is_file()
 
     assert run("generate", model, out) == 2
@@ -72,6 +72,12 @@ def test_from_recordings_to_new_ones_by_four_verbs(
     assert "NAME=VALUE" in one_line(capsys)
     assert run("generate", model, tmp_path / "x", "-n", 0) == 2
     assert "give 1 or more" in one_line(capsys)
+    dataset.rename(tmp_path / "moved")
+    assert run("report", model) == 2
+    assert "name the dataset" in one_line(capsys)
+    assert run("report", model, tmp_path / "moved", "--out", tmp_path / "page.html") == 0
+    capsys.readouterr()
+    (tmp_path / "moved").rename(dataset)
     assert run("train", dataset, model) == 2
     assert "other settings" in one_line(capsys)
     assert not (tmp_path / "x").exists()
