@@ -79,6 +79,7 @@ def preprocess(
     """
     config = config or PreprocessConfig()
     source, target = Path(source), Path(target)
+    torch_threads = torch.get_num_threads()
     with_threads = executor or ThreadPoolExecutor(
         os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
     )
@@ -113,6 +114,7 @@ def preprocess(
     finally:
         if executor is None:
             with_threads.shutdown(cancel_futures=True)
+            torch.set_num_threads(torch_threads)  # what workers set, a main thread may inherit
     return _assemble(
         target,
         jobs,

@@ -5,6 +5,8 @@ import json
 import math
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -714,3 +716,21 @@ def test_the_spoken_digits_are_all_used(
     summary = run(source, tmp_path / "out", labels=pattern)
     assert summary.used == len(paths) >= 90
     assert Dataset(tmp_path / "out").labels["digit"] == [str(digit) for digit in range(10)]
+
+
+def test_preprocessing_leaves_torch_its_threads(recordings: Path, tmp_path: Path) -> None:
+    """In processes of their own: a main thread that has not computed yet inherits what workers set."""
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from audiovq.preprocess import preprocess\n"
+        "if len(sys.argv) > 1: preprocess(*map(Path, sys.argv[1:]), say=lambda line: None)\n"
+        "print(torch.get_num_threads())\n"
+    )
+    threads = [
+        subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+        for arguments in ([], [str(recordings), str(tmp_path / "dataset")])
+    ]
+    assert threads[0] == threads[1]
