@@ -16,7 +16,8 @@ from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
-from audiovq.training import VIEWS, encode_split, validate_autoencoder, validate_prior
+from audiovq.training import validate_autoencoder, validate_prior
+from audiovq.views import VIEWS, encode_split
 
 Say = Callable[[str], None]
 COPY_SHARE = 0.9

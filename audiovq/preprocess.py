@@ -275,38 +275,24 @@ def _jobs(
     clip_frames: int,
     config: PreprocessConfig,
 ) -> Iterator[ShardJob]:
-    clip_bytes = settings.bins * clip_frames * 2
+    """Each split's recordings in order, as many to a shard as its size allows."""
     clip_seconds = clip_frames * settings.hop_length / settings.sample_rate
-    limit = max(1, SHARD_BYTES // clip_bytes)
+    clips_limit = max(1, SHARD_BYTES // (settings.bins * clip_frames * 2))
     files_limit = max(FILES_PER_SHARD, len(recordings) // 1024)
+    trim_db = config.trim_db if config.trim else None
     for split in SPLITS:
-        shard: list[Recording] = []
-        clips, number = 0, 0
-        for recording in [r for r in recordings if r.split == split]:
+        shards: list[list[Recording]] = []
+        clips = 0
+        for recording in (r for r in recordings if r.split == split):
             more = math.ceil(recording.info.seconds / clip_seconds) + 1
-            if shard and (clips + more > limit or len(shard) >= files_limit):
-                yield ShardJob(
-                    f"{split}-{number:05d}",
-                    source,
-                    work,
-                    tuple(shard),
-                    settings,
-                    clip_frames,
-                    config.trim_db if config.trim else None,
-                )
-                shard, clips, number = [], 0, number + 1
-            shard.append(recording)
+            if not shards or clips + more > clips_limit or len(shards[-1]) >= files_limit:
+                shards.append([])
+                clips = 0
+            shards[-1].append(recording)
             clips += more
-        if shard:
-            yield ShardJob(
-                f"{split}-{number:05d}",
-                source,
-                work,
-                tuple(shard),
-                settings,
-                clip_frames,
-                config.trim_db if config.trim else None,
-            )
+        for number, shard in enumerate(shards):
+            name = f"{split}-{number:05d}"
+            yield ShardJob(name, source, work, tuple(shard), settings, clip_frames, trim_db)
 
 
 def _assemble(

@@ -1,5 +1,8 @@
 """Figures against what is known beforehand."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +57,7 @@ def test_log_spectral_distance_of_a_gain_is_the_gain() -> None:
     assert half == pytest.approx(20 * np.log10(2), rel=1e-3)
 
 
-def test_speech_scores_fall_with_noise(digits) -> None:  # type: ignore[no-untyped-def]
+def test_speech_scores_fall_with_noise(digits: Path) -> None:
     pytest.importorskip("pesq")
     from audiovq.audio import read
 
@@ -69,10 +72,8 @@ def test_speech_scores_fall_with_noise(digits) -> None:  # type: ignore[no-untyp
     assert worse["estoi"] < same["estoi"] - 0.1
 
 
-def test_the_judge_names_clips_it_has_not_heard(digits, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_judge_names_clips_it_has_not_heard(digits: Path, tmp_path: Path) -> None:
     """On two of the voices that ship; and what it says does not depend on the batch."""
-    import shutil
-
     torch.manual_seed(0)
     for voice in ("ben", "ivy"):
         for path in digits.glob(f"*_{voice}_*.wav"):

@@ -12,7 +12,8 @@ from audiovq.checkpoint import load
 from audiovq.config import AudiovqError
 from audiovq.dataset import Dataset
 from audiovq.trainer import Stopped, Trainer
-from audiovq.training import encode_split, train, varied
+from audiovq.training import train
+from audiovq.views import encode_split, varied
 from tests.trained import CONFIG
 
 
@@ -135,6 +136,15 @@ def test_other_settings_or_another_folder_are_refused_by_name(
     with pytest.raises(AudiovqError, match="exists already"):
         train(dataset, tmp_path, CONFIG, device="cpu", say=quiet)
     assert (tmp_path / "mine.txt").exists()
+
+
+def test_several_processes_are_refused_before_they_write_over_one_another(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(AudiovqError, match="one process"):
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    assert not (tmp_path / "model").exists()
 
 
 def test_unvaried_clips_are_the_clips(dataset: Dataset) -> None:
