@@ -26,7 +26,7 @@ from audiovq.files import atomic, read_json, write_json, write_text
 from audiovq.generation import generate
 from audiovq.prior import Prior
 from audiovq.trainer import State, Step, Trainer, pick_precision
-from audiovq.views import VIEWS, encode_split, varied
+from audiovq.views import VIEWS, VIEWS_SHARE, encode_split, varied
 
 Say = Callable[[str], None]
 SAMPLES = 6
@@ -349,7 +349,9 @@ def _train_prior(
         say("prior: trained already")
         return
     started = time.perf_counter()
-    tokens, lengths, labels = encode_split(model, dataset.train, VIEWS)
+    tokens, lengths, labels = encode_split(
+        model, dataset.train, VIEWS, math.inf if limit is None else VIEWS_SHARE * limit
+    )
     held_out = (
         encode_split(model, dataset.validation)
         if len(dataset.validation)

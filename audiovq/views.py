@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,8 @@ from audiovq.dataset import Split
 
 VIEWS = 12
 """Encodings of each clip that the prior learns from."""
+VIEWS_SHARE = 0.2
+"""Of a time limit that making them may take."""
 SPEED = 0.1
 """Largest change of speed in them."""
 
@@ -34,12 +39,16 @@ def varied(split: Split, indices: Tensor, shift: Tensor, speed: Tensor) -> tuple
     return torch.lerp(take(before), take(after), share) * inside[:, None, None], new_frames
 
 
-def encode_split(model: Model, split: Split, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def encode_split(
+    model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
+) -> tuple[Tensor, Tensor, Tensor]:
     """All clips → tokens, lengths, labels (clips × views, …), on the CPU.
 
     The first view is the clips as they are; each further one shifts every clip by up to a column
-    and changes its speed by up to a tenth, so that a prior meets many codes for one sound.
+    and changes its speed by up to a tenth, so that a prior meets many codes for one sound. The view
+    during which `max_seconds` pass is the last.
     """
+    started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
     all_tokens = torch.full(
         (len(split) * views, vocabulary.max_tokens), vocabulary.end, dtype=torch.int32
@@ -63,4 +72,8 @@ def encode_split(model: Model, split: Split, views: int = 1) -> tuple[Tensor, Te
                 rows = indices + view * len(split)
                 all_tokens[rows, : tokens.shape[1]] = tokens.int()
                 all_lengths[rows] = lengths
-    return all_tokens, all_lengths, split.label_indices.repeat(views, 1)
+            if time.perf_counter() - started > max_seconds:
+                views = view + 1
+                break
+    rows_made = len(split) * views
+    return all_tokens[:rows_made], all_lengths[:rows_made], split.label_indices.repeat(views, 1)

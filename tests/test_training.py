@@ -187,3 +187,13 @@ def test_every_view_of_a_split_keeps_its_labels_and_levels(
     levels = model.vocabulary.codes(tokens.long())[2]
     assert torch.equal(levels, dataset.train.levels.repeat(3))
     assert (tokens[:clips] != tokens[clips : 2 * clips]).any(), "views must differ"
+
+
+def test_views_end_with_the_one_in_which_their_time_is_up(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    model = load(straight[0])
+    every, one = (encode_split(model, dataset.train, 3, t) for t in (1e9, 0.0))
+    assert len(one[0]) == len(one[1]) == len(one[2]) == len(dataset.train)
+    for all_views, first in zip(every, one, strict=True):
+        assert torch.equal(all_views[: len(first)], first)
