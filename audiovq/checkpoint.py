@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from audiovq.autoencoder import Autoencoder
@@ -216,11 +217,8 @@ def save_tensors(
 ) -> None:
     """Write tensors and a few strings as safetensors, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with atomic(path) as temporary:
-            save_file(contiguous, temporary, metadata)
-    except SafetensorError as error:  # a full disk, among others: not an OSError here
-        raise AudiovqError(f"{path}: cannot be written ({error})") from error
+    with atomic(path) as temporary:  # by way of bytes: save_file makes files none else may read
+        temporary.write_bytes(to_bytes(contiguous, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import COUNTS, LABELS, shake, tiny_model
 
-from audiovq import checkpoint
 from audiovq.checkpoint import FORMAT, VERSION, Model, load, read_tensors, save, save_tensors
 from audiovq.config import AudiovqError
 from audiovq.files import sha256
@@ -323,15 +321,22 @@ def test_a_failed_write_is_told_in_one_line_and_leaves_the_old_file(
     model = load(folder)
     shake(model.autoencoder, seed=3)
 
-    def full(tensors: Any, path: Path, metadata: Any) -> None:
-        Path(path).write_bytes(b"half")
-        raise SafetensorError("Error while serializing: No space left on device")
+    real_write = Path.write_bytes
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    def full(path: Path, data: bytes) -> int:
+        real_write(path, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(AudiovqError, match=r"autoencoder\.safetensors: cannot be written .*space"):
         save(folder, model, "autoencoder", {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     load(folder)
+
+
+def test_a_models_files_can_be_read_by_whoever_may_read_the_folder(folder: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
+    assert len(modes) == 1
 
 
 def test_tensors_come_back_whatever_their_layout(tmp_path: Path) -> None:
