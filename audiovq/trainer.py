@@ -27,6 +27,10 @@ POOL = 24
 """Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
 
 
+QUIET_SECONDS = 45.0
+"""Without a validation in this time, a line says where training stands all the same."""
+
+
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM: the state is saved, the next run goes on from it."""
 
@@ -151,12 +155,13 @@ class Trainer:
 
         `lengths` (clips,) are cut into batches; `loss` gives `loss`, to minimize, and any other
         scalars to log; `validate` gives `score`, the lower the better, and others; `keep` is called
-        with every best state, `say` with every validation's metrics. Goes on where a stopped run
-        stood. Raises Stopped on Ctrl-C, after saving, and AudiovqError where a loss is not finite.
+        with every best state, `say` with every validation's metrics and, where that takes long, now
+        and then with the training's alone. Goes on where a stopped run stood. Raises Stopped on Ctrl-C, after saving, and AudiovqError where a loss is not finite.
         """
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
         started = time.perf_counter() - self.state.seconds
+        spoken = time.perf_counter()
         bar = tqdm(
             total=1000,
             desc=self.stage,
@@ -179,10 +184,16 @@ class Trainer:
                 self.state.seconds = time.perf_counter() - started
                 bar.update(int(1000 * self.progress) - bar.n)
                 ended = self.progress >= 1
-                if ended or self.state.step % self.config.validate_every == 0:
+                due = ended or self.state.step % self.config.validate_every == 0
+                if due or time.perf_counter() - spoken > QUIET_SECONDS:
                     means = {name: float(total) / counted for name, total in totals.items()}
-                    self._validated(means, validate, keep, say, ended)
-                    totals, counted = {}, 0
+                    metrics = self._metrics(means)
+                    if due:
+                        metrics |= self._validated(means, validate, keep, ended)
+                        totals, counted = {}, 0
+                    with tqdm.external_write_mode():
+                        say(metrics)
+                    spoken = time.perf_counter()
                 # After a validation that is due, or the run that goes on would go without it.
                 if interrupted():
                     # A loss that is no number any more must not be what the next run goes on from.
@@ -208,14 +219,24 @@ class Trainer:
         self.optimizer.step()
         return scalars
 
+    def _metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Where training stands, and the means of its losses since the last validation."""
+        return {
+            "step": self.state.step,
+            "seconds": round(self.state.seconds, 2),
+            "progress": self.progress,
+            "learning_rate": self.learning_rate(),
+            **means,
+        }
+
     def _validated(
         self,
-        means: dict[str, float],
+        means: Mapping[str, float],
         validate: Callable[[], Mapping[str, float]],
         keep: Callable[[State, Mapping[str, float]], None],
-        say: Callable[[Mapping[str, float]], None],
         ended: bool,
-    ) -> None:
+    ) -> dict[str, float]:
+        """Validate, keep what is best, save the state, log; returns the validation's metrics."""
         state = self.state
         if not all(map(math.isfinite, means.values())):
             raise AudiovqError(
@@ -228,14 +249,8 @@ class Trainer:
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
         ):
             validation = validate()
-        metrics = {
-            "step": state.step,
-            "seconds": round(state.seconds, 2),
-            "progress": self.progress,
-            "learning_rate": self.learning_rate(),
-            **means,
-            **{f"validation_{name}": value for name, value in validation.items()},
-        }
+        named = {f"validation_{name}": value for name, value in validation.items()}
+        metrics = self._metrics(means) | named
         if validation["score"] < state.best:
             state.best, state.best_step, state.stale = validation["score"], state.step, 0
             keep(state, metrics)
@@ -245,8 +260,7 @@ class Trainer:
         self.save()
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": self.stage, **metrics}) + "\n")
-        with tqdm.external_write_mode():
-            say(metrics)
+        return named
 
     def save(self) -> None:
         """Weights, optimizer and state in one file, atomically."""

@@ -221,7 +221,8 @@ def _train_autoencoder(
 
     def speak(metrics: Mapping[str, float]) -> None:
         say(describe_autoencoder(metrics, config.autoencoder.codebook_size))
-        if metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
+        validated = "validation_score" in metrics
+        if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
             _sample_reconstructions(model, held_out, folder, int(metrics["step"]))
 
@@ -242,7 +243,8 @@ def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int)
     places = torch.arange(len(split))[:: max(1, len(split) // SAMPLES)][:SAMPLES]
     frames, levels = split.num_frames[places], split.levels[places].to(model.device)
     images = split.spectrograms(places).to(model.device)
-    made = model.autoencoder(images, frames).spectrogram
+    with torch.inference_mode():
+        made = model.autoencoder(images, frames).spectrogram
     num_samples = split.num_samples[places].to(model.device)
     both = [model.spectrogram.inverse(x, levels, num_samples).cpu().numpy() for x in (images, made)]
     lengths = split.num_samples[places].tolist()
@@ -306,7 +308,9 @@ def validate_autoencoder(
 
 
 def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> str:
-    """A validation's metrics in a line of plain words."""
+    """A validation's metrics, or the training's alone, in a line of plain words."""
+    if "validation_error_db" not in metrics:
+        return _underway("autoencoder", metrics)
     line = (
         f"autoencoder {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {_clock(metrics['seconds'])}:"
         f" spectrograms {metrics['validation_error_db']:.2f} dB off"
@@ -324,6 +328,14 @@ def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> st
             f" as rich as {metrics['validation_perplexity']:.0f} used evenly"
         )
     return line
+
+
+def _underway(stage: str, metrics: Mapping[str, float]) -> str:
+    """Between validations: where training stands."""
+    return (
+        f"{stage} {100 * metrics['progress']:3.0f} %, step {metrics['step']:,},"
+        f" {_clock(metrics['seconds'])}: loss {metrics['loss']:.3f}"
+    )
 
 
 def _clock(seconds: float) -> str:
@@ -389,7 +401,8 @@ def _train_prior(
 
     def speak(metrics: Mapping[str, float]) -> None:
         say(describe_prior(metrics, baselines))
-        if metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
+        validated = "validation_score" in metrics
+        if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
             sounds = [sound.waveform for sound in generate(model, SAMPLES)]
             _write_samples(folder, "prior", int(metrics["step"]), model, sounds)
@@ -440,7 +453,9 @@ def _codes_inside(tokens: Tensor, end: int) -> Tensor:
 
 
 def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float]) -> str:
-    """A validation's metrics in a line of plain words."""
+    """A validation's metrics, or the training's alone, in a line of plain words."""
+    if "validation_bits_per_code" not in metrics:
+        return _underway("prior", metrics)
     bits, blind = metrics["validation_bits_per_code"], baselines["unigram_bits"]
     train_bits = metrics["loss"] / math.log(2)
     verdict = "is learning" if bits < 0.95 * blind else "has learnt little yet"

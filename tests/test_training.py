@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from audiovq import trainer
 from audiovq.checkpoint import load
 from audiovq.config import AudiovqError
 from audiovq.dataset import Dataset
@@ -197,3 +198,14 @@ def test_views_end_with_the_one_in_which_their_time_is_up(
     assert len(one[0]) == len(one[1]) == len(one[2]) == len(dataset.train)
     for all_views, first in zip(every, one, strict=True):
         assert torch.equal(all_views[: len(first)], first)
+
+
+def test_a_long_time_without_validation_is_not_silent(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "QUIET_SECONDS", 0.0)
+    lines: list[str] = []
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lines.append)
+    between = [line for line in lines if "loss" in line]
+    assert len(between) == 60 + 40 - 4, "every step that was not validated"
+    assert between[0].startswith("autoencoder   2 %, step 1, 0:0")
