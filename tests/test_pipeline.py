@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from trained import CONFIG
 
 from audiovq import codec, evaluation, pipeline
 from audiovq.audio import read
@@ -15,7 +16,6 @@ from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.figures import describe_figures, evaluate, figure_table
 from audiovq.training import train
-from tests.trained import CONFIG
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from trained import CONFIG
 
 from audiovq.config import PreprocessConfig
 from audiovq.preprocess import preprocess
 from audiovq.training import train
-from tests.trained import CONFIG
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trained import CONFIG
 
 from audiovq import trainer
 from audiovq.checkpoint import load
@@ -15,7 +16,6 @@ from audiovq.dataset import Dataset
 from audiovq.trainer import Stopped, Trainer
 from audiovq.training import train
 from audiovq.views import encode_split, varied
-from tests.trained import CONFIG
 
 
 def quiet(_: str) -> None:
