@@ -460,7 +460,7 @@ def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float])
     train_bits = metrics["loss"] / math.log(2)
     verdict = "is learning" if bits < 0.95 * blind else "has learnt little yet"
     if bits > train_bits + 1.0:
-        verdict = "begins to copy: it knows the training clips better than new ones"
+        verdict = "is learning; it knows its training clips better than new ones"
     return (
         f"prior {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {_clock(metrics['seconds'])}:"
         f" {bits:.2f} bits a code on unseen clips (blind {baselines['uniform_bits']:.2f},"
