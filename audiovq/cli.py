@@ -28,7 +28,7 @@ Sampling = Annotated[SamplingConfig, arg(name="")]
 def preprocess(
     audio_dir: Positional[Path],
     dataset: Positional[Path],
-    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),  # noqa: B008  # frozen
+    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
     overwrite: Overwrite = False,
 ) -> None:
     """Make a dataset of spectrograms from a folder of recordings.
@@ -84,7 +84,7 @@ def generate(
     label: Annotated[
         Labels, arg(metavar="NAME=VALUE", help="Such as digit=7; repeat for several labels.")
     ] = (),
-    sampling: Sampling = SamplingConfig(),  # noqa: B008  # frozen
+    sampling: Sampling = SamplingConfig(),
     phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
     n_iter: Annotated[
         int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
@@ -163,7 +163,7 @@ def evaluate(
     model: Positional[Path],
     dataset: Positional[Path],
     n: Annotated[int, arg(aliases=("-n",), help="How many new sounds are judged.")] = 200,
-    sampling: Sampling = SamplingConfig(),  # noqa: B008  # frozen
+    sampling: Sampling = SamplingConfig(),
     seed: int = 0,
     device: Device = "auto",
     as_json: Json = False,

@@ -49,7 +49,10 @@ def place(book: Codebook, embedding: Tensor) -> None:
 def test_nearest_is_the_least_distance_of_all_whatever_the_chunks(data: st.DataObject) -> None:
     dim, size, vectors = (data.draw(st.integers(low, 6)) for low in (1, 2, 0))
     cells = st.integers(-9, 9)  # small integers: exact in float32, and ties are common
-    draw = lambda n: np.array(data.draw(st.lists(cells, min_size=n, max_size=n)), np.float32)  # noqa: E731
+
+    def draw(n: int) -> np.ndarray:
+        return np.array(data.draw(st.lists(cells, min_size=n, max_size=n)), np.float32)
+
     codes, latents = draw(size * dim).reshape(size, dim), draw(vectors * dim).reshape(-1, dim)
     book = Codebook(config(latent_dim=dim, codebook_size=size))
     place(book, torch.from_numpy(codes))

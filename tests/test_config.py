@@ -243,7 +243,7 @@ def test_a_whole_number_in_json_may_stand_for_a_fraction() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        PriorConfig().dim = 3  # type: ignore[misc]
+        PriorConfig().dim = 3
 
 
 @given(whole(1000, 384_000))

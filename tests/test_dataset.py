@@ -216,7 +216,7 @@ def test_a_shard_outside_of_the_folder_is_refused(own: Path, tmp_path: Path) -> 
     shutil.copy(own / "train-00000.npy", own / "inner" / "inside.npy")
     tricks = ["../outside.npy", str(tmp_path / "outside.npy"), "inner/../../outside.npy"]
     for trick in [*tricks, "inner/inside.npy", "..", ""]:
-        change_header(own, lambda h, t=trick: h["splits"]["train"]["shards"][0].update(file=t))  # type: ignore[misc]
+        change_header(own, lambda h, t=trick: h["splits"]["train"]["shards"][0].update(file=t))
         assert "own folder" in refusal(own)
     (own / "link.npy").symlink_to(tmp_path / "outside.npy")
     change_header(own, lambda h: h["splits"]["train"]["shards"][0].update(file="link.npy"))

@@ -158,7 +158,7 @@ def test_ctrl_c_during_the_last_validation_is_not_lost(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
         return plain()
 
-    task.validate = validate  # type: ignore[method-assign]
+    task.validate = validate
     with pytest.raises(Stopped):
         task.fit()
     again = Task(tmp_path, replace(CONFIG, steps=6))
@@ -240,7 +240,7 @@ def test_weights_decay_and_biases_do_not(tmp_path: Path) -> None:
     def loss(step: Step) -> dict[str, Tensor]:
         return {"loss": sum((p * 0).sum() for p in task.module.parameters())}
 
-    task.loss = loss  # type: ignore[assignment, method-assign]
+    task.loss = loss
     task.fit()
     for name, value in task.module.named_parameters():
         if value.ndim >= 2:
@@ -264,7 +264,7 @@ def test_no_gradient_is_longer_than_clip_norm(tmp_path: Path) -> None:
 def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, steps=1000, validate_every=2, patience=3))
     scores = iter([3.0, 2.0, 2.5, 2.0, 1.0, 1.0, 5.0, math.nan, 0.0])
-    task.validate = lambda: {"score": next(scores)}  # type: ignore[method-assign]
+    task.validate = lambda: {"score": next(scores)}
     state = task.fit()
     assert state.done
     assert (state.step, state.best, state.best_step, state.stale) == (16, 1.0, 10, 3)
@@ -326,7 +326,7 @@ def test_metrics_are_means_since_the_last_validation(tmp_path: Path) -> None:
         seen.append(scalars["loss"].item())
         return scalars
 
-    task.loss = loss  # type: ignore[method-assign]
+    task.loss = loss
     task.fit()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [6, 12, 18, 20]

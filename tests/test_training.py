@@ -85,7 +85,7 @@ def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
 ) -> None:
     real_step = Trainer._step
 
-    def step_then_interrupt(self, loss, indices):  # type: ignore[no-untyped-def]
+    def step_then_interrupt(self, loss, indices):
         result = real_step(self, loss, indices)
         if self.stage == stage and self.state.step == step:
             signal.raise_signal(signal.SIGINT)
