@@ -18,6 +18,9 @@ RECONSTRUCTION_SCALE = 16.0
 """Brings the squared error of a spectrogram in [0, 1] to about 1 for a model that knows nothing,
 so that the weight of the commitment loss means what it means in the 2017 paper."""
 
+EMPHASIS_FLOOR = 0.02
+"""Weight of silence in the loss: the floor too must come back."""
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -26,10 +29,22 @@ class Reconstruction:
     spectrogram: Tensor
     """(batch, 1, bins, frames), zeros beyond each clip's columns."""
     loss: Tensor
-    """Scalar to minimize: scaled squared error plus the bottleneck's loss."""
+    """Scalar to minimize: scaled weighted error plus the bottleneck's loss."""
     squared_error: Tensor
     """Scalar: mean over the cells inside the clips."""
+    weighted_error: Tensor
+    """The same, loud cells weighing more: see `loudness_weights`."""
     bottleneck_loss: Tensor
+
+
+def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
+    """Values in [0, 1] → how much an error there weighs, EMPHASIS_FLOOR to 1.
+
+    10 ** (emphasis · (value - 1)): with 1.84 over a range of 80 dB, magnitude ** 0.46, which is how
+    loudness goes with magnitude (Zwicker; the exponent is that of PESQ, ITU-T P.862). So bits are
+    not spent on what cannot be heard beside what is loud. 0: all cells alike.
+    """
+    return EMPHASIS_FLOOR + (1 - EMPHASIS_FLOOR) * 10 ** (emphasis * (spectrogram - 1))
 
 
 def mask_columns(x: Tensor, mask: Tensor) -> Tensor:
@@ -278,19 +293,25 @@ class Autoencoder(nn.Module):
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < num_frames.to(spectrogram.device)[:, None])[:, None, None]
         squared = (output.float() - spectrogram).square() * cells
-        squared_error = squared.sum() / (cells.sum() * self.bins)
+        weights = loudness_weights(spectrogram, self.config.emphasis) * cells
+        weighted_error = (squared * weights).sum() / weights.sum()
         return Reconstruction(
             output.float(),
-            RECONSTRUCTION_SCALE * squared_error + bottleneck.loss,
-            squared_error.detach(),
+            RECONSTRUCTION_SCALE * weighted_error + bottleneck.loss,
+            squared.detach().sum() / (cells.sum() * self.bins),
+            weighted_error.detach(),
             bottleneck.loss.detach(),
         )
+
+    def latents(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
+        """(batch, 1, bins, frames), (batch,) → what is quantized (batch, dim, rows, columns), 0 beyond."""
+        return self._latents(spectrogram, num_frames)[0].float()
 
     def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """(batch, 1, bins, frames), (batch,) → codes (batch, quantizers, rows, columns), 0 beyond."""
         latents, _, inside = self._latents(spectrogram, num_frames)
         batch, _, rows, columns = latents.shape
-        codes = self._quantizer().encode(_vectors(latents)[inside])
+        codes = self.quantizer.encode(_vectors(latents)[inside])
         grid = codes.new_zeros(batch * rows * columns, codes.shape[1])
         grid[inside] = codes
         return grid.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
@@ -302,11 +323,20 @@ class Autoencoder(nn.Module):
         """
         batch, _, rows, columns = codes.shape
         mask, inside = self._mask(num_columns, columns, codes.device)
-        latents = self._quantizer().decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
+        latents = self.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
         shape = torch.Size((batch, latents.shape[1], rows, columns))
-        return self._decode(latents, inside, shape, mask).float().clamp(0, 1)
+        return self.heard(self._decode(latents, inside, shape, mask).float())
 
-    def _quantizer(self) -> Quantizer:
+    def heard(self, output: Tensor) -> Tensor:
+        """What the decoder gives, (batch, 1, bins, frames) → what is made into sound, in [0, 1].
+
+        Values are stretched away from 1 by `contrast`; zeros stay.
+        """
+        return (1 - (1 - output) * self.config.contrast).clamp(0, 1) * (output > 0)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The bottleneck, where it makes codes. Raises AudiovqError where it does not."""
         if not isinstance(self.bottleneck, Quantizer):
             raise AudiovqError("the model has no quantizer (bottleneck none), so it has no codes")
         return self.bottleneck

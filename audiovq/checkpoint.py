@@ -2,6 +2,7 @@
 
     model.json                 format, version, every setting, labels, checksums, what was reached
     autoencoder.safetensors    weights
+    context.safetensors        integer tables by which archives are coded
     prior.safetensors          weights
     README.md                  a model card
     training/                  to go on training: state, metrics.jsonl, samples; may be deleted
@@ -30,13 +31,16 @@ from audiovq.config import (
     from_json,
     to_json,
 )
+from audiovq.context import ContextTables
 from audiovq.files import atomic, read_json, sha256, write_json
 from audiovq.prior import Prior, Vocabulary
 from audiovq.spectrogram import Spectrogram
 
 FORMAT = "audiovq-model"
 VERSION = 1
-Stage = Literal["autoencoder", "prior"]
+Stage = Literal["autoencoder", "context", "prior"]
+SHIPPED = Path(__file__).parent / "models"
+"""Models that come with the package, to be named instead of a folder: `digits`."""
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Model:
 
     spectrogram: Spectrogram
     autoencoder: Autoencoder
+    context: ContextTables | None = None
     prior: Prior | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Each label's values, in the order of their numbers."""
@@ -106,24 +111,27 @@ def new_model(
     return Model(
         Spectrogram(spectrogram),
         Autoencoder(autoencoder, spectrogram.bins),
-        None,
-        labels,
-        label_counts,
-        clip_frames,
+        labels=labels,
+        label_counts=label_counts,
+        clip_frames=clip_frames,
     )
 
 
 def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> None:
     """Write one stage's weights and bring model.json up to date, each atomically.
 
-    `summary` is what the stage reached. A new autoencoder makes an earlier prior worthless: it is
-    dropped from model.json.
+    `summary` is what the stage reached. A new autoencoder makes what was learnt about the codes of
+    an earlier one worthless: it is dropped from model.json.
     """
-    module = model.autoencoder if stage == "autoencoder" else model.prior
-    if module is None:
-        raise ValueError("the model has no prior to save")
+    tensors = {
+        "autoencoder": model.autoencoder.state_dict(),
+        "context": model.context.integers if model.context else {},
+        "prior": model.prior.state_dict() if model.prior else {},
+    }[stage]
+    if not tensors:
+        raise ValueError(f"the model has no {stage} to save")
     path = folder / f"{stage}.safetensors"
-    save_tensors(path, module.state_dict())
+    save_tensors(path, tensors)
     entry = {"file": path.name, "sha256": sha256(path), "summary": summary}
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -137,26 +145,43 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     if stage == "autoencoder":
         header["autoencoder"] |= entry
     else:
-        assert model.prior is not None
         header["autoencoder"] = model.header["autoencoder"]
-        header["prior"] = {
-            "config": to_json(model.prior.config),
-            "autoencoder_sha256": header["autoencoder"]["sha256"],
-        } | entry
+        header[stage] = {"autoencoder_sha256": header["autoencoder"]["sha256"]} | entry
+        if model.prior is not None and stage == "prior":
+            header["prior"]["config"] = to_json(model.prior.config)
     for key, value in model.header.items():
-        if key not in header and key != "prior":
+        if key not in header and (stage != "autoencoder" or key not in ("context", "prior")):
             header[key] = value
     model.header = header
     write_json(folder / "model.json", header)
 
 
+def shipped_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
+
+
+def located(folder: Path | str) -> Path:
+    """Where a model lies: the folder itself, or that of SHIPPED where there is no such folder."""
+    shipped = SHIPPED / Path(folder).name
+    return (
+        shipped
+        if Path(folder) == Path(shipped.name) and not Path(folder).exists()
+        else Path(folder)
+    )
+
+
 def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
-    """Read a model, ready for use (eval mode).
+    """Read a model, ready for use (eval mode): a folder, or a name among SHIPPED.
 
     Raises AudiovqError where `folder` is not a model, is of an unknown version, or holds weights
     that are damaged or do not belong to it.
     """
-    folder = Path(folder)
+    folder = located(folder)
+    if folder.parent == SHIPPED and not folder.is_dir():
+        raise AudiovqError(
+            f"{folder.name}: no such folder, nor a model that ships ({', '.join(shipped_names())})"
+        )
     header = read_json(folder / "model.json", "a model")
     where = f"{folder}/model.json"
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -180,9 +205,15 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
                 raise ValueError(f"label_counts {places}")
         model.header = header
         _load_weights(folder, header["autoencoder"], model.autoencoder)
+        for part in ("context", "prior"):
+            belongs = header.get(part, {}).get("autoencoder_sha256")
+            if belongs not in (None, header["autoencoder"]["sha256"]):
+                raise AudiovqError(f"{folder}: its {part} was trained for another autoencoder")
+        if context := header.get("context"):
+            model.context = ContextTables(read_tensors(_weights(folder, context))[0])
+            if not model.context.fits(model.vocabulary):
+                raise ValueError("context tables of other codes")
         if prior := header.get("prior"):
-            if prior["autoencoder_sha256"] != header["autoencoder"]["sha256"]:
-                raise AudiovqError(f"{folder}: its prior was trained for another autoencoder")
             model.prior = model.new_prior(from_json(PriorConfig, prior["config"], where))
             _load_weights(folder, prior, model.prior)
     except (
@@ -200,7 +231,32 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     return model.to(device)
 
 
+def export(folder: Path, target: Path) -> None:
+    """A trained model → `target`, the smallest that is of use: weights as float16, no training state.
+
+    Floats lose what lies beyond three digits; integers, and so the context tables, nothing.
+    """
+    header = read_json(folder / "model.json", "a model")
+    for part in ("autoencoder", "context", "prior"):
+        if entry := header.get(part):
+            tensors, _ = read_tensors(_weights(folder, entry))
+            halves = {
+                name: value.half() if value.dtype == torch.float32 else value
+                for name, value in tensors.items()
+            }
+            save_tensors(target / entry["file"], halves)
+            entry["sha256"] = sha256(target / entry["file"])
+            if part != "autoencoder":
+                entry["autoencoder_sha256"] = header["autoencoder"]["sha256"]
+    write_json(target / "model.json", header)
+
+
 def _load_weights(folder: Path, entry: dict[str, Any], module: nn.Module) -> None:
+    load_tensors(_weights(folder, entry), module)
+
+
+def _weights(folder: Path, entry: dict[str, Any]) -> Path:
+    """Where a part of the model lies; raises AudiovqError where the file is not the one meant."""
     name = str(entry["file"])
     path = folder / name
     if Path(name).name != name:
@@ -209,7 +265,7 @@ def _load_weights(folder: Path, entry: dict[str, Any], module: nn.Module) -> Non
         raise AudiovqError(f"{path}: missing; the model is incomplete")
     if sha256(path) != entry["sha256"]:
         raise AudiovqError(f"{path}: damaged (its checksum is not the one in model.json)")
-    load_tensors(path, module)
+    return path
 
 
 def save_tensors(

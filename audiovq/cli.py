@@ -56,7 +56,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
     def train(
         dataset: Positional[Path],
         model: Positional[Path],
-        preset: Literal["tiny", "small", "base"] = "small",
+        preset: Literal["tiny", "small", "base", "rate-1k", "rate-2k", "rate-4k"] = "small",
         config: Annotated[TrainConfig, arg(name="")] = preset_config,
         device: Device = "auto",
         overwrite: Overwrite = False,
@@ -67,7 +67,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
             dataset: Folder made by preprocess.
             model: Folder to be made.
             preset: Where all settings start: tiny (5 minutes at most), small (20 at most),
-                base (a GPU).
+                base (a GPU); rate-1k, rate-2k, rate-4k (60 at most): archives of so many bit/s.
         """
         from audiovq.training import train
 
@@ -89,6 +89,9 @@ def generate(
     n_iter: Annotated[
         int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
     ] = None,
+    best_of: Annotated[
+        int, arg(help="Draw so many for each and keep the one that the prior finds likeliest.")
+    ] = 1,
     seed: int = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -96,7 +99,7 @@ def generate(
     """Make new recordings.
 
     Args:
-        model: Folder made by train.
+        model: Folder made by train, or `digits`, which comes with audiovq.
         out: Folder for the WAVs and their manifest.json.
     """
     from audiovq.checkpoint import load
@@ -110,6 +113,77 @@ def generate(
         _labels(label),
         sampling=sampling,
         seed=seed,
+        phase=phase,
+        n_iter=n_iter,
+        best_of=best_of,
+        overwrite=overwrite,
+    )
+    print(f"wrote {len(paths)} recordings to {out}")
+
+
+def encode(
+    model: Positional[Path],
+    source: Positional[Path],
+    out: Positional[Path],
+    coder: Annotated[
+        Literal["context", "prior", "plain"] | None,
+        arg(
+            help="context: decodes on every machine; prior: smallest, decodes on machines that"
+            " compute alike; plain: packed bits. None: context where the model has it."
+        ),
+    ] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Store recordings as codes, in one small archive.
+
+    Args:
+        model: Folder made by train.
+        source: A recording, or a folder of them.
+        out: The archive to be written, such as sounds.avq.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.pipeline import encode_files
+    from audiovq.training import pick_device
+
+    figures = encode_files(
+        load(model, pick_device(device)),
+        source,
+        out,
+        coder=coder,
+        overwrite=overwrite,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    _print_rates(figures, out, as_json)
+
+
+def decode(
+    model: Positional[Path],
+    source: Positional[Path],
+    out: Positional[Path],
+    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
+    n_iter: Annotated[
+        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
+    ] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Bring an archive's recordings back.
+
+    Args:
+        model: Folder that the archive was made with.
+        source: Archive made by encode.
+        out: Folder for the WAVs, or a .wav where the archive holds one recording.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.pipeline import decode_files
+    from audiovq.training import pick_device
+
+    paths = decode_files(
+        load(model, pick_device(device)),
+        source,
+        out,
         phase=phase,
         n_iter=n_iter,
         overwrite=overwrite,
@@ -149,12 +223,17 @@ def reconstruct(
         overwrite=overwrite,
         say=lambda line: print(line, file=sys.stderr),
     )
+    _print_rates(figures, out, as_json)
+
+
+def _print_rates(figures: dict[str, float], out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures))
         return
     print(
         f"{figures['files']:.0f} files, {figures['seconds']:.1f} s,"
-        f" {figures['nominal_bits_per_second']:.0f} bit/s nominal"
+        f" {figures['stored_bits_per_second']:.0f} bit/s as stored"
+        f" ({figures['nominal_bits_per_second']:.0f} nominal)"
     )
     print(f"wrote {out}")
 
@@ -189,7 +268,8 @@ def evaluate(
         seed=seed,
         say=say,
     )
-    write_json(model / "evaluation.json", figures)  # where `report` finds them
+    if model.is_dir():  # a model that ships is not written into
+        write_json(model / "evaluation.json", figures)  # where `report` finds them
     print(json.dumps(figures, indent=2) if as_json else figure_table(figures))
 
 
@@ -205,12 +285,14 @@ def report(
         model: Folder made by train.
         dataset: Folder made by preprocess; None: the one that the model was trained on.
     """
-    from audiovq.checkpoint import load
+    from audiovq.checkpoint import load, located
     from audiovq.dataset import Dataset
     from audiovq.pipeline import write_report
     from audiovq.training import pick_device, trained_on
 
     loaded = load(model, pick_device(device))
+    if not model.is_dir():  # a model that ships is not written into
+        model, out = located(model), out or Path("report.html")
     path = write_report(loaded, Dataset(dataset) if dataset else trained_on(model), model, out)
     print(f"wrote {path}")
 
@@ -246,7 +328,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     flags = " ".join(arguments).replace("=", " ").split()
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
-    verbs = (demo, preprocess, train, generate, reconstruct, evaluate, report)
+    verbs = (demo, preprocess, train, generate, encode, decode, reconstruct, evaluate, report)
     return {verb.__name__: verb for verb in verbs}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
+from audiovq.context import ContextTables, search
 from audiovq.phase import num_frames
 from audiovq.spectrogram import Phase, Spectrogram
 
@@ -27,8 +28,16 @@ class Encoded:
     num_samples: int
 
 
-def encode(model: Model, waveforms: Sequence[Waveform]) -> list[Encoded]:
-    """Waveforms (samples,) at the model's rate, each of any length → codes, in the same order."""
+def encode(
+    model: Model, waveforms: Sequence[Waveform], *, rate_weight: float | None = None
+) -> list[Encoded]:
+    """Waveforms (samples,) at the model's rate, each of any length → codes, in the same order.
+
+    Where the model has context tables, codes are chosen that weigh the bits they take: see
+    `context.search`. `rate_weight` None: the model's own; 0: the nearest codes.
+    """
+    if rate_weight is None:
+        rate_weight = model.autoencoder.config.rate_weight if model.context else 0
     encoded: dict[int, Encoded] = {}
     for places in _batches([len(w) for w in waveforms], model.spectrogram.config.hop_length):
         batch, num_samples = _padded([waveforms[i] for i in places])
@@ -36,13 +45,28 @@ def encode(model: Model, waveforms: Sequence[Waveform]) -> list[Encoded]:
         with torch.inference_mode():
             spectrogram, levels = model.spectrogram(batch, num_samples.to(model.device))
             frames = num_frames(num_samples, model.spectrogram.config.hop_length)
-            codes = model.autoencoder.encode(spectrogram, frames).cpu()
-        columns = model.autoencoder.num_columns(frames)
+            columns = model.autoencoder.num_columns(frames)
+            if model.context is not None and rate_weight > 0:
+                latents = model.autoencoder.latents(spectrogram, frames)
+                codes = _search(model, model.context, latents, columns, rate_weight)
+            else:
+                codes = model.autoencoder.encode(spectrogram, frames).cpu()
         for row_codes, c, level, i in zip(
             codes, columns.tolist(), levels.tolist(), places, strict=True
         ):
             encoded[i] = Encoded(row_codes[:, :, :c], level, len(waveforms[i]))
     return [encoded[i] for i in range(len(waveforms))]
+
+
+def _search(
+    model: Model, tables: ContextTables, latents: Tensor, columns: Tensor, rate_weight: float
+) -> Tensor:
+    """`context.search` over tensors."""
+    books = model.autoencoder.quantizer.codebooks()
+    embeddings = [book.embedding.cpu().numpy() for book in books]
+    return torch.from_numpy(
+        search(tables, latents.cpu().numpy(), columns.numpy(), embeddings, rate_weight)
+    )
 
 
 def decode(

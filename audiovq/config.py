@@ -141,6 +141,9 @@ class AutoencoderConfig:
     kernels: tuple[int, ...] = (3, 3, 3, 3)
     strides: tuple[int, ...] = (1, 2, 2, 1)
     """Layers of the conv network, as the tutorials list them."""
+    emphasis: float = 1.84
+    """How much more errors weigh in loud cells than in quiet ones: factors of ten from the floor to
+    the loudest cell; 0: all alike."""
     bottleneck: Literal["vq", "none"] = "vq"
     latent_dim: int = 64
     """Dimensions of a latent and of a code's vector."""
@@ -155,6 +158,12 @@ class AutoencoderConfig:
     """Of the moving averages."""
     kmeans_start: bool = True
     """Start the codebook from k-means over the first batch; else uniform in +-1 / codebook_size."""
+    contrast: float = 1.03
+    """Decoded spectrograms are stretched by this below their loudest value: a decoder's mean of all
+    that one code may stand for is flatter than any of it."""
+    rate_weight: float = 0.1
+    """How much a bit of an archive weighs in choosing codes, in mean squared distances of latents to
+    their codes; 0: always the nearest code."""
     restart: bool = True
     """Give codes that nothing uses a new place among the batch's latents (ema only)."""
 
@@ -180,6 +189,10 @@ class AutoencoderConfig:
             "encoder_blocks and decoder_blocks: give numbers from 0 upward",
         )
         _require(self.num_quantizers >= 1, "num_quantizers: give 1 or more")
+        _require(
+            0.5 <= self.contrast <= 2, f"contrast {self.contrast}: give a number from 0.5 to 2"
+        )
+        _require(self.rate_weight >= 0, f"rate_weight {self.rate_weight}: give 0 or more")
         _require(0 < self.decay < 1, f"decay {self.decay}: give a number between 0 and 1")
 
     @property
@@ -254,7 +267,7 @@ class TrainConfig:
     max_minutes: float | None = None
     """Wall-clock limit of all training; the schedule shrinks to it and a usable model is left."""
     autoencoder_share: float = 0.45
-    """Share of max_minutes that the autoencoder gets; the prior gets what is left."""
+    """Share of max_minutes that the autoencoder gets; the prior gets what is left. 1: no prior."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device computes in it, else float32. The quantizer stays float32."""
     seed: int = 0
@@ -265,8 +278,8 @@ class TrainConfig:
             f"max_minutes {self.max_minutes}: give minutes above 0",
         )
         _require(
-            0 < self.autoencoder_share < 1,
-            f"autoencoder_share {self.autoencoder_share}: give a share between 0 and 1",
+            0 < self.autoencoder_share <= 1,
+            f"autoencoder_share {self.autoencoder_share}: give a share above 0, up to 1",
         )
 
 
@@ -325,7 +338,33 @@ PRESETS: dict[str, TrainConfig] = {
         ),
     ),
 }
-"""tiny: five minutes on a laptop at most. small: twenty. base: for a GPU, without a limit."""
+"""tiny: five minutes on a laptop at most. small: twenty. base: for a GPU, without a limit. rate-…: an
+hour, autoencoders alone, for archives of about 1, 2 and 4 kbit/s (speech at 8 kHz)."""
+
+
+def _rate_preset(quantizers: int, codebook_size: int, rate_weight: float) -> TrainConfig:
+    """A codec for speech at 8 kHz, without a prior: tall patches, of which one code tells little,
+    so that a few stages of codes and the context tables set the rate."""
+    return TrainConfig(
+        autoencoder=AutoencoderConfig(
+            patch=(16, 4),
+            num_quantizers=quantizers,
+            codebook_size=codebook_size,
+            rate_weight=rate_weight,
+        ),
+        autoencoder_training=OptimizerConfig(
+            steps=80_000, learning_rate=1.5e-3, validate_every=2_000
+        ),
+        max_minutes=60,
+        autoencoder_share=1.0,
+    )
+
+
+PRESETS |= {
+    "rate-1k": _rate_preset(1, 4096, 0.1),
+    "rate-2k": _rate_preset(2, 2048, 0.1),
+    "rate-4k": _rate_preset(4, 1024, 0.1),
+}
 
 _T = TypeVar("_T")
 

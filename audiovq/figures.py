@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from audiovq import audio, codec, evaluation
+from audiovq.autoencoder import Autoencoder
+from audiovq.bottlenecks import NoBottleneck
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
@@ -30,14 +32,16 @@ def evaluate(
     *,
     n: int = 200,
     sampling: SamplingConfig | None = None,
+    best_of: int = 1,
     seed: int = 0,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
 
-    The judge of generated sounds is a classifier trained here on the dataset's training and
-    validation clips; beside each figure stands what real test clips score. Raises AudiovqError
-    where the dataset's spectrograms or labels are not the model's.
+    For the last, `n` sounds are drawn with `sampling` and `best_of` as `generate` takes them. Their
+    judge is a classifier trained here on the dataset's training and validation clips; beside each
+    figure stands what real test clips score. Raises AudiovqError where the dataset's spectrograms
+    or labels are not the model's.
     """
     require_match(model, dataset)
     held_out = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
@@ -52,7 +56,8 @@ def evaluate(
     } | validate_prior(model.prior, encode_split(model, held_out))
     del figures["prior"]["score"]
     say(f"evaluate: {n} new sounds and a judge for them")
-    figures["generation"] = _evaluate_generation(model, dataset, held_out, n, sampling, seed)
+    sounds = generate(model, n, sampling=sampling, best_of=best_of, seed=seed + 1)
+    figures["generation"] = _evaluate_generation(model, dataset, held_out, sounds, seed)
     return figures
 
 
@@ -73,24 +78,60 @@ def require_match(model: Model, dataset: Dataset) -> None:
 
 
 def _evaluate_reconstruction(model: Model, dataset: Dataset, split: Split) -> dict[str, float]:
-    """Error in dB of the spectrogram; of the waveforms too where the recordings are still there."""
-    metrics = validate_autoencoder(model.autoencoder, split, dataset.spectrogram.range_db)
-    figures = {"error_db": metrics["error_db"]}
+    """Error in dB of the spectrogram; where the recordings are still there, of waveforms as well.
+
+    Names that begin with `ceiling_` are of waveforms from the true spectrograms, which no codec on
+    these spectrograms can exceed; those with `unquantized_` of the same networks with the latents
+    led past the codebook, which no codebook for them can.
+    """
+    range_db = dataset.spectrogram.range_db
+    figures = {"error_db": validate_autoencoder(model.autoencoder, split, range_db)["error_db"]}
     originals = original_waveforms(dataset, split, 400)
     if not originals:
         return figures
-    encoded = codec.encode(model, originals)
-    config = model.spectrogram.config
-    ceiling = codec.invert(model.spectrogram, originals)
-    for prefix, others in (("", codec.decode(model, encoded)), ("ceiling_", ceiling)):
-        scores = evaluation.speech_scores(originals, others, model.sample_rate)
-        distances = [
-            evaluation.log_spectral_distance(a, b, config.n_fft, config.hop_length)
-            for a, b in zip(originals, others, strict=True)
-        ]
-        scores["log_spectral_distance_db"] = float(np.mean(distances))
+    others = {"ceiling_": codec.invert(model.spectrogram, originals)}
+    if model.autoencoder.config.bottleneck == "vq":
+        others[""] = codec.decode(model, codec.encode(model, originals))
+        with unquantized(model.autoencoder):
+            metrics = validate_autoencoder(model.autoencoder, split, range_db)
+            figures["unquantized_error_db"] = metrics["error_db"]
+            others["unquantized_"] = through_networks(model, originals)
+    else:
+        others[""] = through_networks(model, originals)
+    for prefix, waveforms in others.items():
+        scores = evaluation.waveform_scores(originals, waveforms, model.spectrogram.config)
         figures |= {prefix + name: value for name, value in scores.items()}
     return figures
+
+
+@contextlib.contextmanager
+def unquantized(autoencoder: Autoencoder) -> Iterator[None]:
+    """Inside, `autoencoder(…)` leads the encoder's latents past the codebook to the decoder."""
+    bottleneck = autoencoder.bottleneck
+    autoencoder.bottleneck = NoBottleneck()
+    try:
+        yield
+    finally:
+        autoencoder.bottleneck = bottleneck
+
+
+def through_networks(model: Model, waveforms: Sequence[audio.Waveform]) -> list[audio.Waveform]:
+    """Waveforms (samples,) → encoder → the bottleneck there is → decoder → waveforms as long.
+
+    As `codec` does it, but for models without codes too.
+    """
+    back = []
+    with torch.inference_mode():
+        for waveform in waveforms:
+            batch = torch.from_numpy(waveform)[None].to(model.device)
+            images, level = model.spectrogram(batch)
+            output = model.autoencoder(images, torch.tensor([images.shape[3]])).spectrogram
+            output = model.autoencoder.heard(output)
+            num_samples = torch.tensor([len(waveform)], device=model.device)
+            generator = torch.Generator().manual_seed(0)
+            inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)
+            back.append(inverted[0].cpu().numpy())
+    return back
 
 
 def original_waveforms(dataset: Dataset, split: Split, most: int) -> list[audio.Waveform]:
@@ -105,31 +146,29 @@ def original_waveforms(dataset: Dataset, split: Split, most: int) -> list[audio.
 
 
 def _evaluate_codebook(model: Model, split: Split) -> dict[str, float]:
+    """Of the codes of a split's clips: usage, perplexity and entropy are means over quantizers."""
     if model.autoencoder.config.bottleneck != "vq":
         return {}
-    metrics = validate_autoencoder(model.autoencoder, split, model.spectrogram.config.range_db)
+    counts = code_counts(model, split).double()
+    nats = torch.special.entr(counts / counts.sum(dim=1, keepdim=True)).sum(dim=1)
     bits = math.log2(model.autoencoder.config.codebook_size)
     return {
-        "usage": metrics["usage"],
-        "perplexity": metrics["perplexity"],
+        "usage": float((counts > 0).double().mean()),
+        "perplexity": float(nats.exp().mean()),
+        "entropy_bits": float(nats.mean()) / math.log(2),
         "codes_per_second": model.codes_per_second,
         "nominal_bits_per_second": model.codes_per_second * bits,
     }
 
 
 def _evaluate_generation(
-    model: Model,
-    dataset: Dataset,
-    split: Split,
-    n: int,
-    sampling: SamplingConfig | None,
-    seed: int,
+    model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound], seed: int
 ) -> dict[str, Any]:
-    sounds = generate(model, n, sampling=sampling, seed=seed + 1)
+    """What new sounds are worth, each figure beside that of real clips of `split`."""
     images = evaluation.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
     shuffle = torch.Generator().manual_seed(seed)
-    places = torch.randperm(len(split), generator=shuffle)[:n]
-    figures: dict[str, Any] = {"sounds": n}
+    places = torch.randperm(len(split), generator=shuffle)[: len(sounds)]
+    figures: dict[str, Any] = {"sounds": len(sounds)}
     if model.labels:
         figures |= _evaluate_labels(model, dataset, split, sounds, images, seed)
 
@@ -183,15 +222,25 @@ def _evaluate_labels(
         ]
     )
     new, old = of_new.accuracy(asked), of_real.accuracy(split.label_indices)
-    figures: dict[str, Any] = {
-        "accuracy": {
-            name: {"generated": new[i], "real": old[i]} for i, name in enumerate(model.labels)
+    figures: dict[str, Any] = {"accuracy": {}, "inception_score": {}}
+    for i, name in enumerate(model.labels):
+        figures["accuracy"][name] = {"generated": new[i], "real": old[i]}
+        figures["inception_score"][name] = {
+            "generated": evaluation.inception_score(of_new.probabilities[i]),
+            "real": evaluation.inception_score(of_real.probabilities[i]),
         }
-    }
     if min(len(sounds), len(split), len(training)) > 1:
         figures["frechet_distance"] = {
             "generated": evaluation.frechet_distance(of_new.features, of_real.features),
             "training_clips": evaluation.frechet_distance(of_training.features, of_real.features),
+        }
+    spreads = evaluation.class_spreads(of_new.features, asked)
+    real_spreads = evaluation.class_spreads(of_real.features, split.label_indices)
+    if both := spreads.keys() & real_spreads.keys():
+        figures["diversity_within_classes"] = {
+            "classes": len(both),
+            "generated": math.fsum(spreads[values] for values in both) / len(both),
+            "real": math.fsum(real_spreads[values] for values in both) / len(both),
         }
     return figures
 
@@ -226,32 +275,37 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((name, value, meaning))
 
     back = figures.get("reconstruction", {})
-    if "error_db" in back:
-        add(
-            "spectrogram error",
-            f"{back['error_db']:.2f} dB",
-            "how far a held-out clip's spectrogram comes back from its codes",
-        )
-    for name, title, scale in (
-        ("pesq", "PESQ", "speech quality from 1 to 4.5"),
-        ("stoi", "STOI", "how well words are understood, at most 1"),
-        ("estoi", "ESTOI", "the same, stricter, at most 1"),
-        (
-            "log_spectral_distance_db",
-            "log-spectral distance",
-            "dB between waveforms' spectra, the lower the better",
-        ),
+    for name, title, unit, meaning in (
+        ("error_db", "spectrogram error", " dB", "how far off held-out spectrograms come back"),
+        ("pesq", "PESQ", "", "speech quality from 1 to 4.5"),
+        ("stoi", "STOI", "", "how well words are understood, at most 1"),
+        ("estoi", "ESTOI", "", "the same, stricter, at most 1"),
+        ("log_spectral_distance_db", "log-spectral distance", " dB", "between waveforms' spectra"),
+        ("mel_distance_db", "mel distance", " dB", "the same in mel bands, at seven resolutions"),
+        ("spectral_convergence", "spectral convergence", "", "error as a share of the magnitudes"),
     ):
         if name in back:
-            add(
-                title,
-                f"{back[name]:.2f}",
-                f"{scale}; {back['ceiling_' + name]:.2f} is what the spectrogram alone allows",
-            )
+            beside = [
+                f"{back[prefix + name]:.2f} {words}"
+                for prefix, words in (
+                    ("unquantized_", "past the codebook"),
+                    ("ceiling_", "from the true spectrogram"),
+                )
+                if prefix + name in back
+            ]
+            words = "; ".join(filter(None, [meaning, ", ".join(beside)]))
+            add(title, f"{back[name]:.2f}{unit}", words)
     book = figures.get("codebook", {})
     if book:
         add("codebook use", f"{100 * book['usage']:.0f} %", "codes that held-out clips use at all")
         add("perplexity", f"{book['perplexity']:.0f}", "as rich as so many codes used evenly")
+        if "entropy_bits" in book:
+            add(
+                "entropy",
+                f"{book['entropy_bits']:.2f} bits a code",
+                "what a code needs if common ones are written shorter;"
+                f" {book['nominal_bits_per_second'] / book['codes_per_second']:.2f} at full length",
+            )
         add(
             "bit rate",
             f"{book['nominal_bits_per_second']:.0f} bit/s",
@@ -273,6 +327,20 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 f"of {new['sounds']} new sounds, by a classifier that names"
                 f" {100 * shares['real']:.1f} % of real test clips rightly",
             )
+    for label, scores in new.get("inception_score", {}).items():
+        add(
+            f"{label} inception score",
+            f"{scores['generated']:.2f}",
+            "as if so many values were heard, each surely and equally often;"
+            f" real test clips stand at {scores['real']:.2f}",
+        )
+    spread = new.get("diversity_within_classes")
+    if spread and spread["real"]:
+        add(
+            "diversity",
+            f"{spread['generated'] / spread['real']:.2f}",
+            "how far new sounds of the same labels lie apart, real test clips being 1",
+        )
     if distance := new.get("frechet_distance"):
         add(
             "Fréchet distance",

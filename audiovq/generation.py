@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovq import codec
 from audiovq.audio import Waveform
@@ -18,6 +18,8 @@ from audiovq.spectrogram import Phase
 
 BATCH = 64
 """Clips drawn at a time."""
+SCORED = 16
+"""Clips whose likelihood is computed at a time: all of a clip's tokens at once take more memory."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def generate(
     labels: Mapping[str, str] | None = None,
     *,
     sampling: SamplingConfig | None = None,
+    best_of: int = 1,
     seed: int = 0,
     phase: Phase = "pghi",
     n_iter: int | None = None,
@@ -43,9 +46,9 @@ def generate(
 ) -> list[Sound]:
     """`n` new sounds with the labels asked for; the others are drawn as the training data has them.
 
-    Raises AudiovqError where the model has no prior, or a label or value is unknown. `progress` is
-    called with the number of sounds that each batch added. The same seed on the same device gives
-    the same sounds.
+    Each is the likeliest of `best_of` candidates (see `sample_codes`). Raises AudiovqError where
+    the model has no prior, or a label or value is unknown. `progress` is called with the number of
+    sounds that each batch added. The same seed on the same device gives the same sounds.
     """
     if model.prior is None:
         raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
@@ -56,7 +59,9 @@ def generate(
     for number, begin in enumerate(range(0, n, BATCH)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         part = rows[begin : begin + BATCH]
-        encoded = sample_codes(model, model.prior, part, sampling or SamplingConfig(), generator)
+        encoded = sample_codes(
+            model, model.prior, part, sampling or SamplingConfig(), generator, best_of
+        )
         waveforms = codec.decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
         for waveform, row, codes in zip(waveforms, part.tolist(), encoded, strict=True):
             sounds.append(Sound(waveform, _named(model, row), codes))
@@ -65,11 +70,28 @@ def generate(
 
 
 def sample_codes(
-    model: Model, prior: Prior, labels: Tensor, sampling: SamplingConfig, generator: torch.Generator
+    model: Model,
+    prior: Prior,
+    labels: Tensor,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+    best_of: int = 1,
 ) -> list[codec.Encoded]:
-    """labels (batch, labels) → as many sounds' codes, of lengths that the prior chose."""
-    tokens = sample(prior, labels.to(model.device), sampling, generator).cpu()
-    codes, num_columns, levels = model.vocabulary.codes(tokens)
+    """labels (batch, labels) → as many sounds' codes, of lengths that the prior chose.
+
+    Each is the one of `best_of` candidates that the prior, asked with the sound's own labels at
+    temperature 1 and without guidance, finds likeliest: of the highest mean log-probability a
+    token, level and END included: "sample and rank" (Adiwardana et al. 2020, Meena). Raises
+    AudiovqError where `best_of` is less than 1.
+    """
+    if best_of < 1:
+        raise AudiovqError(f"best_of {best_of}: give 1 or more")
+    labels = labels.to(model.device)
+    if best_of == 1:
+        tokens = sample(prior, labels, sampling, generator)
+    else:
+        tokens = _likeliest(prior, labels, sampling, generator, best_of)
+    codes, num_columns, levels = model.vocabulary.codes(tokens.cpu())
     config = model.spectrogram.config
     frames = (num_columns * model.autoencoder.stride[1]).clamp(max=model.clip_frames)
     num_samples = ((frames - 1) * config.hop_length).clamp(min=1)
@@ -79,6 +101,28 @@ def sample_codes(
             codes, num_columns.tolist(), levels.tolist(), num_samples.tolist(), strict=True
         )
     ]
+
+
+def _likeliest(
+    prior: Prior, labels: Tensor, sampling: SamplingConfig, generator: torch.Generator, best_of: int
+) -> Tensor:
+    """labels (batch, labels) → tokens (batch, 1 + slots × max_columns), filled with END."""
+    vocabulary, longest = prior.vocabulary, prior.vocabulary.max_tokens - 1
+    asked = labels.repeat(best_of, 1)
+    drawn = [sample(prior, rows, sampling, generator) for rows in asked.split(BATCH)]
+    tokens = torch.cat(
+        [nn.functional.pad(t, (0, longest - t.shape[1]), value=vocabulary.end) for t in drawn]
+    )
+    lengths = ((tokens != vocabulary.end).sum(dim=1) + 1).clamp(max=longest)
+    with torch.no_grad():
+        likelihoods = torch.cat(
+            [
+                prior.log_likelihood(*part)
+                for part in zip(*(x.split(SCORED) for x in (tokens, lengths, asked)), strict=True)
+            ]
+        )
+    best = (likelihoods / lengths).view(best_of, -1).argmax(dim=0)
+    return tokens.view(best_of, -1, longest)[best, torch.arange(len(labels), device=best.device)]
 
 
 def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Tensor:

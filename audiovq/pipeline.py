@@ -3,6 +3,8 @@
 preprocess         folder of recordings → dataset
 train              dataset → model: the autoencoder first, then the prior over its codes
 generate_files     model → folder of new recordings
+encode_files       recordings → archive
+decode_files       archive → recordings
 reconstruct_files  recordings → codes → recordings
 evaluate           model, dataset → figures
 write_report       model, dataset → page
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from audiovq import audio, codec, evaluation, report
+from audiovq import audio, evaluation, report
 from audiovq.checkpoint import Model
 from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, SamplingConfig
 from audiovq.dataset import Dataset
@@ -37,12 +38,15 @@ from audiovq.figures import (
 from audiovq.files import read_json, require_new, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
+from audiovq.recordings import decode_files, encode_files, reconstruct_files
 from audiovq.spectrogram import Phase
 from audiovq.training import pick_device, train
 
 __all__ = [
     "Summary",
+    "decode_files",
     "demo",
+    "encode_files",
     "evaluate",
     "generate_files",
     "pick_device",
@@ -69,6 +73,7 @@ def generate_files(
     seed: int = 0,
     phase: Phase = "pghi",
     n_iter: int | None = None,
+    best_of: int = 1,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write `n` new recordings and `manifest.json`, which tells what each was made with.
@@ -86,6 +91,7 @@ def generate_files(
             seed=seed,
             phase=phase,
             n_iter=n_iter,
+            best_of=best_of,
             progress=bar.update,
         )
     return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed)
@@ -119,71 +125,6 @@ def write_sounds(
         header["prior"] = model.header["prior"]["sha256"]
     write_json(folder / "manifest.json", {"made_with": header, "sounds": rows})
     return paths
-
-
-def reconstruct_files(
-    model: Model,
-    source: Path | str,
-    target: Path | str,
-    *,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
-    overwrite: bool = False,
-    say: Say = print,
-) -> dict[str, float]:
-    """A recording, or all below a folder → codes → WAVs of the same names at the model's rate.
-
-    Returns figures: files, seconds, nominal_bits_per_second. What cannot be read is said and left
-    out; raises AudiovqError where nothing can.
-    """
-    source, target = Path(source), Path(target)
-    if source.is_dir():
-        paths = audio.find(source)[0]
-        targets = [target / _wav_name(path.relative_to(source)) for path in paths]
-        require_new(target, overwrite)
-    else:
-        if not source.exists():
-            raise AudiovqError(f"{source}: no such file or folder")
-        paths, targets = (
-            [source],
-            [target / _wav_name(Path(source.name)) if target.is_dir() else target],
-        )
-        require_new(targets[0], overwrite)
-    if not paths:
-        raise AudiovqError(f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})")
-    seconds, bits, done, reason = 0.0, 0.0, 0, ""
-    bits_per_code = math.log2(model.autoencoder.config.codebook_size)
-    with tqdm(total=len(paths), unit=" files", desc="reconstruct", disable=None) as bar:
-        for begin in range(0, len(paths), 64):
-            waveforms, places = [], []
-            for path, place in zip(
-                paths[begin : begin + 64], targets[begin : begin + 64], strict=True
-            ):
-                try:
-                    waveforms.append(audio.read(path, model.sample_rate)[0])
-                    places.append(place)
-                except audio.AudioError as error:
-                    reason = f"{path}: {error}"
-                    if len(paths) > 1:
-                        say(f"left out: {reason}")
-            encoded = codec.encode(model, waveforms)
-            decoded = codec.decode(model, encoded, phase=phase, n_iter=n_iter)
-            for waveform, sound, place in zip(decoded, encoded, places, strict=True):
-                audio.write(place, waveform, model.sample_rate)
-                seconds += len(waveform) / model.sample_rate
-                bits += sound.codes.numel() * bits_per_code + math.log2(
-                    model.spectrogram.config.num_levels
-                )
-            done += len(waveforms)
-            bar.update(len(waveforms))
-    if not done:
-        raise AudiovqError(reason)
-    return {"files": done, "seconds": seconds, "nominal_bits_per_second": bits / seconds}
-
-
-def _wav_name(path: Path) -> Path:
-    """a.wav stays; a.flac becomes a.flac.wav, so that both can lie in one folder."""
-    return path if path.suffix.lower() == ".wav" else path.with_name(path.name + ".wav")
 
 
 def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None = None) -> Path:

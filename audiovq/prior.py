@@ -203,13 +203,24 @@ class Prior(nn.Module):
         self, tokens: Tensor, lengths: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
-        logits = self(tokens, labels)
-        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None].to(
-            tokens.device
-        )
+        nats = self._nats(tokens, lengths, labels)
+        return nats.sum() / lengths.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
+
+    def log_likelihood(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """tokens (batch, length), lengths (batch,), labels (batch, labels) → (batch,) log p, nats.
+
+        The sum over a clip's tokens, level and END included, up to its length; at most 0. Divided
+        by the length, it compares clips of different lengths.
+        """
+        return -self._nats(tokens, lengths, labels).sum(dim=1)
+
+    def _nats(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """(batch, length) what each token costs, 0 beyond a clip's length."""
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        inside = places < lengths[:, None].to(tokens.device)
         targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
-        nats = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-        return nats.sum() / inside.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
+        logits = self(tokens, labels).transpose(1, 2)
+        return nn.functional.cross_entropy(logits, targets, reduction="none")
 
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Tensor) -> Tensor:
         """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far."""

@@ -23,6 +23,7 @@ from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import PRESETS, AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.files import atomic, read_json, write_json, write_text
+from audiovq.fitting import fit_context
 from audiovq.generation import generate
 from audiovq.prior import Prior
 from audiovq.trainer import State, Step, Trainer, pick_precision
@@ -31,6 +32,8 @@ from audiovq.views import VIEWS, VIEWS_SHARE, encode_split, varied
 Say = Callable[[str], None]
 SAMPLES = 6
 """Clips shown while training."""
+CONTEXT_SHARE = 0.05
+"""Of a time limit that fitting the context tables may take."""
 SAMPLE_EVERY = 0.2
 """Share of the schedule between two such samples."""
 
@@ -84,12 +87,18 @@ def train(
     model.to(place)
     limit = 60 * config.max_minutes if config.max_minutes else None
     share = config.autoencoder_share
+    context_limit = limit and CONTEXT_SHARE * limit
+    if limit is not None and config.autoencoder.bottleneck == "vq":
+        limit *= 1 - CONTEXT_SHARE
     seconds = _train_autoencoder(dataset, model, folder, config, limit and limit * share, say)
     model = load(folder, place)
     if limit is not None:
         limit = max(limit - seconds, limit * (1 - share) / 2)  # one that was raised has its due
     if config.autoencoder.bottleneck == "vq":
-        _train_prior(dataset, model, folder, config, limit, say)
+        if model.context is None:
+            _fit_context(dataset, model, folder, config, context_limit, say)
+        if share < 1:
+            _train_prior(dataset, model, folder, config, limit, say)
         model = load(folder, place)
     write_text(folder / "README.md", model_card(model))
     return model
@@ -206,6 +215,7 @@ def _train_autoencoder(
         return {
             "loss": result.loss,
             "squared_error": result.squared_error,
+            "weighted_error": result.weighted_error,
             "bottleneck_loss": result.bottleneck_loss,
         }
 
@@ -278,17 +288,19 @@ def _set_restart(autoencoder: Autoencoder, on: bool) -> None:
 def validate_autoencoder(
     autoencoder: Autoencoder, split: Split, range_db: float
 ) -> dict[str, float]:
-    """Error and codebook use over up to 512 clips: score, error_db, usage, perplexity."""
+    """Error and codebook use over up to 512 clips: score (the weighted error), error_db, usage,
+    perplexity."""
     device = next(autoencoder.parameters()).device
     places = torch.arange(len(split))[:: max(1, len(split) // 512)]
     places = places[split.num_frames[places].argsort(stable=True)]
-    squared, cells = 0.0, 0
+    squared, weighted, cells = 0.0, 0.0, 0
     counts = torch.zeros(autoencoder.bottleneck.num_quantizers, autoencoder.config.codebook_size)
     for indices in places.split(32):
         frames = split.num_frames[indices]
         images = split.spectrograms(indices).to(device)
         result = autoencoder(images, frames)
         squared += float(result.squared_error) * int(frames.sum())
+        weighted += float(result.weighted_error) * int(frames.sum())
         cells += int(frames.sum())
         if len(counts):
             codes = autoencoder.encode(images, frames).cpu()
@@ -298,8 +310,7 @@ def validate_autoencoder(
                 row += torch.bincount(
                     codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row)
                 )
-    error = squared / cells
-    metrics = {"score": error, "error_db": math.sqrt(error) * range_db}
+    metrics = {"score": weighted / cells, "error_db": math.sqrt(squared / cells) * range_db}
     if len(counts):
         shares = counts / counts.sum(dim=1, keepdim=True)
         metrics["usage"] = float((counts > 0).float().mean())
@@ -340,6 +351,28 @@ def _underway(stage: str, metrics: Mapping[str, float]) -> str:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _fit_context(
+    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+) -> None:
+    """Fit and save the tables by which archives are coded."""
+    started = time.perf_counter()
+    fitted = fit_context(
+        model,
+        dataset.train,
+        dataset.validation if len(dataset.validation) else dataset.train,
+        seed=config.seed,
+        dtype=pick_precision(config.precision, model.device),
+        max_seconds=math.inf if limit is None else limit,
+    )
+    model.context = fitted.tables
+    save(folder, model, "context", {"bits_per_code": fitted.bits_per_code})
+    say(
+        f"context: {fitted.bits_per_code:.2f} bits a code of an unseen clip from its neighbours, where a"
+        f" blind guess needs {math.log2(model.vocabulary.codebook_size):.2f}"
+        f" ({time.perf_counter() - started:.0f} s)"
+    )
 
 
 def _train_prior(

@@ -1,91 +1,246 @@
-"""Reconstruction quality of a model on speech, scored as codecs are.
+"""Quality at a rate: models and other codecs on the same speech, scored in the same way.
 
-    python benchmarks/quality.py MODEL RECORDINGS --test '_[0-4]\\.wav$' --group '_([a-z]+)_'
+    python benchmarks/quality.py --rate 1000 --rate 2000 --rate 4000 --minutes 60
+    python benchmarks/quality.py --rate 2000 --minutes 60 --leave-one-out --no-codecs
+    python benchmarks/quality.py --model MODEL RECORDINGS
+    python benchmarks/quality.py --from-json RESULTS --picture quality.png
 
-The test files go through the codes and back at their own rate. For each group (speaker) they are
-joined in name order with 0.1 s of silence between; PESQ (narrow band at 8 kHz, wide band at 16) and
-extended STOI compare the joined originals with the joined reconstructions and are averaged over the
-groups. Beside the model stands what inverting the true spectrograms gives.
+The recordings are those of the Free Spoken Digit Dataset, six speakers at 8 kHz; its official test
+files are the takes 0 to 4. A model stores them all in one archive. The rate is the archive's size
+but for the file names, over the seconds of the recordings; what is scored is decoded from the
+archive. Other codecs get the test files as one stream in name order with 0.1 s of silence between,
+which suits them better than clips one by one; theirs is the payload over the stream's seconds. How
+it is scored stands in `scores.py`. Needs the packages of the extra `eval`.
+
+The other codecs never heard the speakers. With `--leave-one-out` nor did ours: for each speaker a
+model learns from the other five and is scored on the official test files of the one.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import dataclasses
+import os
 import platform
 import re
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
 
-import numpy as np
+import torch
 import tyro
-from pesq import pesq
-from pystoi import stoi
-from tyro.conf import Positional, arg
+from peers import PEERS, Missing, through
+from results import CEILING, OURS, UNSEEN, Point, Results, Skipped, draw, read, table, write
+from scores import RATE, Scores, cut, join, score
+from tyro.conf import Positional, UseAppendAction
 
-from audiovq import audio, codec
-from audiovq.checkpoint import load
+from audiovq import archive, audio, codec
+from audiovq.checkpoint import Model, load
+from audiovq.config import PRESETS, AudiovqError, PreprocessConfig
+from audiovq.preprocess import preprocess
+from audiovq.spectrogram import Spectrogram
+from audiovq.training import pick_device, train
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+\.wav$"
+TEST = r"_[0-4]\.wav$"
+DATA = "Free Spoken Digit Dataset, official split: takes 0 to 4 test, the rest training"
 
 
-def score(
-    originals: Sequence[audio.Waveform],
-    others: Sequence[audio.Waveform],
-    groups: Sequence[str],
-    rate: int,
-) -> dict[str, float]:
-    """PESQ, STOI and ESTOI over each group's joined clips, averaged over the groups."""
-    pause = np.zeros(rate // 10, np.float32)
-    scores: dict[str, list[float]] = {"pesq": [], "stoi": [], "estoi": []}
-    for group in sorted(set(groups)):
-        places = [i for i, g in enumerate(groups) if g == group]
-        a, b = (
-            np.concatenate([part for i in places for part in (side[i], pause)])
-            for side in (originals, others)
+@dataclass(frozen=True)
+class Settings:
+    """Measure quality at a rate."""
+
+    recordings: Positional[Path] = ROOT.parent / "shared" / "fsdd" / "recordings"
+    """Folder of the digits' recordings."""
+    rate: UseAppendAction[tuple[int, ...]] = ()
+    """Train the preset of this many bit/s: 1000, 2000 or 4000. May be repeated."""
+    model: UseAppendAction[tuple[Path, ...]] = ()
+    """Score the model in this folder. May be repeated."""
+    minutes: float = 60.0
+    """Time limit of each training."""
+    leave_one_out: bool = False
+    """Train a model without each speaker, and score it on that one."""
+    speakers: UseAppendAction[tuple[str, ...]] = ()
+    """Leave out this one only. May be repeated; none: each of the six in turn."""
+    codecs: bool = True
+    """Measure the other codecs too."""
+    work: Path | None = None
+    """Folder for datasets and models; what is there is gone on with. None: a new temporary one."""
+    out: Path | None = None
+    """Write the results as JSON, together with what the file holds already."""
+    picture: Path | None = None
+    """Draw rate and quality as a PNG."""
+    from_json: Path | None = None
+    """Measure nothing; take these results."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The official test files, in name order."""
+
+    names: list[str]
+    speakers: list[str]
+    waveforms: list[audio.Waveform]
+
+    @property
+    def seconds(self) -> float:
+        return sum(map(len, self.waveforms)) / RATE
+
+    def of(self, speaker: str) -> Clips:
+        """One speaker's."""
+        places = [i for i, s in enumerate(self.speakers) if s == speaker]
+        return Clips(
+            [self.names[i] for i in places],
+            [speaker] * len(places),
+            [self.waveforms[i] for i in places],
         )
-        scores["pesq"].append(float(pesq(rate, a, b, "nb" if rate == 8000 else "wb")))
-        scores["stoi"].append(float(stoi(a, b, rate)))
-        scores["estoi"].append(float(stoi(a, b, rate, extended=True)))
-    return {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
+
+    def score(self, others: Sequence[audio.Waveform]) -> Scores:
+        """Of others in place of these."""
+        return score(self.waveforms, others, self.speakers)
 
 
-def main(
-    model: Positional[Path],
-    recordings: Positional[Path],
-    test: Annotated[str, arg(help="Pattern of the test files' names.")] = r"_[0-4]\.wav$",
-    group: Annotated[str, arg(help="Pattern whose first group names the group.")] = r"_([a-z]+)_",
-    out: Annotated[Path | None, arg(help="Write the result as JSON.")] = None,
-) -> None:
-    """Score a model's reconstructions.
+def read_clips(recordings: Path) -> Clips:
+    """The test files below a folder. Raises AudiovqError where it holds none."""
+    if not recordings.is_dir():
+        raise AudiovqError(f"{recordings}: no such folder; name that of the digits' recordings")
+    paths = [path for path in audio.find(recordings)[0] if re.search(TEST, path.name)]
+    speakers = [found["speaker"] for path in paths if (found := re.search(LABELS, path.name))]
+    if not paths or len(speakers) < len(paths):
+        raise AudiovqError(f"{recordings}: test files are not named as 7_george_0.wav is")
+    return Clips([p.name for p in paths], speakers, [audio.read(p, RATE)[0] for p in paths])
 
-    Args:
-        model: Folder made by `audiovq train`.
-        recordings: Folder of recordings.
+
+def unheard(without: str | None) -> str:
+    """Pattern of the files that a model must not learn from: the official test files, and all of the
+    speaker `without`."""
+    return rf"{TEST}|_{without}_\d+\.wav$" if without else TEST
+
+
+def trained(settings: Settings, rate: int, without: str | None = None) -> Model:
+    """The model of a rate point; what the work folder holds of it is gone on with.
+
+    Raises AudiovqError where no preset has that rate.
     """
-    loaded = load(model)
-    rate = loaded.sample_rate
-    paths = [path for path in audio.find(recordings)[0] if re.search(test, path.name)]
-    originals = [audio.read(path, rate)[0] for path in paths]
-    groups = [found[1] if (found := re.search(group, path.name)) else "" for path in paths]
-    seconds = sum(map(len, originals)) / rate
-    encoded = codec.encode(loaded, originals)
-    bits_per_code = math.log2(loaded.autoencoder.config.codebook_size)
-    levels = math.log2(loaded.spectrogram.config.num_levels)
-    nominal = sum(sound.codes.numel() * bits_per_code + levels for sound in encoded) / seconds
-    result = {
-        "machine": f"{platform.processor() or platform.machine()}, {platform.system()}",
-        "files": len(paths),
-        "seconds": round(seconds, 2),
-        "nominal_bits_per_second": round(nominal, 1),
-        "model": score(originals, codec.decode(loaded, encoded), groups, rate),
-        "inversion_alone": score(
-            originals, codec.invert(loaded.spectrogram, originals), groups, rate
-        ),
-    }
-    print(json.dumps(result, indent=2))
-    if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    preset = f"rate-{rate // 1000}k"
+    if preset not in PRESETS or rate % 1000:
+        raise AudiovqError(f"--rate {rate}: no preset has it; give 1000, 2000 or 4000")
+    # Codes are all that is needed: no time goes to a prior.
+    config = dataclasses.replace(
+        PRESETS[preset], max_minutes=settings.minutes, autoencoder_share=1.0
+    )
+    assert settings.work is not None
+    folder = settings.work / (f"without-{without}" if without else "official")
+    how = PreprocessConfig(labels=LABELS, test=unheard(without))
+    preprocess(settings.recordings, folder / "dataset", how, say=_say)
+    return train(folder / "dataset", folder / preset, config, device=settings.device, say=_say)
+
+
+def measured(model: Model, name: str, clips: Clips, minutes: float | None = None) -> Point:
+    """A model's rate and scores. Raises AudiovqError where it is made for another sample rate."""
+    if model.sample_rate != RATE:
+        raise AudiovqError(f"{name}: codes {model.sample_rate} Hz; only {RATE} Hz is scored here")
+    sounds = dict(zip(clips.names, codec.encode(model, clips.waveforms), strict=True))
+    packed = archive.pack(model, sounds)
+    unpacked = archive.unpack(model, packed)
+    decoded = codec.decode(model, [unpacked[name] for name in clips.names])
+    rate = round(8 * archive.size_without_names(packed) / clips.seconds, 1)
+    return Point(name, OURS, rate, clips.score(decoded), minutes=minutes)
+
+
+def ceiling(model: Model, clips: Clips) -> Point:
+    """What decoding the true spectrograms gives: no model on such spectrograms can do better."""
+    config = model.spectrogram.config
+    inverted = codec.invert(Spectrogram(config), clips.waveforms)
+    name = f"{CEILING}, {config.n_fft}/{config.hop_length}, {config.bins} bands"
+    return Point(name, CEILING, None, clips.score(inverted))
+
+
+def others(clips: Clips) -> Iterator[Point | Skipped]:
+    """All other codecs on the clips as one stream."""
+    stream = join(clips.waveforms)
+    lengths = [len(w) for w in clips.waveforms]
+    for peer in PEERS:
+        _say(f"{peer.name} …")
+        try:
+            decoded, rate = through(peer, stream)
+        except Missing as missing:
+            yield Skipped(peer.name, str(missing))
+            continue
+        yield Point(peer.name, peer.family, round(rate, 1), clips.score(cut(decoded, lengths)))
+
+
+def models(settings: Settings, clips: Clips) -> Iterator[Point]:
+    """The models that the settings name: loaded, or trained one after the other."""
+    for folder in settings.model:
+        model = load(folder, pick_device(settings.device))
+        yield ceiling(model, clips)
+        yield measured(model, f"{OURS} {folder.name}", clips)
+    for rate in settings.rate:
+        name = f"{OURS} rate-{rate // 1000}k"
+        if not settings.leave_one_out:
+            model = trained(settings, rate)
+            yield ceiling(model, clips)
+            yield measured(model, name, clips, minutes=settings.minutes)
+            continue
+        for speaker in settings.speakers or sorted(set(clips.speakers)):
+            model = trained(settings, rate, without=speaker)
+            point = measured(model, name, clips.of(speaker), minutes=settings.minutes)
+            yield dataclasses.replace(point, family=UNSEEN, speaker=speaker)
+
+
+def measure(settings: Settings) -> Results:
+    """All that the settings ask for, written after each point: the next may take hours."""
+    clips = read_clips(settings.recordings)
+    if unknown := set(settings.speakers) - set(clips.speakers):
+        raise AudiovqError(
+            f"--speakers {min(unknown)}: take {', '.join(sorted(set(clips.speakers)))}"
+        )
+    results = Results(_machine(settings.device), DATA, len(clips.names), round(clips.seconds, 2))
+    for found in chain(others(clips) if settings.codecs else (), models(settings, clips)):
+        results = results.plus(found)
+        if settings.out is not None:
+            results = write(settings.out, results)
+    return results
+
+
+def _machine(device: str) -> str:
+    place = pick_device(device)
+    gpu = torch.cuda.get_device_name(place) if place.type == "cuda" else "no GPU"
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()},"
+        f" torch {torch.__version__}, {gpu}"
+    )
+
+
+def main(settings: Settings) -> None:
+    """Measure or read, then print and draw."""
+    if settings.leave_one_out and not settings.rate:
+        raise AudiovqError("--leave-one-out: trains models; say with --rate at which rate")
+    if settings.rate and settings.work is None:
+        settings = dataclasses.replace(
+            settings, work=Path(tempfile.mkdtemp(prefix="audiovq-quality-"))
+        )
+        _say(f"working in {settings.work}; with --work {settings.work} it goes on from there")
+    results = measure(settings) if settings.from_json is None else read(settings.from_json)
+    print(table(results))
+    if settings.picture is not None:
+        draw(results, settings.picture)
+
+
+def _say(line: str) -> None:
+    """To standard error: standard output is the table's."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        main(tyro.cli(Settings))
+    except AudiovqError as error:
+        _say(f"quality: {error}")
+        sys.exit(2)

@@ -95,7 +95,7 @@ def test_encode_and_decode_take_any_size_and_batch_like_forward(
         codes = model.encode(images, num_frames)
         columns = model.num_columns(num_frames)
         decoded = model.decode(codes, columns)
-        expected = model(images, num_frames).spectrogram.clamp(0, 1)
+        expected = model.heard(model(images, num_frames).spectrogram)
         strides = model.stride
         assert codes.shape == (
             len(frames),
@@ -137,7 +137,7 @@ def test_codes_beyond_a_clip_do_not_reach_its_sound(encoder: str) -> None:
 
 @each_bottleneck
 @each_encoder
-def test_loss_is_the_scaled_squared_error_inside_the_clips(encoder: str, bottleneck: str) -> None:
+def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(encoder: str, bottleneck: str) -> None:
     model = autoencoder(encoder, 10, bottleneck=bottleneck)
     images, num_frames = clips(10, [7, 11, 3])
     result = model(images, num_frames)
@@ -145,9 +145,25 @@ def test_loss_is_the_scaled_squared_error_inside_the_clips(encoder: str, bottlen
     cells = [(made[i, 0, :, :n] - wanted[i, 0, :, :n]).ravel() for i, n in enumerate((7, 11, 3))]
     squared = float((np.concatenate(cells) ** 2).mean())
     assert result.squared_error.item() == pytest.approx(squared, rel=1e-5)
-    expected = RECONSTRUCTION_SCALE * squared + result.bottleneck_loss.item()
+    inside = np.concatenate([wanted[i, 0, :, :n].ravel() for i, n in enumerate((7, 11, 3))])
+    weights = 0.02 + 0.98 * 10 ** (1.84 * (inside - 1))
+    weighted = float((np.concatenate(cells) ** 2 * weights).sum() / weights.sum())
+    assert result.weighted_error.item() == pytest.approx(weighted, rel=1e-5)
+    expected = RECONSTRUCTION_SCALE * weighted + result.bottleneck_loss.item()
     assert result.loss.item() == pytest.approx(expected, rel=1e-5)
     assert (result.bottleneck_loss.item() > 0) == (bottleneck == "vq")
+
+
+def test_without_emphasis_all_cells_weigh_alike() -> None:
+    model = autoencoder("patch", 10, emphasis=0.0)
+    result = model(*clips(10, [7, 11, 3]))
+    assert result.weighted_error.item() == pytest.approx(result.squared_error.item(), rel=1e-5)
+
+
+def test_contrast_stretches_below_the_loudest_and_keeps_silence() -> None:
+    model = autoencoder("patch", 10, contrast=1.1)
+    values = torch.tensor([0.0, 0.05, 0.5, 1.0, 1.2])
+    torch.testing.assert_close(model.heard(values), torch.tensor([0.0, 0.0, 0.45, 1.0, 1.0]))
 
 
 @each_encoder

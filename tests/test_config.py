@@ -210,7 +210,7 @@ BAD: list[Any] = [
     (OptimizerConfig, "learning_rate", 0.0),
     (OptimizerConfig, "validate_every", 0),
     (TrainConfig, "max_minutes", 0.0),
-    (TrainConfig, "autoencoder_share", 1.0),
+    (TrainConfig, "autoencoder_share", 1.1),
 ]
 
 

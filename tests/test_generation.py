@@ -9,11 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import COUNTS, LABELS, tiny_model
+from torch import Tensor
 
 from audiovq import codec, generation
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.generation import Sound, draw_labels, generate, sample_codes
+from audiovq.prior import Prior, sample
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)
 
@@ -194,6 +196,95 @@ def test_without_a_prior_nothing_is_generated_and_it_says_why() -> None:
 def test_fewer_than_one_sound_is_refused(model: Model, n: int) -> None:
     with pytest.raises(AudiovqError, match=str(n)):
         generate(model, n)
+
+
+def log_likelihoods(prior: Prior, tokens: Tensor, lengths: Tensor, labels: Tensor) -> list[float]:
+    """As `Prior.log_likelihood`, a step of the cached sampler at a time."""
+    sums = [0.0] * len(tokens)
+    with torch.no_grad():
+        condition, caches = prior.condition(labels), prior.new_caches(*tokens.shape)
+        for place in range(tokens.shape[1]):
+            logits = prior.step(tokens, place, condition, caches).double().log_softmax(dim=1)
+            for i, length in enumerate(lengths.tolist()):
+                sums[i] += float(logits[i, tokens[i, place]]) if place < length else 0
+    return sums
+
+
+def test_likelihood_is_the_sum_over_the_samplers_steps(model: Model) -> None:
+    prior, vocabulary = model.prior, model.vocabulary
+    assert prior is not None
+    columns = torch.tensor([2, 5, vocabulary.max_columns])
+    shape = (3, 1, vocabulary.rows, vocabulary.max_columns)
+    codes = torch.randint(16, shape, generator=torch.Generator().manual_seed(0))
+    tokens, lengths = vocabulary.tokens(codes, columns, torch.tensor([0, 3, 60]))
+    labels = torch.tensor([[0, 0], [1, 2], [2, 3]])
+    with torch.no_grad():
+        likelihoods = prior.log_likelihood(tokens, lengths, labels)
+    expected = log_likelihoods(prior, tokens, lengths, labels)
+    assert likelihoods.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_best_of_one_is_the_one_drawn(model: Model) -> None:
+    assert model.prior is not None
+    labels = draw_labels(model, 5, {}, 0)
+    drawn = sample(model.prior, labels, PLAIN, torch.Generator().manual_seed(3))
+    codes, columns, levels = model.vocabulary.codes(drawn)
+    encoded = sample_codes(
+        model, model.prior, labels, PLAIN, torch.Generator().manual_seed(3), best_of=1
+    )
+    for sound, grid, width, level in zip(encoded, codes, columns, levels, strict=True):
+        assert torch.equal(sound.codes, grid[:, :, : int(width)])
+        assert sound.level == level
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_the_best_of_several_is_the_likeliest_a_token(
+    monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    model = tiny_model(clip_frames=12)  # few tokens, so each counts
+    prior, vocabulary = model.prior, model.vocabulary
+    assert prior is not None
+    with torch.no_grad():
+        prior.head.bias[vocabulary.end] -= 1  # END is dear, so it shows whether it counts
+    batches: list[Tensor] = []
+
+    def spy(*arguments: Any) -> Tensor:
+        batches.append(sample(*arguments))
+        return batches[-1]
+
+    monkeypatch.setattr(generation, "sample", spy)
+    monkeypatch.setattr(generation, "BATCH", 15)
+    monkeypatch.setattr(generation, "SCORED", 7)
+    labels = torch.tensor([[0, 1], [1, 0], [0, 0], [1, 2]])
+    sampling = SamplingConfig(temperature=6.0, guidance=guidance)
+    chosen = sample_codes(model, prior, labels, sampling, torch.Generator(), best_of=10)
+    assert [len(batch) for batch in batches] == [15, 15, 10]
+    clips = [clip for batch in batches for clip in batch]
+    tokens = torch.full((len(clips), vocabulary.max_tokens), vocabulary.end)
+    for row, clip in zip(tokens, clips, strict=True):
+        row[: len(clip)] = clip
+    codes, columns, levels = vocabulary.codes(tokens)
+    assert len(columns.unique()) > 1, "the test needs several lengths"
+    assert int(columns.max()) == vocabulary.max_columns, "and one without END"
+    lengths = 1 + vocabulary.slots * columns + (columns < vocabulary.max_columns)
+    likelihoods = log_likelihoods(prior, tokens, lengths, labels.repeat(10, 1))
+    a_token = np.array(likelihoods) / lengths.numpy()
+    for i, sound in enumerate(chosen):
+        best = i + 4 * int(a_token[i::4].argmax())
+        assert torch.equal(sound.codes, codes[best, :, :, : int(columns[best])])
+        assert sound.level == levels[best]
+
+
+def test_the_best_of_several_has_the_labels_asked_for_and_its_seed(model: Model) -> None:
+    sounds = make(model, 3, {"speaker": "bob"}, best_of=3, seed=4)
+    assert [sound.labels["speaker"] for sound in sounds] == ["bob"] * 3
+    assert same(make(model, 3, {"speaker": "bob"}, best_of=3, seed=4), sounds)
+    assert not same(make(model, 3, {"speaker": "bob"}, best_of=1, seed=4), sounds)
+
+
+def test_the_best_of_none_is_refused(model: Model) -> None:
+    with pytest.raises(AudiovqError, match="best_of 0"):
+        generate(model, 1, best_of=0)
 
 
 def test_no_sound_is_longer_than_the_longest_clip_trained_on() -> None:

@@ -1,0 +1,390 @@
+"""Archives (.avq): many sounds as entropy-coded codes in one file, and back.
+
+    b"AVQ\\x01"   format and version
+    coder        1 byte: what the codes' probabilities come from, see CODERS
+    model        4 bytes: the first of the autoencoder's SHA-256
+    predictor    4 bytes: the same of what predicts (context tables, prior), zeros for `plain`
+    content      4 bytes: CRC-32 of levels, lengths and codes as they must come out
+    sounds       4 bytes: how many
+    damage       4 bytes: CRC-32 of all that follows
+    names        4 bytes their length, then a JSON list, deflated
+    stream       32-bit words of one range coder: every level and length, then every code
+
+Numbers are little-endian. Codes come in lockstep: the first cell of every sound, then the second,
+so that a whole folder is predicted at once. Sounds longer than a segment are cut for this; to
+decoding they are whole again.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from audiovq.checkpoint import Model
+from audiovq.codec import Encoded
+from audiovq.config import AudiovqError
+from audiovq.context import ContextTables, Grid, Integers
+from audiovq.prior import Prior
+
+Coder = Literal["context", "prior", "plain"]
+CODERS: tuple[Coder, ...] = ("plain", "context", "prior")
+"""plain: every code alike, as packed bits. context: by the integers of `context.py`, which decode
+on every machine. prior: by the transformer, the smallest; it decodes where the network computes the
+very same bits, which another processor or thread count may not: the check then refuses."""
+
+MAGIC = b"AVQ\x01"
+HEADER = struct.Struct("<4sB4s4sIII")
+SEGMENT_COLUMNS = 128
+"""Columns after which a long sound is cut: its parts go in lockstep, and each begins without a past."""
+GROUP = 256
+"""Segments that are coded together: bounds the memory."""
+
+LONGEST_SECONDS = 86_400
+"""No sound is believed to last longer: what says so is damaged."""
+UNEQUAL = (
+    "the sounds do not come out as they went in, so they are not given out: this machine computes"
+    " the prior's probabilities otherwise than the one that wrote the archive; decode there, or"
+    " encode with --coder context"
+)
+Floats = npt.NDArray[np.float32]
+Words = npt.NDArray[np.uint32]
+_categorical = constriction.stream.model.Categorical(perfect=False)
+
+
+class Predictor(Protocol):
+    """Tells the chances of each code of a group of segments, cell by cell."""
+
+    def begin(self, levels: Integers, columns: int) -> None:
+        """Start on a group: the level of each segment's sound, and the columns of the longest."""
+
+    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+        """(active, codebook_size), in proportion to the probabilities, for segments `active`."""
+
+    def learn(
+        self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
+    ) -> None:
+        """What the codes are."""
+
+
+class _Plain:
+    def __init__(self, codebook_size: int) -> None:
+        self._chances = np.ones((1, codebook_size), dtype=np.float32)
+
+    def begin(self, levels: Integers, columns: int) -> None:
+        pass
+
+    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+        return np.repeat(self._chances, len(active), axis=0)
+
+    def learn(
+        self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
+    ) -> None:
+        pass
+
+
+class _Context:
+    def __init__(self, tables: ContextTables) -> None:
+        self._tables = tables
+
+    def begin(self, levels: Integers, columns: int) -> None:
+        tables = self._tables
+        self._grid = Grid(
+            len(levels), tables.num_quantizers, tables.rows, columns, tables.codebook_size
+        )
+
+    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+        contexts = self._grid.contexts(active, row, column, quantizer)
+        # Counts stay below 2¹⁸: float32 carries them exactly.
+        return self._tables.counts(contexts, row, quantizer).astype(np.float32)
+
+    def learn(
+        self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
+    ) -> None:
+        self._grid.set(active, row, column, quantizer, codes)
+
+
+class _Prior:
+    def __init__(self, prior: Prior) -> None:
+        self._prior = prior
+        self._device = prior.head.weight.device
+
+    @torch.inference_mode()
+    def begin(self, levels: Integers, columns: int) -> None:
+        prior, vocabulary = self._prior, self._prior.vocabulary
+        length = 1 + vocabulary.slots * columns
+        self._tokens = torch.full((len(levels), length), vocabulary.end, device=self._device)
+        self._tokens[:, 0] = torch.from_numpy(levels).to(self._device) + vocabulary.end + 1
+        self._caches = prior.new_caches(len(levels), length)
+        self._condition = prior.condition(prior.open_labels(len(levels)))
+        prior.step(self._tokens, 0, self._condition, self._caches)
+
+    @torch.inference_mode()
+    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+        vocabulary = self._prior.vocabulary
+        place = self._place(row, column, quantizer)
+        logits = self._prior.step(self._tokens, place, self._condition, self._caches)
+        first = quantizer * vocabulary.codebook_size
+        codes = logits[:, first : first + vocabulary.codebook_size].cpu()
+        chances: Floats = codes.softmax(dim=1).numpy()[active]
+        return chances
+
+    @torch.inference_mode()
+    def learn(
+        self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
+    ) -> None:
+        tokens = torch.from_numpy(codes + quantizer * self._prior.vocabulary.codebook_size)
+        place = self._place(row, column, quantizer)
+        self._tokens[torch.from_numpy(active).to(self._device), place] = tokens.to(self._device)
+
+    def _place(self, row: int, column: int, quantizer: int) -> int:
+        vocabulary = self._prior.vocabulary
+        return 1 + column * vocabulary.slots + row * vocabulary.num_quantizers + quantizer
+
+
+def pack(model: Model, sounds: Mapping[str, Encoded], coder: Coder | None = None) -> bytes:
+    """Sounds by name → the bytes of an archive.
+
+    `coder` None: `context` where the model has its tables, else `plain`. Raises AudiovqError where
+    the model lacks what the coder needs.
+    """
+    coder = coder or ("plain" if model.context is None else "context")
+    predictor = _predictor(model, coder)
+    encoded = list(sounds.values())
+    columns = [sound.codes.shape[2] for sound in encoded]
+    stream = constriction.stream.queue.RangeEncoder()
+    _Sides(model).write(encoded, stream)
+
+    for group in _groups(columns, _segment_columns(model, coder)):
+        block = np.zeros((len(group), *_shape(model), group[0].columns), dtype=np.int64)
+        for segment, part in zip(group, block, strict=True):
+            part[:, :, : segment.columns] = encoded[segment.sound].codes[:, :, segment.columns_of()]
+        levels = np.array([encoded[segment.sound].level for segment in group])
+
+        def write(chances: Floats, codes: Integers) -> Integers:
+            stream.encode(codes.astype(np.int32), _categorical, chances)
+            return codes
+
+        _walk(group, block, levels, predictor, write)
+    names = zlib.compress(json.dumps(list(sounds), ensure_ascii=False).encode(), 9)
+    body = struct.pack("<I", len(names)) + names
+    body += np.asarray(stream.get_compressed(), dtype="<u4").tobytes()
+    header: bytes = HEADER.pack(
+        MAGIC,
+        CODERS.index(coder),
+        _fingerprint(model, "autoencoder"),
+        _fingerprint(model, coder),
+        _content(encoded),
+        len(sounds),
+        zlib.crc32(body),
+    )
+    return header + body
+
+
+def unpack(model: Model, data: bytes) -> dict[str, Encoded]:
+    """The inverse of `pack`, in the same order.
+
+    Raises AudiovqError where the bytes are no archive, are damaged, were made with another model,
+    or come out other than they went in.
+    """
+    coder, names, words, content = _opened(model, data)
+    predictor = _predictor(model, coder)
+    stream = constriction.stream.queue.RangeDecoder(words)
+
+    def read(chances: Floats, _: Integers) -> Integers:
+        return np.asarray(stream.decode(_categorical, chances), dtype=np.int64)
+
+    try:
+        levels, columns, lengths = _Sides(model).read(len(names), stream)
+        if (lengths > LONGEST_SECONDS * model.sample_rate).any():
+            raise AudiovqError("damaged: it says that a sound lasts more than a day")
+        grids = [np.zeros((*_shape(model), n), dtype=np.int64) for n in columns.tolist()]
+        for group in _groups(columns.tolist(), _segment_columns(model, coder)):
+            block = np.zeros((len(group), *_shape(model), group[0].columns), dtype=np.int64)
+            _walk(group, block, levels[[segment.sound for segment in group]], predictor, read)
+            for segment, part in zip(group, block, strict=True):
+                grids[segment.sound][:, :, segment.columns_of()] = part[:, :, : segment.columns]
+    except AssertionError as error:  # the range decoder's, of words that no encoder wrote
+        raise AudiovqError(UNEQUAL) from error
+    encoded = [
+        Encoded(torch.from_numpy(grid), level, length)
+        for grid, level, length in zip(grids, levels.tolist(), lengths.tolist(), strict=True)
+    ]
+    if _content(encoded) != content:
+        raise AudiovqError(UNEQUAL)
+    return dict(zip(names, encoded, strict=True))
+
+
+def size_without_names(data: bytes) -> int:
+    """Bytes of an archive, the block of names left out."""
+    (names,) = struct.unpack_from("<I", data, HEADER.size)
+    return len(data) - int(names)
+
+
+def _opened(model: Model, data: bytes) -> tuple[Coder, list[str], Words, int]:
+    """An archive's bytes, checked → coder, names, words of the stream, CRC-32 of the content."""
+    if data[:3] != MAGIC[:3] or len(data) < HEADER.size + 4:
+        raise AudiovqError("not an archive (.avq)")
+    magic, number, autoencoder, predicted_by, content, sounds, damage = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise AudiovqError(f"archive version {magic[3]}; this program reads {MAGIC[3]}")
+    body = data[HEADER.size :]
+    if zlib.crc32(body) != damage or number >= len(CODERS):
+        raise AudiovqError("damaged: its checksum is not that of its bytes")
+    coder = CODERS[number]
+    if autoencoder != _fingerprint(model, "autoencoder") or predicted_by != _fingerprint(
+        model, coder
+    ):
+        raise AudiovqError("was made with another model; name the one that it was encoded with")
+    (length,) = struct.unpack_from("<I", body)
+    try:
+        names = json.loads(zlib.decompress(body[4 : 4 + length]))
+        words = np.frombuffer(body[4 + length :], dtype="<u4").astype(np.uint32)
+    except (ValueError, zlib.error) as error:
+        raise AudiovqError(f"damaged ({error})") from error
+    if not isinstance(names, list) or len(set(map(str, names))) != sounds:
+        raise AudiovqError("damaged: its names are not those of its sounds")
+    return coder, [str(name) for name in names], words, content
+
+
+@dataclass(frozen=True)
+class _Segment:
+    sound: int
+    begin: int
+    columns: int
+
+    def columns_of(self) -> slice:
+        return slice(self.begin, self.begin + self.columns)
+
+
+def _groups(columns: Iterable[int], longest: int) -> Iterator[list[_Segment]]:
+    """Sounds of so many columns → segments, the longest first, so many together."""
+    segments = [
+        _Segment(sound, begin, min(longest, count - begin))
+        for sound, count in enumerate(columns)
+        for begin in range(0, count, longest)
+    ]
+    segments.sort(key=lambda segment: -segment.columns)
+    for begin in range(0, len(segments), GROUP):
+        yield segments[begin : begin + GROUP]
+
+
+def _walk(
+    group: Sequence[_Segment],
+    block: Integers,
+    levels: Integers,
+    predictor: Predictor,
+    transfer: Callable[[Floats, Integers], Integers],
+) -> None:
+    """Every cell of a group in the order of the stream: `transfer` takes the chances and the codes
+    that `block` (segments, quantizers, rows, columns) holds there, and gives the codes to hold."""
+    _, quantizers, rows, columns = block.shape
+    predictor.begin(levels, columns)
+    for column in range(columns):
+        active = np.arange(sum(segment.columns > column for segment in group))
+        for row in range(rows):
+            for q in range(quantizers):
+                chances = predictor.chances(active, row, column, q)
+                codes = transfer(chances, block[active, q, row, column])
+                block[active, q, row, column] = codes
+                predictor.learn(active, row, column, q, codes)
+
+
+class _Sides:
+    """How levels and lengths are coded: levels and columns by how common they are in training, what
+    a length has beyond whole columns evenly."""
+
+    def __init__(self, model: Model) -> None:
+        def by(chances: Sequence[float]) -> constriction.stream.model.Categorical:
+            counts = np.array(chances, dtype=np.float32)
+            return constriction.stream.model.Categorical(counts, perfect=False)
+
+        uniform = constriction.stream.model.Uniform
+        tables = model.context
+        num_levels = model.spectrogram.config.num_levels
+        self.level = by(tables.level_counts) if tables else uniform(max(2, num_levels))
+        # Place 0 stands for more columns than the table has.
+        self.most_columns = len(tables.column_counts) - 1 if tables else 0
+        self.column = by(tables.column_counts) if tables else None
+        self.half_word = uniform(1 << 16)
+        self.per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+        self.rest = uniform(max(2, self.per_column))
+
+    def write(
+        self, encoded: Sequence[Encoded], stream: constriction.stream.queue.RangeEncoder
+    ) -> None:
+        """Levels and lengths into the stream."""
+        columns = np.array([sound.codes.shape[2] for sound in encoded], dtype=np.int32)
+        samples = np.array([sound.num_samples for sound in encoded], dtype=np.int64)
+        stream.encode(np.array([sound.level for sound in encoded], dtype=np.int32), self.level)
+        common = np.where(columns <= self.most_columns, columns, 0).astype(np.int32)
+        if self.column is not None:
+            stream.encode(common, self.column)
+        rare = columns[common == 0]
+        stream.encode(rare >> 16, self.half_word)
+        stream.encode(rare & 0xFFFF, self.half_word)
+        rests = samples - (columns - 1) * self.per_column
+        stream.encode(rests.astype(np.int32), self.rest)
+
+    def read(
+        self, sounds: int, stream: constriction.stream.queue.RangeDecoder
+    ) -> tuple[Integers, Integers, Integers]:
+        """The inverse of `write`: levels, columns and lengths in samples, each (sounds,)."""
+        levels = stream.decode(self.level, sounds).astype(np.int64)
+        columns = np.zeros(sounds, dtype=np.int64)
+        if self.column is not None:
+            columns[:] = stream.decode(self.column, sounds)
+        rare = columns == 0
+        high = stream.decode(self.half_word, int(rare.sum())).astype(np.int64)
+        columns[rare] = (high << 16) | stream.decode(self.half_word, int(rare.sum()))
+        rests = stream.decode(self.rest, sounds).astype(np.int64)
+        return levels, columns, (columns - 1) * self.per_column + rests
+
+
+def _predictor(model: Model, coder: Coder) -> Predictor:
+    if coder == "context":
+        if model.context is None:
+            raise AudiovqError("the model has no context tables; encode with --coder plain")
+        return _Context(model.context)
+    if coder == "prior":
+        if model.prior is None:
+            raise AudiovqError("the model has no prior; encode with --coder context")
+        return _Prior(model.prior)
+    return _Plain(model.autoencoder.config.codebook_size)
+
+
+def _segment_columns(model: Model, coder: Coder) -> int:
+    """A prior knows no clips longer than those it was trained on."""
+    return model.vocabulary.max_columns if coder == "prior" else SEGMENT_COLUMNS
+
+
+def _shape(model: Model) -> tuple[int, int]:
+    """Quantizers and rows of the model's codes. Raises AudiovqError where it has none."""
+    config = model.autoencoder.config
+    if config.bottleneck != "vq":
+        raise AudiovqError(
+            f"the model has no quantizer (bottleneck {config.bottleneck}), so it has no codes"
+        )
+    return config.num_quantizers, model.autoencoder.rows
+
+
+def _fingerprint(model: Model, part: str) -> bytes:
+    """The first four bytes of a part's SHA-256; zeros for a part that is in no file."""
+    return bytes.fromhex(model.header.get(part, {}).get("sha256", "00000000")[:8])
+
+
+def _content(encoded: Sequence[Encoded]) -> int:
+    """CRC-32 of what must come out."""
+    crc = 0
+    for sound in encoded:
+        crc = zlib.crc32(struct.pack("<IQ", sound.level, sound.num_samples), crc)
+        crc = zlib.crc32(sound.codes.numpy().astype("<u4").tobytes(), crc)
+    return crc

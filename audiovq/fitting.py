@@ -1,0 +1,124 @@
+"""Fitting the context tables to the codes of a trained autoencoder: a minute or less."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiovq.checkpoint import Model
+from audiovq.context import ContextModel, ContextTables, cells, integers_of
+from audiovq.dataset import Split
+from audiovq.views import encode_split
+
+VIEWS = 4
+"""Encodings of each training clip that are learnt from."""
+STEPS = 3_000
+BATCH_CELLS = 2_048
+LEARNING_RATE = 3e-3
+CHECKS = 8
+"""Looks at held-out clips; the best state is kept."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_context` returns."""
+
+    tables: ContextTables
+    bits_per_code: float
+    """On held-out clips, mean over cells and quantizers."""
+
+
+def fit_context(
+    model: Model,
+    train: Split,
+    held_out: Split,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    max_seconds: float = math.inf,
+) -> Fitted:
+    """Learn from `train` which code is likely where; keep what does best on `held_out`.
+
+    Raises AudiovqError where the model has no codes.
+    """
+    started = time.perf_counter()
+    books = model.autoencoder.quantizer.codebooks()
+    codebooks = torch.stack([book.embedding.detach() for book in books])
+    codes, columns, levels = _codes(model, train, VIEWS, max_seconds / 4)
+    seen = cells(codes, columns, codebooks.shape[1])
+    unseen = cells(*_codes(model, held_out, 1, math.inf)[:2], codebooks.shape[1])
+
+    torch.manual_seed(seed)
+    network = ContextModel(codebooks, model.autoencoder.rows).to(model.device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+    generator = torch.Generator().manual_seed(seed)
+    best, best_bits, step, progress = dict(network.state_dict()), math.inf, 0, 0.0
+    for check in range(CHECKS):
+        while step == 0 or progress < (check + 1) / CHECKS:
+            warm_up = min(1.0, (step + 1) / 50)
+            cosine = (1 + math.cos(math.pi * progress)) / 2
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * warm_up * cosine
+            picks = torch.randint(len(seen[2]), (BATCH_CELLS,), generator=generator)
+            contexts, targets, rows = (part[picks].to(model.device) for part in seen)
+            with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+                loss = network.loss(contexts, targets, rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+            optimizer.step()
+            step += 1
+            by_time = (time.perf_counter() - started) / max_seconds
+            progress = min(1.0, max(step / STEPS, by_time))
+        bits = _bits(network, unseen)
+        if bits < best_bits:
+            best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
+    network.load_state_dict(best)
+    # One is added to every count: what training has not is rare, not impossible.
+    vocabulary = model.vocabulary
+    integers = integers_of(
+        network,
+        torch.bincount(levels, minlength=vocabulary.num_levels) + 1,
+        torch.bincount(columns, minlength=vocabulary.max_columns + 1) + 1,
+        _distortion(model, train),
+    )
+    return Fitted(ContextTables(integers), best_bits / len(codebooks))
+
+
+def _codes(
+    model: Model, split: Split, views: int, max_seconds: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes (clips × views, quantizers, rows, columns), columns and levels of each."""
+    tokens, _, _ = encode_split(model, split, views, max_seconds)
+    return model.vocabulary.codes(tokens.long())
+
+
+@torch.inference_mode()
+def _bits(network: ContextModel, unseen: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Bits a cell, all quantizers."""
+    device = network.codebooks.device
+    total = 0.0
+    for part in torch.arange(len(unseen[2])).split(1 << 14):
+        total += float(network.loss(*(x[part].to(device) for x in unseen))) * len(part)
+    return total / len(unseen[2])
+
+
+@torch.inference_mode()
+def _distortion(model: Model, split: Split) -> float:
+    """Mean squared distance between the latents of some clips and what their codes stand for."""
+    autoencoder = model.autoencoder
+    places = torch.arange(len(split))[:: max(1, len(split) // 256)]
+    squared, count = 0.0, 0
+    for indices in places.split(32):
+        images, frames = split.spectrograms(indices).to(model.device), split.num_frames[indices]
+        latents = autoencoder.latents(images, frames).permute(0, 2, 3, 1)
+        codes = autoencoder.encode(images, frames).permute(0, 2, 3, 1)
+        decoded = autoencoder.quantizer.decode(codes.flatten(0, 2)).view_as(latents)
+        columns = torch.arange(latents.shape[2])
+        inside = (columns < autoencoder.num_columns(frames)[:, None]).to(model.device)
+        distances = (latents - decoded).square().sum(dim=3) * inside[:, None]
+        squared += float(distances.sum())
+        count += int(inside.sum()) * autoencoder.rows
+    return squared / count

@@ -1,0 +1,181 @@
+"""Files in, files out: recordings → archive, archive → recordings, and both at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from audiovq import archive, audio, codec
+from audiovq.archive import Coder
+from audiovq.checkpoint import Model
+from audiovq.codec import Encoded
+from audiovq.config import AudiovqError
+from audiovq.files import atomic, require_new
+from audiovq.spectrogram import Phase
+
+Say = Callable[[str], None]
+FILES = 64
+"""Recordings that are in memory at a time; their codes are small."""
+
+
+def encode_files(
+    model: Model,
+    source: Path | str,
+    target: Path | str,
+    *,
+    coder: Coder | None = None,
+    overwrite: bool = False,
+    say: Say = print,
+) -> dict[str, float]:
+    """A recording, or all below a folder → one archive `target`, in which they keep their names.
+
+    Returns figures: see `rates`. What cannot be read is said and left out; raises AudiovqError
+    where nothing can.
+    """
+    source, target = Path(source), Path(target)
+    require_new(target, overwrite)
+    if target.is_dir():
+        raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
+    sounds = _encoded(model, _recordings(source), say)
+    data = archive.pack(model, sounds, coder)
+    with atomic(target) as temporary:
+        temporary.write_bytes(data)
+    return rates(model, sounds, data)
+
+
+def decode_files(
+    model: Model,
+    source: Path | str,
+    target: Path | str,
+    *,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """An archive → WAVs of the names that it holds, in the folder `target`.
+
+    The sound of an archive that holds one goes into `target` itself where that ends in .wav.
+    Returns the paths. Raises AudiovqError where the archive is damaged or of another model.
+    """
+    source, target = Path(source), Path(target)
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise AudiovqError(f"{source}: cannot be read ({error.strerror})") from error
+    try:
+        sounds = archive.unpack(model, data)
+        paths = [_inside(target, name) for name in sounds]
+    except AudiovqError as error:
+        raise AudiovqError(f"{source}: {error}") from error
+    if target.suffix.lower() == ".wav" and len(paths) == 1:
+        paths = [target]
+    require_new(target, overwrite)
+    _write(model, dict(zip(paths, sounds.values(), strict=True)), phase, n_iter)
+    return paths
+
+
+def reconstruct_files(
+    model: Model,
+    source: Path | str,
+    target: Path | str,
+    *,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+    overwrite: bool = False,
+    say: Say = print,
+) -> dict[str, float]:
+    """A recording, or all below a folder → codes → WAVs of the same names at the model's rate.
+
+    Returns figures: see `rates`. What cannot be read is said and left out; raises AudiovqError
+    where nothing can.
+    """
+    source, target = Path(source), Path(target)
+    recordings = _recordings(source)
+    if source.is_dir() or target.is_dir():
+        places = {name: target / _wav_name(name) for name in recordings}
+    else:
+        places = dict.fromkeys(recordings, target)
+    for path in [target] if source.is_dir() else places.values():
+        require_new(path, overwrite)
+    sounds = _encoded(model, recordings, say)
+    _write(model, {places[name]: sound for name, sound in sounds.items()}, phase, n_iter)
+    return rates(model, sounds, archive.pack(model, sounds))
+
+
+def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str, float]:
+    """files, seconds, and bits per second: nominal (every code and level at its full bits), stored
+    (the archive's, names left out)."""
+    seconds = sum(sound.num_samples for sound in sounds.values()) / model.sample_rate
+    bits_per_code = math.log2(model.autoencoder.config.codebook_size)
+    bits_per_level = math.log2(model.spectrogram.config.num_levels)
+    bits = sum(sound.codes.numel() * bits_per_code + bits_per_level for sound in sounds.values())
+    return {
+        "files": len(sounds),
+        "seconds": seconds,
+        "nominal_bits_per_second": bits / seconds,
+        "stored_bits_per_second": 8 * archive.size_without_names(data) / seconds,
+    }
+
+
+def _recordings(source: Path) -> dict[str, Path]:
+    """Name in an archive → path: of one recording, or of all below a folder."""
+    if source.is_dir():
+        paths = audio.find(source)[0]
+        if not paths:
+            raise AudiovqError(
+                f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
+            )
+        return {path.relative_to(source).as_posix(): path for path in paths}
+    if not source.exists():
+        raise AudiovqError(f"{source}: no such file or folder")
+    return {source.name: source}
+
+
+def _encoded(model: Model, recordings: Mapping[str, Path], say: Say) -> dict[str, Encoded]:
+    """Recordings by name → their codes; those that cannot be read are said and left out."""
+    sounds: dict[str, Encoded] = {}
+    names, reason = list(recordings), ""
+    with tqdm(total=len(names), unit=" files", desc="encode", disable=None) as bar:
+        for begin in range(0, len(names), FILES):
+            waveforms = {}
+            for name in names[begin : begin + FILES]:
+                try:
+                    waveforms[name] = audio.read(recordings[name], model.sample_rate)[0]
+                except audio.AudioError as error:
+                    reason = f"{recordings[name]}: {error}"
+                    if len(names) > 1:
+                        say(f"left out: {reason}")
+            encoded = codec.encode(model, list(waveforms.values()))
+            sounds |= zip(waveforms, encoded, strict=True)
+            bar.update(len(waveforms))
+    if not sounds:
+        raise AudiovqError(reason)
+    return sounds
+
+
+def _write(model: Model, sounds: Mapping[Path, Encoded], phase: Phase, n_iter: int | None) -> None:
+    """Codes by path → WAVs."""
+    paths = list(sounds)
+    with tqdm(total=len(paths), unit=" files", desc="decode", disable=None) as bar:
+        for begin in range(0, len(paths), FILES):
+            part = paths[begin : begin + FILES]
+            waveforms = codec.decode(model, [sounds[p] for p in part], phase=phase, n_iter=n_iter)
+            for path, waveform in zip(part, waveforms, strict=True):
+                audio.write(path, waveform, model.sample_rate)
+            bar.update(len(part))
+
+
+def _wav_name(name: str) -> str:
+    """a.wav stays; a.flac becomes a.flac.wav, so that both can lie in one folder."""
+    return name if PurePosixPath(name).suffix.lower() == ".wav" else name + ".wav"
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a name in an archive; raises AudiovqError where it leads out of the folder."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise AudiovqError(f"holds a sound named {name!r}, which leads out of the folder")
+    return folder / _wav_name(name)

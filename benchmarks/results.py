@@ -1,0 +1,173 @@
+"""Results: points of rate and quality, as JSON, as a table and as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scores import Scores
+
+from audiovq.config import from_json, to_json
+from audiovq.files import atomic, read_json, write_json
+
+OURS = "audiovq"
+UNSEEN = "audiovq, unseen speakers"
+CEILING = "true spectrograms inverted"
+"""Families of points; the others are codecs' names."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One codec at one rate, and how near it comes to the originals."""
+
+    name: str
+    family: str
+    bits_per_second: float | None
+    """None: nothing was coded."""
+    scores: Scores
+    speaker: str | None = None
+    """The speaker that alone is scored, and whom the model never heard; None: all six."""
+    minutes: float | None = None
+    """Time limit of the training; None: not trained here."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A codec that could not be measured."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured on one set of test files."""
+
+    machine: str
+    data: str
+    files: int
+    seconds: float
+    """Of the test files; pauses not counted."""
+    points: tuple[Point, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def plus(self, *found: Point | Skipped) -> Results:
+        """These and what was `found` later, which replaces what was measured before."""
+        later = [f for f in found if isinstance(f, Point)]
+        points = {(p.name, p.speaker): p for p in (*self.points, *later)}
+        reasons = (*self.skipped, *(f for f in found if isinstance(f, Skipped)))
+        measured = {name for name, _ in points}
+        skipped = {s.name: s for s in reasons if s.name not in measured}
+        return dataclasses.replace(
+            self, points=tuple(points.values()), skipped=tuple(skipped.values())
+        )
+
+
+def read(path: Path) -> Results:
+    """The inverse of `write`. Raises AudiovqError where the file is missing or something else."""
+    return from_json(Results, read_json(path, "a folder of results"), str(path))
+
+
+def write(path: Path, results: Results) -> Results:
+    """Write as JSON, together with what the file holds already; returns all of it."""
+    if path.exists():
+        results = read(path).plus(*results.points, *results.skipped)
+    write_json(path, to_json(results))
+    return results
+
+
+def averaged(points: Sequence[Point]) -> list[Point]:
+    """Points, those of single speakers replaced by one mean for each name; from low to high rate."""
+    rows = [point for point in points if point.speaker is None]
+    alone = [point for point in points if point.speaker is not None]
+    for name in sorted({point.name for point in alone}):
+        same = [point for point in alone if point.name == name]
+        rate = sum(point.bits_per_second or 0 for point in same) / len(same)
+        scores = Scores.mean([point.scores for point in same])
+        said = f"{name}, speaker unseen (mean of {len(same)})"
+        rows.append(Point(said, UNSEEN, rate, scores, minutes=same[0].minutes))
+    return sorted(rows, key=lambda point: point.bits_per_second or float("inf"))
+
+
+def table(results: Results) -> str:
+    """A Markdown table, from low to high rate, with what was skipped and why at its end."""
+    lines = ["| | bit/s | PESQ | STOI | ESTOI | LSD dB |", "|---|---|---|---|---|---|"]
+    for point in averaged(results.points):
+        rate = "" if point.bits_per_second is None else f"{point.bits_per_second:,.0f}"
+        s = point.scores
+        lines.append(
+            f"| {point.name} | {rate} | {s.pesq:.2f} | {s.stoi:.3f} | {s.estoi:.3f}"
+            f" | {s.lsd_db:.1f} |"
+        )
+    lines += [f"| {s.name} | skipped: {s.reason} | | | | |" for s in results.skipped]
+    return "\n".join(lines)
+
+
+STYLES: dict[str, dict[str, Any]] = {
+    OURS: {"color": "#c0392b", "marker": "o", "linewidth": 2.2, "zorder": 5},
+    UNSEEN: {"color": "#c0392b", "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
+    "Codec 2": {"color": "#2471a3", "marker": "s"},
+    "Speex": {"color": "#7d6608", "marker": "^"},
+    "AMR-NB": {"color": "#6c3483", "marker": "D"},
+    "Opus": {"color": "#117a65", "marker": "v"},
+}
+"""Colour and mark of each family."""
+LABELS: dict[str, tuple[str, int, tuple[int, int], str]] = {
+    OURS: (OURS, 0, (-6, 5), "right"),
+    UNSEEN: ("unseen speakers", 0, (2, -16), "left"),
+    "Codec 2": ("Codec 2", 1, (8, -12), "left"),
+    "Speex": ("Speex", -1, (8, -4), "left"),
+    "AMR-NB": ("AMR-NB", 0, (-7, -1), "right"),
+    "Opus": ("Opus", -1, (8, -4), "left"),
+}
+"""What stands beside each family's line: the text, at which point, how many points of type to the
+right and up, and which of its ends is there."""
+TICKS = {500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k", 12000: "12k"}
+
+
+def draw(results: Results, path: Path) -> None:
+    """A PNG of 1000 × 440 pixels: PESQ and ESTOI over the rate, a line for each family."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points = averaged(results.points)
+    figure = Figure(figsize=(10, 4.4), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = zip(figure.subplots(1, 2), ("pesq", "estoi"), strict=True)
+    for axes, measure in panels:
+        axes.set_xscale("log")
+        for family, style in STYLES.items():
+            line = [
+                (point.bits_per_second, getattr(point.scores, measure))
+                for point in points
+                if point.family == family
+            ]
+            if not line:
+                continue
+            axes.plot(*zip(*line, strict=True), **{"linewidth": 1.2, "markersize": 5, **style})
+            text, place, offset, end = LABELS[family]
+            axes.annotate(
+                text,
+                line[min(place, len(line) - 1)],
+                xytext=offset,
+                textcoords="offset points",
+                ha=end,
+                color=style["color"],
+                fontweight="bold" if family == OURS else "normal",
+            )
+        if best := [getattr(p.scores, measure) for p in points if p.family == CEILING]:
+            axes.axhline(max(best), color="0.5", linewidth=1, linestyle=":")
+            place_left = (420, max(best))
+            axes.annotate(CEILING, place_left, (0, -13), textcoords="offset points", color="0.4")
+        axes.set_xlim(400, 22_000)
+        axes.set_xticks(list(TICKS), list(TICKS.values()))
+        axes.minorticks_off()
+        axes.set_xlabel("bit/s")
+        axes.set_title(measure.upper(), loc="left", fontweight="bold")
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,180 @@
+"""Archives: what goes in comes out, by every coder; what is damaged or foreign is refused."""
+
+import dataclasses
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import AUTOENCODER, PRIOR, shake, tiny_model
+
+from audiovq import archive, checkpoint
+from audiovq.archive import CODERS, Coder, pack, size_without_names, unpack
+from audiovq.autoencoder import Autoencoder
+from audiovq.checkpoint import Model
+from audiovq.codec import Encoded
+from audiovq.config import AudiovqError
+from audiovq.context import ContextModel, ContextTables, integers_of
+
+
+def make_model(quantizers: int = 1, seed: int = 0) -> Model:
+    """Autoencoder, tables and prior with random weights."""
+    model = tiny_model(seed)
+    config = dataclasses.replace(AUTOENCODER, num_quantizers=quantizers)
+    model.autoencoder = Autoencoder(config, model.spectrogram.config.bins).eval()
+    shake(model.autoencoder, seed)
+    model.prior = model.new_prior(PRIOR).eval()
+    shake(model.prior, seed)
+    books = model.autoencoder.quantizer.codebooks()
+    torch.manual_seed(seed)
+    network = ContextModel(torch.stack([b.embedding for b in books]), model.autoencoder.rows, 16)
+    levels = torch.arange(model.spectrogram.config.num_levels) + 1
+    model.context = ContextTables(integers_of(network, levels, torch.ones(4), 1.0))
+    return model
+
+
+def make_sounds(model: Model, columns: tuple[int, ...] = (1, 3, 2, 7, 300)) -> dict[str, Encoded]:
+    generator = torch.Generator().manual_seed(3)
+    config = model.autoencoder.config
+    per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    return {
+        f"a/{i}.wav": Encoded(
+            torch.randint(
+                config.codebook_size,
+                (config.num_quantizers, model.autoencoder.rows, count),
+                generator=generator,
+            ),
+            level=7 * i % 64,
+            num_samples=(count - 1) * per_column + (1 + 5 * i) % per_column,
+        )
+        for i, count in enumerate(columns)
+    }
+
+
+def assert_same(sounds: dict[str, Encoded], others: dict[str, Encoded]) -> None:
+    assert list(sounds) == list(others)
+    for sound, other in zip(sounds.values(), others.values(), strict=True):
+        assert torch.equal(sound.codes, other.codes)
+        assert (sound.level, sound.num_samples) == (other.level, other.num_samples)
+
+
+@pytest.mark.parametrize("quantizers", [1, 3])
+@pytest.mark.parametrize("coder", CODERS)
+def test_unpack_is_the_inverse_of_pack(coder: Coder, quantizers: int) -> None:
+    model = make_model(quantizers)
+    sounds = make_sounds(model)
+    assert_same(sounds, unpack(model, pack(model, sounds, coder)))
+
+
+@pytest.mark.parametrize("coder", CODERS)
+def test_an_archive_may_hold_nothing_or_one_sound(coder: Coder) -> None:
+    model = make_model()
+    for sounds in ({}, make_sounds(model, (5,))):
+        assert_same(sounds, unpack(model, pack(model, sounds, coder)))
+
+
+def test_more_sounds_than_a_group_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "GROUP", 3)
+    monkeypatch.setattr(archive, "SEGMENT_COLUMNS", 4)
+    model = make_model(2)
+    sounds = make_sounds(model, (9, 1, 4, 5, 8, 2, 3, 12))
+    assert_same(sounds, unpack(model, pack(model, sounds)))
+
+
+def test_a_model_without_tables_packs_bits_at_their_nominal_rate() -> None:
+    model = make_model()
+    model.context = None
+    sounds = make_sounds(model, (40,) * 30)
+    data = pack(model, sounds)
+    codes = sum(sound.codes.numel() for sound in sounds.values())
+    per_sound = 6 + 32 + 5  # level, columns, what is left of the length
+    expected = (4 * codes + per_sound * len(sounds)) / 8 + archive.HEADER.size + 4
+    assert abs(size_without_names(data) - expected) < 8
+    assert_same(sounds, unpack(model, data))
+
+
+def test_bits_taken_are_what_the_tables_say() -> None:
+    model = make_model()
+    assert model.context is not None
+    sounds = make_sounds(model, (20,) * 40)
+    grids = torch.stack([sound.codes for sound in sounds.values()])
+    from audiovq.context import cells
+
+    contexts, targets, rows = cells(grids, torch.full((40,), 20), 16)
+    bits = 0.0
+    for row in range(model.autoencoder.rows):
+        chosen = (rows == row).numpy()
+        counts = model.context.counts(contexts[chosen].numpy(), row, 0)
+        taken = counts[np.arange(len(counts)), targets[chosen, 0].numpy()]
+        bits -= float(np.log2(taken / counts.sum(axis=1)).sum())
+    sides = 40 * (6 + 32 + 2 + 5)  # about; the columns are not in the table of counts
+    size = 8 * size_without_names(pack(model, sounds, "context"))
+    assert abs(size - bits - sides - 8 * 29) < 0.03 * size
+
+
+def test_names_may_be_any_text() -> None:
+    model = make_model()
+    one = next(iter(make_sounds(model).values()))
+    sounds = {"ä/ö ü.wav": one, 'quo"te\n.wav': one, "": one}
+    data = pack(model, sounds)
+    assert_same(sounds, unpack(model, data))
+    longer = pack(model, {name + "x" * 50: sound for name, sound in sounds.items()})
+    assert len(longer) > len(data)
+    assert size_without_names(longer) == size_without_names(data)
+
+
+def test_every_damaged_byte_is_refused() -> None:
+    model = make_model()
+    data = pack(model, make_sounds(model, (3, 2)))
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        with pytest.raises(AudiovqError):
+            unpack(model, bytes(damaged))
+    for length in range(len(data)):
+        with pytest.raises(AudiovqError):
+            unpack(model, data[:length])
+
+
+def test_another_models_archive_is_refused(tmp_path: Path) -> None:
+    model, other = make_model(seed=0), make_model(seed=1)
+    for number, each in enumerate((model, other)):
+        for stage in ("autoencoder", "context", "prior"):
+            checkpoint.save(tmp_path / str(number), each, stage, {})
+    data = pack(model, make_sounds(model))
+    assert_same(make_sounds(model), unpack(checkpoint.load(tmp_path / "0"), data))
+    with pytest.raises(AudiovqError, match="another model"):
+        unpack(checkpoint.load(tmp_path / "1"), data)
+
+
+def test_a_prior_that_computes_otherwise_is_refused() -> None:
+    model = make_model()
+    data = pack(model, make_sounds(model), "prior")
+    assert model.prior is not None
+    with torch.no_grad():
+        model.prior.head.weight += 0.05 * torch.randn(model.prior.head.weight.shape)
+    with pytest.raises(AudiovqError, match="--coder context"):
+        unpack(model, data)
+
+
+def test_a_coder_that_the_model_lacks_is_refused() -> None:
+    model = make_model()
+    sounds = make_sounds(model)
+    model.context = model.prior = None
+    for coder in ("context", "prior"):
+        with pytest.raises(AudiovqError, match="the model has no"):
+            pack(model, sounds, coder)
+
+
+def test_a_sound_longer_than_a_day_is_not_believed() -> None:
+    model = make_model()
+    model.context = None
+    data = bytearray(pack(model, make_sounds(model, (1,)), "plain"))
+    names = struct.unpack_from("<I", data, archive.HEADER.size)[0]
+    begin = archive.HEADER.size + 4 + names
+    data[begin:] = b"\xff" * (len(data) - begin)
+    struct.pack_into("<I", data, archive.HEADER.size - 4, zlib.crc32(data[archive.HEADER.size :]))
+    with pytest.raises(AudiovqError, match=r"day|come out"):
+        unpack(model, bytes(data))

@@ -1,0 +1,122 @@
+"""Files to an archive and back: names, lengths, levels, figures, and nothing outside the folder."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from trained import CONFIG
+
+from audiovq import archive, audio, codec
+from audiovq.checkpoint import Model, load
+from audiovq.codec import Encoded
+from audiovq.config import AudiovqError
+from audiovq.dataset import Dataset
+from audiovq.recordings import decode_files, encode_files, reconstruct_files
+from audiovq.training import train
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("recordings") / "model"
+    train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
+    return load(folder)
+
+
+def test_a_folder_comes_back_as_reconstruct_makes_it(
+    model: Model, recordings: Path, tmp_path: Path
+) -> None:
+    stored = encode_files(model, recordings, tmp_path / "all.avq")
+    paths = decode_files(model, tmp_path / "all.avq", tmp_path / "decoded")
+    straight = reconstruct_files(model, recordings, tmp_path / "straight")
+    assert stored == straight
+    originals = sorted(recordings.rglob("*.wav"))
+    assert len(paths) == len(originals) == stored["files"]
+    for original in originals:
+        name = original.relative_to(recordings)
+        decoded, rate = soundfile.read(tmp_path / "decoded" / name)
+        np.testing.assert_array_equal(decoded, soundfile.read(tmp_path / "straight" / name)[0])
+        assert rate == model.sample_rate
+        assert len(decoded) == len(audio.read(original, rate)[0])
+
+
+def test_bits_per_second_are_those_of_the_file(
+    model: Model, recordings: Path, tmp_path: Path
+) -> None:
+    figures = encode_files(model, recordings, tmp_path / "all.avq", coder="plain")
+    data = (tmp_path / "all.avq").read_bytes()
+    seconds = sum(soundfile.info(path).duration for path in recordings.rglob("*.wav"))
+    assert figures["seconds"] == pytest.approx(seconds)
+    assert figures["stored_bits_per_second"] == pytest.approx(
+        8 * archive.size_without_names(data) / seconds
+    )
+    smaller = encode_files(model, recordings, tmp_path / "context.avq")
+    assert smaller["stored_bits_per_second"] < figures["stored_bits_per_second"]
+    assert smaller["nominal_bits_per_second"] == figures["nominal_bits_per_second"]
+
+
+def test_one_recording_goes_into_one_file(model: Model, recordings: Path, tmp_path: Path) -> None:
+    original = next(recordings.rglob("*.wav"))
+    encode_files(model, original, tmp_path / "one.avq")
+    assert decode_files(model, tmp_path / "one.avq", tmp_path / "back.wav") == [
+        tmp_path / "back.wav"
+    ]
+    assert decode_files(model, tmp_path / "one.avq", tmp_path / "folder") == [
+        tmp_path / "folder" / original.name
+    ]
+
+
+def test_a_recording_longer_than_any_clip_comes_back_whole(
+    model: Model, tmp_path: Path, voice
+) -> None:
+    audio.write(tmp_path / "long.wav", np.tile(voice(0.5), 12), 8000)
+    for coder in archive.CODERS:
+        encode_files(model, tmp_path / "long.wav", tmp_path / f"{coder}.avq", coder=coder)
+        (path,) = decode_files(model, tmp_path / f"{coder}.avq", tmp_path / f"{coder}.wav")
+        assert soundfile.info(path).frames == 48_000
+
+
+def test_what_cannot_be_read_is_said_and_left_out(
+    model: Model, own_recordings: Path, tmp_path: Path
+) -> None:
+    (own_recordings / "broken.wav").write_bytes(b"RIFFxxxx")
+    said: list[str] = []
+    figures = encode_files(model, own_recordings, tmp_path / "all.avq", say=said.append)
+    assert figures["files"] == 24
+    assert len(said) == 1
+    assert "broken.wav" in said[0]
+
+
+def test_nothing_is_written_over(model: Model, recordings: Path, tmp_path: Path) -> None:
+    encode_files(model, recordings, tmp_path / "all.avq")
+    before = (tmp_path / "all.avq").read_bytes()
+    with pytest.raises(AudiovqError, match="--overwrite"):
+        encode_files(model, recordings, tmp_path / "all.avq")
+    encode_files(model, recordings, tmp_path / "all.avq", overwrite=True)
+    assert (tmp_path / "all.avq").read_bytes() == before
+    decode_files(model, tmp_path / "all.avq", tmp_path / "out")
+    with pytest.raises(AudiovqError, match="--overwrite"):
+        decode_files(model, tmp_path / "all.avq", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../out.wav", "/tmp/out.wav", "a/../../b.wav", "a\\b.wav", "", "\0"])
+def test_no_name_leads_out_of_the_folder(model: Model, name: str, tmp_path: Path, voice) -> None:
+    (sound,) = codec.encode(model, [voice(0.3)])
+    assert isinstance(sound, Encoded)
+    (tmp_path / "evil.avq").write_bytes(archive.pack(model, {name: sound}))
+    with pytest.raises(AudiovqError, match=r"evil\.avq: .*leads out"):
+        decode_files(model, tmp_path / "evil.avq", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_or_missing_archive_is_named(
+    model: Model, recordings: Path, tmp_path: Path
+) -> None:
+    encode_files(model, recordings, tmp_path / "all.avq")
+    data = (tmp_path / "all.avq").read_bytes()
+    (tmp_path / "half.avq").write_bytes(data[: len(data) // 2])
+    shutil.copy(next(recordings.rglob("*.wav")), tmp_path / "sound.avq")
+    for name in ("half.avq", "sound.avq", "missing.avq"):
+        with pytest.raises(AudiovqError, match=name):
+            decode_files(model, tmp_path / name, tmp_path / "out")
