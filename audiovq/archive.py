@@ -18,6 +18,7 @@ decoding they are whole again.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -227,6 +228,21 @@ def size_without_names(data: bytes) -> int:
     """Bytes of an archive, the block of names left out."""
     (names,) = struct.unpack_from("<I", data, HEADER.size)
     return len(data) - int(names)
+
+
+def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str, float]:
+    """files, seconds, and bits per second: nominal (every code and level at its full bits), stored
+    (the archive's, names left out)."""
+    seconds = sum(sound.num_samples for sound in sounds.values()) / model.sample_rate
+    bits_per_code = math.log2(model.autoencoder.config.codebook_size)
+    bits_per_level = math.log2(model.spectrogram.config.num_levels)
+    bits = sum(sound.codes.numel() * bits_per_code + bits_per_level for sound in sounds.values())
+    return {
+        "files": len(sounds),
+        "seconds": seconds,
+        "nominal_bits_per_second": bits / seconds,
+        "stored_bits_per_second": 8 * size_without_names(data) / seconds,
+    }
 
 
 def _opened(model: Model, data: bytes) -> tuple[Coder, list[str], Words, int]:

@@ -37,7 +37,7 @@ def encode(
     `context.search`. `rate_weight` None: the model's own; 0: the nearest codes.
     """
     if rate_weight is None:
-        rate_weight = model.autoencoder.config.rate_weight if model.context else 0
+        rate_weight = model.context.rate_weight if model.context else 0
     encoded: dict[int, Encoded] = {}
     for places in _batches([len(w) for w in waveforms], model.spectrogram.config.hop_length):
         batch, num_samples = _padded([waveforms[i] for i in places])
@@ -108,12 +108,14 @@ def invert(
 ) -> list[Waveform]:
     """Waveforms → true spectrograms → waveforms: what no codec on these spectrograms can exceed."""
     inverted: dict[int, Waveform] = {}
+    device = next(spectrogram.buffers(), torch.zeros(())).device
     for places in _batches([len(w) for w in waveforms], spectrogram.config.hop_length):
         batch, num_samples = _padded([waveforms[i] for i in places])
         with torch.inference_mode():
-            images, levels = spectrogram(batch, num_samples)
+            num_samples = num_samples.to(device)
+            images, levels = spectrogram(batch.to(device), num_samples)
             audio = spectrogram.inverse(images, levels, num_samples, phase=phase)
-        for row, length, i in zip(audio.numpy(), num_samples.tolist(), places, strict=True):
+        for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
             inverted[i] = row[:length]
     return [inverted[i] for i in range(len(waveforms))]
 

@@ -164,6 +164,9 @@ class AutoencoderConfig:
     rate_weight: float = 0.1
     """How much a bit of an archive weighs in choosing codes, in mean squared distances of latents to
     their codes; 0: always the nearest code."""
+    target_rate: float | None = None
+    """Bits per second that an archive of validation clips may take: rate_weight is raised until it
+    does, with something to spare."""
     restart: bool = True
     """Give codes that nothing uses a new place among the batch's latents (ema only)."""
 
@@ -189,6 +192,10 @@ class AutoencoderConfig:
             "encoder_blocks and decoder_blocks: give numbers from 0 upward",
         )
         _require(self.num_quantizers >= 1, "num_quantizers: give 1 or more")
+        _require(
+            self.target_rate is None or self.target_rate > 0,
+            f"target_rate {self.target_rate}: give bits per second above 0",
+        )
         _require(
             0.5 <= self.contrast <= 2, f"contrast {self.contrast}: give a number from 0.5 to 2"
         )
@@ -342,15 +349,16 @@ PRESETS: dict[str, TrainConfig] = {
 hour, autoencoders alone, for archives of about 1, 2 and 4 kbit/s (speech at 8 kHz)."""
 
 
-def _rate_preset(quantizers: int, codebook_size: int, rate_weight: float) -> TrainConfig:
-    """A codec for speech at 8 kHz, without a prior: tall patches, of which one code tells little,
-    so that a few stages of codes and the context tables set the rate."""
+def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> TrainConfig:
+    """A codec for speech at 8 kHz, without a prior: tall patches of few frames, some stages of
+    codes, and bits weighed until the rate is met."""
     return TrainConfig(
         autoencoder=AutoencoderConfig(
             patch=(16, 4),
             num_quantizers=quantizers,
             codebook_size=codebook_size,
-            rate_weight=rate_weight,
+            rate_weight=0.05,
+            target_rate=target_rate,
         ),
         autoencoder_training=OptimizerConfig(
             steps=80_000, learning_rate=1.5e-3, validate_every=2_000
@@ -361,9 +369,9 @@ def _rate_preset(quantizers: int, codebook_size: int, rate_weight: float) -> Tra
 
 
 PRESETS |= {
-    "rate-1k": _rate_preset(1, 4096, 0.1),
-    "rate-2k": _rate_preset(2, 2048, 0.1),
-    "rate-4k": _rate_preset(4, 1024, 0.1),
+    "rate-1k": _rate_preset(1, 2048, 1_000),
+    "rate-2k": _rate_preset(2, 1024, 2_000),
+    "rate-4k": _rate_preset(4, 512, 4_000),
 }
 
 _T = TypeVar("_T")

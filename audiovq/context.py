@@ -28,16 +28,16 @@ MARGIN = 2
 """How far they reach."""
 HIDDEN_TOP = 8.0
 """Hidden units are cut off here, so that they fit eight bits."""
-VECTOR_SCALE, MAP_SCALE, HIDDEN_SCALE, WEIGHT_SCALE = 1 << 8, 1 << 10, 1 << 5, 1 << 8
+VECTOR_SCALE, MAP_SCALE, HIDDEN_SCALE, WEIGHT_SCALE = 1 << 8, 1 << 10, 1 << 6, 1 << 8
 """Of codes' vectors, of the maps that they pass, of hidden units and of the last matrix: how many
 steps of an integer make 1."""
 LOGIT_SHIFT = 8
-"""From logits in 1 / (HIDDEN_SCALE · WEIGHT_SCALE) nats to 1/32 nat: so many bits to the right."""
+"""From logits in 1 / (HIDDEN_SCALE · WEIGHT_SCALE) nats to 1/64 nat: so many bits to the right."""
 LARGEST_COUNT = 1 << 18
 EXPONENTIAL = np.array(
-    [max(1, round(LARGEST_COUNT * math.exp(-i / 32))) for i in range(32 * 13)], dtype=np.int64
+    [max(1, round(LARGEST_COUNT * math.exp(-i / 64))) for i in range(64 * 13)], dtype=np.int64
 )
-"""Counts by how far a code's logit lies below the best, in 1/32 nat; none of the values before
+"""Counts by how far a code's logit lies below the best, in 1/64 nat; none of the values before
 rounding lies near a half, so that every machine makes the same table."""
 
 
@@ -48,8 +48,8 @@ BEAM = 4
 class ContextModel(nn.Module):
     """p(code | codes of NEIGHBOURS, codes of coarser quantizers in the same cell, row).
 
-    What a neighbour says comes from its code's vector, so that codes which sound alike say much
-    the same. One hidden layer for each quantizer.
+    What a neighbour says comes from its code's vector, and so does how well a code fits: codes that
+    sound alike say much the same and are foretold alike. One hidden layer for each quantizer.
     """
 
     codebooks: Tensor
@@ -70,7 +70,11 @@ class ContextModel(nn.Module):
         )
         self.edges = nn.ParameterList(torch.zeros(places, hidden) for places in self.places)
         self.row_bias = nn.ParameterList(torch.zeros(rows, hidden) + 0.5 for _ in self.places)
-        self.heads = nn.ModuleList(nn.Linear(hidden, codebooks.shape[1]) for _ in self.places)
+        self.heads = nn.ParameterList(0.02 * torch.randn(dim, hidden) for _ in self.places)
+        self.weights = nn.ParameterList(
+            torch.zeros(codebooks.shape[1], hidden) for _ in self.places
+        )
+        self.biases = nn.ParameterList(torch.zeros(codebooks.shape[1]) for _ in self.places)
 
     @property
     def num_quantizers(self) -> int:
@@ -89,8 +93,16 @@ class ContextModel(nn.Module):
         hidden = self.row_bias[quantizer][rows]
         for place, table in enumerate(tables):
             hidden = hidden + nn.functional.embedding(contexts[:, place], table)
-        logits: Tensor = self.heads[quantizer](hidden.clamp(0, HIDDEN_TOP))
+        hidden = hidden.clamp(0, HIDDEN_TOP)
+        logits: Tensor = hidden @ self.weights_of(quantizer).T + self.biases[quantizer]
         return logits
+
+    def weights_of(self, quantizer: int) -> Tensor:
+        """(codebook_size, hidden): hidden units speak for a vector, and for each code by itself."""
+        weights: Tensor = (
+            self.weights[quantizer] + self.codebooks[quantizer] @ self.heads[quantizer]
+        )
+        return weights
 
     def loss(self, contexts: Tensor, codes: Tensor, rows: Tensor) -> Tensor:
         """Bits per cell, all quantizers: contexts (cells, places of the last), codes (cells, quantizers)."""
@@ -130,11 +142,25 @@ class ContextTables:
     """A ContextModel in integers: the same counts on every machine."""
 
     def __init__(self, integers: Mapping[str, Tensor]) -> None:
-        """`integers`: what `integers_of` made. Raises KeyError, ValueError or RuntimeError otherwise."""
+        """`integers`: what `integers_of` made. Raises KeyError or ValueError where it is not that."""
         self.integers = dict(integers)
         vectors = integers["vectors"].long()
-        self.num_quantizers, self.codebook_size, _ = vectors.shape
-        self.rows = len(integers["rows.0"])
+        self.num_quantizers, self.codebook_size, dim = vectors.shape
+        self.rows, hidden = integers["rows.0"].shape
+        for q in range(self.num_quantizers):
+            places = len(NEIGHBOURS) * self.num_quantizers + q
+            shapes = {
+                "maps": (places, dim, hidden),
+                "edges": (places, hidden),
+                "rows": (self.rows, hidden),
+                "weights": (hidden, self.codebook_size),
+                "biases": (self.codebook_size,),
+            }
+            for name, shape in shapes.items():
+                if tuple(integers[f"{name}.{q}"].shape) != shape:
+                    raise ValueError(f"context table {name}.{q} is not {shape}")
+        if min(integers["levels"].min(), integers["columns"].min()) < 1:
+            raise ValueError("context tables: counts from 1 upward are meant")
         self.level_counts: list[int] = integers["levels"].tolist()
         """How common each level is in training."""
         self.column_counts: list[int] = integers["columns"].tolist()
@@ -142,6 +168,8 @@ class ContextTables:
         self.distortion = float(integers["distortion"])
         """Mean squared distance in training between a latent and its nearest code: the unit in
         which `search` weighs distances against bits."""
+        self.rate_weight = float(integers["rate_weight"])
+        """How much a bit weighs in it, unless a caller says otherwise."""
         self._tables: list[Integers] = []
         self._row_sums: list[Integers] = []
         self._weights: list[npt.NDArray[np.float64]] = []
@@ -184,9 +212,13 @@ class ContextTables:
 
 
 def integers_of(
-    model: ContextModel, levels: Tensor, num_columns: Tensor, distortion: float
+    model: ContextModel,
+    levels: Tensor,
+    num_columns: Tensor,
+    distortion: float,
+    rate_weight: float,
 ) -> dict[str, Tensor]:
-    """A trained ContextModel → what ContextTables stands on, by name: integers but for `distortion`.
+    """A trained ContextModel → what ContextTables stands on, by name: integers but for the last two.
 
     `levels` and `num_columns` are counts: how common each level and number of columns is.
     """
@@ -199,18 +231,32 @@ def integers_of(
         "levels": levels.int(),
         "columns": num_columns.int(),
         "distortion": torch.tensor(distortion),
+        "rate_weight": torch.tensor(rate_weight),
         "vectors": rounded(model.codebooks, VECTOR_SCALE, torch.int16),
     }
-    for q, head in enumerate(model.heads):
-        assert isinstance(head, nn.Linear)
+    for q in range(model.num_quantizers):
         integers |= {
             f"maps.{q}": rounded(model.maps[q], MAP_SCALE, torch.int16),
             f"edges.{q}": rounded(model.edges[q], HIDDEN_SCALE, torch.int16),
             f"rows.{q}": rounded(model.row_bias[q], HIDDEN_SCALE, torch.int16),
-            f"weights.{q}": rounded(head.weight.T, WEIGHT_SCALE, torch.int16),
-            f"biases.{q}": rounded(head.bias, HIDDEN_SCALE * WEIGHT_SCALE, torch.int32),
+            f"weights.{q}": rounded(model.weights_of(q).T, WEIGHT_SCALE, torch.int16),
+            f"biases.{q}": rounded(model.biases[q], HIDDEN_SCALE * WEIGHT_SCALE, torch.int32),
         }
     return integers
+
+
+def code_bits(tables: ContextTables, codes: Tensor, num_columns: Tensor) -> float:
+    """Bits that the codes (sounds, quantizers, rows, columns) take in all, by the tables."""
+    contexts, targets, rows = cells(codes, num_columns, tables.codebook_size)
+    bits = 0.0
+    for row in range(tables.rows):
+        chosen = rows == row
+        around, right = contexts[chosen].numpy(), targets[chosen].numpy()
+        for q in range(tables.num_quantizers):
+            counts = tables.counts(around, row, q)
+            taken = np.take_along_axis(counts, right[:, q : q + 1], axis=1)[:, 0]
+            bits += float(np.log2(counts.sum(axis=1)).sum() - np.log2(taken).sum())
+    return bits
 
 
 class Grid:

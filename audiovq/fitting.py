@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from audiovq.checkpoint import Model
-from audiovq.context import ContextModel, ContextTables, cells, integers_of
+from audiovq.context import (
+    ContextModel,
+    ContextTables,
+    cells,
+    code_bits,
+    integers_of,
+    search,
+)
 from audiovq.dataset import Split
 from audiovq.views import encode_split
 
-VIEWS = 4
+VIEWS = 8
 """Encodings of each training clip that are learnt from."""
 STEPS = 3_000
 BATCH_CELLS = 2_048
 LEARNING_RATE = 3e-3
+TARGET_SHARE = 0.95
+"""Of the rate asked for is aimed at: other recordings may take more bits than those at hand."""
+TUNING_CLIPS = 128
+TUNING_STEPS = 6
+LARGEST_WEIGHT = 4.0
 CHECKS = 8
 """Looks at held-out clips; the best state is kept."""
 
@@ -77,14 +90,52 @@ def fit_context(
             best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
     network.load_state_dict(best)
     # One is added to every count: what training has not is rare, not impossible.
-    vocabulary = model.vocabulary
+    vocabulary, config = model.vocabulary, model.autoencoder.config
     integers = integers_of(
         network,
         torch.bincount(levels, minlength=vocabulary.num_levels) + 1,
         torch.bincount(columns, minlength=vocabulary.max_columns + 1) + 1,
         _distortion(model, train),
+        config.rate_weight,
     )
+    if config.target_rate is not None:
+        weight = _weight_for(model, ContextTables(integers), held_out, config.target_rate)
+        integers["rate_weight"] = torch.tensor(weight)
     return Fitted(ContextTables(integers), best_bits / len(codebooks))
+
+
+@torch.inference_mode()
+def _weight_for(model: Model, tables: ContextTables, split: Split, target_rate: float) -> float:
+    """The least weight of bits, from the model's own up, with which clips of `split` take less than
+    TARGET_SHARE of `target_rate` bits per second, level and length included."""
+    places = torch.arange(len(split))[:: max(1, len(split) // TUNING_CLIPS)]
+    frames, samples = split.num_frames[places], split.num_samples[places]
+    columns = model.autoencoder.num_columns(frames)
+    latents = model.autoencoder.latents(split.spectrograms(places).to(model.device), frames)
+    books = [book.embedding.cpu().numpy() for book in model.autoencoder.quantizer.codebooks()]
+    sides = _side_bits(tables.level_counts, split.levels[places])
+    sides += _side_bits(tables.column_counts, columns)
+    per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    sides += len(places) * math.log2(per_column)
+    allowed = TARGET_SHARE * target_rate * float(samples.sum()) / model.sample_rate - sides
+
+    def bits(weight: float) -> float:
+        codes = search(tables, latents.cpu().numpy(), columns.numpy(), books, weight)
+        return code_bits(tables, torch.from_numpy(codes), columns)
+
+    low, high = max(tables.rate_weight, 0.01), LARGEST_WEIGHT
+    if bits(low) <= allowed:
+        return low
+    for _ in range(TUNING_STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if bits(middle) <= allowed else (middle, high)
+    return high
+
+
+def _side_bits(counts: Sequence[int], values: Tensor) -> float:
+    """Bits of values by how common each is."""
+    shares = torch.tensor(counts).double() / sum(counts)
+    return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
 
 
 def _codes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -32,7 +31,7 @@ def encode_files(
 ) -> dict[str, float]:
     """A recording, or all below a folder → one archive `target`, in which they keep their names.
 
-    Returns figures: see `rates`. What cannot be read is said and left out; raises AudiovqError
+    Returns figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError
     where nothing can.
     """
     source, target = Path(source), Path(target)
@@ -43,7 +42,7 @@ def encode_files(
     data = archive.pack(model, sounds, coder)
     with atomic(target) as temporary:
         temporary.write_bytes(data)
-    return rates(model, sounds, data)
+    return archive.rates(model, sounds, data)
 
 
 def decode_files(
@@ -89,7 +88,7 @@ def reconstruct_files(
 ) -> dict[str, float]:
     """A recording, or all below a folder → codes → WAVs of the same names at the model's rate.
 
-    Returns figures: see `rates`. What cannot be read is said and left out; raises AudiovqError
+    Returns figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError
     where nothing can.
     """
     source, target = Path(source), Path(target)
@@ -102,22 +101,7 @@ def reconstruct_files(
         require_new(path, overwrite)
     sounds = _encoded(model, recordings, say)
     _write(model, {places[name]: sound for name, sound in sounds.items()}, phase, n_iter)
-    return rates(model, sounds, archive.pack(model, sounds))
-
-
-def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str, float]:
-    """files, seconds, and bits per second: nominal (every code and level at its full bits), stored
-    (the archive's, names left out)."""
-    seconds = sum(sound.num_samples for sound in sounds.values()) / model.sample_rate
-    bits_per_code = math.log2(model.autoencoder.config.codebook_size)
-    bits_per_level = math.log2(model.spectrogram.config.num_levels)
-    bits = sum(sound.codes.numel() * bits_per_code + bits_per_level for sound in sounds.values())
-    return {
-        "files": len(sounds),
-        "seconds": seconds,
-        "nominal_bits_per_second": bits / seconds,
-        "stored_bits_per_second": 8 * archive.size_without_names(data) / seconds,
-    }
+    return archive.rates(model, sounds, archive.pack(model, sounds))
 
 
 def _recordings(source: Path) -> dict[str, Path]:

@@ -33,7 +33,10 @@ Say = Callable[[str], None]
 SAMPLES = 6
 """Clips shown while training."""
 CONTEXT_SHARE = 0.05
-"""Of a time limit that fitting the context tables may take."""
+"""Of a time limit that fitting the context tables may take,"""
+CODEC_CONTEXT_SHARE = 0.2
+"""and where archives are all that a model is for (no prior), up to CODEC_CONTEXT_SECONDS."""
+CODEC_CONTEXT_SECONDS = 300.0
 SAMPLE_EVERY = 0.2
 """Share of the schedule between two such samples."""
 
@@ -87,9 +90,12 @@ def train(
     model.to(place)
     limit = 60 * config.max_minutes if config.max_minutes else None
     share = config.autoencoder_share
-    context_limit = limit and CONTEXT_SHARE * limit
+    context_limit = None
     if limit is not None and config.autoencoder.bottleneck == "vq":
-        limit *= 1 - CONTEXT_SHARE
+        context_limit = CONTEXT_SHARE * limit
+        if share == 1:
+            context_limit = min(CODEC_CONTEXT_SHARE * limit, CODEC_CONTEXT_SECONDS)
+        limit -= context_limit
     seconds = _train_autoencoder(dataset, model, folder, config, limit and limit * share, say)
     model = load(folder, place)
     if limit is not None:

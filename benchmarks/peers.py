@@ -89,9 +89,9 @@ def _lag(a: Floats, b: Floats) -> tuple[int, float]:
 
 
 def _envelope(waveform: Waveform) -> Floats:
-    """(samples,) absolute values smoothed over SMOOTH, their mean taken off."""
-    envelope = np.convolve(np.abs(waveform), np.hanning(SMOOTH), "same")
-    return np.asarray(envelope - envelope.mean())
+    """(samples,) absolute values smoothed over SMOOTH."""
+    envelope: Floats = np.convolve(np.abs(waveform), np.hanning(SMOOTH), "same")
+    return envelope
 
 
 def _codec2(mode: str, samples: bytes) -> tuple[bytes, float]:

@@ -116,6 +116,14 @@ def read_clips(recordings: Path) -> Clips:
     return Clips([p.name for p in paths], speakers, [audio.read(p, RATE)[0] for p in paths])
 
 
+def preset_of(rate: int) -> str:
+    """The name of the preset for a rate in bit/s. Raises AudiovqError where there is none."""
+    preset = f"rate-{rate // 1000}k"
+    if preset not in PRESETS or rate % 1000:
+        raise AudiovqError(f"--rate {rate}: no preset has it; give 1000, 2000 or 4000")
+    return preset
+
+
 def unheard(without: str | None) -> str:
     """Pattern of the files that a model must not learn from: the official test files, and all of the
     speaker `without`."""
@@ -123,13 +131,8 @@ def unheard(without: str | None) -> str:
 
 
 def trained(settings: Settings, rate: int, without: str | None = None) -> Model:
-    """The model of a rate point; what the work folder holds of it is gone on with.
-
-    Raises AudiovqError where no preset has that rate.
-    """
-    preset = f"rate-{rate // 1000}k"
-    if preset not in PRESETS or rate % 1000:
-        raise AudiovqError(f"--rate {rate}: no preset has it; give 1000, 2000 or 4000")
+    """The model of a rate point; what the work folder holds of it is gone on with."""
+    preset = preset_of(rate)
     # Codes are all that is needed: no time goes to a prior.
     config = dataclasses.replace(
         PRESETS[preset], max_minutes=settings.minutes, autoencoder_share=1.0
@@ -182,7 +185,7 @@ def models(settings: Settings, clips: Clips) -> Iterator[Point]:
         yield ceiling(model, clips)
         yield measured(model, f"{OURS} {folder.name}", clips)
     for rate in settings.rate:
-        name = f"{OURS} rate-{rate // 1000}k"
+        name = f"{OURS} {preset_of(rate)}"
         if not settings.leave_one_out:
             model = trained(settings, rate)
             yield ceiling(model, clips)
@@ -220,6 +223,8 @@ def _machine(device: str) -> str:
 
 def main(settings: Settings) -> None:
     """Measure or read, then print and draw."""
+    for rate in settings.rate:
+        preset_of(rate)  # before hours are spent on those that go well
     if settings.leave_one_out and not settings.rate:
         raise AudiovqError("--leave-one-out: trains models; say with --rate at which rate")
     if settings.rate and settings.work is None:

@@ -15,8 +15,11 @@ from pathlib import Path
 import tyro
 
 from audiovq.checkpoint import SHIPPED, export
-from audiovq.config import PRESETS
+from audiovq.config import PRESETS, PriorConfig
 from audiovq.pipeline import DEMO_DATA, preprocess, train
+
+PRIOR = PriorConfig(dim=160, layers=3)
+"""Smaller than the preset's, for the 6 MB."""
 
 
 def main(max_minutes: float = 20.0, work: Path | None = None) -> None:
@@ -28,7 +31,7 @@ def main(max_minutes: float = 20.0, work: Path | None = None) -> None:
     """
     work = work or Path(tempfile.mkdtemp())
     preprocess(Path(__file__).parent / "digits", work / "dataset", DEMO_DATA)
-    config = dataclasses.replace(PRESETS["small"], max_minutes=max_minutes)
+    config = dataclasses.replace(PRESETS["small"], prior=PRIOR, max_minutes=max_minutes)
     train(work / "dataset", work / "model", config)
     target = SHIPPED / "digits"
     if target.exists():

@@ -31,7 +31,7 @@ def make_model(quantizers: int = 1, seed: int = 0) -> Model:
     torch.manual_seed(seed)
     network = ContextModel(torch.stack([b.embedding for b in books]), model.autoencoder.rows, 16)
     levels = torch.arange(model.spectrogram.config.num_levels) + 1
-    model.context = ContextTables(integers_of(network, levels, torch.ones(4), 1.0))
+    model.context = ContextTables(integers_of(network, levels, torch.ones(4), 1.0, 0.1))
     return model
 
 

@@ -137,7 +137,9 @@ def test_codes_beyond_a_clip_do_not_reach_its_sound(encoder: str) -> None:
 
 @each_bottleneck
 @each_encoder
-def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(encoder: str, bottleneck: str) -> None:
+def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(
+    encoder: str, bottleneck: str
+) -> None:
     model = autoencoder(encoder, 10, bottleneck=bottleneck)
     images, num_frames = clips(10, [7, 11, 3])
     result = model(images, num_frames)

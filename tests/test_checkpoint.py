@@ -13,8 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import COUNTS, LABELS, shake, tiny_model
 
-from audiovq.checkpoint import FORMAT, VERSION, Model, load, read_tensors, save, save_tensors
+from audiovq import checkpoint
+from audiovq.checkpoint import (
+    FORMAT,
+    VERSION,
+    Model,
+    export,
+    load,
+    located,
+    read_tensors,
+    save,
+    save_tensors,
+)
 from audiovq.config import AudiovqError
+from audiovq.context import ContextModel, ContextTables, integers_of
 from audiovq.files import sha256
 
 
@@ -372,3 +384,91 @@ def test_derived_numbers_of_a_model() -> None:
     assert model.new_prior(model.prior.config).label_sizes == (2, 3)
     assert model.to("cpu") is model
     assert model.device == torch.device("cpu")
+
+
+def with_tables(folder: Path) -> Model:
+    """A model with context tables too, in `folder` and in memory."""
+    model = saved(folder)
+    (book,) = model.autoencoder.quantizer.codebooks()
+    network = ContextModel(book.embedding[None], model.autoencoder.rows, hidden=8)
+    levels = torch.ones(model.spectrogram.config.num_levels)
+    model.context = ContextTables(integers_of(network, levels, torch.ones(5), 1.5, 0.2))
+    save(folder, model, "context", {"bits_per_code": 3.0})
+    return model
+
+
+def test_context_tables_come_back_and_a_new_autoencoder_drops_them(tmp_path: Path) -> None:
+    model = with_tables(tmp_path)
+    again = load(tmp_path)
+    assert model.context is not None
+    assert again.context is not None
+    assert again.prior is not None
+    assert again.context.integers.keys() == model.context.integers.keys()
+    for name, value in model.context.integers.items():
+        assert torch.equal(again.context.integers[name], value), name
+    save(tmp_path, model, "autoencoder", {})
+    dropped = load(tmp_path)
+    assert dropped.context is None
+    assert dropped.prior is None
+
+
+@pytest.mark.parametrize("name", ["maps.0", "edges.0", "rows.0", "weights.0", "biases.0", "levels"])
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, name: str) -> None:
+    model = with_tables(tmp_path)
+    assert model.context is not None
+    for wrong in (model.context.integers[name][:-1] * 0, None):
+        tensors = dict(model.context.integers)
+        if wrong is None:
+            del tensors[name]
+        else:
+            tensors[name] = wrong
+        save_tensors(tmp_path / "context.safetensors", tensors)
+        digest = sha256(tmp_path / "context.safetensors")
+        edit(tmp_path, lambda header, digest=digest: header["context"].update(sha256=digest))
+        refusal(tmp_path, tmp_path / "model.json")
+
+
+def test_an_exported_model_is_half_the_size_and_says_nearly_the_same(tmp_path: Path) -> None:
+    with_tables(tmp_path / "model")
+    (tmp_path / "model" / "training").mkdir()
+    export(tmp_path / "model", tmp_path / "small")
+    large, small = load(tmp_path / "model"), load(tmp_path / "small")
+    assert not (tmp_path / "small" / "training").exists()
+    before, after = (
+        {k: v for part in (m.autoencoder, m.prior) for k, v in part.state_dict().items()}
+        for m in (large, small)
+    )
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
+    sizes = [
+        sum(p.stat().st_size for p in (tmp_path / folder).glob("[ap]*.safetensors"))
+        for folder in ("model", "small")
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert large.context is not None
+    assert small.context is not None
+    assert torch.equal(large.context.integers["maps.0"], small.context.integers["maps.0"])
+
+
+def test_a_model_that_ships_goes_by_its_name_unless_a_folder_does(
+    saved_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", saved_folder.parent)
+    monkeypatch.chdir(tmp_path)
+    assert located("model") == saved_folder
+    assert load("model").header == load(saved_folder).header
+    with pytest.raises(AudiovqError, match="nor a model that ships"):
+        load("modle")
+    (tmp_path / "model").mkdir()
+    assert located("model") == Path("model")
+    assert located(tmp_path / "other") == tmp_path / "other"
+
+
+def test_the_model_that_ships_is_whole_and_small() -> None:
+    model = load("digits")
+    assert model.prior is not None
+    assert model.context is not None
+    assert list(model.labels) == ["digit", "speaker"]
+    folder = located("digits")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+    assert not any(path.is_dir() for path in folder.iterdir())

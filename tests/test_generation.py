@@ -253,12 +253,12 @@ def test_the_best_of_several_is_the_likeliest_a_token(
         return batches[-1]
 
     monkeypatch.setattr(generation, "sample", spy)
-    monkeypatch.setattr(generation, "BATCH", 15)
-    monkeypatch.setattr(generation, "SCORED", 7)
-    labels = torch.tensor([[0, 1], [1, 0], [0, 0], [1, 2]])
-    sampling = SamplingConfig(temperature=6.0, guidance=guidance)
-    chosen = sample_codes(model, prior, labels, sampling, torch.Generator(), best_of=10)
-    assert [len(batch) for batch in batches] == [15, 15, 10]
+    monkeypatch.setattr(generation, "BATCH", 150)
+    monkeypatch.setattr(generation, "SCORED", 70)
+    labels = torch.cartesian_prod(torch.arange(2), torch.arange(3)).repeat(10, 1)
+    sampling = SamplingConfig(temperature=4.0, guidance=guidance)
+    chosen = sample_codes(model, prior, labels, sampling, torch.Generator(), best_of=6)
+    assert [len(batch) for batch in batches] == [150, 150, 60]
     clips = [clip for batch in batches for clip in batch]
     tokens = torch.full((len(clips), vocabulary.max_tokens), vocabulary.end)
     for row, clip in zip(tokens, clips, strict=True):
@@ -267,10 +267,10 @@ def test_the_best_of_several_is_the_likeliest_a_token(
     assert len(columns.unique()) > 1, "the test needs several lengths"
     assert int(columns.max()) == vocabulary.max_columns, "and one without END"
     lengths = 1 + vocabulary.slots * columns + (columns < vocabulary.max_columns)
-    likelihoods = log_likelihoods(prior, tokens, lengths, labels.repeat(10, 1))
+    likelihoods = log_likelihoods(prior, tokens, lengths, labels.repeat(6, 1))
     a_token = np.array(likelihoods) / lengths.numpy()
     for i, sound in enumerate(chosen):
-        best = i + 4 * int(a_token[i::4].argmax())
+        best = i + 60 * int(a_token[i::60].argmax())
         assert torch.equal(sound.codes, codes[best, :, :, : int(columns[best])])
         assert sound.level == levels[best]
 

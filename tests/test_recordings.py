@@ -100,7 +100,9 @@ def test_nothing_is_written_over(model: Model, recordings: Path, tmp_path: Path)
         decode_files(model, tmp_path / "all.avq", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["../out.wav", "/tmp/out.wav", "a/../../b.wav", "a\\b.wav", "", "\0"])
+@pytest.mark.parametrize(
+    "name", ["../out.wav", "/tmp/out.wav", "a/../../b.wav", "a\\b.wav", "", "\0"]
+)
 def test_no_name_leads_out_of_the_folder(model: Model, name: str, tmp_path: Path, voice) -> None:
     (sound,) = codec.encode(model, [voice(0.3)])
     assert isinstance(sound, Encoded)

@@ -1,0 +1,86 @@
+"""Context tables fitted to real codes: better than knowing nothing, and at the rate asked for."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from trained import CONFIG
+
+from audiovq import archive, codec, fitting
+from audiovq.audio import read
+from audiovq.checkpoint import Model, load
+from audiovq.context import code_bits
+from audiovq.dataset import Dataset
+from audiovq.fitting import fit_context
+from audiovq.training import train
+
+
+@pytest.fixture(scope="module")
+def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitting") / "model"
+    config = dataclasses.replace(CONFIG, autoencoder_share=1.0)
+    train(dataset, folder, config, device="cpu", say=lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setattr(fitting, "STEPS", 40)
+    monkeypatch.setattr(fitting, "VIEWS", 2)
+    monkeypatch.setattr(fitting, "CHECKS", 2)
+    return load(folder)
+
+
+def test_without_a_share_for_it_there_is_no_prior(model: Model) -> None:
+    assert model.prior is None
+    assert model.context is not None
+
+
+def test_neighbours_tell_something(model: Model, dataset: Dataset) -> None:
+    fitted = fit_context(model, dataset.train, dataset.validation)
+    assert fitted.bits_per_code < 0.9 * math.log2(model.vocabulary.codebook_size)
+
+
+def test_the_same_seed_fits_the_same_tables(model: Model, dataset: Dataset) -> None:
+    first, again = (fit_context(model, dataset.train, dataset.validation) for _ in range(2))
+    for name, value in first.tables.integers.items():
+        assert torch.equal(value, again.tables.integers[name]), name
+
+
+def test_an_archive_takes_what_the_tables_say(
+    model: Model, dataset: Dataset, recordings: Path
+) -> None:
+    model.context = fit_context(model, dataset.train, dataset.validation).tables
+    waveforms = [read(path, model.sample_rate)[0] for path in sorted(recordings.rglob("*.wav"))]
+    sounds = dict(zip(map(str, range(24)), codec.encode(model, waveforms), strict=True))
+    bits = sum(
+        code_bits(model.context, s.codes[None], torch.tensor([s.codes.shape[2]]))
+        for s in sounds.values()
+    )
+    stored = 8 * archive.size_without_names(archive.pack(model, sounds))
+    sides = 24 * (6 + 5 + 8)  # at most: level, columns, what a length has beyond them
+    assert bits < stored < bits + sides + 8 * 29 + 32
+
+
+def test_a_lower_rate_asked_for_makes_bits_weigh_more(model: Model, dataset: Dataset) -> None:
+    config = model.autoencoder.config
+    weights = []
+    for target in (None, 10_000.0, 900.0, 700.0):
+        model.autoencoder.config = dataclasses.replace(config, target_rate=target)
+        weights.append(fit_context(model, dataset.train, dataset.validation).tables.rate_weight)
+    assert weights[0] == weights[1] == pytest.approx(config.rate_weight)
+    assert weights[1] < weights[2] < weights[3]
+
+
+def test_the_rate_asked_for_is_met(model: Model, dataset: Dataset, recordings: Path) -> None:
+    names = [clip.path for clip in dataset.validation.clips]
+    waveforms = [read(recordings / name, model.sample_rate)[0] for name in names]
+    seconds = sum(map(len, waveforms)) / model.sample_rate
+    model.autoencoder.config = dataclasses.replace(model.autoencoder.config, target_rate=900.0)
+    model.context = fit_context(model, dataset.train, dataset.validation).tables
+    sounds = dict(zip(names, codec.encode(model, waveforms), strict=True))
+    # The few bytes of a header weigh much in so short an archive.
+    stored = 8 * (archive.size_without_names(archive.pack(model, sounds)) - 29)
+    assert 0.7 * 900 < stored / seconds < 1.05 * 900
