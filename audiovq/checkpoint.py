@@ -180,7 +180,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     folder = located(folder)
     if folder.parent == SHIPPED and not folder.is_dir():
         raise AudiovqError(
-            f"{folder.name}: no such folder, nor a model that ships ({', '.join(shipped_names())})"
+            f"{folder.name}: not a model (no such folder, nor a model that ships:"
+            f" {', '.join(shipped_names())})"
         )
     header = read_json(folder / "model.json", "a model")
     where = f"{folder}/model.json"

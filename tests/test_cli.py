@@ -57,13 +57,25 @@ def test_from_recordings_to_new_ones_by_four_verbs(
     ]
     assert run("reconstruct", model, out, tmp_path / "back", "--json") == 0
     assert '"files": 2' in capsys.readouterr().out
+    assert run("encode", model, out, tmp_path / "out.avq", "--coder", "prior") == 0
+    assert "bit/s as stored" in capsys.readouterr().out
+    assert run("decode", model, tmp_path / "out.avq", tmp_path / "decoded") == 0
+    assert sorted(p.name for p in (tmp_path / "decoded").iterdir()) == [
+        "0000_jan.wav",
+        "0001_jan.wav",
+    ]
+    capsys.readouterr()
     assert run("evaluate", model, dataset, "-n", 2, "--json") == 0
     assert '"codebook"' in capsys.readouterr().out
     assert run("report", model) == 0
     assert (model / "report.html").is_file()
 
+    assert run("generate", model, out, "-n", 2, "--best-of", 2, "--overwrite") == 0
+    capsys.readouterr()
     assert run("generate", model, out) == 2
     assert "exists already" in one_line(capsys)
+    assert run("decode", model, out / "0000_jan.wav", tmp_path / "not") == 2
+    assert "not an archive" in one_line(capsys)
     assert run("generate", model, tmp_path / "x", "--label", "folder=jun") == 2
     assert "jan" in one_line(capsys)
     assert run("generate", model, tmp_path / "x", "--label", "mood=sad") == 2

@@ -79,7 +79,7 @@ def test_codebook_figures_are_means_over_quantizers(
 ) -> None:
     counts = torch.tensor([[4, 4, 0, 0], [8, 0, 0, 0]])  # 1 bit and none
     monkeypatch.setattr(figures, "code_counts", lambda *_: counts)
-    book = figures._evaluate_codebook(untrained(dataset), dataset.test)
+    book = figures._evaluate_codebook(untrained(dataset), dataset.test, [])
     assert book["usage"] == pytest.approx(3 / 8)
     assert book["perplexity"] == pytest.approx((2 + 1) / 2)
     assert book["entropy_bits"] == pytest.approx(1 / 2)
