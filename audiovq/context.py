@@ -90,7 +90,8 @@ class ContextModel(nn.Module):
     def forward(self, contexts: Tensor, rows: Tensor, quantizer: int) -> Tensor:
         """contexts (cells, places), rows (cells,) → logits (cells, codebook_size)."""
         tables = self.tables(quantizer)
-        hidden = self.row_bias[quantizer][rows]
+        # Not by indexing, whose gradient is summed in no fixed order on several threads.
+        hidden = nn.functional.embedding(rows, self.row_bias[quantizer])
         for place, table in enumerate(tables):
             hidden = hidden + nn.functional.embedding(contexts[:, place], table)
         hidden = hidden.clamp(0, HIDDEN_TOP)

@@ -25,6 +25,8 @@ from audiovq.views import encode_split
 VIEWS = 8
 """Encodings of each training clip that are learnt from."""
 STEPS = 3_000
+PASSES = 30
+"""Over the training cells at most: where there are few, more would only learn them by heart."""
 BATCH_CELLS = 2_048
 LEARNING_RATE = 3e-3
 TARGET_SHARE = 0.95
@@ -69,6 +71,7 @@ def fit_context(
     network = ContextModel(codebooks, model.autoencoder.rows).to(model.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(seed)
+    steps = min(STEPS, max(CHECKS, PASSES * len(seen[2]) // BATCH_CELLS))
     best, best_bits, step, progress = dict(network.state_dict()), math.inf, 0, 0.0
     for check in range(CHECKS):
         while step == 0 or progress < (check + 1) / CHECKS:
@@ -84,7 +87,7 @@ def fit_context(
             optimizer.step()
             step += 1
             by_time = (time.perf_counter() - started) / max_seconds
-            progress = min(1.0, max(step / STEPS, by_time))
+            progress = min(1.0, max(step / steps, by_time))
         bits = _bits(network, unseen)
         if bits < best_bits:
             best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
