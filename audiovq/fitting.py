@@ -83,7 +83,7 @@ def fit_context(
             with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
                 loss = network.loss(contexts, targets, rows)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+            loss.backward()
             optimizer.step()
             step += 1
             by_time = (time.perf_counter() - started) / max_seconds
