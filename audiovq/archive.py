@@ -30,10 +30,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from audiovq import codec
+from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
-from audiovq.context import ContextTables, Grid, Integers
+from audiovq.context import LARGEST_WEIGHT, ContextTables, Grid, Integers, least_weight
 from audiovq.prior import Prior
 
 Coder = Literal["context", "prior", "plain"]
@@ -228,6 +230,31 @@ def size_without_names(data: bytes) -> int:
     """Bytes of an archive, the block of names left out."""
     (names,) = struct.unpack_from("<I", data, HEADER.size)
     return len(data) - int(names)
+
+
+def weight_within(
+    model: Model, waveforms: Sequence[Waveform], rate: float, coder: Coder | None = None
+) -> float:
+    """The least weight of bits with which an archive of `waveforms` takes at most `rate` bit/s.
+
+    For `codec.encode(…, rate_weight=…)`. Raises AudiovqError where no weight does, or where the
+    model has no tables to weigh bits by.
+    """
+    if model.context is None:
+        raise AudiovqError("the model has no context tables, so it cannot meet a rate")
+
+    def stored(weight: float) -> float:
+        encoded = codec.encode(model, waveforms, rate_weight=weight)
+        sounds = {str(number): sound for number, sound in enumerate(encoded)}
+        return rates(model, sounds, pack(model, sounds, coder))["stored_bits_per_second"]
+
+    weight = least_weight(stored, rate, 0.0)
+    if weight == LARGEST_WEIGHT and (least := stored(weight)) > rate:
+        raise AudiovqError(
+            f"rate {rate:g}: these recordings take at least {least:.0f} bit/s with this model;"
+            " give a higher one, or train a model with a smaller codebook"
+        )
+    return weight
 
 
 def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str, float]:

@@ -132,6 +132,9 @@ def encode(
             " compute alike; plain: packed bits. None: context where the model has it."
         ),
     ] = None,
+    rate: Annotated[
+        float | None, arg(help="Bits per second that it may take; None: the model's own choice.")
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -152,6 +155,7 @@ def encode(
         source,
         out,
         coder=coder,
+        rate=rate,
         overwrite=overwrite,
         say=lambda line: print(line, file=sys.stderr),
     )

@@ -10,7 +10,7 @@ float64, which carries integers below 2⁵³ exactly, whatever the order of its 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,10 @@ EXPONENTIAL = np.array(
 rounding lies near a half, so that every machine makes the same table."""
 
 
+LARGEST_WEIGHT = 4.0
+"""Of bits: beyond it next to nothing of the sound is left."""
+WEIGHT_STEPS = 6
+"""Halvings of the ratio between a weight that is too small and one that is not."""
 BEAM = 4
 """Choices of the coarser codes of a cell that `search` follows."""
 
@@ -311,6 +315,20 @@ def search(
                 grid.set(active, row, column, q, codes[:, q])
     inside = np.arange(columns) < num_columns[:, None]
     return grid.codes[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN] * inside[:, None, None]
+
+
+def least_weight(bits: Callable[[float], float], allowed: float, low: float) -> float:
+    """The least weight, from `low` up to LARGEST_WEIGHT, whose `bits(weight)` are at most `allowed`.
+
+    To within a few per cent; LARGEST_WEIGHT where none does.
+    """
+    if bits(low) <= allowed:
+        return low
+    low, high = max(low, 0.01), LARGEST_WEIGHT
+    for _ in range(WEIGHT_STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if bits(middle) <= allowed else (middle, high)
+    return high
 
 
 def _search_cell(

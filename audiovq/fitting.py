@@ -17,6 +17,7 @@ from audiovq.context import (
     cells,
     code_bits,
     integers_of,
+    least_weight,
     search,
 )
 from audiovq.dataset import Split
@@ -32,8 +33,7 @@ LEARNING_RATE = 3e-3
 TARGET_SHARE = 0.95
 """Of the rate asked for is aimed at: other recordings may take more bits than those at hand."""
 TUNING_CLIPS = 128
-TUNING_STEPS = 6
-LARGEST_WEIGHT = 4.0
+"""Held-out clips on which the weight of bits is chosen for it."""
 CHECKS = 8
 """Looks at held-out clips; the best state is kept."""
 
@@ -126,13 +126,7 @@ def _weight_for(model: Model, tables: ContextTables, split: Split, target_rate: 
         codes = search(tables, latents.cpu().numpy(), columns.numpy(), books, weight)
         return code_bits(tables, torch.from_numpy(codes), columns)
 
-    low, high = max(tables.rate_weight, 0.01), LARGEST_WEIGHT
-    if bits(low) <= allowed:
-        return low
-    for _ in range(TUNING_STEPS):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if bits(middle) <= allowed else (middle, high)
-    return high
+    return least_weight(bits, allowed, tables.rate_weight)
 
 
 def _side_bits(counts: Sequence[int], values: Tensor) -> float:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from audiovq import archive, audio, codec
 from audiovq.archive import Coder
+from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
@@ -18,6 +19,8 @@ from audiovq.spectrogram import Phase
 Say = Callable[[str], None]
 FILES = 64
 """Recordings that are in memory at a time; their codes are small."""
+RATE_FILES = 128
+"""Recordings, evenly spread, by which the weight of bits is chosen for a rate."""
 
 
 def encode_files(
@@ -26,19 +29,27 @@ def encode_files(
     target: Path | str,
     *,
     coder: Coder | None = None,
+    rate: float | None = None,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, float]:
     """A recording, or all below a folder → one archive `target`, in which they keep their names.
 
-    Returns figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError
-    where nothing can.
+    With `rate`, codes are chosen so that it takes about so many bits per second at most, judged by
+    up to RATE_FILES of the recordings. Returns figures: see `archive.rates`. What cannot be read is
+    said and left out; raises AudiovqError where nothing can, or where the rate cannot be met.
     """
     source, target = Path(source), Path(target)
     require_new(target, overwrite)
     if target.is_dir():
         raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
-    sounds = _encoded(model, _recordings(source), say)
+    recordings = _recordings(source)
+    weight = None
+    if rate is not None:
+        names = list(recordings)[:: -(-len(recordings) // RATE_FILES)]
+        some = _read(model, {name: recordings[name] for name in names}, lambda _: None)
+        weight = archive.weight_within(model, list(some.values()), rate, coder) if some else None
+    sounds = _encoded(model, recordings, say, weight)
     data = archive.pack(model, sounds, coder)
     with atomic(target) as temporary:
         temporary.write_bytes(data)
@@ -118,26 +129,35 @@ def _recordings(source: Path) -> dict[str, Path]:
     return {source.name: source}
 
 
-def _encoded(model: Model, recordings: Mapping[str, Path], say: Say) -> dict[str, Encoded]:
+def _encoded(
+    model: Model, recordings: Mapping[str, Path], say: Say, rate_weight: float | None = None
+) -> dict[str, Encoded]:
     """Recordings by name → their codes; those that cannot be read are said and left out."""
     sounds: dict[str, Encoded] = {}
-    names, reason = list(recordings), ""
+    names, reasons = list(recordings), list[str]()
     with tqdm(total=len(names), unit=" files", desc="encode", disable=None) as bar:
         for begin in range(0, len(names), FILES):
-            waveforms = {}
-            for name in names[begin : begin + FILES]:
-                try:
-                    waveforms[name] = audio.read(recordings[name], model.sample_rate)[0]
-                except audio.AudioError as error:
-                    reason = f"{recordings[name]}: {error}"
-                    if len(names) > 1:
-                        say(f"left out: {reason}")
-            encoded = codec.encode(model, list(waveforms.values()))
+            part = {name: recordings[name] for name in names[begin : begin + FILES]}
+            waveforms = _read(model, part, reasons.append)
+            encoded = codec.encode(model, list(waveforms.values()), rate_weight=rate_weight)
             sounds |= zip(waveforms, encoded, strict=True)
-            bar.update(len(waveforms))
+            bar.update(len(part))
     if not sounds:
-        raise AudiovqError(reason)
+        raise AudiovqError(reasons[-1])
+    for reason in reasons:
+        say(f"left out: {reason}")
     return sounds
+
+
+def _read(model: Model, recordings: Mapping[str, Path], say: Say) -> dict[str, Waveform]:
+    """Recordings by name → waveforms at the model's rate, without those that cannot be read."""
+    waveforms = {}
+    for name, path in recordings.items():
+        try:
+            waveforms[name] = audio.read(path, model.sample_rate)[0]
+        except audio.AudioError as error:
+            say(f"{path}: {error}")
+    return waveforms
 
 
 def _write(model: Model, sounds: Mapping[Path, Encoded], phase: Phase, n_iter: int | None) -> None:

@@ -6,9 +6,9 @@
     python benchmarks/quality.py --from-json RESULTS --picture quality.png
 
 The recordings are those of the Free Spoken Digit Dataset, six speakers at 8 kHz; its official test
-files are the takes 0 to 4. A model stores them all in one archive. The rate is the archive's size
-but for the file names, over the seconds of the recordings; what is scored is decoded from the
-archive. Other codecs get the test files as one stream in name order with 0.1 s of silence between,
+files are the takes 0 to 4. A model stores them all in one archive, as `audiovq encode --rate` does
+where a rate is named. The rate is the archive's size but for the file names, over the seconds of the
+recordings; what is scored is decoded from the archive. Other codecs get the test files as one stream in name order with 0.1 s of silence between,
 which suits them better than clips one by one; theirs is the payload over the stream's seconds. How
 it is scored stands in `scores.py`. Needs the packages of the extra `eval`.
 
@@ -144,11 +144,22 @@ def trained(settings: Settings, rate: int, without: str | None = None) -> Model:
     return train(folder / "dataset", folder / preset, config, device=settings.device, say=_say)
 
 
-def measured(model: Model, name: str, clips: Clips, minutes: float | None = None) -> Point:
-    """A model's rate and scores. Raises AudiovqError where it is made for another sample rate."""
+def measured(
+    model: Model,
+    name: str,
+    clips: Clips,
+    allowed: int | None = None,
+    minutes: float | None = None,
+) -> Point:
+    """A model's rate, at most the one allowed, and its scores.
+
+    Raises AudiovqError where it is made for another sample rate, or cannot meet the rate.
+    """
     if model.sample_rate != RATE:
         raise AudiovqError(f"{name}: codes {model.sample_rate} Hz; only {RATE} Hz is scored here")
-    sounds = dict(zip(clips.names, codec.encode(model, clips.waveforms), strict=True))
+    weight = None if allowed is None else archive.weight_within(model, clips.waveforms, allowed)
+    encoded = codec.encode(model, clips.waveforms, rate_weight=weight)
+    sounds = dict(zip(clips.names, encoded, strict=True))
     packed = archive.pack(model, sounds)
     unpacked = archive.unpack(model, packed)
     decoded = codec.decode(model, [unpacked[name] for name in clips.names])
@@ -189,11 +200,11 @@ def models(settings: Settings, clips: Clips) -> Iterator[Point]:
         if not settings.leave_one_out:
             model = trained(settings, rate)
             yield ceiling(model, clips)
-            yield measured(model, name, clips, minutes=settings.minutes)
+            yield measured(model, name, clips, rate, settings.minutes)
             continue
         for speaker in settings.speakers or sorted(set(clips.speakers)):
             model = trained(settings, rate, without=speaker)
-            point = measured(model, name, clips.of(speaker), minutes=settings.minutes)
+            point = measured(model, name, clips.of(speaker), rate, settings.minutes)
             yield dataclasses.replace(point, family=UNSEEN, speaker=speaker)
 
 

@@ -122,3 +122,18 @@ def test_a_damaged_or_missing_archive_is_named(
     for name in ("half.avq", "sound.avq", "missing.avq"):
         with pytest.raises(AudiovqError, match=name):
             decode_files(model, tmp_path / name, tmp_path / "out")
+
+
+def test_a_rate_asked_for_is_met_or_refused(model: Model, recordings: Path, tmp_path: Path) -> None:
+    free = encode_files(model, recordings, tmp_path / "free.avq")["stored_bits_per_second"]
+    high = encode_files(model, recordings, tmp_path / "high.avq", rate=2 * free)
+    assert high["stored_bits_per_second"] >= free
+    asked = 0.97 * free
+    low = encode_files(model, recordings, tmp_path / "low.avq", rate=asked)
+    assert low["stored_bits_per_second"] <= asked
+    with pytest.raises(AudiovqError, match="take at least"):
+        encode_files(model, recordings, tmp_path / "none.avq", rate=1.0)
+    assert not (tmp_path / "none.avq").exists()
+    bare = Model(model.spectrogram, model.autoencoder)
+    with pytest.raises(AudiovqError, match="no context tables"):
+        encode_files(bare, recordings, tmp_path / "none.avq", rate=1000.0)
