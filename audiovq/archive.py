@@ -35,7 +35,14 @@ from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
-from audiovq.context import LARGEST_WEIGHT, ContextTables, Grid, Integers, least_weight
+from audiovq.context import (
+    LARGEST_WEIGHT,
+    SEGMENT_COLUMNS,
+    ContextTables,
+    Grid,
+    Integers,
+    least_weight,
+)
 from audiovq.prior import Prior
 
 Coder = Literal["context", "prior", "plain"]
@@ -46,8 +53,6 @@ very same bits, which another processor or thread count may not: the check then 
 
 MAGIC = b"AVQ\x01"
 HEADER = struct.Struct("<4sB4s4sIII")
-SEGMENT_COLUMNS = 128
-"""Columns after which a long sound is cut: its parts go in lockstep, and each begins without a past."""
 GROUP = 256
 """Segments that are coded together: bounds the memory."""
 

@@ -280,6 +280,14 @@ class Autoencoder(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def reach(self) -> int:
+        """Columns on either side that a column's latents, or a column's frames, depend on, at most."""
+        config = self.config
+        if config.encoder == "conv":
+            return sum(kernel // 2 for kernel in config.kernels) + 1
+        return max(config.encoder_blocks, config.decoder_blocks) + 3 * (config.encoder != "patch")
+
     def num_columns(self, num_frames: Tensor) -> Tensor:
         """(batch,) frames → (batch,) columns of codes that cover them."""
         return (num_frames + self.stride[1] - 1) // self.stride[1]
@@ -309,8 +317,12 @@ class Autoencoder(nn.Module):
 
     def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """(batch, 1, bins, frames), (batch,) → codes (batch, quantizers, rows, columns), 0 beyond."""
-        latents, _, inside = self._latents(spectrogram, num_frames)
+        return self.nearest(self.latents(spectrogram, num_frames), self.num_columns(num_frames))
+
+    def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
+        """Latents (batch, dim, rows, columns), (batch,) columns → the nearest codes, as `encode`."""
         batch, _, rows, columns = latents.shape
+        _, inside = self._mask(num_columns, columns, latents.device)
         codes = self.quantizer.encode(_vectors(latents)[inside])
         grid = codes.new_zeros(batch * rows * columns, codes.shape[1])
         grid[inside] = codes

@@ -1,21 +1,33 @@
-"""Waveform ↔ codes: a trained autoencoder as a codec."""
+"""Waveform ↔ codes: a trained autoencoder as a codec.
+
+Short sounds go through the networks in batches. A long one goes window by window, so that memory
+is bounded whatever its length: with margins as wide as the encoder sees, its codes are those it has
+in one piece; and where decoding goes from one window to the next, the phase is gone on from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
-from audiovq.context import ContextTables, search
-from audiovq.phase import num_frames
+from audiovq.context import SEGMENT_COLUMNS, search
+from audiovq.phase import num_frames, stft
 from audiovq.spectrogram import Phase, Spectrogram
 
 BATCH_FRAMES = 1 << 14
 """Frames, padding included, that go through the networks at a time."""
+WINDOW_FRAMES = 1 << 12
+"""Frames of a long sound that are made into sound at a time,"""
+OVERLAP_FRAMES = 64
+"""those that two such windows share: the first half keep their phase, and"""
+FADE_FRAMES = 8
+"""amid these the one fades into the other."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +48,22 @@ def encode(
     Where the model has context tables, codes are chosen that weigh the bits they take: see
     `context.search`. `rate_weight` None: the model's own; 0: the nearest codes.
     """
-    if rate_weight is None:
-        rate_weight = model.context.rate_weight if model.context else 0
+    hop_length = model.spectrogram.config.hop_length
     encoded: dict[int, Encoded] = {}
-    for places in _batches([len(w) for w in waveforms], model.spectrogram.config.hop_length):
-        batch, num_samples = _padded([waveforms[i] for i in places])
-        batch = batch.to(model.device)
+    for places in _batches([len(w) for w in waveforms], hop_length):
+        whole = [waveforms[i] for i in places]
+        if num_frames(len(whole[-1]), hop_length) > BATCH_FRAMES:  # then it is alone
+            encoded[places[0]] = encode_blocks(model, whole.copy, rate_weight=rate_weight)
+            continue
+        batch, num_samples = _padded(whole)
+        frames = num_frames(num_samples, hop_length)
+        columns = model.autoencoder.num_columns(frames)
         with torch.inference_mode():
-            spectrogram, levels = model.spectrogram(batch, num_samples.to(model.device))
-            frames = num_frames(num_samples, model.spectrogram.config.hop_length)
-            columns = model.autoencoder.num_columns(frames)
-            if model.context is not None and rate_weight > 0:
-                latents = model.autoencoder.latents(spectrogram, frames)
-                codes = _search(model, model.context, latents, columns, rate_weight)
-            else:
-                codes = model.autoencoder.encode(spectrogram, frames).cpu()
+            spectrogram, levels = model.spectrogram(
+                batch.to(model.device), num_samples.to(model.device)
+            )
+            latents = model.autoencoder.latents(spectrogram, frames)
+            codes = _codes(model, latents, columns, rate_weight)
         for row_codes, c, level, i in zip(
             codes, columns.tolist(), levels.tolist(), places, strict=True
         ):
@@ -58,10 +71,73 @@ def encode(
     return [encoded[i] for i in range(len(waveforms))]
 
 
-def _search(
-    model: Model, tables: ContextTables, latents: Tensor, columns: Tensor, rate_weight: float
-) -> Tensor:
-    """`context.search` over tensors."""
+@torch.inference_mode()
+def encode_blocks(
+    model: Model, blocks: Callable[[], Iterable[Waveform]], *, rate_weight: float | None = None
+) -> Encoded:
+    """A sound of any length, block by block (samples,) → its codes, as `encode` gives them.
+
+    `blocks` is called twice, for the level and for the codes, and gives the same both times.
+    """
+    config, stride = model.spectrogram.config, model.autoencoder.stride[1]
+    per_column = stride * config.hop_length
+    margin = model.autoencoder.reach + -(-config.n_fft // (2 * per_column))
+    inner = SEGMENT_COLUMNS * max(1, BATCH_FRAMES // (stride * SEGMENT_COLUMNS))
+
+    def windows() -> Iterator[tuple[Tensor, Tensor, int, int]]:
+        """Decibels of a window, its frames, its first column that is its own, the sound's samples
+        up to its end."""
+        for samples, begin, own in _windows(blocks(), inner * per_column, margin * per_column):
+            batch, length = _padded([samples])
+            batch, device_length = batch.to(model.device), length.to(model.device)
+            decibels = model.spectrogram.decibels(batch, device_length)
+            frames = num_frames(length, config.hop_length)
+            yield decibels, frames, (own - begin) // per_column, begin + len(samples)
+
+    loudest = torch.full((1,), -torch.inf, device=model.device)
+    for decibels, _, first, _ in windows():
+        part = decibels[:, :, first * stride : (first + inner) * stride]
+        loudest = torch.maximum(loudest, part.amax(dim=(1, 2)))
+    level = model.spectrogram.level(loudest)
+    parts, num_samples = [], 0
+    for decibels, frames, first, end in windows():
+        latents = model.autoencoder.latents(model.spectrogram.normalized(decibels, level), frames)
+        columns = (model.autoencoder.num_columns(frames) - first).clamp(max=inner)
+        latents = latents[..., first : first + inner]
+        parts.append(_codes(model, latents, columns, rate_weight)[0])
+        num_samples = end
+    return Encoded(torch.cat(parts, dim=2), int(level), num_samples)
+
+
+def _windows(
+    blocks: Iterable[Waveform], inner: int, margin: int
+) -> Iterator[tuple[Waveform, int, int]]:
+    """Blocks → windows of `inner` samples and up to `margin` more on each side, one after another.
+
+    Gives samples, the place of the first of them, and the place where the window's own begin.
+    """
+    held, begin, own, ended = np.zeros(0, np.float32), 0, 0, False
+    source = iter(blocks)
+    while True:
+        while not ended and begin + len(held) < own + inner + margin:
+            block = next(source, None)
+            ended = block is None
+            held = held if block is None else np.concatenate([held, block])
+        if ended and own > begin + len(held):
+            return
+        yield held[: own + inner + margin - begin], begin, own
+        own += inner
+        dropped = min(len(held), max(0, own - margin - begin))
+        held, begin = held[dropped:], begin + dropped
+
+
+def _codes(model: Model, latents: Tensor, columns: Tensor, rate_weight: float | None) -> Tensor:
+    """Latents (batch, dim, rows, columns), (batch,) columns → codes on the CPU: see `encode`."""
+    tables = model.context
+    if rate_weight is None:
+        rate_weight = tables.rate_weight if tables else 0
+    if tables is None or rate_weight == 0:
+        return model.autoencoder.nearest(latents, columns).cpu()
     books = model.autoencoder.quantizer.codebooks()
     embeddings = [book.embedding.cpu().numpy() for book in books]
     return torch.from_numpy(
@@ -78,8 +154,16 @@ def decode(
     seed: int = 0,
 ) -> list[Waveform]:
     """The inverse of `encode`: codes → waveforms (samples,) of exact length, in the same order."""
+    hop_length = model.spectrogram.config.hop_length
     waveforms: dict[int, Waveform] = {}
-    for places in _batches([s.num_samples for s in sounds], model.spectrogram.config.hop_length):
+    short = [
+        i for i, s in enumerate(sounds) if num_frames(s.num_samples, hop_length) <= WINDOW_FRAMES
+    ]
+    for i in set(range(len(sounds))) - set(short):
+        blocks = decode_blocks(model, sounds[i], phase=phase, n_iter=n_iter, seed=seed)
+        waveforms[i] = np.concatenate(list(blocks))
+    for group in _batches([sounds[i].num_samples for i in short], hop_length):
+        places = [short[i] for i in group]
         batch = [sounds[i] for i in places]
         num_columns = torch.tensor([s.codes.shape[2] for s in batch])
         codes = torch.zeros(
@@ -101,6 +185,62 @@ def decode(
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
             waveforms[i] = row[:length]
     return [waveforms[i] for i in range(len(sounds))]
+
+
+@torch.inference_mode()
+def decode_blocks(
+    model: Model,
+    sound: Encoded,
+    *,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+    seed: int = 0,
+) -> Iterator[Waveform]:
+    """Codes → the waveform of a sound of any length, block by block (samples,)."""
+    config = model.spectrogram.config
+    hop_length, step = config.hop_length, WINDOW_FRAMES - OVERLAP_FRAMES
+    cut = (
+        OVERLAP_FRAMES // 2 - FADE_FRAMES
+    ) * hop_length  # from a window's start: where the one before it ends
+    fade = FADE_FRAMES * hop_length
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    lead = -(-config.n_fft // (2 * hop_length))
+    total = num_frames(sound.num_samples, hop_length)
+    known, tail = None, None
+    for start in range(0, max(1, total - OVERLAP_FRAMES), step):
+        stop = min(start + WINDOW_FRAMES, total)
+        end = sound.num_samples if stop == total else (stop - 1) * hop_length
+        (waveform,) = model.spectrogram.inverse(
+            _frames(model, sound.codes, start, stop),
+            torch.tensor([sound.level], device=model.device),
+            torch.tensor([end - start * hop_length], device=model.device),
+            phase=phase,
+            n_iter=n_iter,
+            generator=torch.Generator().manual_seed(seed),
+            known=known,
+        )
+        samples = waveform.cpu().numpy()
+        begin = 0
+        if tail is not None:
+            begin = cut - fade
+            samples[begin:cut] = ramp * samples[begin:cut] + (1 - ramp) * tail
+        if stop == total:
+            yield samples[begin:]
+            return
+        end = step * hop_length + cut - fade
+        yield samples[begin:end]
+        tail = samples[end : end + fade].copy()
+        again = stft(waveform[None, (step - lead) * hop_length :], config.n_fft, hop_length)
+        known = again[:, :, lead : lead + OVERLAP_FRAMES // 2].angle()
+
+
+def _frames(model: Model, codes: Tensor, start: int, stop: int) -> Tensor:
+    """Codes (quantizers, rows, columns) → their spectrogram's frames (1, 1, bins, stop - start)."""
+    stride, reach = model.autoencoder.stride[1], model.autoencoder.reach
+    first = max(0, start // stride - reach)
+    part = codes[None, :, :, first : -(-stop // stride) + reach]
+    spectrogram = model.autoencoder.decode(part.to(model.device), torch.tensor([part.shape[3]]))
+    return spectrogram[..., start - first * stride : stop - first * stride]
 
 
 def invert(

@@ -45,6 +45,8 @@ LARGEST_WEIGHT = 4.0
 """Of bits: beyond it next to nothing of the sound is left."""
 WEIGHT_STEPS = 6
 """Halvings of the ratio between a weight that is too small and one that is not."""
+SEGMENT_COLUMNS = 128
+"""Columns after which a long sound is cut: its parts go in lockstep, and each begins without a past."""
 BEAM = 4
 """Choices of the coarser codes of a cell that `search` follows."""
 
@@ -299,9 +301,21 @@ def search(
     In the order of coding, each cell takes the codes of least squared distance / mean distance in
     training + rate_weight · bits (entropy-constrained vector quantization: Chou, Lookabaugh, Gray
     1989); of those of the coarser quantizers, the best BEAM are followed to the last. `embeddings`
-    (codebook_size, dim) of each quantizer. 0 beyond a sound's columns.
+    (codebook_size, dim) of each quantizer. 0 beyond a sound's columns. Sounds longer than a segment
+    are cut as an archive cuts them.
     """
-    sounds, _, rows, columns = latents.shape
+    sounds, dim, rows, columns = latents.shape
+    if columns > SEGMENT_COLUMNS:
+        parts = -(-columns // SEGMENT_COLUMNS)
+        padding = (0, 0), (0, 0), (0, 0), (0, parts * SEGMENT_COLUMNS - columns)
+        cut = np.pad(latents, padding).reshape(sounds, dim, rows, parts, SEGMENT_COLUMNS)
+        cut = np.moveaxis(cut, 3, 1).reshape(sounds * parts, dim, rows, SEGMENT_COLUMNS)
+        begins = SEGMENT_COLUMNS * np.arange(parts)
+        left = (num_columns[:, None] - begins).clip(0, SEGMENT_COLUMNS).ravel()
+        found = search(tables, cut, left, embeddings, rate_weight)
+        found = np.moveaxis(found.reshape(sounds, parts, -1, rows, SEGMENT_COLUMNS), 1, 3)
+        whole: Integers = found.reshape(sounds, -1, rows, parts * SEGMENT_COLUMNS)[..., :columns]
+        return whole
     order = np.argsort(-num_columns, kind="stable")
     grid = Grid(sounds, tables.num_quantizers, rows, columns, tables.codebook_size)
     for column in range(columns):

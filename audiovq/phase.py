@@ -122,8 +122,7 @@ def griffin_lim(
     if not momentum >= 0:
         raise ValueError(f"momentum must be at least 0, not {momentum}")
     if phase is None:
-        table = _random_phase(magnitude, generator)
-        phase = table.to(magnitude.device).expand(magnitude.shape)
+        phase = random_phase(magnitude, generator)
     elif phase.shape != magnitude.shape:
         raise ValueError(
             f"phase must have the shape of magnitude, {tuple(magnitude.shape)}, "
@@ -176,6 +175,7 @@ def pghi(
     num_samples: Tensor | None = None,
     tolerance: float = 1e-6,
     generator: torch.Generator | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Phase from magnitude alone, by phase gradient heap integration.
 
@@ -192,6 +192,8 @@ def pghi(
         tolerance: cells below this part of the clip's maximum get a random phase.
         generator: of the random phases; without one, a fixed seed. As in `griffin_lim`, a clip
             gets the same in any batch and alone.
+        known: (batch, n_fft // 2 + 1, up to frames), radians: the phase of the first frames, which
+            is kept, and gone on from.
 
     Returns:
         (batch, n_fft // 2 + 1, frames), float32, radians from -pi to pi; 0 in frames after a
@@ -211,15 +213,29 @@ def pghi(
     _check_magnitude(magnitude)
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be at least 0 and below 1, not {tolerance}")
+    if known is None:
+        known = magnitude[:, :, :0]
+    elif known.shape[:2] != magnitude.shape[:2] or known.shape[2] > magnitude.shape[2]:
+        raise ValueError(
+            f"known must be {tuple(magnitude.shape)} or of fewer frames, not {tuple(known.shape)}"
+        )
 
     # Frames first: then a clip's frames are one block of memory, and so are its random numbers.
     levels = magnitude.detach().float().cpu().transpose(1, 2).contiguous().numpy()
-    phase = _random_phase(magnitude, generator).T.expand(levels.shape).contiguous().numpy()
+    phase = random_phase(magnitude, generator).cpu().transpose(1, 2).contiguous().numpy()
+    phase[:, : known.shape[2]] = known.detach().float().cpu().transpose(1, 2).numpy()
     _heap_kernel()  # compiled here, before there are threads
 
     def fill(clip: int) -> None:
         end = lengths[clip]
-        _integrate_clip(levels[clip, :end], phase[clip, :end], n_fft, hop_length, tolerance)
+        _integrate_clip(
+            levels[clip, :end],
+            phase[clip, :end],
+            n_fft,
+            hop_length,
+            tolerance,
+            min(end, known.shape[2]),
+        )
         phase[clip, end:] = 0.0
 
     workers = min(torch.get_num_threads(), len(levels))
@@ -238,8 +254,12 @@ def _integrate_clip(
     n_fft: int,
     hop_length: int,
     tolerance: float,
+    known: int,
 ) -> None:
-    """Overwrite `phase`, (frames, bins), wherever `level`, of the same shape, is loud enough."""
+    """Overwrite `phase`, (frames, bins), wherever `level`, of the same shape, is loud enough.
+
+    But not in the first `known` frames.
+    """
     frames, bins = level.shape
     loud = level > tolerance * level.max()
     if not loud.any():
@@ -256,7 +276,8 @@ def _integrate_clip(
 
     loudest_first = np.argsort(-level, axis=None)[: np.count_nonzero(loud)].astype(np.int32)
     total = np.zeros(level.size)  # float64, as it grows with the length of the clip
-    _heap_kernel()(loudest_first, bins, time_step.ravel(), bin_step.ravel(), total)
+    total[: known * bins] = phase[:known].ravel()
+    _heap_kernel()(loudest_first, bins, time_step.ravel(), bin_step.ravel(), total, known * bins)
     wrapped = np.remainder(total.reshape(frames, bins) + math.pi, 2 * math.pi) - math.pi
     phase[loud] = wrapped[loud]
 
@@ -275,12 +296,14 @@ def _sum_up_steps(
     time_step: "np.ndarray[Any, Any]",
     bin_step: "np.ndarray[Any, Any]",
     phase: "np.ndarray[Any, Any]",
+    known: int,
 ) -> None:
     """The heap integration of one clip; plain Python, compiled by `_heap_kernel`.
 
     Cells are numbered frame * bins + bin. `loudest_first` lists those to fill, and the heap holds
     places in that list: the smallest is the loudest, and comparing two costs one integer compare.
-    Each cell enters the heap once, when it gets its phase. Zeros in `phase` are overwritten.
+    Each cell enters the heap once, when it gets its phase; the first `known` cells have theirs, and
+    are in it from the start. The others of `phase` are overwritten.
     """
     cells = phase.size
     count = loudest_first.size
@@ -288,13 +311,20 @@ def _sum_up_steps(
     for place in range(count):
         rank[loudest_first[place]] = place
     heap = np.empty(count, np.int32)
-    for seed in range(count):
-        if rank[loudest_first[seed]] < 0:
-            continue
-        # The loudest cell of an island that no path of loud cells has reached: phase 0.
-        heap[0] = seed
-        rank[loudest_first[seed]] = -1
-        size = 1
+    size = 0
+    for place in range(count):  # from the loudest down: a heap as it stands
+        if loudest_first[place] < known:
+            heap[size] = place
+            rank[loudest_first[place]] = -1
+            size += 1
+    for seed in range(-1, count):
+        if seed >= 0:
+            if rank[loudest_first[seed]] < 0:
+                continue
+            # The loudest cell of an island that no path of loud cells has reached: phase 0.
+            heap[0] = seed
+            rank[loudest_first[seed]] = -1
+            size = 1
         while size > 0:
             cell = loudest_first[heap[0]]
             # Pop: the last one takes the root's place and sinks.
@@ -354,7 +384,7 @@ def _heap_kernel() -> Callable[..., None]:
         try:
             kernel: Callable[..., None] = numba.njit(cache=cache, nogil=True)(_sum_up_steps)
             nothing = np.zeros(1)
-            kernel(np.zeros(1, np.int32), 1, nothing, nothing, nothing.copy())
+            kernel(np.zeros(1, np.int32), 1, nothing, nothing, nothing.copy(), 0)
             break
         except (RuntimeError, OSError):  # numba's, and the file system's, "cannot cache"
             if not cache:
@@ -450,8 +480,8 @@ def _groups(frames: Tensor) -> Iterator[slice]:
     yield slice(start, len(frames))
 
 
-def _random_phase(magnitude: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(bins, frames), radians, on the CPU: one table for all clips, drawn frame by frame.
+def random_phase(magnitude: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(batch, bins, frames), radians: one table for all clips, drawn frame by frame.
 
     So a clip's part depends neither on its neighbours nor on the padding.
     """
@@ -459,7 +489,7 @@ def _random_phase(magnitude: Tensor, generator: torch.Generator | None) -> Tenso
         generator = torch.Generator().manual_seed(0)
     _, bins, frames = magnitude.shape
     turns: Tensor = torch.rand(frames, bins, generator=generator, device=generator.device)
-    return ((2 * turns - 1) * math.pi).T.cpu()
+    return ((2 * turns - 1) * math.pi).T.to(magnitude.device).expand(magnitude.shape)
 
 
 def _check_grid(n_fft: int, hop_length: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.config import AudiovqError, SpectrogramConfig
-from audiovq.phase import griffin_lim, num_frames, pghi, stft
+from audiovq.phase import griffin_lim, num_frames, pghi, random_phase, stft
 
 Phase = Literal["pghi", "griffin-lim"]
 
@@ -47,21 +47,34 @@ class Spectrogram(nn.Module):
         1 + samples // hop_length. The level is an integer from 0 (3 dB over a full-scale sine) to
         num_levels - 1 (silence, or as good as), in steps of level_step_db.
         """
-        config = self.config
         if num_samples is None:
             num_samples = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+        decibels = self.decibels(waveform, num_samples)
+        level = self.level(decibels.amax(dim=(1, 2)))
+        return self.normalized(decibels, level), level
+
+    def decibels(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
+        """(batch, samples), (batch,) → (batch, bins, frames), relative to a full-scale sine.
+
+        At least -240, which stands for frames beyond a clip's length too.
+        """
+        config = self.config
         inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
         magnitude = stft(waveform * inside, config.n_fft, config.hop_length).abs()
         magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
         columns = torch.arange(magnitude.shape[2], device=waveform.device)
         magnitude *= (columns < num_frames(num_samples, config.hop_length)[:, None])[:, None]
+        return 20 * torch.log10((magnitude / (config.n_fft / 4)).clamp_min(1e-12))
 
-        decibels = 20 * torch.log10((magnitude / (config.n_fft / 4)).clamp_min(1e-12))
-        loudest = decibels.amax(dim=(1, 2))
-        level = ((LOUDEST_DB - loudest) / config.level_step_db).floor().long()
-        level = level.clamp(0, config.num_levels - 1)
-        normalized = (decibels - self.level_db(level)[:, None, None]) / config.range_db + 1
-        return normalized.clamp(0, 1)[:, None], level
+    def level(self, loudest: Tensor) -> Tensor:
+        """dB of each clip's loudest cell (batch,) → its level (batch,)."""
+        level = ((LOUDEST_DB - loudest) / self.config.level_step_db).floor().long()
+        return level.clamp(0, self.config.num_levels - 1)
+
+    def normalized(self, decibels: Tensor, level: Tensor) -> Tensor:
+        """What `decibels` gave, and levels (batch,) → spectrogram (batch, 1, bins, frames)."""
+        relative = (decibels - self.level_db(level)[:, None, None]) / self.config.range_db
+        return (relative + 1).clamp(0, 1)[:, None]
 
     def inverse(
         self,
@@ -72,6 +85,7 @@ class Spectrogram(nn.Module):
         phase: Phase = "pghi",
         n_iter: int | None = None,
         generator: torch.Generator | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
         """(batch, 1, bins, frames), level (batch,), num_samples (batch,) → (batch, max samples).
 
@@ -79,6 +93,7 @@ class Spectrogram(nn.Module):
         what its clips give alone. `phase` names the start of fast Griffin-Lim (Perraudin, Balazs,
         Søndergaard 2013): `pghi`, phase gradient heap integration (Průša, Balazs, Søndergaard
         2017), with 16 iterations unless `n_iter` says otherwise, or `griffin-lim`, random, with 32.
+        `known` (batch, n_fft / 2 + 1, first frames) are phases in radians to go on from.
         """
         config = self.config
         magnitude = self.magnitude(spectrogram)
@@ -87,8 +102,16 @@ class Spectrogram(nn.Module):
         start = None
         if phase == "pghi":
             start = pghi(
-                magnitude, config.n_fft, config.hop_length, num_samples, generator=generator
+                magnitude,
+                config.n_fft,
+                config.hop_length,
+                num_samples,
+                generator=generator,
+                known=known,
             )
+        elif known is not None:
+            start = random_phase(magnitude, generator).clone()
+            start[:, :, : known.shape[2]] = known
         waveform = griffin_lim(
             magnitude,
             config.n_fft,

@@ -1,5 +1,6 @@
 """The laws of `audiovq.codec`: order, length and level come back, and company does not matter."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_model
+from tiny import AUTOENCODER, shake, tiny_model
 from torch import Tensor, nn
 
 from audiovq import codec
+from audiovq.autoencoder import Autoencoder
 from audiovq.checkpoint import Model
-from audiovq.config import SpectrogramConfig
-from audiovq.phase import num_frames
+from audiovq.config import AutoencoderConfig, SpectrogramConfig
+from audiovq.context import ContextModel, ContextTables, integers_of
+from audiovq.phase import num_frames, stft
 from audiovq.spectrogram import Spectrogram
 
 Waveform = npt.NDArray[np.float32]
@@ -25,6 +28,7 @@ class Exact(nn.Module):
     """An autoencoder whose codes are the cells themselves, in steps of 1/255."""
 
     stride = (1, 1)
+    reach = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,8 +37,11 @@ class Exact(nn.Module):
     def num_columns(self, frames: Tensor) -> Tensor:
         return frames
 
-    def encode(self, spectrogram: Tensor, frames: Tensor) -> Tensor:
-        return (spectrogram * 255).round().long()
+    def latents(self, spectrogram: Tensor, frames: Tensor) -> Tensor:
+        return spectrogram
+
+    def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
+        return (latents * 255).round().long()
 
     def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
         return codes.float() / 255
@@ -161,6 +168,77 @@ def test_the_seed_decides_the_phases(model: Model) -> None:
     for a, b, c in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
+
+
+AUTOENCODERS = [
+    AUTOENCODER,
+    replace(AUTOENCODER, encoder="residual"),
+    replace(AUTOENCODER, encoder="conv", filters=(8, 8), kernels=(5, 3), strides=(2, 2)),
+]
+
+
+@pytest.mark.parametrize("rate_weight", [0.0, 0.3])
+@pytest.mark.parametrize("config", AUTOENCODERS, ids=lambda c: c.encoder)
+def test_a_long_sound_has_the_codes_of_one_piece(
+    config: AutoencoderConfig, rate_weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    model.autoencoder = Autoencoder(config, model.spectrogram.config.bins).eval()
+    shake(model.autoencoder)
+    books = model.autoencoder.quantizer.codebooks()
+    network = ContextModel(torch.stack([b.embedding for b in books]), model.autoencoder.rows)
+    levels = torch.ones(model.spectrogram.config.num_levels)
+    model.context = ContextTables(integers_of(network, levels, torch.ones(4), 1.0, 0.1))
+    (sound,) = noises(20_000)
+    sound[:9000] *= 0.1  # its loudest cell, and so its level, lies in a late window
+    (whole,) = codec.encode(model, [sound], rate_weight=rate_weight)
+    monkeypatch.setattr(codec, "BATCH_FRAMES", 100)
+
+    def blocks() -> list[Waveform]:
+        return np.split(sound, [1, 700, 12_345, 12_345])
+
+    assert same(codec.encode_blocks(model, blocks, rate_weight=rate_weight), whole)
+    assert same(codec.encode(model, [sound], rate_weight=rate_weight)[0], whole)
+
+
+@settings(max_examples=25, deadline=None)
+@given(total=st.integers(0, 300), inner=st.integers(1, 50), margin=st.integers(0, 60))
+def test_windows_hold_every_sample_with_its_margins(total: int, inner: int, margin: int) -> None:
+    sound = np.arange(total, dtype=np.float32)
+    for cut in ([], [3, 3, 40], list(range(0, total, 7))):
+        windows = list(codec._windows(np.split(sound, cut), inner, margin))
+        assert [own for _, _, own in windows] == list(range(0, total + 1, inner))
+        for samples, begin, own in windows:
+            expected = sound[max(0, own - margin) : own + inner + margin]
+            assert begin == max(0, own - margin)
+            np.testing.assert_array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("phase", ["pghi", "griffin-lim"])
+def test_no_seam_where_one_window_goes_over_into_the_next(
+    exact: Model, voice: Any, phase: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = exact.spectrogram.config
+    sound = np.concatenate([voice(0.6, pitch) for pitch in range(90, 240, 10)])
+    (encoded,) = codec.encode(exact, [sound])
+    (whole,) = codec.decode(exact, [encoded], phase=phase)
+    wanted = stft(torch.from_numpy(sound)[None], config.n_fft, config.hop_length)[0].abs()
+    monkeypatch.setattr(codec, "WINDOW_FRAMES", 200)
+    step = 200 - codec.OVERLAP_FRAMES
+    seams = torch.arange(codec.OVERLAP_FRAMES // 4 + step, wanted.shape[1] - 40, step)
+    near = (seams[:, None] + torch.arange(-4, 12)).flatten()
+
+    def error(waveform: Waveform) -> Tensor:
+        """Of each frame, in dB relative to the mean power."""
+        made = stft(torch.from_numpy(waveform)[None], config.n_fft, config.hop_length)[0].abs()
+        return 10 * torch.log10((made - wanted).square().sum(dim=0) / wanted.square().sum(0).mean())
+
+    (joined,) = codec.decode(exact, [encoded], phase=phase)
+    assert len(joined) == len(sound)
+    assert float(error(joined)[near].mean()) < float(error(whole)[near].mean()) + 1.0
+    monkeypatch.setattr(torch.Tensor, "angle", lambda x: torch.zeros(x.shape))
+    (torn,) = codec.decode(exact, [encoded], phase=phase)
+    assert float(error(torn)[near].mean()) > float(error(joined)[near].mean()) + 2.0
 
 
 def test_nothing_is_nothing(model: Model) -> None:

@@ -316,8 +316,11 @@ def test_pghi_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> 
         ([1, 2], [0.0, 0.0, 0.0, 0.0]),  # two islands
     ):
         total = np.zeros(4)
-        kernel(np.array(loudest_first, np.int32), 2, time_step, bin_step, total)
+        kernel(np.array(loudest_first, np.int32), 2, time_step, bin_step, total, 0)
         assert total.tolist() == expected
+    given = np.array([100.0, 200.0, 0.0, 0.0])  # the first frame is known: from its loudest cell on
+    kernel(np.array([3, 1, 0, 2], np.int32), 2, time_step, bin_step, given, 2)
+    assert given.tolist() == [100.0, 200.0, 170.0, 205.0]
 
 
 def test_pghi_and_griffin_lim_on_real_speech() -> None:
