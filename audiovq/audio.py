@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,10 @@ from audiovq.config import AudiovqError
 from audiovq.files import atomic
 
 Waveform = npt.NDArray[np.float32]
-_Float = TypeVar("_Float", np.float32, np.float64)
+BLOCK = 1 << 20
+"""Samples that are read at a time, all channels together, before or after resampling."""
+OFFSET = 0.25
+"""A constant that much larger than the sound around it (its standard deviation) is no sound."""
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
@@ -36,19 +41,28 @@ class AudioInfo:
 
 
 def find(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All files below `folder`, hidden ones left out: (recordings, others), each sorted.
+    """All that lies below `folder`, hidden names left out: (recordings, others), each sorted.
 
-    Raises AudiovqError where `folder` is not a folder.
+    Links to files are files, even where they lead nowhere. Links to folders are not followed, so
+    that no loop is walked and no sound comes twice: they are listed themselves, as are folders
+    that cannot be opened. Raises AudiovqError where `folder` is not a folder.
     """
     if not folder.is_dir():
         raise AudiovqError(f"{folder}: no such folder")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
-    recordings = [path for path in found if path.suffix.lower() in SUFFIXES]
-    return recordings, [path for path in found if path.suffix.lower() not in SUFFIXES]
+    found: list[str] = []
+
+    def closed(error: OSError) -> None:
+        found.append(error.filename)
+
+    for root, folders, files in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        found += [os.path.join(root, name) for name in files + links if not name.startswith(".")]
+    recordings: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(map(Path, found)):
+        (recordings if path.suffix.lower() in SUFFIXES else others).append(path)
+    return recordings, others
 
 
 def info(path: Path) -> AudioInfo:
@@ -56,6 +70,7 @@ def info(path: Path) -> AudioInfo:
     import soundfile
 
     try:
+        require_file(path)
         header: Any = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
@@ -64,32 +79,94 @@ def info(path: Path) -> AudioInfo:
     return AudioInfo(header.samplerate, header.channels, header.frames)
 
 
-def read(path: Path, sample_rate: int | None = None) -> tuple[Waveform, int]:
-    """A recording as (mono waveform (samples,), rate in Hz), channels averaged.
+def blocks(path: Path, sample_rate: int | None = None) -> Iterator[Waveform]:
+    """A recording's samples in order, as mono blocks (samples,), channels averaged: at least one.
 
-    With `sample_rate` the waveform is resampled to it. What goes beyond full scale is brought down
-    to it as a whole. Raises AudioError with the reason where the file cannot be used.
+    However long the file is, up to BLOCK samples are in memory. With `sample_rate` the stream is
+    resampled to it, to round(samples * to / from) in all. What lies beyond full scale is left so.
+    A constant offset that outweighs the sound is taken away: no ear hears it, but levels and
+    trimming would be its own. Raises AudioError with the reason where the file cannot be used.
     """
     import soundfile
 
     try:
-        samples, native_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        require_file(path)
+        with soundfile.SoundFile(str(path)) as file:
+            yield from _mono(file, sample_rate or file.samplerate)
     except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
-    if not len(samples):
-        raise AudioError("holds no samples")
+
+
+def _mono(file: Any, sample_rate: int) -> Iterator[Waveform]:
+    """The blocks of an open file."""
+    file.seekable = lambda: False  # soundfile would seek after each read, which upsets MP3 decoders
+    resampler = _Resampler(file.samplerate, sample_rate)
+    frames = max(1, int(BLOCK / file.channels * min(1, file.samplerate / sample_rate)))
+    offset = None
+    while True:
+        samples = file.read(frames, dtype="float32", always_2d=True)
+        if offset is None and not len(samples):
+            raise AudioError("holds no samples")
+        mono = samples.mean(axis=1, dtype=np.float64)
+        _require_numbers(mono)
+        if offset is None:
+            mean = float(mono.mean())
+            offset = mean if abs(mean) > OFFSET * mono.std() else 0.0
+        last = len(samples) < frames
+        block = resampler((mono - offset).astype(np.float32), last)
+        _require_numbers(block)  # what is close to infinity may reach it
+        yield block
+        if last:
+            return
+
+
+def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
     if not np.isfinite(samples).all():
         raise AudioError("holds samples that are not numbers (NaN or infinity)")
-    waveform = _within_full_scale(samples.mean(axis=1, dtype=np.float64)).astype(np.float32)
-    if sample_rate is not None:  # steep edges ring beyond full scale when resampled
-        waveform = _within_full_scale(resample(waveform, native_rate, sample_rate))
-    return waveform, sample_rate or native_rate
 
 
-def _within_full_scale(waveform: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
-    """`waveform`, brought down as a whole where its peak lies beyond 1."""
+class _Resampler:
+    """soxr's high quality over blocks: the same samples as over the whole."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        import soxr
+
+        self.stream: Any = None
+        if from_rate != to_rate:
+            self.stream = soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
+
+    def __call__(self, block: Waveform, last: bool) -> Waveform:
+        """The samples that are ready after `block`; all that are left after the last one."""
+        if self.stream is None:
+            return block
+        resampled: Waveform = self.stream.resample_chunk(block, last)
+        return resampled
+
+
+def read(path: Path, sample_rate: int | None = None) -> tuple[Waveform, int]:
+    """A recording as (mono waveform (samples,), rate in Hz): all its `blocks` at once.
+
+    What goes beyond full scale is brought down to it as a whole. Raises AudioError with the reason
+    where the file cannot be used.
+    """
+    rate = sample_rate or info(path).sample_rate
+    waveform = np.concatenate(list(blocks(path, rate)))
     peak = np.abs(waveform).max(initial=0)
-    return waveform / peak if peak > 1 else waveform
+    return waveform / peak if peak > 1 else waveform, rate
+
+
+def require_file(path: Path) -> None:
+    """Raise AudioError where `path` is no file: reading a pipe, say, would wait for ever."""
+    if path.is_file():
+        return
+    if path.is_symlink():
+        if path.is_dir():
+            raise AudioError("is a link to a folder; name that folder itself, or copy it here")
+        raise AudioError("is a link that leads nowhere")
+    if path.is_dir():
+        raise AudioError("is a folder that cannot be opened")
+    if path.exists():
+        raise AudioError("is neither a file nor a folder")
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -110,30 +187,60 @@ def _reason(path: Path, error: Exception) -> str:
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     """(samples,) at one rate → (round(samples * to / from),) at another, by soxr's high quality."""
-    if from_rate == to_rate:
-        return waveform
-    import soxr
+    return _Resampler(from_rate, to_rate)(waveform, last=True)
 
-    resampled: Waveform = soxr.resample(waveform, from_rate, to_rate, quality="HQ")
-    return resampled
+
+class Extent:
+    """What a recording's blocks tell, one after another: its length, its peak, where sound is."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.num_samples = 0
+        self.peak = 0.0
+        """Of the absolute values."""
+        self._step = max(1, sample_rate // 100)
+        self._rest: Waveform = np.zeros(0, np.float32)
+        self._powers: list[npt.NDArray[np.float64]] = []
+
+    def add(self, block: Waveform) -> None:
+        """Take in the next block, of any length."""
+        self.num_samples += len(block)
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
+        samples = np.concatenate([self._rest, block])
+        cut = len(samples) - len(samples) % self._step
+        self._powers.append(self._power(samples[:cut]))
+        self._rest = samples[cut:]
+
+    def trim(self, trim_db: float) -> tuple[int, int]:
+        """Where the sound begins and ends, in samples: (start, end), end exclusive.
+
+        Silence is every 20 ms window (10 ms apart) whose power lies `trim_db` below the loudest
+        one's; what does not change within 10 ms is no sound. 10 ms are kept on each side. Silence
+        throughout gives (0, 0).
+        """
+        rest = self._rest
+        if len(rest):
+            rest = np.pad(rest, (0, self._step - len(rest)), mode="edge")
+        power = np.concatenate([*self._powers, self._power(rest)])
+        power = power + np.append(power[1:], 0)  # 20 ms windows, 10 ms apart
+        if power.max(initial=0) <= 0:
+            return 0, 0
+        loud = np.flatnonzero(power > power.max() * 10 ** (-trim_db / 10))
+        start, end = (int(loud[0]) - 1) * self._step, (int(loud[-1]) + 3) * self._step
+        return max(0, start), min(self.num_samples, end)
+
+    def _power(self, samples: Waveform) -> npt.NDArray[np.float64]:
+        """(steps * step,) → (steps,), without each step's mean: a slow wave is no sound."""
+        steps = samples.reshape(-1, self._step).astype(np.float64)
+        steps -= steps.mean(axis=1, keepdims=True)
+        power: npt.NDArray[np.float64] = np.square(steps).sum(axis=1)
+        return power
 
 
 def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int]:
-    """Where the sound begins and ends, in samples: (start, end), end exclusive.
-
-    Silence is every 20 ms window (10 ms apart) whose power lies `trim_db` below the loudest one's;
-    10 ms are kept on each side. Silence throughout gives (0, 0).
-    """
-    step = max(1, sample_rate // 100)
-    padded = np.zeros(-(-len(waveform) // step) * step, np.float64)
-    padded[: len(waveform)] = waveform
-    power = np.square(padded).reshape(-1, step).sum(axis=1)
-    power = power + np.append(power[1:], 0)  # 20 ms windows, 10 ms apart
-    if power.max(initial=0) <= 0:
-        return 0, 0
-    loud = np.flatnonzero(power > power.max() * 10 ** (-trim_db / 10))
-    start, end = (int(loud[0]) - 1) * step, (int(loud[-1]) + 3) * step
-    return max(0, start), min(len(waveform), end)
+    """Where the sound of a whole waveform begins and ends: see `Extent.trim`."""
+    extent = Extent(sample_rate)
+    extent.add(waveform)
+    return extent.trim(trim_db)
 
 
 def write(path: Path, waveform: Waveform, sample_rate: int) -> bool:

@@ -85,8 +85,17 @@ def _find(source: Path, target: Path) -> tuple[list[Path], list[Skipped]]:
         elif path.suffix.lower() in audio.SUFFIXES:
             paths.append(path)
         else:
-            skipped.append(Skipped(name, "is not a sound file by its name"))
+            skipped.append(Skipped(name, _other(path)))
     return paths, skipped
+
+
+def _other(path: Path) -> str:
+    """Why what is named unlike a recording is none."""
+    try:
+        audio.require_file(path)
+    except audio.AudioError as error:
+        return str(error)
+    return "is not a sound file by its name"
 
 
 def _below(path: Path, folder: Path) -> bool:

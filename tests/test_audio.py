@@ -223,6 +223,85 @@ def test_no_damage_to_a_file_gives_anything_but_sound_or_a_reason(
     assert np.abs(waveform).max() <= 1  # and so no NaN
 
 
+# --- Blocks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "BLOCK", 1000)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [None, 8000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_are_the_whole_recording_in_pieces(
+    tmp_path: Path, suffix: str, rate: int | None, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.stack([noise(5000), noise(5000, 1)][:channels], axis=1), 16_000)
+    pieces = list(audio.blocks(path, rate))
+    assert len(pieces) >= 5
+    assert all(piece.dtype == np.float32 for piece in pieces)
+    assert all(len(piece) < 4000 for piece in pieces)  # the resampler gives what it held back
+    monkeypatch.setattr(audio, "BLOCK", 1 << 20)
+    (whole,) = audio.blocks(path, rate)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+@given(
+    num_samples=st.integers(1, 4000),
+    from_rate=st.sampled_from([*RATES, 44_101, 22_254]),
+    to_rate=st.sampled_from(RATES),
+)
+def test_resampled_blocks_have_as_many_samples_as_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, num_samples: int, from_rate: int, to_rate: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "blocks.wav"
+    soundfile.write(path, noise(num_samples), from_rate, subtype="FLOAT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audio, "BLOCK", 700)
+        found = np.concatenate(list(audio.blocks(path, to_rate)))
+    assert abs(len(found) - num_samples * to_rate / from_rate) <= 0.5
+    resampled = audio.resample(audio.read(path)[0], from_rate, to_rate)
+    np.testing.assert_array_equal(found, resampled)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_fault_in_any_block_is_found(tmp_path: Path) -> None:
+    sound = noise(5000)
+    sound[4321] = np.nan
+    soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
+    assert "NaN" in reason(tmp_path / "a.wav")
+
+
+# --- Offset -----------------------------------------------------------------------------------
+
+
+def test_a_constant_offset_that_outweighs_the_sound_is_taken_away(
+    tmp_path: Path, voice: Callable[..., audio.Waveform]
+) -> None:
+    sound = np.float32(0.2) * voice(0.5)
+    soundfile.write(tmp_path / "a.wav", sound + np.float32(0.4), 8000, subtype="FLOAT")
+    np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], sound, atol=2e-3)
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0, 0.3])
+@pytest.mark.parametrize("rate", [8000, 11_025])
+def test_a_constant_alone_is_silence(tmp_path: Path, value: float, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(4000, value), 8000, subtype="FLOAT")
+    assert not audio.read(tmp_path / "a.wav", rate)[0].any()
+
+
+@pytest.mark.parametrize("offset", [0.001, 0.01, 0.1, 0.5])
+def test_an_offset_does_not_move_where_the_sound_begins_and_ends(
+    tmp_path: Path, offset: float, voice: Callable[..., audio.Waveform]
+) -> None:
+    sound = np.concatenate([np.zeros(2000, np.float32), voice(0.5), np.zeros(2000, np.float32)])
+    soundfile.write(tmp_path / "a.wav", sound + np.float32(offset), 8000, subtype="FLOAT")
+    assert audio.trim(audio.read(tmp_path / "a.wav")[0], 8000, 50) == audio.trim(sound, 8000, 50)
+
+
 # --- Resample ---------------------------------------------------------------------------------
 
 
@@ -288,6 +367,18 @@ def test_all_that_trimming_cuts_is_far_below_the_loudest(seed: int, trim_db: flo
     assert power[outside].max(initial=0) <= 4 * limit  # these windows lie elsewhere than its own
 
 
+@given(st.data())
+def test_any_blocks_have_the_extent_of_the_whole(data: st.DataObject) -> None:
+    waveform = np.concatenate([np.zeros(500), noise(1000), np.zeros(700)]).astype(np.float32)
+    extent = audio.Extent(8000)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(waveform)), max_size=8)))
+    for block in np.split(waveform, cuts):
+        extent.add(block)
+    assert extent.num_samples == len(waveform)
+    assert extent.peak == np.abs(waveform).max()
+    assert extent.trim(50) == audio.trim(waveform, 8000, 50)
+
+
 def test_trimming_does_not_depend_on_the_level(voice: Callable[..., audio.Waveform]) -> None:
     waveform = np.concatenate([1e-4 * noise(2000), voice(0.5), 1e-4 * noise(2000)])
     assert audio.trim(waveform, 8000, 50) == audio.trim(waveform / 1024, 8000, 50)
@@ -300,7 +391,7 @@ def test_silence_and_nothing_are_trimmed_to_nothing(num_samples: int) -> None:
     assert audio.trim(np.zeros(num_samples, np.float32), 8000, 50) == (0, 0)
 
 
-@given(st.integers(1, 500))
+@given(st.integers(2, 500))
 def test_a_sound_without_silence_is_kept_whole(num_samples: int) -> None:
     assert audio.trim(noise(num_samples) + np.float32(0.01), 8000, 50) == (0, num_samples)
 
