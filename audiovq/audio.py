@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from audiovq.files import atomic
 Waveform = npt.NDArray[np.float32]
 BLOCK = 1 << 20
 """Samples that are read at a time, all channels together, before or after resampling."""
+SPOOLED = 1 << 24
+"""Bytes of a sound to be written that stay in memory; more goes to disk until its peak is known."""
+MOST_BYTES = (1 << 32) - 1024
+"""Of samples in a WAV, whose header counts them in 32 bits."""
 OFFSET = 0.25
 """A constant that much larger than the sound around it (its standard deviation) is no sound."""
 
@@ -244,19 +249,47 @@ def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int
 
 
 def write(path: Path, waveform: Waveform, sample_rate: int) -> bool:
-    """Write (samples,) as a 16-bit WAV, atomically.
+    """Write (samples,) as a 16-bit WAV: see `write_blocks`."""
+    return write_blocks(path, [waveform], sample_rate)
+
+
+def limited_note(limited: int, written: int) -> str:
+    """How many of the sounds written were brought down to full scale, in a sentence; or nothing."""
+    if not limited:
+        return ""
+    return (
+        f"note: {limited} of {written} sounds went beyond full scale and were made softer as a"
+        " whole, so that they do not crackle"
+    )
+
+
+def write_blocks(path: Path, blocks: Iterable[Waveform], sample_rate: int) -> bool:
+    """Write blocks (samples,), one after another, as one 16-bit WAV, atomically.
 
     Returns True where the waveform went beyond full scale and was brought down to it as a whole
-    (a clipped one would crackle).
+    (a clipped one would crackle). Raises AudiovqError where it cannot be written, or is longer than
+    a WAV can be.
     """
     import soundfile
 
-    peak = float(np.abs(waveform).max(initial=0))
-    limit = 32767 / 32768
-    limited = peak > limit
-    if limited:
-        waveform = waveform * np.float32(limit / peak)
-    samples = np.rint(waveform * 32768).astype(np.int16)  # libsndfile would round down
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
-    return limited
+    with (
+        atomic(path) as temporary,
+        tempfile.SpooledTemporaryFile(max_size=SPOOLED, mode="w+b", dir=path.parent) as spool,
+    ):
+        peak = 0.0  # known only at the end
+        for block in blocks:
+            peak = max(peak, float(np.abs(block).max(initial=0)))
+            spool.write(block.astype("<f4").tobytes())
+        if spool.tell() > 2 * MOST_BYTES:
+            raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
+        limit = 32767 / 32768
+        gain = np.float32(limit / peak if peak > limit else 1)
+        spool.seek(0)
+        with (
+            open(temporary, "wb") as raw,
+            soundfile.SoundFile(raw, "w", sample_rate, 1, "PCM_16", format="WAV") as file,
+        ):
+            while data := spool.read(4 * BLOCK):
+                samples = np.frombuffer(data, "<f4") * gain
+                file.write(np.rint(samples * 32768).astype(np.int16))  # libsndfile would round down
+    return peak > limit

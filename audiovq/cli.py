@@ -117,6 +117,7 @@ def generate(
         n_iter=n_iter,
         best_of=best_of,
         overwrite=overwrite,
+        say=_tell,
     )
     print(f"wrote {len(paths)} recordings to {out}")
 
@@ -157,7 +158,7 @@ def encode(
         coder=coder,
         rate=rate,
         overwrite=overwrite,
-        say=lambda line: print(line, file=sys.stderr),
+        say=_tell,
     )
     _print_rates(figures, out, as_json)
 
@@ -191,6 +192,7 @@ def decode(
         phase=phase,
         n_iter=n_iter,
         overwrite=overwrite,
+        say=_tell,
     )
     print(f"wrote {len(paths)} recordings to {out}")
 
@@ -225,9 +227,14 @@ def reconstruct(
         phase=phase,
         n_iter=n_iter,
         overwrite=overwrite,
-        say=lambda line: print(line, file=sys.stderr),
+        say=_tell,
     )
     _print_rates(figures, out, as_json)
+
+
+def _tell(line: str) -> None:
+    """To standard error: standard output is the result's."""
+    print(line, file=sys.stderr)
 
 
 def _print_rates(figures: dict[str, float], out: Path, as_json: bool) -> None:

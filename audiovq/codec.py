@@ -7,6 +7,7 @@ in one piece; and where decoding goes from one window to the next, the phase is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,36 +78,57 @@ def encode_blocks(
 ) -> Encoded:
     """A sound of any length, block by block (samples,) → its codes, as `encode` gives them.
 
-    `blocks` is called twice, for the level and for the codes, and gives the same both times.
+    `blocks` is called twice, for the level and for the codes, and gives the same both times. What
+    goes beyond full scale is brought down to it as a whole.
     """
     config, stride = model.spectrogram.config, model.autoencoder.stride[1]
     per_column = stride * config.hop_length
     margin = model.autoencoder.reach + -(-config.n_fft // (2 * per_column))
     inner = SEGMENT_COLUMNS * max(1, BATCH_FRAMES // (stride * SEGMENT_COLUMNS))
 
-    def windows() -> Iterator[tuple[Tensor, Tensor, int, int]]:
-        """Decibels of a window, its frames, its first column that is its own, the sound's samples
-        up to its end."""
+    def windows() -> Iterator[_Window]:
         for samples, begin, own in _windows(blocks(), inner * per_column, margin * per_column):
             batch, length = _padded([samples])
-            batch, device_length = batch.to(model.device), length.to(model.device)
-            decibels = model.spectrogram.decibels(batch, device_length)
-            frames = num_frames(length, config.hop_length)
-            yield decibels, frames, (own - begin) // per_column, begin + len(samples)
+            decibels = model.spectrogram.decibels(batch.to(model.device), length.to(model.device))
+            yield _Window(
+                decibels,
+                num_frames(length, config.hop_length),
+                (own - begin) // per_column,
+                begin + len(samples),
+                float(np.abs(samples).max(initial=0)),
+            )
 
-    loudest = torch.full((1,), -torch.inf, device=model.device)
-    for decibels, _, first, _ in windows():
-        part = decibels[:, :, first * stride : (first + inner) * stride]
-        loudest = torch.maximum(loudest, part.amax(dim=(1, 2)))
-    level = model.spectrogram.level(loudest)
+    loudest, peak = torch.full((1,), -torch.inf, device=model.device), 1.0
+    for window in windows():
+        own = window.decibels[:, :, window.first * stride : (window.first + inner) * stride]
+        loudest, peak = torch.maximum(loudest, own.amax(dim=(1, 2))), max(peak, window.peak)
+    excess = 20 * math.log10(peak)
+    level = model.spectrogram.level(loudest - excess)
     parts, num_samples = [], 0
-    for decibels, frames, first, end in windows():
-        latents = model.autoencoder.latents(model.spectrogram.normalized(decibels, level), frames)
-        columns = (model.autoencoder.num_columns(frames) - first).clamp(max=inner)
-        latents = latents[..., first : first + inner]
-        parts.append(_codes(model, latents, columns, rate_weight)[0])
-        num_samples = end
+    for window in windows():
+        spectrogram = model.spectrogram.normalized(window.decibels - excess, level)
+        latents = model.autoencoder.latents(spectrogram, window.frames)
+        columns = model.autoencoder.num_columns(window.frames) - window.first
+        own = latents[..., window.first : window.first + inner]
+        parts.append(_codes(model, own, columns.clamp(max=inner), rate_weight)[0])
+        num_samples = window.end
     return Encoded(torch.cat(parts, dim=2), int(level), num_samples)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of a long sound."""
+
+    decibels: Tensor
+    """(1, bins, frames)"""
+    frames: Tensor
+    """(1,)"""
+    first: int
+    """Column that is the window's own, and not margin."""
+    end: int
+    """Samples of the sound up to its end."""
+    peak: float
+    """Of the absolute samples."""
 
 
 def _windows(

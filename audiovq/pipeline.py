@@ -75,6 +75,7 @@ def generate_files(
     n_iter: int | None = None,
     best_of: int = 1,
     overwrite: bool = False,
+    say: Say = print,
 ) -> list[Path]:
     """Write `n` new recordings and `manifest.json`, which tells what each was made with.
 
@@ -94,11 +95,16 @@ def generate_files(
             best_of=best_of,
             progress=bar.update,
         )
-    return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed)
+    return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed, say)
 
 
 def write_sounds(
-    model: Model, folder: Path, sounds: Sequence[Sound], sampling: SamplingConfig, seed: int
+    model: Model,
+    folder: Path,
+    sounds: Sequence[Sound],
+    sampling: SamplingConfig,
+    seed: int,
+    say: Say = print,
 ) -> list[Path]:
     """Sounds → WAVs and manifest.json in `folder`; returns the WAVs' paths."""
     rows, paths = [], []
@@ -124,6 +130,8 @@ def write_sounds(
     if "prior" in model.header:
         header["prior"] = model.header["prior"]["sha256"]
     write_json(folder / "manifest.json", {"made_with": header, "sounds": rows})
+    if note := audio.limited_note(sum(bool(row["peak_limited"]) for row in rows), len(rows)):
+        say(note)
     return paths
 
 
@@ -263,7 +271,7 @@ def demo(
         for digit in model.labels["digit"]
         for sound in generate(model, 4, {"digit": digit}, seed=int(digit))
     ]
-    paths = write_sounds(model, out / "sounds", sounds, SamplingConfig(), 0)
+    paths = write_sounds(model, out / "sounds", sounds, SamplingConfig(), 0, say)
     say(f"wrote {len(paths)} recordings to {out / 'sounds'}")
     say("4 of 5: figures")
     figures = evaluate(model, dataset, say=say)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -18,9 +20,11 @@ from audiovq.spectrogram import Phase
 
 Say = Callable[[str], None]
 FILES = 64
-"""Recordings that are in memory at a time; their codes are small."""
+"""Recordings that are in memory at a time, long ones left out; their codes are small."""
 RATE_FILES = 128
-"""Recordings, evenly spread, by which the weight of bits is chosen for a rate."""
+"""Recordings, evenly spread, by which the weight of bits is chosen for a rate,"""
+RATE_FRAMES = 1 << 16
+"""and frames of them in all: where they are long, their beginnings."""
 
 
 def encode_files(
@@ -36,7 +40,7 @@ def encode_files(
     """A recording, or all below a folder → one archive `target`, in which they keep their names.
 
     With `rate`, codes are chosen so that it takes about so many bits per second at most, judged by
-    up to RATE_FILES of the recordings. Returns figures: see `archive.rates`. What cannot be read is
+    the beginnings of up to RATE_FILES recordings. Returns figures: see `archive.rates`. What cannot be read is
     said and left out; raises AudiovqError where nothing can, or where the rate cannot be met.
     """
     source, target = Path(source), Path(target)
@@ -46,9 +50,8 @@ def encode_files(
     recordings = _recordings(source)
     weight = None
     if rate is not None:
-        names = list(recordings)[:: -(-len(recordings) // RATE_FILES)]
-        some = _read(model, {name: recordings[name] for name in names}, lambda _: None)
-        weight = archive.weight_within(model, list(some.values()), rate, coder) if some else None
+        excerpts = _excerpts(model, recordings)
+        weight = archive.weight_within(model, excerpts, rate, coder) if excerpts else None
     sounds = _encoded(model, recordings, say, weight)
     data = archive.pack(model, sounds, coder)
     with atomic(target) as temporary:
@@ -64,6 +67,7 @@ def decode_files(
     phase: Phase = "pghi",
     n_iter: int | None = None,
     overwrite: bool = False,
+    say: Say = print,
 ) -> list[Path]:
     """An archive → WAVs of the names that it holds, in the folder `target`.
 
@@ -83,7 +87,7 @@ def decode_files(
     if target.suffix.lower() == ".wav" and len(paths) == 1:
         paths = [target]
     require_new(target, overwrite)
-    _write(model, dict(zip(paths, sounds.values(), strict=True)), phase, n_iter)
+    _write(model, dict(zip(paths, sounds.values(), strict=True)), phase, n_iter, say)
     return paths
 
 
@@ -111,7 +115,7 @@ def reconstruct_files(
     for path in [target] if source.is_dir() else places.values():
         require_new(path, overwrite)
     sounds = _encoded(model, recordings, say)
-    _write(model, {places[name]: sound for name, sound in sounds.items()}, phase, n_iter)
+    _write(model, {places[name]: sound for name, sound in sounds.items()}, phase, n_iter, say)
     return archive.rates(model, sounds, archive.pack(model, sounds))
 
 
@@ -134,42 +138,67 @@ def _encoded(
 ) -> dict[str, Encoded]:
     """Recordings by name → their codes; those that cannot be read are said and left out."""
     sounds: dict[str, Encoded] = {}
-    names, reasons = list(recordings), list[str]()
+    names, reason = list(recordings), ""
     with tqdm(total=len(names), unit=" files", desc="encode", disable=None) as bar:
         for begin in range(0, len(names), FILES):
-            part = {name: recordings[name] for name in names[begin : begin + FILES]}
-            waveforms = _read(model, part, reasons.append)
+            waveforms: dict[str, Waveform] = {}
+            for name in names[begin : begin + FILES]:
+                path = recordings[name]
+                try:
+                    if _is_long(model, path):
+                        blocks = functools.partial(audio.blocks, path, model.sample_rate)
+                        sounds[name] = codec.encode_blocks(model, blocks, rate_weight=rate_weight)
+                    else:
+                        waveforms[name] = audio.read(path, model.sample_rate)[0]
+                except audio.AudioError as error:
+                    reason = f"{path}: {error}"
+                    if len(names) > 1:
+                        say(f"left out: {reason}")
+                bar.update()
             encoded = codec.encode(model, list(waveforms.values()), rate_weight=rate_weight)
             sounds |= zip(waveforms, encoded, strict=True)
-            bar.update(len(part))
     if not sounds:
-        raise AudiovqError(reasons[-1])
-    for reason in reasons:
-        say(f"left out: {reason}")
-    return sounds
+        raise AudiovqError(reason)
+    return {name: sounds[name] for name in names if name in sounds}
 
 
-def _read(model: Model, recordings: Mapping[str, Path], say: Say) -> dict[str, Waveform]:
-    """Recordings by name → waveforms at the model's rate, without those that cannot be read."""
-    waveforms = {}
-    for name, path in recordings.items():
-        try:
-            waveforms[name] = audio.read(path, model.sample_rate)[0]
-        except audio.AudioError as error:
-            say(f"{path}: {error}")
+def _is_long(model: Model, path: Path) -> bool:
+    """Whether a recording is better not held in memory as a whole."""
+    info = audio.info(path)
+    samples = info.seconds * model.sample_rate
+    return samples > codec.BATCH_FRAMES * model.spectrogram.config.hop_length
+
+
+def _excerpts(model: Model, recordings: Mapping[str, Path]) -> list[Waveform]:
+    """The beginnings of up to RATE_FILES recordings, evenly spread."""
+    paths = list(recordings.values())[:: -(-len(recordings) // RATE_FILES)]
+    longest = RATE_FRAMES // len(paths) * model.spectrogram.config.hop_length
+    waveforms = []
+    for path in paths:
+        with contextlib.suppress(audio.AudioError):  # said when its turn comes
+            waveforms.append(next(audio.blocks(path, model.sample_rate))[:longest])
     return waveforms
 
 
-def _write(model: Model, sounds: Mapping[Path, Encoded], phase: Phase, n_iter: int | None) -> None:
+def _write(
+    model: Model, sounds: Mapping[Path, Encoded], phase: Phase, n_iter: int | None, say: Say
+) -> None:
     """Codes by path → WAVs."""
-    paths = list(sounds)
+    paths, limited = list(sounds), 0
+    longest = codec.WINDOW_FRAMES * model.spectrogram.config.hop_length
     with tqdm(total=len(paths), unit=" files", desc="decode", disable=None) as bar:
         for begin in range(0, len(paths), FILES):
             part = paths[begin : begin + FILES]
-            waveforms = codec.decode(model, [sounds[p] for p in part], phase=phase, n_iter=n_iter)
-            for path, waveform in zip(part, waveforms, strict=True):
-                audio.write(path, waveform, model.sample_rate)
-            bar.update(len(part))
+            short = [path for path in part if sounds[path].num_samples < longest]
+            decoded = codec.decode(model, [sounds[p] for p in short], phase=phase, n_iter=n_iter)
+            blocks = {path: [waveform] for path, waveform in zip(short, decoded, strict=True)}
+            for path in part:
+                whole = blocks.get(path)
+                long = codec.decode_blocks(model, sounds[path], phase=phase, n_iter=n_iter)
+                limited += audio.write_blocks(path, whole or long, model.sample_rate)
+                bar.update()
+    if note := audio.limited_note(limited, len(paths)):
+        say(note)
 
 
 def _wav_name(name: str) -> str:

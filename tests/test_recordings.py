@@ -124,6 +124,40 @@ def test_a_damaged_or_missing_archive_is_named(
             decode_files(model, tmp_path / name, tmp_path / "out")
 
 
+def test_a_long_recording_is_read_and_written_in_pieces_all_the_same(
+    model: Model, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    pieces = [soundfile.read(path)[0] for path in sorted(recordings.rglob("*.wav"))]
+    soundfile.write(folder / "long.wav", np.concatenate(pieces), 8000, "FLOAT")
+    soundfile.write(folder / "loud.wav", 5 * np.concatenate(pieces[:4]), 8000, "FLOAT")
+    encode_files(model, folder, tmp_path / "whole.avq")
+    decode_files(model, tmp_path / "whole.avq", tmp_path / "whole")
+    monkeypatch.setattr(codec, "BATCH_FRAMES", 600)
+    monkeypatch.setattr(audio, "BLOCK", 1000)
+    encode_files(model, folder, tmp_path / "pieces.avq")
+    assert (tmp_path / "pieces.avq").read_bytes() == (tmp_path / "whole.avq").read_bytes()
+    monkeypatch.setattr(codec, "WINDOW_FRAMES", 400)
+    decode_files(model, tmp_path / "pieces.avq", tmp_path / "pieces")
+    for name in ("long.wav", "loud.wav"):
+        whole, joined = (soundfile.read(tmp_path / part / name)[0] for part in ("whole", "pieces"))
+        assert len(whole) == len(joined) == soundfile.info(folder / name).frames
+        assert np.square(joined).mean() == pytest.approx(np.square(whole).mean(), rel=0.1)
+
+
+def test_sounds_that_were_made_softer_are_told_of(
+    model: Model, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_files(model, recordings, tmp_path / "all.avq")
+    said: list[str] = []
+    decode_files(model, tmp_path / "all.avq", tmp_path / "all", say=said.append)
+    assert said == []
+    monkeypatch.setattr(codec, "decode", lambda *a, **k: [np.full(5, 2.0, np.float32)] * 24)
+    decode_files(model, tmp_path / "all.avq", tmp_path / "loud", say=said.append)
+    assert ["24 of 24 sounds" in line for line in said] == [True]
+
+
 def test_a_rate_asked_for_is_met_or_refused(model: Model, recordings: Path, tmp_path: Path) -> None:
     free = encode_files(model, recordings, tmp_path / "free.avq")["stored_bits_per_second"]
     high = encode_files(model, recordings, tmp_path / "high.avq", rate=2 * free)
