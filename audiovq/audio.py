@@ -274,7 +274,7 @@ def write_blocks(path: Path, blocks: Iterable[Waveform], sample_rate: int) -> bo
 
     with (
         atomic(path) as temporary,
-        tempfile.SpooledTemporaryFile(max_size=SPOOLED, mode="w+b", dir=path.parent) as spool,
+        tempfile.SpooledTemporaryFile(max_size=SPOOLED, mode="w+b", dir=str(path.parent)) as spool,
     ):
         peak = 0.0  # known only at the end
         for block in blocks:
