@@ -84,7 +84,8 @@ def encode_blocks(
     config, stride = model.spectrogram.config, model.autoencoder.stride[1]
     per_column = stride * config.hop_length
     margin = model.autoencoder.reach + -(-config.n_fft // (2 * per_column))
-    inner = SEGMENT_COLUMNS * max(1, BATCH_FRAMES // (stride * SEGMENT_COLUMNS))
+    # Half a batch: what networks hold of one long image is more than of many short ones.
+    inner = SEGMENT_COLUMNS * max(1, BATCH_FRAMES // (2 * stride * SEGMENT_COLUMNS))
 
     def windows() -> Iterator[_Window]:
         for samples, begin, own in _windows(blocks(), inner * per_column, margin * per_column):
