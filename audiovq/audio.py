@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,19 +111,27 @@ def _mono(file: Any, sample_rate: int) -> Iterator[Waveform]:
     offset = None
     while True:
         samples = file.read(frames, dtype="float32", always_2d=True)
-        if offset is None and not len(samples):
-            raise AudioError("holds no samples")
-        mono = samples.mean(axis=1, dtype=np.float64)
+        mono = samples.mean(axis=1, dtype=np.float64) if file.channels > 1 else samples[:, 0]
         _require_numbers(mono)
         if offset is None:
-            mean = float(mono.mean())
-            offset = mean if abs(mean) > OFFSET * mono.std() else 0.0
+            if not len(mono):
+                raise AudioError("holds no samples")
+            offset = _offset(mono.astype(np.float64))
+        if offset:
+            mono = mono - offset
         last = len(samples) < frames
-        block = resampler((mono - offset).astype(np.float32), last)
+        block = resampler(mono.astype(np.float32, copy=False), last)
         _require_numbers(block)  # what is close to infinity may reach it
         yield block
         if last:
             return
+
+
+def _offset(samples: npt.NDArray[np.float64]) -> float:
+    """The mean, where it is OFFSET times as large as the standard deviation around it; else 0."""
+    mean = float(samples.mean())
+    variance = float(samples @ samples) / len(samples) - mean**2
+    return mean if mean**2 > OFFSET**2 * variance else 0.0
 
 
 def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
@@ -209,8 +218,8 @@ class Extent:
     def add(self, block: Waveform) -> None:
         """Take in the next block, of any length."""
         self.num_samples += len(block)
-        self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
-        samples = np.concatenate([self._rest, block])
+        self.peak = max(self.peak, float(block.max(initial=0)), -float(block.min(initial=0)))
+        samples = np.concatenate([self._rest, block]) if len(self._rest) else block
         cut = len(samples) - len(samples) % self._step
         self._powers.append(self._power(samples[:cut]))
         self._rest = samples[cut:]
@@ -224,7 +233,7 @@ class Extent:
         """
         rest = self._rest
         if len(rest):
-            rest = np.pad(rest, (0, self._step - len(rest)), mode="edge")
+            rest = np.append(rest, np.full(self._step - len(rest), rest[-1]))
         power = np.concatenate([*self._powers, self._power(rest)])
         power = power + np.append(power[1:], 0)  # 20 ms windows, 10 ms apart
         if power.max(initial=0) <= 0:
@@ -237,7 +246,7 @@ class Extent:
         """(steps * step,) → (steps,), without each step's mean: a slow wave is no sound."""
         steps = samples.reshape(-1, self._step).astype(np.float64)
         steps -= steps.mean(axis=1, keepdims=True)
-        power: npt.NDArray[np.float64] = np.square(steps).sum(axis=1)
+        power: npt.NDArray[np.float64] = np.einsum("ij,ij->i", steps, steps)
         return power
 
 
@@ -270,8 +279,6 @@ def write_blocks(path: Path, blocks: Iterable[Waveform], sample_rate: int) -> bo
     (a clipped one would crackle). Raises AudiovqError where it cannot be written, or is longer than
     a WAV can be.
     """
-    import soundfile
-
     with (
         atomic(path) as temporary,
         tempfile.SpooledTemporaryFile(max_size=SPOOLED, mode="w+b", dir=str(path.parent)) as spool,
@@ -285,11 +292,12 @@ def write_blocks(path: Path, blocks: Iterable[Waveform], sample_rate: int) -> bo
         limit = 32767 / 32768
         gain = np.float32(limit / peak if peak > limit else 1)
         spool.seek(0)
-        with (
-            open(temporary, "wb") as raw,
-            soundfile.SoundFile(raw, "w", sample_rate, 1, "PCM_16", format="WAV") as file,
-        ):
+        # By Python's own writer: libsndfile rounds down, and says nothing where a disk is full.
+        with open(temporary, "wb") as raw, wave.open(raw, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(sample_rate)
             while data := spool.read(4 * BLOCK):
                 samples = np.frombuffer(data, "<f4") * gain
-                file.write(np.rint(samples * 32768).astype(np.int16))  # libsndfile would round down
+                file.writeframesraw(np.rint(samples * 32768).astype("<i2").tobytes())
     return peak > limit

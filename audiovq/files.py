@@ -6,11 +6,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from audiovq.config import AudiovqError
+
+if sys.platform != "win32":
+    import fcntl
+
+_LEFT = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
+"""Names of the files that `atomic` has not renamed yet."""
 
 
 @contextlib.contextmanager
@@ -46,6 +55,15 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log. Raises AudiovqError where it cannot be written."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise AudiovqError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
 def read_json(path: Path, what: str) -> Any:
     """The inverse of `write_json`. Raises AudiovqError saying that `path` is not `what`."""
     try:
@@ -62,8 +80,69 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """`folder`, made where it is missing, is this process's to write into until the block ends.
+
+    The system frees it when the process dies. What locks is the folder itself, so no file is left;
+    where the system cannot lock one (Windows, some network file systems), nothing does. A folder
+    that is still empty at the end goes. Raises AudiovqError where another run holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
+    except OSError as error:
+        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    if sys.platform == "win32":
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise AudiovqError(
+            f"{folder}: another run is writing here; wait for it, or name another folder"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        os.close(lock)
+
+
+def is_blank(folder: Path) -> bool:
+    """Whether `folder` holds no file but what killed runs left half-written, in any sub-folder."""
+    return not any(
+        not path.is_dir() and not _LEFT.fullmatch(path.name) for path in folder.rglob("*")
+    )
+
+
+def clear(folder: Path, but: Path | None = None) -> None:
+    """Delete all that `folder` holds, short of the folder itself and of the sub-folder `but`."""
+    for path in folder.iterdir():
+        if path == but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed runs left half-written below `folder`, which must be claimed."""
+    for path in folder.rglob(".*.tmp"):
+        if _LEFT.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def require_new(path: Path, overwrite: bool) -> None:
     """Raise AudiovqError where `path` exists and holds something, unless `overwrite`."""
-    if overwrite or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")

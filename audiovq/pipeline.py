@@ -35,7 +35,7 @@ from audiovq.figures import (
     figure_table,
     require_match,
 )
-from audiovq.files import read_json, require_new, write_json
+from audiovq.files import claimed, read_json, require_new, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
@@ -83,7 +83,10 @@ def generate_files(
     """
     folder = Path(folder)
     require_new(folder, overwrite)
-    with tqdm(total=n, unit=" sounds", desc="generate", disable=None) as bar:
+    with (
+        claimed(folder),
+        tqdm(total=n, unit=" sounds", desc="generate", disable=None) as bar,
+    ):
         sounds = generate(
             model,
             n,
@@ -95,7 +98,7 @@ def generate_files(
             best_of=best_of,
             progress=bar.update,
         )
-    return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed, say)
+        return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed, say)
 
 
 def write_sounds(

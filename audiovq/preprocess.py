@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
@@ -28,11 +30,24 @@ from audiovq import audio
 from audiovq.catalog import Recording, Skipped, catalog
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.dataset import FORMAT, SPLITS, VERSION, Clip, Dataset
-from audiovq.files import atomic, read_json, require_new, sha256, write_json, write_text
+from audiovq.files import (
+    atomic,
+    claimed,
+    clear,
+    is_blank,
+    read_json,
+    require_new,
+    sha256,
+    sweep,
+    write_json,
+    write_text,
+)
 from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
+BATCH_SAMPLES = 1 << 20
+"""So many become spectrograms at a time."""
 FRAMES_MULTIPLE = 16
 """Clips are whole multiples of so many frames, which every network's stride divides."""
 
@@ -48,6 +63,11 @@ class ShardJob:
     spectrogram: SpectrogramConfig
     clip_frames: int
     trim_db: float | None
+
+    @property
+    def clip_samples(self) -> int:
+        """Of the longest clip: as many as give just `clip_frames`."""
+        return self.clip_frames * self.spectrogram.hop_length - 1
 
 
 @dataclass
@@ -90,42 +110,35 @@ def preprocess(
         Spectrogram(settings)  # refuses what cannot be, before anything is written
         warnings += files.notes
         fingerprint = _fingerprint(config, settings, clip_frames, recordings, skipped)
-        if (target / "dataset.json").exists() and not overwrite:
-            if Dataset(target).fingerprint == fingerprint:
+        with claimed(target):
+            if (target / "dataset.json").exists() and not overwrite:
+                if Dataset(target).fingerprint != fingerprint:
+                    raise AudiovqError(
+                        f"{target}: holds another dataset; name another folder, or add --overwrite"
+                    )
+                shutil.rmtree(target / "work", ignore_errors=True)  # of a run killed at its end
                 say(f"{target}: complete already, made from these recordings with these settings")
                 return read_summary(target)
-            raise AudiovqError(
-                f"{target}: holds another dataset; name another folder, or add --overwrite"
+            _prepare(target, fingerprint, overwrite)
+            for warning in warnings:
+                say(f"note: {warning}")
+            jobs = list(_jobs(source, target / "work", recordings, settings, clip_frames, config))
+            _make_shards(target, jobs, with_threads, say)
+            return _assemble(
+                target,
+                jobs,
+                config,
+                settings,
+                clip_frames,
+                fingerprint,
+                skipped,
+                files.found,
+                warnings,
             )
-        _prepare(target, fingerprint, overwrite)
-        for warning in warnings:
-            say(f"note: {warning}")
-        jobs = list(_jobs(source, target / "work", recordings, settings, clip_frames, config))
-        todo = [job for job in jobs if not (job.target / f"{job.name}.jsonl").exists()]
-        if len(todo) < len(jobs):
-            say(
-                f"{target}: going on where it stopped, {len(jobs) - len(todo)} of {len(jobs)} shards done"
-            )
-        futures = [with_threads.submit(make_shard, job) for job in todo]
-        with tqdm(total=len(recordings), unit=" files", desc="preprocess", disable=None) as bar:
-            bar.update(len(recordings) - sum(len(job.recordings) for job in todo))
-            for future in as_completed(futures):
-                bar.update(future.result())
     finally:
         if executor is None:
             with_threads.shutdown(cancel_futures=True)
             torch.set_num_threads(torch_threads)  # what workers set, a main thread may inherit
-    return _assemble(
-        target,
-        jobs,
-        config,
-        settings,
-        clip_frames,
-        fingerprint,
-        skipped,
-        files.found,
-        warnings,
-    )
 
 
 def choose_settings(
@@ -159,69 +172,132 @@ def choose_settings(
     return settings, frames, warnings
 
 
+def _make_shards(
+    target: Path, jobs: list[ShardJob], executor: Executor, say: Callable[[str], None]
+) -> None:
+    """Make those shards that are not there yet."""
+    todo = [job for job in jobs if not (job.target / f"{job.name}.jsonl").exists()]
+    if len(todo) < len(jobs):
+        say(
+            f"{target}: going on where it stopped, {len(jobs) - len(todo)} of {len(jobs)} shards done"
+        )
+    futures = [executor.submit(make_shard, job) for job in todo]
+    total, left = (sum(len(job.recordings) for job in some) for some in (jobs, todo))
+    with tqdm(total=total, unit=" files", desc="preprocess", disable=None) as bar:
+        bar.update(total - left)
+        for future in as_completed(futures):
+            bar.update(future.result())
+
+
 def make_shard(job: ShardJob) -> int:
-    """Write one shard: NAME.npy, then NAME.jsonl, which marks it done. Returns the files read."""
-    clip_samples = job.clip_frames * job.spectrogram.hop_length - 1  # gives just clip_frames
-    waveforms: list[audio.Waveform] = []
+    """Write one shard: NAME.npy, then NAME.jsonl, which marks it done. Returns the files read.
+
+    Neither a recording nor the shard's array is ever whole in memory: clips go to the disk as they
+    come.
+    """
     rows: list[dict[str, Any]] = []
-    for recording in job.recordings:
-        path = job.source / recording.path
-        try:
-            waveform, _ = audio.read(path, job.spectrogram.sample_rate)
-            checksum = sha256(path)
-            for offset, piece in _clips(waveform, job, clip_samples):
-                waveforms.append(piece)
-                rows.append(
-                    {
-                        "path": recording.path,
-                        "offset": offset,
-                        "num_samples": len(piece),
-                        "sample_rate": recording.info.sample_rate,
-                        "level": 0,
-                        "labels": recording.labels,
-                        "sha256": checksum,
-                    }
-                )
-        except audio.AudioError as error:
-            rows.append(dataclasses.asdict(Skipped(recording.path, str(error))))
-    spectrogram = Spectrogram(job.spectrogram)
-    array = np.zeros((len(waveforms), job.spectrogram.bins, job.clip_frames), np.float16)
     levels: list[int] = []
-    for begin in range(0, len(waveforms), 64):
-        pieces = waveforms[begin : begin + 64]
-        batch = torch.zeros(len(pieces), clip_samples)
-        for i, piece in enumerate(pieces):
-            batch[i, : len(piece)] = torch.from_numpy(piece)
-        images, batch_levels = spectrogram(batch, torch.tensor([len(piece) for piece in pieces]))
-        array[begin : begin + len(pieces)] = images[:, 0].numpy()
-        levels += batch_levels.tolist()
+    with atomic(job.target / f"{job.name}.npy") as temporary, open(temporary, "wb") as file:
+        _write_header(file, 0, job)
+        for images, batch_levels in _spectrograms(_pieces(job, rows), job):
+            file.write(images.tobytes())
+            levels += batch_levels
+        file.seek(0)
+        _write_header(file, len(levels), job)
     for row, level in zip((row for row in rows if "level" in row), levels, strict=True):
         row["level"] = level
-    with atomic(job.target / f"{job.name}.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
     write_text(job.target / f"{job.name}.jsonl", "".join(_line(row) for row in rows))
     return len(job.recordings)
 
 
-def _clips(
-    waveform: audio.Waveform, job: ShardJob, clip_samples: int
-) -> Iterator[tuple[int, audio.Waveform]]:
-    """(offset, piece) one after another; a short rest is covered by a piece that ends with it."""
+def _write_header(file: BinaryIO, clips: int, job: ShardJob) -> None:
+    """The header of a .npy; NumPy leaves room in it for any number of clips."""
+    shape = clips, job.spectrogram.bins, job.clip_frames
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _spectrograms(
+    pieces: Iterator[audio.Waveform], job: ShardJob
+) -> Iterator[tuple[npt.NDArray[np.float16], list[int]]]:
+    """Pieces → (clips, bins, frames) and the clips' levels, batch by batch."""
+    spectrogram = Spectrogram(job.spectrogram)
+    while batch := list(itertools.islice(pieces, max(1, BATCH_SAMPLES // job.clip_samples))):
+        waveforms = torch.zeros(len(batch), job.clip_samples)
+        for waveform, piece in zip(waveforms, batch, strict=True):
+            waveform[: len(piece)] = torch.from_numpy(piece)
+        images, levels = spectrogram(waveforms, torch.tensor([len(piece) for piece in batch]))
+        yield images[:, 0].numpy().astype("<f2"), levels.tolist()
+
+
+def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Waveform]:
+    """The samples of every clip; its row, or the file's reason to be skipped, is added to `rows`."""
+    for recording in job.recordings:
+        path = job.source / recording.path
+        try:
+            blocks, peak, spans = _plan(path, job)
+            checksum = sha256(path)
+        except (audio.AudioError, OSError) as error:
+            reason = getattr(error, "strerror", str(error))
+            rows.append(dataclasses.asdict(Skipped(recording.path, reason)))
+            continue
+        for (start, end), piece in zip(spans, _cut(path, blocks, spans), strict=True):
+            rows.append(
+                {
+                    "path": recording.path,
+                    "offset": start - spans[0][0],
+                    "num_samples": end - start,
+                    "sample_rate": recording.info.sample_rate,
+                    "level": 0,
+                    "labels": recording.labels,
+                    "sha256": checksum,
+                }
+            )
+            yield piece / np.float32(peak) if peak > 1 else piece
+
+
+def _plan(
+    path: Path, job: ShardJob
+) -> tuple[Iterator[audio.Waveform], float, list[tuple[int, int]]]:
+    """A first pass over a file: its blocks for the second, its peak, and each clip's (start, end).
+
+    Clips come one after another; a short rest is covered by a clip that ends with it.
+    """
     rate = job.spectrogram.sample_rate
-    if float(np.abs(waveform).max(initial=0)) == 0:
+    extent = audio.Extent(rate)
+    for block in audio.blocks(path, rate):
+        extent.add(block)
+    if extent.peak == 0:
         raise audio.AudioError("is silent throughout")
+    start, end = 0, extent.num_samples
     if job.trim_db is not None:
-        start, end = audio.trim(waveform, rate, job.trim_db)
-        waveform = waveform[start:end]
-    if len(waveform) < job.spectrogram.n_fft:
+        start, end = extent.trim(job.trim_db)
+    if end - start < job.spectrogram.n_fft:
         raise audio.AudioError(
-            f"is shorter than one window ({1000 * len(waveform) / rate:.0f} ms of sound,"
+            f"is shorter than one window ({1000 * (end - start) / rate:.0f} ms of sound,"
             f" a window is {1000 * job.spectrogram.n_fft / rate:.0f} ms)"
         )
-    for offset in range(0, len(waveform), clip_samples):
-        if offset > 0 and len(waveform) - offset < clip_samples // 4:
-            offset = len(waveform) - clip_samples
-        yield offset, waveform[offset : offset + clip_samples]
+    starts = list(range(start, end, job.clip_samples))
+    if len(starts) > 1 and end - starts[-1] < job.clip_samples // 4:
+        starts[-1] = end - job.clip_samples
+    spans = [(at, min(at + job.clip_samples, end)) for at in starts]
+    short = extent.num_samples == len(block)  # and so need not be read again
+    return iter([block]) if short else audio.blocks(path, rate), extent.peak, spans
+
+
+def _cut(
+    path: Path, blocks: Iterator[audio.Waveform], spans: list[tuple[int, int]]
+) -> Iterator[audio.Waveform]:
+    """The samples from each start to its end, out of blocks; starts only rise."""
+    held, at = np.zeros(0, np.float32), 0
+    try:
+        for start, end in spans:
+            while at + len(held) < end:
+                passed = min(start - at, len(held))
+                held, at = np.concatenate([held[passed:], next(blocks)]), at + passed
+            yield held[start - at : end - at]
+    except (audio.AudioError, StopIteration) as error:
+        raise AudiovqError(f"{path}: changed while it was read; run preprocess again") from error
 
 
 def _line(row: Any) -> str:
@@ -253,6 +329,7 @@ def _prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
     """Leave `target` empty but for shards of this very dataset."""
     plan = target / "work" / "plan.json"
     if plan.exists() and read_json(plan, "a plan").get("fingerprint") == fingerprint:
+        sweep(target)
         return
     if plan.exists() or (overwrite and (target / "dataset.json").exists()):
         if not overwrite:
@@ -260,10 +337,14 @@ def _prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
                 f"{target}: holds a started dataset of other recordings or settings;"
                 " name another folder, or add --overwrite"
             )
-        shutil.rmtree(target)
-    if overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        write_json(plan, {"fingerprint": None})  # a run killed now leaves what can be overwritten
+        clear(target, but=plan.parent)
+        clear(plan.parent, but=plan)
+    elif overwrite and not is_blank(target):
         raise AudiovqError(f"{target}: exists and is no dataset; empty it, or name another folder")
-    require_new(target, overwrite=False)
+    else:
+        require_new(target, overwrite=False)
+        sweep(target)
     write_json(plan, {"fingerprint": fingerprint})
 
 

@@ -22,17 +22,29 @@ from tqdm import tqdm
 
 from audiovq.checkpoint import read_tensors, save_tensors
 from audiovq.config import AudiovqError, OptimizerConfig
+from audiovq.files import append_line
 
 POOL = 24
 """Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
 
-
 QUIET_SECONDS = 45.0
 """Without a validation in this time, a line says where training stands all the same."""
+
+CHECK_STEPS = 100
+"""Losses are looked at once in so many steps: each look makes a GPU wait."""
 
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM: the state is saved, the next run goes on from it."""
+
+
+class Diverged(AudiovqError):
+    """A loss or a gradient was no finite number; nothing of it was saved."""
+
+    def __init__(self, message: str, places: list[int]) -> None:
+        super().__init__(message)
+        self.places = places
+        """Of the clips in the batch where it was first seen."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +168,12 @@ class Trainer:
         `lengths` (clips,) are cut into batches; `loss` gives `loss`, to minimize, and any other
         scalars to log; `validate` gives `score`, the lower the better, and others; `keep` is called
         with every best state, `say` with every validation's metrics and, where that takes long, now
-        and then with the training's alone. Goes on where a stopped run stood. Raises Stopped on Ctrl-C, after saving, and AudiovqError where a loss is not finite.
+        and then with the training's alone. Goes on where a stopped run stood. Raises Stopped on
+        Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
         """
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
+        unseen: list[tuple[Tensor, Tensor]] = []
         started = time.perf_counter() - self.state.seconds
         spoken = time.perf_counter()
         bar = tqdm(
@@ -174,7 +188,9 @@ class Trainer:
                 if epoch != self.state.step // per_epoch:
                     epoch = self.state.step // per_epoch
                     order = batches(lengths, self.config.batch_size, self.seed, epoch)
-                scalars = self._step(loss, order[self.state.step % len(order)])
+                indices = order[self.state.step % len(order)]
+                scalars, norm = self._step(loss, indices)
+                unseen.append((indices, scalars["loss"].detach() + norm))
                 for name, value in scalars.items():
                     totals[name] = (
                         totals.get(name, torch.zeros((), device=self.device)) + value.detach()
@@ -185,7 +201,11 @@ class Trainer:
                 bar.update(int(1000 * self.progress) - bar.n)
                 ended = self.progress >= 1
                 due = ended or self.state.step % self.config.validate_every == 0
-                if due or time.perf_counter() - spoken > QUIET_SECONDS:
+                speaks = due or time.perf_counter() - spoken > QUIET_SECONDS
+                if speaks or interrupted() or len(unseen) == CHECK_STEPS:
+                    self._check(unseen)
+                    unseen = []
+                if speaks:
                     means = {name: float(total) / counted for name, total in totals.items()}
                     metrics = self._metrics(means)
                     if due:
@@ -196,15 +216,16 @@ class Trainer:
                     spoken = time.perf_counter()
                 # After a validation that is due, or the run that goes on would go without it.
                 if interrupted():
-                    # A loss that is no number any more must not be what the next run goes on from.
-                    if all(bool(total.isfinite()) for total in totals.values()):
-                        self.save()
+                    if unseen:
+                        self._check(unseen)
+                    self.save()
                     raise Stopped
         return self.state
 
     def _step(
         self, loss: Callable[[Step], Mapping[str, Tensor]], indices: Tensor
-    ) -> Mapping[str, Tensor]:
+    ) -> tuple[Mapping[str, Tensor], Tensor]:
+        """One step: the losses, and the norm of the gradient."""
         number = self.state.step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
         torch.manual_seed(self.seed * 1_000_003 + 2 * number)
@@ -215,9 +236,26 @@ class Trainer:
             scalars = loss(Step(number, self.progress, indices, generator))
         self.optimizer.zero_grad(set_to_none=True)
         scalars["loss"].backward()
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        return scalars
+        return scalars, norm
+
+    def _check(self, unseen: list[tuple[Tensor, Tensor]]) -> None:
+        """Raise Diverged where one of the last steps, (clips, loss + norm) each, went wrong."""
+        finite = torch.stack([value for _, value in unseen]).isfinite().tolist()
+        if not all(finite):
+            first = finite.index(False)
+            kept = (
+                f"the best model so far, of step {self.state.best_step}, is kept"
+                if self.state.best_step
+                else "there is no model of an earlier step yet"
+            )
+            raise Diverged(
+                f"{self.stage}: the loss stopped being a number at step"
+                f" {self.state.step - len(unseen) + first + 1}; {kept}."
+                " Train again with a lower learning rate",
+                unseen[first][0].tolist(),
+            )
 
     def _metrics(self, means: Mapping[str, float]) -> dict[str, float]:
         """Where training stands, and the means of its losses since the last validation."""
@@ -238,11 +276,7 @@ class Trainer:
     ) -> dict[str, float]:
         """Validate, keep what is best, save the state, log; returns the validation's metrics."""
         state = self.state
-        if not all(map(math.isfinite, means.values())):
-            raise AudiovqError(
-                f"{self.stage}: the loss stopped being a number before step {state.step}; the best"
-                " model so far is kept. Train again with a lower learning rate"
-            )
+        self._require_finite_weights()
         self.module.eval()
         with (
             torch.no_grad(),
@@ -258,12 +292,21 @@ class Trainer:
             state.stale += 1
         state.done = ended or state.stale >= self.config.patience
         self.save()
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": self.stage, **metrics}) + "\n")
+        append_line(self.folder / "metrics.jsonl", json.dumps({"stage": self.stage, **metrics}))
         return named
 
+    def _require_finite_weights(self) -> None:
+        """What is not finite must not take the place of what was good."""
+        for name, value in self.module.state_dict().items():
+            if not bool(value.isfinite().all()):
+                raise AudiovqError(
+                    f"{self.stage}: {name} stopped being numbers before step {self.state.step};"
+                    " what was saved before is kept. Train again with a lower learning rate"
+                )
+
     def save(self) -> None:
-        """Weights, optimizer and state in one file, atomically."""
+        """Weights, optimizer and state in one file, atomically. Never weights that are not finite."""
+        self._require_finite_weights()
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         names = {id(p): name for name, p in self.module.named_parameters()}
         for parameter, moments in self.optimizer.state.items():

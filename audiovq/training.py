@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from audiovq.bottlenecks import Quantizer
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import PRESETS, AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
-from audiovq.files import atomic, read_json, write_json, write_text
+from audiovq.files import atomic, claimed, clear, is_blank, read_json, sweep, write_json, write_text
 from audiovq.fitting import fit_context
 from audiovq.generation import generate
 from audiovq.prior import Prior
-from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.trainer import Diverged, State, Step, Trainer, pick_precision
 from audiovq.views import VIEWS, VIEWS_SHARE, encode_split, varied
 
 Say = Callable[[str], None]
@@ -77,8 +77,16 @@ def train(
     config = PRESETS[config] if isinstance(config, str) else config
     if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise AudiovqError(f"training runs in one process so far, not in {processes}; start one")
-    _claim(folder, dataset, config, overwrite)
     place = pick_device(device)
+    with claimed(folder):
+        _claim(folder, dataset, config, overwrite)
+        return _train(dataset, folder, config, place, say)
+
+
+def _train(
+    dataset: Dataset, folder: Path, config: TrainConfig, place: torch.device, say: Say
+) -> Model:
+    """All stages, each from where it stopped."""
     torch.manual_seed(config.seed)
     model = new_model(
         dataset.spectrogram,
@@ -151,8 +159,10 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
         "config": to_json(config),
     }
     if overwrite and ((folder / "model.json").exists() or path.exists()):
-        shutil.rmtree(folder)
-    if path.exists():
+        write_json(path, {})  # a run killed now leaves what can be overwritten
+        clear(folder, but=path.parent)
+        clear(path.parent, but=path)
+    elif path.exists():
         before = read_json(path, "a training folder")
         if before.get("dataset") != settings["dataset"]:
             raise AudiovqError(
@@ -167,11 +177,13 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
                 " name another folder, or add --overwrite"
             )
+        sweep(folder)
         return
-    if folder.exists() and any(folder.iterdir()):
+    elif not is_blank(folder):
         raise AudiovqError(
             f"{folder}: exists already and is no started training; name another folder"
         )
+    sweep(folder)
     write_json(path, settings)
 
 
@@ -251,7 +263,20 @@ def _train_autoencoder(
                 "torch.", ""
             )
         )
-    return trainer.fit(split.num_frames, loss, validate, keep, speak).seconds
+    with _naming(split):
+        return trainer.fit(split.num_frames, loss, validate, keep, speak).seconds
+
+
+@contextlib.contextmanager
+def _naming(split: Split) -> Iterator[None]:
+    """Where training diverges, say on which recordings."""
+    try:
+        yield
+    except Diverged as error:
+        # The prior's clips are views of the split's, one whole round after another.
+        paths = sorted({split.clips[place % len(split)].path for place in error.places})
+        names = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise AudiovqError(f"{error} (the batch there: {names})") from error
 
 
 def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int) -> None:
@@ -446,7 +471,8 @@ def _train_prior(
             sounds = [sound.waveform for sound in generate(model, SAMPLES)]
             _write_samples(folder, "prior", int(metrics["step"]), model, sounds)
 
-    trainer.fit(lengths, loss, validate, keep, speak)
+    with _naming(dataset.train):
+        trainer.fit(lengths, loss, validate, keep, speak)
 
 
 def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:

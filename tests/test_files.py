@@ -1,6 +1,9 @@
 """The laws of `audiovq.files`: a file is there whole or not at all."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiovq.config import AudiovqError
-from audiovq.files import atomic, read_json, require_new, sha256, write_json, write_text
+from audiovq.files import (
+    atomic,
+    claimed,
+    clear,
+    is_blank,
+    read_json,
+    require_new,
+    sha256,
+    sweep,
+    write_json,
+    write_text,
+)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -138,3 +152,81 @@ def test_only_what_is_empty_or_allowed_may_be_written_over(tmp_path: Path) -> No
         require_new(path, overwrite=True)
         with pytest.raises(AudiovqError, match=f"{path.name}: exists already.*--overwrite"):
             require_new(path, overwrite=False)
+
+
+# --- Claims -----------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from audiovq.files import claimed
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_claimed_folder_is_refused_to_others_until_it_is_free(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    with claimed(folder):
+        with (
+            pytest.raises(AudiovqError, match="folder: another run is writing here"),
+            claimed(folder),
+        ):
+            pass
+        assert list(folder.iterdir()) == [], "nothing of the lock is in the folder"
+        (folder / "a").touch()
+    with claimed(folder):
+        pass
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(AudiovqError, match="another run"), claimed(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+    with claimed(tmp_path):
+        pass
+
+
+def test_a_claim_leaves_no_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no use"), claimed(tmp_path / "folder"):
+        raise ValueError("no use")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_what_is_no_folder_cannot_be_claimed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(AudiovqError) as caught, claimed(path):
+            pass
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_writer_left_is_nothing_and_can_be_swept(tmp_path: Path) -> None:
+    for name in (".a.json.123.tmp", "inner/.b\nc.wav.4.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert is_blank(tmp_path)
+    for name in ("mine.tmp", ".mine.tmp", "inner/a.5.tmp"):
+        (tmp_path / name).touch()
+        assert not is_blank(tmp_path)
+    sweep(tmp_path)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {"mine.tmp", ".mine.tmp", "a.5.tmp"}
+
+
+def test_clearing_spares_what_it_is_told_to_and_what_links_lead_to(tmp_path: Path) -> None:
+    for name in ("other/precious", "folder/a", "folder/inner/b", "folder/kept/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "other")
+    clear(tmp_path / "folder", but=tmp_path / "folder" / "kept")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"other/precious", "folder/kept/c"}

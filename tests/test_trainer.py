@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from audiovq import trainer
 from audiovq.config import AudiovqError, OptimizerConfig
-from audiovq.trainer import State, Step, Stopped, Trainer, batches, pick_precision
+from audiovq.trainer import Diverged, State, Step, Stopped, Trainer, batches, pick_precision
 
 CONFIG = OptimizerConfig(
     steps=20,
@@ -301,18 +302,70 @@ def test_time_of_earlier_runs_counts(tmp_path: Path) -> None:
     assert again.steps[0].progress == pytest.approx(0.9999)
 
 
-def test_a_loss_that_is_no_number_stops_naming_the_step_and_keeps_what_was_good(
-    tmp_path: Path,
+@pytest.mark.parametrize("look", [1, 2, 100])
+def test_a_loss_that_is_no_number_stops_naming_step_and_clips_and_keeps_what_was_good(
+    tmp_path: Path, look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trainer, "CHECK_STEPS", look)
     task = Task(tmp_path)
     task.before_step[8] = lambda: math.nan
-    with pytest.raises(AudiovqError, match=r"^toy: .* before step 12;.*lower learning rate$"):
+    message = r"^toy: .* at step 9; the best model .* of step 6, is kept.*lower learning rate$"
+    with pytest.raises(Diverged, match=message) as caught:
         task.fit()
+    assert caught.value.places == task.steps[8].indices.tolist()
     assert len(task.kept) == 1
     assert all(bool(value.isfinite().all()) for value in task.kept[0][1].values())
     again = Task(tmp_path)
     again.trainer.resume()
     assert again.trainer.state.step == 6, "the next run goes on from before the fault"
+    assert all(bool(value.isfinite().all()) for value in again.module.state_dict().values())
+
+
+def test_a_gradient_that_is_no_number_stops_at_its_own_step(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    plain = task.loss
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        weight = task.module[0].weight
+        # Finite itself, but the root's slope at 0 is not.
+        fault = (weight * 0).sum().abs().sqrt() if step.number == 8 else 0.0
+        return {"loss": plain(step)["loss"] + fault}
+
+    task.loss = loss
+    with pytest.raises(Diverged, match="at step 9"):
+        task.fit()
+    assert Task(tmp_path).trainer.state.step == 6
+
+
+def test_a_fault_is_not_what_ctrl_c_saves(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+
+    def fault() -> float:
+        signal.raise_signal(signal.SIGINT)
+        return math.nan
+
+    task.before_step[8] = fault
+    with pytest.raises(Diverged, match="at step 9"):
+        task.fit()
+    assert Task(tmp_path).trainer.state.step == 6
+
+
+def test_weights_that_are_no_numbers_are_never_saved_or_kept(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    plain = task.loss
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        scalars = plain(step)
+        if step.number == 10:  # behind the loss's back: running means are not trained
+            task.module[1].running_mean.fill_(math.nan)
+        return scalars
+
+    task.loss = loss
+    with pytest.raises(AudiovqError, match=r"1\.running_mean stopped being numbers"):
+        task.fit()
+    assert len(task.kept) == 1
+    again = Task(tmp_path)
+    assert again.trainer.state.step == 6
     assert all(bool(value.isfinite().all()) for value in again.module.state_dict().values())
 
 

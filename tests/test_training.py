@@ -13,8 +13,9 @@ from audiovq import trainer
 from audiovq.checkpoint import load
 from audiovq.config import AudiovqError
 from audiovq.dataset import Dataset
+from audiovq.files import claimed
 from audiovq.trainer import Stopped, Trainer
-from audiovq.training import train
+from audiovq.training import describe_autoencoder, train
 from audiovq.views import encode_split, varied
 
 
@@ -209,3 +210,37 @@ def test_a_long_time_without_validation_is_not_silent(
     between = [line for line in lines if "loss" in line]
     assert len(between) == 60 + 40 - 4, "every step that was not validated"
     assert between[0].startswith("autoencoder   2 %, step 1, 0:0")
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_a_training_that_diverges_names_the_recordings_of_the_batch(
+    stage: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step = Trainer._step
+    batch: list[int] = []
+
+    def step_then_fault(self, loss, indices):
+        scalars, norm = real_step(self, loss, indices)
+        if self.stage == stage and self.state.step == 12:
+            batch.extend(indices.tolist())
+            return {**scalars, "loss": scalars["loss"] * torch.nan}, norm
+        return scalars, norm
+
+    monkeypatch.setattr(Trainer, "_step", step_then_fault)
+    with pytest.raises(AudiovqError, match=f"^{stage}: .* at step 13") as caught:
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    split = dataset.train
+    named = str(caught.value).partition("the batch there: ")[2].rstrip(")").split(", ")
+    assert named == sorted({split.clips[place % len(split)].path for place in batch})
+
+
+def test_a_dead_codebook_is_said_in_words() -> None:
+    metrics = {"progress": 0.5, "step": 10, "seconds": 1.0, "validation_error_db": 3.0}
+    for usage, word in ((0.02, "COLLAPSING"), (0.5, "thin"), (0.9, "healthy")):
+        found = {"validation_usage": usage, "validation_perplexity": 2.0}
+        assert f"codebook {word}" in describe_autoencoder(metrics | found, 512)
+
+
+def test_a_second_training_of_the_same_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with claimed(tmp_path / "model"), pytest.raises(AudiovqError, match="another run"):
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)

@@ -1,0 +1,139 @@
+"""Power cuts, full disks, closed folders: what is there is whole, and the next run goes on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny import tiny_model
+
+from audiovq.checkpoint import save
+from audiovq.dataset import Dataset
+
+HERE = Path(__file__).parent
+
+
+def python(*arguments: object, given: str = "") -> str:
+    """Output of a Python process of its own, with one thread."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        input=given,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_preprocess_ends_in_the_bytes_of_a_straight_one(
+    kills: int, recordings: Path, tmp_path: Path
+) -> None:
+    said = python(HERE / "killed.py", "preprocess", recordings, tmp_path, kills)
+    assert said.startswith(f"{kills} kills")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_training_ends_in_the_bytes_of_a_straight_one(
+    kills: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    said = python(HERE / "killed.py", "train", dataset.folder, tmp_path, kills)
+    assert said.startswith(f"{kills} kills")
+
+
+# --- Disks that are full or closed ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def commands(
+    recordings: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+    """A folder that everyone may read, and what writes into its `out`: verb → arguments."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are for their owner alone
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(recordings, folder / "recordings")
+        shutil.copytree(dataset.folder, folder / "dataset")
+        model = tiny_model()
+        save(folder / "model", model, "autoencoder", {})
+        save(folder / "model", model, "prior", {})
+        source, data, model_in, out = (
+            str(folder / name) for name in ("recordings", "dataset", "model", "out")
+        )
+        few = "--autoencoder-training.validate-every"
+        yield (
+            folder / "out",
+            {
+                "preprocess": ["preprocess", source, f"{out}/dataset"],
+                "train": ["train", data, f"{out}/model", few, "2", "--device", "cpu"],
+                "generate": ["generate", model_in, f"{out}/sounds", "-n", "2"],
+                "encode": ["encode", model_in, source, f"{out}/sounds.avq"],
+            },
+        )
+
+
+def require_refusals(commands: list[tuple[int, list[str]]]) -> None:
+    """Each verb must end with exit code 2 and one line that names where it could not write."""
+    said = python(HERE / "verbs.py", given=json.dumps(commands))
+    for (_, arguments), (status, text) in zip(commands, json.loads(said), strict=True):
+        assert status == 2, (arguments, text)
+        assert text.startswith("audiovq: "), (arguments, text)
+        assert text.count("\n") == 1, (arguments, text)
+        assert "/out/" in text, (arguments, text)
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
+    commands: tuple[Path, dict[str, list[str]]],
+) -> None:
+    out, verbs = commands
+    limits = {"preprocess": 5_000, "train": 10_000, "generate": 300, "encode": 100}
+    require_refusals([(limits[verb], arguments) for verb, arguments in verbs.items()])
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert left == {"dataset/work/plan.json", "model/training/settings.json"}
+    shutil.rmtree(out)
+
+
+def test_a_closed_folder_is_told_in_one_line_and_stays_empty(
+    commands: tuple[Path, dict[str, list[str]]],
+) -> None:
+    out, verbs = commands
+    out.mkdir(mode=0o555)
+    require_refusals([(0, arguments) for arguments in verbs.values()])
+    assert not list(out.iterdir())
+
+
+# --- Memory -----------------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from audiovq.config import PreprocessConfig
+from audiovq.preprocess import preprocess
+config = PreprocessConfig(sample_rate=int(sys.argv[3]))
+summary = preprocess(Path(sys.argv[1]), Path(sys.argv[2]), config, say=lambda line: None)
+print(round(summary.seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in KiB
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [8000, 44_100])
+def test_an_hour_of_stereo_takes_less_than_a_gibibyte(rate: int, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (10 * 44_100, 2)).astype(np.float32)
+    with soundfile.SoundFile(tmp_path / "in" / "hour.wav", "w", 44_100, 2) as file:
+        for _ in range(360):
+            file.write(noise)
+    said = python("-c", MEASURE, tmp_path / "in", tmp_path / "out", rate)
+    shutil.rmtree(tmp_path / "in")
+    seconds, kibibytes = map(int, said.split())
+    assert seconds >= 3600
+    assert kibibytes < 1 << 20
