@@ -68,7 +68,9 @@ def content(folder: Path) -> dict[str, Any]:
         and (path.suffix == ".tmp" or "training" not in path.relative_to(folder).parts)
     }
     if "model.json" in found:
-        found["model.json"] = without_seconds(json.loads(found["model.json"]))
+        header = without_seconds(json.loads(found["model.json"]))
+        header.pop("sha256", None)  # of the file itself, and so of the seconds in it
+        found["model.json"] = header
     return found
 
 

@@ -146,6 +146,7 @@ def test_only_what_is_empty_or_allowed_may_be_written_over(tmp_path: Path) -> No
     file.touch()
     empty.mkdir()
     (full / "inner").mkdir(parents=True)
+    (full / "inner" / "a").touch()
     require_new(tmp_path / "new", overwrite=False)
     require_new(empty, overwrite=False)
     for path in (file, full):
