@@ -53,11 +53,9 @@ def test_a_killed_training_ends_in_the_bytes_of_a_straight_one(
 # --- Disks that are full or closed ------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def commands(
-    recordings: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, dict[str, list[str]]]]:
-    """A folder that everyone may read, and what writes into its `out`: verb → arguments."""
+@pytest.fixture
+def commands(recordings: Path, dataset: Dataset) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+    """A folder `out` that is not there yet, and what writes into it: verb → arguments."""
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are for their owner alone
         folder = Path(name)
         folder.chmod(0o755)
@@ -99,7 +97,6 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
     require_refusals([(limits[verb], arguments) for verb, arguments in verbs.items()])
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert left == {"dataset/work/plan.json", "model/training/settings.json"}
-    shutil.rmtree(out)
 
 
 def test_a_closed_folder_is_told_in_one_line_and_stays_empty(

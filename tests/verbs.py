@@ -25,6 +25,7 @@ def run(limit: int, arguments: list[str]) -> tuple[int, str]:
     process = os.fork()
     if not process:
         os.dup2(writing, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         torch.set_num_threads(1)
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
