@@ -1,23 +1,24 @@
 """Archives (.avq): many sounds as entropy-coded codes in one file, and back.
 
-    b"AVQ\\x01"   format and version
+    b"AVQ\x01"   format and version
+    damage       4 bytes: CRC-32 of all that follows
     coder        1 byte: what the codes' probabilities come from, see CODERS
     model        4 bytes: the first of the autoencoder's SHA-256
     predictor    4 bytes: the same of what predicts (context tables, prior), zeros for `plain`
     content      4 bytes: CRC-32 of levels, lengths and codes as they must come out
     sounds       4 bytes: how many
-    damage       4 bytes: CRC-32 of all that follows
-    names        4 bytes their length, then a JSON list, deflated
+    names        4 bytes: how many bytes the next part takes
+                 each name's bytes, 2 bytes their number before them, deflated
     stream       32-bit words of one range coder: every level and length, then every code
 
 Numbers are little-endian. Codes come in lockstep: the first cell of every sound, then the second,
 so that a whole folder is predicted at once. Sounds longer than a segment are cut for this; to
-decoding they are whole again.
+decoding they are whole again. `docs/formats.md` has it to the bit.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
 import struct
 import zlib
@@ -52,12 +53,21 @@ on every machine. prior: by the transformer, the smallest; it decodes where the 
 very same bits, which another processor or thread count may not: the check then refuses."""
 
 MAGIC = b"AVQ\x01"
-HEADER = struct.Struct("<4sB4s4sIII")
+HEADER = struct.Struct("<4sIB4s4sIII")
+CHECKED = 8
+"""Where the bytes begin that the checksum of the archive covers."""
+LARGEST_NAMES = 1 << 26
+"""Bytes that all names may take, of an archive that is believed: half a million long ones."""
+BITS = 32
+"""Of a word."""
 GROUP = 256
 """Segments that are coded together: bounds the memory."""
 
+MOST_PER_COLUMN = 1 << 24
+"""Samples: what the range coder can tell apart, to a power of two."""
 LONGEST_SECONDS = 86_400
 """No sound is believed to last longer: what says so is damaged."""
+DAMAGED = "damaged: the sounds do not come out as they went in, so they are not given out"
 UNEQUAL = (
     "the sounds do not come out as they went in, so they are not given out: this machine computes"
     " the prior's probabilities otherwise than the one that wrote the archive; decode there, or"
@@ -182,19 +192,24 @@ def pack(model: Model, sounds: Mapping[str, Encoded], coder: Coder | None = None
             return codes
 
         _walk(group, block, levels, predictor, write)
-    names = zlib.compress(json.dumps(list(sounds), ensure_ascii=False).encode(), 9)
-    body = struct.pack("<I", len(names)) + names
-    body += np.asarray(stream.get_compressed(), dtype="<u4").tobytes()
-    header: bytes = HEADER.pack(
+    names = _deflated(sounds)
+    header = HEADER.pack(
         MAGIC,
+        0,
         CODERS.index(coder),
         _fingerprint(model, "autoencoder"),
         _fingerprint(model, coder),
         _content(encoded),
         len(sounds),
-        zlib.crc32(body),
+        len(names),
     )
-    return header + body
+    body = header + names + np.asarray(stream.get_compressed(), dtype="<u4").tobytes()
+    return with_checksum(body)
+
+
+def with_checksum(data: bytes) -> bytes:
+    """An archive's bytes with the checksum that belongs to them."""
+    return MAGIC + struct.pack("<I", zlib.crc32(data[CHECKED:])) + data[CHECKED:]
 
 
 def unpack(model: Model, data: bytes) -> dict[str, Encoded]:
@@ -204,37 +219,41 @@ def unpack(model: Model, data: bytes) -> dict[str, Encoded]:
     or come out other than they went in.
     """
     coder, names, words, content = _opened(model, data)
+    unequal = UNEQUAL if coder == "prior" else DAMAGED
     predictor = _predictor(model, coder)
     stream = constriction.stream.queue.RangeDecoder(words)
+    spent = _Spent(len(words))
 
     def read(chances: Floats, _: Integers) -> Integers:
-        return np.asarray(stream.decode(_categorical, chances), dtype=np.int64)
+        codes = np.asarray(stream.decode(_categorical, chances), dtype=np.int64)
+        spent.add(chances, codes)
+        return codes
 
     try:
         levels, columns, lengths = _Sides(model).read(len(names), stream)
-        if (lengths > LONGEST_SECONDS * model.sample_rate).any():
-            raise AudiovqError("damaged: it says that a sound lasts more than a day")
-        grids = [np.zeros((*_shape(model), n), dtype=np.int64) for n in columns.tolist()]
+        if (columns < 1).any() or (lengths > LONGEST_SECONDS * model.sample_rate).any():
+            raise AudiovqError("damaged: it says that a sound lasts more than a day, or not at all")
+        # Sounds grow as their codes are read: no length is believed before.
+        parts: list[list[Integers]] = [[] for _ in names]
         for group in _groups(columns.tolist(), _segment_columns(model, coder)):
             block = np.zeros((len(group), *_shape(model), group[0].columns), dtype=np.int64)
             _walk(group, block, levels[[segment.sound for segment in group]], predictor, read)
             for segment, part in zip(group, block, strict=True):
-                grids[segment.sound][:, :, segment.columns_of()] = part[:, :, : segment.columns]
-    except AssertionError as error:  # the range decoder's, of words that no encoder wrote
-        raise AudiovqError(UNEQUAL) from error
+                parts[segment.sound].append(part[:, :, : segment.columns])
+    except (AssertionError, ValueError) as error:  # the range decoder's, of words that none wrote
+        raise AudiovqError(unequal) from error
     encoded = [
-        Encoded(torch.from_numpy(grid), level, length)
-        for grid, level, length in zip(grids, levels.tolist(), lengths.tolist(), strict=True)
+        Encoded(torch.from_numpy(np.concatenate(grid, axis=2)), level, length)
+        for grid, level, length in zip(parts, levels.tolist(), lengths.tolist(), strict=True)
     ]
-    if _content(encoded) != content:
-        raise AudiovqError(UNEQUAL)
+    if _content(encoded) != content or not stream.maybe_exhausted():
+        raise AudiovqError(unequal)
     return dict(zip(names, encoded, strict=True))
 
 
 def size_without_names(data: bytes) -> int:
     """Bytes of an archive, the block of names left out."""
-    (names,) = struct.unpack_from("<I", data, HEADER.size)
-    return len(data) - int(names)
+    return len(data) - int(HEADER.unpack_from(data)[-1])
 
 
 def weight_within(
@@ -279,28 +298,81 @@ def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str,
 
 def _opened(model: Model, data: bytes) -> tuple[Coder, list[str], Words, int]:
     """An archive's bytes, checked → coder, names, words of the stream, CRC-32 of the content."""
-    if data[:3] != MAGIC[:3] or len(data) < HEADER.size + 4:
+    if data[:3] != MAGIC[:3] or len(data) < len(MAGIC):
         raise AudiovqError("not an archive (.avq)")
-    magic, number, autoencoder, predicted_by, content, sounds, damage = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise AudiovqError(f"archive version {magic[3]}; this program reads {MAGIC[3]}")
-    body = data[HEADER.size :]
-    if zlib.crc32(body) != damage or number >= len(CODERS):
+    if data[:4] != MAGIC:
+        raise AudiovqError(f"archive version {data[3]}; this program reads {MAGIC[3]}")
+    if len(data) < HEADER.size:
+        raise AudiovqError(f"damaged: {len(data)} bytes are no whole archive")
+    _, damage, number, autoencoder, predictor, content, sounds, length = HEADER.unpack_from(data)
+    if zlib.crc32(data[CHECKED:]) != damage:
         raise AudiovqError("damaged: its checksum is not that of its bytes")
+    if number >= len(CODERS):
+        raise AudiovqError(f"damaged: its coder is {number}; there are {len(CODERS)}")
     coder = CODERS[number]
-    if autoencoder != _fingerprint(model, "autoencoder") or predicted_by != _fingerprint(
-        model, coder
-    ):
+    if (autoencoder, predictor) != (_fingerprint(model, "autoencoder"), _fingerprint(model, coder)):
         raise AudiovqError("was made with another model; name the one that it was encoded with")
-    (length,) = struct.unpack_from("<I", body)
+    begin = HEADER.size + length
+    if begin > len(data) or (len(data) - begin) % 4:
+        raise AudiovqError(f"damaged: {length} bytes of names and whole words do not fit into it")
+    words = np.frombuffer(data[begin:], dtype="<u4").astype(np.uint32)
+    if sounds > BITS * len(words):  # each takes a bit at the least
+        raise AudiovqError(f"damaged: {len(words)} words do not hold {sounds} sounds")
+    return coder, _inflated(data[HEADER.size : begin], sounds), words, content
+
+
+def _deflated(names: Iterable[str]) -> bytes:
+    """Names → their block. Raises AudiovqError where one is no text or too long."""
+    block = bytearray()
+    for name in names:
+        try:
+            data = name.encode("utf-8", "surrogateescape")
+            if data.decode("utf-8", "surrogateescape") != name:
+                raise ValueError("bytes that are text written as if they were none")
+            block += struct.pack("<H", len(data)) + data
+        except (ValueError, struct.error) as error:
+            raise AudiovqError(f"{name!r:.80}: no archive holds such a name; rename it") from error
+    if len(block) > LARGEST_NAMES:
+        raise AudiovqError(f"names of {len(block) >> 20} MiB are too many; make several archives")
+    return zlib.compress(bytes(block), 9)
+
+
+def _inflated(data: bytes, sounds: int) -> list[str]:
+    """The inverse of `_deflated`; a block that would swell beyond LARGEST_NAMES is not let."""
+    inflater, names, place = zlib.decompressobj(), list[str](), 0
     try:
-        names = json.loads(zlib.decompress(body[4 : 4 + length]))
-        words = np.frombuffer(body[4 + length :], dtype="<u4").astype(np.uint32)
-    except (ValueError, zlib.error) as error:
-        raise AudiovqError(f"damaged ({error})") from error
-    if not isinstance(names, list) or len(set(map(str, names))) != sounds:
+        block = inflater.decompress(data, LARGEST_NAMES)
+        while place < len(block):
+            (length,) = struct.unpack_from("<H", block, place)
+            name = block[place + 2 : place + 2 + length]
+            place += 2 + length
+            names.append(name.decode("utf-8", "surrogateescape"))
+    except (zlib.error, struct.error) as error:
+        raise AudiovqError(f"damaged: its names cannot be read ({error})") from error
+    whole = inflater.eof and not inflater.unused_data and place == len(block)
+    if not whole or len(names) != sounds or len(set(names)) != sounds:
         raise AudiovqError("damaged: its names are not those of its sounds")
-    return coder, [str(name) for name in names], words, content
+    return names
+
+
+class _Spent:
+    """Keeps count of the bits that codes took: where there are no more, there is no more to read.
+
+    The range decoder itself goes on for ever, with zeros. Counted low, so that no true archive is
+    refused: its probabilities are ours rounded to 2⁻²⁴, and no code is without one.
+    """
+
+    def __init__(self, words: int) -> None:
+        self._left = 1.001 * BITS * words + 4 * BITS
+
+    def add(self, chances: Floats, codes: Integers) -> None:
+        """Codes that were read by these chances. Raises ValueError where they cannot have been."""
+        taken = np.take_along_axis(chances, codes[:, None], axis=1)[:, 0]
+        shares = taken.astype(np.float64) / chances.sum(axis=1, dtype=np.float64)
+        most = shares * (1 + chances.shape[1] * 2**-25) + 2**-22
+        self._left += float(np.log2(np.minimum(1, most)).sum())
+        if self._left < 0:
+            raise ValueError("codes go on after the last word")
 
 
 @dataclass(frozen=True)
@@ -315,14 +387,21 @@ class _Segment:
 
 def _groups(columns: Iterable[int], longest: int) -> Iterator[list[_Segment]]:
     """Sounds of so many columns → segments, the longest first, so many together."""
-    segments = [
-        _Segment(sound, begin, min(longest, count - begin))
-        for sound, count in enumerate(columns)
-        for begin in range(0, count, longest)
+    counts = list(columns)
+    whole = (
+        _Segment(sound, begin, longest)
+        for sound, count in enumerate(counts)
+        for begin in range(0, count - count % longest, longest)
+    )
+    rests = [
+        _Segment(sound, count - count % longest, count % longest)
+        for sound, count in enumerate(counts)
+        if count % longest
     ]
-    segments.sort(key=lambda segment: -segment.columns)
-    for begin in range(0, len(segments), GROUP):
-        yield segments[begin : begin + GROUP]
+    rests.sort(key=lambda segment: -segment.columns)
+    segments = itertools.chain(whole, rests)
+    while group := list(itertools.islice(segments, GROUP)):
+        yield group
 
 
 def _walk(
@@ -358,12 +437,14 @@ class _Sides:
         uniform = constriction.stream.model.Uniform
         tables = model.context
         num_levels = model.spectrogram.config.num_levels
-        self.level = by(tables.level_counts) if tables else uniform(max(2, num_levels))
+        self.level = by(tables.level_counts) if tables else uniform(num_levels)
         # Place 0 stands for more columns than the table has.
         self.most_columns = len(tables.column_counts) - 1 if tables else 0
         self.column = by(tables.column_counts) if tables else None
         self.half_word = uniform(1 << 16)
         self.per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+        if self.per_column > MOST_PER_COLUMN:
+            raise AudiovqError(f"{self.per_column} samples a column are more than archives know")
         self.rest = uniform(max(2, self.per_column))
 
     def write(

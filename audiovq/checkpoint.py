@@ -7,20 +7,25 @@
     README.md                  a model card
     training/                  to go on training: state, metrics.jsonl, samples; may be deleted
 
-No code runs on reading: JSON and safetensors only.
+No code runs on reading: JSON and safetensors only. `docs/formats.md` has it to the byte.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from audiovq.autoencoder import Autoencoder
 from audiovq.config import (
@@ -32,7 +37,8 @@ from audiovq.config import (
     to_json,
 )
 from audiovq.context import ContextTables
-from audiovq.files import atomic, read_json, sha256, write_json
+from audiovq.files import atomic, sha256
+from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
 from audiovq.prior import Prior, Vocabulary
 from audiovq.spectrogram import Spectrogram
 
@@ -41,6 +47,12 @@ VERSION = 1
 Stage = Literal["autoencoder", "context", "prior"]
 SHIPPED = Path(__file__).parent / "models"
 """Models that come with the package, to be named instead of a folder: `digits`."""
+AGAIN = "train again, or fetch a whole copy"
+LARGEST_FRAMES = 1 << 24
+"""No clip trained on is longer."""
+ROOM = 8
+"""A network may take so many times the bytes of its file, float16 or float32: some tables are made."""
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass
@@ -58,7 +70,7 @@ class Model:
     clip_frames: int = 0
     """Frames of the longest clip trained on."""
     header: dict[str, Any] = field(default_factory=dict)
-    """model.json as read."""
+    """model.json as read, but for its checksum."""
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +165,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
         if key not in header and (stage != "autoencoder" or key not in ("context", "prior")):
             header[key] = value
     model.header = header
-    write_json(folder / "model.json", header)
+    write_header(folder / "model.json", header)
 
 
 def shipped_names() -> list[str]:
@@ -183,29 +195,20 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
             f"{folder.name}: not a model (no such folder, nor a model that ships:"
             f" {', '.join(shipped_names())})"
         )
-    header = read_json(folder / "model.json", "a model")
+    header = read_header(folder / "model.json", "model", VERSION, AGAIN)
     where = f"{folder}/model.json"
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise AudiovqError(f"{folder}: not a model (model.json says no {FORMAT!r})")
-    if header.get("version") != VERSION:
-        raise AudiovqError(
-            f"{folder}: model version {header.get('version')}; this program reads {VERSION}"
-        )
     try:
-        model = new_model(
-            from_json(SpectrogramConfig, header["spectrogram"], where),
-            from_json(AutoencoderConfig, header["autoencoder"]["config"], where),
-            {str(name): [str(v) for v in values] for name, values in header["labels"].items()},
-            [(tuple(map(int, places)), int(count)) for places, count in header["label_counts"]],
-            int(header["clip_frames"]),
+        spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
+        config = from_json(AutoencoderConfig, header["autoencoder"]["config"], where)
+        labels = {name: [_word(v) for v in values] for name, values in header["labels"].items()}
+        model = Model(
+            Spectrogram(spectrogram),
+            _network(folder, header["autoencoder"], lambda: Autoencoder(config, spectrogram.bins)),
+            labels=labels,
+            label_counts=_label_counts(header["label_counts"], [len(v) for v in labels.values()]),
+            clip_frames=_number(header["clip_frames"]),
+            header=header,
         )
-        sizes = [len(values) for values in model.labels.values()]
-        for places, count in model.label_counts:
-            # One past the last value stands for "no label".
-            if count < 0 or any(not 0 <= p <= n for p, n in zip(places, sizes, strict=True)):
-                raise ValueError(f"label_counts {places}")
-        model.header = header
-        _load_weights(folder, header["autoencoder"], model.autoencoder)
         for part in ("context", "prior"):
             belongs = header.get(part, {}).get("autoencoder_sha256")
             if belongs not in (None, header["autoencoder"]["sha256"]):
@@ -215,8 +218,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
             if not model.context.fits(model.vocabulary):
                 raise ValueError("context tables of other codes")
         if prior := header.get("prior"):
-            model.prior = model.new_prior(from_json(PriorConfig, prior["config"], where))
-            _load_weights(folder, prior, model.prior)
+            prior_config = from_json(PriorConfig, prior["config"], where)
+            model.prior = _network(folder, prior, lambda: model.new_prior(prior_config))
     except (
         LookupError,
         TypeError,
@@ -225,10 +228,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
         AttributeError,
         RuntimeError,  # torch's, of sizes that cannot be
     ) as error:
-        raise AudiovqError(f"{where}: damaged ({error!r})") from error
-    for module in (model.autoencoder, model.prior):
-        if module is not None:
-            module.eval()
+        raise AudiovqError(f"{where}: damaged ({error!r:.200}); {AGAIN}") from error
     return model.to(device)
 
 
@@ -237,7 +237,7 @@ def export(folder: Path, target: Path) -> None:
 
     Floats lose what lies beyond three digits; integers, and so the context tables, nothing.
     """
-    header = read_json(folder / "model.json", "a model")
+    header = read_header(folder / "model.json", "model", VERSION, AGAIN)
     for part in ("autoencoder", "context", "prior"):
         if entry := header.get(part):
             tensors, _ = read_tensors(_weights(folder, entry))
@@ -249,54 +249,109 @@ def export(folder: Path, target: Path) -> None:
             entry["sha256"] = sha256(target / entry["file"])
             if part != "autoencoder":
                 entry["autoencoder_sha256"] = header["autoencoder"]["sha256"]
-    write_json(target / "model.json", header)
+    write_header(target / "model.json", header)
 
 
-def _load_weights(folder: Path, entry: dict[str, Any], module: nn.Module) -> None:
-    load_tensors(_weights(folder, entry), module)
+def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -> _Module:
+    """What `make` makes, with the weights of a part, in eval mode.
+
+    First sketched without memory: no size in model.json is believed that is not that of the file.
+    """
+    path = _weights(folder, entry)
+    with torch.device("meta"), _Bare():
+        sketch = make()
+    tensors = _fitting(path, sketch)
+    room = sum(t.nbytes for t in itertools.chain(sketch.parameters(), sketch.buffers()))
+    if room > ROOM * path.stat().st_size + (1 << 24):
+        raise AudiovqError(f"{folder}: its settings ask for {room >> 20} MiB; {AGAIN}")
+    with _Bare():
+        module = make()
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+class _Bare(TorchFunctionMode):
+    """Makes networks without their random start, which takes longer than all else and is no use."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What writes into a tensor, which has a name that ends in `_`, gives it back as it is."""
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            return (*args, *(kwargs or {}).values())[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _fitting(path: Path, module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of `path`, of the module's types. Raises AudiovqError that names the first at odds."""
+    tensors, _ = read_tensors(path)
+    expected = module.state_dict()
+    for name in sorted(tensors.keys() | expected.keys()):
+        if name not in tensors:
+            raise AudiovqError(f"{path}: tensor {name} is missing")
+        if name not in expected:
+            raise AudiovqError(f"{path}: tensor {name!r:.80} is unknown")
+        found, wanted = tensors[name], expected[name]
+        if found.shape != wanted.shape:
+            shapes = f"{tuple(found.shape)}, expected {tuple(wanted.shape)}"
+            raise AudiovqError(f"{path}: tensor {name} is {shapes}")
+        if found.is_floating_point() != wanted.is_floating_point() or found.is_complex():
+            raise AudiovqError(f"{path}: tensor {name} is {found.dtype}, expected {wanted.dtype}")
+        tensors[name] = found.to(wanted.dtype)
+        if not tensors[name].isfinite().all():
+            raise AudiovqError(f"{path}: tensor {name} holds what is no number; {AGAIN}")
+    return tensors
 
 
 def _weights(folder: Path, entry: dict[str, Any]) -> Path:
     """Where a part of the model lies; raises AudiovqError where the file is not the one meant."""
-    name = str(entry["file"])
-    path = folder / name
-    if Path(name).name != name:
-        raise AudiovqError(f"{path}: weights must lie in the model's own folder")
-    if not path.is_file():
-        raise AudiovqError(f"{path}: missing; the model is incomplete")
-    if sha256(path) != entry["sha256"]:
-        raise AudiovqError(f"{path}: damaged (its checksum is not the one in model.json)")
-    return path
+    return listed(folder, entry["file"], entry["sha256"], AGAIN)
+
+
+def _word(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"a label is meant, not {value!r:.40}")
+    return value
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST_FRAMES:
+        raise ValueError(f"a whole number is meant, not {value!r:.40}")
+    return value
+
+
+def _label_counts(counts: Any, sizes: list[int]) -> list[tuple[tuple[int, ...], int]]:
+    """Which values go together how often; one past a label's last value stands for "no label"."""
+    read = [(tuple(map(_number, places)), _number(count)) for places, count in counts]
+    for places, _ in read:
+        if any(place > size for place, size in zip(places, sizes, strict=True)):
+            raise ValueError(f"label_counts {places}")
+    return read
 
 
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors and a few strings as safetensors, atomically."""
+    """Write tensors and a few strings as safetensors, atomically.
+
+    With strings there goes a checksum of the whole file, as in `header`; what has none, others list.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = to_bytes(contiguous, metadata and {"sha256": ZEROS.decode()} | metadata)
     with atomic(path) as temporary:  # by way of bytes: save_file makes files none else may read
-        temporary.write_bytes(to_bytes(contiguous, metadata))
+        temporary.write_bytes(seal(data) if metadata else data)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The inverse of `save_tensors`. Raises AudiovqError where the file is damaged."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-        return load_file(path), metadata
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AudiovqError(f"{path}: cannot be read as safetensors ({error})") from error
-
-
-def load_tensors(path: Path, module: nn.Module) -> None:
-    """Weights of `path` → `module`. Raises AudiovqError that names the first tensor at odds."""
-    tensors, _ = read_tensors(path)
-    expected = module.state_dict()
-    for name in sorted(tensors.keys() | expected.keys()):
-        if name not in tensors or name not in expected:
-            at_odds = "is missing" if name not in tensors else "is unknown"
-            raise AudiovqError(f"{path}: tensor {name} {at_odds}")
-        if tensors[name].shape != expected[name].shape:
-            saved, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
-            raise AudiovqError(f"{path}: tensor {name} is {saved}, expected {wanted}")
-    module.load_state_dict(tensors)
+        data = path.read_bytes()
+        tensors = from_bytes(data)
+        (length,) = struct.unpack_from("<Q", data)
+        metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__", {}))
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise AudiovqError(f"{path}: cannot be read as safetensors ({words:.200})") from error
+    if metadata and not is_sealed(data, metadata.pop("sha256", None)):
+        raise AudiovqError(f"{path}: {DAMAGED}")
+    return tensors, metadata

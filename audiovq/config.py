@@ -12,6 +12,11 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+WIDEST = 16_384
+"""No layer of ours is wider, and no window of a code's taller or longer."""
+MOST_LAYERS = 256
+"""What asks for more layers is damaged, and would take memory and time before that is known."""
+
 
 class AudiovqError(Exception):
     """Something the user can mend: its text is one line that names the thing and says what to do."""
@@ -80,26 +85,28 @@ class SpectrogramConfig:
     num_levels: int = 64
 
     def __post_init__(self) -> None:
-        _require(self.sample_rate > 0, f"sample_rate {self.sample_rate}: give a rate in Hz above 0")
         _require(
-            self.n_fft >= 16 and self.n_fft % 2 == 0,
-            f"n_fft {self.n_fft}: give an even number from 16 upward",
+            0 < self.sample_rate <= 384_000,
+            f"sample_rate {self.sample_rate}: give a rate in Hz above 0, up to 384000",
+        )
+        _require(
+            16 <= self.n_fft <= 32_768 and self.n_fft % 2 == 0,
+            f"n_fft {self.n_fft}: give an even number from 16 to 32768",
         )
         _require(
             0 < self.hop_length <= self.n_fft // 2,
             f"hop_length {self.hop_length}: give 1 to n_fft / 2 = {self.n_fft // 2}",
         )
-        _require(
-            0 <= self.n_mels <= self.n_fft // 2,
-            f"n_mels {self.n_mels}: give 0 (linear bins) to n_fft / 2 = {self.n_fft // 2}",
-        )
+        most = min(512, self.n_fft // 2)
+        _require(0 <= self.n_mels <= most, f"n_mels {self.n_mels}: give 0 (linear bins) to {most}")
         _require(
             20 <= self.range_db <= 120, f"range_db {self.range_db}: give decibels from 20 to 120"
         )
         _require(
-            self.level_step_db > 0, f"level_step_db {self.level_step_db}: give decibels above 0"
+            0 < self.level_step_db <= 20,
+            f"level_step_db {self.level_step_db}: give decibels above 0, up to 20",
         )
-        _require(self.num_levels >= 1, f"num_levels {self.num_levels}: give 1 or more")
+        _require(2 <= self.num_levels <= 1024, f"num_levels {self.num_levels}: give 2 to 1024")
 
     @property
     def bins(self) -> int:
@@ -172,26 +179,36 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         _require(
-            len(self.filters) == len(self.kernels) == len(self.strides) > 0,
-            "filters, kernels and strides: give lists of one length",
+            len(self.filters) == len(self.kernels) == len(self.strides)
+            and 1 <= len(self.filters) <= MOST_LAYERS,
+            f"filters, kernels and strides: give lists of one length, up to {MOST_LAYERS}",
         )
         _require(
-            all(k > 0 and k % 2 == 1 for k in self.kernels),
-            f"kernels {self.kernels}: give odd sizes",
+            all(0 < k < 64 and k % 2 == 1 for k in self.kernels),
+            f"kernels {self.kernels}: give odd sizes up to 63",
         )
         _require(
-            min(*self.patch, self.channels, self.latent_dim, *self.strides, *self.filters) >= 1,
-            "patch, channels, latent_dim, filters and strides: give numbers from 1 upward",
+            all(1 <= stride <= 64 for stride in self.strides),
+            f"strides {self.strides}: give numbers from 1 to 64",
+        )
+        sizes = *self.patch, self.channels, self.latent_dim, *self.filters
+        _require(
+            min(sizes) >= 1 and max(sizes) <= WIDEST,
+            f"patch, channels, latent_dim and filters: give numbers from 1 to {WIDEST}",
         )
         _require(
             2 <= self.codebook_size <= 65_536,
             f"codebook_size {self.codebook_size}: give 2 to 65536",
         )
         _require(
-            min(self.encoder_blocks, self.decoder_blocks) >= 0,
-            "encoder_blocks and decoder_blocks: give numbers from 0 upward",
+            min(self.encoder_blocks, self.decoder_blocks) >= 0
+            and max(self.encoder_blocks, self.decoder_blocks) <= MOST_LAYERS,
+            f"encoder_blocks and decoder_blocks: give numbers from 0 to {MOST_LAYERS}",
         )
-        _require(self.num_quantizers >= 1, "num_quantizers: give 1 or more")
+        _require(
+            1 <= self.num_quantizers <= 64,
+            f"num_quantizers {self.num_quantizers}: give 1 to 64",
+        )
         _require(
             self.target_rate is None or self.target_rate > 0,
             f"target_rate {self.target_rate}: give bits per second above 0",
@@ -224,8 +241,9 @@ class PriorConfig:
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "heads"):
-            _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}: give 1 or more")
+        for name, most in (("dim", WIDEST), ("layers", MOST_LAYERS), ("heads", WIDEST)):
+            value = getattr(self, name)
+            _require(1 <= value <= most, f"{name} {value}: give 1 to {most}")
         _require(
             self.dim % (2 * self.heads) == 0,
             f"dim {self.dim}: give a multiple of twice the heads ({self.heads})",
@@ -419,6 +437,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         _require(abs(value) < 1e300, f"{where}: {value!r:.60} is too large")
         return float(value)
+    if isinstance(value, float):
+        _require(math.isfinite(value), f"{where}: {value!r} is no number")
     right = isinstance(value, hint) and not (hint is not bool and isinstance(value, bool))
     _require(right, f"{where}: expected {hint.__name__}, found {value!r:.60}")
     return value

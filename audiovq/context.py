@@ -41,6 +41,23 @@ EXPONENTIAL = np.array(
 rounding lies near a half, so that every machine makes the same table."""
 
 
+_INT16, _INT32, _FLOATS = (torch.int16,), (torch.int32,), (torch.float32, torch.float16)
+TYPES = {
+    "levels": _INT32,
+    "columns": _INT32,
+    "distortion": _FLOATS,
+    "rate_weight": _FLOATS,
+    "vectors": _INT16,
+    "maps": _INT16,
+    "edges": _INT16,
+    "rows": _INT16,
+    "weights": _INT16,
+    "biases": _INT32,
+}
+"""Of the tables in the file."""
+LARGEST_TABLES = 1 << 28
+"""Sums that tables may come to in memory, of eight bytes each; what asks for more is damaged."""
+
 LARGEST_WEIGHT = 4.0
 """Of bits: beyond it next to nothing of the sound is left."""
 WEIGHT_STEPS = 6
@@ -154,20 +171,35 @@ class ContextTables:
         vectors = integers["vectors"].long()
         self.num_quantizers, self.codebook_size, dim = vectors.shape
         self.rows, hidden = integers["rows.0"].shape
+        levels, columns = integers["levels"].numel(), integers["columns"].numel()
+        shapes: dict[str, tuple[int, ...]] = {
+            "levels": (levels,),
+            "columns": (columns,),
+            "distortion": (),
+            "rate_weight": (),
+            "vectors": (self.num_quantizers, self.codebook_size, dim),
+        }
+        sums = 0
         for q in range(self.num_quantizers):
             places = len(NEIGHBOURS) * self.num_quantizers + q
-            shapes = {
-                "maps": (places, dim, hidden),
-                "edges": (places, hidden),
-                "rows": (self.rows, hidden),
-                "weights": (hidden, self.codebook_size),
-                "biases": (self.codebook_size,),
+            sums += places * (self.codebook_size + 1) * hidden
+            shapes |= {
+                f"maps.{q}": (places, dim, hidden),
+                f"edges.{q}": (places, hidden),
+                f"rows.{q}": (self.rows, hidden),
+                f"weights.{q}": (hidden, self.codebook_size),
+                f"biases.{q}": (self.codebook_size,),
             }
-            for name, shape in shapes.items():
-                if tuple(integers[f"{name}.{q}"].shape) != shape:
-                    raise ValueError(f"context table {name}.{q} is not {shape}")
-        if min(integers["levels"].min(), integers["columns"].min()) < 1:
+        for name, shape in shapes.items():
+            found, types = integers[name], TYPES[name.partition(".")[0]]
+            if tuple(found.shape) != shape or found.dtype not in types:
+                raise ValueError(f"context table {name} is not {shape} {types[0]}")
+        if sums > LARGEST_TABLES:
+            raise ValueError(f"context tables: {sums} sums are more than {LARGEST_TABLES}")
+        if min(levels, columns) < 2 or min(integers["levels"].min(), integers["columns"].min()) < 1:
             raise ValueError("context tables: counts from 1 upward are meant")
+        if not all(0 <= integers[name] < math.inf for name in ("distortion", "rate_weight")):
+            raise ValueError("context tables: distortion and rate_weight from 0 upward are meant")
         self.level_counts: list[int] = integers["levels"].tolist()
         """How common each level is in training."""
         self.column_counts: list[int] = integers["columns"].tolist()

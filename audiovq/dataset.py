@@ -1,11 +1,12 @@
 """A dataset: one folder of spectrograms, with where each came from.
 
-    dataset.json              format, version, every setting, labels, shards with checksums
+    dataset.json              format, version, every setting, labels, checksums of all files
     train-00000.npy …         (clips, bins, frames) float16, memory-mapped when read
     train.jsonl …             one line a clip, in the shards' order: path, offset, labels, level …
     skipped.jsonl             one line a file that was left out, with the reason
 
-The splits are train, validation and test; a file is never in two of them.
+The splits are train, validation and test; a file is never in two of them. `docs/formats.md` has it
+to the byte.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ import torch
 from torch import Tensor
 
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, from_json
-from audiovq.files import read_json
+from audiovq.header import leads_out, listed, read_header
 
 FORMAT = "audiovq-dataset"
 VERSION = 1
 SPLITS = ("train", "validation", "test")
+MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
+LARGEST = 1 << 48
+"""No number in a manifest is larger: samples of more than a thousand years."""
+AGAIN = "run preprocess again with --overwrite"
 RESIDENT_BYTES = 4 << 30
 """A split up to this size is read into memory; a larger one stays on disk, memory-mapped."""
 
@@ -57,7 +62,7 @@ class Split:
         self,
         folder: Path,
         name: str,
-        shards: list[str],
+        shards: list[Path],
         labels: dict[str, list[str]],
         spectrogram: SpectrogramConfig,
         clip_frames: int,
@@ -66,11 +71,11 @@ class Split:
         self.labels = labels
         self.clips = _read_manifest(folder / f"{name}.jsonl")
         shape = spectrogram.bins, clip_frames
-        self._shards = [_open_shard(folder, shard, shape) for shard in shards]
+        self._shards = [_open_shard(path, shape) for path in shards]
         if sum(map(len, self._shards)) != len(self.clips):
             raise AudiovqError(
                 f"{folder}: {name}.jsonl lists {len(self.clips)} clips, its shards hold"
-                f" {sum(map(len, self._shards))}; run preprocess again with --overwrite"
+                f" {sum(map(len, self._shards))}; {AGAIN}"
             )
         self.num_samples = torch.tensor([clip.num_samples for clip in self.clips], dtype=torch.long)
         self.num_frames = 1 + self.num_samples // spectrogram.hop_length
@@ -78,8 +83,7 @@ class Split:
         fits = (self.num_samples > 0) & (self.num_frames <= clip_frames)
         if not (fits & (self.levels < spectrogram.num_levels)).all():
             raise AudiovqError(
-                f"{folder}: {name}.jsonl lists clips that its shards cannot hold;"
-                " run preprocess again with --overwrite"
+                f"{folder}: {name}.jsonl lists clips that its shards cannot hold; {AGAIN}"
             )
 
     def __len__(self) -> int:
@@ -122,53 +126,62 @@ class Split:
 
 
 class Dataset:
-    """A dataset's folder, opened. Raises AudiovqError where it is not one, naming what is wrong."""
+    """A dataset's folder, opened. Raises AudiovqError where it is not one, naming what is wrong.
+
+    Every byte of it is read for the checksums, at a gigabyte a second or so; what is large stays on
+    disk all the same.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        header = read_json(self.folder / "dataset.json", "a dataset")
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise AudiovqError(f"{self.folder}: not a dataset (dataset.json says no {FORMAT!r})")
-        if header.get("version") != VERSION:
-            raise AudiovqError(
-                f"{self.folder}: dataset version {header.get('version')}; this program reads {VERSION}"
-            )
-        self.header: dict[str, Any] = header
-        where = f"{self.folder}/dataset.json"
+        path = self.folder / "dataset.json"
+        self.header: dict[str, Any] = read_header(path, "dataset", VERSION, AGAIN)
         try:
-            self.spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
-            self.preprocess = from_json(PreprocessConfig, header["preprocess"], where)
-            self.labels: dict[str, list[str]] = _labels(header["labels"])
-            self.clip_frames = int(header["clip_frames"])
-            self.fingerprint = str(header["fingerprint"])
-            shards = {
-                name: [str(s["file"]) for s in header["splits"][name]["shards"]] for name in SPLITS
-            }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise AudiovqError(f"{where}: damaged ({error!r}); run preprocess again") from error
+            self.spectrogram = from_json(SpectrogramConfig, self.header["spectrogram"], str(path))
+            self.preprocess = from_json(PreprocessConfig, self.header["preprocess"], str(path))
+            self.labels: dict[str, list[str]] = _labels(self.header["labels"])
+            self.clip_frames = _number(self.header["clip_frames"])
+            self.fingerprint = str(self.header["fingerprint"])
+            for name in MANIFESTS:
+                listed(self.folder, name, self.header["manifests"][name], AGAIN)
+            shards = {split: self._shards(split) for split in SPLITS}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise AudiovqError(f"{path}: damaged ({error!r:.200}); {AGAIN}") from error
         self.train, self.validation, self.test = (
             Split(self.folder, name, shards[name], self.labels, self.spectrogram, self.clip_frames)
             for name in SPLITS
         )
+
+    def _shards(self, split: str) -> list[Path]:
+        """A split's shards, their bytes checked."""
+        shards = self.header["splits"][split]["shards"]
+        return [listed(self.folder, shard["file"], shard["sha256"], AGAIN) for shard in shards]
 
 
 def _read_manifest(path: Path) -> list[Clip]:
     try:
         with open(path, encoding="utf-8") as file:
             return [_clip(json.loads(line)) for line in file]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise AudiovqError(f"{path}: cannot be read ({error}); run preprocess again") from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise AudiovqError(f"{path}: cannot be read ({error!r:.200}); {AGAIN}") from error
 
 
 def _clip(row: Any) -> Clip:
     """One line of a manifest, checked: no path in it leads out of the recordings' folder."""
     clip = Clip(**row)
-    numbers = row["offset"], row["num_samples"], row["sample_rate"], row["level"]
-    strings = row["path"], row["sha256"], *row["labels"].values()
-    right = all(type(n) is int and n >= 0 for n in numbers) and all(type(s) is str for s in strings)
-    if not right or row["path"].startswith("/") or ".." in row["path"].split("/"):
+    for number in (clip.offset, clip.num_samples, clip.sample_rate, clip.level):
+        _number(number)
+    strings = clip.path, clip.sha256, *clip.labels.values()
+    if not all(type(s) is str for s in strings) or leads_out(clip.path):
         raise ValueError(f"no clip of this dataset: {row!r:.200}")
     return clip
+
+
+def _number(value: Any) -> int:
+    """A whole number from 0 upward."""
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise ValueError(f"a whole number is meant, not {value!r:.40}")
+    return value
 
 
 def _labels(labels: Any) -> dict[str, list[str]]:
@@ -177,16 +190,17 @@ def _labels(labels: Any) -> dict[str, list[str]]:
     return {name: list(values) for name, values in labels.items()}
 
 
-def _open_shard(folder: Path, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
-    path = folder / name
-    if path.resolve().parent != folder.resolve() or path.suffix != ".npy":
-        raise AudiovqError(f"{path}: a shard must lie in the dataset's own folder")
+def _open_shard(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
     try:
         shard: npt.NDArray[np.float16] = np.lib.format.open_memmap(path, mode="r")
+        whole = getattr(shard, "offset", 0) + shard.nbytes == path.stat().st_size
     except Exception as error:  # NumPy's reader raises whatever the damage leads to
-        raise AudiovqError(f"{path}: cannot be read ({error}); run preprocess again") from error
-    if shard.dtype != np.float16 or shard.shape[1:] != shape:
+        raise AudiovqError(f"{path}: cannot be read ({error!r:.200}); {AGAIN}") from error
+    if shard.dtype != np.float16 or shard.shape[1:] != shape or not shard.flags.c_contiguous:
         raise AudiovqError(
-            f"{path}: {shard.dtype} {shard.shape} is not (clips, {shape[0]}, {shape[1]}) float16"
+            f"{path}: {shard.dtype!s:.40} {shard.shape} is not (clips, {shape[0]}, {shape[1]})"
+            f" float16, row by row; {AGAIN}"
         )
+    if not whole:
+        raise AudiovqError(f"{path}: holds more than its numbers; {AGAIN}")
     return shard

@@ -70,7 +70,7 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise AudiovqError(f"{path.parent}: not {what} (it has no {path.name})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AudiovqError(f"{path}: cannot be read as JSON ({error})") from error
 
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from audiovq import audio
 from audiovq.catalog import Recording, Skipped, catalog
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
-from audiovq.dataset import FORMAT, SPLITS, VERSION, Clip, Dataset
+from audiovq.dataset import FORMAT, MANIFESTS, SPLITS, VERSION, Clip, Dataset
 from audiovq.files import (
     atomic,
     claimed,
@@ -42,6 +42,7 @@ from audiovq.files import (
     write_json,
     write_text,
 )
+from audiovq.header import write_header
 from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
@@ -422,7 +423,7 @@ def _assemble(
         )
     write_text(target / "skipped.jsonl", "".join(_line(dataclasses.asdict(s)) for s in skipped))
     seconds = sum(clip.num_samples for clip in clips_in_all) / settings.sample_rate
-    write_json(
+    write_header(
         target / "dataset.json",
         {
             "format": FORMAT,
@@ -435,6 +436,7 @@ def _assemble(
             "files": {"found": found, "used": used, "skipped": len(skipped)},
             "seconds": round(seconds, 3),
             "splits": {s: {"clips": len(rows[s]), "shards": shards[s]} for s in SPLITS},
+            "manifests": {name: sha256(target / name) for name in MANIFESTS},
             "preprocess": to_json(config),
         },
     )

@@ -145,7 +145,9 @@ class Spectrogram(nn.Module):
         return LOUDEST_DB - level * self.config.level_step_db
 
 
-@functools.cache  # so that threads need not make it again: `catch_warnings` is for one at a time
+@functools.lru_cache(
+    8
+)  # so that threads need not make it again: `catch_warnings` is for one at a time
 def _mel_filters(config: SpectrogramConfig) -> Tensor:
     """(n_mels, n_fft / 2 + 1), rows summing to one."""
     import warnings

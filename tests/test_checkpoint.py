@@ -28,6 +28,7 @@ from audiovq.checkpoint import (
 from audiovq.config import AudiovqError
 from audiovq.context import ContextModel, ContextTables, integers_of
 from audiovq.files import sha256
+from audiovq.header import header_bytes
 
 
 def saved(folder: Path, seed: int = 0, **changes: Any) -> Model:
@@ -70,7 +71,8 @@ def edit(folder: Path, change: Callable[[Any], None]) -> None:
     path = folder / "model.json"
     header = json.loads(path.read_text())
     change(header)
-    path.write_text(json.dumps(header))
+    header.pop("sha256", None)
+    path.write_bytes(header_bytes(header))
 
 
 def reweigh(folder: Path, stage: str, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
@@ -215,7 +217,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, stage: str) -> None:
             f"tensor {name} is (",
         ),
         (lambda tensors: tensors.pop(name), f"tensor {name} is missing"),
-        (lambda tensors: tensors.update(extra=torch.ones(2)), "tensor extra is unknown"),
+        (lambda tensors: tensors.update(extra=torch.ones(2)), "tensor 'extra' is unknown"),
     ):
         path = reweigh(folder, stage, change)
         assert words in refusal(folder, path)
@@ -315,7 +317,9 @@ def test_any_one_wrong_entry_in_model_json_is_refused_in_one_line_or_harmless(fo
             inner[path[-1]] = value
             if value == "gone":
                 del inner[path[-1]]
-            (folder / "model.json").write_text(json.dumps(header))
+            header.pop("sha256", None)
+            header = {"format": FORMAT, "version": VERSION} | header
+            (folder / "model.json").write_bytes(header_bytes(header))
             try:
                 load(folder)
             except AudiovqError as error:

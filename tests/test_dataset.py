@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reseal import reseal
 
 from audiovq import dataset as dataset_module
 from audiovq.config import AudiovqError
@@ -28,6 +29,7 @@ def change_header(folder: Path, change: Callable[[Any], Any]) -> None:
     header = json.loads(path.read_text())
     change(header)
     path.write_text(json.dumps(header))
+    reseal(folder)
 
 
 def change_clip(folder: Path, **values: Any) -> None:
@@ -36,6 +38,7 @@ def change_clip(folder: Path, **values: Any) -> None:
     lines = path.read_text().splitlines()
     lines[1] = json.dumps({**json.loads(lines[1]), **values})
     path.write_text("\n".join(lines) + "\n")
+    reseal(folder)
 
 
 def splits(dataset: Dataset) -> list[Split]:
@@ -95,6 +98,7 @@ def test_label_places_name_the_labels_and_one_past_the_last_is_none(own: Path) -
 def test_an_empty_split_can_be_opened(own: Path) -> None:
     change_header(own, lambda header: header["splits"]["test"].update(clips=0, shards=[]))
     (own / "test.jsonl").write_text("")
+    reseal(own)
     test = Dataset(own).test
     assert len(test) == 0
     assert test.label_indices.shape == (0, 1)

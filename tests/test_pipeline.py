@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from reseal import reseal
 from trained import CONFIG
 
 from audiovq import codec, evaluation, pipeline
@@ -129,6 +130,7 @@ def test_without_the_recordings_figures_still_come(
     header = json.loads((moved / "dataset.json").read_text())
     header["source"] = str(tmp_path / "gone")
     (moved / "dataset.json").write_text(json.dumps(header))
+    reseal(moved)
     reconstruction = evaluate(model, Dataset(moved), n=2)["reconstruction"]
     assert set(reconstruction) == {"error_db"}
 
