@@ -4,7 +4,7 @@
     damage       4 bytes: CRC-32 of all that follows
     coder        1 byte: what the codes' probabilities come from, see CODERS
     model        4 bytes: the first of the autoencoder's SHA-256
-    predictor    4 bytes: the same of what predicts (context tables, prior), zeros for `plain`
+    predictor    4 bytes: the same of what tells chances: the context tables', then the prior's
     content      4 bytes: CRC-32 of levels, lengths and codes as they must come out
     sounds       4 bytes: how many
     names        4 bytes: how many bytes the next part takes
@@ -18,6 +18,7 @@ decoding they are whole again. `docs/formats.md` has it to the bit.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import struct
@@ -56,6 +57,8 @@ MAGIC = b"AVQ\x01"
 HEADER = struct.Struct("<4sIB4s4sIII")
 CHECKED = 8
 """Where the bytes begin that the checksum of the archive covers."""
+LARGEST_NAME = 2 + (1 << 16)
+"""Bytes that a name takes at the most."""
 LARGEST_NAMES = 1 << 26
 """Bytes that all names may take, of an archive that is believed: half a million long ones."""
 BITS = 32
@@ -197,8 +200,7 @@ def pack(model: Model, sounds: Mapping[str, Encoded], coder: Coder | None = None
         MAGIC,
         0,
         CODERS.index(coder),
-        _fingerprint(model, "autoencoder"),
-        _fingerprint(model, coder),
+        *_fingerprints(model, coder),
         _content(encoded),
         len(sounds),
         len(names),
@@ -310,7 +312,7 @@ def _opened(model: Model, data: bytes) -> tuple[Coder, list[str], Words, int]:
     if number >= len(CODERS):
         raise AudiovqError(f"damaged: its coder is {number}; there are {len(CODERS)}")
     coder = CODERS[number]
-    if (autoencoder, predictor) != (_fingerprint(model, "autoencoder"), _fingerprint(model, coder)):
+    if (autoencoder, predictor) != _fingerprints(model, coder):
         raise AudiovqError("was made with another model; name the one that it was encoded with")
     begin = HEADER.size + length
     if begin > len(data) or (len(data) - begin) % 4:
@@ -338,11 +340,11 @@ def _deflated(names: Iterable[str]) -> bytes:
 
 
 def _inflated(data: bytes, sounds: int) -> list[str]:
-    """The inverse of `_deflated`; a block that would swell beyond LARGEST_NAMES is not let."""
+    """The inverse of `_deflated`, for so many sounds: no block swells beyond what they may take."""
     inflater, names, place = zlib.decompressobj(), list[str](), 0
     try:
-        block = inflater.decompress(data, LARGEST_NAMES)
-        while place < len(block):
+        block = inflater.decompress(data, 1 + min(LARGEST_NAMES, sounds * LARGEST_NAME))
+        while place < len(block) and len(names) < sounds:
             (length,) = struct.unpack_from("<H", block, place)
             name = block[place + 2 : place + 2 + length]
             place += 2 + length
@@ -505,9 +507,12 @@ def _shape(model: Model) -> tuple[int, int]:
     return config.num_quantizers, model.autoencoder.rows
 
 
-def _fingerprint(model: Model, part: str) -> bytes:
-    """The first four bytes of a part's SHA-256; zeros for a part that is in no file."""
-    return bytes.fromhex(model.header.get(part, {}).get("sha256", "00000000")[:8])
+def _fingerprints(model: Model, coder: Coder) -> tuple[bytes, bytes]:
+    """Four bytes for the autoencoder, four for all else that an archive hangs on."""
+    parts = ["context"] * (model.context is not None) + ["prior"] * (coder == "prior")
+    digests = [model.header.get(part, {}).get("sha256", "") for part in ("autoencoder", *parts)]
+    predictor = hashlib.sha256("".join(digests[1:]).encode()).digest()
+    return bytes.fromhex(digests[0][:8]).ljust(4, b"\0"), predictor[:4]
 
 
 def _content(encoded: Sequence[Encoded]) -> int:

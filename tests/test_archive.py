@@ -1,11 +1,17 @@
 """Archives: what goes in comes out, by every coder; what is damaged or foreign is refused."""
 
 import dataclasses
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import AUTOENCODER, PRIOR, shake, tiny_model
 
 from audiovq import archive, checkpoint
@@ -134,6 +140,98 @@ def test_every_damaged_byte_is_refused() -> None:
     for length in range(len(data)):
         with pytest.raises(AudiovqError):
             unpack(model, data[:length])
+
+
+def test_what_is_appended_or_of_another_version_is_refused_and_named() -> None:
+    model = make_model()
+    data = pack(model, make_sounds(model, (3, 2)))
+    for garbage in (b"\0", b"\0\0\0\0", data):
+        with pytest.raises(AudiovqError, match="checksum"):
+            unpack(model, data + garbage)
+    with pytest.raises(AudiovqError, match="version 2; this program reads 1"):
+        unpack(model, b"AVQ\x02" + data[4:])
+
+
+def test_names_that_swell_are_refused_before_memory_is_taken() -> None:
+    model = make_model()
+    data = pack(model, make_sounds(model, (3, 2)))
+    fields = list(archive.HEADER.unpack_from(data))
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(128)) + packer.flush()
+    swelling = bytes(archive.HEADER.pack(*fields[:-1], len(bomb))) + bomb
+    swelling += data[archive.HEADER.size + fields[-1] :]
+    tracemalloc.start()
+    with pytest.raises(AudiovqError, match="names"):
+        unpack(model, archive.with_checksum(swelling))
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_more_sounds_than_the_words_can_hold_are_refused() -> None:
+    model = make_model()
+    data = bytearray(pack(model, make_sounds(model, (3, 2))))
+    struct.pack_into("<I", data, archive.HEADER.size - 8, 2**32 - 1)
+    with pytest.raises(AudiovqError, match="do not hold 4294967295 sounds"):
+        unpack(model, archive.with_checksum(bytes(data)))
+
+
+@pytest.mark.parametrize("coder", CODERS)
+def test_codes_that_go_on_after_the_last_word_are_refused_before_they_take_memory(
+    coder: Coder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    model.clip_frames = 30
+    sounds = make_sounds(model, (3,))
+    data = pack(model, sounds, coder)
+    real = archive._Sides.read
+
+    def endless(sides: Any, count: int, stream: Any) -> Any:
+        levels, columns, lengths = real(sides, count, stream)
+        return levels, columns + 2_000_000, lengths
+
+    monkeypatch.setattr(archive._Sides, "read", endless)
+    tracemalloc.start()
+    with pytest.raises(AudiovqError, match="come out"):
+        unpack(model, data)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_names_that_no_archive_can_give_back_are_refused() -> None:
+    model = make_model()
+    one = make_sounds(model, (1,))["a/0.wav"]
+    for name in ("x" * 70_000, "\ud800", "\udcc3\udca9"):
+        with pytest.raises(AudiovqError, match="rename"):
+            pack(model, {name: one})
+    assert list(unpack(model, pack(model, {"caf\udce9": one, "a\0b": one}))) == [
+        "caf\udce9",
+        "a\0b",
+    ]
+
+
+@st.composite
+def any_sounds(draw: st.DrawFn) -> dict[str, Encoded]:
+    names = draw(st.lists(st.text(max_size=20), unique=True, max_size=6))
+    sounds = {}
+    for name in names:
+        columns = draw(st.sampled_from([1, 2, 3, 7, 130]))
+        top = draw(st.sampled_from([1, 2, 16]))
+        seed = draw(st.integers(0, 99))
+        codes = torch.randint(top, (2, 2, columns), generator=torch.Generator().manual_seed(seed))
+        samples = (columns - 1) * 32 + draw(st.integers(0, 31))
+        sounds[name] = Encoded(codes, draw(st.integers(0, 63)), samples)
+    return sounds
+
+
+@settings(max_examples=25)
+@given(any_sounds(), st.sampled_from(CODERS), st.booleans())
+def test_any_names_codes_levels_and_lengths_come_back(
+    sounds: dict[str, Encoded], coder: Coder, tables: bool
+) -> None:
+    model = make_model(2)
+    if not tables and coder != "context":
+        model.context = None
+    assert_same(sounds, unpack(model, pack(model, sounds, coder)))
 
 
 def test_another_models_archive_is_refused(tmp_path: Path) -> None:

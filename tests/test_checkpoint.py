@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import re
+import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -476,3 +478,60 @@ def test_the_model_that_ships_is_whole_and_small() -> None:
     folder = located("digits")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
     assert not any(path.is_dir() for path in folder.iterdir())
+
+
+def test_a_flipped_bit_or_a_byte_more_or_less_in_any_file_is_refused(tmp_path: Path) -> None:
+    with_tables(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        data = path.read_bytes()
+        damaged = [
+            data[:p] + bytes([data[p] ^ 4]) + data[p + 1 :]
+            for p in (0, len(data) // 3, len(data) // 2, len(data) - 1)
+        ]
+        for bad in (*damaged, data + b"\n", data + b"\0", data[:-1]):
+            path.write_bytes(bad)
+            refusal(tmp_path)
+        path.write_bytes(data)
+    load(tmp_path)
+
+
+def test_a_training_state_that_was_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.state.safetensors"
+    save_tensors(path, {"a": torch.rand(3)}, {"state": '{"step": 3}'})
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(AudiovqError, match=re.escape(str(path))):
+            read_tensors(path)
+
+
+def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for part, name, value in (
+        ("autoencoder", "channels", 16_384),
+        ("autoencoder", "codebook_size", 65_536),
+        ("autoencoder", "num_quantizers", 64),
+        ("autoencoder", "encoder_blocks", 256),
+        ("prior", "dim", 16_384),
+        ("prior", "layers", 256),
+    ):
+        config = json.loads((folder / "model.json").read_text())[part]["config"]
+        edit(folder, lambda h, p=part, n=name, v=value: h[p]["config"].update({n: v}))
+        refusal(folder)
+        edit(folder, lambda h, p=part, c=config: h[p].update(config=c))
+    load(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(folder: Path, value: float) -> None:
+    path = reweigh(folder, "prior", lambda tensors: tensors["head.weight"].fill_(value))
+    assert "no number" in refusal(folder, path)
+
+
+def test_loading_draws_nothing_at_random(folder: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load(folder)
+    assert torch.equal(torch.rand(4), expected)

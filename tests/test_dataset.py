@@ -1,5 +1,6 @@
 """The laws of `audiovq.dataset`: what preprocess wrote is read, what was tampered with refused."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -124,6 +125,47 @@ def test_a_dataset_is_found_by_a_relative_path_and_through_a_link(
 # --- What is refused --------------------------------------------------------------------------
 
 
+def test_a_flipped_bit_or_a_byte_more_or_less_in_any_file_is_refused_by_its_path(own: Path) -> None:
+    for path in sorted(own.iterdir()):
+        data = path.read_bytes()
+        places = {0, len(data) // 3, len(data) - 2, len(data) - 1} if data else set()
+        damaged = [data[:p] + bytes([data[p] ^ 4]) + data[p + 1 :] for p in places if p >= 0]
+        for bad in (*damaged, data + b"\n", data + b"\0", data[:-1] if data else b" "):
+            path.write_bytes(bad)
+            assert str(own) in refusal(own)
+        path.unlink()
+        assert str(own) in refusal(own)
+        path.write_bytes(data)
+    Dataset(own)
+
+
+def test_a_shard_with_something_behind_its_numbers_is_refused(own: Path) -> None:
+    shard = own / "train-00000.npy"
+    shard.write_bytes(shard.read_bytes() + b"\0\0")
+    reseal(own)
+    assert "more than its numbers" in refusal(own)
+
+
+def test_a_shard_that_is_no_plain_row_by_row_array_is_refused(own: Path) -> None:
+    shard = own / "train-00000.npy"
+    good = np.load(shard)
+    for bad in (np.asfortranarray(good), good.astype(">f2")):
+        np.save(shard, bad)
+        reseal(own)
+        assert "row by row" in refusal(own)
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_without_end_is_refused(own: Path, deep: str) -> None:
+    for name in ("train.jsonl", "dataset.json"):
+        before = (own / name).read_text()
+        (own / name).write_text(deep)
+        if name != "dataset.json":
+            reseal(own)
+        assert name in refusal(own)
+        (own / name).write_text(before)
+
+
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
     assert "not a dataset" in refusal(tmp_path)
     assert "not a dataset" in refusal(tmp_path / "missing")
@@ -158,6 +200,8 @@ def test_no_damage_to_the_header_gives_anything_but_a_dataset_or_a_refusal(
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(32, 126))
     (own / "dataset.json").write_bytes(content)
+    with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):
+        reseal(own)
     try:
         dataset = Dataset(own)
     except AudiovqError:
@@ -177,6 +221,7 @@ def test_no_damage_to_a_shards_head_gives_anything_but_a_dataset_or_a_refusal(
     for _ in range(data.draw(st.integers(1, 2))):
         content[data.draw(st.integers(0, 127))] = data.draw(st.integers(0, 255))
     (own / "train-00000.npy").write_bytes(content)
+    reseal(own)
     try:
         train = Dataset(own).train
     except AudiovqError:
@@ -188,6 +233,8 @@ def test_no_damage_to_a_shards_head_gives_anything_but_a_dataset_or_a_refusal(
 def test_a_truncated_shard_is_refused_by_its_path(own: Path, size: int) -> None:
     shard = own / "train-00000.npy"
     shard.write_bytes(shard.read_bytes()[:size])
+    assert "checksum" in refusal(own)
+    reseal(own)
     assert str(shard) in refusal(own)
 
 
@@ -204,12 +251,15 @@ def test_a_shard_of_another_shape_kind_or_count_is_refused(own: Path) -> None:
         np.float16(3),
     ):
         np.save(shard, bad)
-        refusal(own)
+        reseal(own)
+        assert "checksum" not in refusal(own)
     with open(shard, "wb") as file:
         np.savez(file, good)
-    refusal(own)
+    reseal(own)
+    assert "checksum" not in refusal(own)
     np.save(shard, np.array([{"a": 3}], dtype=object), allow_pickle=True)
-    refusal(own)
+    reseal(own)
+    assert "checksum" not in refusal(own)
     shard.unlink()
     assert str(shard) in refusal(own)
 
@@ -272,6 +322,7 @@ def test_a_damaged_manifest_is_refused_by_its_path(
         path.unlink()
     else:
         path.write_bytes(path.read_bytes() + damage)
+        reseal(own)
     assert str(path) in refusal(own)
 
 
@@ -280,4 +331,5 @@ def test_a_manifest_with_a_clip_more_or_less_than_the_shards_is_refused(own: Pat
     lines = path.read_text().splitlines(keepends=True)
     for other in (lines[:-1], [*lines, lines[0]], []):
         path.write_text("".join(other))
-        assert "train.jsonl" in refusal(own)
+        reseal(own)
+        assert "train.jsonl lists" in refusal(own)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from audiovq.checkpoint import Model, load
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.figures import describe_figures, evaluate, figure_table
+from audiovq.recordings import encode_files
 from audiovq.training import train
 
 
@@ -143,3 +145,19 @@ def test_the_report_shows_sounds_pairs_and_curves(
     assert page.count("<audio") >= 12 + 2
     for part in ("New sounds", "Originals and reconstructions", "Codebook", "Curves", "Commands"):
         assert part in page
+
+
+def test_no_file_of_a_run_is_a_pickle_or_holds_one(
+    recordings: Path, dataset_folder: Path, folder: Path, model: Model, tmp_path: Path
+) -> None:
+    pipeline.generate_files(model, tmp_path / "sounds", 1)
+    encode_files(model, recordings, tmp_path / "archive.avq", say=lambda _: None)
+    folders = dataset_folder, folder, tmp_path
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    known = {".json", ".jsonl", ".npy", ".safetensors", ".avq", ".wav", ".md"}
+    assert {path.suffix for path in files} - {".png", ".html"} == known
+    for path in files:
+        data = path.read_bytes()
+        assert not (data[:1] == b"\x80" and data[1:2] <= b"\x05"), path  # pickles since protocol 2
+        assert not zipfile.is_zipfile(path), path  # as torch.save and np.savez write
+        assert path.suffix != ".npy" or b"'|O'" not in data[:128], path

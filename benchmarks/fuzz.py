@@ -1,0 +1,444 @@
+"""Files as they should never be: each is refused in one line, or gives what the true one gives.
+
+    python benchmarks/fuzz.py --cases 200000 --out benchmarks/results/fuzz.json
+
+Takes the golden files of `tests/golden` and changes bits, bytes, blocks and fields of them; of every
+second case the checksums are made right again, so that what lies behind them is reached. Such a file
+may be valid, if another one; all else must be refused with an AudiovqError of one line. Whatever
+comes, no case may take more memory or time than the limits below. Ends with exit code 1 after faults;
+`--first N --cases 1` repeats case N alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import random
+import re
+import resource
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from audiovq.archive import HEADER, pack, unpack, with_checksum
+from audiovq.checkpoint import Model, load, read_tensors, save_tensors
+from audiovq.config import AudiovqError
+from audiovq.dataset import Dataset
+from audiovq.files import write_json
+from audiovq.header import ZEROS, seal
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+LIMIT_SECONDS = 5.0
+"""Of the processor, for one case."""
+LIMIT_BYTES = 1 << 30
+"""Of memory, for all cases together, beyond what the program takes before the first."""
+Files = dict[str, bytes]
+EXTREMES: tuple[Any, ...] = (
+    *(None, True, False, -1, 0, 1, 2, 255, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, 10**400),
+    *(0.5, -0.0, 1e308, float("nan"), float("inf"), "", "a", "..", "../a", "/etc/passwd", "C:\\a"),
+    *("a\0b", "a\nb", "\ud800", "x" * 100_000, "<script>", [], [[]], [1], {}, {"a": 1}, {"": {}}),
+)
+NESTED = "[" * 100_000 + "]" * 100_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """A valid file or folder."""
+
+    name: str
+    files: Files
+    right: Callable[[Files], Files]
+    """Files that were changed → the same with checksums that fit."""
+    read: Callable[[Files], Any]
+    """Files → what the reader makes of them, in values that can be compared."""
+
+
+@dataclass
+class Summary:
+    """What came of all cases."""
+
+    seed: int
+    cases: int = 0
+    refused: int = 0
+    same: int = 0
+    """Read as if nothing had been changed."""
+    valid: int = 0
+    """Read as another file, which it is: its checksums were made right."""
+    by_target: dict[str, dict[str, int]] = field(default_factory=dict)
+    slowest_seconds: float = 0.0
+    grown_bytes: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+# --- Files as they should be ------------------------------------------------------------------
+
+
+def targets(folder: Path) -> list[Target]:
+    """The golden files; `folder` is where changed ones are written."""
+    model = load(GOLDEN / "model")
+    found = []
+    for coder in ("plain", "context", "prior"):
+        name = f"few.{coder}.avq"
+        files = {name: (GOLDEN / name).read_bytes()}
+        found.append(Target(coder, files, _right_archive, _ArchiveReader(model, name)))
+    for kind, read in (("model", _read_model), ("dataset", _read_dataset)):
+        files = {path.name: path.read_bytes() for path in sorted((GOLDEN / kind).iterdir())}
+        right = _RightFolder(files, f"{kind}.json")
+        found.append(Target(kind, files, right, _FolderReader(folder / kind, files, read)))
+    path = folder / "state" / "a.safetensors"
+    save_tensors(path, {"a": torch.arange(6.0)}, {"state": '{"step": 3}'})
+    files = {path.name: path.read_bytes()}
+    found.append(
+        Target("state", files, _right_state, _FolderReader(path.parent, files, _read_state))
+    )
+    return found
+
+
+@dataclass(frozen=True)
+class _ArchiveReader:
+    model: Model
+    name: str
+
+    def __call__(self, files: Files) -> Any:
+        sounds = unpack(self.model, files[self.name])
+        size = self.model.autoencoder.config.codebook_size
+        for sound in sounds.values():
+            inside = bool(((sound.codes >= 0) & (sound.codes < size)).all())
+            if not inside or sound.num_samples < 0:
+                raise ValueError(f"no such sound: {sound}")
+        return [
+            (name, s.level, s.num_samples, tuple(s.codes.shape), s.codes.flatten().tolist())
+            for name, s in sounds.items()
+        ]
+
+
+class _FolderReader:
+    """Writes what changed, reads the folder."""
+
+    def __init__(self, folder: Path, files: Files, read: Callable[[Path], Any]) -> None:
+        self._folder, self._read, self._there = folder, read, Files()
+        folder.mkdir(exist_ok=True)
+        self._write(files)
+
+    def __call__(self, files: Files) -> Any:
+        self._write(files)
+        return self._read(self._folder)
+
+    def _write(self, files: Files) -> None:
+        for name, data in files.items():
+            if self._there.get(name) != data:
+                (self._folder / name).write_bytes(data)
+        self._there = dict(files)
+
+
+def _read_model(folder: Path) -> Any:
+    model = load(folder)
+    parts = [model.autoencoder.state_dict()]
+    if model.prior is not None:
+        parts.append(model.prior.state_dict())
+    if model.context is not None:
+        parts.append(model.context.integers)
+        shape = model.context.num_quantizers, model.context.rows, 2
+        codes = torch.arange(shape[0] * shape[1] * 2).view(shape) % model.context.codebook_size
+        sounds = {"a": _encoded(codes, model)}
+        if not torch.equal(unpack(model, pack(model, sounds))["a"].codes, codes):
+            raise ValueError("codes do not come back")
+    weights = [(n, t.dtype, t.numpy().tobytes()) for part in parts for n, t in part.items()]
+    return weights, model.labels, model.label_counts, model.clip_frames
+
+
+def _encoded(codes: torch.Tensor, model: Model) -> Any:
+    from audiovq.codec import Encoded
+
+    per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    return Encoded(codes, 1, (codes.shape[2] - 1) * per_column)
+
+
+def _read_dataset(folder: Path) -> Any:
+    dataset = Dataset(folder)
+    splits = dataset.train, dataset.validation, dataset.test
+    images = [
+        split.spectrograms(torch.arange(len(split))).numpy().tobytes()
+        for split in splits
+        if len(split)
+    ]
+    labels = [split.label_indices.tolist() for split in splits]
+    return [split.clips for split in splits], images, labels, dataset.spectrogram
+
+
+def _read_state(folder: Path) -> Any:
+    tensors, metadata = read_tensors(folder / "a.safetensors")
+    return [(name, t.dtype, t.shape, t.tolist()) for name, t in tensors.items()], metadata
+
+
+# --- Checksums made right again ---------------------------------------------------------------
+
+
+def _right_archive(files: Files) -> Files:
+    return {name: with_checksum(data) for name, data in files.items()}
+
+
+class _RightFolder:
+    """Puts the checksums of changed files where those of the true ones stood."""
+
+    def __init__(self, files: Files, header: str) -> None:
+        self._digests = {name: _digest(data) for name, data in files.items()}
+        self._header = header
+
+    def __call__(self, files: Files) -> Files:
+        text = files[self._header]
+        for name, data in files.items():
+            if name != self._header:
+                text = text.replace(self._digests[name], _digest(data))
+        return files | {self._header: _sealed(text)}
+
+
+def _right_state(files: Files) -> Files:
+    return {name: _sealed(data) for name, data in files.items()}
+
+
+def _sealed(data: bytes) -> bytes:
+    return seal(re.sub(rb'("sha256": ?")[0-9a-f]{64}', rb"\g<1>" + ZEROS, data, count=1))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+# --- Files as they should not be --------------------------------------------------------------
+
+
+def mutate(draw: random.Random, name: str, data: bytes) -> bytes:
+    """One change, of bytes like any others or of what the format means by them."""
+    if draw.random() < 0.5:
+        return draw.choice(BLIND)(draw, data)
+    if name.endswith(".json"):
+        return _mutate_json(draw, data)
+    if name.endswith(".jsonl"):
+        lines = data.splitlines(keepends=True)
+        place = draw.randrange(len(lines)) if lines else 0
+        changed = _mutate_json(draw, lines[place], None) + b"\n" if lines else b"{}\n"
+        return b"".join([*lines[:place], changed, *lines[place + 1 :]])
+    if name.endswith(".safetensors"):
+        (length,) = struct.unpack_from("<Q", data)
+        header = _mutate_json(draw, data[8 : 8 + length], None)
+        return struct.pack("<Q", len(header)) + header + data[8 + length :]
+    if name.endswith(".npy"):
+        number = draw.choice(["0", "1", "-1", "99999999", str(2**62), "None", "'a'", "True", "1,"])
+        numbers = list(re.finditer(rb"\d+|False|<f2", data[:128]))
+        chosen = draw.choice(numbers)
+        head = (data[: chosen.start()] + number.encode() + data[chosen.end() : 127])[:127]
+        return head.ljust(127) + b"\n" + data[128:]
+    return _mutate_archive(draw, data)
+
+
+def _flip(draw: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 1, 1, 2, 8))):
+        if changed:
+            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+    return bytes(changed)
+
+
+def _truncate(draw: random.Random, data: bytes) -> bytes:
+    return data[: draw.randrange(len(data) + 1)]
+
+
+def _insert(draw: random.Random, data: bytes) -> bytes:
+    place = draw.randrange(len(data) + 1)
+    return data[:place] + draw.randbytes(draw.choice((1, 2, 4, 100))) + data[place:]
+
+
+def _delete(draw: random.Random, data: bytes) -> bytes:
+    place = draw.randrange(len(data) + 1)
+    return data[:place] + data[place + draw.choice((1, 2, 4, 100)) :]
+
+
+def _swap(draw: random.Random, data: bytes) -> bytes:
+    a, b, c = sorted(draw.randrange(len(data) + 1) for _ in range(3))
+    return data[:a] + data[b:c] + data[a:b] + data[c:]
+
+
+def _append(draw: random.Random, data: bytes) -> bytes:
+    return data + draw.choice((b"\0", b"\n", b" ", data, draw.randbytes(draw.randrange(1, 50))))
+
+
+def _zero(draw: random.Random, data: bytes) -> bytes:
+    place, length = draw.randrange(len(data) + 1), draw.choice((1, 4, 8, 64, 1000))
+    return data[:place] + bytes(len(data[place : place + length])) + data[place + length :]
+
+
+def _extreme(draw: random.Random, data: bytes) -> bytes:
+    """A whole number of the beginning set to the most or the least that it can be."""
+    size = draw.choice((1, 2, 4, 8))
+    place = draw.randrange(max(1, min(64, len(data) - size)))
+    value = draw.choice((b"\0" * size, b"\xff" * size, b"\xff" * (size - 1) + b"\x7f"))
+    return data[:place] + value + data[place + size :]
+
+
+BLIND = (_flip, _truncate, _insert, _delete, _swap, _append, _zero, _extreme)
+
+
+def _mutate_json(draw: random.Random, data: bytes, indent: int | None = 2) -> bytes:
+    """One value, name or list changed."""
+    root = json.loads(data)
+    places = list(_places(root))
+    inside, key = draw.choice(places)
+    action = draw.randrange(5)
+    if action == 0:
+        del inside[key]
+    elif action == 1 and isinstance(inside, dict):
+        inside[draw.choice(("a", "", "file", "\ud800", "x\ny"))] = inside.pop(key)
+    elif action == 2 and isinstance(inside[key], list | dict) and inside[key]:
+        inside[key] = list(inside[key]) * draw.choice((2, 100))
+    elif action == 3 and isinstance(inside[key], int | float):
+        inside[key] = inside[key] * draw.choice((-1, 2, 1000, 10**9)) + draw.choice((0, 1, -1))
+    else:
+        inside[key] = draw.choice((*EXTREMES, NESTED))
+    text = json.dumps(root, indent=indent)
+    return text.replace(f'"{NESTED}"', NESTED).encode()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place inside: what holds it, and its key there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(items):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
+
+
+def _mutate_archive(draw: random.Random, data: bytes) -> bytes:
+    """A field of the head, the names, or the words."""
+    fields = list(HEADER.unpack_from(data))
+    begin, end = HEADER.size, HEADER.size + fields[-1]
+    names, words = data[begin:end], data[end:]
+    action = draw.randrange(4)
+    if action == 0:
+        place = draw.choice((2, 5, 6, 7))
+        most = 2**8 if place == 2 else 2**32
+        fields[place] = draw.choice((0, 1, most - 1, most // 2, fields[place] + 1)) % most
+    elif action == 1:
+        changed = zlib.compress(draw.choice(BLIND)(draw, zlib.decompress(names)))
+        names = draw.choice((_bomb(), changed, names * 2))
+        fields[-1] = len(names)
+    elif action == 2:
+        fill = draw.choice((b"\0", b"\xff", draw.randbytes(1)))
+        words = draw.choice((fill * len(words), b"", words[:8], words + fill * 4, fill * 4 + words))
+    else:
+        words = _flip(draw, words)
+    return HEADER.pack(*fields) + names + words
+
+
+@functools.cache
+def _bomb() -> bytes:
+    """An eighth of a gigabyte of zeros, deflated."""
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(128)) + packer.flush()
+
+
+# --- What becomes of them ---------------------------------------------------------------------
+
+
+def run(cases: int, seed: int = 0, first: int = 0, say: Callable[[str], None] = print) -> Summary:
+    """So many cases, each drawn from (seed, number) alone."""
+    summary = Summary(seed)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = targets(Path(folder))
+        true = {kind.name: kind.read(kind.files) for kind in kinds}
+        before = _peak_bytes()
+        for number in range(first, first + cases):
+            outcome = _case(number, seed, kinds, true, summary)
+            summary.cases += 1
+            if outcome.startswith("fault"):
+                summary.faults.append(outcome)
+                say(outcome)
+            elif summary.cases % 10_000 == 0:
+                say(f"{summary.cases} cases, {len(summary.faults)} faults")
+            if _peak_bytes() - before > LIMIT_BYTES:
+                summary.faults.append(f"fault: case {number} took too much memory")
+                before = _peak_bytes()
+        summary.grown_bytes = max(0, _peak_bytes() - before)
+    summary.seconds = round(time.perf_counter() - started, 1)
+    return summary
+
+
+def _case(
+    number: int, seed: int, kinds: list[Target], true: dict[str, Any], summary: Summary
+) -> str:
+    """One case → `refused`, `same`, `valid`, or `fault` and what it is."""
+    draw = random.Random(f"{seed} {number}")
+    kind = draw.choice(kinds)
+    name = draw.choice(list(kind.files))
+    files, resealed = dict(kind.files), draw.random() < 0.5
+    while files == kind.files:
+        files[name] = mutate(draw, name, kind.files[name])
+        if draw.random() < 0.2:
+            files[name] = draw.choice(BLIND)(draw, files[name])
+    if resealed:
+        files = kind.right(files)
+    begun = time.process_time()
+    where = f"case {number}: {kind.name} {name}{', checksums right' if resealed else ''}"
+    try:
+        found = kind.read(files)
+    except AudiovqError as error:
+        text = str(error)
+        bad = "\n" in text or not text or "allocate" in repr(error.__cause__)
+        outcome = f"fault in {where}: {text!r}" if bad else "refused"
+    except BaseException as error:  # what Rust panics with is no Exception
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        outcome = f"fault in {where}: {''.join(traceback.format_exception(error))}"
+    else:
+        outcome = "same" if found == true[kind.name] else "valid"
+        if outcome == "valid" and not resealed:
+            outcome = f"fault in {where}: gives something else"
+    seconds = time.process_time() - begun
+    summary.slowest_seconds = max(summary.slowest_seconds, round(seconds, 3))
+    if seconds > LIMIT_SECONDS:
+        outcome = f"fault in {where}: takes {seconds:.1f} s"
+    if outcome in ("refused", "same", "valid"):
+        setattr(summary, outcome, getattr(summary, outcome) + 1)
+    counts = Counter(summary.by_target.get(kind.name, {}))
+    counts[outcome.partition(" ")[0]] += 1
+    summary.by_target[kind.name] = dict(counts)
+    return outcome
+
+
+def _peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main(cases: int = 200_000, seed: int = 0, first: int = 0, out: Path | None = None) -> None:
+    """Fuzz the readers of archives, models, datasets and training states.
+
+    Args:
+        cases: How many files to try.
+        seed: Another seed, other files.
+        first: Number of the first case.
+        out: JSON file for the summary.
+    """
+    torch.set_num_threads(1)
+    summary = run(cases, seed, first)
+    print(json.dumps(asdict(summary) | {"faults": len(summary.faults)}, indent=2))
+    if out is not None:
+        write_json(out, asdict(summary))
+    sys.exit(1 if summary.faults else 0)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,115 @@
+"""Makes the golden files of version 1, of which none may ever change: see docs/formats.md.
+
+    PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
+
+A later version gets files of its own; these stay, for as long as the program reads version 1.
+"""
+
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from conftest import make_voice
+from tiny import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, shake
+
+from audiovq import audio
+from audiovq.archive import CODERS, pack
+from audiovq.checkpoint import Model, load, new_model, save
+from audiovq.codec import Encoded
+from audiovq.config import PreprocessConfig
+from audiovq.context import ContextModel, ContextTables, integers_of
+from audiovq.dataset import Dataset
+from audiovq.header import read_header, write_header
+from audiovq.preprocess import preprocess
+
+
+def make_model(folder: Path) -> Model:
+    """An untrained model with every part: 2 rows, 2 quantizers of 16 codes, random weights."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(AUTOENCODER, num_quantizers=2)
+    model = new_model(SPECTROGRAM, config, LABELS, COUNTS, clip_frames=30)
+    model.prior = model.new_prior(dataclasses.replace(PRIOR, dim=8, layers=1))
+    for module in (model.autoencoder, model.prior):
+        shake(module)
+        module.eval()
+    books = torch.stack([book.embedding for book in model.autoencoder.quantizer.codebooks()])
+    network = ContextModel(books, model.autoencoder.rows, hidden=12)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape)
+    levels = 1 + torch.arange(SPECTROGRAM.num_levels).flip(0) ** 2
+    columns = torch.tensor([1, 2, 9, 30, 12, 5, 3, 2, 1])
+    model.context = ContextTables(integers_of(network, levels, columns, 1.5, 0.1))
+    for stage in ("autoencoder", "context", "prior"):
+        save(folder, model, stage, {"step": 1})
+    return load(folder)
+
+
+def make_sounds(columns: dict[str, int]) -> dict[str, Encoded]:
+    """Random codes, half of them small, so that not all are alike."""
+    generator = torch.Generator().manual_seed(1)
+    sounds = {}
+    for number, (name, count) in enumerate(columns.items()):
+        codes = torch.randint(16, (2, 2, count), generator=generator)
+        codes[:, :, ::2] %= 5
+        samples = (count - 1) * 32 + 11 * number % 32
+        sounds[name] = Encoded(codes, level=5 * number % 64, num_samples=samples)
+    return sounds
+
+
+def write_expected(path: Path, sounds: dict[str, Encoded]) -> None:
+    """What an archive must give, as JSON."""
+    rows = {
+        name: {
+            "level": sound.level,
+            "num_samples": sound.num_samples,
+            "codes": sound.codes.tolist(),
+        }
+        for name, sound in sounds.items()
+    }
+    path.write_text(json.dumps(rows) + "\n")
+
+
+def make_dataset(folder: Path) -> None:
+    """Six clips of two speakers, all splits, and one file that is left out."""
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) / "recordings"
+        for number in range(6):
+            name = ("anna", "zoë")[number % 2]
+            path = source / name / f"{number}.wav"
+            audio.write(path, make_voice(0.05 + 0.005 * number, 150 + 20 * number), 8000)
+        (source / "broken.wav").write_bytes(b"no recording")
+        config = PreprocessConfig(
+            n_fft=32, hop_length=8, n_mels=0, test="5.wav", validation_share=0.3
+        )
+        preprocess(source, folder, config)
+    header = read_header(folder / "dataset.json", "dataset", 1, "")
+    write_header(folder / "dataset.json", header | {"source": "/recordings"})
+    dataset = Dataset(folder)
+    sums = {
+        split.name: [
+            float(split.spectrograms(torch.tensor([place])).double().sum())
+            for place in range(len(split))
+        ]
+        for split in (dataset.train, dataset.validation, dataset.test)
+    }
+    (folder.parent / "dataset.expected.json").write_text(json.dumps(sums) + "\n")
+
+
+def main(folder: Path) -> None:
+    """Write all of them."""
+    model = make_model(folder / "model")
+    few = make_sounds({"a/é.wav": 3, "b.wav": 1, "longer.wav": 11, "日本.wav": 8})
+    many = make_sounds({f"{n}.wav": 1 + n % 3 for n in range(280)} | {"segments.wav": 141})
+    for name, sounds, coders in (("few", few, CODERS), ("many", many, ("context",))):
+        write_expected(folder / f"{name}.expected.json", sounds)
+        for coder in coders:
+            (folder / f"{name}.{coder}.avq").write_bytes(pack(model, sounds, coder))
+    make_dataset(folder / "dataset")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
