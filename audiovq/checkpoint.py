@@ -353,5 +353,5 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         words = " ".join(str(error).split())
         raise AudiovqError(f"{path}: cannot be read as safetensors ({words:.200})") from error
     if metadata and not is_sealed(data, metadata.pop("sha256", None)):
-        raise AudiovqError(f"{path}: {DAMAGED}")
+        raise AudiovqError(f"{path}: {DAMAGED}; {AGAIN}")
     return tensors, metadata

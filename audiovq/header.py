@@ -84,8 +84,8 @@ def listed(folder: Path, name: Any, digest: Any, again: str) -> Path:
             raise AudiovqError(f"{path}: missing; {again}")
         if sha256(path) != digest:
             raise AudiovqError(f"{path}: damaged (its checksum is not the one listed); {again}")
-    except OSError as error:
-        raise AudiovqError(f"{path}: cannot be read ({error.strerror}); {again}") from error
+    except (OSError, RuntimeError) as error:  # the latter where a link leads to itself
+        raise AudiovqError(f"{path}: cannot be read ({error}); {again}") from error
     return path
 
 

@@ -16,6 +16,7 @@ from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
 from audiovq.files import atomic, require_new
+from audiovq.header import leads_out
 from audiovq.spectrogram import Phase
 
 Say = Callable[[str], None]
@@ -209,6 +210,6 @@ def _wav_name(name: str) -> str:
 def _inside(folder: Path, name: str) -> Path:
     """The path of a name in an archive; raises AudiovqError where it leads out of the folder."""
     path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    if not path.parts or "\\" in name or leads_out(name):
         raise AudiovqError(f"holds a sound named {name!r}, which leads out of the folder")
     return folder / _wav_name(name)
