@@ -342,8 +342,11 @@ def save_tensors(
         temporary.write_bytes(seal(data) if metadata else data)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The inverse of `save_tensors`. Raises AudiovqError where the file is damaged."""
+def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The inverse of `save_tensors`; `sealed`: of such as were written with strings, and a checksum.
+
+    Raises AudiovqError where the file is damaged.
+    """
     try:
         data = path.read_bytes()
         tensors = from_bytes(data)
@@ -352,6 +355,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise AudiovqError(f"{path}: cannot be read as safetensors ({words:.200})") from error
-    if metadata and not is_sealed(data, metadata.pop("sha256", None)):
+    if (sealed or metadata) and not is_sealed(data, metadata.pop("sha256", None)):
         raise AudiovqError(f"{path}: {DAMAGED}; {AGAIN}")
     return tensors, metadata

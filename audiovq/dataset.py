@@ -12,6 +12,7 @@ to the byte.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -191,16 +192,21 @@ def _labels(labels: Any) -> dict[str, list[str]]:
 
 
 def _open_shard(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+    """A shard, memory-mapped; nothing is, before its head is known to be that of its bytes."""
     try:
-        shard: npt.NDArray[np.float16] = np.lib.format.open_memmap(path, mode="r")
-        whole = getattr(shard, "offset", 0) + shard.nbytes == path.stat().st_size
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            found, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+            begin = file.tell()
+        wanted = (*found[:1], *shape), False, np.dtype("<f2"), (1, 0)
+        size = begin + 2 * math.prod(found)
     except Exception as error:  # NumPy's reader raises whatever the damage leads to
         raise AudiovqError(f"{path}: cannot be read ({error!r:.200}); {AGAIN}") from error
-    if shard.dtype != np.float16 or shard.shape[1:] != shape or not shard.flags.c_contiguous:
+    if (found, by_columns, dtype, version) != wanted:
         raise AudiovqError(
-            f"{path}: {shard.dtype!s:.40} {shard.shape} is not (clips, {shape[0]}, {shape[1]})"
-            f" float16, row by row; {AGAIN}"
+            f"{path}: {dtype!s:.40} {found!s:.80} is not (clips, {shape[0]}, {shape[1]}) float16,"
+            f" row by row; {AGAIN}"
         )
-    if not whole:
-        raise AudiovqError(f"{path}: holds more than its numbers; {AGAIN}")
-    return shard
+    if path.stat().st_size != size:
+        raise AudiovqError(f"{path}: {path.stat().st_size} bytes are not {size}; {AGAIN}")
+    return np.memmap(path, np.float16, "r", begin, found)

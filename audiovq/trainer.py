@@ -318,7 +318,7 @@ class Trainer:
         """Take up what `save` left, if anything."""
         if not self._path.exists():
             return
-        tensors, metadata = read_tensors(self._path)
+        tensors, metadata = read_tensors(self._path, sealed=True)
         try:
             self.state = State(**json.loads(metadata["state"]))
             module = {

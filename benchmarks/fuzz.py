@@ -180,7 +180,7 @@ def _read_dataset(folder: Path) -> Any:
 
 
 def _read_state(folder: Path) -> Any:
-    tensors, metadata = read_tensors(folder / "a.safetensors")
+    tensors, metadata = read_tensors(folder / "a.safetensors", sealed=True)
     return [(name, t.dtype, t.shape, t.tolist()) for name, t in tensors.items()], metadata
 
 

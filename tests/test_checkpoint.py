@@ -502,7 +502,10 @@ def test_a_training_state_that_was_damaged_is_refused(tmp_path: Path) -> None:
     for place in range(len(data)):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(AudiovqError, match=re.escape(str(path))):
-            read_tensors(path)
+            read_tensors(path, sealed=True)
+    save_tensors(path, {"a": torch.rand(3)})
+    with pytest.raises(AudiovqError, match="checksum"):
+        read_tensors(path, sealed=True)
 
 
 def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None:
