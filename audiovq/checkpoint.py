@@ -25,7 +25,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from audiovq.autoencoder import Autoencoder
 from audiovq.config import (
@@ -258,28 +257,16 @@ def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -
     First sketched without memory: no size in model.json is believed that is not that of the file.
     """
     path = _weights(folder, entry)
-    with torch.device("meta"), _Bare():
+    with torch.device("meta"):
         sketch = make()
     tensors = _fitting(path, sketch)
     room = sum(t.nbytes for t in itertools.chain(sketch.parameters(), sketch.buffers()))
     if room > ROOM * path.stat().st_size + (1 << 24):
         raise AudiovqError(f"{folder}: its settings ask for {room >> 20} MiB; {AGAIN}")
-    with _Bare():
+    with torch.random.fork_rng(devices=[]):  # its random start is no one's business
         module = make()
     module.load_state_dict(tensors)
     return module.eval()
-
-
-class _Bare(TorchFunctionMode):
-    """Makes networks without their random start, which takes longer than all else and is no use."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """What writes into a tensor, which has a name that ends in `_`, gives it back as it is."""
-        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
-            return (*args, *(kwargs or {}).values())[0]
-        return func(*args, **(kwargs or {}))
 
 
 def _fitting(path: Path, module: nn.Module) -> dict[str, Tensor]:
