@@ -87,7 +87,8 @@ class RowBias(nn.Module):
 
     def __init__(self, channels: int, rows: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.randn(1, channels, rows, 1) * 0.02)
+        self.bias = nn.Parameter(torch.empty(1, channels, rows, 1))
+        nn.init.normal_(self.bias, std=0.02)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, channels, rows, columns) → the same shape."""

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from audiovq.autoencoder import Autoencoder
 from audiovq.config import (
@@ -257,7 +258,7 @@ def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -
     First sketched without memory: no size in model.json is believed that is not that of the file.
     """
     path = _weights(folder, entry)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unwritten():
         sketch = make()
     tensors = _fitting(path, sketch)
     room = sum(t.nbytes for t in itertools.chain(sketch.parameters(), sketch.buffers()))
@@ -267,6 +268,19 @@ def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -
         module = make()
     module.load_state_dict(tensors)
     return module.eval()
+
+
+class _Unwritten(TorchFunctionMode):
+    """Leaves tensors as they are made. Without memory there is nothing to write into, and torch takes
+    a second to import what would pretend to."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What writes into a tensor, which has a name that ends in `_`, gives it back."""
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            return (*args, *(kwargs or {}).values())[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _fitting(path: Path, module: nn.Module) -> dict[str, Tensor]:

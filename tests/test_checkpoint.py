@@ -6,6 +6,8 @@ import math
 import re
 import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -538,3 +540,10 @@ def test_loading_draws_nothing_at_random(folder: Path) -> None:
     torch.manual_seed(3)
     load(folder)
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_loading_imports_no_compiler() -> None:
+    """It takes torch a second or two, which somebody waits for each time."""
+    code = "import sys, audiovq; audiovq.load('digits'); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

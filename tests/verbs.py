@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+import traceback
 
 import torch
 
@@ -34,6 +35,8 @@ def run(limit: int, arguments: list[str]) -> tuple[int, str]:
         status = 1
         try:
             status = main(arguments)
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
