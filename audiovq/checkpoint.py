@@ -352,7 +352,7 @@ def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], d
         data = path.read_bytes()
         tensors = from_bytes(data)
         (length,) = struct.unpack_from("<Q", data)
-        metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__", {}))
+        metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__") or {})
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise AudiovqError(f"{path}: cannot be read as safetensors ({words:.200})") from error

@@ -179,10 +179,10 @@ class ContextTables:
             "rate_weight": (),
             "vectors": (self.num_quantizers, self.codebook_size, dim),
         }
-        entries = 0
+        room = 0
         for q in range(self.num_quantizers):
             places = len(NEIGHBOURS) * self.num_quantizers + q
-            entries += places * (self.codebook_size + 1) * hidden
+            room += places * (self.codebook_size + 1) * hidden
             shapes |= {
                 f"maps.{q}": (places, dim, hidden),
                 f"edges.{q}": (places, hidden),
@@ -194,8 +194,8 @@ class ContextTables:
             found, types = integers[name], TYPES[name.partition(".")[0]]
             if tuple(found.shape) != shape or found.dtype not in types:
                 raise ValueError(f"context table {name} is not {shape} {types[0]}")
-        if entries > LARGEST_TABLES:
-            raise ValueError(f"context tables: {entries} sums are more than {LARGEST_TABLES}")
+        if room > LARGEST_TABLES:
+            raise ValueError(f"context tables: {room} sums are more than {LARGEST_TABLES}")
         if min(levels, columns) < 2 or min(integers["levels"].min(), integers["columns"].min()) < 1:
             raise ValueError("context tables: counts from 1 upward are meant")
         if not all(0 <= integers[name] < math.inf for name in ("distortion", "rate_weight")):

@@ -1,10 +1,10 @@
-"""Files as they should never be: each is refused in one line, or gives what the true one gives.
+"""Files as they should never be: each is refused in one line.
 
     python benchmarks/fuzz.py --cases 200000 --out benchmarks/results/fuzz.json
 
 Takes the golden files of `tests/golden` and changes bits, bytes, blocks and fields of them; of every
 second case the checksums are made right again, so that what lies behind them is reached. Such a file
-may be valid, if another one; all else must be refused with an AudiovqError of one line. Whatever
+may be a valid one; all else must be refused with an AudiovqError of one line. Whatever
 comes, no case may take more memory or time than the limits below. Ends with exit code 1 after faults;
 `--first N --cases 1` repeats case N alone.
 """
@@ -73,7 +73,7 @@ class Summary:
     cases: int = 0
     refused: int = 0
     same: int = 0
-    """Read as if nothing had been changed."""
+    """Read as if nothing had been changed, its checksums made right: what changed has no meaning."""
     valid: int = 0
     """Read as another file, which it is: its checksums were made right."""
     by_target: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -405,8 +405,8 @@ def _case(
         outcome = f"fault in {where}: {''.join(traceback.format_exception(error))}"
     else:
         outcome = "same" if found == true[kind.name] else "valid"
-        if outcome == "valid" and not resealed:
-            outcome = f"fault in {where}: gives something else"
+        if not resealed:
+            outcome = f"fault in {where}: is not refused"
     seconds = time.process_time() - begun
     summary.slowest_seconds = max(summary.slowest_seconds, round(seconds, 3))
     if seconds > LIMIT_SECONDS:

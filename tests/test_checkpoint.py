@@ -513,11 +513,11 @@ def test_a_training_state_that_was_damaged_is_refused(tmp_path: Path) -> None:
 def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for part, name, value in (
-        ("autoencoder", "channels", 16_384),
+        ("autoencoder", "channels", 2_048),
         ("autoencoder", "codebook_size", 65_536),
         ("autoencoder", "num_quantizers", 64),
         ("autoencoder", "encoder_blocks", 256),
-        ("prior", "dim", 16_384),
+        ("prior", "dim", 2_048),
         ("prior", "layers", 256),
     ):
         config = json.loads((folder / "model.json").read_text())[part]["config"]
