@@ -198,15 +198,15 @@ def _open_shard(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
             version = np.lib.format.read_magic(file)
             found, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
             begin = file.tell()
-        wanted = (*found[:1], *shape), False, np.dtype("<f2"), (1, 0)
-        size = begin + 2 * math.prod(found)
+        whole = int(found[0]), *shape
+        size = begin + 2 * math.prod(whole)
     except Exception as error:  # NumPy's reader raises whatever the damage leads to
         raise AudiovqError(f"{path}: cannot be read ({error!r:.200}); {AGAIN}") from error
-    if (found, by_columns, dtype, version) != wanted:
+    if (found, by_columns, dtype, version) != (whole, False, np.dtype("<f2"), (1, 0)):
         raise AudiovqError(
             f"{path}: {dtype!s:.40} {found!s:.80} is not (clips, {shape[0]}, {shape[1]}) float16,"
             f" row by row; {AGAIN}"
         )
     if path.stat().st_size != size:
         raise AudiovqError(f"{path}: {path.stat().st_size} bytes are not {size}; {AGAIN}")
-    return np.memmap(path, np.float16, "r", begin, found)
+    return np.memmap(path, np.float16, "r", begin, whole)
