@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,21 @@ from audiovq.dataset import Dataset
 from audiovq.preprocess import preprocess
 from audiovq.training import train
 
+SHORT = {"steps": 16, "validate_every": 4}
+OFTEN_SAVED = replace(
+    CONFIG,
+    autoencoder_training=replace(CONFIG.autoencoder_training, **SHORT),
+    prior_training=replace(CONFIG.prior_training, **SHORT),
+)
+SLOW_IMPORTS = "soundfile", "soxr", "torchaudio.functional", "matplotlib.image", "torch._dynamo"
+
 
 def work(stage: str, source: Path, target: Path) -> None:
     if stage == "preprocess":
         preprocess_module.FILES_PER_SHARD = 5
         preprocess(source, target, say=lambda line: None)
     else:
-        train(Dataset(source), target, CONFIG, device="cpu", say=lambda line: None)
+        train(Dataset(source), target, OFTEN_SAVED, device="cpu", say=lambda line: None)
 
 
 def start(job: Callable[[], None]) -> int:
@@ -81,7 +90,7 @@ def without_seconds(data: Any) -> Any:
 
 
 def main(stage: str, source: Path, folder: Path, asked: int) -> None:
-    for name in ("soundfile", "soxr", "torchaudio.functional", "matplotlib.image"):
+    for name in SLOW_IMPORTS:
         importlib.import_module(name)
     begun = time.perf_counter()
     finish(start(lambda: work(stage, source, folder / "straight")))
