@@ -257,7 +257,7 @@ def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int
     return extent.trim(trim_db)
 
 
-def write(path: Path, waveform: Waveform, sample_rate: int) -> bool:
+def write(path: Path | str, waveform: Waveform, sample_rate: int) -> bool:
     """Write (samples,) as a 16-bit WAV: see `write_blocks`."""
     return write_blocks(path, [waveform], sample_rate)
 
@@ -272,13 +272,14 @@ def limited_note(limited: int, written: int) -> str:
     )
 
 
-def write_blocks(path: Path, blocks: Iterable[Waveform], sample_rate: int) -> bool:
+def write_blocks(path: Path | str, blocks: Iterable[Waveform], sample_rate: int) -> bool:
     """Write blocks (samples,), one after another, as one 16-bit WAV, atomically.
 
     Returns True where the waveform went beyond full scale and was brought down to it as a whole
     (a clipped one would crackle). Raises AudiovqError where it cannot be written, or is longer than
     a WAV can be.
     """
+    path = Path(path)
     with (
         atomic(path) as temporary,
         tempfile.SpooledTemporaryFile(max_size=SPOOLED, mode="w+b", dir=str(path.parent)) as spool,

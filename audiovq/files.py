@@ -18,6 +18,8 @@ from audiovq.config import AudiovqError
 if sys.platform != "win32":
     import fcntl
 
+UNFINISHED = ".unfinished"
+"""Name of the mark of a folder that is being filled."""
 _LEFT = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
 """Names of the files that `atomic` has not renamed yet."""
 
@@ -113,6 +115,26 @@ def claimed(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             folder.rmdir()
         os.close(lock)
+
+
+@contextlib.contextmanager
+def filling(folder: Path, overwrite: bool) -> Iterator[None]:
+    """`folder` is claimed, and marked as unfinished until the block ends well.
+
+    What a killed run left is gone on with; raises AudiovqError where something else is there already,
+    unless `overwrite`, or where another run holds the folder.
+    """
+    with claimed(folder):
+        mark = folder / UNFINISHED
+        if not mark.exists():
+            require_new(folder, overwrite)
+        write_text(mark, "")
+        try:
+            yield
+            mark.unlink()
+        finally:
+            if list(folder.iterdir()) == [mark]:
+                mark.unlink()
 
 
 def is_blank(folder: Path) -> bool:

@@ -35,7 +35,7 @@ from audiovq.figures import (
     figure_table,
     require_match,
 )
-from audiovq.files import claimed, read_json, require_new, write_json
+from audiovq.files import filling, read_json, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
@@ -82,9 +82,8 @@ def generate_files(
     Files are named by number and label values, as 0007_7_george.wav. Returns their paths.
     """
     folder = Path(folder)
-    require_new(folder, overwrite)
     with (
-        claimed(folder),
+        filling(folder, overwrite),
         tqdm(total=n, unit=" sounds", desc="generate", disable=None) as bar,
     ):
         sounds = generate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -15,7 +15,7 @@ from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
-from audiovq.files import atomic, require_new
+from audiovq.files import atomic, filling, require_new
 from audiovq.header import leads_out
 from audiovq.spectrogram import Phase
 
@@ -87,8 +87,9 @@ def decode_files(
         raise AudiovqError(f"{source}: {error}") from error
     if target.suffix.lower() == ".wav" and len(paths) == 1:
         paths = [target]
-    require_new(target, overwrite)
-    _write(model, dict(zip(paths, sounds.values(), strict=True)), phase, n_iter, say)
+    decoded = dict(zip(paths, sounds.values(), strict=True))
+    with _into(target, overwrite, is_file=paths == [target]):
+        _write(model, decoded, phase, n_iter, say)
     return paths
 
 
@@ -113,11 +114,22 @@ def reconstruct_files(
         places = {name: target / _wav_name(name) for name in recordings}
     else:
         places = dict.fromkeys(recordings, target)
-    for path in [target] if source.is_dir() else places.values():
-        require_new(path, overwrite)
-    sounds = _encoded(model, recordings, say)
-    _write(model, {places[name]: sound for name, sound in sounds.items()}, phase, n_iter, say)
+    single = None if source.is_dir() else next(iter(places.values()))
+    with _into(single or target, overwrite, is_file=single is not None):
+        sounds = _encoded(model, recordings, say)
+        _write(model, {places[name]: sound for name, sound in sounds.items()}, phase, n_iter, say)
     return archive.rates(model, sounds, archive.pack(model, sounds))
+
+
+@contextlib.contextmanager
+def _into(target: Path, overwrite: bool, is_file: bool) -> Iterator[None]:
+    """The block may write `target`, a file or a folder."""
+    if is_file:
+        require_new(target, overwrite)
+        yield
+    else:
+        with filling(target, overwrite):
+            yield
 
 
 def _recordings(source: Path) -> dict[str, Path]:

@@ -136,7 +136,7 @@ def test_a_silent_and_a_short_file_are_named_with_the_reason(
     import soundfile
 
     (tmp_path / "sounds").mkdir()
-    samples = np.zeros(8000) if kind == "silent" else 0.5 * np.ones(50)
+    samples = np.zeros(8000) if kind == "silent" else 0.5 * np.sin(np.arange(50))
     soundfile.write(tmp_path / "sounds" / "a.wav", samples, 8000)
     assert run("preprocess", tmp_path / "sounds", tmp_path / "d") == 2
     line = one_line(capsys)

@@ -16,6 +16,7 @@ from audiovq.files import (
     atomic,
     claimed,
     clear,
+    filling,
     is_blank,
     read_json,
     require_new,
@@ -231,3 +232,20 @@ def test_clearing_spares_what_it_is_told_to_and_what_links_lead_to(tmp_path: Pat
     clear(tmp_path / "folder", but=tmp_path / "folder" / "kept")
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"other/precious", "folder/kept/c"}
+
+
+def test_a_folder_half_filled_is_gone_on_with_and_a_full_one_is_not_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(FileNotFoundError), filling(folder, overwrite=False):
+        [(folder / name).touch() for name in ("1.wav", "no/folder")]  # the second fails
+    with filling(folder, overwrite=False):
+        (folder / "2.wav").touch()
+    assert sorted(path.name for path in folder.iterdir()) == ["1.wav", "2.wav"]
+    with pytest.raises(AudiovqError, match="exists already"), filling(folder, overwrite=False):
+        pass
+    assert sorted(path.name for path in folder.iterdir()) == ["1.wav", "2.wav"]
+    with filling(folder, overwrite=True), pytest.raises(AudiovqError), filling(folder, True):
+        pass
+    with pytest.raises(FileNotFoundError), filling(tmp_path / "none", overwrite=False):
+        (tmp_path / "none" / "no" / "folder").touch()  # before anything was written
+    assert not (tmp_path / "none").exists()
