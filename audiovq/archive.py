@@ -50,7 +50,7 @@ from audiovq.prior import Prior
 Coder = Literal["context", "prior", "plain"]
 CODERS: tuple[Coder, ...] = ("plain", "context", "prior")
 """plain: every code alike, as packed bits. context: by the integers of `context.py`, which decode
-on every machine. prior: by the transformer, the smallest; it decodes where the network computes the
+on every machine. prior: by the model's prior, the smallest; it decodes where the network computes the
 very same bits, which another processor or thread count may not: the check then refuses."""
 
 MAGIC = b"AVQ\x01"

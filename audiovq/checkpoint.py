@@ -39,7 +39,8 @@ from audiovq.config import (
 from audiovq.context import ContextTables
 from audiovq.files import atomic, sha256
 from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
-from audiovq.prior import Prior, Vocabulary
+from audiovq.pixelcnn import PixelCNN
+from audiovq.prior import Prior, Transformer, Vocabulary
 from audiovq.spectrogram import Spectrogram
 
 FORMAT = "audiovq-model"
@@ -102,7 +103,8 @@ class Model:
 
     def new_prior(self, config: PriorConfig) -> Prior:
         """A prior over this model's codes, untrained."""
-        return Prior(config, self.vocabulary, tuple(map(len, self.labels.values())))
+        kind = PixelCNN if config.kind == "pixelcnn" else Transformer
+        return kind(config, self.vocabulary, tuple(map(len, self.labels.values())))
 
     def to(self, device: torch.device | str) -> Model:
         """Move all parts, in place."""

@@ -231,11 +231,17 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Causal transformer over the codes in time order."""
+    """What learns the codes in time order."""
 
+    kind: Literal["transformer", "pixelcnn"] = "transformer"
+    """transformer: attends to all codes before. pixelcnn: gated convolutions over those nearby."""
     dim: int = 192
     layers: int = 4
     heads: int = 4
+    """Of attention (transformer)."""
+    kernel: int = 5
+    """Codes across a convolution's filter: half of them, and the one in the middle, are the past
+    (pixelcnn)."""
     dropout: float = 0.1
     label_dropout: float = 0.15
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
@@ -245,8 +251,12 @@ class PriorConfig:
             value = getattr(self, name)
             _require(1 <= value <= most, f"{name} {value}: give 1 to {most}")
         _require(
-            self.dim % (2 * self.heads) == 0,
+            self.kind != "transformer" or self.dim % (2 * self.heads) == 0,
             f"dim {self.dim}: give a multiple of twice the heads ({self.heads})",
+        )
+        _require(
+            self.kernel >= 3 and self.kernel % 2 == 1,
+            f"kernel {self.kernel}: give an odd size from 3 upward",
         )
         _require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share below 1")
         _require(

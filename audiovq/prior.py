@@ -1,4 +1,5 @@
-"""A causal transformer over codes in time order: learns which code follows which.
+"""Priors over codes in time order learn which code follows which: what they share, a causal
+transformer, and how to sample. `pixelcnn.py` holds the other kind.
 
 A clip is a sequence of *tokens*: its level, then its codes column by column, in each column from
 low to high frequency (and from coarse to fine where quantization is residual), then END. So a prior
@@ -8,7 +9,9 @@ learns how loud a clip is and where it ends, and can go on with a sound that has
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +93,91 @@ class Vocabulary:
         return table
 
 
+class Prior(nn.Module, ABC):
+    """p(tokens | labels), a token at a time: what every kind of prior can do."""
+
+    label_embeddings: nn.ModuleList
+    head: nn.Linear
+    allowed: Tensor
+
+    def __init__(
+        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+    ) -> None:
+        """`label_sizes`: how many values each label has; one more stands for "left open"."""
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.label_sizes = label_sizes
+        self.register_buffer("allowed", vocabulary.allowed(), persistent=False)
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """tokens (batch, length), labels (batch, labels) → logits (batch, length, size).
+
+        Logits at a place depend on the tokens before it alone; what may not stand there has -inf.
+        """
+
+    @abstractmethod
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
+        """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far.
+
+        Places must be asked for in their order, from 0 on.
+        """
+
+    @abstractmethod
+    def new_caches(self, batch: int, tokens: int) -> Any:
+        """Room for what `step` keeps of up to so many tokens."""
+
+    def loss(
+        self, tokens: Tensor, lengths: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
+        nats = self._nats(tokens, lengths, labels)
+        return nats.sum() / lengths.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
+
+    def log_likelihood(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """tokens (batch, length), lengths (batch,), labels (batch, labels) → (batch,) log p, nats.
+
+        The sum over a clip's tokens, level and END included, up to its length; at most 0. Divided
+        by the length, it compares clips of different lengths.
+        """
+        return -self._nats(tokens, lengths, labels).sum(dim=1)
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """labels (batch, labels) → (batch, dim)."""
+        condition = self.head.weight.new_zeros(len(labels), self.config.dim)
+        for i, embedding in enumerate(self.label_embeddings):
+            condition = condition + embedding(labels[:, i])
+        return condition
+
+    def open_labels(self, batch: int) -> Tensor:
+        """(batch, labels) with every label left open."""
+        sizes = torch.tensor(self.label_sizes, dtype=torch.long, device=self.head.weight.device)
+        return sizes.expand(batch, -1)
+
+    def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Leave labels open at random: all of a clip's, or single ones."""
+        share = self.config.label_dropout
+        drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
+        hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
+        # Clips and their labels may still lie on the CPU while the weights do not.
+        opened = labels.new_tensor(self.label_sizes).expand_as(labels)
+        return torch.where(hidden.to(labels.device), opened, labels)
+
+    def _nats(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """(batch, length) what each token costs, 0 beyond a clip's length."""
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        inside = places < lengths[:, None].to(tokens.device)
+        targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
+        logits = self(tokens, labels).transpose(1, 2)
+        return nn.functional.cross_entropy(logits, targets, reduction="none")
+
+    def _legal(self, logits: Tensor, places: Tensor) -> Tensor:
+        """logits (batch, places, size) → the same in float32, -inf for what may not stand there."""
+        allowed = self.allowed[self.vocabulary.slot(places)]
+        return logits.float().masked_fill(~allowed, -torch.inf)
+
+
 class Layer(nn.Module):
     """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023)."""
 
@@ -151,23 +239,17 @@ def _norm(x: Tensor) -> Tensor:
     return nn.functional.rms_norm(x, (x.shape[-1],))
 
 
-class Prior(nn.Module):
-    """p(tokens | labels), a token at a time.
+class Transformer(Prior):
+    """Attention over all tokens before.
 
     What a position sees at once, before any attention: the tokens before it in frequency and in
     time (the one before, and three of the columns before), its slot and its column.
     """
 
-    allowed: Tensor
-
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
     ) -> None:
-        """`label_sizes`: how many values each label has; one more stands for "left open"."""
-        super().__init__()
-        self.config = config
-        self.vocabulary = vocabulary
-        self.label_sizes = label_sizes
+        super().__init__(config, vocabulary, label_sizes)
         slots, dim = vocabulary.slots, config.dim
         self.lags = (1, slots, slots - 1, 2 * slots) if slots > 2 else (1, 2, 3, 4)
         """How far back each of the tokens seen at once lies."""
@@ -180,7 +262,6 @@ class Prior(nn.Module):
         layers = [Layer(config) for _ in range(config.layers)]
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(dim, vocabulary.size)
-        self.register_buffer("allowed", vocabulary.allowed(), persistent=False)
         self.apply(_initialize)
         for layer in layers:
             for linear in (layer.out, layer.mlp_out):
@@ -188,74 +269,25 @@ class Prior(nn.Module):
             nn.init.zeros_(layer.modulation.weight)
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """tokens (batch, length), labels (batch, labels) → logits (batch, length, size).
-
-        Logits at a place depend on the tokens before it alone; what may not stand there has -inf.
-        """
         condition = self.condition(labels)
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self._embed(tokens, places) + condition[:, None]
         for layer in self.layers:
             x = layer(x, condition, None, 0)
-        return self._logits(x, places)
-
-    def loss(
-        self, tokens: Tensor, lengths: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
-        nats = self._nats(tokens, lengths, labels)
-        return nats.sum() / lengths.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
-
-    def log_likelihood(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """tokens (batch, length), lengths (batch,), labels (batch, labels) → (batch,) log p, nats.
-
-        The sum over a clip's tokens, level and END included, up to its length; at most 0. Divided
-        by the length, it compares clips of different lengths.
-        """
-        return -self._nats(tokens, lengths, labels).sum(dim=1)
-
-    def _nats(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """(batch, length) what each token costs, 0 beyond a clip's length."""
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        inside = places < lengths[:, None].to(tokens.device)
-        targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
-        logits = self(tokens, labels).transpose(1, 2)
-        return nn.functional.cross_entropy(logits, targets, reduction="none")
+        return self._legal(self.head(_norm(x)), places)
 
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Tensor) -> Tensor:
-        """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far."""
         places = torch.tensor([place], device=tokens.device)
         x = self._embed(tokens, places) + condition[:, None]
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, condition, cache, place)
-        return self._logits(x, places)[:, 0]
+        return self._legal(self.head(_norm(x)), places)[:, 0]
 
     def new_caches(self, batch: int, tokens: int) -> Tensor:
         """Room for keys and values: (layers, 2, batch, heads, tokens, dim / heads)."""
         config = self.config
         shape = (config.layers, 2, batch, config.heads, tokens, config.dim // config.heads)
         return torch.zeros(shape, device=self.head.weight.device)
-
-    def condition(self, labels: Tensor) -> Tensor:
-        """labels (batch, labels) → (batch, dim)."""
-        condition = self.head.weight.new_zeros(len(labels), self.config.dim)
-        for i, embedding in enumerate(self.label_embeddings):
-            condition = condition + embedding(labels[:, i])
-        return condition
-
-    def open_labels(self, batch: int) -> Tensor:
-        """(batch, labels) with every label left open."""
-        sizes = torch.tensor(self.label_sizes, dtype=torch.long, device=self.head.weight.device)
-        return sizes.expand(batch, -1)
-
-    def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Leave labels open at random: all of a clip's, or single ones."""
-        share = self.config.label_dropout
-        drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
-        hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
-        # Clips and their labels may still lie on the CPU while the weights do not.
-        opened = labels.new_tensor(self.label_sizes).expand_as(labels)
-        return torch.where(hidden.to(labels.device), opened, labels)
 
     def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
         vocabulary = self.vocabulary
@@ -268,10 +300,6 @@ class Prior(nn.Module):
             seen = tokens[:, back.clamp(min=0)].masked_fill(back < 0, vocabulary.size)
             x = x + embedding(seen)
         return x
-
-    def _logits(self, x: Tensor, places: Tensor) -> Tensor:
-        logits: Tensor = self.head(_norm(x)).float()
-        return logits.masked_fill(~self.allowed[self.vocabulary.slot(places)], -torch.inf)
 
 
 def _initialize(module: nn.Module) -> None:
@@ -287,7 +315,7 @@ def sample(
 ) -> Tensor:
     """labels (batch, labels) → tokens (batch, 1 + slots × columns), END from a clip's end on.
 
-    Keys and values are cached: each token costs one token. `generator` is one of the CPU.
+    What was computed is cached: each token costs one token. `generator` is one of the CPU.
     """
     vocabulary, batch = prior.vocabulary, len(labels)
     guided = config.guidance != 0 and labels.shape[1] > 0

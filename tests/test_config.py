@@ -86,7 +86,9 @@ priors = st.builds(
     lambda heads, times, **rest: PriorConfig(heads=heads, dim=2 * heads * times, **rest),
     heads=whole(1, 16),
     times=whole(1, 64),
+    kind=st.sampled_from(["transformer", "pixelcnn"]),
     layers=whole(1, 32),
+    kernel=st.sampled_from([3, 5, 7]),
     dropout=share(),
     label_dropout=share(),
 )
@@ -217,6 +219,8 @@ BAD: list[Any] = [
     (PriorConfig, "layers", 0),
     (PriorConfig, "layers", 257),
     (PriorConfig, "dim", 2**40),
+    (PriorConfig, "kernel", 4),
+    (PriorConfig, "kernel", 1),
     (PriorConfig, "dropout", 1.0),
     (PriorConfig, "label_dropout", -0.1),
     (OptimizerConfig, "steps", 0),

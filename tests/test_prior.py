@@ -1,4 +1,4 @@
-"""The laws of `audiovq.prior`: tokens, causality, conditioning, sampling."""
+"""The laws of `audiovq.prior`, for both kinds: tokens, causality, conditioning, sampling."""
 
 import math
 from dataclasses import replace
@@ -13,17 +13,24 @@ from tiny import shake
 from torch import Tensor
 
 from audiovq.config import PriorConfig, SamplingConfig
-from audiovq.prior import Prior, Vocabulary, draw, sample
+from audiovq.pixelcnn import PixelCNN
+from audiovq.prior import Prior, Transformer, Vocabulary, draw, sample
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=4)
 PLAIN = SamplingConfig(temperature=1.0, top_k=0, top_p=1.0, guidance=0.0)
-SMALL = PriorConfig(dim=16, layers=2, heads=2, dropout=0.0)
+SMALL = PriorConfig(dim=16, layers=2, heads=2, kernel=3, dropout=0.0)
+Kind = type[Transformer] | type[PixelCNN]
+of_either_kind = pytest.mark.parametrize("kind", [Transformer, PixelCNN])
 
 
-def prior(vocabulary: Vocabulary = VOCABULARY, labels: tuple[int, ...] = (3, 2)) -> Prior:
+def prior(
+    kind: Kind = Transformer,
+    vocabulary: Vocabulary = VOCABULARY,
+    labels: tuple[int, ...] = (3, 2),
+) -> Any:
     """A small one in eval mode; random weights, so that labels and depth have a say."""
     torch.manual_seed(0)
-    made = Prior(SMALL, vocabulary, labels)
+    made = kind(SMALL, vocabulary, labels)
     shake(made)
     return made.eval()
 
@@ -126,9 +133,10 @@ def test_logits_depend_on_all_tokens_before_and_on_none_from_there_on() -> None:
         assert read == set(range(place)), f"place {place}"
 
 
-def test_a_changed_token_changes_no_logits_up_to_its_own_place() -> None:
+@of_either_kind
+def test_a_changed_token_changes_no_logits_up_to_its_own_place(kind: Kind) -> None:
     tokens, _, labels = some_tokens()
-    model, slots = prior(), VOCABULARY.slots
+    model, slots = prior(kind), VOCABULARY.slots
     logits = model(tokens, labels)
     for place in range(tokens.shape[1]):
         other = tokens.clone()
@@ -140,13 +148,14 @@ def test_a_changed_token_changes_no_logits_up_to_its_own_place() -> None:
                 assert not torch.equal(changed[:, later], logits[:, later])
 
 
+@of_either_kind
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("quantizers", [1, 2])
 def test_token_by_token_with_a_cache_gives_the_logits_of_the_whole(
-    rows: int, quantizers: int
+    kind: Kind, rows: int, quantizers: int
 ) -> None:
     vocabulary = Vocabulary(5, quantizers, rows, 3, max_columns=4)
-    model = prior(vocabulary)
+    model = prior(kind, vocabulary)
     tokens, _, labels = some_tokens(vocabulary)
     with torch.no_grad():
         whole = model(tokens, labels)
@@ -159,10 +168,11 @@ def test_token_by_token_with_a_cache_gives_the_logits_of_the_whole(
             torch.testing.assert_close(step, whole[:, place], atol=1e-5, rtol=1e-4)
 
 
-def test_the_illegal_is_impossible_and_probabilities_sum_to_one() -> None:
+@of_either_kind
+def test_the_illegal_is_impossible_and_probabilities_sum_to_one(kind: Kind) -> None:
     tokens, _, labels = some_tokens()
     with torch.no_grad():
-        logits = prior()(tokens, labels)
+        logits = prior(kind)(tokens, labels)
     assert logits.dtype == torch.float32
     slots = VOCABULARY.slot(torch.arange(tokens.shape[1]))
     assert slots.tolist() == [0, *[1 + i % 4 for i in range(tokens.shape[1] - 1)]]
@@ -174,9 +184,10 @@ def test_the_illegal_is_impossible_and_probabilities_sum_to_one() -> None:
     assert not probabilities[~legal].any()
 
 
-def test_loss_is_the_mean_of_minus_log_probability_by_hand() -> None:
+@of_either_kind
+def test_loss_is_the_mean_of_minus_log_probability_by_hand(kind: Kind) -> None:
     tokens, lengths, labels = some_tokens()
-    model = prior()
+    model = prior(kind)
     mean, code_nats, level_nats = model.loss(tokens, lengths, labels)
     logits = model(tokens, labels).detach().double().numpy()
     codes, levels, count = 0.0, 0.0, 0
@@ -192,9 +203,10 @@ def test_loss_is_the_mean_of_minus_log_probability_by_hand() -> None:
     assert level_nats.item() == pytest.approx(levels, rel=1e-5)
 
 
-def test_padding_changes_neither_loss_nor_gradients() -> None:
+@of_either_kind
+def test_padding_changes_neither_loss_nor_gradients(kind: Kind) -> None:
     tokens, lengths, labels = some_tokens()
-    model = prior()
+    model = prior(kind)
     results = []
     for filler in (VOCABULARY.end, 0, VOCABULARY.size - 1):
         padded = torch.nn.functional.pad(tokens, (0, 3), value=filler)
@@ -208,18 +220,20 @@ def test_padding_changes_neither_loss_nor_gradients() -> None:
         torch.testing.assert_close(result, results[0], atol=1e-6, rtol=1e-4)
 
 
-def test_gradients_reach_every_parameter() -> None:
+@of_either_kind
+def test_gradients_reach_every_parameter(kind: Kind) -> None:
     tokens, lengths, labels = some_tokens()
-    model = prior()
+    model = prior(kind)
     model.loss(tokens, lengths, labels)[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.any()), name
 
 
-def test_every_label_has_a_say_at_every_place_and_open_differs() -> None:
+@of_either_kind
+def test_every_label_has_a_say_at_every_place_and_open_differs(kind: Kind) -> None:
     tokens, _, _ = some_tokens()
-    model = prior()
+    model = prior(kind)
     tokens = tokens[:1]
     seen: dict[tuple[int, int], Tensor] = {}
     for digit in range(4):
@@ -233,9 +247,10 @@ def test_every_label_has_a_say_at_every_place_and_open_differs() -> None:
         assert bool((different > 1e-4).all()), (a, b)
 
 
-def test_a_prior_without_labels_works() -> None:
+@of_either_kind
+def test_a_prior_without_labels_works(kind: Kind) -> None:
     tokens, lengths, _ = some_tokens()
-    model = prior(labels=())
+    model = prior(kind, labels=())
     labels = torch.zeros(3, 0, dtype=torch.long)
     assert model.loss(tokens, lengths, labels)[0].isfinite()
     assert model.open_labels(3).shape == (3, 0)
@@ -249,7 +264,7 @@ def test_a_prior_without_labels_works() -> None:
 def test_labels_are_hidden_as_often_as_asked() -> None:
     share, clips = 0.2, 20_000
     config = PriorConfig(dim=8, layers=1, heads=1, label_dropout=share)
-    model = Prior(config, VOCABULARY, (3, 2))
+    model: Prior = Transformer(config, VOCABULARY, (3, 2))
     labels = torch.stack([torch.arange(clips) % 3, torch.arange(clips) % 2], dim=1)
     hidden = model.hide_labels(labels, torch.Generator().manual_seed(0))
     opened = hidden == model.open_labels(clips)
@@ -259,7 +274,7 @@ def test_labels_are_hidden_as_often_as_asked() -> None:
     both = share + (1 - share) * (share / 2) ** 2
     assert opened.float().mean(dim=0).tolist() == pytest.approx([single] * 2, abs=0.01)
     assert opened.all(dim=1).float().mean().item() == pytest.approx(both, abs=0.01)
-    model = Prior(PriorConfig(dim=8, layers=1, heads=1, label_dropout=0), VOCABULARY, (3, 2))
+    model = Transformer(PriorConfig(dim=8, layers=1, heads=1, label_dropout=0), VOCABULARY, (3, 2))
     assert torch.equal(model.hide_labels(labels, torch.Generator()), labels)
 
 
@@ -289,8 +304,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_same_seed_same_tokens() -> None:
-    model, labels = prior(), labels_for(8)
+@of_either_kind
+def test_same_seed_same_tokens(kind: Kind) -> None:
+    model, labels = prior(kind), labels_for(8)
     first = sample(model, labels, PLAIN, seeded(1))
     torch.rand(5)  # the global generator has no say
     assert torch.equal(sample(model, labels, PLAIN, seeded(1)), first)
@@ -298,9 +314,12 @@ def test_same_seed_same_tokens() -> None:
     assert other.shape != first.shape or not torch.equal(other, first)
 
 
+@of_either_kind
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
-def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(guidance: float) -> None:
-    model, labels = prior(), labels_for(4)
+def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(
+    kind: Kind, guidance: float
+) -> None:
+    model, labels = prior(kind), labels_for(4)
     sampling = SamplingConfig(temperature=0, guidance=guidance)
     tokens = sample(model, labels, sampling, seeded())
     assert torch.equal(sample(model, labels, sampling, seeded(9)), tokens)
@@ -319,8 +338,9 @@ def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(guidance: f
         assert torch.equal(tokens[:, place], expected), f"place {place}"
 
 
-def test_guidance_0_is_plain_and_guidance_of_the_open_is_too() -> None:
-    model, labels = prior(), labels_for(8)
+@of_either_kind
+def test_guidance_0_is_plain_and_guidance_of_the_open_is_too(kind: Kind) -> None:
+    model, labels = prior(kind), labels_for(8)
     plain = sample(model, labels, PLAIN, seeded())
     guided = sample(model, labels, SamplingConfig(temperature=1, guidance=3.0), seeded())
     assert guided.shape != plain.shape or not torch.equal(guided, plain)
@@ -331,13 +351,14 @@ def test_guidance_0_is_plain_and_guidance_of_the_open_is_too() -> None:
     )
 
 
+@of_either_kind
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize(("rows", "quantizers"), [(1, 1), (2, 2), (3, 1)])
 def test_samples_are_legal_end_once_and_are_never_empty(
-    rows: int, quantizers: int, guidance: float
+    kind: Kind, rows: int, quantizers: int, guidance: float
 ) -> None:
     vocabulary = Vocabulary(3, quantizers, rows, 3, max_columns=6)
-    model = prior(vocabulary)
+    model = prior(kind, vocabulary)
     tokens = sample(
         model, labels_for(40), SamplingConfig(temperature=1, guidance=guidance), seeded()
     )
@@ -352,8 +373,11 @@ def test_samples_are_legal_end_once_and_are_never_empty(
         assert bool(((codes[i] >= 0) & (codes[i] < 3)).all())
 
 
-def test_a_prior_that_always_ends_gives_one_column_and_one_that_never_ends_gives_all() -> None:
-    model = prior()
+@of_either_kind
+def test_a_prior_that_always_ends_gives_one_column_and_one_that_never_ends_gives_all(
+    kind: Kind,
+) -> None:
+    model = prior(kind)
     with torch.no_grad():
         model.head.bias[VOCABULARY.end] = 1e4
     always = sample(model, labels_for(4), PLAIN, seeded())
@@ -364,8 +388,9 @@ def test_a_prior_that_always_ends_gives_one_column_and_one_that_never_ends_gives
     assert VOCABULARY.codes(never)[1].tolist() == [VOCABULARY.max_columns] * 4
 
 
-def test_sampling_follows_the_probabilities_of_the_prior() -> None:
-    model = prior()
+@of_either_kind
+def test_sampling_follows_the_probabilities_of_the_prior(kind: Kind) -> None:
+    model = prior(kind)
     labels = torch.tensor([[1, 0]]).expand(4000, -1)
     tokens = sample(model, labels, PLAIN, seeded())
     level = VOCABULARY.end + 1
@@ -451,10 +476,11 @@ def test_draw_at_temperature_0_is_the_likeliest() -> None:
     assert torch.equal(draw(logits.clone(), replace(PLAIN, top_k=1), torch.rand(50, 1)), drawn)
 
 
-def test_a_tiny_prior_learns_a_toy_pattern_by_heart_and_samples_it_by_label() -> None:
+@of_either_kind
+def test_a_tiny_prior_learns_a_toy_pattern_by_heart_and_samples_it_by_label(kind: Kind) -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary(4, 1, rows=2, num_levels=2, max_columns=4)
-    model = Prior(PriorConfig(dim=32, layers=2, heads=2, dropout=0.0), vocabulary, (2,))
+    model = kind(PriorConfig(dim=32, layers=2, heads=2, dropout=0.0), vocabulary, (2,))
     codes = random_codes(vocabulary, 2, 4, seed=3)
     columns, levels = torch.tensor([4, 2]), torch.tensor([1, 0])
     tokens, lengths = vocabulary.tokens(codes, columns, levels)
