@@ -86,17 +86,18 @@ def test_a_code_depends_on_every_code_in_reach_and_on_no_other(
 
 
 def test_with_caches_the_same_codes_are_drawn_as_by_the_whole_network() -> None:
-    vocabulary = Vocabulary(16, 2, rows=16, num_levels=3, max_columns=16)
+    vocabulary = Vocabulary(16, 1, rows=16, num_levels=3, max_columns=16)
 
     class Uncached(PixelCNN):
         def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
             logits: Tensor = self(tokens[:, : place + 1], labels)[:, place]
             return logits
 
-    labels = torch.tensor([[0, 1], [2, 0]])
+    labels = torch.tensor([[0, 1]])
     # In float64: a float's last bit may part two codes that are as good as equally likely.
-    model = pixelcnn(vocabulary).double()
-    uncached = Uncached(CONVOLVED, vocabulary, (3, 2)).double().eval()
+    config = dataclasses.replace(CONVOLVED, kernel=5)
+    model = pixelcnn(vocabulary, config).double()
+    uncached = Uncached(config, vocabulary, (3, 2)).double().eval()
     with torch.no_grad():
         model.head.bias[vocabulary.end] = -1e4
     uncached.load_state_dict(model.state_dict())
@@ -158,13 +159,11 @@ def test_a_few_steps_bring_the_loss_below_what_common_codes_tell() -> None:
     torch.manual_seed(0)
     model = PixelCNN(CONVOLVED, vocabulary, (3, 2))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(30):
+    for _ in range(25):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model.loss(tokens, lengths, labels)[0]
+        loss = model.loss(tokens, lengths, labels)[0]
         loss.backward()
         optimizer.step()
-    assert loss.dtype == torch.float32
     assert unigram > 1.5
     assert loss.item() < 0.5 * unigram
 
@@ -219,7 +218,9 @@ def test_a_dataset_becomes_a_model_that_generates_and_packs_archives(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
-        CONFIG, prior=PriorConfig(kind="pixelcnn", dim=20, layers=2, kernel=3)
+        CONFIG,
+        prior=PriorConfig(kind="pixelcnn", dim=20, layers=2, kernel=3),
+        autoencoder_training=dataclasses.replace(CONFIG.autoencoder_training, steps=10),
     )
     model = train(dataset, tmp_path / "model", config, device="cpu", say=lambda _: None)
     assert isinstance(model.prior, PixelCNN)
