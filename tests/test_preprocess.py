@@ -1,13 +1,14 @@
 """The laws of `audiovq.preprocess`: every file used or named, splits that stay, runs that go on."""
 
 import hashlib
+import itertools
 import json
 import math
 import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from audiovq import preprocess as preprocess_module
 from audiovq.catalog import Skipped
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset import SPLITS, Clip, Dataset, Split
+from audiovq.files import claimed
 from audiovq.preprocess import Summary, choose_settings, preprocess
 from audiovq.spectrogram import Spectrogram
 
@@ -434,6 +436,50 @@ def test_long_files_are_cut_into_clips_that_hold_every_sample(
     assert np.count_nonzero(held == 2) < 16 * 64
 
 
+@pytest.mark.parametrize("block", [100, 777, 5000])
+@pytest.mark.parametrize("sample_rate", [8000, 11_025])
+def test_recordings_in_many_blocks_give_the_bytes_of_those_in_one(
+    tmp_path: Path, block: int, sample_rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    silence = np.zeros(3000, np.float32)
+    for i, loud in enumerate((0.5, 8.0)):
+        sound = np.concatenate([silence, loud * noise(9000, i), silence])
+        soundfile.write(tmp_path / "in" / f"{i}.wav", sound, sample_rate, subtype="FLOAT")
+    settings = {"sample_rate": 8000, "clip_seconds": 0.128}
+    run(tmp_path / "in", tmp_path / "whole", **settings)
+    monkeypatch.setattr(audio, "BLOCK", block)
+    run(tmp_path / "in", tmp_path / "blocks", **settings)
+    assert content(tmp_path / "blocks") == content(tmp_path / "whole")
+    assert len(clips(tmp_path / "whole")) >= 12
+
+
+def test_what_lies_beyond_full_scale_is_brought_down_as_a_whole(tmp_path: Path) -> None:
+    sound = np.append(noise(3000), np.float32(1))
+    for i, loud in enumerate((1, 16)):
+        (tmp_path / f"in{i}").mkdir()
+        soundfile.write(tmp_path / f"in{i}" / "a.wav", loud * sound, 8000, subtype="FLOAT")
+        run(tmp_path / f"in{i}", tmp_path / f"out{i}")
+    shards = [(tmp_path / f"out{i}" / "train-00000.npy").read_bytes() for i in (0, 1)]
+    assert shards[0] == shards[1]
+    levels = [clip.level for i in (0, 1) for clip in clips(tmp_path / f"out{i}")]
+    assert levels[0] == levels[1]
+
+
+def test_a_file_that_changes_while_it_is_read_ends_the_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in" / "a.wav", 1.0)
+    real, times = audio.blocks, iter([99, 2])  # whole at first, then cut short
+
+    def blocks(path: Path, rate: int | None = None) -> Iterator[Waveform]:
+        return itertools.islice(real(path, rate), next(times))
+
+    monkeypatch.setattr(audio, "BLOCK", 1000)
+    monkeypatch.setattr(audio, "blocks", blocks)
+    assert "a.wav: changed while it was read" in refusal(tmp_path / "in", tmp_path / "out")
+
+
 def test_trimming_can_be_left_out_and_keeps_the_sound(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     padded = np.concatenate([np.zeros(4000), noise(2000), np.zeros(3000)])
@@ -495,6 +541,28 @@ def test_a_dataset_holds_what_it_needs_and_nothing_else(recordings: Path, tmp_pa
     names = {f"{split}.jsonl" for split in SPLITS} | {f"{split}-00000.npy" for split in SPLITS}
     assert set(content(tmp_path / "out")) == names | {"dataset.json", "skipped.jsonl"}
     assert str(tmp_path) not in (tmp_path / "out" / "dataset.json").read_text()
+
+
+# --- Two at once ------------------------------------------------------------------------------
+
+
+def test_a_second_run_into_the_same_folder_is_refused(recordings: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path / "out"):
+        assert "out: another run is writing here" in refusal(recordings, tmp_path / "out")
+    run(recordings, tmp_path / "out")
+
+
+@pytest.mark.parametrize("left", ["work/.plan.json.7.tmp", ".dataset.json.7.tmp", "work/plan.json"])
+def test_what_a_killed_run_left_bars_no_other_and_stays_in_no_dataset(
+    recordings: Path, dataset_folder: Path, tmp_path: Path, left: str
+) -> None:
+    target = tmp_path / "out"
+    if left == "work/plan.json":  # killed after the dataset was whole
+        shutil.copytree(dataset_folder, target)
+    (target / left).parent.mkdir(parents=True, exist_ok=True)
+    (target / left).touch()
+    run(recordings, target)
+    assert content(target) == content(dataset_folder)
 
 
 # --- Again, and after a fall ------------------------------------------------------------------
