@@ -37,7 +37,7 @@ from audiovq.config import (
     to_json,
 )
 from audiovq.context import ContextTables
-from audiovq.files import atomic, sha256
+from audiovq.files import atomic, read_json, sha256
 from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
 from audiovq.pixelcnn import PixelCNN
 from audiovq.prior import Prior, Transformer, Vocabulary
@@ -132,9 +132,10 @@ def new_model(
 
 
 def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> None:
-    """Write one stage's weights and bring model.json up to date, each atomically.
+    """Write one stage's weights and bring model.json up to date.
 
-    `summary` is what the stage reached. A new autoencoder makes what was learnt about the codes of
+    Killed at any moment, it leaves the model of before or the new one: what model.json lists is
+    never written over. `summary` is what the stage reached. A new autoencoder makes what was learnt about the codes of
     an earlier one worthless: it is dropped from model.json.
     """
     tensors = {
@@ -144,9 +145,10 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     }[stage]
     if not tensors:
         raise ValueError(f"the model has no {stage} to save")
-    path = folder / f"{stage}.safetensors"
-    save_tensors(path, tensors)
-    entry = {"file": path.name, "sha256": sha256(path), "summary": summary}
+    path, spare = folder / f"{stage}.safetensors", folder / f"{stage}.next.safetensors"
+    first = spare if _file_listed(folder, stage) == path.name else path
+    save_tensors(first, tensors)
+    entry = {"file": first.name, "sha256": sha256(first), "summary": summary}
     header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -168,6 +170,19 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
             header[key] = value
     model.header = header
     write_header(folder / "model.json", header)
+    if first == spare:  # and now to its own name
+        save_tensors(path, tensors)
+        header[stage]["file"] = path.name
+        write_header(folder / "model.json", header)
+    spare.unlink(missing_ok=True)
+
+
+def _file_listed(folder: Path, stage: Stage) -> Any:
+    """The file that holds a stage by model.json, which may not be there yet."""
+    try:
+        return read_json(folder / "model.json", "a model")[stage]["file"]
+    except (AudiovqError, LookupError, TypeError):
+        return None
 
 
 def shipped_names() -> list[str]:

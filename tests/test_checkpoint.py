@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import COUNTS, LABELS, shake, tiny_model
 
-from audiovq import checkpoint
+from audiovq import checkpoint, files
 from audiovq.checkpoint import (
     FORMAT,
     VERSION,
@@ -348,10 +348,56 @@ def test_a_failed_write_is_told_in_one_line_and_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(AudiovqError, match=r"autoencoder\.safetensors: cannot be written .*space"):
+    with pytest.raises(
+        AudiovqError, match=r"autoencoder\.next\.safetensors: cannot be written .*space"
+    ):
         save(folder, model, "autoencoder", {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     load(folder)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_a_save_killed_at_any_moment_leaves_the_old_model_or_the_new_one(
+    folder: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def weights(model: Model) -> dict[str, torch.Tensor]:
+        return getattr(model, stage).state_dict()
+
+    def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(a[name], b[name]) for name in a | b)
+
+    straight = {path.name for path in folder.iterdir()}
+    left = 0
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        os_replace(source, target)
+
+    os_replace = files.os.replace
+    monkeypatch.setattr(files.os, "replace", replace)
+    model = load(folder)
+    kills = 0
+    for moment in [0, 1, 2, 3, 1, 3, 2, 0]:  # files that are written; each leaves another start
+        left = moment
+        old = weights(load(folder))
+        shake(getattr(model, stage), seed=kills)
+        try:
+            save(folder, model, stage, {})
+        except Killed:
+            kills += 1
+        found = weights(load(folder))
+        assert equal(found, old) or equal(found, weights(model))
+    assert kills >= 6
+    left = 100
+    save(folder, model, stage, {})
+    assert equal(weights(load(folder)), weights(model))
+    assert {path.name for path in folder.iterdir()} == straight
 
 
 def test_a_models_files_can_be_read_by_whoever_may_read_the_folder(folder: Path) -> None:
