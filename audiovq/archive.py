@@ -499,12 +499,7 @@ def _segment_columns(model: Model, coder: Coder) -> int:
 
 def _shape(model: Model) -> tuple[int, int]:
     """Quantizers and rows of the model's codes. Raises AudiovqError where it has none."""
-    config = model.autoencoder.config
-    if config.bottleneck != "vq":
-        raise AudiovqError(
-            f"the model has no quantizer (bottleneck {config.bottleneck}), so it has no codes"
-        )
-    return config.num_quantizers, model.autoencoder.rows
+    return model.autoencoder.quantizer.num_quantizers, model.autoencoder.rows
 
 
 def _fingerprints(model: Model, coder: Coder) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audiovq.bottlenecks import Bottleneck, NoBottleneck, Quantizer
+from audiovq.bottlenecks import Bottleneck, Gaussian, NoBottleneck, Quantizer, placed
 from audiovq.config import AudiovqError, AutoencoderConfig
 
 RECONSTRUCTION_SCALE = 16.0
@@ -29,12 +29,17 @@ class Reconstruction:
     spectrogram: Tensor
     """(batch, 1, bins, frames), zeros beyond each clip's columns."""
     loss: Tensor
-    """Scalar to minimize: scaled weighted error plus the bottleneck's loss."""
+    """Scalar to minimize: the two that follow, added."""
+    reconstruction_loss: Tensor
+    """The weighted error times RECONSTRUCTION_SCALE, or the cross-entropy weighted alike, in nats."""
+    bottleneck_loss: Tensor
+    """Codebook and commitment losses, or the KL divergence times its weight."""
     squared_error: Tensor
     """Scalar: mean over the cells inside the clips."""
     weighted_error: Tensor
     """The same, loud cells weighing more: see `loudness_weights`."""
-    bottleneck_loss: Tensor
+    kl: Tensor | None
+    """Scalar: KL divergence in nats per cell, where the bottleneck has one."""
 
 
 def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
@@ -105,10 +110,10 @@ class PatchEncoder(nn.Module):
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.encoder_blocks))
         self.norm = RMSNorm2d(width)
-        self.out = nn.Conv2d(width, config.latent_dim, 1)
+        self.out = nn.Conv2d(width, config.encoded_dim, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
+        """(batch, 1, bins, frames) → (batch, encoded_dim, rows, columns)."""
         x = self.rows(self.patch(x), mask)
         for block in self.blocks:
             x = block(x, mask)
@@ -151,11 +156,11 @@ class ConvEncoder(nn.Module):
                 zip(config.filters, config.kernels, config.strides, strict=True)
             )
         )
-        self.out = nn.Conv2d(sizes[-1], config.latent_dim, 1)
-        self.rows = RowBias(config.latent_dim, rows)
+        self.out = nn.Conv2d(sizes[-1], config.encoded_dim, 1)
+        self.rows = RowBias(config.encoded_dim, rows)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
+        """(batch, 1, bins, frames) → (batch, encoded_dim, rows, columns)."""
         for layer in self.layers:
             x = mask_columns(layer(x), mask)
         latents: Tensor = self.rows(self.out(x), mask)
@@ -221,10 +226,10 @@ class ResidualEncoder(nn.Module):
         self.second = nn.Conv2d(width, width, 4, stride=2, padding=1)
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(ResidualUnit(width) for _ in range(config.encoder_blocks))
-        self.out = nn.Conv2d(width, config.latent_dim, 1)
+        self.out = nn.Conv2d(width, config.encoded_dim, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → (batch, latent_dim, rows, columns)."""
+        """(batch, 1, bins, frames) → (batch, encoded_dim, rows, columns)."""
         x = mask_columns(nn.functional.relu(self.first(x)), mask)
         x = self.rows(self.second(x), mask)
         for block in self.blocks:
@@ -260,25 +265,68 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 }
 
 
+class Dense(nn.Module):
+    """A clip's whole grid ↔ one vector, by a linear layer each way: the tutorials' latent space."""
+
+    def __init__(self, config: AutoencoderConfig, size: int, rows: int, columns: int) -> None:
+        super().__init__()
+        self.shape = config.latent_dim, rows, columns
+        vector = size * (2 if config.bottleneck == "gaussian" else 1)
+        self.inward = nn.Linear(config.latent_dim * rows * columns, vector)
+        self.outward = nn.Linear(size, config.latent_dim * rows * columns)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(batch, latent_dim, rows, columns) → (batch, size); for a Gaussian twice that."""
+        vectors: Tensor = self.inward(grid.flatten(1))
+        return vectors
+
+    def back(self, vectors: Tensor) -> Tensor:
+        """(batch, size) → (batch, latent_dim, rows, columns)."""
+        grid: Tensor = self.outward(vectors)
+        return grid.view(-1, *self.shape)
+
+
 class Autoencoder(nn.Module):
     """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
 
-    For any number of bins and frames: both are padded with zeros to whole codes inside.
+    For any number of bins and frames: both are padded with zeros to whole codes inside. With `dense`
+    clips are cut or padded to `clip_frames`, since a dense layer has a fixed size.
     """
 
-    def __init__(self, config: AutoencoderConfig, bins: int) -> None:
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        bins: int,
+        label_sizes: tuple[int, ...] = (),
+        clip_frames: int = 0,
+    ) -> None:
+        """`label_sizes`: how many values each label has (`conditional`); `clip_frames`: of the longest
+        clip, which `dense` and `sample` go by."""
         super().__init__()
         self.config = config
         self.bins = bins
         self.stride = config.stride
         """(bins, frames) that one code stands for."""
         self.rows = -(-bins // self.stride[0])
+        self.columns = -(-clip_frames // self.stride[1])
+        """Of the longest clip."""
         encoder, decoder = NETWORKS[config.encoder]
         self.encoder: nn.Module = encoder(config, self.rows)
         self.decoder: nn.Module = decoder(config, self.rows)
-        self.bottleneck: Quantizer | NoBottleneck = (
-            Quantizer(config) if config.bottleneck == "vq" else NoBottleneck()
-        )
+        self.dense: Dense | None = None
+        dim, cells = config.latent_dim, self.stride[0] * self.stride[1]
+        if config.dense is not None:
+            if not clip_frames:
+                raise ValueError("dense: needs clip_frames")
+            self.dense = Dense(config, config.dense, self.rows, self.columns)
+            dim, cells = config.dense, cells * self.rows * self.columns
+        self.bottleneck: Quantizer | Gaussian | NoBottleneck
+        if config.quantizes:
+            self.bottleneck = Quantizer(config)
+        elif config.bottleneck == "gaussian":
+            self.bottleneck = Gaussian(config, dim, cells, label_sizes)
+        else:
+            self.bottleneck = NoBottleneck()
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -293,28 +341,59 @@ class Autoencoder(nn.Module):
         """(batch,) frames → (batch,) columns of codes that cover them."""
         return (num_frames + self.stride[1] - 1) // self.stride[1]
 
-    def forward(self, spectrogram: Tensor, num_frames: Tensor) -> Reconstruction:
-        """(batch, 1, bins, frames) in [0, 1] and each clip's own (batch,) frames → Reconstruction."""
-        latents, mask, inside = self._latents(spectrogram, num_frames)
-        bottleneck: Bottleneck = self.bottleneck(_vectors(latents)[inside])
-        output = self._decode(bottleneck.latents, inside, latents.shape, mask)
-        output = output[..., : spectrogram.shape[3]]
+    def forward(
+        self,
+        spectrogram: Tensor,
+        num_frames: Tensor,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Reconstruction:
+        """(batch, 1, bins, frames) in [0, 1] and each clip's own (batch,) frames → Reconstruction.
+
+        `labels` (batch, labels) are for `conditional`; `generator`, of the CPU, is what corruption is
+        drawn from in training. What `dense` cuts off counts in no loss and comes back as zeros.
+        """
+        asked = spectrogram.shape[3]
+        spectrogram, num_frames = self._fitted(spectrogram, num_frames)
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < num_frames.to(spectrogram.device)[:, None])[:, None, None]
-        squared = (output.float() - spectrogram).square() * cells
+        seen = spectrogram
+        if self.training and self.config.corruption != "none":
+            seen = self._corrupted(spectrogram, generator) * cells
+        latents, mask, inside = self._latents(seen, num_frames)
+        bottleneck = self._through(latents, inside, labels)
+        raw = self._decode(bottleneck.latents, inside, latents.shape, mask)
+        output = self._values(raw, mask)[..., : spectrogram.shape[3]]
+        squared = (output - spectrogram).square() * cells
         weights = loudness_weights(spectrogram, self.config.emphasis) * cells
         weighted_error = (squared * weights).sum() / weights.sum()
+        reconstruction_loss = RECONSTRUCTION_SCALE * weighted_error
+        if self.config.loss == "cross_entropy":
+            entropy = nn.functional.binary_cross_entropy_with_logits(
+                raw[..., : spectrogram.shape[3]], spectrogram, reduction="none"
+            )
+            reconstruction_loss = (entropy * weights).sum() / weights.sum()
         return Reconstruction(
-            output.float(),
-            RECONSTRUCTION_SCALE * weighted_error + bottleneck.loss,
+            nn.functional.pad(output, (0, asked - output.shape[3])),
+            reconstruction_loss + bottleneck.loss,
+            reconstruction_loss.detach(),
+            bottleneck.loss.detach(),
             squared.detach().sum() / (cells.sum() * self.bins),
             weighted_error.detach(),
-            bottleneck.loss.detach(),
+            bottleneck.kl,
         )
 
     def latents(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
-        """(batch, 1, bins, frames), (batch,) → what is quantized (batch, dim, rows, columns), 0 beyond."""
-        return self._latents(spectrogram, num_frames)[0].float()
+        """(batch, 1, bins, frames), (batch,) → what is quantized (batch, dim, rows, columns), 0 beyond.
+
+        Of a Gaussian its mean; with `dense` (batch, dense).
+        """
+        latents, _, _ = self._latents(*self._fitted(spectrogram, num_frames))
+        if self.dense is not None:
+            latents = self.dense(latents)
+        if isinstance(self.bottleneck, Gaussian):
+            latents = latents.chunk(2, dim=1)[0]
+        return latents.float()
 
     def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """(batch, 1, bins, frames), (batch,) → codes (batch, quantizers, rows, columns), 0 beyond."""
@@ -322,9 +401,10 @@ class Autoencoder(nn.Module):
 
     def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """Latents (batch, dim, rows, columns), (batch,) columns → the nearest codes, as `encode`."""
+        quantizer = self.quantizer
         batch, _, rows, columns = latents.shape
         _, inside = self._mask(num_columns, columns, latents.device)
-        codes = self.quantizer.encode(_vectors(latents)[inside])
+        codes = quantizer.encode(_vectors(latents)[inside])
         grid = codes.new_zeros(batch * rows * columns, codes.shape[1])
         grid[inside] = codes
         return grid.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
@@ -334,11 +414,39 @@ class Autoencoder(nn.Module):
 
         Frames are columns × stride, zeros beyond each clip's own columns; values are in [0, 1].
         """
-        batch, _, rows, columns = codes.shape
-        mask, inside = self._mask(num_columns, columns, codes.device)
-        latents = self.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
-        shape = torch.Size((batch, latents.shape[1], rows, columns))
-        return self.heard(self._decode(latents, inside, shape, mask).float())
+        mask, inside = self._mask(num_columns, codes.shape[3], codes.device)
+        vectors = self.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
+        return self.heard(self._values(self._decode(vectors, inside, codes.shape, mask), mask))
+
+    def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
+        """What `latents` gives, (batch,) columns → (batch, 1, bins, frames) in [0, 1], as `decode`."""
+        grid = latents
+        if self.dense is not None:
+            grid = latents[:, :, None, None].expand(-1, -1, self.rows, self.columns)
+        mask, inside = self._mask(num_columns, grid.shape[3], latents.device)
+        vectors = latents if self.dense is not None else _vectors(latents)[inside]
+        return self.heard(self._values(self._decode(vectors, inside, grid.shape, mask), mask))
+
+    def sample(
+        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`n` new spectrograms (n, 1, bins, frames) in [0, 1], as long as the longest clip.
+
+        Latents are drawn from the prior of a Gaussian; with `conditional`, from that of `labels`
+        (n, labels). `generator` is of the CPU. Raises AudiovqError where the bottleneck has no prior.
+        """
+        if not isinstance(self.bottleneck, Gaussian):
+            raise AudiovqError(
+                f"the model's latents have no distribution (bottleneck {self.config.bottleneck});"
+                " train one with --autoencoder.bottleneck gaussian"
+            )
+        device = next(self.parameters()).device
+        shape = torch.Size((n, 0, self.rows, self.columns))
+        mask, inside = self._mask(torch.full((n,), self.columns), self.columns, device)
+        vectors = n if self.dense is not None else len(inside)
+        noise = torch.randn(vectors, self.bottleneck.dim, generator=generator).to(device)
+        latents = noise + self.bottleneck.prior_mean(self._of_vectors(labels, inside, shape))
+        return self.heard(self._values(self._decode(latents, inside, shape, mask), mask))
 
     def heard(self, output: Tensor) -> Tensor:
         """What the decoder gives, (batch, 1, bins, frames) → what is made into sound, in [0, 1].
@@ -351,8 +459,27 @@ class Autoencoder(nn.Module):
     def quantizer(self) -> Quantizer:
         """The bottleneck, where it makes codes. Raises AudiovqError where it does not."""
         if not isinstance(self.bottleneck, Quantizer):
-            raise AudiovqError("the model has no quantizer (bottleneck none), so it has no codes")
+            raise AudiovqError(
+                f"the model has no quantizer (bottleneck {self.config.bottleneck}), so it has no codes"
+            )
         return self.bottleneck
+
+    def _fitted(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """With `dense`, spectrogram and (batch,) frames cut or padded to the grid's columns."""
+        if self.dense is None:
+            return spectrogram, num_frames
+        frames = self.columns * self.stride[1]
+        padded = nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
+        return padded, num_frames.clamp(max=frames)
+
+    def _corrupted(self, spectrogram: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Noise added, or cells set to 0: the stochastic mapping of Vincent et al. 2008, section 2.3."""
+        strength = self.config.corruption_strength
+        if self.config.corruption == "mask":
+            kept = torch.rand(spectrogram.shape, generator=generator) >= strength
+            return spectrogram * kept.to(spectrogram.device)
+        noise = torch.randn(spectrogram.shape, generator=generator)
+        return spectrogram + strength * noise.to(spectrogram.device)
 
     def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (batch, dim, rows, columns), mask (batch, 1, 1, columns), cells inside the clips."""
@@ -362,7 +489,26 @@ class Autoencoder(nn.Module):
         padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
         padded = nn.functional.pad(spectrogram, padding)
         latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), mask)
-        return latents, mask, inside
+        return placed(latents, self.config), mask, inside
+
+    def _through(self, latents: Tensor, inside: Tensor, labels: Tensor | None) -> Bottleneck:
+        """Latents (batch, dim, rows, columns), labels (batch, labels) → what the bottleneck makes."""
+        vectors = _vectors(latents)[inside] if self.dense is None else self.dense(latents)
+        made: Bottleneck
+        if isinstance(self.bottleneck, Gaussian):
+            made = self.bottleneck(vectors, self._of_vectors(labels, inside, latents.shape))
+        else:
+            made = self.bottleneck(vectors)
+        return made
+
+    def _of_vectors(
+        self, labels: Tensor | None, inside: Tensor, shape: torch.Size
+    ) -> Tensor | None:
+        """labels (batch, labels) → those of each vector of the bottleneck (vectors, labels)."""
+        if labels is None:
+            return None
+        labels = labels.to(inside.device)
+        return labels if self.dense is not None else labels[inside // (shape[2] * shape[3])]
 
     def _mask(
         self, num_columns: Tensor, columns: int, device: torch.device
@@ -377,13 +523,20 @@ class Autoencoder(nn.Module):
         return columns_inside[:, None, None].float().to(device), inside.to(device)
 
     def _decode(self, vectors: Tensor, inside: Tensor, shape: torch.Size, mask: Tensor) -> Tensor:
-        """Vectors (inside, dim) → (batch, 1, bins, columns × stride)."""
-        batch, dim, rows, columns = shape
-        grid = vectors.new_zeros(batch * rows * columns, dim).index_copy(0, inside, vectors)
-        output: Tensor = self.decoder(
-            grid.view(batch, rows, columns, dim).permute(0, 3, 1, 2), mask
-        )
-        return output[:, :, : self.bins]
+        """Vectors of the bottleneck → (batch, 1, bins, columns × stride) as the decoder gives it."""
+        batch, _, rows, columns = shape
+        if self.dense is not None:
+            grid = mask_columns(self.dense.back(vectors), mask)
+        else:
+            flat = vectors.new_zeros(batch * rows * columns, vectors.shape[1])
+            flat = flat.index_copy(0, inside, vectors)
+            grid = flat.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        output: Tensor = self.decoder(grid, mask)
+        return output[:, :, : self.bins].float()
+
+    def _values(self, raw: Tensor, mask: Tensor) -> Tensor:
+        """What the decoder gives → values, zeros beyond each clip's columns."""
+        return mask_columns(raw.sigmoid(), mask) if self.config.output == "sigmoid" else raw
 
 
 def _vectors(latents: Tensor) -> Tensor:

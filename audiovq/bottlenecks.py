@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder: nothing, or codebooks."""
+"""What stands between encoder and decoder: nothing, codebooks, a fixed grid of codes, a Gaussian."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from audiovq.config import AutoencoderConfig
+from audiovq.config import AudiovqError, AutoencoderConfig
 
 CHUNK_CELLS = 1 << 24
 """Distances held at a time, so that memory does not grow with latents × codes."""
 DEAD_SHARE = 0.05
 """A code used less than this share of the average is dead."""
+FSQ_MARGIN = 1e-3
+"""How far a latent can go beyond the outermost codes of a fixed grid, as a share: it can reach them."""
 FADED = 1e-5
 """Below this count, a moving average is a quotient of two numbers next to nothing."""
 
@@ -28,6 +30,8 @@ class Bottleneck:
     """(vectors, quantizers), integers; no columns where nothing is quantized."""
     loss: Tensor
     """Scalar to be added to the reconstruction loss."""
+    kl: Tensor | None = None
+    """Scalar without its weight, where there is one: nats per cell of the spectrogram."""
 
 
 class NoBottleneck(nn.Module):
@@ -41,13 +45,62 @@ class NoBottleneck(nn.Module):
         return Bottleneck(latents, codes, latents.new_zeros(()))
 
 
+class Gaussian(nn.Module):
+    """The variational autoencoder's (Kingma and Welling 2014): each latent is a distribution.
+
+    In training latents are drawn as mean + exp(log variance / 2) · noise (section 2.4); in eval they
+    are the mean. The loss is `kl_weight` times the KL divergence to the prior (appendix B), N(0, 1):
+    -(1 + log variance - mean² - variance) / 2, summed over dimensions, per cell of the spectrogram.
+    With `label_sizes` the prior's mean is the sum of a learnt vector for each label's value (a learnt
+    conditional prior: Sohn, Lee, Yan 2015, equation 4); one past the last value is no label, and 0.
+    """
+
+    num_quantizers = 0
+
+    def __init__(
+        self, config: AutoencoderConfig, dim: int, cells: int, label_sizes: tuple[int, ...]
+    ) -> None:
+        """`cells` of the spectrogram are what one latent of `dim` dimensions stands for."""
+        super().__init__()
+        if config.conditional and not label_sizes:
+            raise AudiovqError("conditional: the recordings have no labels; train without it")
+        sizes = label_sizes if config.conditional else ()
+        self.dim, self.cells, self.kl_weight = dim, cells, config.kl_weight
+        self.means = nn.ModuleList(nn.Embedding(size + 1, dim, padding_idx=size) for size in sizes)
+        for embedding in self.means.parameters():
+            nn.init.zeros_(embedding)
+        self.warmth = 1.0
+        """Share of `kl_weight` that training puts on; in eval it weighs in full."""
+
+    def prior_mean(self, labels: Tensor | None) -> Tensor | float:
+        """labels (vectors, labels) → (vectors, dim); 0 without labels."""
+        if not len(self.means) or labels is None:
+            return 0.0
+        return torch.stack([mean(labels[:, i]) for i, mean in enumerate(self.means)]).sum(dim=0)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Bottleneck:
+        """(vectors, 2 · dim) means and log variances, (vectors, labels) → (vectors, dim), KL loss."""
+        with torch.autocast(latents.device.type, enabled=False):
+            mean, log_variance = latents.float().chunk(2, dim=1)
+            away = mean - self.prior_mean(labels)
+            nats = (away.square() + log_variance.exp() - log_variance - 1).sum(dim=1) / 2
+            kl = nats.mean() / self.cells
+            drawn = mean
+            if self.training:
+                drawn = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+            codes = torch.empty(len(latents), 0, dtype=torch.long, device=latents.device)
+            weight = self.kl_weight * (self.warmth if self.training else 1.0)
+            return Bottleneck(drawn, codes, weight * kl, kl.detach())
+
+
 class Codebook(nn.Module):
     """One codebook: nearest vector, and how the vectors learn.
 
     `gradient` is van den Oord, Vinyals, Kavukcuoglu 2017 (equation 3): codebook loss plus
     commitment loss. `ema` replaces the former by moving averages (their appendix A.1), starts from
     k-means, and moves dead codes to latents of the batch: embedding, count and sum together, or
-    the averages would undo it.
+    the averages would undo it. With `cosine` latents and codes have length 1, so that the nearest is
+    that of the greatest cosine (Yu et al. 2022, ViT-VQGAN, section 3.2).
     """
 
     embedding: Tensor
@@ -74,13 +127,18 @@ class Codebook(nn.Module):
         self.register_buffer("uses", torch.zeros(size), persistent=False)
         self._may_start = config.kmeans_start
 
+    @property
+    def vectors(self) -> Tensor:
+        """(codebook_size, dim): what the codes stand for."""
+        return nn.functional.normalize(self.embedding) if self.config.cosine else self.embedding
+
     def nearest(self, latents: Tensor) -> Tensor:
         """(vectors, dim) → (vectors,) the code of least squared distance, in float32."""
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-            embedding = self.embedding.float()
-            half_norm = embedding.square().sum(dim=1) / 2
-            chunks = torch.split(latents.float(), max(1, CHUNK_CELLS // len(embedding)))
-            nearest = [(half_norm - chunk @ embedding.T).argmin(dim=1) for chunk in chunks]
+            vectors = self.vectors.float()
+            half_norm = vectors.square().sum(dim=1) / 2
+            chunks = torch.split(latents.float(), max(1, CHUNK_CELLS // len(vectors)))
+            nearest = [(half_norm - chunk @ vectors.T).argmin(dim=1) for chunk in chunks]
             return torch.cat(nearest) if nearest else latents.new_empty(0, dtype=torch.long)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +149,7 @@ class Codebook(nn.Module):
         if self.training and self._may_start:
             self._start(latents.detach())
         codes = self.nearest(latents)
-        quantized = self.embedding[codes]
+        quantized = self.vectors[codes]
         loss = self.config.commitment * (latents - quantized.detach()).square().mean()
         if self.config.update == "gradient":
             loss = loss + (quantized - latents.detach()).square().mean()
@@ -160,21 +218,89 @@ class Codebook(nn.Module):
         self.started.fill_(True)
 
 
+class FixedGrid(nn.Module):
+    """Finite scalar quantization (Mentzer et al. 2023): codes are the points of a grid.
+
+    Each dimension of a latent, brought between -1 and 1 by `placed`, takes the nearest of its
+    `levels` values (equation 1). The first dimension counts fastest in a code's number. Nothing is
+    learnt, so that no code can die, and no loss is needed.
+    """
+
+    levels: Tensor
+    basis: Tensor
+    vectors: Tensor
+    """(codebook_size, dim): what the codes stand for."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        levels = torch.tensor(config.levels)
+        self.register_buffer("levels", levels, persistent=False)
+        self.register_buffer("basis", levels.cumprod(dim=0) // levels, persistent=False)
+        digits = torch.arange(config.codebook_size)[:, None] // self.basis % levels
+        self.register_buffer("vectors", digits / (levels // 2) - 1, persistent=False)
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """(vectors, dim) → (vectors,) the code of least distance in each dimension."""
+        half = self.levels // 2
+        digits = (latents.float() * half).round().long() + half
+        return (digits * self.basis).sum(dim=1)
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(vectors, dim) → quantized (vectors, dim) without gradient, codes (vectors,), loss 0."""
+        codes = self.nearest(latents)
+        return self.vectors[codes], codes, latents.new_zeros(())
+
+
+def placed(latents: Tensor, config: AutoencoderConfig) -> Tensor:
+    """What an encoder gives, (batch, dim, rows, columns) → the same, where codes can lie.
+
+    On the unit sphere (`cosine`); between the outermost points of the grid (`fsq`: equation 1 of
+    Mentzer et al. 2023, in float32, with their appendix's shift for even numbers of levels); else as
+    they are. Zeros stay zeros.
+    """
+    if config.cosine:
+        return nn.functional.normalize(latents.float(), dim=1)
+    if config.bottleneck != "fsq":
+        return latents
+    levels = torch.tensor(config.levels, device=latents.device)[:, None, None]
+    reach = (levels - 1) * (1 + FSQ_MARGIN) / 2
+    offset = (levels % 2 == 0) / 2
+    return ((latents.float() + (offset / reach).atanh()).tanh() * reach - offset) / (levels // 2)
+
+
+def rotated(latents: Tensor, quantized: Tensor) -> Tensor:
+    """(vectors, dim) latents, turned and stretched to `quantized` by a map that counts as constant.
+
+    The rotation trick (Fifty et al. 2024, section 4.2): |q| / |e| · (I - 2 r rᵀ + 2 q̂ êᵀ) e with r the
+    unit vector halfway between ê and q̂; gradients keep their angle to the code.
+    """
+    e, q = nn.functional.normalize(latents.detach()), nn.functional.normalize(quantized)
+    r = nn.functional.normalize(e + q)
+    along_r = (latents * r).sum(dim=1, keepdim=True)
+    along_e = (latents * e).sum(dim=1, keepdim=True)
+    stretch: Tensor = quantized.norm(dim=1, keepdim=True) / latents.detach().norm(
+        dim=1, keepdim=True
+    )
+    return stretch.nan_to_num(1.0, 1.0) * (latents - 2 * along_r * r + 2 * along_e * q)
+
+
 class Quantizer(nn.Module):
     """One codebook, or several of which each codes what those before it left (residual).
 
-    Zeghidour et al. 2021 (SoundStream), algorithm 1. The gradient goes straight through to the
-    latents: d quantized / d latents = 1.
+    Zeghidour et al. 2021 (SoundStream), algorithm 1. Latents come as `placed` gives them. The
+    gradient goes straight through to them, d quantized / d latents = 1, or as by `rotated`.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.num_quantizers = config.num_quantizers
-        self.books = nn.ModuleList(Codebook(config) for _ in range(config.num_quantizers))
+        self.gradient_through = config.gradient_through
+        kind = FixedGrid if config.bottleneck == "fsq" else Codebook
+        self.books = nn.ModuleList(kind(config) for _ in range(config.num_quantizers))
 
-    def codebooks(self) -> list[Codebook]:
+    def codebooks(self) -> list[Codebook | FixedGrid]:
         """The codebooks, coarse to fine."""
-        return [book for book in self.books if isinstance(book, Codebook)]
+        return [book for book in self.books if isinstance(book, Codebook | FixedGrid)]
 
     def forward(self, latents: Tensor) -> Bottleneck:
         """(vectors, dim) → quantized latents, codes (vectors, quantizers), commitment loss."""
@@ -187,18 +313,18 @@ class Quantizer(nn.Module):
                 residual, quantized = residual - part, quantized + part
                 loss = loss + part_loss
                 codes.append(part_codes)
-            straight_through = latents + (quantized - latents).detach()
-            return Bottleneck(straight_through, torch.stack(codes, dim=1), loss)
+            way = rotated(latents, quantized) if self.gradient_through == "rotation" else latents
+            return Bottleneck(way + (quantized - way).detach(), torch.stack(codes, dim=1), loss)
 
     def encode(self, latents: Tensor) -> Tensor:
         """(vectors, dim) → codes (vectors, quantizers)."""
         residual, codes = latents.float(), []
         for book in self.codebooks():
             codes.append(book.nearest(residual))
-            residual = residual - book.embedding[codes[-1]]
+            residual = residual - book.vectors[codes[-1]]
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The inverse of `encode`: codes (vectors, quantizers) → latents (vectors, dim)."""
-        parts = [book.embedding[codes[:, i]] for i, book in enumerate(self.codebooks())]
+        parts = [book.vectors[codes[:, i]] for i, book in enumerate(self.codebooks())]
         return torch.stack(parts).sum(dim=0)

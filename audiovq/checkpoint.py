@@ -124,7 +124,7 @@ def new_model(
     """An untrained model without a prior."""
     return Model(
         Spectrogram(spectrogram),
-        Autoencoder(autoencoder, spectrogram.bins),
+        Autoencoder(autoencoder, spectrogram.bins, tuple(map(len, labels.values())), clip_frames),
         labels=labels,
         label_counts=label_counts,
         clip_frames=clip_frames,
@@ -218,12 +218,18 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
         config = from_json(AutoencoderConfig, header["autoencoder"]["config"], where)
         labels = {name: [_word(v) for v in values] for name, values in header["labels"].items()}
+        clip_frames = _number(header["clip_frames"])
+        sizes = tuple(map(len, labels.values()))
         model = Model(
             Spectrogram(spectrogram),
-            _network(folder, header["autoencoder"], lambda: Autoencoder(config, spectrogram.bins)),
+            _network(
+                folder,
+                header["autoencoder"],
+                lambda: Autoencoder(config, spectrogram.bins, sizes, clip_frames),
+            ),
             labels=labels,
             label_counts=_label_counts(header["label_counts"], [len(v) for v in labels.values()]),
-            clip_frames=_number(header["clip_frames"]),
+            clip_frames=clip_frames,
             header=header,
         )
         for part in ("context", "prior"):

@@ -162,7 +162,7 @@ def _codes(model: Model, latents: Tensor, columns: Tensor, rate_weight: float | 
     if tables is None or rate_weight == 0:
         return model.autoencoder.nearest(latents, columns).cpu()
     books = model.autoencoder.quantizer.codebooks()
-    embeddings = [book.embedding.cpu().numpy() for book in books]
+    embeddings = [book.vectors.cpu().numpy() for book in books]
     return torch.from_numpy(
         search(tables, latents.cpu().numpy(), columns.numpy(), embeddings, rate_weight)
     )

@@ -151,7 +151,29 @@ class AutoencoderConfig:
     emphasis: float = 1.84
     """How much more errors weigh in loud cells than in quiet ones: factors of ten from the floor to
     the loudest cell; 0: all alike."""
-    bottleneck: Literal["vq", "none"] = "vq"
+    loss: Literal["squared", "cross_entropy"] = "squared"
+    """Reconstruction loss: squared error, or binary cross-entropy (of a sigmoid output)."""
+    output: Literal["identity", "sigmoid"] = "identity"
+    """What the decoder ends in."""
+    corruption: Literal["none", "noise", "mask"] = "none"
+    """What is done to the input in training alone: normal noise added, or cells set to 0 (a denoising
+    autoencoder: Vincent et al. 2008)."""
+    corruption_strength: float = 0.1
+    """The noise's standard deviation, or the share of cells that are masked."""
+    bottleneck: Literal["vq", "fsq", "gaussian", "none"] = "vq"
+    """vq: learnt codebooks. fsq: codes on a fixed grid. gaussian: the variational autoencoder's."""
+    dense: int | None = None
+    """Size of one vector for a whole clip, to which a dense layer brings the grid, and back (none and
+    gaussian); None: the grid itself is the latent."""
+    kl_weight: float = 0.1
+    """Of the KL divergence, in nats per cell of the spectrogram (gaussian). 1 with cross_entropy and
+    emphasis 0 is the evidence lower bound itself."""
+    kl_warmup: float = 0.0
+    """Share of the schedule over which that weight grows from 0."""
+    conditional: bool = False
+    """Each value of a label has a mean of its own in the latent space (gaussian)."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Values of each dimension of a latent (fsq): they decide latent_dim and codebook_size."""
     latent_dim: int = 64
     """Dimensions of a latent and of a code's vector."""
     codebook_size: int = 512
@@ -159,6 +181,10 @@ class AutoencoderConfig:
     """Residual quantization: each codebook codes what those before it left."""
     update: Literal["ema", "gradient"] = "ema"
     """How the codebook learns: moving averages, or the codebook loss of the 2017 paper."""
+    cosine: bool = False
+    """Latents and codes lie on the unit sphere (vq with one quantizer)."""
+    gradient_through: Literal["straight", "rotation"] = "straight"
+    """How gradients pass the quantizer: as they are, or turned as the latent is to its code."""
     commitment: float = 0.25
     """Weight beta of the commitment loss."""
     decay: float = 0.99
@@ -218,6 +244,53 @@ class AutoencoderConfig:
         )
         _require(self.rate_weight >= 0, f"rate_weight {self.rate_weight}: give 0 or more")
         _require(0 < self.decay < 1, f"decay {self.decay}: give a number between 0 and 1")
+        _require(
+            self.loss == "squared" or self.output == "sigmoid",
+            f"loss {self.loss}: give output sigmoid, whose values are probabilities",
+        )
+        _require(
+            0 <= self.corruption_strength <= 1,
+            f"corruption_strength {self.corruption_strength}: give a number from 0 to 1",
+        )
+        _require(
+            self.dense is None or 1 <= self.dense <= WIDEST,
+            f"dense {self.dense}: give a number from 1 to {WIDEST}",
+        )
+        _require(
+            self.dense is None or not self.quantizes,
+            f"dense {self.dense}: give bottleneck none or gaussian; one vector makes no grid of codes",
+        )
+        _require(self.kl_weight >= 0, f"kl_weight {self.kl_weight}: give 0 or more")
+        _require(0 <= self.kl_warmup <= 1, f"kl_warmup {self.kl_warmup}: give a share from 0 to 1")
+        _require(
+            not self.conditional or self.bottleneck == "gaussian",
+            "conditional: give bottleneck gaussian",
+        )
+        _require(
+            not self.cosine or (self.bottleneck == "vq" and self.num_quantizers == 1),
+            "cosine: give bottleneck vq and num_quantizers 1; what a code leaves lies on no sphere",
+        )
+        _require(
+            len(self.levels) > 0
+            and min(self.levels) >= 3
+            and max(self.levels) <= 65_536
+            and math.prod(self.levels) <= 65_536,
+            f"levels {self.levels}: give numbers from 3, whose product is at most 65536",
+        )
+        if self.bottleneck == "fsq":
+            _require(self.num_quantizers == 1, "num_quantizers: give 1 with bottleneck fsq")
+            object.__setattr__(self, "latent_dim", len(self.levels))
+            object.__setattr__(self, "codebook_size", math.prod(self.levels))
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the bottleneck makes codes."""
+        return self.bottleneck in ("vq", "fsq")
+
+    @property
+    def encoded_dim(self) -> int:
+        """Channels that the encoder gives: a mean and a log variance each for a Gaussian on the grid."""
+        return self.latent_dim * (2 if self.bottleneck == "gaussian" and not self.dense else 1)
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -272,8 +345,12 @@ class OptimizerConfig:
     """The schedule's length; `--max-minutes` shortens it."""
     batch_size: int = 8
     learning_rate: float = 1e-3
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    """How the learning rate falls: to final_share of its peak, or as decay_rate ** progress."""
     final_share: float = 0.02
     """Learning rate at the end, as a share of its peak (cosine in between)."""
+    decay_rate: float = 0.1
+    """Learning rate at the end of an exponential schedule, as a share of its peak."""
     warmup: int = 100
     """Steps from 0 to the peak."""
     weight_decay: float = 0.01
@@ -288,6 +365,10 @@ class OptimizerConfig:
             _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}: give 1 or more")
         _require(
             self.learning_rate > 0, f"learning_rate {self.learning_rate}: give a number above 0"
+        )
+        _require(
+            0 < self.decay_rate <= 1,
+            f"decay_rate {self.decay_rate}: give a share above 0, up to 1",
         )
 
 

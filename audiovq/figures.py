@@ -48,7 +48,7 @@ def evaluate(
     figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
     say("evaluate: reconstruction of held-out clips")
     originals = original_waveforms(dataset, held_out, 400)
-    encoded = codec.encode(model, originals) if model.autoencoder.config.bottleneck == "vq" else []
+    encoded = codec.encode(model, originals) if model.autoencoder.config.quantizes else []
     figures["reconstruction"] = _evaluate_reconstruction(
         model, held_out, dataset.spectrogram.range_db, originals, encoded
     )
@@ -98,7 +98,7 @@ def _evaluate_reconstruction(
     if not originals:
         return figures
     others = {"ceiling_": codec.invert(model.spectrogram, originals)}
-    if model.autoencoder.config.bottleneck == "vq":
+    if model.autoencoder.config.quantizes:
         others[""] = codec.decode(model, encoded)
         with unquantized(model.autoencoder):
             metrics = validate_autoencoder(model.autoencoder, split, range_db)
@@ -158,7 +158,7 @@ def _evaluate_codebook(
 ) -> dict[str, float]:
     """Of the codes of a split's clips: usage, perplexity and entropy are means over quantizers; bits
     per second as stored where the recordings are still there, in one archive."""
-    if model.autoencoder.config.bottleneck != "vq":
+    if not model.autoencoder.config.quantizes:
         return {}
     counts = code_counts(model, split).double()
     nats = torch.special.entr(counts / counts.sum(dim=1, keepdim=True)).sum(dim=1)
@@ -276,7 +276,7 @@ def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
 def code_counts(model: Model, split: Split) -> Tensor:
     """(quantizers, codebook_size) how often each code stands in a split's clips."""
     vocabulary = model.vocabulary
-    if model.autoencoder.config.bottleneck != "vq":
+    if not model.autoencoder.config.quantizes:
         return torch.zeros(0, 0, dtype=torch.long)
     tokens = encode_split(model, split)[0]
     counts = torch.bincount(tokens[tokens < vocabulary.end].long(), minlength=vocabulary.end)

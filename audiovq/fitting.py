@@ -62,7 +62,7 @@ def fit_context(
     """
     started = time.perf_counter()
     books = model.autoencoder.quantizer.codebooks()
-    codebooks = torch.stack([book.embedding.detach() for book in books])
+    codebooks = torch.stack([book.vectors.detach() for book in books])
     codes, columns, levels = _codes(model, train, VIEWS, max_seconds / 4)
     seen = cells(codes, columns, codebooks.shape[1])
     unseen = cells(*_codes(model, held_out, 1, math.inf)[:2], codebooks.shape[1])
@@ -115,7 +115,7 @@ def _weight_for(model: Model, tables: ContextTables, split: Split, target_rate: 
     frames, samples = split.num_frames[places], split.num_samples[places]
     columns = model.autoencoder.num_columns(frames)
     latents = model.autoencoder.latents(split.spectrograms(places).to(model.device), frames)
-    books = [book.embedding.cpu().numpy() for book in model.autoencoder.quantizer.codebooks()]
+    books = [book.vectors.cpu().numpy() for book in model.autoencoder.quantizer.codebooks()]
     sides = _side_bits(tables.level_counts, split.levels[places])
     sides += _side_bits(tables.column_counts, columns)
     per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length

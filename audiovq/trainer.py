@@ -105,7 +105,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 class Trainer:
-    """Trains one module with AdamW, warm-up and cosine decay, clipping, validation and patience."""
+    """Trains one module with AdamW, warm-up, decay, clipping, validation and patience."""
 
     def __init__(
         self,
@@ -147,10 +147,12 @@ class Trainer:
         return min(1.0, max(self.state.step / self.config.steps, by_time))
 
     def learning_rate(self) -> float:
-        """Warm-up to the peak, then a cosine to its final share."""
+        """Warm-up to the peak, then a cosine to its final share, or an exponential decay."""
         config = self.config
         cosine = (1 + math.cos(math.pi * self.progress)) / 2
         share = config.final_share + (1 - config.final_share) * cosine
+        if config.schedule == "exponential":
+            share = config.decay_rate**self.progress
         return (
             config.learning_rate * share * min(1.0, (self.state.step + 1) / max(1, config.warmup))
         )

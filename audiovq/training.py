@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from audiovq import audio
-from audiovq.autoencoder import Autoencoder
-from audiovq.bottlenecks import Quantizer
+from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
+from audiovq.bottlenecks import Codebook, Gaussian
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import PRESETS, AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
@@ -99,7 +99,7 @@ def _train(
     limit = 60 * config.max_minutes if config.max_minutes else None
     share = config.autoencoder_share
     context_limit = None
-    if limit is not None and config.autoencoder.bottleneck == "vq":
+    if limit is not None and config.autoencoder.quantizes:
         context_limit = CONTEXT_SHARE * limit
         if share == 1:
             context_limit = min(CODEC_CONTEXT_SHARE * limit, CODEC_CONTEXT_SECONDS)
@@ -108,7 +108,7 @@ def _train(
     model = load(folder, place)
     if limit is not None:
         limit = max(limit - seconds, limit * (1 - share) / 2)  # one that was raised has its due
-    if config.autoencoder.bottleneck == "vq":
+    if config.autoencoder.quantizes:
         if model.context is None:
             _fit_context(dataset, model, folder, config, context_limit, say)
         if share < 1:
@@ -226,16 +226,18 @@ def _train_autoencoder(
     split = dataset.train
 
     def loss(step: Step) -> dict[str, Tensor]:
-        _set_restart(autoencoder, config.autoencoder.restart and step.progress < 0.9)
+        _set_schedule(autoencoder, step.progress)
         shift = torch.randint(stride, (len(step.indices),), generator=step.generator)
         images, frames = varied(split, step.indices, shift, torch.ones(len(shift)))
-        result = autoencoder(images.to(device), frames)
+        labels = split.label_indices[step.indices]
+        result = autoencoder(images.to(device), frames, labels, step.generator)
         return {
             "loss": result.loss,
+            "reconstruction_loss": result.reconstruction_loss,
             "squared_error": result.squared_error,
             "weighted_error": result.weighted_error,
             "bottleneck_loss": result.bottleneck_loss,
-        }
+        } | ({} if result.kl is None else {"kl": result.kl})
 
     held_out = dataset.validation if len(dataset.validation) else split
 
@@ -310,29 +312,41 @@ def _write_samples(
         matplotlib.image.imsave(temporary, image, cmap="magma", origin="lower", format="png")
 
 
-def _set_restart(autoencoder: Autoencoder, on: bool) -> None:
-    if isinstance(autoencoder.bottleneck, Quantizer):
-        for book in autoencoder.bottleneck.codebooks():
-            book.restart = on
+def _set_schedule(autoencoder: Autoencoder, progress: float) -> None:
+    """What changes as training goes on, 0 to 1: codes are not restarted at the end, and the weight of
+    a KL divergence grows from the beginning."""
+    config = autoencoder.config
+    for part in autoencoder.bottleneck.modules():
+        if isinstance(part, Codebook):
+            part.restart = config.restart and progress < 0.9
+        if isinstance(part, Gaussian):
+            part.warmth = min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0
 
 
 def validate_autoencoder(
     autoencoder: Autoencoder, split: Split, range_db: float
 ) -> dict[str, float]:
-    """Error and codebook use over up to 512 clips: score (the weighted error), error_db, usage,
-    perplexity."""
+    """Error and codebook use over up to 512 clips: score, error_db, usage, perplexity, kl.
+
+    The score is the reconstruction's loss, a Gaussian's KL divergence with its full weight added, in
+    units of the weighted error.
+    """
     device = next(autoencoder.parameters()).device
     places = torch.arange(len(split))[:: max(1, len(split) // 512)]
     places = places[split.num_frames[places].argsort(stable=True)]
-    squared, weighted, cells = 0.0, 0.0, 0
+    squared, objective, kl, cells = 0.0, 0.0, 0.0, 0
     counts = torch.zeros(autoencoder.bottleneck.num_quantizers, autoencoder.config.codebook_size)
     for indices in places.split(32):
         frames = split.num_frames[indices]
         images = split.spectrograms(indices).to(device)
-        result = autoencoder(images, frames)
-        squared += float(result.squared_error) * int(frames.sum())
-        weighted += float(result.weighted_error) * int(frames.sum())
-        cells += int(frames.sum())
+        result = autoencoder(images, frames, split.label_indices[indices])
+        share = int(frames.sum())
+        squared += float(result.squared_error) * share
+        objective += float(result.reconstruction_loss) * share
+        cells += share
+        if result.kl is not None:
+            objective += float(result.bottleneck_loss) * share
+            kl += float(result.kl) * share
         if len(counts):
             codes = autoencoder.encode(images, frames).cpu()
             columns = autoencoder.num_columns(frames)
@@ -341,7 +355,12 @@ def validate_autoencoder(
                 row += torch.bincount(
                     codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row)
                 )
-    metrics = {"score": weighted / cells, "error_db": math.sqrt(squared / cells) * range_db}
+    metrics = {
+        "score": objective / RECONSTRUCTION_SCALE / cells,
+        "error_db": math.sqrt(squared / cells) * range_db,
+    }
+    if isinstance(autoencoder.bottleneck, Gaussian):
+        metrics["kl"] = kl / cells
     if len(counts):
         shares = counts / counts.sum(dim=1, keepdim=True)
         metrics["usage"] = float((counts > 0).float().mean())
