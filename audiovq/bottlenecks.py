@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -226,23 +228,24 @@ class FixedGrid(nn.Module):
     learnt, so that no code can die, and no loss is needed.
     """
 
-    levels: Tensor
+    halves: Tensor
     basis: Tensor
     vectors: Tensor
     """(codebook_size, dim): what the codes stand for."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        levels = torch.tensor(config.levels)
-        self.register_buffer("levels", levels, persistent=False)
-        self.register_buffer("basis", levels.cumprod(dim=0) // levels, persistent=False)
-        digits = torch.arange(config.codebook_size)[:, None] // self.basis % levels
-        self.register_buffer("vectors", digits / (levels // 2) - 1, persistent=False)
+        levels = config.levels
+        values = [[digit / (n // 2) - 1 for digit in range(n)] for n in levels]
+        points = [point[::-1] for point in itertools.product(*reversed(values))]
+        basis = [math.prod(levels[:i]) for i in range(len(levels))]
+        self.register_buffer("halves", torch.tensor([n // 2 for n in levels]), persistent=False)
+        self.register_buffer("basis", torch.tensor(basis), persistent=False)
+        self.register_buffer("vectors", torch.tensor(points), persistent=False)
 
     def nearest(self, latents: Tensor) -> Tensor:
         """(vectors, dim) → (vectors,) the code of least distance in each dimension."""
-        half = self.levels // 2
-        digits = (latents.float() * half).round().long() + half
+        digits = (latents.float() * self.halves).round().long() + self.halves
         return (digits * self.basis).sum(dim=1)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,7 +259,7 @@ def placed(latents: Tensor, config: AutoencoderConfig) -> Tensor:
 
     On the unit sphere (`cosine`); between the outermost points of the grid (`fsq`: equation 1 of
     Mentzer et al. 2023, in float32, with their appendix's shift for even numbers of levels); else as
-    they are. Zeros stay zeros.
+    they are. Zeros stay zeros, but for rounding.
     """
     if config.cosine:
         return nn.functional.normalize(latents.float(), dim=1)

@@ -84,11 +84,10 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of the prior's tokens."""
-        config = self.autoencoder.config
+        """Of the prior's tokens. Raises AudiovqError where the model makes no codes."""
         return Vocabulary(
-            codebook_size=config.codebook_size,
-            num_quantizers=config.num_quantizers,
+            codebook_size=self.autoencoder.config.codebook_size,
+            num_quantizers=self.autoencoder.quantizer.num_quantizers,
             rows=self.autoencoder.rows,
             num_levels=self.spectrogram.config.num_levels,
             max_columns=-(-self.clip_frames // self.autoencoder.stride[1]),

@@ -275,9 +275,9 @@ def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
 
 def code_counts(model: Model, split: Split) -> Tensor:
     """(quantizers, codebook_size) how often each code stands in a split's clips."""
-    vocabulary = model.vocabulary
     if not model.autoencoder.config.quantizes:
         return torch.zeros(0, 0, dtype=torch.long)
+    vocabulary = model.vocabulary
     tokens = encode_split(model, split)[0]
     counts = torch.bincount(tokens[tokens < vocabulary.end].long(), minlength=vocabulary.end)
     return counts.view(vocabulary.num_quantizers, -1)

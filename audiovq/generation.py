@@ -1,4 +1,4 @@
-"""New sounds: prior → codes → waveforms."""
+"""New sounds: prior → codes → waveforms; or, of a Gaussian, latents → waveforms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from audiovq import codec
 from audiovq.audio import Waveform
+from audiovq.bottlenecks import Gaussian
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.prior import Prior, sample
@@ -22,6 +23,11 @@ SCORED = 16
 """Clips whose likelihood is computed at a time: all of a clip's tokens at once take more memory."""
 
 
+DRAWN_DB = -12.0
+"""Loudest cell of a sound that is drawn from a Gaussian, relative to a full-scale sine: no prior says
+how loud it is."""
+
+
 @dataclass(frozen=True)
 class Sound:
     """A new recording and what it was made from."""
@@ -30,6 +36,7 @@ class Sound:
     """(samples,) at the model's rate."""
     labels: dict[str, str]
     encoded: codec.Encoded
+    """Of no quantizers where the model makes no codes."""
 
 
 def generate(
@@ -46,11 +53,18 @@ def generate(
 ) -> list[Sound]:
     """`n` new sounds with the labels asked for; the others are drawn as the training data has them.
 
-    Each is the likeliest of `best_of` candidates (see `sample_codes`). Raises AudiovqError where
-    the model has no prior, or a label or value is unknown. `progress` is called with the number of
+    Each is the likeliest of `best_of` candidates (see `sample_codes`). A model with a Gaussian needs no
+    prior: its latents are drawn, all sounds are as long as its longest clip, and `sampling` and
+    `best_of` have no say. Raises AudiovqError where a model has neither, or a label or value is unknown. `progress` is called with the number of
     sounds that each batch added. The same seed on the same device gives the same sounds.
     """
-    if model.prior is None:
+    drawn = isinstance(model.autoencoder.bottleneck, Gaussian)
+    if not drawn and not model.autoencoder.config.quantizes:
+        raise AudiovqError(
+            "the model makes no codes (bottleneck none), so it cannot generate; train one with"
+            " --autoencoder.bottleneck vq, fsq or gaussian"
+        )
+    if not drawn and model.prior is None:
         raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
     if n < 1:
         raise AudiovqError(f"n {n}: give 1 or more")
@@ -59,14 +73,38 @@ def generate(
     for number, begin in enumerate(range(0, n, BATCH)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         part = rows[begin : begin + BATCH]
-        encoded = sample_codes(
-            model, model.prior, part, sampling or SamplingConfig(), generator, best_of
-        )
-        waveforms = codec.decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
+        if model.prior is None:
+            encoded, waveforms = _from_latents(model, part, generator, phase, n_iter)
+        else:
+            encoded = sample_codes(
+                model, model.prior, part, sampling or SamplingConfig(), generator, best_of
+            )
+            waveforms = codec.decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
         for waveform, row, codes in zip(waveforms, part.tolist(), encoded, strict=True):
             sounds.append(Sound(waveform, _named(model, row), codes))
         progress(len(part))
     return sounds
+
+
+def _from_latents(
+    model: Model, labels: Tensor, generator: torch.Generator, phase: Phase, n_iter: int | None
+) -> tuple[list[codec.Encoded], list[Waveform]]:
+    """labels (batch, labels) → as many sounds of a Gaussian, and what stands for their codes: none."""
+    samples = max(1, (model.clip_frames - 1) * model.spectrogram.config.hop_length)
+    level = model.spectrogram.level(torch.full((len(labels),), DRAWN_DB, device=model.device))
+    with torch.inference_mode():
+        drawn = model.autoencoder.sample(len(labels), labels, generator)
+        waveforms = model.spectrogram.inverse(
+            drawn[..., : model.clip_frames],
+            level,
+            torch.full((len(labels),), samples, device=model.device),
+            phase=phase,
+            n_iter=n_iter,
+            generator=generator,
+        )
+    none = torch.empty(0, model.autoencoder.rows, model.autoencoder.columns, dtype=torch.long)
+    encoded = [codec.Encoded(none, value, samples) for value in level.tolist()]
+    return encoded, list(waveforms.cpu().numpy())
 
 
 def sample_codes(

@@ -126,8 +126,7 @@ def model_card(model: Model) -> str:
         "",
         f"Sounds at {model.sample_rate:,} Hz, up to"
         f" {model.clip_frames * spectrogram.hop_length / model.sample_rate:.2f} s at a time;"
-        f" {model.codes_per_second:.0f} codes a second,"
-        f" {model.codes_per_second * math.log2(model.vocabulary.codebook_size):.0f} bit/s.",
+        f" {_codes_in_words(model)}.",
         "",
     ]
     for name, values in model.labels.items():
@@ -143,6 +142,14 @@ def model_card(model: Model) -> str:
             lines.append(f"- {stage}: step {summary['step']:,}, on validation clips: {reached}")
     lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
     return "\n".join(lines)
+
+
+def _codes_in_words(model: Model) -> str:
+    config = model.autoencoder.config
+    if not config.quantizes:
+        return f"no codes (bottleneck {config.bottleneck})"
+    rate = model.codes_per_second
+    return f"{rate:.0f} codes a second, {rate * math.log2(config.codebook_size):.0f} bit/s"
 
 
 def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:

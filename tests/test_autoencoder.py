@@ -20,7 +20,17 @@ ENCODERS = {
     "residual": {},
 }
 each_encoder = pytest.mark.parametrize("encoder", sorted(ENCODERS))
-each_bottleneck = pytest.mark.parametrize("bottleneck", ["vq", "none"])
+BOTTLENECKS: dict[str, dict[str, Any]] = {
+    "vq": {},
+    "none": {"bottleneck": "none"},
+    "gaussian": {"bottleneck": "gaussian"},
+    "fsq": {"bottleneck": "fsq", "levels": (3, 4), "num_quantizers": 1},
+    "cosine": {"cosine": True, "num_quantizers": 1},
+    "rotation": {"gradient_through": "rotation"},
+    "sigmoid": {"output": "sigmoid", "loss": "cross_entropy"},
+}
+each_bottleneck = pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+each_code = pytest.mark.parametrize("bottleneck", ["vq", "fsq", "cosine", "sigmoid"])
 
 
 def autoencoder(encoder: str, bins: int, **changes: Any) -> Autoencoder:
@@ -54,13 +64,13 @@ sizes = st.tuples(st.integers(1, 13), st.lists(st.integers(1, 11), min_size=1, m
 
 @each_bottleneck
 @each_encoder
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(size=sizes)
 def test_any_size_in_the_same_out_and_a_batch_gives_what_its_clips_give_alone(
     encoder: str, bottleneck: str, size: tuple[int, list[int]]
 ) -> None:
     bins, frames = size
-    model = autoencoder(encoder, bins, bottleneck=bottleneck)
+    model = autoencoder(encoder, bins, **BOTTLENECKS[bottleneck])
     images, num_frames = clips(bins, frames)
     with torch.no_grad():
         together = model(images, num_frames)
@@ -82,14 +92,15 @@ def test_any_size_in_the_same_out_and_a_batch_gives_what_its_clips_give_alone(
         assert together.bottleneck_loss.item() == pytest.approx(committed, rel=1e-4, abs=1e-12)
 
 
+@each_code
 @each_encoder
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(size=sizes)
 def test_encode_and_decode_take_any_size_and_batch_like_forward(
-    encoder: str, size: tuple[int, list[int]]
+    encoder: str, bottleneck: str, size: tuple[int, list[int]]
 ) -> None:
     bins, frames = size
-    model = autoencoder(encoder, bins)
+    model = autoencoder(encoder, bins, **BOTTLENECKS[bottleneck])
     images, num_frames = clips(bins, frames)
     with torch.no_grad():
         codes = model.encode(images, num_frames)
@@ -99,7 +110,7 @@ def test_encode_and_decode_take_any_size_and_batch_like_forward(
         strides = model.stride
         assert codes.shape == (
             len(frames),
-            2,
+            model.config.num_quantizers,
             -(-bins // strides[0]),
             -(-max(frames) // strides[1]),
         )
@@ -140,7 +151,7 @@ def test_codes_beyond_a_clip_do_not_reach_its_sound(encoder: str) -> None:
 def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(
     encoder: str, bottleneck: str
 ) -> None:
-    model = autoencoder(encoder, 10, bottleneck=bottleneck)
+    model = autoencoder(encoder, 10, **BOTTLENECKS[bottleneck])
     images, num_frames = clips(10, [7, 11, 3])
     result = model(images, num_frames)
     made, wanted = result.spectrogram.detach().double().numpy(), images.double().numpy()
@@ -151,9 +162,15 @@ def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(
     weights = 0.02 + 0.98 * 10 ** (1.84 * (inside - 1))
     weighted = float((np.concatenate(cells) ** 2 * weights).sum() / weights.sum())
     assert result.weighted_error.item() == pytest.approx(weighted, rel=1e-5)
-    expected = RECONSTRUCTION_SCALE * weighted + result.bottleneck_loss.item()
+    expected = RECONSTRUCTION_SCALE * weighted
+    if bottleneck == "sigmoid":
+        made_inside = np.concatenate([made[i, 0, :, :n].ravel() for i, n in enumerate((7, 11, 3))])
+        entropy = -inside * np.log(made_inside) - (1 - inside) * np.log(1 - made_inside)
+        expected = float((entropy * weights).sum() / weights.sum())
+    assert result.reconstruction_loss.item() == pytest.approx(expected, rel=1e-5)
+    expected += result.bottleneck_loss.item()
     assert result.loss.item() == pytest.approx(expected, rel=1e-5)
-    assert (result.bottleneck_loss.item() > 0) == (bottleneck == "vq")
+    assert (result.bottleneck_loss.item() > 0) == (bottleneck not in ("none", "fsq"))
 
 
 def test_without_emphasis_all_cells_weigh_alike() -> None:
@@ -179,10 +196,9 @@ def test_codebook_statistics_see_no_padding(encoder: str) -> None:
 
 
 @each_encoder
-@pytest.mark.parametrize("update", ["ema", "gradient", "none"])
-def test_gradients_reach_every_parameter(encoder: str, update: str) -> None:
-    changes = {"bottleneck": "none"} if update == "none" else {"update": update}
-    model = autoencoder(encoder, 12, **changes).train()
+@pytest.mark.parametrize("bottleneck", [*BOTTLENECKS, "gradient"])
+def test_gradients_reach_every_parameter(encoder: str, bottleneck: str) -> None:
+    model = autoencoder(encoder, 12, **BOTTLENECKS.get(bottleneck, {"update": "gradient"})).train()
     images, num_frames = clips(12, [9, 11])
     model(images, num_frames).loss.backward()
     for name, parameter in model.named_parameters():
@@ -266,10 +282,13 @@ def test_half_precision_is_left_to_autocast_and_outputs_are_float32() -> None:
 
 
 @each_encoder
-def test_without_a_quantizer_there_are_no_codes_and_it_says_so(encoder: str) -> None:
-    model = autoencoder(encoder, 12, bottleneck="none")
+@pytest.mark.parametrize("bottleneck", ["none", "gaussian"])
+def test_without_a_quantizer_there_are_no_codes_and_it_says_so(
+    encoder: str, bottleneck: str
+) -> None:
+    model = autoencoder(encoder, 12, bottleneck=bottleneck)
     images, num_frames = clips(12, [9])
-    with pytest.raises(AudiovqError, match="no codes"):
+    with pytest.raises(AudiovqError, match=f"bottleneck {bottleneck}.*no codes"):
         model.encode(images, num_frames)
     with pytest.raises(AudiovqError, match="no codes"):
         model.decode(torch.zeros(1, 1, model.rows, 2, dtype=torch.long), torch.tensor([2]))
@@ -298,3 +317,121 @@ def test_a_short_training_beats_the_best_constant() -> None:
     with torch.no_grad():
         error = model.eval()(images, num_frames).squared_error.item()
     assert error < 0.1 * images.var().item()
+
+
+@each_encoder
+@pytest.mark.parametrize("bottleneck", ["none", "gaussian"])
+def test_a_dense_layer_makes_a_plane_of_clips_of_any_length(encoder: str, bottleneck: str) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(autoencoder(encoder, 10, bottleneck=bottleneck).config, dense=2)
+    model = Autoencoder(config, 10, clip_frames=9)
+    shake(model)
+    model.eval()
+    longest = model.columns * model.stride[1]
+    images, num_frames = clips(10, [5, 9, longest + 4])
+    with torch.no_grad():
+        result = model(images, num_frames)
+        latents = model.latents(images, num_frames)
+        assert latents.shape == (3, 2)
+        assert result.spectrogram.shape == images.shape
+        assert not result.spectrogram[..., longest:].any()
+        columns = model.num_columns(num_frames).clamp(max=model.columns)
+        made = model.decode_latents(latents, columns)
+        assert made.shape == (3, 1, 10, longest)
+        torch.testing.assert_close(
+            made, model.heard(result.spectrogram[..., :longest]), atol=1e-5, rtol=1e-4
+        )
+        cut = model(images[..., :longest], num_frames.clamp(max=longest))
+        assert torch.equal(cut.loss, result.loss), "what is cut off counts in no loss"
+        alone = model(images[:1, ..., :5], num_frames[:1]).spectrogram
+        torch.testing.assert_close(result.spectrogram[:1, ..., :5], alone, atol=1e-5, rtol=1e-4)
+    model.train()(images, num_frames).loss.backward()
+    assert all(bool(p.grad.any()) for p in model.dense.parameters())
+
+
+@each_encoder
+def test_latents_of_a_gaussian_decode_to_what_forward_gives(encoder: str) -> None:
+    model = autoencoder(encoder, 12, bottleneck="gaussian")
+    images, num_frames = clips(12, [9, 11])
+    with torch.no_grad():
+        latents = model.latents(images, num_frames)
+        made = model.decode_latents(latents, model.num_columns(num_frames))
+        expected = model.heard(model(images, num_frames).spectrogram)
+    assert latents.shape[:2] == (2, 3)
+    torch.testing.assert_close(made[..., :11], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dense", [None, 2])
+@each_encoder
+def test_samples_of_a_gaussian_are_new_spectrograms_that_go_by_label_and_seed(
+    encoder: str, dense: int | None
+) -> None:
+    torch.manual_seed(0)
+    plain = autoencoder(encoder, 10, bottleneck="gaussian").config
+    config = dataclasses.replace(plain, conditional=True, dense=dense)
+    model = Autoencoder(config, 10, label_sizes=(2, 3), clip_frames=9)
+    shake(model)
+    for mean in model.bottleneck.means:
+        mean.weight.data[:-1] += 1  # `shake` moves "no label" too
+        mean.weight.data[-1] = 0
+    model.eval()
+
+    def draw(labels: list[list[int]] | None, seed: int = 0) -> Tensor:
+        rows = None if labels is None else torch.tensor(labels)
+        with torch.no_grad():
+            return model.sample(2, rows, torch.Generator().manual_seed(seed))
+
+    made = draw([[0, 1], [1, 2]])
+    assert made.shape == (2, 1, 10, model.columns * model.stride[1])
+    assert bool(((made >= 0) & (made <= 1)).all())
+    assert torch.equal(made, draw([[0, 1], [1, 2]]))
+    assert not torch.equal(made, draw([[0, 1], [1, 2]], seed=1))
+    other = draw([[0, 1], [1, 0]])
+    torch.testing.assert_close(made[0], other[0])
+    assert not torch.allclose(made[1], other[1]), "another label, another sound"
+    torch.testing.assert_close(draw(None), draw([[2, 3], [2, 3]]))
+
+
+def test_what_has_no_distribution_cannot_be_drawn_from() -> None:
+    for bottleneck in ("vq", "none"):
+        with pytest.raises(AudiovqError, match=f"bottleneck {bottleneck}"):
+            autoencoder("patch", 8, bottleneck=bottleneck).sample(1)
+
+
+@pytest.mark.parametrize("corruption", ["noise", "mask"])
+def test_corruption_meets_the_input_in_training_alone_and_comes_from_the_generator(
+    corruption: Any,
+) -> None:
+    model = autoencoder("patch", 12, bottleneck="none", corruption=corruption)
+    seen: list[Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images, num_frames = clips(12, [200, 120])
+    with torch.no_grad():
+        model(images, num_frames)
+        model.train()
+        losses = [
+            model(images, num_frames, generator=torch.Generator().manual_seed(seed)).loss
+            for seed in (0, 0, 1)
+        ]
+        assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(seen[0], images), "in eval as it is"
+    assert not seen[1][1, ..., 120:].any(), "none beyond the clip"
+    inside = images > 0
+    changed = (seen[1] - images)[inside]
+    if corruption == "mask":
+        assert set(torch.unique(seen[1][inside] / images[inside]).tolist()) == {0.0, 1.0}
+        assert float((changed != 0).float().mean()) == pytest.approx(0.1, abs=0.02)
+    else:
+        assert float(changed.std()) == pytest.approx(0.1, abs=0.01)
+        assert float(changed.mean()) == pytest.approx(0, abs=0.01)
+    assert not torch.equal(losses[0], losses[2])
+
+
+def test_the_clean_sound_is_what_a_corrupted_one_is_to_give() -> None:
+    model = autoencoder("patch", 12, bottleneck="none", corruption="mask", corruption_strength=1.0)
+    images, num_frames = clips(12, [20])
+    result = model.train()(images, num_frames)
+    error = (result.spectrogram - images).square().mean()
+    assert result.squared_error.item() == pytest.approx(error.item(), rel=1e-5)
+    silent = model(torch.zeros_like(images), num_frames).spectrogram
+    assert torch.equal(result.spectrogram, silent), "nothing of it was seen"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from audiovq import bottlenecks
-from audiovq.bottlenecks import Codebook, NoBottleneck, Quantizer
-from audiovq.config import AutoencoderConfig
+from audiovq.bottlenecks import Codebook, Gaussian, NoBottleneck, Quantizer, placed
+from audiovq.config import AudiovqError, AutoencoderConfig
 
 vq = pytest.importorskip("vector_quantize_pytorch")
 
@@ -344,3 +344,148 @@ def test_no_bottleneck_is_the_identity() -> None:
     assert result.latents is latents
     assert result.codes.shape == (20, 0)
     assert float(result.loss) == 0
+
+
+def on_grid(latents: Tensor, config: AutoencoderConfig) -> Tensor:
+    """`placed` for (vectors, dim)."""
+    return placed(latents.T[None, :, :, None], config)[0, :, :, 0].T
+
+
+@pytest.mark.parametrize("gradient_through", ["straight", "rotation"])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_cosine_codes_and_rotation_are_those_of_vector_quantize_pytorch(
+    cosine: bool, gradient_through: str
+) -> None:
+    settings = config(cosine=cosine, gradient_through=gradient_through)
+    quantizer = Quantizer(settings)
+    (book,) = quantizer.codebooks()
+    oracle = vq.VectorQuantize(
+        4,
+        codebook_size=8,
+        decay=0.9,
+        eps=1e-12,
+        commitment_weight=0.25,
+        use_cosine_sim=cosine,
+        rotation_trick=gradient_through == "rotation",
+        threshold_ema_dead_code=0,
+    )
+    start = on_grid(normal(8, 4, seed=1), settings)
+    place(book, start)
+    oracle._codebook.embed.copy_(start[None])
+    oracle._codebook.embed_avg.copy_(start[None])
+    for step in range(8):
+        mine = normal(50, 4, seed=10 + step).requires_grad_()
+        theirs = mine.detach().clone().requires_grad_()
+        result = quantizer(on_grid(mine, settings))
+        latents, codes, loss = oracle(theirs)
+        assert torch.equal(result.codes[:, 0], codes)
+        assert torch.allclose(result.latents, latents, atol=1e-5)
+        assert result.loss.item() == pytest.approx(loss.item(), rel=1e-4)
+        ((result.latents**3).sum() + result.loss).backward()
+        ((latents**3).sum() + loss.sum()).backward()
+        assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(book.vectors, oracle._codebook.embed[0], atol=1e-4)
+    assert not torch.allclose(book.vectors, start, atol=0.1), "nothing was learnt"
+
+
+def test_cosine_codes_have_length_1_and_those_of_the_gradient_form_learn() -> None:
+    settings = config(cosine=True, update="gradient")
+    quantizer = Quantizer(settings)
+    result = quantizer(on_grid(normal(20, 4), settings))
+    torch.testing.assert_close(result.latents.norm(dim=1), torch.ones(20))
+    result.loss.backward()
+    assert bool(quantizer.codebooks()[0].embedding.grad.any())
+
+
+@pytest.mark.parametrize("codes", ["gradient", "kmeans"])
+def test_rotation_gives_the_very_values_that_codes_stand_for(codes: str) -> None:
+    quantizer = Quantizer(config(gradient_through="rotation", kmeans_start=codes == "kmeans"))
+    latents = torch.cat([normal(30, 4), torch.zeros(1, 4)]).requires_grad_()
+    result = quantizer.eval()(latents)
+    torch.testing.assert_close(result.latents, quantizer.decode(result.codes))
+    result.latents.sum().backward()
+    assert bool(latents.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("levels", [(8, 5, 5, 5), (3,), (4, 7, 6)])
+def test_a_fixed_grid_is_that_of_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
+    settings = AutoencoderConfig(bottleneck="fsq", levels=levels)
+    quantizer, oracle = Quantizer(settings), vq.FSQ(levels=list(levels))
+    mine = (2 * normal(400, len(levels))).requires_grad_()
+    theirs = mine.detach().clone().requires_grad_()
+    inside = on_grid(mine, settings)
+    result = quantizer(inside)
+    latents, codes = oracle(theirs[None])
+    assert torch.equal(result.codes[:, 0], codes[0].long())
+    torch.testing.assert_close(result.latents, latents[0])
+    assert result.loss.item() == 0
+    (result.latents**3).sum().backward()
+    (latents**3).sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+    assert torch.equal(quantizer.encode(inside), result.codes)
+    assert settings.codebook_size == int(np.prod(levels))
+    every = torch.arange(settings.codebook_size)[:, None]
+    assert torch.equal(quantizer.encode(quantizer.decode(every)), every)
+    # The vectors are a codebook as any other: what weighs bits against distances goes by them.
+    (book,) = quantizer.codebooks()
+    by_distance = torch.cdist(inside.detach(), book.vectors).argmin(dim=1)
+    assert float((by_distance == result.codes[:, 0]).float().mean()) > 0.99
+    assert not quantizer.state_dict(), "nothing is learnt, nothing is saved"
+
+
+def gaussian(**changes: Any) -> Gaussian:
+    """Of 3 dimensions, a latent for 8 cells, two labels of 2 and 3 values."""
+    settings = AutoencoderConfig(bottleneck="gaussian", **({"kl_weight": 0.5} | changes))
+    return Gaussian(settings, 3, 8, (2, 3))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_kl_is_that_of_torch_distributions_to_the_mean_of_the_labels(conditional: bool) -> None:
+    bottleneck = gaussian(conditional=conditional).eval()
+    tables = [normal(3, 3, seed=1), normal(4, 3, seed=2)]
+    for mean, table in zip(bottleneck.means, tables, strict=False):
+        mean.weight.data.copy_(table)
+        mean.weight.data[-1] = 0  # one past the last value: no label
+    labels = torch.tensor([[0, 2], [1, 3], [2, 0], [2, 3]])
+    parameters = normal(4, 6).requires_grad_()
+    mean, log_variance = parameters.detach().double().chunk(2, dim=1)
+    prior = torch.zeros(4, 3, dtype=torch.double)
+    if conditional:
+        prior = torch.stack([tables[0][0] + tables[1][2], tables[0][1], tables[1][0], prior[0]])
+    posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    nats = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(prior, 1.0))
+    result = bottleneck(parameters, labels)
+    assert result.kl.item() == pytest.approx(nats.sum(dim=1).mean().item() / 8, rel=1e-5)
+    assert result.loss.item() == pytest.approx(0.5 * result.kl.item())
+    assert torch.equal(result.latents, parameters[:, :3]), "in eval the mean"
+    assert result.codes.shape == (4, 0)
+    result.loss.backward()
+    assert bool(parameters.grad.any())
+    for table in bottleneck.means:
+        assert bool(table.weight.grad[:-1].any())
+        assert not table.weight.grad[-1].any(), "what has no label keeps the standard normal"
+
+
+def test_gaussian_draws_have_the_mean_and_variance_asked_for_and_carry_gradients_to_both() -> None:
+    torch.manual_seed(0)
+    parameters = torch.tensor([[1.0, -2.0, 0.0, 0.0, -4.0, 1.0]]).repeat(20_000, 1).requires_grad_()
+    drawn = gaussian()(parameters).latents
+    assert torch.allclose(drawn.mean(dim=0), torch.tensor([1.0, -2.0, 0.0]), atol=0.05)
+    variance = torch.tensor([0.0, -4.0, 1.0]).exp()
+    assert torch.allclose(drawn.var(dim=0), variance, rtol=0.05)
+    drawn.square().mean().backward()
+    assert bool((parameters.grad.abs().sum(dim=0) > 0).all())
+
+
+def test_kl_weight_grows_in_training_alone() -> None:
+    bottleneck, parameters = gaussian(), normal(5, 6)
+    bottleneck.warmth = 0.25
+    assert bottleneck(parameters).loss == pytest.approx(0.125 * bottleneck(parameters).kl)
+    result = bottleneck.eval()(parameters)
+    assert result.loss == pytest.approx(0.5 * result.kl)
+
+
+def test_conditional_without_labels_is_refused() -> None:
+    settings = AutoencoderConfig(bottleneck="gaussian", conditional=True)
+    with pytest.raises(AudiovqError, match="conditional"):
+        Gaussian(settings, 3, 8, ())

@@ -75,9 +75,12 @@ autoencoders = st.builds(
     encoder=st.sampled_from(["patch", "conv", "residual"]),
     channels=whole(),
     patch=st.tuples(whole(), whole()),
-    bottleneck=st.sampled_from(["vq", "none"]),
+    bottleneck=st.sampled_from(["vq", "none", "fsq", "gaussian"]),
     codebook_size=whole(2, 65_536),
-    num_quantizers=whole(1, 8),
+    num_quantizers=st.just(1),
+    levels=st.lists(whole(3, 16), min_size=1, max_size=4).map(tuple),
+    output=st.sampled_from(["identity", "sigmoid"]),
+    kl_weight=st.floats(0, 1e6),
     update=st.sampled_from(["ema", "gradient"]),
     decay=share(),
     restart=st.booleans(),
@@ -213,6 +216,16 @@ BAD: list[Any] = [
     (AutoencoderConfig, "kernels", [3, 3, 3, 65]),
     (AutoencoderConfig, "decoder_blocks", 257),
     (AutoencoderConfig, "decay", 1.0),
+    (AutoencoderConfig, "dense", 0),
+    (AutoencoderConfig, "dense", 2),  # no codes in one vector
+    (AutoencoderConfig, "conditional", True),  # no distribution to have a mean
+    (AutoencoderConfig, "loss", "cross_entropy"),  # of no probabilities
+    (AutoencoderConfig, "corruption_strength", 1.5),
+    (AutoencoderConfig, "kl_weight", -1.0),
+    (AutoencoderConfig, "kl_warmup", 1.5),
+    (AutoencoderConfig, "levels", [8, 2]),
+    (AutoencoderConfig, "levels", [256, 257]),
+    (AutoencoderConfig, "levels", []),
     (PriorConfig, "dim", 190),
     (PriorConfig, "dim", 0),
     (PriorConfig, "heads", 0),
@@ -227,6 +240,8 @@ BAD: list[Any] = [
     (OptimizerConfig, "batch_size", 0),
     (OptimizerConfig, "learning_rate", 0.0),
     (OptimizerConfig, "validate_every", 0),
+    (OptimizerConfig, "decay_rate", 0.0),
+    (OptimizerConfig, "decay_rate", 1.5),
     (TrainConfig, "max_minutes", 0.0),
     (TrainConfig, "autoencoder_share", 1.1),
 ]
@@ -284,3 +299,14 @@ def test_settings_are_read_without_torch() -> None:
     code = "import sys, audiovq.config; print(sorted({'torch', 'numpy', 'librosa'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_levels_of_a_fixed_grid_say_how_many_codes_of_how_many_dimensions() -> None:
+    config = AutoencoderConfig(bottleneck="fsq", levels=(8, 6, 5))
+    assert (config.codebook_size, config.latent_dim) == (240, 3)
+
+
+@pytest.mark.parametrize("changes", [{"cosine": True}, {"bottleneck": "fsq"}])
+def test_what_stands_on_one_quantizer_refuses_several(changes: dict[str, Any]) -> None:
+    with pytest.raises(AudiovqError, match="num_quantizers"):
+        AutoencoderConfig(num_quantizers=2, **changes)

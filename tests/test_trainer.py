@@ -234,6 +234,15 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine(tmp_path: Path) -> None
     assert task.said[-1]["learning_rate"] == pytest.approx(1e-3), "ends at its final share"
 
 
+def test_an_exponential_schedule_falls_by_the_same_share_in_every_step(tmp_path: Path) -> None:
+    task = Task(
+        tmp_path, replace(CONFIG, steps=40, warmup=0, schedule="exponential", decay_rate=0.05)
+    )
+    task.fit()
+    np.testing.assert_allclose(task.rates, 1e-2 * 0.05 ** (np.arange(40) / 40), rtol=1e-9)
+    assert task.said[-1]["learning_rate"] == pytest.approx(5e-4), "ends at the decay rate's share"
+
+
 def test_weights_decay_and_biases_do_not(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, steps=5, warmup=0))
     before = {name: value.clone() for name, value in task.module.named_parameters()}

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from audiovq.autoencoder import Autoencoder
-from audiovq.bottlenecks import Quantizer
+from audiovq.bottlenecks import Codebook
 from audiovq.checkpoint import Model, new_model
 from audiovq.config import AutoencoderConfig, PriorConfig, SpectrogramConfig
 
@@ -35,9 +35,8 @@ def shake(module: nn.Module, seed: int = 0) -> None:
             elif "num_batches" not in name and value.is_floating_point():
                 value += 0.2 * torch.randn(value.shape, generator=generator)
         for part in module.modules():
-            if isinstance(part, Quantizer):
-                for book in part.codebooks():
-                    book.embedding.copy_(torch.randn(book.embedding.shape, generator=generator))
+            if isinstance(part, Codebook):
+                part.embedding.copy_(torch.randn(part.embedding.shape, generator=generator))
             if isinstance(part, Autoencoder):  # outputs around 0.5, not all cut off at 0 or 1
                 last = [m for m in part.decoder.modules() if hasattr(m, "padding_mode")][-1]
                 last.bias.fill_(0.5)
