@@ -97,7 +97,7 @@ def _train(
     )
     model.to(place)
     limit = 60 * config.max_minutes if config.max_minutes else None
-    share = config.autoencoder_share
+    share = config.autoencoder_share if config.autoencoder.quantizes else 1.0
     context_limit = None
     if limit is not None and config.autoencoder.quantizes:
         context_limit = CONTEXT_SHARE * limit
@@ -395,6 +395,8 @@ def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> st
             f"; codebook {health}, {usage * codebook_size:.0f} of {codebook_size} codes in use,"
             f" as rich as {metrics['validation_perplexity']:.0f} used evenly"
         )
+    if (kl := metrics.get("validation_kl")) is not None:
+        line += f"; {kl:.3g} nats a cell between latents and their prior"
     return line
 
 

@@ -12,6 +12,7 @@ from tiny import shake
 from torch import Tensor
 
 from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, RowBias
+from audiovq.bottlenecks import NoBottleneck
 from audiovq.config import AudiovqError, AutoencoderConfig
 
 ENCODERS = {
@@ -396,6 +397,26 @@ def test_what_has_no_distribution_cannot_be_drawn_from() -> None:
     for bottleneck in ("vq", "none"):
         with pytest.raises(AudiovqError, match=f"bottleneck {bottleneck}"):
             autoencoder("patch", 8, bottleneck=bottleneck).sample(1)
+
+
+@each_encoder
+def test_latents_lie_where_codes_can_lie_with_a_quantizer_or_past_it(encoder: str) -> None:
+    for bottleneck in ("cosine", "fsq"):
+        model = autoencoder(encoder, 12, **BOTTLENECKS[bottleneck])
+        images, num_frames = clips(12, [9, 11])
+        with torch.no_grad():
+            latents = model.latents(images, num_frames)
+            columns = model.num_columns(num_frames)
+            inside = torch.arange(latents.shape[3]) < columns[:, None]
+            vectors = latents.permute(0, 3, 2, 1)[inside]
+            if bottleneck == "cosine":
+                torch.testing.assert_close(vectors.norm(dim=2), torch.ones_like(vectors[..., 0]))
+            else:
+                assert float(vectors.abs().max()) < 1.01
+            model.bottleneck = NoBottleneck()
+            past = model.heard(model(images, num_frames).spectrogram)
+            made = model.decode_latents(latents, columns)[..., :11]
+        torch.testing.assert_close(made, past, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("corruption", ["noise", "mask"])

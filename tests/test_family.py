@@ -20,7 +20,7 @@ from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import AudiovqError, AutoencoderConfig, PriorConfig, from_json, to_json
 from audiovq.dataset import Dataset
 from audiovq.generation import generate
-from audiovq.training import train
+from audiovq.training import train, validate_autoencoder
 
 Array = npt.NDArray[np.float64]
 
@@ -264,13 +264,25 @@ def test_each_kind_goes_through_all_stages_and_makes_new_sounds(
         assert row["loss"] == pytest.approx(total, rel=1e-4)
         assert ("kl" in row) == ("validation_kl" in row) == (kind == "conditional")
     assert rows[-1]["validation_error_db"] < rows[0]["validation_error_db"]
+    split = dataset.validation
+    assert len(split) <= 32, "one batch"
+    everything = split.spectrograms(torch.arange(len(split)))
+    with torch.no_grad():
+        result = model.autoencoder(everything, split.num_frames, split.label_indices)
+        metrics = validate_autoencoder(model.autoencoder, split, 80.0)
+    assert 16 * metrics["score"] == pytest.approx(result.loss.item(), rel=1e-4)
     if kind == "conditional":
         assert rows[0]["bottleneck_loss"] < 0.1 * 0.9 * rows[0]["kl"], "the weight is still growing"
         assert rows[-1]["bottleneck_loss"] == pytest.approx(0.1 * rows[-1]["kl"], rel=1e-4)
         assert "no codes (bottleneck gaussian)" in (tmp_path / "model" / "README.md").read_text()
     else:
         assert model.prior is not None
-        assert model.context is not None, "codes on a grid are coded as any others"
+        clips = [sound.waveform for sound in generate(model, 2, n_iter=1)]
+        near, nearly, cheap = (codec.encode(model, clips, rate_weight=w) for w in (0, 1e-9, 9.0))
+        for one, other in zip(near, nearly, strict=True):
+            assert torch.equal(one.codes, other.codes), "bits weigh against the same distances"
+        bits = [len(pack(model, {"0": some[0], "1": some[1]})) for some in (near, cheap)]
+        assert bits[1] < bits[0]
     names = dataset.labels["folder"]
     sounds = generate(model, 3, {"folder": names[0]}, n_iter=1)
     assert [sound.labels["folder"] for sound in sounds] == [names[0]] * 3
