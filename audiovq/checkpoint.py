@@ -134,8 +134,8 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     """Write one stage's weights and bring model.json up to date.
 
     Killed at any moment, it leaves the model of before or the new one: what model.json lists is
-    never written over. `summary` is what the stage reached. A new autoencoder makes what was learnt about the codes of
-    an earlier one worthless: it is dropped from model.json.
+    never written over. `summary` is what the stage reached. A new autoencoder makes what was learnt
+    about the codes of an earlier one worthless: it is dropped from model.json.
     """
     tensors = {
         "autoencoder": model.autoencoder.state_dict(),
