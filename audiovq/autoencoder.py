@@ -354,7 +354,7 @@ class Autoencoder(nn.Module):
         drawn from in training. What `dense` cuts off counts in no loss and comes back as zeros.
         """
         asked = spectrogram.shape[3]
-        spectrogram, num_frames = self._fitted(spectrogram, num_frames)
+        spectrogram = self._fitted(spectrogram)
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < num_frames.to(spectrogram.device)[:, None])[:, None, None]
         seen = spectrogram
@@ -388,7 +388,7 @@ class Autoencoder(nn.Module):
 
         Of a Gaussian its mean; with `dense` (batch, dense).
         """
-        latents, _, _ = self._latents(*self._fitted(spectrogram, num_frames))
+        latents, _, _ = self._latents(self._fitted(spectrogram), num_frames)
         if self.dense is not None:
             latents = self.dense(latents)
         if isinstance(self.bottleneck, Gaussian):
@@ -464,13 +464,12 @@ class Autoencoder(nn.Module):
             )
         return self.bottleneck
 
-    def _fitted(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """With `dense`, spectrogram and (batch,) frames cut or padded to the grid's columns."""
+    def _fitted(self, spectrogram: Tensor) -> Tensor:
+        """With `dense`, cut or padded to the grid's columns."""
         if self.dense is None:
-            return spectrogram, num_frames
-        frames = self.columns * self.stride[1]
-        padded = nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
-        return padded, num_frames.clamp(max=frames)
+            return spectrogram
+        missing = self.columns * self.stride[1] - spectrogram.shape[3]
+        return nn.functional.pad(spectrogram, (0, missing))
 
     def _corrupted(self, spectrogram: Tensor, generator: torch.Generator | None) -> Tensor:
         """Noise added, or cells set to 0: the stochastic mapping of Vincent et al. 2008, section 2.3."""
