@@ -65,7 +65,9 @@ class Gaussian(nn.Module):
         """`cells` of the spectrogram are what one latent of `dim` dimensions stands for."""
         super().__init__()
         if config.conditional and not label_sizes:
-            raise AudiovqError("conditional: the recordings have no labels; train without it")
+            raise AudiovqError(
+                "conditional: the recordings have no labels; preprocess them with --labels"
+            )
         sizes = label_sizes if config.conditional else ()
         self.dim, self.cells, self.kl_weight = dim, cells, config.kl_weight
         self.means = nn.ModuleList(nn.Embedding(size + 1, dim, padding_idx=size) for size in sizes)
