@@ -23,6 +23,7 @@ Overwrite = Annotated[bool, arg(help="Replace what the output folder holds.")]
 Json = Annotated[bool, arg(name="json", help="Print the figures as JSON, and nothing else.")]
 Phase = Literal["pghi", "griffin-lim"]
 Sampling = Annotated[SamplingConfig, arg(name="")]
+Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
 
 
 def preprocess(
@@ -308,6 +309,62 @@ def report(
     print(f"wrote {path}")
 
 
+def summary(model: Positional[Path], as_json: Json = False) -> None:
+    """Tell what a model is: layers, shapes, parameters, receptive field, bit rate.
+
+    Args:
+        model: Folder made by train.
+    """
+    import dataclasses
+
+    from audiovq.checkpoint import load
+    from audiovq.summary import summarize, summary_table
+
+    found = summarize(load(model))
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else summary_table(found))
+
+
+def plot(
+    model: Positional[Path],
+    out: Positional[Path],
+    kind: Annotated[Plot, arg(help="What is drawn; a grid is of a model with dense 2.")] = (
+        "reconstructions"
+    ),
+    dataset: Annotated[
+        Path | None,
+        arg(help="Folder made by preprocess; None: the one that the model was trained on."),
+    ] = None,
+    n: Annotated[
+        int, arg(aliases=("-n",), help="Clips, steps between two, or points on a side of the grid.")
+    ] = 8,
+    seed: Annotated[int, arg(help="Which held-out clips are drawn.")] = 0,
+    device: Device = "auto",
+    overwrite: Annotated[bool, arg(help="Replace files that are there.")] = False,
+) -> None:
+    """Draw what comes back, the latents, or the codebook; what lies between clips as WAVs too.
+
+    Args:
+        model: Folder made by train.
+        out: The PNG to be written; WAVs go beside it, as OUT-00.wav.
+    """
+    from audiovq.checkpoint import load, located
+    from audiovq.dataset import Dataset
+    from audiovq.plot import plot
+    from audiovq.training import pick_device, trained_on
+
+    paths = plot(
+        load(model, pick_device(device)),
+        Dataset(dataset) if dataset else trained_on(located(model)),
+        out,
+        kind,
+        n=n,
+        seed=seed,
+        overwrite=overwrite,
+        say=_tell,
+    )
+    print(f"wrote {out}" + f" and {len(paths) - 1} recordings beside it" * (len(paths) > 1))
+
+
 def demo(
     out: Positional[Path] = Path("demo"),
     max_minutes: Annotated[float, arg(help="Limit of the training.")] = 3.0,
@@ -339,7 +396,8 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     flags = " ".join(arguments).replace("=", " ").split()
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
-    verbs = (demo, preprocess, train, generate, encode, decode, reconstruct, evaluate, report)
+    stages = (preprocess, train, generate, encode, decode, reconstruct)
+    verbs = (demo, *stages, evaluate, report, summary, plot)
     return {verb.__name__: verb for verb in verbs}
 
 
