@@ -207,7 +207,7 @@ def _draw_reconstructions(model: Model, split: Split, places: Tensor) -> Figure:
 
 
 def _draw_scatter(model: Model, split: Split) -> Figure:
-    """A panel for each label; what has none is grey."""
+    """A panel for each label, whose values stand where their points have their mean; grey has none."""
     from matplotlib import colormaps
 
     points = plane(clip_latents(model, split))
@@ -223,8 +223,9 @@ def _draw_scatter(model: Model, split: Split) -> Figure:
             color = colormaps["turbo"]((number + 0.5) / len(values))
             axis.scatter(own[:, 0].numpy(), own[:, 1].numpy(), s=9, color=color)
             x, y = own.mean(dim=0).tolist()
-            axis.text(x, y, _legible(value), parse_math=False, fontweight="bold", ha="center")
-        axis.set_title(_legible(name), parse_math=False)
+            box = {"facecolor": "white", "edgecolor": color, "pad": 2}
+            axis.text(x, y, value, parse_math=False, ha="center", va="center", bbox=box)
+        axis.set_title(name, parse_math=False)
     return figure
 
 
@@ -336,9 +337,4 @@ def _waveform(model: Model, sound: Between) -> Waveform:
 
 
 def _name(clip: Clip) -> str:
-    return _legible(" · ".join(clip.labels.values()) or clip.path)
-
-
-def _legible(text: str) -> str:
-    """Names of files that are not UTF-8 come with lone surrogates, which cannot be drawn."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return " · ".join(clip.labels.values()) or clip.path

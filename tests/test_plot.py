@@ -1,7 +1,6 @@
 """Pictures of a model: something is to be seen, and it is what it is said to be."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch.nn.functional import normalize
 
 from audiovq.checkpoint import Model, new_model, save
 from audiovq.cli import main
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, PreprocessConfig
 from audiovq.dataset import Dataset
 from audiovq.files import write_json
 from audiovq.generation import DRAWN_DB
@@ -147,12 +146,15 @@ def test_points_of_a_plane_in_space_keep_their_distances() -> None:
 
 
 def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Path) -> None:
-    for i, name in enumerate(("$\\x$", "_", "日本", os.fsdecode(b"\xff"))):
-        path = tmp_path / "sounds" / name / "a.wav"
-        path.parent.mkdir(parents=True)
-        soundfile.write(os.fsencode(path), voice(0.2 + 0.01 * i), 8000)
-    preprocess(tmp_path / "sounds", tmp_path / "dataset", say=lambda _: None)
+    for i, name in enumerate(("$\\x$", "_", "日本")):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for take in ("a", "b"):
+            path = tmp_path / "sounds" / name / f"{take}.wav"
+            soundfile.write(path, voice(0.2 + 0.01 * i, 100 + ord(take)), 8000)
+    config = PreprocessConfig(test=r"a\.wav$")
+    preprocess(tmp_path / "sounds", tmp_path / "dataset", config, say=lambda _: None)
     dataset = Dataset(tmp_path / "dataset")
+    assert len(dataset.test) == 3
     for kind in ("latent-scatter", "reconstructions"):
         plot(untrained(dataset), dataset, tmp_path / f"{kind}.png", kind)  # type: ignore[arg-type]
         assert (tmp_path / f"{kind}.png").is_file()
