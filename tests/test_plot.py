@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from tiny import AUTOENCODER, shake, tiny_model
 from torch.nn.functional import normalize
@@ -143,6 +144,25 @@ def test_points_of_a_plane_in_space_keep_their_distances() -> None:
     line = torch.randn(20, 1, generator=generator)
     torch.testing.assert_close(torch.pdist(plane(line)), torch.pdist(line))
     assert plane(flat[:1] @ turn).tolist() == [[0, 0]]
+
+
+def test_codes_lie_at_their_vectors_and_are_as_large_as_they_are_common(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, split = untrained(dataset, latent_dim=2), dataset.train
+    drawn: list[tuple[Any, Any, Any]] = []
+    monkeypatch.setattr(Axes, "scatter", lambda _, x, y, s, **rest: drawn.append((x, y, s)))
+    plot(model, dataset, tmp_path / "a.png", "codebook")
+    counts = torch.zeros(16)
+    with torch.no_grad():
+        for place in torch.arange(len(split)).split(1):
+            codes = model.autoencoder.encode(split.spectrograms(place), split.num_frames[place])
+            counts += torch.bincount(codes.flatten(), minlength=16)
+    vectors = model.autoencoder.quantizer.codebooks()[0].vectors
+    for (x, y, _), some in zip(drawn, (counts == 0, counts > 0), strict=True):
+        np.testing.assert_allclose(np.stack([x, y], axis=1), vectors[some])
+    areas = drawn[1][2]
+    np.testing.assert_allclose(areas / areas.sum(), counts[counts > 0] / counts.sum(), rtol=1e-5)
 
 
 def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Path) -> None:
