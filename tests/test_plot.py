@@ -103,9 +103,11 @@ def test_half_way_lie_the_latents_half_way(dataset: Dataset) -> None:
 
 
 def test_a_grid_runs_along_the_first_dimension_and_then_up_the_second(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = untrained(dataset, **KINDS["plane"])
+    pictures: list[Any] = []
+    monkeypatch.setattr(Axes, "imshow", lambda _, cells, **rest: pictures.append(cells))
     made = plot(model, dataset, tmp_path / "a.png", "latent-grid", n=2)[1:]
     with torch.no_grad():
         low, high = clip_latents(model, dataset.test).aminmax(dim=0)
@@ -121,6 +123,11 @@ def test_a_grid_runs_along_the_first_dimension_and_then_up_the_second(
     likeness = normalize(torch.from_numpy(np.stack(heard))) @ normalize(wanted).T
     assert (likeness.diag() > 0.999).all()
     assert (likeness - torch.eye(3)).max() < 0.99, "no two alike"
+    bins, frames = dataset.spectrogram.bins, dataset.clip_frames
+    (tiles,) = pictures  # drawn from the bottom upward
+    for place, image in zip(((0, 0), (0, 1), (1, 1)), images, strict=True):
+        tile = tiles.reshape(2, bins, 2, frames)[place[0], :, place[1]]
+        np.testing.assert_allclose(tile, image[0, :, :frames], atol=1e-5)
 
 
 def test_a_clips_point_is_the_mean_of_the_latents_it_has_alone(dataset: Dataset) -> None:
