@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+RUN_FRAMES = 512
+"""Frames of several clips whose phases are integrated together: caches hold what they take."""
 _IntOrTensor = TypeVar("_IntOrTensor", int, Tensor)
 
 
@@ -132,7 +134,9 @@ def griffin_lim(
         raise ValueError("phase must be finite")
     shape = len(magnitude), int(num_samples.max())
     waveform = torch.zeros(shape, device=magnitude.device)
-    for clips in _groups(num_frames(num_samples, hop_length)):
+    # On a CPU the buffers of a run should stay in its caches; elsewhere everything goes at once.
+    most = 2048 if magnitude.device.type == "cpu" else math.inf
+    for clips in _groups(num_frames(num_samples, hop_length), most):
         # Magnitudes of no real sound would leave a click where only the last frame's fading end
         # covers a sample (hops above 0.3 n_fft); with a higher floor the sound fades instead.
         packing = _Packing(num_samples[clips], n_fft, hop_length, envelope_floor=0.1)
@@ -226,42 +230,49 @@ def pghi(
     phase[:, : known.shape[2]] = known.detach().float().cpu().transpose(1, 2).numpy()
     _heap_kernel()  # compiled here, before there are threads
 
-    def fill(clip: int) -> None:
-        end = lengths[clip]
-        _integrate_clip(
-            levels[clip, :end],
-            phase[clip, :end],
-            n_fft,
-            hop_length,
-            tolerance,
-            min(end, known.shape[2]),
-        )
-        phase[clip, end:] = 0.0
+    # Runs of clips as one, which is quicker than one by one; what is known begins the first of them.
+    most = 0 if known.shape[2] else RUN_FRAMES
 
-    workers = min(torch.get_num_threads(), len(levels))
+    def fill(clips: slice) -> None:
+        ends = lengths[clips]
+        _integrate(levels[clips], phase[clips], ends, n_fft, hop_length, tolerance, known.shape[2])
+        for clip, end in zip(phase[clips], ends, strict=True):
+            clip[end:] = 0.0
+
+    runs = list(_groups(torch.tensor(lengths), most))
+    workers = min(torch.get_num_threads(), len(runs))
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(fill, range(len(levels))))
+            list(pool.map(fill, runs))
     else:
-        for clip in range(len(levels)):
-            fill(clip)
+        for run in runs:
+            fill(run)
     return torch.from_numpy(phase).transpose(1, 2).to(magnitude.device)
 
 
-def _integrate_clip(
-    level: "np.ndarray[Any, Any]",
-    phase: "np.ndarray[Any, Any]",
+def _integrate(
+    levels: "np.ndarray[Any, Any]",
+    phases: "np.ndarray[Any, Any]",
+    lengths: list[int],
     n_fft: int,
     hop_length: int,
     tolerance: float,
     known: int,
 ) -> None:
-    """Overwrite `phase`, (frames, bins), wherever `level`, of the same shape, is loud enough.
+    """Overwrite `phases`, (clips, frames, bins), wherever `levels`, of the same shape, is loud enough.
 
-    But not in the first `known` frames.
+    Only in the first `lengths` frames of each clip, and not in the first `known` ones, of which
+    only a clip that is alone may have some. Clips are laid end to end with a silent frame between
+    them, which no way leads across.
     """
-    frames, bins = level.shape
-    loud = level > tolerance * level.max()
+    bins = levels.shape[2]
+    starts = np.cumsum([0, *(length + 1 for length in lengths)])
+    level = np.zeros((starts[-1], bins), np.float32)
+    floors = np.zeros((starts[-1], 1), np.float32)
+    for start, length, clip in zip(starts, lengths, levels, strict=False):
+        level[start : start + length] = clip[:length]
+        floors[start : start + length] = tolerance * clip[:length].max()
+    loud = level > floors
     if not loud.any():
         return
     log_level = np.log(np.maximum(level, np.finfo(np.float32).tiny))
@@ -269,20 +280,28 @@ def _integrate_clip(
     gamma = 0.25645 * n_fft**2
     # Both in radians per cell: to the next frame, and to the next bin, where -pi is there because
     # the phase counts from the frame's first sample and not from its centre.
-    time_step = 2 * math.pi * hop_length / n_fft * np.arange(bins) + (
-        hop_length * n_fft / gamma
-    ) * _slope(log_level, axis=1)
-    bin_step = -math.pi - gamma / (hop_length * n_fft) * _slope(log_level, axis=0)
+    over_bins, over_time = _slope(log_level, axis=1), np.zeros_like(log_level)
+    for start, length in zip(starts, lengths, strict=False):  # as if each clip were alone
+        over_time[start : start + length] = _slope(log_level[start : start + length], axis=0)
+    time_step = (
+        2 * math.pi * hop_length / n_fft * np.arange(bins)
+        + (hop_length * n_fft / gamma) * over_bins
+    )
+    bin_step = -math.pi - gamma / (hop_length * n_fft) * over_time
 
     # By the upper half of the floats' bits, .03 dB or less apart: short integers sort in one pass.
     quietness = np.uint16(0xFFFF) - (level.view(np.uint32) >> 15).astype(np.uint16)
+    quietness[~loud] = 0xFFFF
     order = np.argsort(quietness, axis=None, kind="stable")
     loudest_first = order[: np.count_nonzero(loud)].astype(np.int32)
     total = np.zeros(level.size)  # float64, as it grows with the length of the clip
-    total[: known * bins] = phase[:known].ravel()
+    known = min(known, lengths[0])
+    total[: known * bins] = phases[0, :known].ravel()
     _heap_kernel()(loudest_first, bins, time_step.ravel(), bin_step.ravel(), total, known * bins)
-    wrapped = (total - 2 * math.pi * np.rint(total / (2 * math.pi))).reshape(frames, bins)
-    phase[loud] = wrapped[loud]
+    wrapped = (total - 2 * math.pi * np.rint(total / (2 * math.pi))).reshape(level.shape)
+    for start, length, phase in zip(starts, lengths, phases, strict=False):
+        inside = slice(start, start + length)
+        np.copyto(phase[:length], wrapped[inside], where=loud[inside], casting="same_kind")
 
 
 def _slope(log_level: "np.ndarray[Any, Any]", axis: int) -> "np.ndarray[Any, Any]":
@@ -475,12 +494,8 @@ class _Packing:
         return signal
 
 
-def _groups(frames: Tensor) -> Iterator[slice]:
-    """Cut a batch into runs of clips that are worked on together, all iterations of one at a time.
-
-    On a CPU the buffers of a run should stay in its caches; elsewhere everything goes at once.
-    """
-    most = 2048 if frames.device.type == "cpu" else math.inf
+def _groups(frames: Tensor, most: float) -> Iterator[slice]:
+    """Cut a batch into runs of clips of up to `most` frames in all, which are worked on together."""
     start = total = 0
     for clip, count in enumerate(frames.tolist()):
         if total > 0 and total + count > most:
