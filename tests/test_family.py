@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tiny import AUTOENCODER, COUNTS, LABELS, SPECTROGRAM, shake
+from tiny import shake, untrained
 from torch import nn
 from trained import CONFIG
 
 from audiovq import codec
 from audiovq.archive import pack
 from audiovq.autoencoder import Autoencoder
-from audiovq.checkpoint import Model, load, new_model, save
+from audiovq.checkpoint import load, save
 from audiovq.config import AudiovqError, AutoencoderConfig, PriorConfig, from_json, to_json
 from audiovq.dataset import Dataset
 from audiovq.generation import generate
@@ -182,15 +182,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "cosine-gradient": {"cosine": True, "update": "gradient"},
     "sigmoid": {"output": "sigmoid", "loss": "cross_entropy", "corruption": "noise"},
 }
-
-
-def untrained(**changes: Any) -> Model:
-    torch.manual_seed(0)
-    config = dataclasses.replace(AUTOENCODER, **changes)
-    model = new_model(SPECTROGRAM, config, dict(LABELS), list(COUNTS), 30)
-    shake(model.autoencoder)
-    model.autoencoder.eval()
-    return model
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import plain
 
 from audiovq.archive import CODERS, unpack
 from audiovq.checkpoint import load
@@ -40,18 +41,12 @@ def test_golden_archives_give_the_codes_that_they_gave(name: str, coder: str) ->
         sounds = unpack(model, (GOLDEN / f"{name}.{coder}.avq").read_bytes())
     except AudiovqError as error:
         if coder == "prior" and "this machine computes" in str(error):
+            # As documented: only the context coder's archives must decode on every machine, and
+            # with every number of threads.
             pytest.skip("the prior's probabilities are those of another machine")
         raise
-    found = {
-        name: {
-            "level": sound.level,
-            "num_samples": sound.num_samples,
-            "codes": sound.codes.tolist(),
-        }
-        for name, sound in sounds.items()
-    }
-    assert found == expected(name)
-    assert list(found) == list(expected(name))
+    assert plain(sounds) == expected(name)
+    assert list(sounds) == list(expected(name))
 
 
 def test_the_golden_dataset_gives_the_spectrograms_that_it_gave() -> None:

@@ -20,7 +20,7 @@ from audiovq.config import AudiovqError, PreprocessConfig
 from audiovq.dataset import Dataset
 from audiovq.files import write_json
 from audiovq.generation import DRAWN_DB
-from audiovq.plot import clip_latents, interpolated, plane, plot
+from audiovq.plot import Kind, clip_latents, interpolated, plane, plot
 from audiovq.preprocess import preprocess
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -182,8 +182,9 @@ def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Pa
     preprocess(tmp_path / "sounds", tmp_path / "dataset", config, say=lambda _: None)
     dataset = Dataset(tmp_path / "dataset")
     assert len(dataset.test) == 3
-    for kind in ("latent-scatter", "reconstructions"):
-        plot(untrained(dataset), dataset, tmp_path / f"{kind}.png", kind)  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("latent-scatter", "reconstructions")
+    for kind in kinds:
+        plot(untrained(dataset), dataset, tmp_path / f"{kind}.png", kind)
         assert (tmp_path / f"{kind}.png").is_file()
 
 

@@ -3,15 +3,15 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from tiny import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, shake, tiny_model
+from tiny import PRIOR, tiny_model, untrained
 
 from audiovq import codec
-from audiovq.checkpoint import Model, new_model, save
+from audiovq.checkpoint import save
 from audiovq.cli import main
 from audiovq.config import PriorConfig
 from audiovq.summary import summarize, summary_table
@@ -25,14 +25,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "plane": {"bottleneck": "gaussian", "dense": 2},
     "none": {"bottleneck": "none"},
 }
-
-
-def untrained(**changes: Any) -> Model:
-    config = dataclasses.replace(AUTOENCODER, **changes)
-    model = new_model(SPECTROGRAM, config, dict(LABELS), list(COUNTS), 30)
-    shake(model.autoencoder)
-    model.autoencoder.eval()
-    return model
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,9 +56,11 @@ def test_the_layers_of_each_kind_have_all_parameters_and_the_shapes_of_a_real_fo
 
 
 @pytest.mark.parametrize("kind", ["transformer", "pixelcnn"])
-def test_the_prior_is_counted_and_has_the_shape_of_its_logits(kind: str) -> None:
+def test_the_prior_is_counted_and_has_the_shape_of_its_logits(
+    kind: Literal["transformer", "pixelcnn"],
+) -> None:
     model = untrained()
-    model.prior = model.new_prior(PriorConfig(kind=kind, dim=16, layers=2, heads=2)).eval()  # type: ignore[arg-type]
+    model.prior = model.new_prior(PriorConfig(kind=kind, dim=16, layers=2, heads=2)).eval()
     found = summarize(model)
     tokens = torch.zeros(1, model.vocabulary.max_tokens, dtype=torch.long)
     with torch.no_grad():

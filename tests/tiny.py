@@ -1,11 +1,16 @@
 """Networks small enough for a test, with no weight left at a start that would hide a fault."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import nn
 
 from audiovq.autoencoder import Autoencoder
 from audiovq.bottlenecks import Codebook
 from audiovq.checkpoint import Model, new_model
+from audiovq.codec import Encoded
 from audiovq.config import AutoencoderConfig, PriorConfig, SpectrogramConfig
 
 SPECTROGRAM = SpectrogramConfig(8000, n_fft=32, hop_length=8, n_mels=0)
@@ -40,6 +45,28 @@ def shake(module: nn.Module, seed: int = 0) -> None:
             if isinstance(part, Autoencoder):  # outputs around 0.5, not all cut off at 0 or 1
                 last = [m for m in part.decoder.modules() if hasattr(m, "padding_mode")][-1]
                 last.bias.fill_(0.5)
+
+
+def untrained(**changes: Any) -> Model:
+    """Without a prior, AUTOENCODER but for `changes`, in eval mode."""
+    torch.manual_seed(0)
+    config = replace(AUTOENCODER, **changes)
+    model = new_model(SPECTROGRAM, config, dict(LABELS), list(COUNTS), 30)
+    shake(model.autoencoder)
+    model.autoencoder.eval()
+    return model
+
+
+def plain(sounds: Mapping[str, Encoded]) -> dict[str, Any]:
+    """Sounds by name as JSON has them."""
+    return {
+        name: {
+            "level": sound.level,
+            "num_samples": sound.num_samples,
+            "codes": sound.codes.tolist(),
+        }
+        for name, sound in sounds.items()
+    }
 
 
 def tiny_model(

@@ -6,7 +6,8 @@ COMMANDS is a JSON list of [how many bytes a file may have, arguments]; with 0 b
 what modes forbid that cannot be written. Prints a JSON list of [exit code, what was said].
 """
 
-import ctypes
+import contextlib
+import importlib
 import json
 import os
 import resource
@@ -14,24 +15,9 @@ import sys
 import traceback
 
 import torch
+from modes import modes_hold
 
-import audiovq.pipeline  # noqa: F401  (imported once, not in every verb)
 from audiovq.cli import main
-
-CAPABILITIES = 0x20080522
-"""The version of the system call's numbers."""
-OVERRIDING = 0b110
-"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root's right to pass over what modes forbid."""
-
-
-def give_up_overriding() -> None:
-    """Modes stop this process as they stop everybody else, even as root."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    header, held = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
-    for call in (libc.capget, libc.capset):
-        if call(header, held):
-            raise OSError(ctypes.get_errno(), "capabilities")
-        held[0] &= ~OVERRIDING
 
 
 def run(limit: int, arguments: list[str]) -> tuple[int, str]:
@@ -44,11 +30,10 @@ def run(limit: int, arguments: list[str]) -> tuple[int, str]:
         torch.set_num_threads(1)
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        else:
-            give_up_overriding()
         status = 1
         try:
-            status = main(arguments)
+            with contextlib.nullcontext() if limit else modes_hold():
+                status = main(arguments)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -61,4 +46,5 @@ def run(limit: int, arguments: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
+    importlib.import_module("audiovq.pipeline")  # once, and not in every verb
     print(json.dumps([run(*command) for command in json.load(sys.stdin)]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from conftest import make_voice
-from tiny import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, shake
+from tiny import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, plain, shake
 
 from audiovq import audio
 from audiovq.archive import CODERS, pack
@@ -62,15 +62,7 @@ def make_sounds(columns: dict[str, int]) -> dict[str, Encoded]:
 
 def write_expected(path: Path, sounds: dict[str, Encoded]) -> None:
     """What an archive must give, as JSON."""
-    rows = {
-        name: {
-            "level": sound.level,
-            "num_samples": sound.num_samples,
-            "codes": sound.codes.tolist(),
-        }
-        for name, sound in sounds.items()
-    }
-    path.write_text(json.dumps(rows) + "\n")
+    path.write_text(json.dumps(plain(sounds)) + "\n")
 
 
 def make_dataset(folder: Path) -> None:
