@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
-from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, SamplingConfig, TrainConfig
+from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig, TrainConfig
+from audiovq.presets import PRESETS
 
 Labels = UseAppendAction[tuple[str, ...]]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]

@@ -18,8 +18,8 @@ from torch import Tensor
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.context import SEGMENT_COLUMNS, search
-from audiovq.phase import num_frames, stft
 from audiovq.spectrogram import Phase, Spectrogram
+from audiovq.stft import num_frames, stft
 
 BATCH_FRAMES = 1 << 14
 """Frames, padding included, that go through the networks at a time."""

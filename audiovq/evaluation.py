@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from audiovq.audio import Waveform, resample
 from audiovq.config import SpectrogramConfig
 from audiovq.dataset import Split
-from audiovq.phase import stft
 from audiovq.spectrogram import Spectrogram
+from audiovq.stft import stft
 from audiovq.trainer import batches, pick_precision
 
 JUDGE_STEPS = (600, 1200)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from audiovq import archive, audio, codec, evaluation
 from audiovq.autoencoder import Autoencoder
+from audiovq.autoencoder_stage import validate_autoencoder
 from audiovq.bottlenecks import NoBottleneck
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
-from audiovq.training import validate_autoencoder, validate_prior
+from audiovq.prior_stage import validate_prior
 from audiovq.views import VIEWS, encode_split
 
 Say = Callable[[str], None]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from audiovq import audio, evaluation, report
 from audiovq.checkpoint import Model
-from audiovq.config import PRESETS, AudiovqError, PreprocessConfig, SamplingConfig
+from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.figures import (
     code_counts,
@@ -38,6 +38,7 @@ from audiovq.figures import (
 from audiovq.files import filling, read_json, write_json
 from audiovq.generation import Sound, generate
 from audiovq.preprocess import Summary, preprocess
+from audiovq.presets import PRESETS
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
 from audiovq.spectrogram import Phase
 from audiovq.training import pick_device, train

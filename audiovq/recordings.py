@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from audiovq import archive, audio, codec
-from audiovq.archive import Coder
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
 from audiovq.files import atomic, filling, require_new
 from audiovq.header import leads_out
+from audiovq.predictors import Coder
 from audiovq.spectrogram import Phase
 
 Say = Callable[[str], None]

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.config import AudiovqError, SpectrogramConfig
-from audiovq.phase import griffin_lim, num_frames, pghi, random_phase, stft
+from audiovq.pghi import pghi
+from audiovq.phase import griffin_lim, random_phase
+from audiovq.stft import num_frames, stft
 
 Phase = Literal["pghi", "griffin-lim"]
 

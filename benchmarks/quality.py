@@ -38,8 +38,9 @@ from tyro.conf import Positional, UseAppendAction
 
 from audiovq import archive, audio, codec
 from audiovq.checkpoint import Model, load
-from audiovq.config import PRESETS, AudiovqError, PreprocessConfig
+from audiovq.config import AudiovqError, PreprocessConfig
 from audiovq.preprocess import preprocess
+from audiovq.presets import PRESETS
 from audiovq.spectrogram import Spectrogram
 from audiovq.training import pick_device, train
 

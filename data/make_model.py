@@ -17,11 +17,12 @@ from pathlib import Path
 import tyro
 
 from audiovq.checkpoint import SHIPPED, Model, export, load
-from audiovq.config import PRESETS, PriorConfig
+from audiovq.config import PriorConfig
 from audiovq.evaluation import waveform_images
 from audiovq.files import atomic
 from audiovq.generation import generate
 from audiovq.pipeline import DEMO_DATA, preprocess, train
+from audiovq.presets import PRESETS
 
 PRIOR = PriorConfig(dim=160, layers=3)
 """Smaller than the preset's, for the 6 MB."""

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from trained import CONFIG
 
+from audiovq import autoencoder_stage, training
 from audiovq import preprocess as preprocess_module
-from audiovq import training
 from audiovq.dataset import Dataset
 from audiovq.preprocess import preprocess
 
@@ -42,7 +42,9 @@ def work(stage: str, source: Path, target: Path) -> None:
         preprocess_module.FILES_PER_SHARD = 5
         preprocess(source, target, say=lambda line: None)
     else:
-        training._sample_reconstructions = lambda *_: None  # imports the most, leaves the least
+        autoencoder_stage._sample_reconstructions = lambda *_: (
+            None
+        )  # imports the most, leaves the least
         training.train(Dataset(source), target, OFTEN_SAVED, device="cpu", say=lambda line: None)
 
 

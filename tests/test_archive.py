@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from tiny import AUTOENCODER, PRIOR, shake, tiny_model
 
 from audiovq import archive, checkpoint
-from audiovq.archive import CODERS, Coder, pack, size_without_names, unpack
+from audiovq.archive import pack, size_without_names, unpack
 from audiovq.autoencoder import Autoencoder
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
 from audiovq.context import ContextModel, ContextTables, integers_of
+from audiovq.predictors import CODERS, Coder
 
 
 def make_model(quantizers: int = 1, seed: int = 0) -> Model:

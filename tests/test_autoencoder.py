@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tiny import shake
 from torch import Tensor
 
-from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, RowBias
+from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
 from audiovq.bottlenecks import NoBottleneck
 from audiovq.config import AudiovqError, AutoencoderConfig
+from audiovq.networks import RowBias
 
 ENCODERS = {
     "patch": {"patch": (4, 2)},

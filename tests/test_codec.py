@@ -17,8 +17,8 @@ from audiovq.autoencoder import Autoencoder
 from audiovq.checkpoint import Model
 from audiovq.config import AutoencoderConfig, SpectrogramConfig
 from audiovq.context import ContextModel, ContextTables, integers_of
-from audiovq.phase import num_frames, stft
 from audiovq.spectrogram import Spectrogram
+from audiovq.stft import num_frames, stft
 
 Waveform = npt.NDArray[np.float32]
 HOP = 8

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq.config import (
-    PRESETS,
     AudiovqError,
     AutoencoderConfig,
     OptimizerConfig,
@@ -22,6 +21,7 @@ from audiovq.config import (
     from_json,
     to_json,
 )
+from audiovq.presets import PRESETS
 
 CLASSES = [
     PreprocessConfig,

@@ -16,11 +16,12 @@ from trained import CONFIG
 from audiovq import codec
 from audiovq.archive import pack
 from audiovq.autoencoder import Autoencoder
+from audiovq.autoencoder_stage import validate_autoencoder
 from audiovq.checkpoint import load, save
 from audiovq.config import AudiovqError, AutoencoderConfig, PriorConfig, from_json, to_json
 from audiovq.dataset import Dataset
 from audiovq.generation import generate
-from audiovq.training import train, validate_autoencoder
+from audiovq.training import train
 
 Array = npt.NDArray[np.float64]
 

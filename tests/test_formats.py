@@ -16,10 +16,11 @@ import pytest
 import torch
 from tiny import plain
 
-from audiovq.archive import CODERS, unpack
+from audiovq.archive import unpack
 from audiovq.checkpoint import load
 from audiovq.config import AudiovqError
 from audiovq.dataset import Dataset
+from audiovq.predictors import CODERS
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHIVES = [*(("few", coder) for coder in CODERS), ("many", "context")]

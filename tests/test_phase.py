@@ -11,8 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from audiovq import phase as phase_module
-from audiovq.phase import griffin_lim, istft, num_frames, pghi, stft
+from audiovq import pghi as pghi_module
+from audiovq.pghi import pghi
+from audiovq.phase import griffin_lim
+from audiovq.stft import istft, num_frames, stft
 
 N_FFT, HOP = 256, 64
 LENGTHS = (0, 1, 10, 999, 8000)  # none, one sample, shorter than a window and a hop, odd, a second
@@ -305,7 +307,7 @@ def test_pghi_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> 
         return compile_function(nogil=nogil)
 
     monkeypatch.setattr(numba, "njit", njit)
-    kernel = phase_module._heap_kernel.__wrapped__()
+    kernel = pghi_module._heap_kernel.__wrapped__()
     assert asked == [True, False]
     # By hand, on two frames of two bins: the loudest way to each cell, never across a frame's edge.
     time_step, bin_step = np.array([1.0, 3.0, 5.0, 7.0]), np.array([10.0, 20.0, 30.0, 40.0])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from audiovq import audio
 from audiovq.config import AudiovqError, SpectrogramConfig
-from audiovq.phase import num_frames, stft
 from audiovq.spectrogram import LOUDEST_DB, Phase, Spectrogram
+from audiovq.stft import num_frames, stft
 
 Voice = Callable[..., npt.NDArray[np.float32]]
 RATES = (1000, 4000, 8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 384_000)

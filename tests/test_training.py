@@ -10,12 +10,13 @@ import torch
 from trained import CONFIG
 
 from audiovq import trainer
+from audiovq.autoencoder_stage import describe_autoencoder
 from audiovq.checkpoint import load
 from audiovq.config import AudiovqError
 from audiovq.dataset import Dataset
 from audiovq.files import claimed
 from audiovq.trainer import Stopped, Trainer
-from audiovq.training import describe_autoencoder, train
+from audiovq.training import train
 from audiovq.views import encode_split, varied
 
 

@@ -16,13 +16,14 @@ from conftest import make_voice
 from tiny import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, plain, shake
 
 from audiovq import audio
-from audiovq.archive import CODERS, pack
+from audiovq.archive import pack
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.codec import Encoded
 from audiovq.config import PreprocessConfig
 from audiovq.context import ContextModel, ContextTables, integers_of
 from audiovq.dataset import Dataset
 from audiovq.header import read_header, write_header
+from audiovq.predictors import CODERS
 from audiovq.preprocess import preprocess
 
 

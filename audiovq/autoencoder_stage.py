@@ -1,0 +1,175 @@
+"""The first stage of training: the autoencoder, on spectrograms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
+from audiovq.bottlenecks import Codebook, Gaussian
+from audiovq.checkpoint import Model, save
+from audiovq.config import TrainConfig
+from audiovq.dataset import Dataset, Split
+from audiovq.stage import SAMPLE_EVERY, SAMPLES, Say, clock, naming, underway, write_samples
+from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.views import varied
+
+
+def train_autoencoder(
+    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+) -> float:
+    """Train and save the autoencoder; returns the seconds it took."""
+    autoencoder, device = model.autoencoder, model.device
+    trainer = Trainer(
+        autoencoder,
+        config.autoencoder_training,
+        folder / "training",
+        stage="autoencoder",
+        seed=config.seed,
+        dtype=pick_precision(config.precision, device),
+        max_seconds=limit,
+    )
+    stride = autoencoder.stride[1]
+    split = dataset.train
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        _set_schedule(autoencoder, step.progress)
+        shift = torch.randint(stride, (len(step.indices),), generator=step.generator)
+        images, frames = varied(split, step.indices, shift, torch.ones(len(shift)))
+        labels = split.label_indices[step.indices]
+        result = autoencoder(images.to(device), frames, labels, step.generator)
+        return {
+            "loss": result.loss,
+            "reconstruction_loss": result.reconstruction_loss,
+            "squared_error": result.squared_error,
+            "weighted_error": result.weighted_error,
+            "bottleneck_loss": result.bottleneck_loss,
+        } | ({} if result.kl is None else {"kl": result.kl})
+
+    held_out = dataset.validation if len(dataset.validation) else split
+
+    def validate() -> dict[str, float]:
+        return validate_autoencoder(autoencoder, held_out, dataset.spectrogram.range_db)
+
+    def keep(state: State, metrics: Mapping[str, float]) -> None:
+        save(folder, model, "autoencoder", {"step": state.step, **metrics})
+
+    shown = [trainer.progress]
+
+    def speak(metrics: Mapping[str, float]) -> None:
+        say(describe_autoencoder(metrics, config.autoencoder.codebook_size))
+        validated = "validation_score" in metrics
+        if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
+            shown[0] = metrics["progress"]
+            _sample_reconstructions(model, held_out, folder, int(metrics["step"]))
+
+    if trainer.state.done:
+        say("autoencoder: trained already")
+    elif not trainer.state.step:
+        parameters = sum(p.numel() for p in autoencoder.parameters())
+        say(
+            f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace(
+                "torch.", ""
+            )
+        )
+    with naming(split):
+        return trainer.fit(split.num_frames, loss, validate, keep, speak).seconds
+
+
+def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int) -> None:
+    """A few held-out clips and what the autoencoder makes of them, to look at and listen to."""
+    places = torch.arange(len(split))[:: max(1, len(split) // SAMPLES)][:SAMPLES]
+    frames, levels = split.num_frames[places], split.levels[places].to(model.device)
+    images = split.spectrograms(places).to(model.device)
+    with torch.inference_mode():
+        made = model.autoencoder(images, frames).spectrogram
+    num_samples = split.num_samples[places].to(model.device)
+    both = [model.spectrogram.inverse(x, levels, num_samples).cpu().numpy() for x in (images, made)]
+    lengths = split.num_samples[places].tolist()
+    waveforms = [w[:n] for *pair, n in zip(*both, lengths, strict=True) for w in pair]
+    write_samples(folder, "autoencoder", step, model, waveforms)
+
+
+def _set_schedule(autoencoder: Autoencoder, progress: float) -> None:
+    """What changes as training goes on, 0 to 1: codes are not restarted at the end, and the weight of
+    a KL divergence grows from the beginning."""
+    config = autoencoder.config
+    for part in autoencoder.bottleneck.modules():
+        if isinstance(part, Codebook):
+            part.restart = config.restart and progress < 0.9
+        if isinstance(part, Gaussian):
+            part.warmth = min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0
+
+
+def validate_autoencoder(
+    autoencoder: Autoencoder, split: Split, range_db: float
+) -> dict[str, float]:
+    """Error and codebook use over up to 512 clips: score, error_db, usage, perplexity, kl.
+
+    The score is the reconstruction's loss, a Gaussian's KL divergence with its full weight added, in
+    units of the weighted error.
+    """
+    device = next(autoencoder.parameters()).device
+    places = torch.arange(len(split))[:: max(1, len(split) // 512)]
+    places = places[split.num_frames[places].argsort(stable=True)]
+    squared, objective, kl, cells = 0.0, 0.0, 0.0, 0
+    counts = torch.zeros(autoencoder.bottleneck.num_quantizers, autoencoder.config.codebook_size)
+    for indices in places.split(32):
+        frames = split.num_frames[indices]
+        images = split.spectrograms(indices).to(device)
+        result = autoencoder(images, frames, split.label_indices[indices])
+        share = int(frames.sum())
+        squared += float(result.squared_error) * share
+        objective += float(result.reconstruction_loss) * share
+        cells += share
+        if result.kl is not None:
+            objective += float(result.bottleneck_loss) * share
+            kl += float(result.kl) * share
+        if len(counts):
+            codes = autoencoder.encode(images, frames).cpu()
+            columns = autoencoder.num_columns(frames)
+            inside = torch.arange(codes.shape[3]) < columns[:, None, None]
+            for quantizer, row in enumerate(counts):
+                row += torch.bincount(
+                    codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row)
+                )
+    metrics = {
+        "score": objective / RECONSTRUCTION_SCALE / cells,
+        "error_db": math.sqrt(squared / cells) * range_db,
+    }
+    if isinstance(autoencoder.bottleneck, Gaussian):
+        metrics["kl"] = kl / cells
+    if len(counts):
+        shares = counts / counts.sum(dim=1, keepdim=True)
+        metrics["usage"] = float((counts > 0).float().mean())
+        metrics["perplexity"] = float(torch.special.entr(shares).sum(dim=1).exp().mean())
+    return metrics
+
+
+def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> str:
+    """A validation's metrics, or the training's alone, in a line of plain words."""
+    if "validation_error_db" not in metrics:
+        return underway("autoencoder", metrics)
+    line = (
+        f"autoencoder {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {clock(metrics['seconds'])}:"
+        f" spectrograms {metrics['validation_error_db']:.2f} dB off"
+    )
+    if (usage := metrics.get("validation_usage")) is not None:
+        health = (
+            "healthy"
+            if usage > 0.7
+            else "thin"
+            if usage > 0.3
+            else "COLLAPSING: most codes are dead"
+        )
+        line += (
+            f"; codebook {health}, {usage * codebook_size:.0f} of {codebook_size} codes in use,"
+            f" as rich as {metrics['validation_perplexity']:.0f} used evenly"
+        )
+    if (kl := metrics.get("validation_kl")) is not None:
+        line += f"; {kl:.3g} nats a cell between latents and their prior"
+    return line

@@ -1,0 +1,147 @@
+"""The last stage of training: the prior, on the autoencoder's codes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiovq.checkpoint import Model, save
+from audiovq.config import TrainConfig
+from audiovq.dataset import Dataset
+from audiovq.generation import generate
+from audiovq.prior import Prior
+from audiovq.stage import SAMPLE_EVERY, SAMPLES, Say, clock, naming, underway, write_samples
+from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.views import VIEWS, VIEWS_SHARE, encode_split
+
+
+def train_prior(
+    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+) -> None:
+    torch.manual_seed(config.seed)
+    prior = model.prior = model.new_prior(config.prior).to(model.device)
+    device = model.device
+    trainer = Trainer(
+        prior,
+        config.prior_training,
+        folder / "training",
+        stage="prior",
+        seed=config.seed,
+        dtype=pick_precision(config.precision, device),
+        max_seconds=None,
+    )
+    if trainer.state.done:
+        say("prior: trained already")
+        return
+    started = time.perf_counter()
+    tokens, lengths, labels = encode_split(
+        model, dataset.train, VIEWS, math.inf if limit is None else VIEWS_SHARE * limit
+    )
+    held_out = (
+        encode_split(model, dataset.validation)
+        if len(dataset.validation)
+        else (tokens, lengths, labels)
+    )
+    baselines = _baselines(model, tokens, lengths, *held_out[:2])
+    parameters = sum(p.numel() for p in prior.parameters())
+    say(
+        f"prior: {parameters:,} parameters, {int(lengths.sum()):,} tokens ({time.perf_counter() - started:.0f} s);"
+        f" a blind guess needs {baselines['uniform_bits']:.2f} bits a code,"
+        f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
+    )
+
+    if limit is not None:
+        trainer.max_seconds = max(1.0, limit - (time.perf_counter() - started))
+
+    def batch(
+        indices: Tensor, source: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cut = int(source[1][indices].max())
+        return source[0][indices, :cut].long().to(device), source[1][indices], source[2][indices]
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        clips, clip_lengths, clip_labels = batch(step.indices, (tokens, lengths, labels))
+        hidden = prior.hide_labels(clip_labels, step.generator).to(device)
+        return {"loss": prior.loss(clips, clip_lengths, hidden)[0]}
+
+    def validate() -> dict[str, float]:
+        return validate_prior(prior, held_out)
+
+    def keep(state: State, metrics: Mapping[str, float]) -> None:
+        save(folder, model, "prior", {"step": state.step, **baselines, **metrics})
+
+    shown = [trainer.progress]
+
+    def speak(metrics: Mapping[str, float]) -> None:
+        say(describe_prior(metrics, baselines))
+        validated = "validation_score" in metrics
+        if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
+            shown[0] = metrics["progress"]
+            sounds = [sound.waveform for sound in generate(model, SAMPLES)]
+            write_samples(folder, "prior", int(metrics["step"]), model, sounds)
+
+    with naming(dataset.train):
+        trainer.fit(lengths, loss, validate, keep, speak)
+
+
+def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+    """Over up to 512 clips: score and bits per code (END included), bits per level."""
+    tokens, lengths, labels = held_out
+    device = next(prior.parameters()).device
+    places = torch.arange(len(tokens))[:: max(1, len(tokens) // 512)]
+    places = places[lengths[places].argsort(stable=True)]
+    code_nats, level_nats, codes = 0.0, 0.0, 0
+    for indices in places.split(16):
+        cut = int(lengths[indices].max())
+        clips = tokens[indices, :cut].long().to(device)
+        _, code, level = prior.loss(clips, lengths[indices], labels[indices].to(device))
+        code_nats, level_nats = code_nats + float(code), level_nats + float(level)
+        codes += int(
+            ((lengths[indices] - 1) // prior.vocabulary.slots * prior.vocabulary.slots).sum()
+        )
+    bits = code_nats / codes / math.log(2)
+    return {
+        "score": bits,
+        "bits_per_code": bits,
+        "bits_per_level": level_nats / len(places) / math.log(2),
+    }
+
+
+def _baselines(
+    model: Model, tokens: Tensor, lengths: Tensor, held_tokens: Tensor, held_lengths: Tensor
+) -> dict[str, float]:
+    """Bits per code of a blind guess, and of one that knows how common each code is in training."""
+    vocabulary = model.vocabulary
+    counts = torch.bincount(_codes_inside(tokens, vocabulary.end), minlength=vocabulary.end) + 1.0
+    by_book = counts.view(vocabulary.num_quantizers, -1)
+    bits = -(by_book / by_book.sum(dim=1, keepdim=True)).log2().flatten()
+    return {
+        "uniform_bits": math.log2(vocabulary.codebook_size),
+        "unigram_bits": float(bits[_codes_inside(held_tokens, vocabulary.end)].mean()),
+    }
+
+
+def _codes_inside(tokens: Tensor, end: int) -> Tensor:
+    """The codes among tokens, flat: no levels, no END."""
+    return tokens[tokens < end].long()
+
+
+def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float]) -> str:
+    """A validation's metrics, or the training's alone, in a line of plain words."""
+    if "validation_bits_per_code" not in metrics:
+        return underway("prior", metrics)
+    bits, blind = metrics["validation_bits_per_code"], baselines["unigram_bits"]
+    train_bits = metrics["loss"] / math.log(2)
+    verdict = "is learning" if bits < 0.95 * blind else "has learnt little yet"
+    if bits > train_bits + 1.0:
+        verdict = "is learning; it knows its training clips better than new ones"
+    return (
+        f"prior {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {clock(metrics['seconds'])}:"
+        f" {bits:.2f} bits a code on unseen clips (blind {baselines['uniform_bits']:.2f},"
+        f" by frequency {blind:.2f}), {train_bits:.2f} in training; {verdict}"
+    )

@@ -1,0 +1,64 @@
+"""What both stages of training share: who is named where one diverges, what is shown on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audiovq import audio
+from audiovq.checkpoint import Model
+from audiovq.config import AudiovqError
+from audiovq.dataset import Split
+from audiovq.files import atomic
+from audiovq.trainer import Diverged
+
+Say = Callable[[str], None]
+SAMPLES = 6
+"""Clips shown while training."""
+SAMPLE_EVERY = 0.2
+"""Share of the schedule between two such samples."""
+
+
+@contextlib.contextmanager
+def naming(split: Split) -> Iterator[None]:
+    """Where training diverges, say on which recordings."""
+    try:
+        yield
+    except Diverged as error:
+        # The prior's clips are views of the split's, one whole round after another.
+        paths = sorted({split.clips[place % len(split)].path for place in error.places})
+        names = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise AudiovqError(f"{error} (the batch there: {names})") from error
+
+
+def write_samples(
+    folder: Path, stage: str, step: int, model: Model, waveforms: Sequence[audio.Waveform]
+) -> None:
+    """One WAV with pauses, one PNG with the spectrograms side by side."""
+    pause = np.zeros(model.sample_rate // 4, np.float32)
+    waveform = np.concatenate([part for w in waveforms for part in (w, pause)])
+    path = folder / "training" / "samples" / f"{stage}-{step:06d}.wav"
+    audio.write(path, waveform, model.sample_rate)
+    image = (
+        model.spectrogram(torch.from_numpy(waveform)[None].to(model.device))[0][0, 0].cpu().numpy()
+    )
+    with atomic(path.with_suffix(".png")) as temporary:
+        import matplotlib.image
+
+        matplotlib.image.imsave(temporary, image, cmap="magma", origin="lower", format="png")
+
+
+def underway(stage: str, metrics: Mapping[str, float]) -> str:
+    """Between validations: where training stands."""
+    return (
+        f"{stage} {100 * metrics['progress']:3.0f} %, step {metrics['step']:,},"
+        f" {clock(metrics['seconds'])}: loss {metrics['loss']:.3f}"
+    )
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
