@@ -118,10 +118,11 @@ class Autoencoder(nn.Module):
         """(batch, 1, bins, frames) in [0, 1] and each clip's own (batch,) frames → Reconstruction.
 
         `labels` (batch, labels) are for `conditional`; `generator`, of the CPU, is what corruption is
-        drawn from in training. What `dense` cuts off counts in no loss and comes back as zeros.
+        drawn from in training. What `dense` cuts off counts in no loss and comes back as zeros; what
+        it fills up is silence, and counts.
         """
         asked = spectrogram.shape[3]
-        spectrogram = self._fitted(spectrogram)
+        spectrogram, num_frames = self._fitted(spectrogram, num_frames)
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < num_frames.to(spectrogram.device)[:, None])[:, None, None]
         seen = spectrogram
@@ -155,7 +156,7 @@ class Autoencoder(nn.Module):
 
         Of a Gaussian its mean; with `dense` (batch, dense).
         """
-        latents, _, _ = self._latents(self._fitted(spectrogram), num_frames)
+        latents, _, _ = self._latents(*self._fitted(spectrogram, num_frames))
         if self.dense is not None:
             latents = self.dense(latents)
         if isinstance(self.bottleneck, Gaussian):
@@ -187,12 +188,16 @@ class Autoencoder(nn.Module):
 
     def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """What `latents` gives, (batch,) columns → (batch, 1, bins, frames) in [0, 1], as `decode`."""
-        grid = latents
-        if self.dense is not None:
-            grid = latents[:, :, None, None].expand(-1, -1, self.rows, self.columns)
-        mask, inside = self._mask(num_columns, grid.shape[3], latents.device)
-        vectors = latents if self.dense is not None else _vectors(latents)[inside]
-        return self.heard(self._values(self._decode(vectors, inside, grid.shape, mask), mask))
+        if self.dense is None:
+            mask, inside = self._mask(num_columns, latents.shape[3], latents.device)
+            raw = self._decode(_vectors(latents)[inside], inside, latents.shape, mask)
+            return self.heard(self._values(raw, mask))
+        shape = torch.Size((len(latents), 0, self.rows, self.columns))
+        whole, _ = self._mask(
+            torch.full_like(num_columns, self.columns), self.columns, latents.device
+        )
+        mask, inside = self._mask(num_columns, self.columns, latents.device)
+        return self.heard(self._values(self._decode(latents, inside, shape, whole), mask))
 
     def sample(
         self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
@@ -231,12 +236,13 @@ class Autoencoder(nn.Module):
             )
         return self.bottleneck
 
-    def _fitted(self, spectrogram: Tensor) -> Tensor:
-        """With `dense`, cut or padded to the grid's columns."""
+    def _fitted(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """With `dense`, cut or padded to the grid's columns, silence being a part of the clip."""
         if self.dense is None:
-            return spectrogram
-        missing = self.columns * self.stride[1] - spectrogram.shape[3]
-        return nn.functional.pad(spectrogram, (0, missing))
+            return spectrogram, num_frames
+        frames = self.columns * self.stride[1]
+        spectrogram = nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
+        return spectrogram, torch.full_like(num_frames, frames)
 
     def _corrupted(self, spectrogram: Tensor, generator: torch.Generator | None) -> Tensor:
         """Noise added, or cells set to 0: the stochastic mapping of Vincent et al. 2008, section 2.3."""

@@ -14,9 +14,18 @@ from audiovq.bottlenecks import Codebook, Gaussian
 from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset, Split
-from audiovq.stage import SAMPLE_EVERY, SAMPLES, Say, clock, naming, underway, write_samples
+from audiovq.stage import (
+    SAMPLE_EVERY,
+    SAMPLES,
+    Say,
+    clock,
+    naming,
+    underway,
+    write_samples,
+    write_strips,
+)
 from audiovq.trainer import State, Step, Trainer, pick_precision
-from audiovq.views import varied
+from audiovq.views import drawn
 
 
 def train_autoencoder(
@@ -38,8 +47,7 @@ def train_autoencoder(
 
     def loss(step: Step) -> dict[str, Tensor]:
         _set_schedule(autoencoder, step.progress)
-        shift = torch.randint(stride, (len(step.indices),), generator=step.generator)
-        images, frames = varied(split, step.indices, shift, torch.ones(len(shift)))
+        images, frames = drawn(split, step.indices, step.generator, stride)
         labels = split.label_indices[step.indices]
         result = autoencoder(images.to(device), frames, labels, step.generator)
         return {
@@ -61,7 +69,7 @@ def train_autoencoder(
     shown = [trainer.progress]
 
     def speak(metrics: Mapping[str, float]) -> None:
-        say(describe_autoencoder(metrics, config.autoencoder.codebook_size))
+        say(describe_autoencoder(metrics, config.autoencoder.codebook_size, split.images))
         validated = "validation_score" in metrics
         if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
@@ -87,6 +95,9 @@ def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int)
     images = split.spectrograms(places).to(model.device)
     with torch.inference_mode():
         made = model.autoencoder(images, frames).spectrogram
+    if model.spectrogram.config.images:
+        write_strips(folder, "autoencoder", step, [images, made])
+        return
     num_samples = split.num_samples[places].to(model.device)
     both = [model.spectrogram.inverse(x, levels, num_samples).cpu().numpy() for x in (images, made)]
     lengths = split.num_samples[places].tolist()
@@ -150,13 +161,16 @@ def validate_autoencoder(
     return metrics
 
 
-def describe_autoencoder(metrics: Mapping[str, float], codebook_size: int) -> str:
+def describe_autoencoder(
+    metrics: Mapping[str, float], codebook_size: int, images: bool = False
+) -> str:
     """A validation's metrics, or the training's alone, in a line of plain words."""
     if "validation_error_db" not in metrics:
         return underway("autoencoder", metrics)
     line = (
         f"autoencoder {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {clock(metrics['seconds'])}:"
-        f" spectrograms {metrics['validation_error_db']:.2f} dB off"
+        f" {'images' if images else 'spectrograms'} {metrics['validation_error_db']:.2f}"
+        f" {'% of white' if images else 'dB'} off"
     )
     if (usage := metrics.get("validation_usage")) is not None:
         health = (

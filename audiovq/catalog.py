@@ -62,8 +62,8 @@ def catalog(source: Path, target: Path, config: PreprocessConfig, executor: Exec
         raise AudiovqError(
             f"{source}: none of {len(paths)} recordings can be used: {broken[0].path} {broken[0].reason}"
         )
-    labels, notes = _labels(source, list(headers), config.labels)
-    splits = _splits(list(headers), config)
+    labels, notes = labels_of(source, list(headers), config.labels)
+    splits = splits_of(list(headers), config)
     recordings = [Recording(p, headers[p], labels[p], splits[p]) for p in headers]
     return Catalog(recordings, skipped + broken, notes)
 
@@ -127,7 +127,7 @@ def _info(path: Path) -> audio.AudioInfo | str:
         return str(error)
 
 
-def _labels(
+def labels_of(
     source: Path, paths: list[str], how: str | None
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Each path's labels by name. `None` takes folders where there are several, else no labels."""
@@ -176,7 +176,7 @@ def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
     return {path: by_path.get(path, by_path.get(path.rpartition("/")[2], {})) for path in paths}
 
 
-def _splits(paths: list[str], config: PreprocessConfig) -> dict[str, str]:
+def splits_of(paths: list[str], config: PreprocessConfig) -> dict[str, str]:
     """Each path's split, from the path alone: files added later move no other."""
     test = None
     if config.test is not None:

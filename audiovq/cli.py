@@ -24,6 +24,21 @@ Overwrite = Annotated[bool, arg(help="Replace what the output folder holds.")]
 Json = Annotated[bool, arg(name="json", help="Print the figures as JSON, and nothing else.")]
 Phase = Literal["pghi", "griffin-lim"]
 Sampling = Annotated[SamplingConfig, arg(name="")]
+Preset = Literal[
+    "tiny",
+    "small",
+    "base",
+    "rate-1k",
+    "rate-2k",
+    "rate-4k",
+    "lesson-ae",
+    "lesson-dae",
+    "lesson-vae",
+    "lesson-cvae",
+    "lesson-vqvae",
+    "lesson-vqvae-residual",
+    "lesson-pixelcnn",
+]
 Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
 
 
@@ -31,6 +46,13 @@ def preprocess(
     audio_dir: Positional[Path],
     dataset: Positional[Path],
     config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
+    images: Annotated[
+        bool,
+        arg(
+            help="Grayscale images in place of recordings: PNGs of one size, or MNIST's files; or"
+            " `digits`, the handwritten ones that come with scikit-learn."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a dataset of spectrograms from a folder of recordings.
@@ -39,16 +61,22 @@ def preprocess(
         audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
         dataset: Folder to be made.
     """
-    from audiovq.preprocess import preprocess
+    if images:
+        from audiovq.images import preprocess_images
 
-    summary = preprocess(audio_dir, dataset, config, overwrite=overwrite)
+        summary = preprocess_images(audio_dir, dataset, config, overwrite=overwrite)
+    else:
+        from audiovq.preprocess import preprocess
+
+        summary = preprocess(audio_dir, dataset, config, overwrite=overwrite)
     print(f"found {summary.found} files, used {summary.used}, skipped {len(summary.skipped)}")
     for skipped in summary.skipped[:10]:
         print(f"  skipped {skipped.path}: {skipped.reason}")
     if len(summary.skipped) > 10:
         print(f"  and {len(summary.skipped) - 10} more, in {dataset}/skipped.jsonl")
     clips = ", ".join(f"{n} {split}" for split, n in summary.clips.items())
-    print(f"clips: {clips}; {summary.seconds:.0f} s of sound")
+    sound = "" if images else f"; {summary.seconds:.0f} s of sound"
+    print(f"{'images' if images else 'clips'}: {clips}{sound}")
     print(f"wrote {dataset}")
 
 
@@ -58,7 +86,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
     def train(
         dataset: Positional[Path],
         model: Positional[Path],
-        preset: Literal["tiny", "small", "base", "rate-1k", "rate-2k", "rate-4k"] = "small",
+        preset: Preset = "small",
         config: Annotated[TrainConfig, arg(name="")] = preset_config,
         device: Device = "auto",
         overwrite: Overwrite = False,
@@ -69,7 +97,8 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
             dataset: Folder made by preprocess.
             model: Folder to be made.
             preset: Where all settings start: tiny (5 minutes at most), small (20 at most),
-                base (a GPU); rate-1k, rate-2k, rate-4k (60 at most): archives of so many bit/s.
+                base (a GPU); rate-1k, rate-2k, rate-4k (60 at most): archives of so many bit/s;
+                lesson-…: the tutorials' networks (2 to 5 at most), see docs/learn.md.
         """
         from audiovq.training import train
 
@@ -121,7 +150,7 @@ def generate(
         overwrite=overwrite,
         say=_tell,
     )
-    print(f"wrote {len(paths)} recordings to {out}")
+    print(f"wrote {len(paths)} {'images' if paths[0].suffix == '.png' else 'recordings'} to {out}")
 
 
 def encode(

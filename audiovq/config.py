@@ -83,6 +83,9 @@ class SpectrogramConfig:
     range_db: float = 80.0
     level_step_db: float = 1.5
     num_levels: int = 64
+    images: bool = False
+    """No sound at all: grayscale images, a column of pixels as a frame, the lowest row as the first
+    bin."""
 
     def __post_init__(self) -> None:
         _require(
@@ -112,6 +115,11 @@ class SpectrogramConfig:
     def bins(self) -> int:
         """Rows of the spectrogram."""
         return self.n_mels or self.n_fft // 2
+
+    @classmethod
+    def for_images(cls, height: int) -> SpectrogramConfig:
+        """Of images so many pixels high; what is in decibels for sound is in hundredths of white."""
+        return cls(1, 2 * height, 1, 0, range_db=100.0, num_levels=2, images=True)
 
     @classmethod
     def for_rate(

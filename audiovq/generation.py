@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ SCORED = 16
 DRAWN_DB = -12.0
 """Loudest cell of a sound that is drawn from a Gaussian, relative to a full-scale sine: no prior says
 how loud it is."""
+SILENCE = 0.1
+"""Of values in [0, 1]: nothing is heard of such a sound's end that stays below."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +56,12 @@ def generate(
     """`n` new sounds with the labels asked for; the others are drawn as the training data has them.
 
     Each is the likeliest of `best_of` candidates (see `sample_codes`). A model with a Gaussian needs no
-    prior: its latents are drawn, all sounds are as long as its longest clip, and `sampling` and
-    `best_of` have no say. Raises AudiovqError where a model has neither, or a label or value is unknown. `progress` is called with the number of
+    prior: its latents are drawn, sounds are as long as its longest clip (with `dense`, as what is heard
+    of them), and `sampling` and `best_of` have no say. Raises AudiovqError where a model has neither, or a label or value is unknown. `progress` is called with the number of
     sounds that each batch added. The same seed on the same device gives the same sounds.
     """
-    drawn = isinstance(model.autoencoder.bottleneck, Gaussian)
-    if not drawn and not model.autoencoder.config.quantizes:
-        raise AudiovqError(
-            "the model makes no codes (bottleneck none), so it cannot generate; train one with"
-            " --autoencoder.bottleneck vq, fsq or gaussian"
-        )
-    if not drawn and model.prior is None:
-        raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
-    if n < 1:
-        raise AudiovqError(f"n {n}: give 1 or more")
-    rows = draw_labels(model, n, labels or {}, seed)
     sounds: list[Sound] = []
-    for number, begin in enumerate(range(0, n, BATCH)):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        part = rows[begin : begin + BATCH]
+    for number, (part, generator) in enumerate(_parts(model, n, labels or {}, seed)):
         if model.prior is None:
             encoded, waveforms = _from_latents(model, part, generator, phase, n_iter)
         else:
@@ -86,25 +75,90 @@ def generate(
     return sounds
 
 
+def draw(
+    model: Model,
+    n: int = 16,
+    labels: Mapping[str, str] | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    best_of: int = 1,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Tensor, list[dict[str, str]]]:
+    """`n` new grids (n, 1, bins, frames) in [0, 1], which are a model's images, and the labels of each.
+
+    As `generate`, of which it is all but the way to a waveform.
+    """
+    images, named = [], []
+    for part, generator in _parts(model, n, labels or {}, seed):
+        with torch.inference_mode():
+            if model.prior is None:
+                made = model.autoencoder.sample(len(part), part, generator)
+            else:
+                encoded = sample_codes(
+                    model, model.prior, part, sampling or SamplingConfig(), generator, best_of
+                )
+                columns = torch.tensor([one.codes.shape[2] for one in encoded])
+                longest = int(columns.max())
+                codes = [
+                    nn.functional.pad(e.codes, (0, longest - e.codes.shape[2])) for e in encoded
+                ]
+                made = model.autoencoder.decode(torch.stack(codes).to(model.device), columns)
+        missing = model.clip_frames - made.shape[3]
+        images.append(nn.functional.pad(made, (0, missing)).cpu())
+        named += [_named(model, row) for row in part.tolist()]
+        progress(len(part))
+    return torch.cat(images), named
+
+
+def _parts(
+    model: Model, n: int, labels: Mapping[str, str], seed: int
+) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Batch by batch the labels (batch, labels) of what is to be made, and what it is drawn from.
+
+    Raises AudiovqError where the model cannot generate, or `n` or the labels make no sense.
+    """
+    if not isinstance(model.autoencoder.bottleneck, Gaussian):
+        if not model.autoencoder.config.quantizes:
+            raise AudiovqError(
+                "the model makes no codes (bottleneck none), so it cannot generate; train one with"
+                " --autoencoder.bottleneck vq, fsq or gaussian"
+            )
+        if model.prior is None:
+            raise AudiovqError(
+                "the model has no prior yet, so it cannot generate; train it further"
+            )
+    if n < 1:
+        raise AudiovqError(f"n {n}: give 1 or more")
+    for number, part in enumerate(draw_labels(model, n, labels, seed).split(BATCH)):
+        yield part, torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+
 def _from_latents(
     model: Model, labels: Tensor, generator: torch.Generator, phase: Phase, n_iter: int | None
 ) -> tuple[list[codec.Encoded], list[Waveform]]:
     """labels (batch, labels) → as many sounds of a Gaussian, and what stands for their codes: none."""
-    samples = max(1, (model.clip_frames - 1) * model.spectrogram.config.hop_length)
+    hop_length = model.spectrogram.config.hop_length
     level = model.spectrogram.level(torch.full((len(labels),), DRAWN_DB, device=model.device))
     with torch.inference_mode():
-        drawn = model.autoencoder.sample(len(labels), labels, generator)
+        drawn = model.autoencoder.sample(len(labels), labels, generator)[..., : model.clip_frames]
+        frames = torch.full((len(labels),), drawn.shape[3], device=model.device)
+        if model.autoencoder.dense is not None:  # clips were filled up with silence
+            heard = drawn.amax(dim=(1, 2)) > SILENCE
+            places = torch.arange(1, drawn.shape[3] + 1, device=model.device)
+            frames = (heard * places).amax(dim=1).clamp(min=2)
+        num_samples = (frames - 1) * hop_length
         waveforms = model.spectrogram.inverse(
-            drawn[..., : model.clip_frames],
-            level,
-            torch.full((len(labels),), samples, device=model.device),
-            phase=phase,
-            n_iter=n_iter,
-            generator=generator,
+            drawn, level, num_samples, phase=phase, n_iter=n_iter, generator=generator
         )
     none = torch.empty(0, model.autoencoder.rows, model.autoencoder.columns, dtype=torch.long)
-    encoded = [codec.Encoded(none, value, samples) for value in level.tolist()]
-    return encoded, list(waveforms.cpu().numpy())
+    lengths = num_samples.tolist()
+    encoded = [
+        codec.Encoded(none, value, length)
+        for value, length in zip(level.tolist(), lengths, strict=True)
+    ]
+    made = waveforms.cpu().numpy()
+    return encoded, [waveform[:length] for waveform, length in zip(made, lengths, strict=True)]
 
 
 def sample_codes(

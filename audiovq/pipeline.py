@@ -36,7 +36,8 @@ from audiovq.figures import (
     require_match,
 )
 from audiovq.files import filling, read_json, write_json
-from audiovq.generation import Sound, generate
+from audiovq.generation import Sound, draw, generate
+from audiovq.images import write_images
 from audiovq.preprocess import Summary, preprocess
 from audiovq.presets import PRESETS
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
@@ -80,13 +81,25 @@ def generate_files(
 ) -> list[Path]:
     """Write `n` new recordings and `manifest.json`, which tells what each was made with.
 
-    Files are named by number and label values, as 0007_7_george.wav. Returns their paths.
+    Files are named by number and label values, as 0007_7_george.wav. A model of images writes PNGs,
+    and no manifest. Returns their paths.
     """
     folder = Path(folder)
     with (
         filling(folder, overwrite),
         tqdm(total=n, unit=" sounds", desc="generate", disable=None) as bar,
     ):
+        if model.spectrogram.config.images:
+            images, named = draw(
+                model,
+                n,
+                labels,
+                sampling=sampling,
+                best_of=best_of,
+                seed=seed,
+                progress=bar.update,
+            )
+            return write_images(folder, images, [_file_name(*row) for row in enumerate(named)])
         sounds = generate(
             model,
             n,
@@ -112,8 +125,7 @@ def write_sounds(
     """Sounds → WAVs and manifest.json in `folder`; returns the WAVs' paths."""
     rows, paths = [], []
     for number, sound in enumerate(sounds):
-        values = [re.sub(r"[^\w.-]+", "-", value) for value in sound.labels.values()]
-        path = folder / ("_".join([f"{number:04d}", *values]) + ".wav")
+        path = folder / f"{_file_name(number, sound.labels)}.wav"
         limited = audio.write(path, sound.waveform, model.sample_rate)
         paths.append(path)
         rows.append(
@@ -136,6 +148,11 @@ def write_sounds(
     if note := audio.limited_note(sum(bool(row["peak_limited"]) for row in rows), len(rows)):
         say(note)
     return paths
+
+
+def _file_name(number: int, labels: Mapping[str, str]) -> str:
+    values = [re.sub(r"[^\w.-]+", "-", value) for value in labels.values()]
+    return "_".join([f"{number:04d}", *values])
 
 
 def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None = None) -> Path:

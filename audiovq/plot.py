@@ -71,18 +71,20 @@ def plot(
     require_new(path, overwrite)
     split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    waveforms: list[Waveform] = []
+    drawn: list[Between] = []
     with torch.inference_mode():
         if kind == "reconstructions":
             figure = _draw_reconstructions(model, split, places[:n])
         elif kind == "latent-scatter":
             figure = _draw_scatter(model, split)
         elif kind == "latent-grid":
-            figure, waveforms = _draw_grid(model, split, n)
+            figure, drawn = _draw_grid(model, split, n)
         elif kind == "interpolation":
-            figure, waveforms = _draw_interpolation(model, split, places[:2], n)
+            figure, drawn = _draw_interpolation(model, split, places[:2], n)
         else:
             figure = _draw_codebook(model, dataset.train)
+        heard = not model.spectrogram.config.images
+        waveforms = [_waveform(model, sound) for sound in drawn if heard]
     sounds = [path.with_name(f"{path.stem}-{i:02d}.wav") for i in range(len(waveforms))]
     for sound in sounds:
         require_new(sound, overwrite)
@@ -229,7 +231,7 @@ def _draw_scatter(model: Model, split: Split) -> Figure:
     return figure
 
 
-def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Waveform]]:
+def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Between]]:
     """As far as the latents of held-out clips go."""
     autoencoder, config = model.autoencoder, model.spectrogram.config
     if autoencoder.config.dense != 2:
@@ -262,13 +264,12 @@ def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Wavefor
     )
     level = int(model.spectrogram.level(torch.tensor(DRAWN_DB)))
     num_samples = max(1, (model.clip_frames - 1) * config.hop_length)
-    sounds = [Between(image, level, num_samples) for image in images.split(1)]
-    return figure, [_waveform(model, sound) for sound in sounds]
+    return figure, [Between(image, level, num_samples) for image in images.split(1)]
 
 
 def _draw_interpolation(
     model: Model, split: Split, places: Tensor, n: int
-) -> tuple[Figure, list[Waveform]]:
+) -> tuple[Figure, list[Between]]:
     steps = interpolated(model, split, places, n)
     longest = max(step.spectrogram.shape[3] for step in steps)
     figure = _figure(1.6 * n, 2.2)
@@ -278,7 +279,7 @@ def _draw_interpolation(
         _show(axis, nn.functional.pad(image, (0, longest - image.shape[1])))
     for axis, place in zip((axes[0], axes[-1]), places.tolist(), strict=True):
         axis.set_title(_name(split.clips[place]), fontsize=8, parse_math=False)
-    return figure, [_waveform(model, step) for step in steps]
+    return figure, steps
 
 
 def _draw_codebook(model: Model, split: Split) -> Figure:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,14 @@ from tqdm import tqdm
 from audiovq import audio
 from audiovq.catalog import Recording, Skipped, catalog
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
-from audiovq.dataset import FORMAT, MANIFESTS, SPLITS, VERSION, Clip, Dataset
+from audiovq.dataset import (
+    SPLITS,
+    Clip,
+    Dataset,
+    json_line,
+    write_manifests,
+    write_shard_header,
+)
 from audiovq.files import (
     atomic,
     claimed,
@@ -42,7 +49,6 @@ from audiovq.files import (
     write_json,
     write_text,
 )
-from audiovq.header import write_header
 from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
@@ -120,7 +126,7 @@ def preprocess(
                 shutil.rmtree(target / "work", ignore_errors=True)  # of a run killed at its end
                 say(f"{target}: complete already, made from these recordings with these settings")
                 return read_summary(target)
-            _prepare(target, fingerprint, overwrite)
+            prepare(target, fingerprint, overwrite)
             for warning in warnings:
                 say(f"note: {warning}")
             jobs = list(_jobs(source, target / "work", recordings, settings, clip_frames, config))
@@ -198,24 +204,18 @@ def make_shard(job: ShardJob) -> int:
     """
     rows: list[dict[str, Any]] = []
     levels: list[int] = []
+    shape = job.spectrogram.bins, job.clip_frames
     with atomic(job.target / f"{job.name}.npy") as temporary, open(temporary, "wb") as file:
-        _write_header(file, 0, job)
+        write_shard_header(file, (0, *shape))
         for images, batch_levels in _spectrograms(_pieces(job, rows), job):
             file.write(images.tobytes())
             levels += batch_levels
         file.seek(0)
-        _write_header(file, len(levels), job)
+        write_shard_header(file, (len(levels), *shape))
     for row, level in zip((row for row in rows if "level" in row), levels, strict=True):
         row["level"] = level
-    write_text(job.target / f"{job.name}.jsonl", "".join(_line(row) for row in rows))
+    write_text(job.target / f"{job.name}.jsonl", "".join(json_line(row) for row in rows))
     return len(job.recordings)
-
-
-def _write_header(file: BinaryIO, clips: int, job: ShardJob) -> None:
-    """The header of a .npy; NumPy leaves room in it for any number of clips."""
-    shape = clips, job.spectrogram.bins, job.clip_frames
-    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _spectrograms(
@@ -301,10 +301,6 @@ def _cut(
         raise AudiovqError(f"{path}: changed while it was read; run preprocess again") from error
 
 
-def _line(row: Any) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
 def _fingerprint(
     config: PreprocessConfig,
     settings: SpectrogramConfig,
@@ -326,7 +322,7 @@ def _fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
+def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
     """Leave `target` empty but for shards of this very dataset."""
     plan = target / "work" / "plan.json"
     if plan.exists() and read_json(plan, "a plan").get("fingerprint") == fingerprint:
@@ -405,41 +401,23 @@ def _assemble(
                 os.replace(made, final)
             shards[split].append({"file": final.name, "clips": len(clips), "sha256": sha256(final)})
     skipped.sort(key=lambda s: s.path)
-    clips_in_all = [clip for split in SPLITS for clip in rows[split]]
     if not rows["train"]:
         worst = skipped[0] if skipped else Skipped(str(target), "nothing is left to learn from")
         shutil.rmtree(target)
         raise AudiovqError(f"no recording can be learnt from: {worst.path} {worst.reason}")
-    used = len({clip.path for clip in clips_in_all})
-    labels: dict[str, list[str]] = {}
-    for name in sorted({name for clip in clips_in_all for name in clip.labels}):
-        values = {clip.labels[name] for clip in clips_in_all if name in clip.labels}
-        labels[name] = sorted(
-            values, key=lambda v: (not v.isdecimal(), int(v) if v.isdecimal() else 0, v)
-        )
-    for split in SPLITS:
-        write_text(
-            target / f"{split}.jsonl", "".join(_line(dataclasses.asdict(c)) for c in rows[split])
-        )
-    write_text(target / "skipped.jsonl", "".join(_line(dataclasses.asdict(s)) for s in skipped))
-    seconds = sum(clip.num_samples for clip in clips_in_all) / settings.sample_rate
-    write_header(
-        target / "dataset.json",
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "fingerprint": fingerprint,
-            "source": str(jobs[0].source.resolve()),
-            "spectrogram": to_json(settings),
-            "clip_frames": clip_frames,
-            "labels": labels,
-            "files": {"found": found, "used": used, "skipped": len(skipped)},
-            "seconds": round(seconds, 3),
-            "splits": {s: {"clips": len(rows[s]), "shards": shards[s]} for s in SPLITS},
-            "manifests": {name: sha256(target / name) for name in MANIFESTS},
-            "preprocess": to_json(config),
-        },
+    seconds = write_manifests(
+        target,
+        rows,
+        shards,
+        skipped,
+        found,
+        settings,
+        clip_frames,
+        config,
+        fingerprint,
+        jobs[0].source,
     )
+    used = len({clip.path for clips in rows.values() for clip in clips})
     shutil.rmtree(target / "work")
     return Summary(found, used, skipped, {s: len(rows[s]) for s in SPLITS}, seconds, warnings)
 

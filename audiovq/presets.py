@@ -1,5 +1,8 @@
 """Settings of training by name."""
 
+from dataclasses import replace
+from typing import Any, Literal
+
 from audiovq.config import AutoencoderConfig, OptimizerConfig, PriorConfig, TrainConfig
 
 PRESETS: dict[str, TrainConfig] = {
@@ -59,4 +62,63 @@ PRESETS |= {
     "rate-1k": _rate_preset(1, 2048, 1_000),
     "rate-2k": _rate_preset(2, 1024, 2_000),
     "rate-4k": _rate_preset(4, 512, 4_000),
+}
+
+LESSON = AutoencoderConfig(
+    encoder="conv",
+    filters=(32, 64, 64, 64),
+    kernels=(3, 3, 3, 3),
+    strides=(1, 2, 2, 1),
+    latent_dim=16,
+    codebook_size=64,
+    update="gradient",
+    commitment=0.25,
+    kmeans_start=False,
+    restart=False,
+    output="sigmoid",
+    emphasis=0.0,
+    contrast=1.0,
+    rate_weight=0.0,
+)
+"""The VQ-VAE as the tutorials build it; the others of the family differ from it in the bottleneck."""
+
+
+def _lesson_preset(
+    prior: Literal["transformer", "pixelcnn"] = "transformer", **changes: Any
+) -> TrainConfig:
+    """A step of the climb, in minutes, for images as for short sounds."""
+    autoencoder = replace(LESSON, **changes)
+    return TrainConfig(
+        autoencoder=autoencoder,
+        prior=PriorConfig(kind=prior, dim=96, layers=4),
+        autoencoder_training=OptimizerConfig(
+            steps=6_000,
+            learning_rate=1e-3,
+            schedule="exponential",
+            validate_every=500,
+        ),
+        prior_training=OptimizerConfig(
+            steps=6_000, batch_size=16, learning_rate=2e-3, validate_every=500
+        ),
+        max_minutes=4.5 if autoencoder.quantizes else 2,
+        autoencoder_share=0.5,
+    )
+
+
+_ELBO: dict[str, Any] = {
+    "bottleneck": "gaussian",
+    "dense": 16,
+    "loss": "cross_entropy",
+    "kl_weight": 1.0,
+}
+PRESETS |= {
+    "lesson-ae": _lesson_preset(bottleneck="none"),
+    "lesson-dae": _lesson_preset(bottleneck="none", corruption="noise", corruption_strength=0.3),
+    "lesson-vae": _lesson_preset(**_ELBO),
+    "lesson-cvae": _lesson_preset(**_ELBO, conditional=True),
+    "lesson-vqvae": _lesson_preset(),
+    "lesson-vqvae-residual": _lesson_preset(
+        encoder="residual", channels=32, encoder_blocks=2, decoder_blocks=2
+    ),
+    "lesson-pixelcnn": _lesson_preset(prior="pixelcnn"),
 }

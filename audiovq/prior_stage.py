@@ -13,9 +13,18 @@ from torch import Tensor
 from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
-from audiovq.generation import generate
+from audiovq.generation import draw, generate
 from audiovq.prior import Prior
-from audiovq.stage import SAMPLE_EVERY, SAMPLES, Say, clock, naming, underway, write_samples
+from audiovq.stage import (
+    SAMPLE_EVERY,
+    SAMPLES,
+    Say,
+    clock,
+    naming,
+    underway,
+    write_samples,
+    write_strips,
+)
 from audiovq.trainer import State, Step, Trainer, pick_precision
 from audiovq.views import VIEWS, VIEWS_SHARE, encode_split
 
@@ -82,6 +91,9 @@ def train_prior(
         validated = "validation_score" in metrics
         if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
+            if model.spectrogram.config.images:
+                write_strips(folder, "prior", int(metrics["step"]), [draw(model, SAMPLES)[0]])
+                return
             sounds = [sound.waveform for sound in generate(model, SAMPLES)]
             write_samples(folder, "prior", int(metrics["step"]), model, sounds)
 

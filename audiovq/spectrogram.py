@@ -61,6 +61,7 @@ class Spectrogram(nn.Module):
         At least -240, which stands for frames beyond a clip's length too.
         """
         config = self.config
+        self._require_sound()
         inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
         magnitude = stft(waveform * inside, config.n_fft, config.hop_length).abs()
         magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
@@ -98,6 +99,7 @@ class Spectrogram(nn.Module):
         `known` (batch, n_fft / 2 + 1, first frames) are phases in radians to go on from.
         """
         config = self.config
+        self._require_sound()
         magnitude = self.magnitude(spectrogram)
         if magnitude.shape[2] < (needed := int(num_frames(num_samples, config.hop_length).max())):
             raise ValueError(f"{magnitude.shape[2]} frames are too few: num_samples needs {needed}")
@@ -141,6 +143,10 @@ class Spectrogram(nn.Module):
         for _ in range(NNLS_STEPS):
             bins = bins * back / (square @ bins).clamp_min(1e-12)
         return bins
+
+    def _require_sound(self) -> None:
+        if self.config.images:
+            raise AudiovqError("the model is one of images, so it neither takes nor makes sound")
 
     def level_db(self, level: Tensor) -> Tensor:
         """Level → dB of a clip's loudest cell, relative to a full-scale sine."""

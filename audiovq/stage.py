@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from audiovq import audio
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError
 from audiovq.dataset import Split
 from audiovq.files import atomic
+from audiovq.images import write_images
 from audiovq.trainer import Diverged
 
 Say = Callable[[str], None]
@@ -50,6 +52,13 @@ def write_samples(
         import matplotlib.image
 
         matplotlib.image.imsave(temporary, image, cmap="magma", origin="lower", format="png")
+
+
+def write_strips(folder: Path, stage: str, step: int, rows: Sequence[Tensor]) -> None:
+    """Images (n, 1, bins, frames) side by side, a row below the other, in one PNG."""
+    strips = [torch.cat(list(images[:, 0].cpu()), dim=1) for images in reversed(rows)]
+    grid = torch.cat(strips)[None, None]
+    write_images(folder / "training" / "samples", grid, [f"{stage}-{step:06d}"])
 
 
 def underway(stage: str, metrics: Mapping[str, float]) -> str:

@@ -1,4 +1,5 @@
-"""Clips as the networks meet them in training: begun a little later, a little faster or slower."""
+"""Clips as the networks meet them in training: begun a little later, a little faster or slower; images
+a little aside."""
 
 from __future__ import annotations
 
@@ -17,6 +18,41 @@ VIEWS_SHARE = 0.2
 """Of a time limit that making them may take."""
 SPEED = 0.1
 """Largest change of speed in them."""
+ASIDE = 1
+"""Pixels that an image is moved, at most."""
+
+
+def drawn(
+    split: Split, indices: Tensor, generator: torch.Generator, stride: int, speed: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Clips begun up to a code's `stride` of frames later, and changed in speed by up to `speed`.
+
+    Images are moved by up to ASIDE. Returns (batch, 1, bins, frames) and the clips' (batch,) frames.
+    """
+    if split.images:
+        offsets = torch.randint(-ASIDE, ASIDE + 1, (len(indices), 2), generator=generator)
+        return moved(split.spectrograms(indices), offsets), split.num_frames[indices]
+    shift = torch.randint(stride, indices.shape, generator=generator)
+    faster = torch.ones(len(indices))
+    if speed:
+        faster += speed * (2 * torch.rand(indices.shape, generator=generator) - 1)
+    return varied(split, indices, shift, faster)
+
+
+def moved(images: Tensor, offsets: Tensor) -> Tensor:
+    """(batch, 1, bins, frames) moved by (batch, 2) bins and frames; zeros come in."""
+    _, _, bins, frames = images.shape
+    rows, columns = (
+        torch.arange(size) - offsets[:, i : i + 1] for i, size in enumerate((bins, frames))
+    )
+    inside = ((rows >= 0) & (rows < bins))[:, :, None] & ((columns >= 0) & (columns < frames))[
+        :, None
+    ]
+    batch = torch.arange(len(images))[:, None, None]
+    taken = images[
+        batch, 0, rows.clamp(0, bins - 1)[:, :, None], columns.clamp(0, frames - 1)[:, None]
+    ]
+    return (taken * inside)[:, None]
 
 
 def varied(split: Split, indices: Tensor, shift: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,9 +80,8 @@ def encode_split(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All clips → tokens, lengths, labels (clips × views, …), on the CPU.
 
-    The first view is the clips as they are; each further one shifts every clip by up to a column
-    and changes its speed by up to a tenth, so that a prior meets many codes for one sound. The view
-    during which `max_seconds` pass is the last.
+    The first view is the clips as they are; each further one is `drawn`, with changes of speed by up
+    to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds` pass is the last.
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
@@ -59,11 +94,9 @@ def encode_split(
     with torch.inference_mode():
         for view in range(views):
             for indices in order.split(64):
-                shift = torch.randint(stride, indices.shape, generator=generator) * (view > 0)
-                speed = 1 + (view > 0) * SPEED * (
-                    2 * torch.rand(indices.shape, generator=generator) - 1
-                )
-                images, frames = varied(split, indices, shift, speed)
+                images, frames = split.spectrograms(indices), split.num_frames[indices]
+                if view:
+                    images, frames = drawn(split, indices, generator, stride, SPEED)
                 frames = frames.clamp(max=model.clip_frames)
                 images = images[..., : int(frames.max())].to(model.device)
                 codes = model.autoencoder.encode(images, frames).cpu()

@@ -20,6 +20,7 @@ import soundfile
 import torch
 
 from audiovq import audio
+from audiovq import dataset as dataset_module
 from audiovq import preprocess as preprocess_module
 from audiovq.catalog import Skipped
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
@@ -620,15 +621,15 @@ def test_a_run_stopped_at_any_later_point_goes_on_too(
 ) -> None:
     run(recordings, tmp_path / "straight")
     target = tmp_path / "out"
-    real = preprocess_module.write_header
+    real = dataset_module.write_header
 
     def fall(path: Path, data: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preprocess_module, "write_header", fall)
+    monkeypatch.setattr(dataset_module, "write_header", fall)
     with pytest.raises(KeyboardInterrupt):
         run(recordings, target)
-    monkeypatch.setattr(preprocess_module, "write_header", real)
+    monkeypatch.setattr(dataset_module, "write_header", real)
     # One shard is half there, as if the disk had lost its mark.
     (target / "work" / "train-00001.jsonl").unlink()
     (target / "work" / "train-00001.npy").write_bytes(b"half")

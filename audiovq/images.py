@@ -1,0 +1,237 @@
+"""Grayscale images ↔ a dataset's grids: the small pictures that lessons begin with.
+
+A column of pixels stands where a sound has a frame, the lowest row where it has its lowest bin; white
+is 1. So every network here learns images as it learns spectrograms.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from audiovq.audio import AudioError, find, require_file
+from audiovq.catalog import Skipped, labels_of, splits_of
+from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
+from audiovq.dataset import SPLITS, Clip, Dataset, write_manifests, write_shard_header
+from audiovq.files import atomic, claimed, sha256
+from audiovq.preprocess import Summary, prepare
+
+Pixels = npt.NDArray[np.uint8]
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
+IDX = "-idx3-ubyte", "-idx3-ubyte.gz"
+"""How the files of MNIST (LeCun et al. 1998) are named; labels are in -idx1-ubyte."""
+EXAMPLE = "digits"
+"""Instead of a folder: 1,797 handwritten digits that come with scikit-learn, enlarged to 28 × 28."""
+SMALLEST, LARGEST = 8, 1024
+"""Pixels of a side."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image and what its collection tells of it."""
+
+    path: str
+    """Of its file; where a file holds many, with its number."""
+    pixels: Pixels
+    """(rows, columns), the top row first, 255 is white."""
+    label: str | None = None
+
+
+def preprocess_images(
+    source: Path,
+    target: Path,
+    config: PreprocessConfig | None = None,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> Summary:
+    """Make the dataset `target` from the images below `source`, all of them read into memory.
+
+    `source` holds PNGs (JPEGs and BMPs too; colours become grey), labelled as recordings are, or
+    files as those of MNIST, plain or gzipped, whose `t10k` images are the test split; or it is the
+    word `digits`, see EXAMPLE. Images of another size than most are skipped. Raises AudiovqError
+    where there is nothing to use or `target` holds something else.
+    """
+    config, source, target = config or PreprocessConfig(), Path(source), Path(target)
+    images, skipped = _read(source)
+    found = len(images) + len(skipped)
+    sizes = Counter(image.pixels.shape for image in images)
+    if not sizes:
+        reason = f"; {skipped[0].path} {skipped[0].reason}" if skipped else ""
+        raise AudiovqError(f"{source}: holds no images ({', '.join(sorted(SUFFIXES))}){reason}")
+    rows, columns = size = max(sizes, key=lambda size: (sizes[size], size))
+    if min(size) < SMALLEST or max(size) > LARGEST:
+        raise AudiovqError(
+            f"{source}: its images are {rows} × {columns} pixels; give {SMALLEST} to {LARGEST} a side"
+        )
+    for image in images:
+        if (shape := image.pixels.shape) != size:
+            reason = f"is {shape[0]} × {shape[1]} pixels, where most are {rows} × {columns}"
+            skipped.append(Skipped(image.path, reason))
+    images = [image for image in images if image.pixels.shape == size]
+    labels, notes = _labelled(source, images, config)
+    splits = _split(images, config)
+    grids: dict[str, list[Pixels]] = {split: [] for split in SPLITS}
+    clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
+    for image in images:
+        path, split = image.path, splits[image.path]
+        checksum = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+        grids[split].append(image.pixels)
+        clips[split].append(Clip(path, 0, columns - 1, 1, 0, labels[path], checksum))
+    settings = SpectrogramConfig.for_images(rows)
+    manifest = [
+        (clip.path, clip.sha256, clip.labels, split) for split in SPLITS for clip in clips[split]
+    ]
+    text = json.dumps([to_json(config), to_json(settings), manifest], sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    summary = Summary(found, len(images), skipped, {s: len(clips[s]) for s in SPLITS}, 0.0, notes)
+    with claimed(target):
+        if (target / "dataset.json").exists() and not overwrite:
+            if Dataset(target).fingerprint != fingerprint:
+                raise AudiovqError(
+                    f"{target}: holds another dataset; name another folder, or add --overwrite"
+                )
+            say(f"{target}: complete already, made from these images with these settings")
+            return summary
+        prepare(target, fingerprint, overwrite)
+        shards = {split: _write_shard(target, split, grids[split], size) for split in SPLITS}
+        write_manifests(
+            target, clips, shards, skipped, found, settings, columns, config, fingerprint, source
+        )
+        shutil.rmtree(target / "work")
+    for note in notes:
+        say(f"note: {note}")
+    return summary
+
+
+def write_images(folder: Path, grids: Tensor, names: list[str]) -> list[Path]:
+    """Grids (n, 1, bins, frames) in [0, 1] → PNGs of these names in `folder`; returns their paths."""
+    import PIL.Image
+
+    paths = [folder / f"{name}.png" for name in names]
+    pixels = (255 * grids.clamp(0, 1)).round().byte().cpu().numpy()[:, 0, ::-1]
+    for path, image in zip(paths, pixels, strict=True):
+        with atomic(path) as temporary:
+            PIL.Image.fromarray(np.ascontiguousarray(image)).save(temporary, format="png")
+    return paths
+
+
+def _write_shard(
+    target: Path, split: str, images: list[Pixels], size: tuple[int, int]
+) -> list[dict[str, object]]:
+    """All of a split's images as one shard, as a dataset lists it; none where there are none."""
+    if not images:
+        return []
+    path = target / f"{split}-00000.npy"
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        write_shard_header(file, (len(images), *size))
+        for pixels in images:
+            file.write((pixels[::-1] / 255).astype("<f2").tobytes())
+    return [{"file": path.name, "clips": len(images), "sha256": sha256(path)}]
+
+
+def _labelled(
+    source: Path, images: list[Image], config: PreprocessConfig
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Each image's labels, and what the user should know of them."""
+    if config.labels is None and any(image.label is not None for image in images):
+        return {i.path: {} if i.label is None else {"digit": i.label} for i in images}, []
+    return labels_of(source, [image.path for image in images], config.labels)
+
+
+def _split(images: list[Image], config: PreprocessConfig) -> dict[str, str]:
+    """Each image's split: where the collection has test images of its own, none but these."""
+    paths = [image.path for image in images]
+    if config.test is None and any(path.startswith("t10k") for path in paths):
+        config = PreprocessConfig(test="^t10k", validation_share=config.validation_share)
+    return splits_of(paths, config)
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
+
+def _read(source: Path) -> tuple[list[Image], list[Skipped]]:
+    """All images of a source, in the order of their names, and what is none, with the reason."""
+    if str(source) == EXAMPLE and not source.exists():
+        return list(_example()), []
+    recordings, others = find(source)
+    images: list[Image] = []
+    skipped: list[Skipped] = []
+    for path in sorted(recordings + others):
+        name = path.relative_to(source).as_posix()
+        try:
+            require_file(path)
+            if name.endswith(IDX):
+                images += _idx(path, name)
+            elif path.suffix.lower() in SUFFIXES:
+                images.append(Image(name, _pixels(path)))
+            elif "-idx1-ubyte" not in name:
+                skipped.append(Skipped(name, "is not an image by its name"))
+        except (AudioError, OSError, EOFError, ValueError, SyntaxError, zlib.error) as error:
+            skipped.append(Skipped(name, f"cannot be read as an image ({error!s:.120})"))
+    return images, skipped
+
+
+def _pixels(path: Path) -> Pixels:
+    """An image file in grey. Raises what Pillow raises, and ValueError where it is too large."""
+    import PIL.Image
+
+    with PIL.Image.open(path) as image:
+        if max(image.size) > LARGEST:
+            raise ValueError(
+                f"{image.height} × {image.width} pixels are more than {LARGEST} a side"
+            )
+        if image.mode.startswith("I"):  # 16 bits, of which grey keeps the upper ones
+            return (np.asarray(image) >> 8).astype(np.uint8)
+        return np.asarray(image.convert("L"))
+
+
+def _idx(path: Path, name: str) -> Iterator[Image]:
+    """The images of a file of MNIST, with the labels of the file beside it."""
+    pixels = _idx_array(path, 3)
+    beside = path.with_name(path.name.replace("idx3", "idx1"))
+    labels = _idx_array(beside, 1) if beside.exists() else None
+    if labels is not None and len(labels) != len(pixels):
+        raise ValueError(f"{beside.name} holds {len(labels)} labels for {len(pixels)} images")
+    stem = name.partition("-images")[0]
+    for number, image in enumerate(pixels):
+        label = None if labels is None else str(labels[number])
+        yield Image(f"{stem}/{number:05d}", image, label)
+
+
+def _idx_array(path: Path, dimensions: int) -> Pixels:
+    """Bytes of an IDX file (LeCun: http://yann.lecun.com/exdb/mnist), in its shape."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        head = file.read(4 + 4 * dimensions)
+        if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
+            raise ValueError(f"{path.name} is no IDX file of bytes in {dimensions} dimensions")
+        shape = np.frombuffer(head, ">u4", offset=4).tolist()
+        size = math.prod(shape)
+        data = file.read(min(size, 1 << 32) + 1)
+    if len(data) != size:
+        raise ValueError(f"{path.name} does not hold the {size} bytes that it says")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _example() -> Iterator[Image]:
+    """EXAMPLE: 8 × 8 pixels of 17 greys, enlarged to 24 × 24 by cubic splines, 2 of black around."""
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        large = zoom(image / 16, 3, order=3).clip(0, 1)
+        pixels = np.pad((255 * large).round().astype(np.uint8), 2)
+        yield Image(f"{EXAMPLE}/{number:04d}", pixels, str(label))

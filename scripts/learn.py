@@ -1,0 +1,256 @@
+"""Trains the whole family of the lessons on images and on sound, and writes a table and pictures.
+
+    python scripts/learn.py OUT
+
+Within half an hour on two cores: one for the images (scikit-learn's digits), one for the sound
+(data/digits). OUT/images and OUT/sound hold the datasets, a model for each system and, of those that
+can, ten new images or WAVs; run again, it goes on where it stopped. `--docs` also brings docs/learn.md
+and its pictures up to date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+from tyro.conf import Positional
+
+from audiovq.autoencoder_stage import validate_autoencoder
+from audiovq.checkpoint import Model
+from audiovq.config import TrainConfig
+from audiovq.dataset import Dataset, Split
+from audiovq.evaluation import (
+    Classifier,
+    frechet_distance,
+    judge,
+    split_images,
+    train_classifier,
+)
+from audiovq.files import atomic, write_json, write_text
+from audiovq.generation import SILENCE, draw, draw_labels
+from audiovq.images import preprocess_images
+from audiovq.pipeline import DEMO_DATA, generate_files, preprocess, train
+from audiovq.plot import decoded, plot
+from audiovq.presets import PRESETS
+from audiovq.summary import summarize
+
+ROOT = Path(__file__).parents[1]
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "autoencoder": ("lesson-ae", {}),
+    "denoising autoencoder": ("lesson-dae", {}),
+    "VAE, a plane": ("lesson-vae", {"dense": 2}),
+    "VAE": ("lesson-vae", {}),
+    "conditional VAE": ("lesson-cvae", {}),
+    "VQ-VAE, transformer": ("lesson-vqvae", {}),
+    "residual VQ-VAE, transformer": ("lesson-vqvae-residual", {}),
+    "VQ-VAE, PixelCNN": ("lesson-pixelcnn", {}),
+}
+"""Each system of the climb: its preset, and what differs."""
+DATA = "images", "sound"
+DRAWN = 300
+"""New clips by which a system is judged."""
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a system reached on one kind of data."""
+
+    system: str
+    parameters: int
+    seconds: float
+    error: float
+    """Root mean square error of test clips: in dB, or in hundredths of white."""
+    obeys: float | None
+    """Share of new clips that the judge hears as the digit asked for; None where none can be."""
+    distance: float
+    """Fréchet distance of new clips to the test clips in the judge's features."""
+
+
+def main(out: Positional[Path], minutes: float = 1.0, docs: bool = False) -> None:
+    """Train, judge, draw.
+
+    Args:
+        out: Folder for everything; made, or gone on with.
+        minutes: Factor on the presets' time limits.
+        docs: Bring docs/learn.md and docs/pictures/learn up to date.
+    """
+    started = time.perf_counter()
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, torch.set_num_threads, (threads,)) as pool:
+        jobs = {kind: pool.submit(climb, kind, out / kind, minutes) for kind in DATA}
+        rows = {kind: job.result() for kind, job in jobs.items()}
+    write_json(out / "table.json", {k: [dataclasses.asdict(r) for r in v] for k, v in rows.items()})
+    table = markdown(rows)
+    write_text(out / "table.md", table)
+    print(f"{table}\n{(time.perf_counter() - started) / 60:.1f} minutes; wrote {out}")
+    if docs:
+        for page in (ROOT / "docs" / "learn.md", ROOT / "docs" / "learn.zh-CN.md"):
+            text = page.read_text(encoding="utf-8")
+            between = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
+            write_text(page, between.sub(lambda m: m[1] + table + m[2], text))
+        for picture in sorted(out.glob("*/*.png")):
+            target = ROOT / "docs" / "pictures" / "learn" / f"{picture.parent.name}-{picture.name}"
+            with atomic(target) as temporary:
+                temporary.write_bytes(picture.read_bytes())
+
+
+def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
+    """All systems on one kind of data: a row each, and the pictures in `folder`."""
+    if kind == "images":
+        preprocess_images(Path("digits"), folder / "dataset")
+    else:
+        preprocess(ROOT / "data" / "digits", folder / "dataset", DEMO_DATA)
+    dataset = Dataset(folder / "dataset")
+    classifier = train_classifier([dataset.train, dataset.validation])
+    places = shown(dataset.test)
+    rows, new, again = [], {}, {"original": dataset.test.spectrograms(places)}
+    for system, (preset, changes) in SYSTEMS.items():
+        name = "-".join([preset, *(f"{k}{v}" for k, v in changes.items())])
+        config = PRESETS[preset]
+        config = dataclasses.replace(
+            config,
+            autoencoder=dataclasses.replace(config.autoencoder, **changes),
+            max_minutes=(config.max_minutes or 5) * minutes,
+        )
+        model, seconds = trained(dataset, folder / name, config)
+        row, images = judged(system, model, dataset, classifier, seconds)
+        rows.append(row)
+        new[system], again[system] = images, reconstructed(model, dataset.test, places)
+        if config.autoencoder.bottleneck != "none":
+            generate_files(model, folder / name / "new", SHOWN, overwrite=True)
+        if changes.get("dense") == 2:
+            for view in ("latent-grid", "latent-scatter"):
+                plot(model, dataset, folder / f"{view}.png", view, n=16, overwrite=True)
+    draw_rows(folder / "new.png", new)
+    draw_rows(folder / "reconstructions.png", again)
+    return rows
+
+
+def trained(dataset: Dataset, folder: Path, config: TrainConfig) -> tuple[Model, float]:
+    """A model and the seconds that its training took, those of an earlier run kept."""
+    took = folder / "training" / "seconds.json"
+    started = time.perf_counter()
+    model = train(dataset, folder, config, device="cpu")
+    if not took.exists():
+        write_json(took, time.perf_counter() - started)
+    return model, float(json.loads(took.read_text()))
+
+
+def judged(
+    system: str, model: Model, dataset: Dataset, classifier: Classifier, seconds: float
+) -> tuple[Row, Tensor]:
+    """A system's row, and new clips of each digit in turn, where one can be asked for."""
+    config = model.autoencoder.config
+    model.autoencoder.eval()
+    with torch.inference_mode():
+        range_db = dataset.spectrogram.range_db
+        error = validate_autoencoder(model.autoencoder, dataset.test, range_db)["error_db"]
+    asked = draw_labels(model, DRAWN, {}, 0)
+    if config.bottleneck == "none":
+        images = at_random(model, dataset.train, DRAWN)
+        some = images[:SHOWN]
+    else:
+        images, _ = draw(model, DRAWN)
+        digits = model.labels["digit"]
+        some = torch.cat([draw(model, 1, {"digit": d}, seed=int(d))[0] for d in digits])
+    heard = judge(classifier, [without_end(i, model) for i in images])
+    real = judge(classifier, split_images(dataset.test))
+    place = list(model.labels).index("digit")
+    obeys = None
+    if config.conditional or model.prior is not None:
+        obeys = heard.accuracy(asked)[place]
+    distance = frechet_distance(heard.features, real.features)
+    row = Row(system, summarize(model).parameters, seconds, error, obeys, distance)
+    return row, some
+
+
+def at_random(model: Model, split: Split, n: int) -> Tensor:
+    """What an autoencoder makes of latents drawn as if they were normal: (n, 1, bins, frames).
+
+    Each number of a latent has the mean and the deviation that it has in training; that they hang
+    together is what nobody told it.
+    """
+    with torch.inference_mode():
+        latents = model.autoencoder.latents(
+            split.spectrograms(torch.arange(len(split))), split.num_frames
+        )
+        noise = torch.randn(n, *latents.shape[1:], generator=torch.Generator().manual_seed(0))
+        drawn = latents.mean(dim=0) + latents.std(dim=0) * noise
+        columns = torch.full((n,), latents.shape[-1])
+        return model.autoencoder.decode_latents(drawn, columns)[..., : model.clip_frames]
+
+
+def reconstructed(model: Model, split: Split, places: Tensor) -> Tensor:
+    """Clips of a split through encoder, bottleneck and decoder: (clips, 1, bins, frames)."""
+    frames = split.num_frames[places]
+    with torch.inference_mode():
+        latents = model.autoencoder.latents(split.spectrograms(places), frames)
+        return decoded(model.autoencoder, latents, model.autoencoder.num_columns(frames))
+
+
+def shown(split: Split) -> Tensor:
+    """The first clip of each digit."""
+    digits = split.label_indices[:, list(split.labels).index("digit")]
+    return torch.tensor([int((digits == d).nonzero()[0]) for d in range(SHOWN)])
+
+
+def without_end(image: Tensor, model: Model) -> Tensor:
+    """A spectrogram (1, bins, frames) without the silence at its end; images as they are."""
+    if model.spectrogram.config.images:
+        return image
+    heard = (image.amax(dim=(0, 1)) > SILENCE).nonzero()
+    return image[..., : int(heard.max()) + 1 if len(heard) else 8]
+
+
+def draw_rows(path: Path, rows: dict[str, Tensor]) -> None:
+    """A PNG with a row of SHOWN clips for each name."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SHOWN * 0.75 + 1.8, len(rows) * 0.8), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, images) in zip(
+        figure.subplots(len(rows), SHOWN, squeeze=False), rows.items(), strict=True
+    ):
+        for axis, image in zip(axes, images[:, 0].numpy(), strict=True):
+            axis.imshow(image, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        axes[0].set_ylabel(
+            name.replace(", ", ",\n"), rotation=0, ha="right", va="center", fontsize=8
+        )
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def markdown(rows: dict[str, list[Row]]) -> str:
+    """The table of docs/learn.md."""
+    lines = [
+        "| | images: error, % of white | obeys its digit | distance | seconds | sound: error, dB |"
+        " obeys its digit | distance | seconds | parameters |",
+        "|---" * 10 + "|",
+    ]
+    for pair in zip(*(rows[kind] for kind in DATA), strict=True):
+        cells = [pair[0].system]
+        for row in pair:
+            obeys = "–" if row.obeys is None else f"{100 * row.obeys:.0f} %"
+            cells += [f"{row.error:.1f}", obeys, f"{row.distance:.1f}", f"{row.seconds:.0f}"]
+        lines.append("| " + " | ".join([*cells, f"{pair[1].parameters:,}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
