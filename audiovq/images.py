@@ -201,7 +201,7 @@ def _pixels(path: Path) -> Pixels:
 def _idx(path: Path, name: str) -> Iterator[Image]:
     """The images of a file of MNIST, with the labels of the file beside it."""
     pixels = _idx_array(path, 3)
-    beside = path.with_name(path.name.replace("idx3", "idx1"))
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     labels = _idx_array(beside, 1) if beside.exists() else None
     if labels is not None and len(labels) != len(pixels):
         raise ValueError(f"{beside.name} holds {len(labels)} labels for {len(pixels)} images")
