@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.bottlenecks import Bottleneck, Gaussian, NoBottleneck, Quantizer, placed
 from audiovq.config import AudiovqError, AutoencoderConfig
 from audiovq.networks import NETWORKS, Dense, mask_columns
@@ -134,19 +135,20 @@ class Autoencoder(nn.Module):
         output = self._values(raw, mask)[..., : spectrogram.shape[3]]
         squared = (output - spectrogram).square() * cells
         weights = loudness_weights(spectrogram, self.config.emphasis) * cells
-        weighted_error = (squared * weights).sum() / weights.sum()
+        weight = ranks.mean(weights.sum())
+        weighted_error = (squared * weights).sum() / weight
         reconstruction_loss = RECONSTRUCTION_SCALE * weighted_error
         if self.config.loss == "cross_entropy":
             entropy = nn.functional.binary_cross_entropy_with_logits(
                 raw[..., : spectrogram.shape[3]], spectrogram, reduction="none"
             )
-            reconstruction_loss = (entropy * weights).sum() / weights.sum()
+            reconstruction_loss = (entropy * weights).sum() / weight
         return Reconstruction(
             nn.functional.pad(output, (0, asked - output.shape[3])),
             reconstruction_loss + bottleneck.loss,
             reconstruction_loss.detach(),
             bottleneck.loss.detach(),
-            squared.detach().sum() / (cells.sum() * self.bins),
+            squared.detach().sum() / (ranks.mean(cells.sum()) * self.bins),
             weighted_error.detach(),
             bottleneck.kl,
         )
@@ -246,11 +248,11 @@ class Autoencoder(nn.Module):
 
     def _corrupted(self, spectrogram: Tensor, generator: torch.Generator | None) -> Tensor:
         """Noise added, or cells set to 0: the stochastic mapping of Vincent et al. 2008, section 2.3."""
-        strength = self.config.corruption_strength
+        strength, (clips, *shape) = self.config.corruption_strength, spectrogram.shape
         if self.config.corruption == "mask":
-            kept = torch.rand(spectrogram.shape, generator=generator) >= strength
-            return spectrogram * kept.to(spectrogram.device)
-        noise = torch.randn(spectrogram.shape, generator=generator)
+            chance = ranks.drawn(clips, lambda n: torch.rand(n, *shape, generator=generator))
+            return spectrogram * (chance >= strength).to(spectrogram.device)
+        noise = ranks.drawn(clips, lambda n: torch.randn(n, *shape, generator=generator))
         return spectrogram + strength * noise.to(spectrogram.device)
 
     def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from audiovq import ranks
 from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
 from audiovq.bottlenecks import Codebook, Gaussian
 from audiovq.checkpoint import Model, save
@@ -47,8 +48,9 @@ def train_autoencoder(
 
     def loss(step: Step) -> dict[str, Tensor]:
         _set_schedule(autoencoder, step.progress)
-        images, frames = drawn(split, step.indices, step.generator, stride)
-        labels = split.label_indices[step.indices]
+        part = ranks.mine()
+        images, frames = drawn(split, step.indices, step.generator, stride, part=part)
+        labels = split.label_indices[step.indices[part]]
         result = autoencoder(images.to(device), frames, labels, step.generator)
         return {
             "loss": result.loss,
@@ -127,9 +129,9 @@ def validate_autoencoder(
     device = next(autoencoder.parameters()).device
     places = torch.arange(len(split))[:: max(1, len(split) // 512)]
     places = places[split.num_frames[places].argsort(stable=True)]
-    squared, objective, kl, cells = 0.0, 0.0, 0.0, 0
+    squared, objective, kl, cells = 0.0, 0.0, 0.0, 0.0
     counts = torch.zeros(autoencoder.bottleneck.num_quantizers, autoencoder.config.codebook_size)
-    for indices in places.split(32):
+    for indices in ranks.dealt(places.split(32)):
         frames = split.num_frames[indices]
         images = split.spectrograms(indices).to(device)
         result = autoencoder(images, frames, split.label_indices[indices])
@@ -148,6 +150,8 @@ def validate_autoencoder(
                 row += torch.bincount(
                     codes[:, quantizer][inside.expand(-1, codes.shape[2], -1)], minlength=len(row)
                 )
+    squared, objective, kl, cells = ranks.totals(squared, objective, kl, cells)
+    counts = ranks.total(counts)
     metrics = {
         "score": objective / RECONSTRUCTION_SCALE / cells,
         "error_db": math.sqrt(squared / cells) * range_db,

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.config import AudiovqError, AutoencoderConfig
 
 CHUNK_CELLS = 1 << 24
@@ -88,10 +88,12 @@ class Gaussian(nn.Module):
             mean, log_variance = latents.float().chunk(2, dim=1)
             away = mean - self.prior_mean(labels)
             nats = (away.square() + log_variance.exp() - log_variance - 1).sum(dim=1) / 2
-            kl = nats.mean() / self.cells
+            kl = ranks.part_of_mean(nats) / self.cells
             drawn = mean
             if self.training:
-                drawn = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+                vectors, before = ranks.placed(len(mean))
+                noise = torch.randn(vectors, self.dim, device=mean.device)
+                drawn = mean + (log_variance / 2).exp() * noise[before : before + len(mean)]
             codes = torch.empty(len(latents), 0, dtype=torch.long, device=latents.device)
             weight = self.kl_weight * (self.warmth if self.training else 1.0)
             return Bottleneck(drawn, codes, weight * kl, kl.detach())
@@ -154,9 +156,9 @@ class Codebook(nn.Module):
             self._start(latents.detach())
         codes = self.nearest(latents)
         quantized = self.vectors[codes]
-        loss = self.config.commitment * (latents - quantized.detach()).square().mean()
+        loss = self.config.commitment * ranks.part_of_mean((latents - quantized.detach()).square())
         if self.config.update == "gradient":
-            loss = loss + (quantized - latents.detach()).square().mean()
+            loss = loss + ranks.part_of_mean((quantized - latents.detach()).square())
         if self.training:
             self._learn(latents.detach(), codes)
         return quantized.detach(), codes, loss
@@ -164,14 +166,11 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def _learn(self, latents: Tensor, codes: Tensor) -> None:
         size = len(self.embedding)
-        counts = torch.bincount(codes, minlength=size).to(latents.dtype)
+        counts = ranks.total(torch.bincount(codes, minlength=size).to(latents.dtype))
         self.uses += counts
         if self.config.update == "gradient":
             return
-        sums = torch.zeros_like(self.total).index_add_(0, codes, latents)
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
-            torch.distributed.all_reduce(sums)
+        sums = ranks.total(torch.zeros_like(self.total).index_add_(0, codes, latents))
         # Short averages at first: the encoder moves fast then, and codes that lag behind it die.
         self.updates += 1
         share = (9 / (9 + self.updates)).clamp_min(1 - self.config.decay)
@@ -180,9 +179,9 @@ class Codebook(nn.Module):
         average = self.count.mean()
         if self.restart:
             dead = (self.count < DEAD_SHARE * average)[:, None]
-            places = latents[torch.randint(len(latents), (size,), device=latents.device)]
-            if torch.distributed.is_initialized():
-                torch.distributed.broadcast(places, 0)
+            vectors, before = ranks.placed(len(latents))
+            picks = torch.randint(vectors, (size,), device=latents.device)
+            places = ranks.picked(latents, picks, before)
             self.total.copy_(torch.where(dead, places * average, self.total))
             self.count.copy_(torch.where(dead[:, 0], average, self.count))
         # What has faded away says nothing any more: its code stays where it is.
@@ -196,26 +195,22 @@ class Codebook(nn.Module):
         self._may_start = False
         if bool(self.started):
             return
-        size = len(self.embedding)
+        latents, size = ranks.gathered(latents), len(self.embedding)
         if len(latents) >= size:
             picks = torch.randperm(len(latents), device=latents.device)[:size]
         else:
             picks = torch.randint(len(latents), (size,), device=latents.device)
         spread = latents.std(dim=0, correction=0).mean()
         centres = latents[picks] + 1e-3 * spread * torch.randn_like(self.embedding)
-        if torch.distributed.is_initialized():
-            torch.distributed.broadcast(centres, 0)
         self.embedding.copy_(centres)
         for _ in range(10):
             codes = self.nearest(latents)
             counts = torch.bincount(codes, minlength=size).to(latents.dtype)
             sums = torch.zeros_like(centres).index_add_(0, codes, latents)
-            if torch.distributed.is_initialized():
-                torch.distributed.all_reduce(counts)
-                torch.distributed.all_reduce(sums)
             used = (counts > 0)[:, None]
             means = sums / counts.clamp_min(1)[:, None]
             self.embedding.copy_(torch.where(used, means, self.embedding))
+        ranks.same(counts, self.embedding)  # a GPU sums in no fixed order
         if self.config.update == "ema":
             self.count.copy_(counts.clamp_min(DEAD_SHARE * counts.mean()))
             self.total.copy_(self.embedding * self.count[:, None])

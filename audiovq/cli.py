@@ -100,10 +100,12 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
                 base (a GPU); rate-1k, rate-2k, rate-4k (60 at most): archives of so many bit/s;
                 lesson-…: the tutorials' networks (2 to 5 at most), see docs/learn.md.
         """
+        from audiovq import ranks
         from audiovq.training import train
 
         train(dataset, model, config, device=device, overwrite=overwrite)
-        print(f"wrote {model}")
+        if ranks.is_main():
+            print(f"wrote {model}")
 
     return train
 
@@ -431,16 +433,10 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     return {verb.__name__: verb for verb in verbs}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+def failing(work: Callable[[], object]) -> int:
+    """Do the work; returns the exit code, and says in one line what the user can mend."""
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            _verbs(arguments),
-            prog="audiovq",
-            description="Learn to make sound from a folder of recordings.",
-            args=arguments,
-        )
+        work()
     except AudiovqError as error:
         print(f"audiovq: {error}", file=sys.stderr)
         return 2
@@ -448,3 +444,16 @@ def main(arguments: list[str] | None = None) -> int:
         print("audiovq: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return failing(
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            _verbs(arguments),
+            prog="audiovq",
+            description="Learn to make sound from a folder of recordings.",
+            args=arguments,
+        )
+    )

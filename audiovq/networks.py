@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.config import AutoencoderConfig
 
 
@@ -28,6 +29,28 @@ class RMSNorm2d(nn.Module):
         channels_last = x.permute(0, 2, 3, 1)
         normed = nn.functional.rms_norm(channels_last, (x.shape[1],), self.weight.to(x.dtype), 1e-6)
         return normed.permute(0, 3, 1, 2)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization (Ioffe and Szegedy 2015), the batch being that of all ranks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) → the same shape."""
+        if not self.training or ranks.world() == 1:
+            return super().forward(x)
+        x = x.float()
+        cells = ranks.placed(len(x))[0] * x.shape[2] * x.shape[3]
+        mean = ranks.summed(x.sum(dim=(0, 2, 3))) / cells
+        away = x - mean[:, None, None]
+        variance = ranks.summed(away.square().sum(dim=(0, 2, 3))) / cells
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.lerp_(mean.detach(), self.momentum or 0.0)
+            unbiased = variance.detach() * (cells / (cells - 1))
+            self.running_var.lerp_(unbiased, self.momentum or 0.0)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return away * scale[:, None, None] + self.bias[:, None, None]
 
 
 class Block(nn.Module):
@@ -109,7 +132,7 @@ class ConvEncoder(nn.Module):
             nn.Sequential(
                 nn.Conv2d(sizes[i], filters, kernel, stride=stride, padding=kernel // 2),
                 nn.ReLU(),
-                nn.BatchNorm2d(filters),
+                BatchNorm2d(filters),
             )
             for i, (filters, kernel, stride) in enumerate(
                 zip(config.filters, config.kernels, config.strides, strict=True)
@@ -145,7 +168,7 @@ class ConvDecoder(nn.Module):
                     output_padding=stride - 1,
                 ),
                 nn.ReLU(),
-                nn.BatchNorm2d(sizes[i + 1]),
+                BatchNorm2d(sizes[i + 1]),
             )
             for i, (kernel, stride) in enumerate(
                 zip(reversed(config.kernels), reversed(config.strides), strict=True)

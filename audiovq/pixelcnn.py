@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.config import PriorConfig
 from audiovq.prior import Prior, Vocabulary
 
@@ -59,7 +60,13 @@ def _gated(x: Tensor, dropout: float, training: bool) -> Tensor:
     """x (batch, 2 × dim, …) → (batch, dim, …); dropout of a clip's whole channels, as the
     transformer's."""
     values, gates = x.chunk(2, dim=1)
-    return nn.functional.dropout2d(values.tanh() * gates.sigmoid(), dropout, training)
+    gated = values.tanh() * gates.sigmoid()
+    if not training or dropout == 0:
+        return gated
+    kept = gated.new_ones(1, gated.shape[1], 1, 1)
+    return gated * ranks.drawn(
+        len(gated), lambda n: nn.functional.dropout2d(kept.repeat(n, 1, 1, 1), dropout)
+    )
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.config import PriorConfig, SamplingConfig
 
 
@@ -133,7 +134,8 @@ class Prior(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
         nats = self._nats(tokens, lengths, labels)
-        return nats.sum() / lengths.sum(), nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
+        mean = nats.sum() / ranks.mean(lengths.sum())
+        return mean, nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
 
     def log_likelihood(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """tokens (batch, length), lengths (batch,), labels (batch, labels) → (batch,) log p, nats.
@@ -220,8 +222,9 @@ class Layer(nn.Module):
         costs next to nothing, where one of every cell was a sixth of a training step."""
         if not self.training or self.dropout == 0:
             return x
-        keep = torch.rand(x.shape[0], 1, x.shape[2], device=x.device) >= self.dropout
-        return x * (keep / (1 - self.dropout)).to(x.dtype)
+        clips, _, dim = x.shape
+        chance = ranks.drawn(clips, lambda n: torch.rand(n, 1, dim, device=x.device))
+        return x * ((chance >= self.dropout) / (1 - self.dropout)).to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:

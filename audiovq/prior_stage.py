@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from audiovq import ranks
 from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
@@ -65,18 +66,15 @@ def train_prior(
     )
 
     if limit is not None:
-        trainer.max_seconds = max(1.0, limit - (time.perf_counter() - started))
-
-    def batch(
-        indices: Tensor, source: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        cut = int(source[1][indices].max())
-        return source[0][indices, :cut].long().to(device), source[1][indices], source[2][indices]
+        elapsed, _ = ranks.agreed(time.perf_counter() - started)
+        trainer.max_seconds = max(1.0, limit - elapsed)
 
     def loss(step: Step) -> dict[str, Tensor]:
-        clips, clip_lengths, clip_labels = batch(step.indices, (tokens, lengths, labels))
-        hidden = prior.hide_labels(clip_labels, step.generator).to(device)
-        return {"loss": prior.loss(clips, clip_lengths, hidden)[0]}
+        part = ranks.mine()
+        indices, cut = step.indices[part], int(lengths[step.indices].max())
+        hidden = prior.hide_labels(labels[step.indices], step.generator)[part].to(device)
+        clips = tokens[indices, :cut].long().to(device)
+        return {"loss": prior.loss(clips, lengths[indices], hidden)[0]}
 
     def validate() -> dict[str, float]:
         return validate_prior(prior, held_out)
@@ -107,8 +105,8 @@ def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dic
     device = next(prior.parameters()).device
     places = torch.arange(len(tokens))[:: max(1, len(tokens) // 512)]
     places = places[lengths[places].argsort(stable=True)]
-    code_nats, level_nats, codes = 0.0, 0.0, 0
-    for indices in places.split(16):
+    code_nats, level_nats, codes = 0.0, 0.0, 0.0
+    for indices in ranks.dealt(places.split(16)):
         cut = int(lengths[indices].max())
         clips = tokens[indices, :cut].long().to(device)
         _, code, level = prior.loss(clips, lengths[indices], labels[indices].to(device))
@@ -116,6 +114,7 @@ def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dic
         codes += int(
             ((lengths[indices] - 1) // prior.vocabulary.slots * prior.vocabulary.slots).sum()
         )
+    code_nats, level_nats, codes = ranks.totals(code_nats, level_nats, codes)
     bits = code_nats / codes / math.log(2)
     return {
         "score": bits,

@@ -1,7 +1,8 @@
 """Steps, schedule, validation, resuming. Knows neither audio nor what it trains.
 
 All that is drawn at random in a step comes from (seed, step) alone: a run that was stopped and
-goes on takes the very steps of one that was not.
+goes on takes the very steps of one that was not. Several processes that train together (`ranks`) take
+them too, each with its share of the batch; the main one alone writes and speaks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from audiovq import ranks
 from audiovq.checkpoint import read_tensors, save_tensors
 from audiovq.config import AudiovqError, OptimizerConfig
 from audiovq.files import append_line
@@ -55,7 +57,7 @@ class Step:
     progress: float
     """0 to 1 over the schedule."""
     indices: Tensor
-    """(batch,) places of the clips."""
+    """(batch,) places of the clips, of which `ranks.mine()` are this process's."""
     generator: torch.Generator
     """Of the CPU, seeded for this step."""
 
@@ -91,17 +93,13 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     """`auto` → bfloat16 where the device computes in it, else float32."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    able = False
     if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         flags: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        if flags.get("avx512_bf16") or flags.get("amx_bf16"):
-            return torch.bfloat16
-    return torch.float32
+        able = bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    return torch.bfloat16 if ranks.all_can(able) else torch.float32
 
 
 class Trainer:
@@ -168,7 +166,8 @@ class Trainer:
         """Train until the schedule, the time limit or the patience ends.
 
         `lengths` (clips,) are cut into batches; `loss` gives `loss`, to minimize, and any other
-        scalars to log; `validate` gives `score`, the lower the better, and others; `keep` is called
+        scalars to log, as parts whose mean over ranks is the batch's; `validate` gives `score`, the
+        lower the better, and others, the same in all ranks; in the main one `keep` is called
         with every best state, `say` with every validation's metrics and, where that takes long, now
         and then with the training's alone. Goes on where a stopped run stood. Raises Stopped on
         Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
@@ -177,11 +176,12 @@ class Trainer:
         counted, epoch, order = 0, -1, list[Tensor]()
         unseen: list[tuple[Tensor, Tensor]] = []
         started = time.perf_counter() - self.state.seconds
-        spoken = time.perf_counter()
+        spoken = self.state.seconds
+        loss = ranks.parallel(self.module, loss)
         bar = tqdm(
             total=1000,
             desc=self.stage,
-            disable=None,
+            disable=None if ranks.is_main() else True,
             bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed} {postfix}",
         )
         with _interrupts() as interrupted, bar:
@@ -199,25 +199,29 @@ class Trainer:
                     )
                 counted += 1
                 self.state.step += 1
-                self.state.seconds = time.perf_counter() - started
+                elapsed = time.perf_counter() - started
+                self.state.seconds, stop = ranks.agreed(elapsed, interrupted())
                 bar.update(int(1000 * self.progress) - bar.n)
                 ended = self.progress >= 1
                 due = ended or self.state.step % self.config.validate_every == 0
-                speaks = due or time.perf_counter() - spoken > QUIET_SECONDS
-                if speaks or interrupted() or len(unseen) == CHECK_STEPS:
+                speaks = due or self.state.seconds - spoken > QUIET_SECONDS
+                if speaks or stop or len(unseen) == CHECK_STEPS:
                     self._check(unseen)
                     unseen = []
                 if speaks:
-                    means = {name: float(total) / counted for name, total in totals.items()}
+                    sums = ranks.totals(*(float(total) for total in totals.values()))
+                    steps = counted * ranks.world()
+                    means = {name: x / steps for name, x in zip(totals, sums, strict=True)}
                     metrics = self._metrics(means)
                     if due:
                         metrics |= self._validated(means, validate, keep, ended)
                         totals, counted = {}, 0
-                    with tqdm.external_write_mode():
-                        say(metrics)
-                    spoken = time.perf_counter()
+                    if ranks.is_main():
+                        with tqdm.external_write_mode():
+                            say(metrics)
+                    spoken, stop = ranks.agreed(time.perf_counter() - started, interrupted())
                 # After a validation that is due, or the run that goes on would go without it.
-                if interrupted():
+                if stop:
                     if unseen:
                         self._check(unseen)
                     self.save()
@@ -234,7 +238,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.module.train()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with (
+            ranks.sharing(len(indices)),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
             scalars = loss(Step(number, self.progress, indices, generator))
         self.optimizer.zero_grad(set_to_none=True)
         scalars["loss"].backward()
@@ -244,7 +251,7 @@ class Trainer:
 
     def _check(self, unseen: list[tuple[Tensor, Tensor]]) -> None:
         """Raise Diverged where one of the last steps, (clips, loss + norm) each, went wrong."""
-        finite = torch.stack([value for _, value in unseen]).isfinite().tolist()
+        finite = ranks.total(torch.stack([value for _, value in unseen])).isfinite().tolist()
         if not all(finite):
             first = finite.index(False)
             kept = (
@@ -289,12 +296,14 @@ class Trainer:
         metrics = self._metrics(means) | named
         if validation["score"] < state.best:
             state.best, state.best_step, state.stale = validation["score"], state.step, 0
-            keep(state, metrics)
+            if ranks.is_main():
+                keep(state, metrics)
         else:
             state.stale += 1
         state.done = ended or state.stale >= self.config.patience
         self.save()
-        append_line(self.folder / "metrics.jsonl", json.dumps({"stage": self.stage, **metrics}))
+        if ranks.is_main():
+            append_line(self.folder / "metrics.jsonl", json.dumps({"stage": self.stage, **metrics}))
         return named
 
     def _require_finite_weights(self) -> None:
@@ -309,6 +318,8 @@ class Trainer:
     def save(self) -> None:
         """Weights, optimizer and state in one file, atomically. Never weights that are not finite."""
         self._require_finite_weights()
+        if not ranks.is_main():
+            return
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         names = {id(p): name for name, p in self.module.named_parameters()}
         for parameter, moments in self.optimizer.state.items():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from audiovq import ranks
 from audiovq.autoencoder_stage import train_autoencoder
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
@@ -31,7 +32,8 @@ CODEC_CONTEXT_SECONDS = 300.0
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` → CUDA where there is one, else Apple's MPS, else the CPU."""
+    """`auto` → CUDA where there is one, else Apple's MPS, else the CPU; of several CUDA devices each
+    process that torchrun started takes its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and torch.backends.mps.is_available():
@@ -40,6 +42,8 @@ def pick_device(name: str = "auto") -> torch.device:
         raise AudiovqError(f"--device {name}: no CUDA device here; take cpu, or auto")
     if name == "mps" and not torch.backends.mps.is_available():
         raise AudiovqError("--device mps: no Apple GPU here; take cpu, or auto")
+    if name == "cuda":
+        name = f"cuda:{ranks.place_on_machine()}"
     try:
         return torch.device(name)
     except RuntimeError as error:
@@ -57,19 +61,22 @@ def train(
 ) -> Model:
     """Train a model on `dataset` into `folder`: autoencoder, then prior.
 
-    `config` may name a preset. Run again with the same settings it goes on where it stopped; what
+    `config` may name a preset. Processes that torchrun started train together. Run again with the same settings it goes on where it stopped; what
     `folder` holds is a usable model from the autoencoder's first validation on. Raises AudiovqError
     where the folder holds something else.
     """
     folder = Path(folder)
-    dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
     config = PRESETS[config] if isinstance(config, str) else config
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise AudiovqError(f"training runs in one process so far, not in {processes}; start one")
-    place = pick_device(device)
-    with claimed(folder):
-        _claim(folder, dataset, config, overwrite)
-        return _train(dataset, folder, config, place, say)
+    with ranks.together():
+        dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+        place = pick_device(device)
+        with claimed(folder) if ranks.is_main() else contextlib.nullcontext():
+            if ranks.is_main():
+                _claim(folder, dataset, config, overwrite)
+            ranks.wait()
+            model = _train(dataset, folder, config, place, say if ranks.is_main() else _silent)
+            ranks.wait()
+            return model
 
 
 def _train(
@@ -94,17 +101,25 @@ def _train(
             context_limit = min(CODEC_CONTEXT_SHARE * limit, CODEC_CONTEXT_SECONDS)
         limit -= context_limit
     seconds = train_autoencoder(dataset, model, folder, config, limit and limit * share, say)
+    ranks.wait()
     model = load(folder, place)
     if limit is not None:
         limit = max(limit - seconds, limit * (1 - share) / 2)  # one that was raised has its due
     if config.autoencoder.quantizes:
         if model.context is None:
             _fit_context(dataset, model, folder, config, context_limit, say)
+            ranks.wait()
         if share < 1:
             train_prior(dataset, model, folder, config, limit, say)
+            ranks.wait()
         model = load(folder, place)
-    write_text(folder / "README.md", model_card(model))
+    if ranks.is_main():
+        write_text(folder / "README.md", model_card(model))
     return model
+
+
+def _silent(_: str) -> None:
+    """What all ranks but the main one say."""
 
 
 def model_card(model: Model) -> str:
@@ -217,6 +232,8 @@ def _fit_context(
         dtype=pick_precision(config.precision, model.device),
         max_seconds=math.inf if limit is None else limit,
     )
+    if not ranks.is_main():
+        return
     model.context = fitted.tables
     save(folder, model, "context", {"bits_per_code": fitted.bits_per_code})
     say(

@@ -7,8 +7,9 @@ import math
 import time
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.checkpoint import Model
 from audiovq.dataset import Split
 
@@ -23,20 +24,29 @@ ASIDE = 1
 
 
 def drawn(
-    split: Split, indices: Tensor, generator: torch.Generator, stride: int, speed: float = 0.0
+    split: Split,
+    indices: Tensor,
+    generator: torch.Generator,
+    stride: int,
+    speed: float = 0.0,
+    part: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Clips begun up to a code's `stride` of frames later, and changed in speed by up to `speed`.
 
-    Images are moved by up to ASIDE. Returns (batch, 1, bins, frames) and the clips' (batch,) frames.
+    Images are moved by up to ASIDE. Returns (batch, 1, bins, frames) and the clips' (batch,) frames;
+    with `part`, only those of the clips, as wide as with all.
     """
     if split.images:
         offsets = torch.randint(-ASIDE, ASIDE + 1, (len(indices), 2), generator=generator)
-        return moved(split.spectrograms(indices), offsets), split.num_frames[indices]
+        frames = split.num_frames[indices]
+        images = split.spectrograms(indices[part])
+        whole = nn.functional.pad(images, (0, int(frames.max()) - images.shape[3]))
+        return moved(whole, offsets[part]), frames[part]
     shift = torch.randint(stride, indices.shape, generator=generator)
     faster = torch.ones(len(indices))
     if speed:
         faster += speed * (2 * torch.rand(indices.shape, generator=generator) - 1)
-    return varied(split, indices, shift, faster)
+    return varied(split, indices, shift, faster, part)
 
 
 def moved(images: Tensor, offsets: Tensor) -> Tensor:
@@ -55,15 +65,23 @@ def moved(images: Tensor, offsets: Tensor) -> Tensor:
     return (taken * inside)[:, None]
 
 
-def varied(split: Split, indices: Tensor, shift: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
+def varied(
+    split: Split, indices: Tensor, shift: Tensor, speed: Tensor, part: slice = slice(None)
+) -> tuple[Tensor, Tensor]:
     """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), 1 as they are.
 
     Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
-    new (batch,) frames. Frames between frames are mixed linearly.
+    new (batch,) frames. Frames between frames are mixed linearly. With `part`, only those of the
+    clips, as wide as with all.
     """
-    images, frames = split.spectrograms(indices), split.num_frames[indices]
+    frames = split.num_frames[indices]
     new_frames = ((frames - 1) / speed).floor().long() + 1 + shift
-    places = (torch.arange(int(new_frames.max())) - shift[:, None]) * speed[:, None]
+    width = int(new_frames.max())
+    indices, shift, speed, frames, new_frames = (
+        x[part] for x in (indices, shift, speed, frames, new_frames)
+    )
+    images = split.spectrograms(indices)
+    places = (torch.arange(width) - shift[:, None]) * speed[:, None]
     inside = (places >= 0) & (places <= (frames - 1)[:, None])
     before = places.floor().clamp(0, images.shape[3] - 1).long()
     after = (before + 1).clamp(max=images.shape[3] - 1)
@@ -81,32 +99,37 @@ def encode_split(
     """All clips → tokens, lengths, labels (clips × views, …), on the CPU.
 
     The first view is the clips as they are; each further one is `drawn`, with changes of speed by up
-    to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds` pass is the last.
+    to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds`
+    pass is the last. Ranks each make a part of all.
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
-    all_tokens = torch.full(
-        (len(split) * views, vocabulary.max_tokens), vocabulary.end, dtype=torch.int32
-    )
+    all_tokens = torch.zeros(len(split) * views, vocabulary.max_tokens, dtype=torch.int32)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
     order = split.num_frames.argsort(stable=True)
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for view in range(views):
-            for indices in order.split(64):
-                images, frames = split.spectrograms(indices), split.num_frames[indices]
-                if view:
-                    images, frames = drawn(split, indices, generator, stride, SPEED)
+            for number, indices in enumerate(order.split(64)):
+                own = number % ranks.world() == ranks.rank()
+                part = slice(None) if own else slice(0)
+                images, frames = split.spectrograms(indices[part]), split.num_frames[indices]
+                if view:  # what is drawn is drawn in every rank
+                    images, frames = drawn(split, indices, generator, stride, SPEED, part)
+                if not own:
+                    continue
                 frames = frames.clamp(max=model.clip_frames)
                 images = images[..., : int(frames.max())].to(model.device)
                 codes = model.autoencoder.encode(images, frames).cpu()
                 columns = model.autoencoder.num_columns(frames)
                 tokens, lengths = vocabulary.tokens(codes, columns, split.levels[indices])
                 rows = indices + view * len(split)
+                all_tokens[rows] = vocabulary.end
                 all_tokens[rows, : tokens.shape[1]] = tokens.int()
                 all_lengths[rows] = lengths
-            if time.perf_counter() - started > max_seconds:
+            if ranks.agreed(time.perf_counter() - started)[0] > max_seconds:
                 views = view + 1
                 break
     rows_made = len(split) * views
-    return all_tokens[:rows_made], all_lengths[:rows_made], split.label_indices.repeat(views, 1)
+    all_tokens, all_lengths = (ranks.total(x[:rows_made]) for x in (all_tokens, all_lengths))
+    return all_tokens, all_lengths, split.label_indices.repeat(views, 1)

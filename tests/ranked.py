@@ -1,0 +1,94 @@
+"""Runs trainings, each in one or several processes that train together as under torchrun.
+
+    python ranked.py < RUNS
+
+RUNS is a JSON list of runs, one after another: {"dataset", "model", "ranks", "config", "faults"}.
+`config` is a TrainConfig as JSON; `faults` is a list of [rank, stage, step, what happens before it:
+"interrupt", "terminate", "kill" or "raise"]. Prints a JSON list of each run's exit codes and what was
+said on standard error, by rank. A process that has only imported everything forks the ranks, so that
+a run takes no longer than its steps.
+"""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiovq.cli import failing
+from audiovq.config import AudiovqError, TrainConfig, from_json
+from audiovq.trainer import Trainer
+from audiovq.training import train
+
+SLOW_IMPORTS = "soundfile", "soxr", "torchaudio.functional", "matplotlib.image", "torch._dynamo"
+SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "kill": signal.SIGKILL}
+
+
+def job(run: dict[str, Any], rank: int) -> int:
+    """What one rank does; its exit code."""
+    real_step = Trainer._step
+
+    def step(self: Trainer, *arguments: Any) -> Any:
+        for who, stage, number, what in run.get("faults", []):
+            if (who, stage, number) == (rank, self.stage, self.state.step):
+                if what == "raise":
+                    raise AudiovqError("the disk is on fire")
+                signal.raise_signal(SIGNALS[what])
+        return real_step(self, *arguments)
+
+    Trainer._step = step
+    config = from_json(TrainConfig, run["config"])
+    return failing(lambda: train(Path(run["dataset"]), Path(run["model"]), config, device="cpu"))
+
+
+def start(run: dict[str, Any], rank: int, port: int, said: int) -> int:
+    """The number of a new process that is one rank of a run."""
+    process = os.fork()
+    if process:
+        return process
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(said, 2)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(run["ranks"]),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    status = 1
+    try:
+        torch.set_num_threads(1)
+        status = job(run, rank)
+    except SystemExit as error:
+        status = int(error.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def finished(run: dict[str, Any]) -> list[tuple[int, str]]:
+    """Exit code and standard error of each rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files = [tempfile.TemporaryFile("w+") for _ in range(run["ranks"])]
+    processes = [start(run, rank, port, file.fileno()) for rank, file in enumerate(files)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    for file in files:
+        file.seek(0)
+    return [(code, file.read()) for code, file in zip(codes, files, strict=True)]
+
+
+if __name__ == "__main__":
+    for name in SLOW_IMPORTS:
+        importlib.import_module(name)
+    print(json.dumps([finished(run) for run in json.load(sys.stdin)]))
