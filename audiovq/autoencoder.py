@@ -304,7 +304,7 @@ class Autoencoder(nn.Module):
         else:
             flat = vectors.new_zeros(batch * rows * columns, vectors.shape[1])
             flat = flat.index_copy(0, inside, vectors)
-            grid = flat.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+            grid = flat.view(batch, rows, columns, vectors.shape[1]).permute(0, 3, 1, 2)
         output: Tensor = self.decoder(grid, mask)
         return output[:, :, : self.bins].float()
 

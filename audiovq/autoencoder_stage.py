@@ -68,6 +68,10 @@ def train_autoencoder(
     def keep(state: State, metrics: Mapping[str, float]) -> None:
         save(folder, model, "autoencoder", {"step": state.step, **metrics})
 
+    def ahead(indices: Tensor) -> None:
+        with ranks.sharing(len(indices)):
+            split.read_ahead(indices[ranks.mine()])
+
     shown = [trainer.progress]
 
     def speak(metrics: Mapping[str, float]) -> None:
@@ -87,7 +91,7 @@ def train_autoencoder(
             )
         )
     with naming(split):
-        return trainer.fit(split.num_frames, loss, validate, keep, speak).seconds
+        return trainer.fit(split.num_frames, loss, validate, keep, speak, ahead).seconds
 
 
 def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int) -> None:

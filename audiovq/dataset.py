@@ -11,10 +11,12 @@ to the byte.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,8 +39,8 @@ MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
 LARGEST = 1 << 48
 """No number in a manifest is larger: samples of more than a thousand years."""
 AGAIN = "run preprocess again with --overwrite"
-RESIDENT_BYTES = 4 << 30
-"""A split up to this size is read into memory; a larger one stays on disk, memory-mapped."""
+HELD_SHARE = 0.25
+"""Of a GPU's free memory that a split may take; a larger one stays on disk, memory-mapped."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ class Split:
         self.images = spectrogram.images
         """Whether these are no spectrograms but images."""
         self.clips = _read_manifest(folder / f"{name}.jsonl")
-        shape = spectrogram.bins, clip_frames
+        shape = self._bins, _ = spectrogram.bins, clip_frames
         self._shards = [_open_shard(path, shape) for path in shards]
+        self._held: Tensor | None = None
         if sum(map(len, self._shards)) != len(self.clips):
             raise AudiovqError(
                 f"{folder}: {name}.jsonl lists {len(self.clips)} clips, its shards hold"
@@ -113,23 +116,46 @@ class Split:
     def _starts(self) -> npt.NDArray[np.int64]:
         return np.cumsum([0, *map(len, self._shards)])
 
-    @cached_property
-    def _resident(self) -> Tensor | None:
-        if not self._shards or sum(shard.nbytes for shard in self._shards) > RESIDENT_BYTES:
-            return None
-        return torch.from_numpy(np.concatenate(self._shards))
+    @contextlib.contextmanager
+    def held(self, device: torch.device) -> Iterator[None]:
+        """All spectrograms lie in the memory of `device` until the block ends, where it is a GPU's
+        and there is room. On a CPU the system keeps of the files what fits."""
+        size = sum(shard.nbytes for shard in self._shards)
+        if device.type == "cuda" and size <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]:
+            shards = (torch.tensor(shard, device=device) for shard in self._shards)
+            self._held = torch.cat(list(shards)) if self._shards else None
+        try:
+            yield
+        finally:
+            self._held = None
 
     def spectrograms(self, indices: Tensor) -> Tensor:
-        """(batch,) places → (batch, 1, bins, frames) float32, cut to the longest clip's frames."""
-        frames = int(self.num_frames[indices].max())
-        if self._resident is not None:
-            return self._resident[indices, None, :, :frames].float()
+        """(batch,) places → (batch, 1, bins, frames) float32, cut to the longest clip's frames.
+
+        They lie where the split is `held`, else in the CPU's memory.
+        """
+        frames = int(self.num_frames[indices].max()) if len(indices) else 0
+        if self._held is not None:
+            return self._held[indices.to(self._held.device), None, :, :frames].float()
+        rows = [shard[row, :, :frames] for shard, row in self._rows(indices)]
+        stacked = np.stack(rows) if rows else np.zeros((0, self._bins, 0), np.float16)
+        return torch.from_numpy(stacked[:, None]).float()
+
+    def read_ahead(self, indices: Tensor) -> None:
+        """The system is to read clips (batch,) from the disk while something else is computed."""
+        if self._held is not None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for shard, row in self._rows(indices):
+            file: Any = shard.base  # the mmap; that of an offset within its first page
+            begin = shard.offset + row * shard[0].nbytes
+            beyond = begin % mmap.PAGESIZE
+            file.madvise(mmap.MADV_WILLNEED, begin - beyond, shard[0].nbytes + beyond)
+
+    def _rows(self, indices: Tensor) -> Iterator[tuple[np.memmap[Any, np.dtype[np.float16]], int]]:
+        """Each clip's shard, and its place there."""
         shards = np.searchsorted(self._starts, indices.numpy(), side="right") - 1
-        rows = [
-            self._shards[shard][index - self._starts[shard], :, :frames]
-            for shard, index in zip(shards, indices.tolist(), strict=True)
-        ]
-        return torch.from_numpy(np.stack(rows)[:, None]).float()
+        for shard, index in zip(shards.tolist(), indices.tolist(), strict=True):
+            yield self._shards[shard], index - int(self._starts[shard])
 
 
 class Dataset:
@@ -257,7 +283,7 @@ def _labels(labels: Any) -> dict[str, list[str]]:
     return {name: list(values) for name, values in labels.items()}
 
 
-def _open_shard(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+def _open_shard(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
     """A shard, memory-mapped; nothing is, before its head is known to be that of its bytes."""
     try:
         with open(path, "rb") as file:

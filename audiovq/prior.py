@@ -207,7 +207,11 @@ class Layer(nn.Module):
         )
         batch, tokens, dim = x.shape
         normed = _norm(x) * (1 + scale_1) + shift_1
-        q, k, v = self.qkv(normed).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(normed)
+            .view(batch, tokens, 3, self.heads, dim // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         if cache is not None:
             cache[0, :, :, place : place + tokens] = k
             cache[1, :, :, place : place + tokens] = v

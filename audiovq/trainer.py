@@ -162,6 +162,7 @@ class Trainer:
         validate: Callable[[], Mapping[str, float]],
         keep: Callable[[State, Mapping[str, float]], None],
         say: Callable[[Mapping[str, float]], None],
+        ahead: Callable[[Tensor], None] = lambda _: None,
     ) -> State:
         """Train until the schedule, the time limit or the patience ends.
 
@@ -169,8 +170,9 @@ class Trainer:
         scalars to log, as parts whose mean over ranks is the batch's; `validate` gives `score`, the
         lower the better, and others, the same in all ranks; in the main one `keep` is called
         with every best state, `say` with every validation's metrics and, where that takes long, now
-        and then with the training's alone. Goes on where a stopped run stood. Raises Stopped on
-        Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
+        and then with the training's alone; `ahead` hears of the next step's clips. Goes on where a
+        stopped run stood. Raises Stopped on Ctrl-C, after saving, and Diverged where a loss or its
+        gradient is not finite.
         """
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
@@ -191,6 +193,7 @@ class Trainer:
                     epoch = self.state.step // per_epoch
                     order = batches(lengths, self.config.batch_size, self.seed, epoch)
                 indices = order[self.state.step % len(order)]
+                ahead(order[(self.state.step + 1) % len(order)])
                 scalars, norm = self._step(loss, indices)
                 unseen.append((indices, scalars["loss"].detach() + norm))
                 for name, value in scalars.items():

@@ -74,7 +74,8 @@ def train(
             if ranks.is_main():
                 _claim(folder, dataset, config, overwrite)
             ranks.wait()
-            model = _train(dataset, folder, config, place, say if ranks.is_main() else _silent)
+            with dataset.train.held(place):
+                model = _train(dataset, folder, config, place, say if ranks.is_main() else _silent)
             ranks.wait()
             return model
 

@@ -52,13 +52,14 @@ def drawn(
 def moved(images: Tensor, offsets: Tensor) -> Tensor:
     """(batch, 1, bins, frames) moved by (batch, 2) bins and frames; zeros come in."""
     _, _, bins, frames = images.shape
+    offsets = offsets.to(images.device)
     rows, columns = (
-        torch.arange(size) - offsets[:, i : i + 1] for i, size in enumerate((bins, frames))
+        torch.arange(size, device=images.device) - offsets[:, i : i + 1] for i, size in enumerate((bins, frames))
     )
     inside = ((rows >= 0) & (rows < bins))[:, :, None] & ((columns >= 0) & (columns < frames))[
         :, None
     ]
-    batch = torch.arange(len(images))[:, None, None]
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
     taken = images[
         batch, 0, rows.clamp(0, bins - 1)[:, :, None], columns.clamp(0, frames - 1)[:, None]
     ]
@@ -72,7 +73,7 @@ def varied(
 
     Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
     new (batch,) frames. Frames between frames are mixed linearly. With `part`, only those of the
-    clips, as wide as with all.
+    clips, as wide as with all. Spectrograms lie where `split` gives them, all else on the CPU.
     """
     frames = split.num_frames[indices]
     new_frames = ((frames - 1) / speed).floor().long() + 1 + shift
@@ -85,12 +86,14 @@ def varied(
     inside = (places >= 0) & (places <= (frames - 1)[:, None])
     before = places.floor().clamp(0, images.shape[3] - 1).long()
     after = (before + 1).clamp(max=images.shape[3] - 1)
-    share = (places - before)[:, None, None]
+    before, after, share, inside = (
+        x[:, None, None].to(images.device) for x in (before, after, places - before, inside)
+    )
 
     def take(columns: Tensor) -> Tensor:
-        return images.gather(3, columns[:, None, None].expand(-1, 1, images.shape[2], -1))
+        return images.gather(3, columns.expand(-1, 1, images.shape[2], -1))
 
-    return torch.lerp(take(before), take(after), share) * inside[:, None, None], new_frames
+    return torch.lerp(take(before), take(after), share) * inside, new_frames
 
 
 def encode_split(

@@ -9,6 +9,7 @@ said on standard error, by rank. A process that has only imported everything for
 a run takes no longer than its steps.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -80,12 +81,13 @@ def finished(run: dict[str, Any]) -> list[tuple[int, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    files = [tempfile.TemporaryFile("w+") for _ in range(run["ranks"])]
-    processes = [start(run, rank, port, file.fileno()) for rank, file in enumerate(files)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
-    for file in files:
-        file.seek(0)
-    return [(code, file.read()) for code, file in zip(codes, files, strict=True)]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(run["ranks"])]
+        processes = [start(run, rank, port, file.fileno()) for rank, file in enumerate(files)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        for file in files:
+            file.seek(0)
+        return [(code, file.read()) for code, file in zip(codes, files, strict=True)]
 
 
 if __name__ == "__main__":

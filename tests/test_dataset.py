@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reseal import reseal
 
-from audiovq import dataset as dataset_module
 from audiovq.config import AudiovqError
 from audiovq.dataset import SPLITS, Dataset, Split
 
@@ -76,13 +75,26 @@ def test_spectrograms_are_cut_to_the_longest_clip_of_the_batch(dataset: Dataset)
             assert alone[:, :, -2:].any()
 
 
-def test_a_split_left_on_disk_gives_what_one_in_memory_gives(
-    dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    indices = torch.tensor([5, 0, 5, 2])
-    resident = Dataset(dataset_folder).train.spectrograms(indices)
-    monkeypatch.setattr(dataset_module, "RESIDENT_BYTES", 0)
-    assert torch.equal(Dataset(dataset_folder).train.spectrograms(indices), resident)
+@pytest.mark.gpu
+def test_a_split_held_by_a_gpu_gives_there_what_one_on_disk_gives(dataset: Dataset) -> None:
+    indices, device = torch.tensor([5, 0, 5, 2]), torch.device("cuda", 0)
+    on_disk = dataset.train.spectrograms(indices)
+    with dataset.train.held(device):
+        held = dataset.train.spectrograms(indices)
+    assert held.device == device
+    assert torch.equal(held.cpu(), on_disk)
+    assert dataset.train.spectrograms(indices).device.type == "cpu"
+
+
+def test_any_clips_can_be_read_ahead(own: Path) -> None:
+    train = Dataset(own).train
+    for places in ([0], [len(train) - 1], list(range(len(train))), []):
+        train.read_ahead(torch.tensor(places, dtype=torch.long))
+
+
+def test_no_clips_are_a_batch_too(dataset: Dataset) -> None:
+    none = dataset.train.spectrograms(torch.tensor([], dtype=torch.long))
+    assert none.shape[:3] == (0, 1, dataset.spectrogram.bins)
 
 
 def test_label_places_name_the_labels_and_one_past_the_last_is_none(own: Path) -> None:
