@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import re
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from pathlib import Path
 
 from audiovq import audio
 from audiovq.config import AudiovqError, PreprocessConfig
+
+PART = 64
+"""Headers that are read by one task."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,21 @@ def _scan(
     """Every header: those that can be read, by relative path, and the others with the reason."""
     headers: dict[str, audio.AudioInfo] = {}
     broken: list[Skipped] = []
-    for path, found in zip(paths, executor.map(_info, paths, chunksize=64), strict=True):
+    parts = [
+        [path.absolute() for path in paths[begin : begin + PART]]
+        for begin in range(0, len(paths), PART)
+    ]
+    infos = itertools.chain.from_iterable(executor.map(_infos, parts))
+    for path, found in zip(paths, infos, strict=True):
         if isinstance(found, str):
             broken.append(Skipped(_relative(path, source), found))
         else:
             headers[_relative(path, source)] = found
     return headers, broken
+
+
+def _infos(paths: list[Path]) -> list[audio.AudioInfo | str]:
+    return [_info(path) for path in paths]
 
 
 def _info(path: Path) -> audio.AudioInfo | str:

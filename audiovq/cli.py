@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stop
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -53,6 +54,10 @@ def preprocess(
             " `digits`, the handwritten ones that come with scikit-learn."
         ),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        arg(help="Address of a Dask scheduler, such as tcp://head:8786; None: this machine."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a dataset of spectrograms from a folder of recordings.
@@ -66,9 +71,11 @@ def preprocess(
 
         summary = preprocess_images(audio_dir, dataset, config, overwrite=overwrite)
     else:
+        from audiovq import cluster as dask
         from audiovq.preprocess import preprocess
 
-        summary = preprocess(audio_dir, dataset, config, overwrite=overwrite)
+        with dask.cluster(cluster) if cluster else contextlib.nullcontext() as executor:
+            summary = preprocess(audio_dir, dataset, config, overwrite=overwrite, executor=executor)
     print(f"found {summary.found} files, used {summary.used}, skipped {len(summary.skipped)}")
     for skipped in summary.skipped[:10]:
         print(f"  skipped {skipped.path}: {skipped.reason}")

@@ -32,7 +32,8 @@ def atomic(path: Path) -> Iterator[Path]:
     name is. Raises AudiovqError where the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    number = int.from_bytes(os.urandom(4))  # a process of another machine may have the same one
+    temporary = path.with_name(f".{path.name}.{number}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

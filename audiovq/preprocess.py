@@ -16,7 +16,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,8 @@ def preprocess(
             prepare(target, fingerprint, overwrite)
             for warning in warnings:
                 say(f"note: {warning}")
-            jobs = list(_jobs(source, target / "work", recordings, settings, clip_frames, config))
+            work = (target / "work").absolute()  # another machine has another working folder
+            jobs = list(_jobs(source.absolute(), work, recordings, settings, clip_frames, config))
             _make_shards(target, jobs, with_threads, say)
             return _assemble(
                 target,
@@ -192,8 +193,13 @@ def _make_shards(
     total, left = (sum(len(job.recordings) for job in some) for some in (jobs, todo))
     with tqdm(total=total, unit=" files", desc="preprocess", disable=None) as bar:
         bar.update(total - left)
-        for future in as_completed(futures):
-            bar.update(future.result())
+        try:
+            for future in as_completed(futures):
+                bar.update(future.result())
+        except BrokenExecutor as error:
+            raise AudiovqError(
+                f"{target}: a process at work on it was ended from outside; run again, it goes on"
+            ) from error
 
 
 def make_shard(job: ShardJob) -> int:

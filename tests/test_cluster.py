@@ -1,0 +1,114 @@
+"""Preprocessing on a Dask cluster: the bytes of a local run, whatever becomes of the workers."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiovq import preprocess as preprocess_module
+from audiovq.cli import main
+from audiovq.cluster import cluster
+from audiovq.config import AudiovqError
+from audiovq.dataset import Dataset
+from audiovq.preprocess import ShardJob, make_shard, preprocess
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own, of ports and of workers that go
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if not p.is_dir()}
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def fatal(job: ShardJob) -> int:
+    """Makes a shard; the first process that comes to the second one dies with it half done."""
+    mark = job.target.parent.parent / "killed"
+    if job.name == "train-00001" and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        (job.target / f"{job.name}.npy").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return make_shard(job)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Any]:
+    """A scheduler and two workers, processes of their own, on this machine."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as local:
+        yield local
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocess_module, "FILES_PER_SHARD", 4)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_cluster_gives_the_bytes_of_a_local_run_though_a_worker_is_killed(
+    recordings: Path, tmp_path: Path, workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess(recordings, tmp_path / "local", say=quiet)
+    monkeypatch.setattr(preprocess_module, "make_shard", fatal)
+    with cluster(workers.scheduler_address) as executor:
+        preprocess(recordings, tmp_path / "far", executor=executor, say=quiet)
+    assert (tmp_path / "killed").exists(), "no worker was killed"
+    assert len(Dataset(tmp_path / "far").header["splits"]["train"]["shards"]) > 2
+    assert content(tmp_path / "far") == content(tmp_path / "local")
+
+
+def test_the_verb_sends_its_work_to_the_cluster(
+    recordings: Path,
+    dataset_folder: Path,
+    tmp_path: Path,
+    workers: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preprocess_module, "ThreadPoolExecutor", None)  # nothing is done here
+    monkeypatch.chdir(tmp_path)  # where no worker is
+    arguments = ["preprocess", str(recordings), "far", "--cluster", workers.scheduler_address]
+    assert main(arguments) == 0
+    assert content(tmp_path / "far") == content(dataset_folder)
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiovq.cluster.WAIT_SECONDS", 0.2)
+    for address in ("tcp://127.0.0.1:1", "nonsense://x"):
+        with pytest.raises(AudiovqError, match=f"--cluster {address}: no scheduler") as caught:
+            cluster(address).__enter__()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_without_workers_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiovq.cluster.WAIT_SECONDS", 0.2)
+    with (
+        distributed.LocalCluster(
+            n_workers=0, processes=False, dashboard_address=None, silence_logs=50
+        ) as none,
+        pytest.raises(AudiovqError, match=r"has no workers; start some$"),
+    ):
+        cluster(none.scheduler_address).__enter__()
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_killed_process_of_a_pool_is_told_in_one_line_and_the_next_run_goes_on(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess(recordings, tmp_path / "local", say=quiet)
+    target = tmp_path / "pool"
+    with monkeypatch.context() as patch, ProcessPoolExecutor(1) as pool:
+        patch.setattr(preprocess_module, "make_shard", fatal)
+        with pytest.raises(AudiovqError, match=r"pool: a process .* run again"):
+            preprocess(recordings, target, executor=pool, say=quiet)
+    preprocess(recordings, target, say=quiet)
+    assert content(target) == content(tmp_path / "local")
