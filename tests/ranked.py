@@ -6,7 +6,8 @@ RUNS is a JSON list of runs, one after another: {"dataset", "model", "ranks", "c
 `config` is a TrainConfig as JSON; `faults` is a list of [rank, stage, step, what happens before it:
 "interrupt", "terminate", "kill" or "raise"]. Prints a JSON list of each run's exit codes and what was
 said on standard error, by rank. A process that has only imported everything forks the ranks, so that
-a run takes no longer than its steps.
+a run takes no longer than its steps. Each step's stage and loss go to `losses.jsonl` in the model's
+folder.
 """
 
 import contextlib
@@ -14,7 +15,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import traceback
@@ -23,8 +23,10 @@ from typing import Any
 
 import torch
 
+from audiovq import autoencoder_stage, fitting, prior_stage, ranks
 from audiovq.cli import failing
 from audiovq.config import AudiovqError, TrainConfig, from_json
+from audiovq.files import append_line
 from audiovq.trainer import Trainer
 from audiovq.training import train
 
@@ -42,9 +44,16 @@ def job(run: dict[str, Any], rank: int) -> int:
                 if what == "raise":
                     raise AudiovqError("the disk is on fire")
                 signal.raise_signal(SIGNALS[what])
-        return real_step(self, *arguments)
+        scalars, norm = real_step(self, *arguments)
+        loss = ranks.totals(scalars["loss"].item())[0] / ranks.world()
+        if rank == 0:
+            append_line(Path(run["model"]) / "losses.jsonl", json.dumps([self.stage, loss]))
+        return scalars, norm
 
     Trainer._step = step
+    for stage in (autoencoder_stage, prior_stage):  # what would take longer than the steps
+        stage.SAMPLE_EVERY = 2.0
+    fitting.STEPS = fitting.CHECKS
     config = from_json(TrainConfig, run["config"])
     return failing(lambda: train(Path(run["dataset"]), Path(run["model"]), config, device="cpu"))
 
@@ -62,6 +71,8 @@ def start(run: dict[str, Any], rank: int, port: int, said: int) -> int:
         "WORLD_SIZE": str(run["ranks"]),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
     }
     status = 1
     try:
@@ -78,12 +89,11 @@ def start(run: dict[str, Any], rank: int, port: int, said: int) -> int:
 
 def finished(run: dict[str, Any]) -> list[tuple[int, str]]:
     """Exit code and standard error of each rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # As under torchrun, the ranks meet at something that outlives each of them.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(run["ranks"])]
-        processes = [start(run, rank, port, file.fileno()) for rank, file in enumerate(files)]
+        processes = [start(run, rank, store.port, file.fileno()) for rank, file in enumerate(files)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
         for file in files:
             file.seek(0)

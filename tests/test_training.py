@@ -141,15 +141,6 @@ def test_other_settings_or_another_folder_are_refused_by_name(
     assert (tmp_path / "mine.txt").exists()
 
 
-def test_several_processes_are_refused_before_they_write_over_one_another(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(AudiovqError, match="one process"):
-        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
-    assert not (tmp_path / "model").exists()
-
-
 def test_unvaried_clips_are_the_clips(dataset: Dataset) -> None:
     split = dataset.train
     indices = torch.arange(5)

@@ -1,0 +1,266 @@
+"""Several processes train as one does: steps, statistics, limits, ends, and who speaks of them.
+
+Where processes are needed, `ranked.py` runs all trainings of this file's first half one after
+another, from one process that has imported everything.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from trained import CONFIG
+
+from audiovq import ranks
+from audiovq.checkpoint import load, read_tensors
+from audiovq.config import TrainConfig, to_json
+from audiovq.dataset import Dataset
+from audiovq.training import pick_device
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+STEPS = replace(
+    CONFIG,
+    autoencoder_training=replace(CONFIG.autoencoder_training, steps=50, validate_every=10),
+    prior_training=replace(CONFIG.prior_training, steps=50, validate_every=10),
+)
+"""Fifty steps of each stage."""
+CODEC = replace(
+    STEPS,
+    autoencoder_share=1.0,
+    autoencoder_training=replace(STEPS.autoencoder_training, steps=10),
+)
+"""Ten steps of the autoencoder alone."""
+STOPPED = replace(
+    CONFIG,
+    autoencoder_training=replace(CONFIG.autoencoder_training, steps=16, validate_every=4),
+    prior_training=replace(CONFIG.prior_training, steps=16, validate_every=4),
+)
+KINDS: dict[str, dict[str, Any]] = {
+    "gradient": {"update": "gradient"},
+    "residual": {"encoder": "residual", "num_quantizers": 2, "gradient_through": "rotation"},
+    "fsq": {"bottleneck": "fsq", "levels": (5, 5, 3)},
+    "cosine": {"cosine": True},
+    "masked": {"bottleneck": "none", "corruption": "mask"},
+    "noisy": {"bottleneck": "none", "corruption": "noise"},
+    "normed": {
+        "bottleneck": "none",
+        "encoder": "conv",
+        "filters": (8, 16),
+        "kernels": (3, 3),
+        "strides": (2, 2),
+    },
+    "conditional": {"bottleneck": "gaussian", "conditional": True},
+    "dense": {"bottleneck": "gaussian", "dense": 4, "output": "sigmoid", "loss": "cross_entropy"},
+}
+
+
+class Runs:
+    """Trainings to be run together, and what became of each."""
+
+    def __init__(self, dataset: Dataset, folder: Path) -> None:
+        self.dataset, self.folder = dataset, folder
+        self.runs: list[dict[str, Any]] = []
+        self.ended: dict[str, list[tuple[int, str]]] = {}
+
+    def add(
+        self, name: str, ranks: int, config: TrainConfig, *faults: Any, model: str = ""
+    ) -> None:
+        self.runs.append(
+            {
+                "name": name,
+                "dataset": str(self.dataset.folder),
+                "model": str(self.folder / (model or name)),
+                "ranks": ranks,
+                "config": to_json(config),
+                "faults": faults,
+            }
+        )
+
+    def run(self) -> None:
+        done = subprocess.run(
+            [sys.executable, HERE / "ranked.py"],
+            input=json.dumps(self.runs),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        for run, ended in zip(self.runs, json.loads(done.stdout), strict=True):
+            self.ended[run["name"]] = [(code, said) for code, said in ended]
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        text = (self.folder / name / "training" / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def furthest(self, one: str, other: str) -> float:
+        """The largest relative difference of a step's loss, or of a validation's score."""
+        numbers = zip(self.numbers(one), self.numbers(other), strict=True)
+        return max(abs(a - b) / abs(a) for a, b in numbers)
+
+    def numbers(self, name: str) -> list[float]:
+        text = (self.folder / name / "losses.jsonl").read_text()
+        losses = [json.loads(line)[1] for line in text.splitlines()]
+        return losses + [row["validation_score"] for row in self.metrics(name)]
+
+    def weights(self, name: str, stage: str) -> Mapping[str, Tensor]:
+        return load_file(self.folder / name / f"{stage}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    runs = Runs(dataset, tmp_path_factory.mktemp("runs"))
+    runs.add("steps-1", 1, STEPS)
+    runs.add("steps-2", 2, STEPS)
+    runs.add("straight-1", 1, STOPPED)
+    for first, then in ((1, 2), (2, 1)):
+        fault = (first - 1, "autoencoder", 9, "interrupt")
+        runs.add(f"stopped-{first}", first, STOPPED, fault, model=f"resumed-{then}")
+        runs.add(f"resumed-{then}", then, STOPPED)
+    runs.add("terminated", 2, STOPPED, (1, "prior", 6, "terminate"))
+    for rank in (0, 1):
+        runs.add(f"killed-{rank}", 2, STOPPED, (rank, "autoencoder", 6, "kill"))
+        runs.add(f"failed-{rank}", 2, STOPPED, (rank, "autoencoder", 6, "raise"))
+    runs.run()
+    return runs
+
+
+def test_two_ranks_take_the_steps_of_one(runs: Runs) -> None:
+    assert len(runs.numbers("steps-1")) == 2 * (50 + 5)
+    assert runs.furthest("steps-1", "steps-2") < 1e-5
+    for stage in ("autoencoder", "prior"):
+        for name, value in runs.weights("steps-1", stage).items():
+            other = runs.weights("steps-2", stage)[name]
+            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_codebook_statistics_of_two_ranks_are_those_of_one(runs: Runs) -> None:
+    one, two = (runs.weights(f"steps-{n}", "autoencoder") for n in (1, 2))
+    for name in ("embedding", "count", "total", "updates"):
+        path = f"bottleneck.books.0.{name}"
+        torch.testing.assert_close(two[path], one[path], rtol=1e-5, atol=2e-5, msg=name)
+
+
+def test_a_run_may_go_on_with_another_number_of_ranks(runs: Runs) -> None:
+    for then, first in ((1, 2), (2, 1)):
+        assert [code for code, _ in runs.ended[f"stopped-{first}"]] == [130] * first
+        assert runs.ended[f"resumed-{then}"] == [(0, "")] * then
+        model = f"resumed-{then}"
+        assert runs.furthest("straight-1", model) < 1e-5
+        for stage in ("autoencoder", "prior"):
+            straight = runs.weights("straight-1", stage)
+            for name, value in runs.weights(model, stage).items():
+                torch.testing.assert_close(value, straight[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_tells(runs: Runs) -> None:
+    ended = runs.ended["terminated"]
+    assert [code for code, _ in ended] == [130, 130]
+    assert sorted(said for _, said in ended)[0] == ""
+    assert "".join(said for _, said in ended).splitlines() == [
+        "audiovq: stopped; the same command goes on from here"
+    ]
+    _, metadata = read_tensors(
+        runs.folder / "terminated" / "training" / "prior.state.safetensors", sealed=True
+    )
+    assert json.loads(metadata["state"])["step"] == 7, "the step begun is finished, no more"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_a_rank_fails_all_end_and_it_alone_tells(runs: Runs, rank: int) -> None:
+    ended = runs.ended[f"failed-{rank}"]
+    assert ended[rank] == (2, "audiovq: the disk is on fire\n")
+    assert ended[1 - rank] == (2, "")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_a_rank_is_killed_all_end_and_another_tells_in_a_line(runs: Runs, rank: int) -> None:
+    ended = runs.ended[f"killed-{rank}"]
+    assert ended[rank] == (-9, "")
+    code, said = ended[1 - rank]
+    assert code == 2
+    assert said.startswith("audiovq: ")
+    assert "another rank was ended from outside" in said
+    assert said.count("\n") == 1
+    assert load(runs.folder / f"killed-{rank}").clip_frames, "the last validation's model is there"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_every_kind_of_model_takes_the_same_steps_in_three_ranks(
+    dataset: Dataset, tmp_path: Path, batch_size: int
+) -> None:
+    """With batches of one clip, two ranks have none."""
+    runs = Runs(dataset, tmp_path)
+    for name, changes in KINDS.items():
+        config = replace(
+            CODEC,
+            autoencoder=replace(CODEC.autoencoder, **changes),
+            autoencoder_training=replace(CODEC.autoencoder_training, batch_size=batch_size),
+        )
+        for count in (1, 3):
+            runs.add(f"{name}-{count}", count, config)
+    pixels = replace(STEPS, prior=replace(STEPS.prior, kind="pixelcnn"))
+    for count in (1, 3):
+        runs.add(f"pixels-{count}", count, pixels)
+    runs.run()
+    for name in (*KINDS, "pixels"):
+        assert runs.ended[f"{name}-3"] == [(0, "")] * 3
+        assert runs.furthest(f"{name}-1", f"{name}-3") < 1e-4, name
+
+
+def test_alone_nothing_is_shared() -> None:
+    x = torch.randn(5, 3)
+    with ranks.together(), ranks.sharing(5):
+        assert ranks.world() == 1
+        assert ranks.is_main()
+        assert ranks.mine() == slice(None)
+        assert ranks.placed(5) == (5, 0)
+        assert ranks.agreed(1.5, True) == (1.5, True)
+        assert torch.equal(ranks.part_of_mean(x), x.mean())
+        for same in (ranks.total, ranks.mean, ranks.summed, ranks.gathered):
+            assert same(x) is x
+
+
+def test_each_rank_takes_the_gpu_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert pick_device("auto") == torch.device("cuda", 3)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.delenv("LOCAL_RANK")
+    assert pick_device("cuda") == torch.device("cuda", 0)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_tells_of_a_fault_in_one_line(dataset: Dataset, tmp_path: Path) -> None:
+    few = ["--preset", "tiny", "--autoencoder-training.steps", "4", "--prior-training.steps", "4"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [
+        *torchrun,
+        "--nproc-per-node",
+        "2",
+        str(ROOT / "scripts" / "train.py"),
+        str(dataset.folder),
+    ]
+    for target, code, line in (("model", 0, "wrote "), ("mine", 1, "audiovq: ")):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "diary.txt").touch()
+        done = subprocess.run(
+            [*command, str(tmp_path / target), *few, "--device", "cpu"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == code, done.stderr
+        assert sum(x.startswith(line) for x in (done.stdout + done.stderr).splitlines()) == 1
+    assert load(tmp_path / "model").prior is not None
