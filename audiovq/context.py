@@ -141,7 +141,8 @@ def cells(codes: Tensor, num_columns: Tensor, codebook_size: int) -> tuple[Tenso
     """Codes (batch, quantizers, rows, columns) → contexts, codes, rows of all cells inside clips.
 
     Contexts are (cells, places): the codes that the last quantizer's prediction sees, those of the
-    others being the first of them; codebook_size stands where there is no code.
+    others being the first of them; codebook_size stands where there is no code. All are of the
+    codes' type.
     """
     batch, quantizers, rows, columns = codes.shape
     inside = torch.arange(columns) < num_columns[:, None]
@@ -154,7 +155,7 @@ def cells(codes: Tensor, num_columns: Tensor, codebook_size: int) -> tuple[Tenso
     ]
     parts += [codes[:, q] for q in range(quantizers - 1)]
     chosen = inside[:, None].expand(-1, rows, -1)
-    row_numbers = torch.arange(rows)[:, None].expand(batch, -1, columns)
+    row_numbers = torch.arange(rows, dtype=codes.dtype)[:, None].expand(batch, -1, columns)
     return (
         torch.stack(parts, dim=-1)[chosen],
         codes.permute(0, 2, 3, 1)[chosen],

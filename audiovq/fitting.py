@@ -79,7 +79,7 @@ def fit_context(
             cosine = (1 + math.cos(math.pi * progress)) / 2
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * warm_up * cosine
             picks = torch.randint(len(seen[2]), (BATCH_CELLS,), generator=generator)
-            contexts, targets, rows = (part[picks].to(model.device) for part in seen)
+            contexts, targets, rows = (part[picks].long().to(model.device) for part in seen)
             with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
                 loss = network.loss(contexts, targets, rows)
             optimizer.zero_grad(set_to_none=True)
@@ -138,9 +138,9 @@ def _side_bits(counts: Sequence[int], values: Tensor) -> float:
 def _codes(
     model: Model, split: Split, views: int, max_seconds: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (clips × views, quantizers, rows, columns), columns and levels of each."""
+    """Codes (clips × views, quantizers, rows, columns), columns and levels of each, in a small type."""
     tokens, _, _ = encode_split(model, split, views, max_seconds)
-    return model.vocabulary.codes(tokens.long())
+    return model.vocabulary.codes(tokens)
 
 
 @torch.inference_mode()
@@ -149,7 +149,7 @@ def _bits(network: ContextModel, unseen: tuple[Tensor, Tensor, Tensor]) -> float
     device = network.codebooks.device
     total = 0.0
     for part in torch.arange(len(unseen[2])).split(1 << 14):
-        total += float(network.loss(*(x[part].to(device) for x in unseen))) * len(part)
+        total += float(network.loss(*(x[part].long().to(device) for x in unseen))) * len(part)
     return total / len(unseen[2])
 
 

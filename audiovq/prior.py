@@ -68,13 +68,17 @@ class Vocabulary:
         return tokens.masked_fill(beyond, self.end), lengths
 
     def codes(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The inverse of `tokens`: tokens (batch, 1 + slots × columns [+ 1]) → codes, columns, levels."""
+        """The inverse of `tokens`: tokens (batch, 1 + slots × columns [+ 1]) → codes, columns, levels.
+
+        Codes and levels are of the tokens' type.
+        """
         batch = len(tokens)
         columns = (tokens.shape[1] - 1) // self.slots
         grid = tokens[:, 1 : 1 + columns * self.slots].view(batch, columns, self.rows, -1)
         ended = (grid[:, :, 0, 0] == self.end).long().cumsum(dim=1) > 0
         num_columns = (~ended).sum(dim=1)
         offsets = torch.arange(self.num_quantizers, device=tokens.device) * self.codebook_size
+        offsets = offsets.to(tokens.dtype)
         codes = (grid - offsets).masked_fill(ended[:, :, None, None], 0)
         return codes.permute(0, 3, 2, 1), num_columns, tokens[:, 0] - self.end - 1
 

@@ -128,18 +128,13 @@ def _baselines(
 ) -> dict[str, float]:
     """Bits per code of a blind guess, and of one that knows how common each code is in training."""
     vocabulary = model.vocabulary
-    counts = torch.bincount(_codes_inside(tokens, vocabulary.end), minlength=vocabulary.end) + 1.0
+    counts = torch.bincount(tokens.flatten(), minlength=vocabulary.end)[: vocabulary.end] + 1.0
     by_book = counts.view(vocabulary.num_quantizers, -1)
     bits = -(by_book / by_book.sum(dim=1, keepdim=True)).log2().flatten()
     return {
         "uniform_bits": math.log2(vocabulary.codebook_size),
-        "unigram_bits": float(bits[_codes_inside(held_tokens, vocabulary.end)].mean()),
+        "unigram_bits": float(bits[held_tokens[held_tokens < vocabulary.end].long()].mean()),
     }
-
-
-def _codes_inside(tokens: Tensor, end: int) -> Tensor:
-    """The codes among tokens, flat: no levels, no END."""
-    return tokens[tokens < end].long()
 
 
 def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float]) -> str:

@@ -99,7 +99,8 @@ def varied(
 def encode_split(
     model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All clips → tokens, lengths, labels (clips × views, …), on the CPU.
+    """All clips → tokens, lengths, labels (clips × views, …), on the CPU; tokens are int16 where that
+    holds them, and else int32.
 
     The first view is the clips as they are; each further one is `drawn`, with changes of speed by up
     to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds`
@@ -107,7 +108,8 @@ def encode_split(
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
-    all_tokens = torch.zeros(len(split) * views, vocabulary.max_tokens, dtype=torch.int32)
+    dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
+    all_tokens = torch.zeros(len(split) * views, vocabulary.max_tokens, dtype=dtype)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
     order = split.num_frames.argsort(stable=True)
     generator = torch.Generator().manual_seed(0)
@@ -128,11 +130,13 @@ def encode_split(
                 tokens, lengths = vocabulary.tokens(codes, columns, split.levels[indices])
                 rows = indices + view * len(split)
                 all_tokens[rows] = vocabulary.end
-                all_tokens[rows, : tokens.shape[1]] = tokens.int()
+                all_tokens[rows, : tokens.shape[1]] = tokens.to(dtype)
                 all_lengths[rows] = lengths
             if ranks.agreed(time.perf_counter() - started)[0] > max_seconds:
                 views = view + 1
                 break
     rows_made = len(split) * views
-    all_tokens, all_lengths = (ranks.total(x[:rows_made]) for x in (all_tokens, all_lengths))
+    all_tokens, all_lengths = all_tokens[:rows_made], all_lengths[:rows_made]
+    for made in (all_tokens, all_lengths):
+        ranks.total(made.view(torch.uint8))  # a row is zeros in all ranks but one
     return all_tokens, all_lengths, split.label_indices.repeat(views, 1)
