@@ -75,7 +75,9 @@ def preprocess(
         from audiovq.preprocess import preprocess
 
         with dask.cluster(cluster) if cluster else contextlib.nullcontext() as executor:
-            summary = preprocess(audio_dir, dataset, config, overwrite=overwrite, executor=executor)
+            summary = preprocess(
+                audio_dir, dataset, config, overwrite=overwrite, executor=executor, processes=True
+            )
     print(f"found {summary.found} files, used {summary.used}, skipped {len(summary.skipped)}")
     for skipped in summary.skipped[:10]:
         print(f"  skipped {skipped.path}: {skipped.reason}")

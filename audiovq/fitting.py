@@ -12,6 +12,7 @@ from torch import Tensor
 
 from audiovq.checkpoint import Model
 from audiovq.context import (
+    NEIGHBOURS,
     ContextModel,
     ContextTables,
     cells,
@@ -21,7 +22,7 @@ from audiovq.context import (
     search,
 )
 from audiovq.dataset import Split
-from audiovq.views import encode_split
+from audiovq.views import encode_split, scratch
 
 VIEWS = 8
 """Encodings of each training clip that are learnt from."""
@@ -34,6 +35,8 @@ TARGET_SHARE = 0.95
 """Of the rate asked for is aimed at: other recordings may take more bits than those at hand."""
 TUNING_CLIPS = 128
 """Held-out clips on which the weight of bits is chosen for it."""
+PART = 512
+"""Clips whose codes are taken apart at a time."""
 CHECKS = 8
 """Looks at held-out clips; the best state is kept."""
 
@@ -63,9 +66,8 @@ def fit_context(
     started = time.perf_counter()
     books = model.autoencoder.quantizer.codebooks()
     codebooks = torch.stack([book.vectors.detach() for book in books])
-    codes, columns, levels = _codes(model, train, VIEWS, max_seconds / 4)
-    seen = cells(codes, columns, codebooks.shape[1])
-    unseen = cells(*_codes(model, held_out, 1, math.inf)[:2], codebooks.shape[1])
+    seen, columns, levels = _cells(model, train, VIEWS, max_seconds / 4)
+    unseen, _, _ = _cells(model, held_out, 1, math.inf)
 
     torch.manual_seed(seed)
     network = ContextModel(codebooks, model.autoencoder.rows).to(model.device)
@@ -135,12 +137,28 @@ def _side_bits(counts: Sequence[int], values: Tensor) -> float:
     return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
 
 
-def _codes(
+def _cells(
     model: Model, split: Split, views: int, max_seconds: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (clips × views, quantizers, rows, columns), columns and levels of each, in a small type."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """What `cells` makes of all clips' codes, in a small type; (clips × views,) columns and levels."""
     tokens, _, _ = encode_split(model, split, views, max_seconds)
-    return model.vocabulary.codes(tokens)
+    vocabulary = model.vocabulary
+    parts = tokens.split(PART)
+    columns, levels = (
+        torch.cat(of_all)
+        for of_all in zip(*(vocabulary.codes(part)[1:] for part in parts), strict=True)
+    )
+    count, made = int(columns.sum()) * vocabulary.rows, 0
+    quantizers = vocabulary.num_quantizers
+    places = (len(NEIGHBOURS) * quantizers + quantizers - 1,), (quantizers,), ()
+    seen = [scratch(count, *shape, dtype=tokens.dtype) for shape in places]
+    for part in parts:
+        codes, inside, _ = vocabulary.codes(part)
+        some = cells(codes, inside, vocabulary.codebook_size)
+        for whole, piece in zip(seen, some, strict=True):
+            whole[made : made + len(piece)] = piece
+        made += len(some[2])
+    return (seen[0], seen[1], seen[2]), columns, levels
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ so a run that was stopped goes on where it stood and ends in the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -49,10 +50,13 @@ from audiovq.files import (
     write_json,
     write_text,
 )
+from audiovq.pool import pool
 from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
+MANY_SHARDS = 32
+"""With fewer, threads are done before processes have started."""
 BATCH_SAMPLES = 1 << 20
 """So many become spectrograms at a time."""
 FRAMES_MULTIPLE = 16
@@ -97,12 +101,14 @@ def preprocess(
     *,
     overwrite: bool = False,
     executor: Executor | None = None,
+    processes: bool = False,
     say: Callable[[str], None] = print,
 ) -> Summary:
     """Make the dataset `target` from the recordings below `source`.
 
     Everything that `config` leaves open is chosen from the recordings. Run again, it goes on where
-    it stopped. Raises AudiovqError where there is nothing to use or `target` holds something else.
+    it stopped. `executor` makes the shards; None: threads, and with `processes`, which a script may ask
+    for below its `if __name__ == "__main__"`, processes where there are many shards. Raises AudiovqError where there is nothing to use or `target` holds something else.
     """
     config = config or PreprocessConfig()
     source, target = Path(source), Path(target)
@@ -131,7 +137,9 @@ def preprocess(
                 say(f"note: {warning}")
             work = (target / "work").absolute()  # another machine has another working folder
             jobs = list(_jobs(source.absolute(), work, recordings, settings, clip_frames, config))
-            _make_shards(target, jobs, with_threads, say)
+            many = processes and executor is None and len(jobs) >= MANY_SHARDS
+            with pool() if many else contextlib.nullcontext(with_threads) as makers:
+                _make_shards(target, jobs, makers, say)
             return _assemble(
                 target,
                 jobs,

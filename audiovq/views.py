@@ -4,8 +4,10 @@ a little aside."""
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -96,6 +98,14 @@ def varied(
     return torch.lerp(take(before), take(after), share) * inside, new_frames
 
 
+def scratch(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Zeros on disk, memory-mapped, in a file that has no name and ends with them: what grows with the
+    clips takes no memory that the system could not take back."""
+    plain = torch.empty(0, dtype=dtype).numpy().dtype
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))
+
+
 def encode_split(
     model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +119,7 @@ def encode_split(
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
     dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
-    all_tokens = torch.zeros(len(split) * views, vocabulary.max_tokens, dtype=dtype)
+    all_tokens = scratch(len(split) * views, vocabulary.max_tokens, dtype=dtype)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
     order = split.num_frames.argsort(stable=True)
     generator = torch.Generator().manual_seed(0)

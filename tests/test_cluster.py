@@ -40,6 +40,13 @@ def fatal(job: ShardJob) -> int:
     return make_shard(job)
 
 
+def elsewhere(job: ShardJob) -> int:
+    """Makes a shard, and notes in which process."""
+    with open(job.target.parent.parent / "makers", "a", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
+    return make_shard(job)
+
+
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Any]:
     """A scheduler and two workers, processes of their own, on this machine."""
@@ -98,6 +105,20 @@ def test_a_cluster_without_workers_is_told_in_one_line(monkeypatch: pytest.Monke
         pytest.raises(AudiovqError, match=r"has no workers; start some$"),
     ):
         cluster(none.scheduler_address).__enter__()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_shards")
+def test_many_shards_are_made_by_processes_with_the_same_bytes(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess(recordings, tmp_path / "threads", say=quiet)
+    monkeypatch.setattr(preprocess_module, "MANY_SHARDS", 2)
+    monkeypatch.setattr(preprocess_module, "make_shard", elsewhere)
+    preprocess(recordings, tmp_path / "processes", processes=True, say=quiet)
+    makers = {int(pid) for pid in (tmp_path / "makers").read_text().split()}
+    assert os.getpid() not in makers
+    assert content(tmp_path / "processes") == content(tmp_path / "threads")
 
 
 @pytest.mark.usefixtures("small_shards")
