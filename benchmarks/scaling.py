@@ -3,8 +3,9 @@
     python benchmarks/scaling.py --out scaling.json
     python benchmarks/scaling.py --no-speed
 
-Training is that of a preset, with the batches of one process shared by two, each with a thread and a
-core of its own: efficiency is the speed of two over twice the speed of one. Memory is what a process
+Training is that of a preset, a thread for each process: by one; by two that share its batches; by two that
+share batches twice as large; and, since two cores may be worth less than twice one, by two that
+have nothing to do with each other. Memory is what a process
 holds at most beyond the pages of mapped files, measured a hundred times a second, with networks
 that are small so that what grows is seen. Recordings are those of the Free Spoken Digit Dataset, again
 and again under other names.
@@ -47,6 +48,8 @@ SMALL = Config(
 """All that training does, with networks that take next to no memory."""
 FILES, TRAINED = 3_000, 1_000
 """Recordings by which speed is measured: those made into a dataset, those trained on."""
+STAGES = "autoencoder_training", "prior_training"
+STEPPED = "autoencoder", "prior"
 Figures = dict[str, float]
 
 
@@ -57,6 +60,8 @@ class Settings:
     recordings: Path = ROOT.parent / "shared" / "fsdd" / "recordings"
     """Folder of WAVs, of one level."""
     preset: Literal["tiny", "small", "base"] = "small"
+    workers: tuple[str, ...] = ("1 threads", "2 threads", "1 processes", "2 processes")
+    """That make a dataset, in measuring speed; the time in which processes start counts."""
     steps: int = 100
     """Of each stage, in measuring speed."""
     clips: tuple[int, ...] = (1_000, 10_000)
@@ -165,17 +170,27 @@ def trained_by(ranks: int, dataset: Path, model: Path, config: Config) -> Figure
         return futures[0].result()
 
 
+def at_once(dataset: Path, model: Path, config: Config) -> Figures:
+    """Milliseconds of a step while another training, of another model, goes on."""
+    with ThreadPoolExecutor(2) as pool:
+        futures = [
+            pool.submit(trained_by, 1, dataset, model.with_name(f"{model.name}-{i}"), config)
+            for i in range(2)
+        ]
+        return futures[0].result()
+
+
 def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
     """Files a second by threads and processes; milliseconds a step by 1 and 2 ranks."""
     found: dict[str, Any] = {}
-    for workers in ("1 threads", "2 threads", "1 processes", "2 processes"):
+    for workers in settings.workers:
         figures = apart(made, source, work / workers, workers)
         found[f"preprocess, {workers}"] = {"files_per_second": FILES / figures["seconds"]}
         print(json.dumps(found), flush=True)
     preset = PRESETS[settings.preset]
     few = {
         stage: replace(getattr(preset, stage), steps=settings.steps, validate_every=settings.steps)
-        for stage in ("autoencoder_training", "prior_training")
+        for stage in STAGES
     }
     config = replace(preset, max_minutes=None, **few)
     few_clips = work / "few"
@@ -185,14 +200,22 @@ def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
         few_clips,
         "2 threads",
     )
-    for ranks in (1, 2):
-        figures = trained_by(ranks, few_clips, work / f"model-{ranks}", config)
-        found[f"train, {ranks} processes"] = {
-            f"{stage}_ms": figures[stage] for stage in ("autoencoder", "prior")
-        }
+    twice = replace(
+        config,
+        **{
+            stage: replace(getattr(config, stage), batch_size=2 * getattr(config, stage).batch_size)
+            for stage in STAGES
+        },
+    )
+    for name, work_of in {
+        "one": lambda: trained_by(1, few_clips, work / "one", config),
+        "two, the same batches": lambda: trained_by(2, few_clips, work / "two", config),
+        "two, batches twice as large": lambda: trained_by(2, few_clips, work / "twice", twice),
+        "two apart": lambda: at_once(few_clips, work / "apart", config),
+    }.items():
+        figures = work_of()
+        found[f"train, {name}"] = {f"{stage}_ms": figures[stage] for stage in STEPPED}
         print(json.dumps(found), flush=True)
-    one, two = (found[f"train, {ranks} processes"] for ranks in (1, 2))
-    found["efficiency of 2"] = {name: one[name] / two[name] / 2 for name in one}
     return found
 
 
@@ -225,7 +248,7 @@ def main(settings: Settings) -> None:
             figures["memory"] = memories(settings, Path(folder))
         if settings.speed:
             source = Path(folder) / "recordings"
-            figures["speed"] = speeds(
+            figures["speed"] = figures.get("speed", {}) | speeds(
                 settings, collected(settings.recordings, source, FILES), Path(folder)
             )
     print(json.dumps(figures, indent=2))
