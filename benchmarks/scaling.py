@@ -207,12 +207,13 @@ def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
             for stage in STAGES
         },
     )
-    for name, work_of in {
+    trainings: dict[str, Callable[[], Figures]] = {
         "one": lambda: trained_by(1, few_clips, work / "one", config),
         "two, the same batches": lambda: trained_by(2, few_clips, work / "two", config),
         "two, batches twice as large": lambda: trained_by(2, few_clips, work / "twice", twice),
         "two apart": lambda: at_once(few_clips, work / "apart", config),
-    }.items():
+    }
+    for name, work_of in trainings.items():
         figures = work_of()
         found[f"train, {name}"] = {f"{stage}_ms": figures[stage] for stage in STEPPED}
         print(json.dumps(found), flush=True)

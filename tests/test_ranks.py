@@ -41,9 +41,10 @@ CODEC = replace(
 """Ten steps of the autoencoder alone."""
 STOPPED = replace(
     CONFIG,
+    autoencoder_share=1.0,
     autoencoder_training=replace(CONFIG.autoencoder_training, steps=16, validate_every=4),
-    prior_training=replace(CONFIG.prior_training, steps=16, validate_every=4),
 )
+"""A training of the autoencoder alone that something happens to."""
 KINDS: dict[str, dict[str, Any]] = {
     "gradient": {"update": "gradient"},
     "residual": {"encoder": "residual", "num_quantizers": 2, "gradient_through": "rotation"},
@@ -126,7 +127,7 @@ def runs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         fault = (first - 1, "autoencoder", 9, "interrupt")
         runs.add(f"stopped-{first}", first, STOPPED, fault, model=f"resumed-{then}")
         runs.add(f"resumed-{then}", then, STOPPED)
-    runs.add("terminated", 2, STOPPED, (1, "prior", 6, "terminate"))
+    runs.add("terminated", 2, STEPS, (1, "prior", 6, "terminate"))
     for rank in (0, 1):
         runs.add(f"killed-{rank}", 2, STOPPED, (rank, "autoencoder", 6, "kill"))
         runs.add(f"failed-{rank}", 2, STOPPED, (rank, "autoencoder", 6, "raise"))
@@ -156,10 +157,9 @@ def test_a_run_may_go_on_with_another_number_of_ranks(runs: Runs) -> None:
         assert runs.ended[f"resumed-{then}"] == [(0, "")] * then
         model = f"resumed-{then}"
         assert runs.furthest("straight-1", model) < 1e-5
-        for stage in ("autoencoder", "prior"):
-            straight = runs.weights("straight-1", stage)
-            for name, value in runs.weights(model, stage).items():
-                torch.testing.assert_close(value, straight[name], rtol=1e-4, atol=1e-4, msg=name)
+        straight = runs.weights("straight-1", "autoencoder")
+        for name, value in runs.weights(model, "autoencoder").items():
+            torch.testing.assert_close(value, straight[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_tells(runs: Runs) -> None:
