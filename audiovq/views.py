@@ -56,7 +56,8 @@ def moved(images: Tensor, offsets: Tensor) -> Tensor:
     _, _, bins, frames = images.shape
     offsets = offsets.to(images.device)
     rows, columns = (
-        torch.arange(size, device=images.device) - offsets[:, i : i + 1] for i, size in enumerate((bins, frames))
+        torch.arange(size, device=images.device) - offsets[:, i : i + 1]
+        for i, size in enumerate((bins, frames))
     )
     inside = ((rows >= 0) & (rows < bins))[:, :, None] & ((columns >= 0) & (columns < frames))[
         :, None
