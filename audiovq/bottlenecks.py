@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from audiovq import ranks
 from audiovq.config import AudiovqError, AutoencoderConfig
 
-CHUNK_CELLS = 1 << 24
-"""Distances held at a time, so that memory does not grow with latents × codes."""
+CHUNK_CELLS = 1 << 19
+"""Distances held at a time, so that memory does not grow with latents × codes, and a CPU's caches
+hold them: most of the time would go into memory otherwise."""
+GPU_CHUNK_CELLS = 1 << 26
+"""The same on a GPU, which wants much to do at once."""
 DEAD_SHARE = 0.05
 """A code used less than this share of the average is dead."""
 FSQ_MARGIN = 1e-3
@@ -143,9 +147,17 @@ class Codebook(nn.Module):
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             vectors = self.vectors.float()
             half_norm = vectors.square().sum(dim=1) / 2
-            chunks = torch.split(latents.float(), max(1, CHUNK_CELLS // len(vectors)))
-            nearest = [(half_norm - chunk @ vectors.T).argmin(dim=1) for chunk in chunks]
-            return torch.cat(nearest) if nearest else latents.new_empty(0, dtype=torch.long)
+            most = CHUNK_CELLS if latents.device.type == "cpu" else GPU_CHUNK_CELLS
+            count = max(1, most // len(vectors))
+            nearest = torch.empty(len(latents), dtype=torch.long, device=latents.device)
+            room = vectors.new_empty(min(count, len(latents)), len(vectors))
+            for chunk, found in zip(
+                latents.float().split(count), nearest.split(count), strict=True
+            ):
+                distances = room[: len(chunk)]
+                torch.addmm(half_norm, chunk, vectors.T, alpha=-1, out=distances)
+                torch.argmin(distances, dim=1, out=found)
+            return nearest
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(vectors, dim) float32 → quantized (vectors, dim), codes (vectors,), loss scalar.
@@ -155,10 +167,10 @@ class Codebook(nn.Module):
         if self.training and self._may_start:
             self._start(latents.detach())
         codes = self.nearest(latents)
-        quantized = self.vectors[codes]
-        loss = self.config.commitment * ranks.part_of_mean((latents - quantized.detach()).square())
+        quantized = nn.functional.embedding(codes, self.vectors)
+        loss = self.config.commitment * ranks.part_of_squared_error(latents, quantized.detach())
         if self.config.update == "gradient":
-            loss = loss + ranks.part_of_mean((quantized - latents.detach()).square())
+            loss = loss + ranks.part_of_squared_error(quantized, latents.detach())
         if self.training:
             self._learn(latents.detach(), codes)
         return quantized.detach(), codes, loss
@@ -284,6 +296,18 @@ def rotated(latents: Tensor, quantized: Tensor) -> Tensor:
     return stretch.nan_to_num(1.0, 1.0) * (latents - 2 * along_r * r + 2 * along_e * q)
 
 
+class _Through(torch.autograd.Function):
+    """What is quantized, with the gradient of what it stands for: no arithmetic either way."""
+
+    @staticmethod
+    def forward(ctx: Any, way: Tensor, quantized: Tensor) -> Tensor:
+        return quantized.view_as(quantized)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
 class Quantizer(nn.Module):
     """One codebook, or several of which each codes what those before it left (residual).
 
@@ -306,15 +330,16 @@ class Quantizer(nn.Module):
         """(vectors, dim) → quantized latents, codes (vectors, quantizers), commitment loss."""
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
-            residual, quantized = latents, torch.zeros_like(latents)
-            loss, codes = latents.new_zeros(()), []
-            for book in self.codebooks():
+            first, *others = self.codebooks()
+            quantized, part_codes, loss = first(latents)
+            residual, codes, part = latents, [part_codes], quantized
+            for book in others:
+                residual = residual - part
                 part, part_codes, part_loss = book(residual)
-                residual, quantized = residual - part, quantized + part
-                loss = loss + part_loss
+                quantized, loss = quantized + part, loss + part_loss
                 codes.append(part_codes)
             way = rotated(latents, quantized) if self.gradient_through == "rotation" else latents
-            return Bottleneck(way + (quantized - way).detach(), torch.stack(codes, dim=1), loss)
+            return Bottleneck(_Through.apply(way, quantized), torch.stack(codes, dim=1), loss)
 
     def encode(self, latents: Tensor) -> Tensor:
         """(vectors, dim) → codes (vectors, quantizers)."""

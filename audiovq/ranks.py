@@ -206,6 +206,11 @@ def part_of_mean(x: Tensor) -> Tensor:
     return x.sum() * (world() / (placed(len(x))[0] * math.prod(x.shape[1:])))
 
 
+def part_of_squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """`part_of_mean` of (a - b)², in one pass where there is one process."""
+    return part_of_mean((a - b).square()) if _batch.get() else nn.functional.mse_loss(a, b)
+
+
 def summed(x: Tensor) -> Tensor:
     """The sum of all ranks' `x`; gradients go back to all of them."""
     return _Summed.apply(x) if _batch.get() else x

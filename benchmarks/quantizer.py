@@ -1,0 +1,154 @@
+"""The quantizer in training, forward and backward, beside the other ways to write it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+
+import torch
+from comparison import Row, Run, against, compare, compare_peaks
+from limits import device, matrix_rate
+from torch import Tensor, nn
+
+from audiovq.bottlenecks import Quantizer
+from audiovq.config import AutoencoderConfig
+
+SIZES = ((4_096, 512, 64), (65_536, 1_024, 64), (262_144, 8_192, 64))
+"""Vectors, codes, dimensions."""
+DECAY, COMMITMENT = 0.99, 0.25
+THEIRS = 5
+"""Arrays of vectors × codes that vector-quantize-pytorch takes at once, or more."""
+
+Size = tuple[int, int, int]
+
+
+class Plain(nn.Module):
+    """The tutorials' codebook by moving averages: all distances, a one-hot row for each vector."""
+
+    def __init__(self, size: Size, distances: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.distances = distances
+        self.codebook = torch.randn(size[1], size[2], device=device())
+        self.count, self.total = torch.ones(size[1], device=device()), self.codebook.clone()
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(vectors, dim) → quantized with the gradient straight through, commitment loss."""
+        chosen = self.distances(latents.detach(), self.codebook).argmin(dim=1)
+        one_hot = nn.functional.one_hot(chosen, len(self.codebook)).to(latents.dtype)
+        quantized = one_hot @ self.codebook
+        with torch.no_grad():
+            self.count.lerp_(one_hot.sum(dim=0), 1 - DECAY)
+            self.total.lerp_(one_hot.T @ latents.detach(), 1 - DECAY)
+            self.codebook = self.total / self.count.clamp_min(1e-5)[:, None]
+        loss = COMMITMENT * (latents - quantized).square().mean()
+        return latents + (quantized - latents).detach(), loss
+
+
+def broadcast(latents: Tensor, codebook: Tensor) -> Tensor:
+    """The residual tutorial's: a tensor of vectors × codes × dimensions."""
+    return ((latents[:, None] - codebook) ** 2).sum(dim=2)
+
+
+def latents(size: Size) -> Tensor:
+    """(vectors, dim) that gradients go to."""
+    torch.manual_seed(0)
+    return torch.randn(size[0], size[2], device=device()).requires_grad_()
+
+
+def stepping(latents: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Run:
+    """Forward and backward, as in a step of training."""
+    above = torch.ones_like(latents)
+
+    def step() -> None:
+        latents.grad = None
+        quantized, loss = quantize(latents)
+        torch.autograd.backward((quantized, loss), (above, None))
+
+    return step
+
+
+def ours(size: Size) -> Run:
+    """`Quantizer` by moving averages."""
+    config = AutoencoderConfig(
+        latent_dim=size[2],
+        codebook_size=size[1],
+        decay=DECAY,
+        commitment=COMMITMENT,
+        kmeans_start=False,
+        restart=False,
+    )
+    quantizer = Quantizer(config).to(device())
+    quantizer.codebooks()[0].vectors.normal_()
+
+    def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
+        made = quantizer(x)
+        return made.latents, made.loss
+
+    return stepping(latents(size), quantize)
+
+
+def library(size: Size) -> Run:
+    """vector-quantize-pytorch with the same settings."""
+    from vector_quantize_pytorch import VectorQuantize
+
+    quantizer = VectorQuantize(
+        size[2],
+        codebook_size=size[1],
+        decay=DECAY,
+        commitment_weight=COMMITMENT,
+        rotation_trick=False,
+        threshold_ema_dead_code=0,
+    ).to(device())
+
+    def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
+        quantized, _, loss = quantizer(x[None])
+        return quantized[0], loss.sum()
+
+    return stepping(latents(size), quantize)
+
+
+def plain(size: Size, distances: Callable[[Tensor, Tensor], Tensor]) -> Run:
+    """The tutorials' codebook."""
+    return stepping(latents(size), Plain(size, distances))
+
+
+def product(size: Size) -> Run:
+    """Nothing but latents times codes, without gradients."""
+    x, codes = latents(size).detach(), torch.randn(size[1], size[2], device=device())
+    return lambda: x @ codes.T
+
+
+def fits(count: float) -> bool:
+    """Whether so many bytes leave a third of what is free."""
+    if torch.cuda.is_available():
+        return count < torch.cuda.mem_get_info()[0] / 1.5
+    return count < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1.5
+
+
+def rows() -> Iterator[Row]:
+    """All sizes; what would not fit into memory is left out."""
+    for size in SIZES:
+        name = "quantizer ({:,}, {:,}, {})".format(*size)
+        cells, middle = 4 * size[0] * size[1], size == SIZES[1]
+        rounds = 3 if size == SIZES[-1] else 9
+        limit = 2 * size[0] * size[1] * size[2] / matrix_rate()
+        yield against(name, "operations at the matrix rate", limit, ours(size), rounds=rounds)
+        if fits(cells):
+            wanted = 1 / 1.5 if middle else None
+            yield compare(name, "matrix product", ours(size), product(size), wanted, rounds)
+        if fits(2 * cells * size[2]):
+            wanted = 50 if size == SIZES[0] else None
+            yield compare(name, "broadcast", ours(size), plain(size, broadcast), wanted)
+        if fits(4 * cells):
+            yield compare(name, "torch.cdist", ours(size), plain(size, torch.cdist))
+        if fits(THEIRS * cells):
+            wanted = 6 if middle else None
+            yield compare(name, "vector-quantize-pytorch", ours(size), library(size), wanted)
+            yield compare_peaks(
+                f"memory of {name}",
+                "vector-quantize-pytorch",
+                functools.partial(ours, size),
+                functools.partial(library, size),
+                5 if middle else None,
+            )
