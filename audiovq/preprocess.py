@@ -57,8 +57,8 @@ FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
 MANY_SHARDS = 32
 """With fewer, threads are done before processes have started."""
-BATCH_SAMPLES = 1 << 20
-"""So many become spectrograms at a time."""
+BATCH_SAMPLES = 1 << 18
+"""So many become spectrograms at a time: caches hold what they take."""
 FRAMES_MULTIPLE = 16
 """Clips are whole multiples of so many frames, which every network's stride divides."""
 
@@ -328,7 +328,7 @@ def _fingerprint(
             to_json(config),
             to_json(settings),
             clip_frames,
-            [dataclasses.asdict(recording) for recording in recordings],
+            [{**vars(recording), "info": vars(recording.info)} for recording in recordings],
             [dataclasses.asdict(s) for s in skipped],
         ],
         sort_keys=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -200,15 +200,20 @@ class Layer(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, condition: Tensor, cache: Tensor | None, place: int) -> Tensor:
-        """x (batch, tokens, dim), condition (batch, dim) → the same shape as x.
+    def told(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """condition (batch, dim) → what the labels scale and shift by, four times (batch, 1, dim)."""
+        modulation: Tensor = self.modulation(_norm(condition))
+        return modulation[:, None].chunk(4, dim=-1)
+
+    def forward(
+        self, x: Tensor, told: tuple[Tensor, ...], cache: Tensor | None, place: int
+    ) -> Tensor:
+        """x (batch, tokens, dim) and what `told` gives → the same shape as x.
 
         Without a `cache` the tokens are a whole sequence. With one, (2, batch, heads, max_tokens,
         dim / heads), x is the token at `place`; its keys and values are written there.
         """
-        scale_1, shift_1, scale_2, shift_2 = self.modulation(_norm(condition))[:, None].chunk(
-            4, dim=-1
-        )
+        scale_1, shift_1, scale_2, shift_2 = told
         batch, tokens, dim = x.shape
         normed = _norm(x) * (1 + scale_1) + shift_1
         q, k, v = (
@@ -250,6 +255,16 @@ def _norm(x: Tensor) -> Tensor:
     return nn.functional.rms_norm(x, (x.shape[-1],))
 
 
+@dataclass
+class Caches:
+    """What a transformer keeps from place to place."""
+
+    kept: Tensor
+    """(layers, 2, batch, heads, tokens, dim / heads): keys and values of the places before."""
+    told: list[tuple[Tensor, ...]] = field(default_factory=list)
+    """What the labels tell each layer: the same at every place."""
+
+
 class Transformer(Prior):
     """Attention over all tokens before.
 
@@ -283,22 +298,28 @@ class Transformer(Prior):
         condition = self.condition(labels)
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self._embed(tokens, places) + condition[:, None]
-        for layer in self.layers:
-            x = layer(x, condition, None, 0)
+        for layer, told in zip(self.layers, self._told(condition), strict=True):
+            x = layer(x, told, None, 0)
         return self._legal(self.head(_norm(x)), places)
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Tensor) -> Tensor:
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
         places = torch.tensor([place], device=tokens.device)
         x = self._embed(tokens, places) + condition[:, None]
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, condition, cache, place)
+        if place == 0:
+            caches.told = self._told(condition)
+        for layer, told, kept in zip(self.layers, caches.told, caches.kept, strict=True):
+            x = layer(x, told, kept, place)
         return self._legal(self.head(_norm(x)), places)[:, 0]
 
-    def new_caches(self, batch: int, tokens: int) -> Tensor:
-        """Room for keys and values: (layers, 2, batch, heads, tokens, dim / heads)."""
+    def new_caches(self, batch: int, tokens: int) -> Caches:
+        """Room for the keys and values of so many tokens."""
         config = self.config
         shape = (config.layers, 2, batch, config.heads, tokens, config.dim // config.heads)
-        return torch.zeros(shape, device=self.head.weight.device)
+        return Caches(torch.zeros(shape, device=self.head.weight.device))
+
+    def _told(self, condition: Tensor) -> list[tuple[Tensor, ...]]:
+        """What each layer is told by the labels."""
+        return [layer.told(condition) for layer in self.layers if isinstance(layer, Layer)]
 
     def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
         vocabulary = self.vocabulary
@@ -338,6 +359,9 @@ def sample(
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     condition = prior.condition(labels)
     caches = prior.new_caches(len(labels), length)
+    uniform = torch.rand(length, batch, 1, generator=generator).to(
+        device
+    )  # once: a GPU waits for it
     for place in range(length):
         seen = torch.cat([tokens, tokens]) if guided else tokens
         logits = prior.step(seen, place, condition, caches)
@@ -346,8 +370,7 @@ def sample(
             logits = torch.where(asked.isinf(), asked, asked + config.guidance * (asked - anything))
         if place == 1:
             logits[:, vocabulary.end] = -torch.inf  # no clip is empty
-        uniform = torch.rand(batch, 1, generator=generator).to(device)
-        drawn = draw(logits, config, uniform)
+        drawn = draw(logits, config, uniform[place])
         if place % vocabulary.slots == 1 % vocabulary.slots and place > 0:
             ended |= drawn == vocabulary.end
             if bool(ended.all()):
@@ -360,14 +383,23 @@ def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     """logits (batch, size), uniform (batch, 1) in [0, 1) → (batch,) tokens, by the inverse of the CDF."""
     if config.temperature == 0:
         return logits.argmax(dim=1)
-    values, order = (logits / config.temperature).sort(dim=1, descending=True, stable=True)
+    logits = logits / config.temperature
+    if config.top_k or config.top_p < 1:
+        logits = _cut(logits, config)
+    cumulative = logits.softmax(dim=1).double().cumsum(dim=1)
+    total = cumulative[:, -1:]
+    # Below the total, or what has no probability would stand at the end of the interval.
+    place = (uniform.double() * total).minimum(total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, place, right=True)[:, 0]
+
+
+def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """(batch, size) → the same, -inf for what is none of the `top_k`, or lies beyond `top_p`."""
+    values, order = logits.sort(dim=1, descending=True, stable=True)
     if config.top_k:
         values[:, config.top_k :] = -torch.inf
-    probabilities = values.softmax(dim=1)
     if config.top_p < 1:
+        probabilities = values.softmax(dim=1)
         before = probabilities.cumsum(dim=1) - probabilities
-        probabilities = probabilities.masked_fill(before >= config.top_p, 0)
-    cumulative = probabilities.double().cumsum(dim=1)
-    rank = torch.searchsorted(cumulative, uniform.double() * cumulative[:, -1:], right=True)
-    last = (probabilities > 0).sum(dim=1, keepdim=True) - 1
-    return order.gather(1, rank.minimum(last))[:, 0]
+        values = values.masked_fill(before >= config.top_p, -torch.inf)
+    return torch.empty_like(values).scatter_(1, order, values)

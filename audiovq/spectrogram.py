@@ -63,11 +63,14 @@ class Spectrogram(nn.Module):
         config = self.config
         self._require_sound()
         inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
-        magnitude = stft(waveform * inside, config.n_fft, config.hop_length).abs()
+        spectrum = stft(waveform * inside, config.n_fft, config.hop_length)
+        # By hand: torch's complex abs() takes four times as long.
+        magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
         magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
         columns = torch.arange(magnitude.shape[2], device=waveform.device)
-        magnitude *= (columns < num_frames(num_samples, config.hop_length)[:, None])[:, None]
-        return 20 * torch.log10((magnitude / (config.n_fft / 4)).clamp_min(1e-12))
+        inside = columns < num_frames(num_samples, config.hop_length)[:, None]
+        scaled = magnitude * (inside[:, None] / (config.n_fft / 4))
+        return scaled.clamp_min_(1e-12).log10_().mul_(20)
 
     def level(self, loudest: Tensor) -> Tensor:
         """dB of each clip's loudest cell (batch,) → its level (batch,)."""

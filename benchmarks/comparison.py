@@ -60,7 +60,7 @@ def compare(
     """Seconds of both, in turn, after one call of each that is not counted."""
     ours(), theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
-    return _row(name, peer, times, "s", wanted)
+    return row(name, peer, times, "s", wanted)
 
 
 def against(
@@ -68,7 +68,7 @@ def against(
 ) -> Row:
     """Seconds of ours beside a number of seconds: a limit, or those that a sound lasts."""
     ours()
-    return _row(name, peer, [(seconds(ours), limit) for _ in range(rounds)], "s", wanted)
+    return row(name, peer, [(seconds(ours), limit) for _ in range(rounds)], "s", wanted)
 
 
 def compare_peaks(
@@ -78,7 +78,7 @@ def compare_peaks(
 
     What is to be called is made there by the functions given, which are of a module's own level.
     """
-    return _row(name, peer, [(_peak_apart(ours), _peak_apart(theirs))], "MiB", wanted)
+    return row(name, peer, [(_peak_apart(ours), _peak_apart(theirs))], "MiB", wanted)
 
 
 def seconds(run: Run) -> float:
@@ -130,7 +130,7 @@ def merge(path: Path, rows: Iterable[Row]) -> list[Row]:
     return list(merged.values())
 
 
-def _row(
+def row(
     name: str, peer: str, pairs: list[tuple[float, float]], unit: str, wanted: float | None
 ) -> Row:
     ratios = [theirs / ours for ours, theirs in pairs]

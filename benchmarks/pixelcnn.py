@@ -1,15 +1,14 @@
 """How much faster a PixelCNN draws codes with its caches than by its whole network for every code.
 
-    python benchmarks/pixelcnn.py
-
 Both draw by the same probabilities but for rounding (`tests/test_pixelcnn.py`).
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
 import torch
+from comparison import Row, Run, compare
 from torch import Tensor
 
 from audiovq.config import PriorConfig, SamplingConfig
@@ -43,28 +42,18 @@ def pair(vocabulary: Vocabulary, config: PriorConfig, batch: int) -> tuple[Pixel
     return cached, uncached
 
 
-def drawn(prior: Prior, batch: int) -> tuple[Tensor, float]:
-    """Tokens (batch, 1 + slots × columns) of seed 0, and the seconds of processor time they took."""
-    sampling, generator = SamplingConfig(guidance=0), torch.Generator().manual_seed(0)
-    begin = time.process_time()
-    tokens = sample(prior, torch.arange(batch)[:, None] % 10, sampling, generator)
-    return tokens, time.process_time() - begin
+def drawing(prior: Prior, batch: int) -> Run:
+    """Tokens of seed 0."""
+    sampling, labels = SamplingConfig(guidance=0), torch.arange(batch)[:, None] % 10
+    return lambda: sample(prior, labels, sampling, torch.Generator().manual_seed(0))
 
 
-def main() -> None:
-    """One line per grid and batch."""
+def rows() -> Iterator[Row]:
+    """Each grid and batch, on the CPU."""
     config = PriorConfig(kind="pixelcnn")
-    for rows, columns in GRIDS:
+    for height, width in GRIDS:
         for batch in (1, 8):
-            vocabulary = Vocabulary(512, 1, rows, num_levels=64, max_columns=columns)
-            cached, uncached = pair(vocabulary, config, batch)
-            quick, slow = drawn(cached, batch)[1], drawn(uncached, batch)[1]
-            print(
-                f"{rows}×{columns} codes, {batch} at once: {slow:.2f} s by the whole network,"
-                f" {quick:.2f} s with caches: {slow / quick:.0f} times faster",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()
+            vocabulary = Vocabulary(512, 1, height, num_levels=64, max_columns=width)
+            cached, uncached = (drawing(p, batch) for p in pair(vocabulary, config, batch))
+            name = f"PixelCNN, {height}×{width} codes, {batch} at once"
+            yield compare(name, "the whole network for every code", cached, uncached, rounds=1)

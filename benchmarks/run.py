@@ -19,7 +19,15 @@ from tyro.conf import Positional
 
 from audiovq.config import AudiovqError
 
-BENCHMARKS = ("quantizer",)
+BENCHMARKS = (
+    "startup",
+    "preprocessing",
+    "quantizer",
+    "inversion",
+    "training_step",
+    "sampling",
+    "pixelcnn",
+)
 """Modules beside this one; `rows` of each gives its comparisons one by one."""
 
 

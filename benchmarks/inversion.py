@@ -1,0 +1,109 @@
+"""Phases from magnitudes: Griffin-Lim, and phase gradient heap integration before it.
+
+Spoken digits, joined and cut into clips of one second; what sounds like them is told by PESQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+from comparison import Row, Run, against, compare
+from limits import bandwidth, device
+from scores import RATE, score
+from torch import Tensor
+
+from audiovq import audio
+from audiovq.pghi import pghi
+from audiovq.phase import griffin_lim
+from audiovq.stft import num_frames, stft
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ROOT.parent / "shared" / "fsdd" / "recordings", ROOT / "data" / "digits"
+"""Recordings, the first that is there."""
+CLIPS, SAMPLES = 64, RATE
+N_FFT, HOP, MOMENTUM, ITERATIONS = 256, 64, 0.99, 32
+
+
+def speech() -> Tensor:
+    """(CLIPS, SAMPLES)."""
+    folder = next(folder for folder in FOLDERS if folder.is_dir())
+    joined = np.zeros(0, np.float32)
+    for path in audio.find(folder)[0][::5]:
+        joined = np.append(joined, audio.read(path, RATE)[0])
+        if len(joined) >= CLIPS * SAMPLES:
+            break
+    return torch.from_numpy(joined[: CLIPS * SAMPLES]).view(CLIPS, SAMPLES).to(device())
+
+
+def ours(magnitude: Tensor, iterations: int, start: bool) -> Tensor:
+    """(CLIPS, bins, frames) → (CLIPS, SAMPLES); with `start`, by PGHI first."""
+    lengths = torch.full((CLIPS,), SAMPLES)
+    phase = pghi(magnitude, N_FFT, HOP, lengths) if start else None
+    return griffin_lim(magnitude, N_FFT, HOP, lengths, iterations, MOMENTUM, phase)
+
+
+def librosas(magnitude: Tensor) -> Tensor:
+    """The same by `librosa.griffinlim`, all clips in one call."""
+    made = librosa.griffinlim(
+        magnitude.cpu().numpy(),
+        n_iter=ITERATIONS,
+        hop_length=HOP,
+        n_fft=N_FFT,
+        momentum=MOMENTUM,
+        pad_mode="constant",
+        length=SAMPLES,
+        random_state=0,
+    )
+    return torch.from_numpy(made)
+
+
+def torchaudios(magnitude: Tensor) -> Run:
+    """The same by torchaudio."""
+    from torchaudio.transforms import GriffinLim
+
+    transform = GriffinLim(
+        N_FFT, ITERATIONS, hop_length=HOP, power=1.0, momentum=MOMENTUM, length=SAMPLES
+    ).to(device())
+    return lambda: transform(magnitude)
+
+
+def pesq(waveforms: Tensor, others: Tensor) -> float:
+    """How alike both sound, 1 to 4.5."""
+    original, other = (list(side.cpu().numpy()) for side in (waveforms, others))
+    return score(original, other, [""] * CLIPS).pesq
+
+
+def enough(waveforms: Tensor, magnitude: Tensor, wanted: float) -> int:
+    """Iterations after PGHI that reach a PESQ."""
+    return next(n for n in range(ITERATIONS) if pesq(waveforms, ours(magnitude, n, True)) >= wanted)
+
+
+def rows() -> Iterator[Row]:
+    """At equal iterations, then at equal quality."""
+    waveforms = speech()
+    magnitude = stft(waveforms, N_FFT, HOP).abs()
+    name = f"Griffin-Lim, {ITERATIONS} iterations, {CLIPS} × 1 s"
+
+    def alone() -> Tensor:
+        return ours(magnitude, ITERATIONS, False)
+
+    yield compare(name, "librosa.griffinlim", alone, lambda: librosas(magnitude), 3)
+    yield compare(name, "torchaudio", alone, torchaudios(magnitude))
+    # The least that an iteration moves, were everything between two transforms done at once: the
+    # spectrum read and written by either transform, the one before it, and the magnitude.
+    cells = CLIPS * num_frames(SAMPLES, HOP) * (N_FFT // 2 + 1)
+    limit = ITERATIONS * cells * (5 * 8 + 4) / bandwidth()
+    yield against(name, "bytes at the memory's bandwidth", limit, alone)
+    reached = pesq(waveforms, librosas(magnitude))
+    needed = enough(waveforms, magnitude, reached)
+    yield compare(
+        f"PGHI and {needed} iterations (PESQ {reached:.2f})",
+        f"librosa.griffinlim, {ITERATIONS}",
+        lambda: ours(magnitude, needed, True),
+        lambda: librosas(magnitude),
+        6,
+    )

@@ -1,0 +1,115 @@
+"""Drawing codes: with what was computed kept, without, and by GPT-2 of the same size.
+
+A clip is a second of speech at 8 kHz, as preset small codes it: 31 columns of eight codes. No clip
+ends early, and no guidance doubles the batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison import Row, Run, against, compare
+from limits import bandwidth, device
+from startup import process
+from torch import Tensor
+
+from audiovq.config import SamplingConfig
+from audiovq.presets import PRESETS
+from audiovq.prior import Prior, Transformer, Vocabulary, sample
+
+VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
+SECONDS = 31 * 4 * 64 / 8000
+"""A clip's."""
+LENGTH = 1 + 8 * 31
+BATCHES = 1, 16, 256
+PLAIN = SamplingConfig(guidance=0)
+
+
+class Uncached(Transformer):
+    """The same, but its whole network runs over all tokens so far for every code."""
+
+    labels: Tensor
+    """(batch, labels), those that are sampled with."""
+
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
+        logits: Tensor = self(tokens[:, : place + 1], self.labels)[:, place]
+        return logits
+
+
+def endless(prior: Prior) -> Prior:
+    """The same, so that it never ends a clip."""
+    with torch.no_grad():
+        prior.head.bias[VOCABULARY.end] = -1e4
+    return prior.to(device()).eval()
+
+
+def labels(batch: int) -> Tensor:
+    """(batch, 1)."""
+    return (torch.arange(batch)[:, None] % 10).to(device())
+
+
+def drawing(prior: Prior, batch: int) -> Run:
+    """A batch of clips' tokens."""
+    return lambda: sample(prior, labels(batch), PLAIN, torch.Generator().manual_seed(0))
+
+
+def gpt2(batch: int) -> Run:
+    """transformers' GPT-2 of the prior's width, layers and heads, with its cache."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = PRESETS["small"].prior
+    settings = GPT2Config(
+        vocab_size=VOCABULARY.size,
+        n_positions=LENGTH + 1,
+        n_embd=config.dim,
+        n_layer=config.layers,
+        n_head=config.heads,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model: Any = GPT2LMHeadModel(settings)
+    model = model.to(device()).eval()
+    start = torch.zeros(batch, 1, dtype=torch.long, device=device())
+    how = {"do_sample": True, "temperature": 0.8, "top_k": 0, "use_cache": True}
+    lengths = {"min_new_tokens": LENGTH, "max_new_tokens": LENGTH}
+    return lambda: model.generate(
+        start, attention_mask=torch.ones_like(start), pad_token_id=0, **how, **lengths
+    )
+
+
+def generated() -> None:
+    """`audiovq generate` with the model that ships, from process start to the last of 16 WAVs."""
+    with tempfile.TemporaryDirectory() as folder:
+        process("-m", "audiovq", "generate", "digits", str(Path(folder) / "out"), "-n", "16")
+
+
+def rows() -> Iterator[Row]:
+    """Seconds of audio a second; then beside the others."""
+    config = PRESETS["small"].prior
+    torch.manual_seed(0)
+    prior = endless(Transformer(config, VOCABULARY, (10,)))
+    on_gpu = device().type == "cuda"
+    for batch in BATCHES:
+        wanted = {16: 60.0}.get(batch) if not on_gpu else {256: 1000.0}.get(batch)
+        run = drawing(prior, batch)
+        name = f"sampling, {batch} × 1 s"
+        yield against(name, "the sound's own seconds", batch * SECONDS, run, wanted, 3)
+        # Every weight is read for every place, and what was kept of the places before.
+        weights = 4 * sum(p.numel() for p in prior.parameters())
+        keys = 4 * 2 * config.layers * config.dim * batch * (LENGTH + 1) / 2
+        limit = LENGTH * (weights + keys) / bandwidth()
+        yield against(name, "bytes at the memory's bandwidth", limit, run, rounds=3)
+    uncached = Uncached(config, VOCABULARY, (10,))
+    uncached.load_state_dict(prior.state_dict())
+    uncached.labels = labels(16)
+    both = drawing(prior, 16), drawing(endless(uncached), 16)
+    yield compare("sampling, 16 × 1 s", "the whole network for every code", *both, 30, rounds=2)
+    yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=3)
+    for batch in BATCHES:
+        pair = drawing(prior, batch), gpt2(batch)
+        yield compare(f"sampling, {batch} × 1 s", "transformers' GPT-2", *pair, rounds=2)

@@ -1,0 +1,182 @@
+"""A step of training the autoencoder, beside the same network as one would plainly write the step.
+
+Plain: float32, a DataLoader that pads its batches, vector-quantize-pytorch between encoder and
+decoder, AdamW as it comes, a loss that is read after each step. Both see the same clips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison import Row, Run, against, compare
+from limits import device, matrix_rate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, loudness_weights
+from audiovq.config import AutoencoderConfig, TrainConfig
+from audiovq.presets import PRESETS
+from audiovq.trainer import Step, Trainer, batches, pick_precision
+
+CLIPS, BINS, LONGEST = 1024, 64, 64
+"""Made-up clips: how many, their mel bands, the most frames; digits have 15 to 64."""
+
+
+class Clips:
+    """Spectrograms of unequal lengths, in memory."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.rand(CLIPS, 1, BINS, LONGEST, generator=generator).half()
+        self.frames = torch.randint(15, LONGEST + 1, (CLIPS,), generator=generator)
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        """(1, bins, frames) of its own length, and that length."""
+        frames = int(self.frames[place])
+        return self.images[place, :, :, :frames].float(), frames
+
+
+class Plain(nn.Module):
+    """Our encoder and decoder around vector-quantize-pytorch."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        from vector_quantize_pytorch import VectorQuantize
+
+        network = Autoencoder(config, BINS)
+        self.stride = network.stride
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.to(memory_format=torch.contiguous_format)
+        self.quantizer: nn.Module = VectorQuantize(
+            config.latent_dim,
+            codebook_size=config.codebook_size,
+            decay=config.decay,
+            commitment_weight=config.commitment,
+            rotation_trick=False,
+            threshold_ema_dead_code=2,
+        )
+
+    def forward(self, images: Tensor, frames: Tensor) -> Tensor:
+        """(batch, 1, bins, frames), (batch,) → the loss."""
+        stride = self.stride[1]
+        images = nn.functional.pad(images, (0, -images.shape[3] % stride))
+        columns = torch.arange(images.shape[3] // stride, device=images.device)
+        mask = (columns < -(-frames // stride)[:, None])[:, None, None].float()
+        latents = self.encoder(images, mask)
+        vectors = latents.permute(0, 2, 3, 1).flatten(1, 2)
+        inside = mask[:, 0].expand(-1, latents.shape[2], -1).flatten(1).bool()
+        quantized, _, loss = self.quantizer(vectors, mask=inside)
+        grid = quantized.view(len(images), *latents.shape[2:], -1).permute(0, 3, 1, 2)
+        output = self.decoder(grid, mask)
+        cells = torch.arange(images.shape[3], device=images.device) < frames[:, None]
+        weights = loudness_weights(images, 1.84) * cells[:, None, None]
+        error = ((output - images).square() * weights).sum() / weights.sum()
+        total: Tensor = RECONSTRUCTION_SCALE * error + loss.sum()
+        return total
+
+
+def padded(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """Clips → a batch as long as its longest, and the lengths."""
+    longest = max(frames for _, frames in items)
+    images = [nn.functional.pad(image, (0, longest - frames)) for image, frames in items]
+    return torch.stack(images), torch.tensor([frames for _, frames in items])
+
+
+def plain(config: TrainConfig, clips: Clips) -> Run:
+    """One step after the other, batch by batch of a DataLoader."""
+    torch.manual_seed(0)
+    model = Plain(config.autoencoder).to(device()).train()
+    how = config.autoencoder_training
+    optimizer = torch.optim.AdamW(model.parameters(), how.learning_rate)
+    dataset: Any = clips
+    loader = DataLoader(dataset, how.batch_size, shuffle=True, collate_fn=padded)
+    stream = itertools.chain.from_iterable(itertools.repeat(loader))
+
+    def step() -> float:
+        images, frames = next(stream)
+        optimizer.zero_grad()
+        loss: Tensor = model(images.to(device()), frames.to(device()))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), how.clip_norm)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def trained(
+    config: TrainConfig, clips: Clips, folder: Path
+) -> tuple[Trainer, Callable[[Step], Any]]:
+    """Our trainer, and the loss of a step."""
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(config.autoencoder, BINS).to(device())
+    trainer = Trainer(
+        autoencoder,
+        dataclasses.replace(config.autoencoder_training, validate_every=10**9),
+        folder,
+        stage="autoencoder",
+        seed=0,
+        dtype=pick_precision("auto", device()),
+        max_seconds=None,
+    )
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        frames = clips.frames[step.indices]
+        images = clips.images[step.indices, :, :, : int(frames.max())].float()
+        return {"loss": autoencoder(images.to(device()), frames).loss}
+
+    return trainer, loss
+
+
+def ours(trainer: Trainer, loss: Callable[[Step], Any], clips: Clips) -> Run:
+    """One step after the other of a trainer; nothing of it is waited for."""
+    size = trainer.config.batch_size
+    order = itertools.cycle(batches(clips.frames, size, 0, 0))
+    return lambda: trainer._step(loss, next(order))
+
+
+def operations(run: Run) -> int:
+    """Of matrix products and convolutions in a step."""
+    counter: Any = FlopCounterMode(display=False)
+    with counter:
+        run()
+    count: int = counter.get_total_flops()
+    return count
+
+
+def computing(run: Run, steps: int = 30) -> float:
+    """Seconds a step that the GPU's kernels take, the time between them left out."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            run()
+        torch.cuda.synchronize()
+    microseconds: float = sum(event.self_device_time_total for event in profiler.key_averages())
+    return microseconds / 1e6 / steps
+
+
+def rows() -> Iterator[Row]:
+    """Preset small on a CPU, base on a GPU."""
+    on_gpu = device().type == "cuda"
+    preset, least = ("base", 4.0) if on_gpu else ("small", 1.5)
+    config, clips = PRESETS[preset], Clips()
+    name = f"training step, preset {preset}, batch {config.autoencoder_training.batch_size}"
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, loss = trained(config, clips, Path(folder))
+        step = ours(trainer, loss, clips)
+        yield compare(name, "plain float32, DataLoader", step, plain(config, clips), least)
+        limit = operations(step) / matrix_rate(trainer.dtype)
+        yield against(name, "operations at the matrix rate", limit, step)
+        if on_gpu:
+            yield against(name, "the time in which the GPU computes", computing(step), step, 0.9)
