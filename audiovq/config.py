@@ -439,9 +439,9 @@ class TrainConfig:
 class SamplingConfig:
     """How a code is drawn from the prior's probabilities."""
 
-    prior: Literal["auto", "time-order", "masked"] = "auto"
-    """time-order: a code after another. masked: all of them in a few steps, each seeing what was there
-    before it and what comes after. auto: time-order for new sounds, masked to repaint."""
+    order: Literal["auto", "time", "masked"] = "auto"
+    """time: a code after another. masked: all of them in a few steps, each of which sees what there is
+    before a code and after it. auto: time for new sounds, masked for those painted over."""
     steps: int = 12
     """Of the masked prior."""
     temperature: float = 0.8

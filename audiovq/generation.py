@@ -82,7 +82,7 @@ def generate(
     if drawn and (seconds is not None or loop):
         raise AudiovqError("a length and loops take a model with codes, not a Gaussian")
     sampling = sampling or SamplingConfig()
-    prior = None if drawn else pick_prior(model, sampling, "time-order")
+    prior = None if drawn else pick_prior(model, sampling, "time")
     if n < 1:
         raise AudiovqError(f"n {n}: give 1 or more")
     samples = None if seconds is None else require_samples(model, seconds)
@@ -112,7 +112,7 @@ def generate(
 
 
 def pick_prior(
-    model: Model, sampling: SamplingConfig, otherwise: Literal["time-order", "masked"]
+    model: Model, sampling: SamplingConfig, otherwise: Literal["time", "masked"]
 ) -> Prior | MaskedPrior:
     """The prior that `sampling` asks for; where it leaves the choice, `otherwise`, or what there is.
 
@@ -120,11 +120,11 @@ def pick_prior(
     """
     if not model.autoencoder.config.quantizes:
         raise AudiovqError("the model makes no codes, so there are none to be drawn")
-    kind = otherwise if sampling.prior == "auto" else sampling.prior
+    order = otherwise if sampling.order == "auto" else sampling.order
     pair: list[Prior | MaskedPrior | None] = [model.prior, model.masked]
-    if kind == "masked":
+    if order == "masked":
         pair.reverse()
-    found = pair[0] or (pair[1] if sampling.prior == "auto" else None)
+    found = pair[0] or (pair[1] if sampling.order == "auto" else None)
     if found is not None:
         return found
     if model.prior is None:

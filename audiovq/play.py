@@ -98,7 +98,7 @@ def extend(
     AudiovqError where `seconds` are no longer than the recording, or the model has no prior.
     """
     sampling = sampling or SamplingConfig()
-    prior = pick_prior(model, sampling, "time-order")
+    prior = pick_prior(model, sampling, "time")
     given = encoded(model, waveform)
     config, stride = model.spectrogram.config, model.autoencoder.stride[1]
     kept = max(1, (given.num_samples - config.n_fft // 2) // (stride * config.hop_length))
