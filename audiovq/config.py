@@ -343,9 +343,9 @@ class MaskedConfig:
 
     dim: int = 256
     """Of a column."""
-    cell: int = 64
+    cell: int = 128
     """Dimensions of a code within it."""
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     dropout: float = 0.1
     label_dropout: float = 0.15

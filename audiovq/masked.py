@@ -54,11 +54,40 @@ class Canvas:
         return Canvas(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-class MaskedPrior(nn.Module):
-    """p(hidden codes | the others, level, length, labels), each for itself: a column is one token.
+class Block(nn.Module):
+    """Attention both ways over columns, then convolution over the cells beside each other.
 
-    Attention goes both ways over columns. What a cell itself and those around it hold goes past the
-    attention too. The number of columns is drawn from the labels, the level from both.
+    Each column is one token to the attention, which is why it is quick, and each cell has features of
+    its own, without which it would not know its neighbours well enough.
+    """
+
+    def __init__(self, config: MaskedConfig, slots: int) -> None:
+        super().__init__()
+        cell = config.cell
+        self.gather = nn.Linear(slots * cell, config.dim)
+        self.attention = Layer(config)
+        self.spread = nn.Linear(config.dim, slots * cell)
+        self.around = nn.Conv2d(cell, cell, 3, padding=1)
+        self.out = nn.Linear(cell, cell)
+
+    def forward(
+        self, x: Tensor, cells: Tensor, condition: Tensor, inside: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x (batch, columns, dim), cells (batch, columns, slots, cell), condition (batch, dim), inside
+        (batch, columns) bool → new x and cells, 0 where there is padding."""
+        x = x + self.gather(rms_norm(cells).flatten(2))
+        x = self.attention(x, condition, inside=inside[:, None, None])
+        cells = cells + self.spread(rms_norm(x)).view(cells.shape)
+        cells = cells * inside[:, :, None, None]
+        mixed = self.around(rms_norm(cells).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        cells = cells + self.out(nn.functional.gelu(mixed))
+        return x, cells * inside[:, :, None, None]
+
+
+class MaskedPrior(nn.Module):
+    """p(hidden codes | the others, level, length, labels), each for itself.
+
+    The number of columns is drawn from the labels, the level from both.
     """
 
     def __init__(
@@ -69,30 +98,30 @@ class MaskedPrior(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
-        dim, cell, slots = config.dim, config.cell, vocabulary.slots
+        dim, cell, columns = config.dim, config.cell, vocabulary.max_columns
         self.code_embedding = nn.Embedding(vocabulary.end + 1, cell)  # the last stands for holes
-        self.slot_embedding = nn.Embedding(slots, cell)
-        self.around = nn.Conv2d(cell, cell, 3, padding=1)
-        self.column_in = nn.Linear(slots * cell, dim)
-        self.begin_embedding = nn.Embedding(vocabulary.max_columns + 1, dim)
-        self.end_embedding = nn.Embedding(vocabulary.max_columns + 1, dim)
+        self.slot_embedding = nn.Embedding(vocabulary.slots, cell)
+        self.begin_embedding = nn.Embedding(columns + 1, dim)
+        self.end_embedding = nn.Embedding(columns + 1, dim)
         self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)
         self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
-        layers = [Layer(config) for _ in range(config.layers)]
-        self.layers = nn.ModuleList(layers)
-        self.column_out = nn.Linear(dim, slots * cell)
+        blocks = [Block(config, vocabulary.slots) for _ in range(config.layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.heads = nn.ModuleList(
             nn.Linear(cell, vocabulary.codebook_size) for _ in range(vocabulary.num_quantizers)
         )
-        self.length_head = nn.Sequential(
-            nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, vocabulary.max_columns)
-        )
-        self.level_head = nn.Sequential(
-            nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, vocabulary.num_levels)
-        )
+        self.length_head = _head(dim, columns)
+        self.level_head = _head(dim, vocabulary.num_levels)
         self.apply(initialize)
-        for layer in layers:
-            nn.init.zeros_(layer.modulation.weight)
+        # What is normalized at once must not drown in what is added to it.
+        nn.init.normal_(self.code_embedding.weight)
+        nn.init.normal_(self.slot_embedding.weight)
+        known = self.begin_embedding, self.end_embedding, self.level_embedding
+        for embedding in (*known, *self.label_embeddings):
+            nn.init.normal_(torch.as_tensor(embedding.weight), std=0.5)
+        for block in blocks:
+            for linear in (block.attention.modulation, block.spread, block.out):
+                nn.init.zeros_(linear.weight)
 
     def forward(self, canvas: Canvas) -> Tensor:
         """→ logits (batch, quantizers, rows, columns, codebook_size), of what is hidden and all else.
@@ -102,18 +131,15 @@ class MaskedPrior(nn.Module):
         vocabulary, inside = self.vocabulary, canvas.inside
         _, quantizers, rows, _ = canvas.codes.shape
         offsets = torch.arange(quantizers, device=inside.device) * vocabulary.codebook_size
-        seen = (canvas.codes + offsets[:, None, None]).masked_fill(canvas.hidden, vocabulary.end)
-        seen = seen.permute(0, 3, 2, 1).flatten(2)  # (batch, columns, slots)
-        cells = self.code_embedding(seen) + self.slot_embedding.weight
-        cells = cells * inside[:, :, None, None]
-        mixed = self.around(cells.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        cells = cells + nn.functional.gelu(mixed)
+        unseen = canvas.hidden | ~inside[:, None, None]
+        seen = (canvas.codes + offsets[:, None, None]).masked_fill(unseen, vocabulary.end)
+        cells = self.code_embedding(seen.permute(0, 3, 2, 1).flatten(2))
+        cells = (cells + self.slot_embedding.weight) * inside[:, :, None, None]
         condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
-        x = self.column_in(rms_norm(cells).flatten(2)) + condition[:, None] + self._places(canvas)
-        for layer in self.layers:
-            x = layer(x, condition, inside=inside[:, None, None])
-        out = self.column_out(rms_norm(x)).unflatten(2, (rows, quantizers, -1))
-        out = rms_norm(nn.functional.gelu(out + cells.unflatten(2, (rows, quantizers))))
+        x = condition[:, None] + self._places(canvas)
+        for block in self.blocks:
+            x, cells = block(x, cells, condition, inside)
+        out = rms_norm(cells).unflatten(2, (rows, quantizers))
         logits = [head(out[:, :, :, q]).float() for q, head in enumerate(self.heads)]
         return torch.stack(logits, dim=1).transpose(2, 3)
 
@@ -169,6 +195,11 @@ class MaskedPrior(nn.Module):
         end = torch.where(canvas.whole[:, 1:], left, unknown)
         both: Tensor = self.begin_embedding(begin) + self.end_embedding(end)
         return both
+
+
+def _head(dim: int, size: int) -> nn.Sequential:
+    """(batch, dim) → (batch, size)."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, size))
 
 
 def masked_at_random(

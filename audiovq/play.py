@@ -47,11 +47,10 @@ def variations(
     if not 0 <= strength <= 1:
         raise AudiovqError(f"strength {strength:g}: give a number from 0 to 1")
     given = encoded(model, waveform)
-    generator = torch.Generator().manual_seed(seed)
-    chances = torch.rand(n, *given.codes.shape, generator=generator)
-    return _painted(
-        model, given, chances < strength, labels, n, sampling, generator, phase, n_iter, seed
+    chances = torch.rand(
+        max(0, n), *given.codes.shape, generator=torch.Generator().manual_seed(seed)
     )
+    return _painted(model, given, chances < strength, labels, n, sampling, phase, n_iter, seed)
 
 
 def repaint(
@@ -74,9 +73,8 @@ def repaint(
     Raises AudiovqError where no region is given or it holds no code, or the model has no prior.
     """
     given = encoded(model, waveform)
-    generator = torch.Generator().manual_seed(seed)
     mask = region(model, given, time, band)
-    return _painted(model, given, mask, labels, n, sampling, generator, phase, n_iter, seed)
+    return _painted(model, given, mask, labels, n, sampling, phase, n_iter, seed)
 
 
 def extend(
@@ -209,9 +207,9 @@ def region(model: Model, sound: codec.Encoded, time: Span | None, band: Span | N
     (tall, wide), (_, rows, columns) = model.autoencoder.stride, sound.codes.shape
     mask = torch.ones(rows, columns, dtype=torch.bool)
     if time is not None:
-        begin = torch.arange(columns) * (wide * config.hop_length / config.sample_rate)
-        end = begin + wide * config.hop_length / config.sample_rate
-        mask &= (begin < time[1]) & (end > time[0])
+        samples = torch.arange(columns + 1) * wide * config.hop_length
+        begin, end = (t * config.sample_rate for t in time)
+        mask &= (samples[:-1] < round(end)) & (samples[1:] > round(begin))
         if not mask.any() or time[1] <= time[0]:
             had = sound.num_samples / config.sample_rate
             raise AudiovqError(
@@ -239,7 +237,6 @@ def _painted(
     labels: Labels | None,
     n: int,
     sampling: SamplingConfig | None,
-    generator: torch.Generator,
     phase: Phase,
     n_iter: int | None,
     seed: int,
@@ -255,7 +252,7 @@ def _painted(
         torch.full((n,), given.level),
         _labels(model, labels, n),
         sampling=sampling,
-        generator=generator,
+        generator=torch.Generator().manual_seed(seed * 1_000_003 + 1),
     )
     sounds = [codec.Encoded(grid, given.level, given.num_samples) for grid in codes]
     return _heard(model, sounds, labels, phase, n_iter, seed)

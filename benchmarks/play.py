@@ -67,7 +67,7 @@ def places(model: Model, sounds: Sequence[Sound]) -> Tensor:
 
 def new_sounds(model: Model, judge: evaluation.Classifier, n: int) -> dict[str, Any]:
     """Seconds for 16 sounds' codes and waveforms, the best of three; accuracy of `n`."""
-    figures = {}
+    figures: dict[str, Any] = {}
     for sampling in ORDERS:
         seconds = []
         for seed in range(3):
@@ -174,8 +174,7 @@ def main(
     paths = sorted(by_path)[:: max(1, -(-len(by_path) // clips))]
     waveforms = original_waveforms(data, data.test, clips)
     truth = data.test.label_indices[[by_path[path] for path in paths]]
-    figures: dict[str, Any] = {"model": loaded.header["autoencoder"]["summary"].get("step")}
-    figures = {"new": new_sounds(loaded, judge, n)}
+    figures: dict[str, Any] = {"new": new_sounds(loaded, judge, n)}
     figures |= {"clips": len(waveforms)} | on_real_clips(loaded, judge, waveforms, truth)
     figures["long"] = long_sounds(loaded, 8)
     for name, value in figures.items():
