@@ -20,7 +20,7 @@ CHOICE = 4.0
 """How much chance has in choosing which codes stay, in nats at the first step; none at the last."""
 CROPPED = 0.2
 """How often in training a clip's beginning is cut off, and how often its end."""
-REGIONS = (0.5, 0.8)
+REGIONS = (0.7, 0.9)
 """Of masks in training, the share that may lie anywhere, and that of those and spans of time; the rest
 lie in a band of rows."""
 

@@ -24,9 +24,7 @@ PRESETS: dict[str, TrainConfig] = {
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
         prior_training=OptimizerConfig(steps=12_000, learning_rate=1.5e-3, validate_every=1_000),
-        masked_training=OptimizerConfig(
-            steps=12_000, batch_size=16, learning_rate=1.5e-3, validate_every=1_000
-        ),
+        masked_training=OptimizerConfig(steps=12_000, validate_every=1_000),
         max_minutes=20,
         autoencoder_share=0.4,
         masked_share=0.2,
