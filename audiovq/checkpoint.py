@@ -4,6 +4,7 @@
     autoencoder.safetensors    weights
     context.safetensors        integer tables by which archives are coded
     prior.safetensors          weights
+    masked.safetensors         weights of the masked prior
     README.md                  a model card
     training/                  to go on training: state, metrics.jsonl, samples; may be deleted
 
@@ -31,6 +32,7 @@ from audiovq.autoencoder import Autoencoder
 from audiovq.config import (
     AudiovqError,
     AutoencoderConfig,
+    MaskedConfig,
     PriorConfig,
     SpectrogramConfig,
     from_json,
@@ -39,13 +41,16 @@ from audiovq.config import (
 from audiovq.context import ContextTables
 from audiovq.files import atomic, read_json, sha256
 from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
+from audiovq.masked import MaskedPrior
 from audiovq.pixelcnn import PixelCNN
 from audiovq.prior import Prior, Transformer, Vocabulary
 from audiovq.spectrogram import Spectrogram
 
 FORMAT = "audiovq-model"
 VERSION = 1
-Stage = Literal["autoencoder", "context", "prior"]
+Stage = Literal["autoencoder", "context", "prior", "masked"]
+PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
+"""What is learnt about an autoencoder's codes."""
 SHIPPED = Path(__file__).parent / "models"
 """Models that come with the package, to be named instead of a folder: `digits`."""
 AGAIN = "train again, or fetch a whole copy"
@@ -64,6 +69,7 @@ class Model:
     autoencoder: Autoencoder
     context: ContextTables | None = None
     prior: Prior | None = None
+    masked: MaskedPrior | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Each label's values, in the order of their numbers."""
     label_counts: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
@@ -105,9 +111,13 @@ class Model:
         kind = PixelCNN if config.kind == "pixelcnn" else Transformer
         return kind(config, self.vocabulary, tuple(map(len, self.labels.values())))
 
+    def new_masked(self, config: MaskedConfig) -> MaskedPrior:
+        """A masked prior over this model's codes, untrained."""
+        return MaskedPrior(config, self.vocabulary, tuple(map(len, self.labels.values())))
+
     def to(self, device: torch.device | str) -> Model:
         """Move all parts, in place."""
-        for module in (self.spectrogram, self.autoencoder, self.prior):
+        for module in (self.spectrogram, self.autoencoder, self.prior, self.masked):
             if module is not None:
                 module.to(device)
         return self
@@ -141,6 +151,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
         "autoencoder": model.autoencoder.state_dict(),
         "context": model.context.integers if model.context else {},
         "prior": model.prior.state_dict() if model.prior else {},
+        "masked": model.masked.state_dict() if model.masked else {},
     }[stage]
     if not tensors:
         raise ValueError(f"the model has no {stage} to save")
@@ -162,10 +173,11 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     else:
         header["autoencoder"] = model.header["autoencoder"]
         header[stage] = {"autoencoder_sha256": header["autoencoder"]["sha256"]} | entry
-        if model.prior is not None and stage == "prior":
-            header["prior"]["config"] = to_json(model.prior.config)
+        network = {"prior": model.prior, "masked": model.masked}.get(stage)
+        if network is not None:
+            header[stage]["config"] = to_json(network.config)
     for key, value in model.header.items():
-        if key not in header and (stage != "autoencoder" or key not in ("context", "prior")):
+        if key not in header and (stage != "autoencoder" or key not in PARTS):
             header[key] = value
     model.header = header
     write_header(folder / "model.json", header)
@@ -231,7 +243,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
             clip_frames=clip_frames,
             header=header,
         )
-        for part in ("context", "prior"):
+        for part in PARTS:
             belongs = header.get(part, {}).get("autoencoder_sha256")
             if belongs not in (None, header["autoencoder"]["sha256"]):
                 raise AudiovqError(f"{folder}: its {part} was trained for another autoencoder")
@@ -242,6 +254,9 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
         if prior := header.get("prior"):
             prior_config = from_json(PriorConfig, prior["config"], where)
             model.prior = _network(folder, prior, lambda: model.new_prior(prior_config))
+        if masked := header.get("masked"):
+            masked_config = from_json(MaskedConfig, masked["config"], where)
+            model.masked = _network(folder, masked, lambda: model.new_masked(masked_config))
     except (
         LookupError,
         TypeError,
@@ -260,7 +275,7 @@ def export(folder: Path, target: Path) -> None:
     Floats lose what lies beyond three digits; integers, and so the context tables, nothing.
     """
     header = read_header(folder / "model.json", "model", VERSION, AGAIN)
-    for part in ("autoencoder", "context", "prior"):
+    for part in ("autoencoder", *PARTS):
         if entry := header.get(part):
             tensors, _ = read_tensors(_weights(folder, entry))
             halves = {

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
@@ -131,6 +131,20 @@ def generate(
     n_iter: Annotated[
         int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
     ] = None,
+    length: Annotated[
+        float | None, arg(help="Seconds, as many as you like; None: as the model finds.")
+    ] = None,
+    loop: Annotated[bool, arg(help="Make sounds whose end leads to their beginning.")] = False,
+    like: Annotated[Path | None, arg(help="A recording, to make variations of.")] = None,
+    strength: Annotated[float, arg(help="How far they go from it, 0 to 1.")] = 0.5,
+    go_on: Annotated[
+        Path | None, arg(name="continue", help="A recording, to go on with; --length is of all.")
+    ] = None,
+    repaint: Annotated[
+        Path | None, arg(help="A recording, of which --time, --band or both are drawn anew.")
+    ] = None,
+    time: Annotated[str | None, arg(metavar="FROM:TO", help="Seconds, such as 0.2:0.5.")] = None,
+    band: Annotated[str | None, arg(metavar="FROM:TO", help="Hertz, such as 1000:3000.")] = None,
     best_of: Annotated[
         int, arg(help="Draw so many for each and keep the one that the prior finds likeliest.")
     ] = 1,
@@ -138,30 +152,116 @@ def generate(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Make new recordings.
+    """Make new recordings, out of nothing or out of one that there is.
 
     Args:
         model: Folder made by train, or `digits`, which comes with audiovq.
         out: Folder for the WAVs and their manifest.json.
     """
+    sources = {"like": like, "continue": go_on, "repaint": repaint}
+    ways = [name for name, path in sources.items() if path is not None]
+    if len(ways) > 1:
+        raise AudiovqError(f"--{ways[0]}, --{ways[1]}: give one of the two")
+    way = ways[0] if ways else ""
+    _require_fitting(way, length=length, loop=loop, time=time, band=band, best_of=best_of)
+    spans: dict[str, Any] = {"time": _span("time", time), "band": _span("band", band)}
+
+    from audiovq import pipeline, play
     from audiovq.checkpoint import load
-    from audiovq.pipeline import generate_files
     from audiovq.training import pick_device
 
-    paths = generate_files(
+    common: dict[str, Any] = {
+        "n": n,
+        "labels": _labels(label),
+        "sampling": sampling,
+        "seed": seed,
+        "phase": phase,
+        "n_iter": n_iter,
+        "overwrite": overwrite,
+        "say": _tell,
+    }
+    loaded = load(model, pick_device(device))
+    if like is not None:
+        paths = pipeline.play_files(
+            loaded, [like], out, play.variations, strength=strength, **common
+        )
+    elif go_on is not None:
+        paths = pipeline.play_files(loaded, [go_on], out, play.extend, seconds=length, **common)
+    elif repaint is not None:
+        paths = pipeline.play_files(loaded, [repaint], out, play.repaint, **spans, **common)
+    else:
+        paths = pipeline.generate_files(
+            loaded, out, seconds=length, loop=loop, best_of=best_of, **common
+        )
+    print(f"wrote {len(paths)} recordings to {out}")
+
+
+def morph(
+    model: Positional[Path],
+    first: Positional[Path],
+    second: Positional[Path],
+    out: Positional[Path],
+    steps: Annotated[int, arg(help="How many recordings, both ends among them.")] = 8,
+    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
+    n_iter: Annotated[
+        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
+    ] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make the recordings that lie between two.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        first: A recording.
+        second: Another.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    from audiovq import play
+    from audiovq.checkpoint import load
+    from audiovq.pipeline import play_files
+    from audiovq.training import pick_device
+
+    paths = play_files(
         load(model, pick_device(device)),
+        [first, second],
         out,
-        n,
-        _labels(label),
-        sampling=sampling,
+        play.morph,
+        steps=steps,
         seed=seed,
         phase=phase,
         n_iter=n_iter,
-        best_of=best_of,
         overwrite=overwrite,
         say=_tell,
     )
     print(f"wrote {len(paths)} {'images' if paths[0].suffix == '.png' else 'recordings'} to {out}")
+
+
+def _require_fitting(way: str, **flags: Any) -> None:
+    """Raise AudiovqError where a flag is given that has no say with --like, --continue or --repaint,
+    or without them."""
+    takes = {
+        "": ("length", "loop", "best_of"),
+        "like": (),
+        "continue": ("length",),
+        "repaint": ("time", "band"),
+    }[way]
+    for name, value in flags.items():
+        if name not in takes and value not in (None, False, 1):
+            there = f"with --{way}" if way else "without --repaint FILE"
+            raise AudiovqError(f"--{name.replace('_', '-')}: has no say {there}; leave it out")
+
+
+def _span(name: str, text: str | None) -> tuple[float, float] | None:
+    """`0.2:0.5` → (0.2, 0.5)."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError as error:
+        raise AudiovqError(f"--{name} {text}: give FROM:TO, such as 0.2:0.5") from error
+    return low, high
 
 
 def encode(
@@ -437,7 +537,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     flags = " ".join(arguments).replace("=", " ").split()
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
-    stages = (preprocess, train, generate, encode, decode, reconstruct)
+    stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
     verbs = (demo, *stages, evaluate, report, summary, plot)
     return {verb.__name__: verb for verb in verbs}
 

@@ -346,6 +346,34 @@ class PriorConfig:
 
 
 @dataclass(frozen=True)
+class MaskedConfig:
+    """What learns to fill holes in the codes."""
+
+    dim: int = 256
+    """Of a column."""
+    cell: int = 128
+    """Dimensions of a code within it."""
+    layers: int = 3
+    heads: int = 4
+    dropout: float = 0.1
+    label_dropout: float = 0.15
+    """How often a label is hidden in training, so that it can be left open, and guided, later."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("dim", WIDEST), ("cell", WIDEST), ("layers", MOST_LAYERS)):
+            value = getattr(self, name)
+            _require(1 <= value <= most, f"{name} {value}: give 1 to {most}")
+        _require(
+            1 <= self.heads <= self.dim and self.dim % self.heads == 0,
+            f"dim {self.dim}: give a multiple of the heads ({self.heads})",
+        )
+        _require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share below 1")
+        _require(
+            0 <= self.label_dropout < 1, f"label_dropout {self.label_dropout}: give a share below 1"
+        )
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """Steps and schedule of one stage of training."""
 
@@ -382,16 +410,20 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Both stages of training."""
+    """All stages of training."""
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    masked: MaskedConfig = field(default_factory=MaskedConfig)
     autoencoder_training: OptimizerConfig = field(default_factory=OptimizerConfig)
     prior_training: OptimizerConfig = field(default_factory=OptimizerConfig)
+    masked_training: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_minutes: float | None = None
     """Wall-clock limit of all training; the schedule shrinks to it and a usable model is left."""
     autoencoder_share: float = 0.45
     """Share of max_minutes that the autoencoder gets; the prior gets what is left. 1: no prior."""
+    masked_share: float = 0.0
+    """Share of max_minutes that the masked prior gets, out of the prior's; 0: none is trained."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device computes in it, else float32. The quantizer stays float32."""
     seed: int = 0
@@ -405,12 +437,21 @@ class TrainConfig:
             0 < self.autoencoder_share <= 1,
             f"autoencoder_share {self.autoencoder_share}: give a share above 0, up to 1",
         )
+        _require(
+            0 <= self.masked_share < 1,
+            f"masked_share {self.masked_share}: give a share from 0 to below 1",
+        )
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a code is drawn from the prior's probabilities."""
 
+    order: Literal["auto", "time", "masked"] = "auto"
+    """time: a code after another. masked: all of them in a few steps, each of which sees what there is
+    before a code and after it. auto: time for new sounds, masked for those painted over."""
+    steps: int = 12
+    """Of the masked prior."""
     temperature: float = 0.8
     """Below 1: likelier, less varied. 0: always the likeliest."""
     top_k: int = 0
@@ -421,6 +462,7 @@ class SamplingConfig:
     """How much further to go from any label to those asked for (Ho and Salimans 2022); 0: off."""
 
     def __post_init__(self) -> None:
+        _require(1 <= self.steps <= 1000, f"steps {self.steps}: give 1 to 1000")
         _require(
             0 <= self.temperature <= 10,
             f"temperature {self.temperature}: give a number from 0 to 10",

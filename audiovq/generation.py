@@ -1,11 +1,17 @@
-"""New sounds: prior → codes → waveforms; or, of a Gaussian, latents → waveforms."""
+"""New sounds: prior → codes → waveforms; or, of a Gaussian, latents → waveforms.
+
+Codes come from the prior in time order, or, all at once, from the masked one. They can be as long as
+one likes, and close into a loop.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +20,16 @@ from audiovq.audio import Waveform
 from audiovq.bottlenecks import Gaussian
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.masked import Canvas, MaskedPrior
+from audiovq.painting import fill, paint
 from audiovq.prior import Prior, sample
 from audiovq.spectrogram import Phase
+from audiovq.stft import num_frames
 
 BATCH = 64
 """Clips drawn at a time."""
+LONGEST = 3600.0
+"""Seconds that a sound may be asked to last."""
 SCORED = 16
 """Clips whose likelihood is computed at a time: all of a clip's tokens at once take more memory."""
 
@@ -48,6 +59,8 @@ def generate(
     *,
     sampling: SamplingConfig | None = None,
     best_of: int = 1,
+    seconds: float | None = None,
+    loop: bool = False,
     seed: int = 0,
     phase: Phase = "pghi",
     n_iter: int | None = None,
@@ -55,22 +68,37 @@ def generate(
 ) -> list[Sound]:
     """`n` new sounds with the labels asked for; the others are drawn as the training data has them.
 
-    Each is the likeliest of `best_of` candidates (see `sample_codes`). A model with a Gaussian needs no
-    prior: its latents are drawn, sounds are as long as its longest clip (with `dense`, as what is heard
-    of them), and `sampling` and `best_of` have no say. Raises AudiovqError where a model has neither, or a label or value is unknown. `progress` is called with the number of
-    sounds that each batch added. The same seed on the same device gives the same sounds.
+    Each is the likeliest of `best_of` candidates (see `sample_codes`). With `seconds` they are so long,
+    longer than any clip the model knows too; with `loop` their end leads to their beginning, and they
+    are whole columns long. A model with a Gaussian needs no prior: its latents are drawn, sounds are as
+    long as its longest clip (with `dense`, as what is heard of them), and `sampling` and `best_of` have
+    no say. Raises AudiovqError where a model lacks what it takes, or a label or value is unknown.
+    `progress` is called with the number of sounds that each batch added. The same seed on the same
+    device gives the same sounds.
     """
+    sampling = sampling or SamplingConfig()
+    prior = _prior_or_none(model, sampling)
+    if prior is None and (seconds is not None or loop):
+        raise AudiovqError("a length and loops take a model with codes, not a Gaussian")
+    samples = None if seconds is None else require_samples(model, seconds)
     sounds: list[Sound] = []
     for number, (part, generator) in enumerate(_parts(model, n, labels or {}, seed)):
-        if model.prior is None:
+        if prior is None:
             encoded, waveforms = _from_latents(model, part, generator, phase, n_iter)
         else:
-            encoded = sample_codes(
-                model, model.prior, part, sampling or SamplingConfig(), generator, best_of
-            )
-            waveforms = codec.decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
+            if samples is None:
+                encoded = sample_codes(model, prior, part, sampling, generator, best_of)
+            else:
+                encoded = _of_length(model, prior, part, samples, sampling, generator, loop)
+            if loop:
+                encoded = [
+                    _joined(model, prior, sound, row, sampling, generator)
+                    for sound, row in zip(encoded, part, strict=True)
+                ]
+            decode = decode_loops if loop else codec.decode
+            waveforms = decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
         for waveform, row, codes in zip(waveforms, part.tolist(), encoded, strict=True):
-            sounds.append(Sound(waveform, _named(model, row), codes))
+            sounds.append(Sound(waveform, named(model, row), codes))
         progress(len(part))
     return sounds
 
@@ -89,15 +117,15 @@ def draw(
 
     As `generate`, of which it is all but the way to a waveform.
     """
-    images, named = [], []
+    sampling = sampling or SamplingConfig()
+    prior = _prior_or_none(model, sampling)
+    images, names = [], []
     for part, generator in _parts(model, n, labels or {}, seed):
         with torch.inference_mode():
-            if model.prior is None:
+            if prior is None:
                 made = model.autoencoder.sample(len(part), part, generator)
             else:
-                encoded = sample_codes(
-                    model, model.prior, part, sampling or SamplingConfig(), generator, best_of
-                )
+                encoded = sample_codes(model, prior, part, sampling, generator, best_of)
                 columns = torch.tensor([one.codes.shape[2] for one in encoded])
                 longest = int(columns.max())
                 codes = [
@@ -106,9 +134,9 @@ def draw(
                 made = model.autoencoder.decode(torch.stack(codes).to(model.device), columns)
         missing = model.clip_frames - made.shape[3]
         images.append(nn.functional.pad(made, (0, missing)).cpu())
-        named += [_named(model, row) for row in part.tolist()]
+        names += [named(model, row) for row in part.tolist()]
         progress(len(part))
-    return torch.cat(images), named
+    return torch.cat(images), names
 
 
 def _parts(
@@ -116,22 +144,55 @@ def _parts(
 ) -> Iterator[tuple[Tensor, torch.Generator]]:
     """Batch by batch the labels (batch, labels) of what is to be made, and what it is drawn from.
 
-    Raises AudiovqError where the model cannot generate, or `n` or the labels make no sense.
+    Raises AudiovqError where `n` or the labels make no sense.
     """
-    if not isinstance(model.autoencoder.bottleneck, Gaussian):
-        if not model.autoencoder.config.quantizes:
-            raise AudiovqError(
-                "the model makes no codes (bottleneck none), so it cannot generate; train one with"
-                " --autoencoder.bottleneck vq, fsq or gaussian"
-            )
-        if model.prior is None:
-            raise AudiovqError(
-                "the model has no prior yet, so it cannot generate; train it further"
-            )
     if n < 1:
         raise AudiovqError(f"n {n}: give 1 or more")
     for number, part in enumerate(draw_labels(model, n, labels, seed).split(BATCH)):
         yield part, torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+
+def _prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior | None:
+    """What codes are drawn from; None where latents are, from a Gaussian. Raises AudiovqError where the
+    model cannot generate."""
+    if isinstance(model.autoencoder.bottleneck, Gaussian):
+        return None
+    if not model.autoencoder.config.quantizes:
+        raise AudiovqError(
+            "the model makes no codes (bottleneck none), so it cannot generate; train one with"
+            " --autoencoder.bottleneck vq, fsq or gaussian"
+        )
+    return pick_prior(model, sampling, "time")
+
+
+def pick_prior(
+    model: Model, sampling: SamplingConfig, otherwise: Literal["time", "masked"]
+) -> Prior | MaskedPrior:
+    """The prior that `sampling` asks for; where it leaves the choice, `otherwise`, or what there is.
+
+    Raises AudiovqError where the model does not have it.
+    """
+    if not model.autoencoder.config.quantizes:
+        raise AudiovqError("the model makes no codes, so there are none to be drawn")
+    order = otherwise if sampling.order == "auto" else sampling.order
+    pair: list[Prior | MaskedPrior | None] = [model.prior, model.masked]
+    if order == "masked":
+        pair.reverse()
+    found = pair[0] or (pair[1] if sampling.order == "auto" else None)
+    if found is not None:
+        return found
+    if model.prior is None:
+        raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
+    raise AudiovqError("the model has no masked prior; train one with --masked-share 0.2")
+
+
+def require_samples(model: Model, seconds: float) -> int:
+    """Seconds → samples. Raises AudiovqError where they are less than a column of codes, or too many."""
+    column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    shortest = column / model.sample_rate
+    if not shortest <= seconds <= LONGEST:
+        raise AudiovqError(f"length {seconds:g}: give seconds from {shortest:.2g} to {LONGEST:.0f}")
+    return round(seconds * model.sample_rate)
 
 
 def _from_latents(
@@ -163,7 +224,7 @@ def _from_latents(
 
 def sample_codes(
     model: Model,
-    prior: Prior,
+    prior: Prior | MaskedPrior,
     labels: Tensor,
     sampling: SamplingConfig,
     generator: torch.Generator,
@@ -171,7 +232,7 @@ def sample_codes(
 ) -> list[codec.Encoded]:
     """labels (batch, labels) → as many sounds' codes, of lengths that the prior chose.
 
-    Each is the one of `best_of` candidates that the prior, asked with the sound's own labels at
+    Each is the one of `best_of` candidates that the prior in time order, asked with the sound's own labels at
     temperature 1 and without guidance, finds likeliest: of the highest mean log-probability a
     token, level and END included: "sample and rank" (Adiwardana et al. 2020, Meena). Raises
     AudiovqError where `best_of` is less than 1.
@@ -180,9 +241,11 @@ def sample_codes(
         raise AudiovqError(f"best_of {best_of}: give 1 or more")
     labels = labels.to(model.device)
     if best_of == 1:
-        tokens = sample(prior, labels, sampling, generator)
+        tokens = _sampled(prior, labels, sampling, generator)
+    elif model.prior is None:
+        raise AudiovqError("best_of: the model has no prior in time order, which would choose")
     else:
-        tokens = _likeliest(prior, labels, sampling, generator, best_of)
+        tokens = _likeliest(prior, model.prior, labels, sampling, generator, best_of)
     codes, num_columns, levels = model.vocabulary.codes(tokens.cpu())
     config = model.spectrogram.config
     frames = (num_columns * model.autoencoder.stride[1]).clamp(max=model.clip_frames)
@@ -195,13 +258,133 @@ def sample_codes(
     ]
 
 
+def _sampled(
+    prior: Prior | MaskedPrior, labels: Tensor, sampling: SamplingConfig, generator: torch.Generator
+) -> Tensor:
+    """labels (batch, labels) → tokens (batch, 1 + slots × columns), END from a clip's end on."""
+    if isinstance(prior, Prior):
+        return sample(prior, labels, sampling, generator)
+    with torch.no_grad():
+        num_columns, levels = prior.draw_sizes(labels, generator)
+    vocabulary = prior.vocabulary
+    shape = len(labels), vocabulary.num_quantizers, vocabulary.rows, int(num_columns.max())
+    codes = torch.zeros(shape, dtype=torch.long, device=labels.device)
+    holes, whole = torch.ones_like(codes, dtype=torch.bool), torch.ones_like(labels[:, :1]) > 0
+    canvas = Canvas(codes, holes, num_columns, levels, labels, whole.expand(-1, 2))
+    codes = paint(prior, canvas, sampling, generator)
+    return vocabulary.tokens(codes, num_columns, levels)[0][:, :-1]
+
+
+def _of_length(
+    model: Model,
+    prior: Prior | MaskedPrior,
+    labels: Tensor,
+    samples: int,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+    loop: bool,
+) -> list[codec.Encoded]:
+    """labels (batch, labels) → as many sounds of so many samples; what loops is to be joined yet."""
+    stride, hop_length = model.autoencoder.stride[1], model.spectrogram.config.hop_length
+    vocabulary, labels = model.vocabulary, labels.to(model.device)
+    columns = -(-num_frames(samples, hop_length) // stride)
+    if loop:
+        columns = max(1, round(samples / (stride * hop_length)))
+        samples = columns * stride * hop_length
+    window = None
+    if isinstance(prior, MaskedPrior):
+        with torch.no_grad():
+            typical, levels = prior.draw_sizes(labels, generator)
+        window = round(float(typical.float().mean()))
+    else:
+        alone = sample(prior, labels, sampling, generator, longest=0)
+        levels = alone[:, 0] - vocabulary.end - 1
+    shape = len(labels), vocabulary.num_quantizers, vocabulary.rows, columns
+    codes = fill(
+        prior,
+        torch.zeros(shape, dtype=torch.long),
+        torch.ones(1, dtype=torch.bool),
+        levels,
+        labels,
+        sampling=sampling,
+        generator=generator,
+        whole=(not loop, not loop),
+        window=window,
+    )
+    return [
+        codec.Encoded(grid, level, samples)
+        for grid, level in zip(codes, levels.tolist(), strict=True)
+    ]
+
+
+def _joined(
+    model: Model,
+    prior: Prior | MaskedPrior,
+    sound: codec.Encoded,
+    labels: Tensor,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+) -> codec.Encoded:
+    """A sound → the same with its last sixth and its first drawn anew, so that they go together."""
+    columns = sound.codes.shape[2]
+    turned = sound.codes.roll(columns // 2, dims=2)
+    middle = torch.zeros(columns, dtype=torch.bool)
+    joint = columns // 2  # which was the beginning
+    middle[max(0, joint - columns // 6) : joint + max(1, columns // 6)] = True
+    made = fill(
+        prior,
+        turned[None],
+        middle,
+        torch.tensor([sound.level]),
+        labels[None],
+        sampling=sampling,
+        generator=generator,
+        whole=(False, False),
+    )
+    samples = columns * model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    return codec.Encoded(made[0].roll(-(columns // 2), dims=2), sound.level, samples)
+
+
+def decode_loops(
+    model: Model,
+    sounds: Sequence[codec.Encoded],
+    *,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+    seed: int = 0,
+) -> list[Waveform]:
+    """As `codec.decode`, of sounds that loop: what is heard three times over, the second time.
+
+    Its first samples are faded over from those of the third time, which is what its last ones lead to.
+    """
+    thrice = [
+        codec.Encoded(sound.codes.repeat(1, 1, 3), sound.level, 3 * sound.num_samples - 1)
+        for sound in sounds
+    ]
+    waveforms = codec.decode(model, thrice, phase=phase, n_iter=n_iter, seed=seed)
+    loops = []
+    for sound, waveform in zip(sounds, waveforms, strict=True):
+        length = sound.num_samples
+        fade = min(codec.FADE_FRAMES * model.spectrogram.config.hop_length, length - 1)
+        ramp = np.linspace(0, 1, fade, dtype=np.float32)
+        once = waveform[length : 2 * length].copy()
+        once[:fade] = ramp * once[:fade] + (1 - ramp) * waveform[2 * length : 2 * length + fade]
+        loops.append(once)
+    return loops
+
+
 def _likeliest(
-    prior: Prior, labels: Tensor, sampling: SamplingConfig, generator: torch.Generator, best_of: int
+    prior: Prior | MaskedPrior,
+    judge: Prior,
+    labels: Tensor,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+    best_of: int,
 ) -> Tensor:
     """labels (batch, labels) → tokens (batch, 1 + slots × max_columns), filled with END."""
     vocabulary, longest = prior.vocabulary, prior.vocabulary.max_tokens - 1
     asked = labels.repeat(best_of, 1)
-    drawn = [sample(prior, rows, sampling, generator) for rows in asked.split(BATCH)]
+    drawn = [_sampled(prior, rows, sampling, generator) for rows in asked.split(BATCH)]
     tokens = torch.cat(
         [nn.functional.pad(t, (0, longest - t.shape[1]), value=vocabulary.end) for t in drawn]
     )
@@ -209,7 +392,7 @@ def _likeliest(
     with torch.no_grad():
         likelihoods = torch.cat(
             [
-                prior.log_likelihood(*part)
+                judge.log_likelihood(*part)
                 for part in zip(*(x.split(SCORED) for x in (tokens, lengths, asked)), strict=True)
             ]
         )
@@ -222,17 +405,7 @@ def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Te
 
     Where training has no clip with all that was asked for, the others are left open.
     """
-    names = list(model.labels)
-    wanted: dict[int, int] = {}
-    for name, value in asked.items():
-        if name not in names:
-            raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
-        values = model.labels[name]
-        if value not in values:
-            raise AudiovqError(
-                f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}"
-            )
-        wanted[names.index(name)] = values.index(value)
+    wanted = places_of(model, asked)
     fitting = [
         (places, count)
         for places, count in model.label_counts
@@ -252,6 +425,22 @@ def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Te
     ]
 
 
+def places_of(model: Model, asked: Mapping[str, str]) -> dict[int, int]:
+    """Labels by name → place of the label: place of its value. Raises AudiovqError of unknown ones."""
+    names = list(model.labels)
+    wanted: dict[int, int] = {}
+    for name, value in asked.items():
+        if name not in names:
+            raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
+        values = model.labels[name]
+        if value not in values:
+            raise AudiovqError(
+                f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}"
+            )
+        wanted[names.index(name)] = values.index(value)
+    return wanted
+
+
 def _known(word: str, words: list[str], lead: str) -> str:
     """A short list of what there is, the likeliest meant first."""
     if not words:
@@ -263,7 +452,8 @@ def _known(word: str, words: list[str], lead: str) -> str:
     )
 
 
-def _named(model: Model, row: list[int]) -> dict[str, str]:
+def named(model: Model, row: list[int]) -> dict[str, str]:
+    """Places of values, one of each label → the values by name, without those left open."""
     return {
         name: values[place]
         for (name, values), place in zip(model.labels.items(), row, strict=True)

@@ -3,6 +3,7 @@
 preprocess         folder of recordings → dataset
 train              dataset → model: the autoencoder first, then the prior over its codes
 generate_files     model → folder of new recordings
+play_files         recordings → variations, continuations, repaintings, morphs
 encode_files       recordings → archive
 decode_files       archive → recordings
 reconstruct_files  recordings → codes → recordings
@@ -38,6 +39,7 @@ from audiovq.figures import (
 from audiovq.files import filling, read_json, write_json
 from audiovq.generation import Sound, draw, generate
 from audiovq.images import write_images
+from audiovq.play import repaint, variations
 from audiovq.preprocess import Summary, preprocess
 from audiovq.presets import PRESETS
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
@@ -52,6 +54,7 @@ __all__ = [
     "evaluate",
     "generate_files",
     "pick_device",
+    "play_files",
     "preprocess",
     "reconstruct_files",
     "train",
@@ -76,6 +79,8 @@ def generate_files(
     phase: Phase = "pghi",
     n_iter: int | None = None,
     best_of: int = 1,
+    seconds: float | None = None,
+    loop: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
@@ -109,9 +114,49 @@ def generate_files(
             phase=phase,
             n_iter=n_iter,
             best_of=best_of,
+            seconds=seconds,
+            loop=loop,
             progress=bar.update,
         )
         return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed, say)
+
+
+def play_files(
+    model: Model,
+    sources: Sequence[Path],
+    folder: Path | str,
+    play: Callable[..., list[Sound]],
+    *,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    say: Say = print,
+    **asked: Any,
+) -> list[Path]:
+    """Write what a function of `audiovq.play` makes of recordings, and manifest.json.
+
+    `asked` are its other arguments. Says so where a prior in time order stands in for a masked one,
+    which the model lacks. Returns the WAVs' paths. Raises AudiovqError where a recording cannot be
+    read.
+    """
+    folder = Path(folder)
+    waveforms = [read_recording(path, model.sample_rate) for path in sources]
+    drawn = {} if sampling is None else {"sampling": sampling}
+    if play in (repaint, variations) and model.masked is None:
+        say("the model has no masked prior: the one in time order paints, the best of a few tries")
+    with filling(folder, overwrite):
+        sounds = play(model, *waveforms, seed=seed, **asked, **drawn)
+        made_from = {"play": play.__name__, "sources": list(map(str, sources)), **asked}
+        sampling = sampling or SamplingConfig()
+        return write_sounds(model, folder, sounds, sampling, seed, say, made_from)
+
+
+def read_recording(path: Path, sample_rate: int) -> audio.Waveform:
+    """A recording (samples,) at `sample_rate`. Raises AudiovqError that names it and the reason."""
+    try:
+        return audio.read(path, sample_rate)[0]
+    except audio.AudioError as error:
+        raise AudiovqError(f"{path}: {error}") from error
 
 
 def write_sounds(
@@ -121,8 +166,9 @@ def write_sounds(
     sampling: SamplingConfig,
     seed: int,
     say: Say = print,
+    more: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Sounds → WAVs and manifest.json in `folder`; returns the WAVs' paths."""
+    """Sounds → WAVs and manifest.json in `folder`, `more` beside its settings; returns the WAVs' paths."""
     rows, paths = [], []
     for number, sound in enumerate(sounds):
         path = folder / f"{_file_name(number, sound.labels)}.wav"
@@ -137,13 +183,16 @@ def write_sounds(
                 "peak_limited": limited,
             }
         )
-    header = {
+    header: dict[str, Any] = {
         "seed": seed,
         **dataclasses.asdict(sampling),
-        "autoencoder": model.header["autoencoder"]["sha256"],
+        **(more or {}),
+        **{
+            part: model.header[part]["sha256"]
+            for part in ("autoencoder", "prior", "masked")
+            if part in model.header
+        },
     }
-    if "prior" in model.header:
-        header["prior"] = model.header["prior"]["sha256"]
     write_json(folder / "manifest.json", {"made_with": header, "sounds": rows})
     if note := audio.limited_note(sum(bool(row["peak_limited"]) for row in rows), len(rows)):
         say(note)
@@ -212,7 +261,7 @@ def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None
         figures=describe_figures(figures),
         settings={
             k: model.header.get(k)
-            for k in ("spectrogram", "autoencoder", "prior")
+            for k in ("spectrogram", "autoencoder", "prior", "masked")
             if k in model.header
         },
         commands=_commands(dataset, folder),

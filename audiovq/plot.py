@@ -24,6 +24,8 @@ from audiovq.dataset import Clip, Dataset, Split
 from audiovq.figures import code_counts, require_match
 from audiovq.files import atomic, require_new
 from audiovq.generation import DRAWN_DB
+from audiovq.play import between
+from audiovq.stft import num_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +73,7 @@ def plot(
     require_new(path, overwrite)
     split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    drawn: list[Between] = []
+    drawn: list[Drawn] = []
     with torch.inference_mode():
         if kind == "reconstructions":
             figure = _draw_reconstructions(model, split, places[:n])
@@ -104,8 +106,8 @@ def plot(
 
 
 @dataclass(frozen=True)
-class Between:
-    """A sound on the line between two."""
+class Drawn:
+    """A sound on the line between two, or on a grid."""
 
     spectrogram: Tensor
     """(1, 1, bins, frames) in [0, 1]"""
@@ -123,31 +125,26 @@ def decoded(autoencoder: Autoencoder, latents: Tensor, num_columns: Tensor) -> T
     return autoencoder.decode_latents(latents, num_columns)
 
 
-def interpolated(model: Model, split: Split, places: Tensor, n: int) -> list[Between]:
-    """`n` sounds on the straight line between the latents of two clips; the ends are the clips'.
+def interpolated(model: Model, split: Split, places: Tensor, n: int) -> list[Drawn]:
+    """`n` sounds on the straight line between the latents of two clips: see `play.between`.
 
-    Where clips differ in length, so do the steps: latents are stretched in time to each step's own,
-    so that beginnings mix with beginnings and ends with ends. Raises AudiovqError where `places` are
-    not two.
+    Raises AudiovqError where `places` are not two.
     """
     if len(places) != 2:
         raise AudiovqError(f"interpolation: takes two clips, and {split.name} has {len(split)}")
     autoencoder, hop_length = model.autoencoder, model.spectrogram.config.hop_length
     frames = _frames(autoencoder, split, places)
-    columns = autoencoder.num_columns(frames)
-    ends = autoencoder.latents(split.spectrograms(places).to(model.device), frames)
+    ends = autoencoder.latents(split.spectrograms(places).to(model.device), frames).split(1)
+    if autoencoder.dense is None:
+        columns = autoencoder.num_columns(frames).tolist()
+        ends = tuple(grid[..., :end] for grid, end in zip(ends, columns, strict=True))
     num_samples = split.num_samples[places].minimum(frames * hop_length - 1).tolist()
-    levels = split.levels[places].tolist()
     steps = []
-    for share in torch.linspace(0, 1, n).tolist():
-        length, level = (round((1 - share) * a + share * b) for a, b in (num_samples, levels))
-        width = autoencoder.num_columns(torch.tensor([1 + length // hop_length]))
-        alike = ends
-        if autoencoder.dense is None:
-            own = zip(ends.split(1), columns.tolist(), strict=True)
-            alike = torch.cat([_stretched(grid[..., :end], int(width)) for grid, end in own])
-        made = decoded(autoencoder, torch.lerp(alike[:1], alike[1:], share), width)
-        steps.append(Between(made[..., : 1 + length // hop_length], level, length))
+    for step in between(model, ends, split.levels[places].tolist(), num_samples, n):
+        width = autoencoder.num_columns(torch.tensor([num_frames(step.num_samples, hop_length)]))
+        made = decoded(autoencoder, step.latents, width)
+        made = made[..., : num_frames(step.num_samples, hop_length)]
+        steps.append(Drawn(made, step.level, step.num_samples))
     return steps
 
 
@@ -172,12 +169,6 @@ def plane(points: Tensor) -> Tensor:
     directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
     components = centred @ directions.T
     return nn.functional.pad(components, (0, 2 - components.shape[1]))
-
-
-def _stretched(grid: Tensor, columns: int) -> Tensor:
-    """(1, dim, rows, columns) → the same in so many columns; exact where they are as many."""
-    size = (grid.shape[2], columns)
-    return nn.functional.interpolate(grid, size, mode="bilinear", align_corners=True)
 
 
 def _frames(autoencoder: Autoencoder, split: Split, places: Tensor) -> Tensor:
@@ -231,7 +222,7 @@ def _draw_scatter(model: Model, split: Split) -> Figure:
     return figure
 
 
-def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Between]]:
+def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Drawn]]:
     """As far as the latents of held-out clips go."""
     autoencoder, config = model.autoencoder, model.spectrogram.config
     if autoencoder.config.dense != 2:
@@ -264,12 +255,12 @@ def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Between
     )
     level = int(model.spectrogram.level(torch.tensor(DRAWN_DB)))
     num_samples = max(1, (model.clip_frames - 1) * config.hop_length)
-    return figure, [Between(image, level, num_samples) for image in images.split(1)]
+    return figure, [Drawn(image, level, num_samples) for image in images.split(1)]
 
 
 def _draw_interpolation(
     model: Model, split: Split, places: Tensor, n: int
-) -> tuple[Figure, list[Between]]:
+) -> tuple[Figure, list[Drawn]]:
     steps = interpolated(model, split, places, n)
     longest = max(step.spectrogram.shape[3] for step in steps)
     figure = _figure(1.6 * n, 2.2)
@@ -326,7 +317,7 @@ def _show(axis: Axes, image: Tensor) -> None:
     axis.set_yticks([])
 
 
-def _waveform(model: Model, sound: Between) -> Waveform:
+def _waveform(model: Model, sound: Drawn) -> Waveform:
     waveform = model.spectrogram.inverse(
         sound.spectrogram,
         torch.tensor([sound.level], device=model.device),

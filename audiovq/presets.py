@@ -3,7 +3,13 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from audiovq.config import AutoencoderConfig, OptimizerConfig, PriorConfig, TrainConfig
+from audiovq.config import (
+    AutoencoderConfig,
+    MaskedConfig,
+    OptimizerConfig,
+    PriorConfig,
+    TrainConfig,
+)
 
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
@@ -21,8 +27,10 @@ PRESETS: dict[str, TrainConfig] = {
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
         prior_training=OptimizerConfig(steps=12_000, learning_rate=1.5e-3, validate_every=1_000),
+        masked_training=OptimizerConfig(steps=12_000, validate_every=1_000),
         max_minutes=20,
         autoencoder_share=0.4,
+        masked_share=0.2,
     ),
     "base": TrainConfig(
         autoencoder=AutoencoderConfig(channels=256, encoder_blocks=4, decoder_blocks=6),
@@ -33,6 +41,11 @@ PRESETS: dict[str, TrainConfig] = {
         prior_training=OptimizerConfig(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
+        masked=MaskedConfig(dim=512, cell=128, layers=8, heads=8, dropout=0.15),
+        masked_training=OptimizerConfig(
+            steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
+        ),
+        masked_share=0.2,
     ),
 }
 """tiny: five minutes on a laptop at most. small: twenty. base: for a GPU, without a limit. rate-…: an

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.config import PriorConfig, SamplingConfig
+from audiovq.config import MaskedConfig, PriorConfig, SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,7 @@ class Prior(nn.Module, ABC):
 
     def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Leave labels open at random: all of a clip's, or single ones."""
-        share = self.config.label_dropout
-        drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
-        hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
-        # Clips and their labels may still lie on the CPU while the weights do not.
-        opened = labels.new_tensor(self.label_sizes).expand_as(labels)
-        return torch.where(hidden.to(labels.device), opened, labels)
+        return hide_labels(labels, self.label_sizes, self.config.label_dropout, generator)
 
     def _nats(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """(batch, length) what each token costs, 0 beyond a clip's length."""
@@ -184,10 +179,22 @@ class Prior(nn.Module, ABC):
         return logits.float().masked_fill(~allowed, -torch.inf)
 
 
+def hide_labels(
+    labels: Tensor, sizes: tuple[int, ...], share: float, generator: torch.Generator
+) -> Tensor:
+    """labels (batch, labels) → the same, a `share` of clips with all of them left open, and half as
+    large a share of single ones."""
+    drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
+    hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
+    # Clips and their labels may still lie on the CPU while the weights do not.
+    opened = labels.new_tensor(sizes).expand_as(labels)
+    return torch.where(hidden.to(labels.device), opened, labels)
+
+
 class Layer(nn.Module):
     """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023)."""
 
-    def __init__(self, config: PriorConfig) -> None:
+    def __init__(self, config: PriorConfig | MaskedConfig) -> None:
         super().__init__()
         dim = config.dim
         self.heads = config.heads
@@ -202,20 +209,26 @@ class Layer(nn.Module):
 
     def told(self, condition: Tensor) -> tuple[Tensor, ...]:
         """condition (batch, dim) → what the labels scale and shift by, four times (batch, 1, dim)."""
-        modulation: Tensor = self.modulation(_norm(condition))
+        modulation: Tensor = self.modulation(rms_norm(condition))
         return modulation[:, None].chunk(4, dim=-1)
 
     def forward(
-        self, x: Tensor, told: tuple[Tensor, ...], cache: Tensor | None, place: int
+        self,
+        x: Tensor,
+        told: tuple[Tensor, ...],
+        cache: Tensor | None = None,
+        place: int = 0,
+        inside: Tensor | None = None,
     ) -> Tensor:
         """x (batch, tokens, dim) and what `told` gives → the same shape as x.
 
-        Without a `cache` the tokens are a whole sequence. With one, (2, batch, heads, max_tokens,
+        Without a `cache` the tokens are a whole sequence, of which each sees those before it, or, with
+        `inside` (batch, 1, 1, tokens), all that are. With a cache, (2, batch, heads, max_tokens,
         dim / heads), x is the token at `place`; its keys and values are written there.
         """
         scale_1, shift_1, scale_2, shift_2 = told
         batch, tokens, dim = x.shape
-        normed = _norm(x) * (1 + scale_1) + shift_1
+        normed = rms_norm(x) * (1 + scale_1) + shift_1
         q, k, v = (
             self.qkv(normed)
             .view(batch, tokens, 3, self.heads, dim // self.heads)
@@ -225,9 +238,9 @@ class Layer(nn.Module):
             cache[0, :, :, place : place + tokens] = k
             cache[1, :, :, place : place + tokens] = v
             k, v = cache[:, :, :, : place + tokens].to(q.dtype)
-        attended = attend(q, k, v, causal=cache is None)
+        attended = attend(q, k, v, causal=cache is None and inside is None, inside=inside)
         x = x + self._drop(self.out(attended.transpose(1, 2).reshape(batch, tokens, dim)))
-        normed = _norm(x) * (1 + scale_2) + shift_2
+        normed = rms_norm(x) * (1 + scale_2) + shift_2
         return x + self._drop(self.mlp_out(nn.functional.gelu(self.mlp_in(normed))))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -240,18 +253,25 @@ class Layer(nn.Module):
         return x * ((chance >= self.dropout) / (1 - self.dropout)).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """(batch, heads, tokens, dim) each → the same: softmax(q kᵀ / √dim) v (Vaswani et al. 2017)."""
-    if q.is_cuda or not causal:
-        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, inside: Tensor | None = None) -> Tensor:
+    """(batch, heads, tokens, dim) each → the same: softmax(q kᵀ / √dim) v (Vaswani et al. 2017).
+
+    Over all tokens, those before and at each (`causal`), or those `inside`, bool (batch, 1, 1, tokens).
+    """
+    if q.is_cuda or (not causal and inside is None):
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=inside, is_causal=causal
+        )
     # On a CPU, in bfloat16 and at these lengths, the fused kernel trains at a third of this speed.
     with torch.autocast(q.device.type, enabled=False):
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        return scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ v
+        if inside is None:
+            inside = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        return scores.masked_fill(~inside, -torch.inf).softmax(dim=-1) @ v
 
 
-def _norm(x: Tensor) -> Tensor:
+def rms_norm(x: Tensor) -> Tensor:
+    """x (…, dim) → the same, brought to a root mean square of 1 (Zhang and Sennrich 2019)."""
     return nn.functional.rms_norm(x, (x.shape[-1],))
 
 
@@ -288,7 +308,7 @@ class Transformer(Prior):
         layers = [Layer(config) for _ in range(config.layers)]
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(dim, vocabulary.size)
-        self.apply(_initialize)
+        self.apply(initialize)
         for layer in layers:
             for linear in (layer.out, layer.mlp_out):
                 nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * config.layers))
@@ -299,8 +319,8 @@ class Transformer(Prior):
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self._embed(tokens, places) + condition[:, None]
         for layer, told in zip(self.layers, self._told(condition), strict=True):
-            x = layer(x, told, None, 0)
-        return self._legal(self.head(_norm(x)), places)
+            x = layer(x, told)
+        return self._legal(self.head(rms_norm(x)), places)
 
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
         places = torch.tensor([place], device=tokens.device)
@@ -309,7 +329,7 @@ class Transformer(Prior):
             caches.told = self._told(condition)
         for layer, told, kept in zip(self.layers, caches.told, caches.kept, strict=True):
             x = layer(x, told, kept, place)
-        return self._legal(self.head(_norm(x)), places)[:, 0]
+        return self._legal(self.head(rms_norm(x)), places)[:, 0]
 
     def new_caches(self, batch: int, tokens: int) -> Caches:
         """Room for the keys and values of so many tokens."""
@@ -334,7 +354,8 @@ class Transformer(Prior):
         return x
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
+    """Weights of a standard deviation of 0.02, no biases (Radford et al. 2018)."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear):
@@ -343,18 +364,27 @@ def _initialize(module: nn.Module) -> None:
 
 @torch.no_grad()
 def sample(
-    prior: Prior, labels: Tensor, config: SamplingConfig, generator: torch.Generator
+    prior: Prior,
+    labels: Tensor,
+    config: SamplingConfig,
+    generator: torch.Generator,
+    given: Tensor | None = None,
+    shortest: Tensor | int = 1,
+    longest: int | None = None,
 ) -> Tensor:
     """labels (batch, labels) → tokens (batch, 1 + slots × columns), END from a clip's end on.
 
-    What was computed is cached: each token costs one token. `generator` is one of the CPU.
+    Where `given` (batch, any length) is no -1, it stands as it is, and what comes after is drawn to go
+    with it. No clip has fewer columns than `shortest`, one number or (batch,), or more than `longest`;
+    None: max_columns. What was computed is cached: each token costs one token. `generator` is one of
+    the CPU.
     """
     vocabulary, batch = prior.vocabulary, len(labels)
     guided = config.guidance != 0 and labels.shape[1] > 0
     if guided:
         labels = torch.cat([labels, prior.open_labels(batch)])
     device = labels.device
-    length = 1 + vocabulary.slots * vocabulary.max_columns
+    length = 1 + vocabulary.slots * (vocabulary.max_columns if longest is None else longest)
     tokens = torch.full((batch, length), vocabulary.end, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     condition = prior.condition(labels)
@@ -368,9 +398,11 @@ def sample(
         if guided:
             asked, anything = logits.chunk(2)
             logits = torch.where(asked.isinf(), asked, asked + config.guidance * (asked - anything))
-        if place == 1:
-            logits[:, vocabulary.end] = -torch.inf  # no clip is empty
+        may_end = place > 1 + vocabulary.slots * (torch.as_tensor(shortest, device=device) - 1)
+        logits[:, vocabulary.end].masked_fill_(~may_end, -torch.inf)
         drawn = draw(logits, config, uniform[place])
+        if given is not None and place < given.shape[1]:
+            drawn = torch.where(given[:, place] < 0, drawn, given[:, place])
         if place % vocabulary.slots == 1 % vocabulary.slots and place > 0:
             ended |= drawn == vocabulary.end
             if bool(ended.all()):

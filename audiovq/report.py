@@ -167,6 +167,7 @@ CURVES = [
     ("autoencoder", "Autoencoder: loss", "loss", "loss squared_error validation_score"),
     ("autoencoder", "Autoencoder: error", "decibels", "validation_error_db"),
     ("prior", "Prior", "bits per code", "loss validation_bits_per_code unigram_bits uniform_bits"),
+    ("masked", "Masked prior", "bits per hidden code", "validation_bits_per_code"),
 ]
 """Stage, title, unit, and the columns of the metrics to draw. The first goes to the codebook."""
 NAMES = {  # of columns; the others are of unseen clips

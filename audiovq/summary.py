@@ -32,7 +32,7 @@ class Summary:
     """What `summarize` returns."""
 
     layers: list[Layer]
-    """Of the autoencoder in the order in which they run, then the prior as one."""
+    """Of the autoencoder in the order in which they run, then the priors as one each."""
     parameters: int
     """Of all of them together."""
     sample_rate: int
@@ -59,6 +59,10 @@ def summarize(model: Model) -> Summary:
         shape = vocabulary.max_tokens, vocabulary.size
         kind = type(model.prior).__name__
         layers.append(Layer("prior", kind, shape, _parameters(model.prior)))
+    if model.masked is not None:
+        vocabulary = model.vocabulary
+        grid = vocabulary.slots, vocabulary.max_columns, vocabulary.codebook_size
+        layers.append(Layer("masked", "MaskedPrior", grid, _parameters(model.masked)))
     columns = autoencoder.columns if autoencoder.dense else 2 * autoencoder.reach + 1
     frames = columns * autoencoder.stride[1]
     rate = bits = None

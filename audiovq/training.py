@@ -1,4 +1,4 @@
-"""Training a model on a dataset: the autoencoder first, then the prior over its codes."""
+"""Training a model on a dataset: the autoencoder first, then the priors over its codes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.files import claimed, clear, is_blank, read_json, sweep, write_json, write_text
 from audiovq.fitting import fit_context
+from audiovq.masked_stage import train_masked
 from audiovq.presets import PRESETS
 from audiovq.prior_stage import train_prior
 from audiovq.stage import Say
@@ -59,7 +60,8 @@ def train(
     overwrite: bool = False,
     say: Say = print,
 ) -> Model:
-    """Train a model on `dataset` into `folder`: autoencoder, then prior.
+    """Train a model on `dataset` into `folder`: autoencoder, prior, and, where it has a share of the
+    time, the masked prior.
 
     `config` may name a preset. Processes that torchrun started train together. Run again with the same settings it goes on where it stopped; what
     `folder` holds is a usable model from the autoencoder's first validation on. Raises AudiovqError
@@ -111,8 +113,16 @@ def _train(
             _fit_context(dataset, model, folder, config, context_limit, say)
             ranks.wait()
         if share < 1:
+            masked_limit = None
+            if limit is not None and config.max_minutes:
+                masked_limit = min(60 * config.max_minutes * config.masked_share, limit / 2)
+                limit -= masked_limit
             train_prior(dataset, model, folder, config, limit, say)
             ranks.wait()
+            if config.masked_share:
+                model = load(folder, place)
+                train_masked(dataset, model, folder, config, masked_limit, say)
+                ranks.wait()
         model = load(folder, place)
     if ranks.is_main():
         write_text(folder / "README.md", model_card(model))
@@ -136,7 +146,7 @@ def model_card(model: Model) -> str:
     ]
     for name, values in model.labels.items():
         lines.append(f"- label `{name}`: {', '.join(values[:40])}{' …' * (len(values) > 40)}")
-    for stage in ("autoencoder", "prior"):
+    for stage in ("autoencoder", "prior", "masked"):
         summary = model.header.get(stage, {}).get("summary", {})
         reached = ", ".join(
             f"{key.removeprefix('validation_')} {summary[key]:.3g}"

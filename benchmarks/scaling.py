@@ -42,8 +42,8 @@ SPAWN = multiprocessing.get_context("spawn")
 SMALL = Config(
     AutoencoderConfig(channels=16, encoder_blocks=1, decoder_blocks=1, latent_dim=16),
     PriorConfig(dim=32, layers=2, heads=2),
-    OptimizerConfig(steps=300, validate_every=300),
-    OptimizerConfig(steps=300, validate_every=300),
+    autoencoder_training=OptimizerConfig(steps=300, validate_every=300),
+    prior_training=OptimizerConfig(steps=300, validate_every=300),
 )
 """All that training does, with networks that take next to no memory."""
 FILES, TRAINED = 3_000, 1_000

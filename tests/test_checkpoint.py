@@ -33,13 +33,15 @@ from audiovq.config import AudiovqError
 from audiovq.context import ContextModel, ContextTables, integers_of
 from audiovq.files import sha256
 from audiovq.header import header_bytes
+from audiovq.masked import Canvas
 
 
 def saved(folder: Path, seed: int = 0, **changes: Any) -> Model:
-    """A model with both parts in `folder`, and as it is in memory."""
-    model = tiny_model(seed, **changes)
+    """A model with all its networks in `folder`, and as it is in memory."""
+    model = tiny_model(seed, masked=True, **changes)
     save(folder, model, "autoencoder", {"step": 1, "error_db": 2.5})
     save(folder, model, "prior", {"step": 7})
+    save(folder, model, "masked", {"step": 9})
     return model
 
 
@@ -115,19 +117,27 @@ def test_what_is_loaded_gives_exactly_what_was_saved(tmp_path: Path) -> None:
         assert torch.equal(loaded.autoencoder.encode(images, frames), codes)
         decoded = model.autoencoder.decode(codes, columns)
         assert torch.equal(loaded.autoencoder.decode(codes, columns), decoded)
+        holes = torch.ones_like(codes) > 0
+        whole = torch.ones(2, 2) > 0
+        canvas = Canvas(codes, holes, columns, torch.tensor([3, 60]), labels, whole)
+        assert loaded.masked is not None
+        assert model.masked is not None
+        assert torch.equal(loaded.masked(canvas), model.masked(canvas))
         assert decoded.std() > 0.01, "the test needs outputs that show something"
         tokens, _ = model.vocabulary.tokens(codes, columns, torch.tensor([3, 60]))
         assert torch.equal(loaded.prior(tokens, labels), model.prior(tokens, labels))
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior", "masked"])
 def test_saving_what_was_loaded_changes_no_file(folder: Path, stage: Any) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = load(folder)
     if stage == "autoencoder":
         save(folder, model, "autoencoder", {"step": 1, "error_db": 2.5})
-        model.header["prior"] = json.loads(before["model.json"])["prior"]
+        for part in ("prior", "masked"):
+            model.header[part] = json.loads(before["model.json"])[part]
     save(folder, model, "prior", {"step": 7})
+    save(folder, model, "masked", {"step": 9})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -139,12 +149,13 @@ def test_a_model_can_be_moved_and_has_no_prior_at_first(tmp_path: Path) -> None:
     assert load(str(tmp_path / "b")).sample_rate == 8000
 
 
-def test_a_new_autoencoder_drops_the_prior(folder: Path) -> None:
+def test_a_new_autoencoder_drops_the_priors(folder: Path) -> None:
     model = load(folder)
     shake(model.autoencoder, seed=5)
     save(folder, model, "autoencoder", {})
     assert load(folder).prior is None
-    assert "prior" not in json.loads((folder / "model.json").read_text())
+    assert load(folder).masked is None
+    assert not {"prior", "masked"} & json.loads((folder / "model.json").read_text()).keys()
     save(folder, model, "prior", {})
     assert load(folder).prior is not None
 
@@ -166,7 +177,8 @@ def test_a_prior_that_is_not_there_cannot_be_saved(tmp_path: Path) -> None:
 
 def test_files_hold_numbers_and_text_no_code(saved_folder: Path) -> None:
     names = {path.name for path in saved_folder.iterdir()}
-    assert names == {"model.json", "autoencoder.safetensors", "prior.safetensors"}
+    parts = ("autoencoder", "prior", "masked")
+    assert names == {"model.json", *(f"{part}.safetensors" for part in parts)}
     for path in saved_folder.glob("*.safetensors"):
         data = path.read_bytes()
         (length,) = struct.unpack(
@@ -177,7 +189,7 @@ def test_files_hold_numbers_and_text_no_code(saved_folder: Path) -> None:
         assert 8 + length + max(ends) == len(data), "and numbers up to the end"
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior", "masked"])
 def test_a_flipped_bit_anywhere_in_weights_is_found(folder: Path, stage: str) -> None:
     path = folder / f"{stage}.safetensors"
     data = path.read_bytes()
@@ -188,7 +200,7 @@ def test_a_flipped_bit_anywhere_in_weights_is_found(folder: Path, stage: str) ->
     load(folder)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior", "masked"])
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
 @pytest.mark.parametrize("checksum_fits", [False, True])
 def test_a_truncated_weights_file_is_refused(
@@ -201,7 +213,7 @@ def test_a_truncated_weights_file_is_refused(
     refusal(folder, path)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior", "masked"])
 def test_a_missing_weights_file_is_refused(folder: Path, stage: str) -> None:
     path = folder / f"{stage}.safetensors"
     path.unlink()
@@ -210,9 +222,13 @@ def test_a_missing_weights_file_is_refused(folder: Path, stage: str) -> None:
     refusal(folder, path)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior", "masked"])
 def test_tensors_that_do_not_fit_are_named(folder: Path, stage: str) -> None:
-    name = {"autoencoder": "encoder.out.weight", "prior": "head.weight"}[stage]
+    name = {
+        "autoencoder": "encoder.out.weight",
+        "prior": "head.weight",
+        "masked": "slot_embedding.weight",
+    }[stage]
     data = (folder / f"{stage}.safetensors").read_bytes()
     for change, words in (
         (lambda tensors: tensors.update({name: tensors[name][:-1].clone()}), f"tensor {name} is ("),
@@ -356,7 +372,7 @@ def test_a_failed_write_is_told_in_one_line_and_leaves_the_old_file(
     load(folder)
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior", "masked"])
 def test_a_save_killed_at_any_moment_leaves_the_old_model_or_the_new_one(
     folder: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,6 +581,7 @@ def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None
         ("autoencoder", "encoder_blocks", 256),
         ("prior", "dim", 2_048),
         ("prior", "layers", 256),
+        ("masked", "cell", 2_048),
     ):
         config = json.loads((folder / "model.json").read_text())[part]["config"]
         edit(folder, lambda h, p=part, n=name, v=value: h[p]["config"].update({n: v}))

@@ -1,5 +1,6 @@
 """Verbs as a user types them: what is printed, exit codes, one line for what can be mended."""
 
+import json
 import subprocess
 import sys
 import time
@@ -109,6 +110,17 @@ def test_from_recordings_to_new_ones_by_four_verbs(
         (["reconstruct", "texts", "texts", "o"], "texts: not a model"),
         (["evaluate", "empty", "empty"], "empty: not a model"),
         (["generate", "empty", "o", "--temperature", "-1"], "temperature -1"),
+        (
+            ["generate", "empty", "o", "--like", "a", "--repaint", "b"],
+            "--like, --repaint: give one",
+        ),
+        (["generate", "empty", "o", "--time", "0:1"], "--time: has no say without --repaint FILE"),
+        (["generate", "empty", "o", "--like", "a", "--loop"], "--loop: has no say with --like"),
+        (["generate", "empty", "o", "--repaint", "a", "--time", "1"], "--time 1: give FROM:TO"),
+        (["generate", "digits", "o", "--like", "texts/a.txt"], "texts/a.txt: cannot be decoded"),
+        (["generate", "digits", "o", "--order", "masked"], "the model has no masked prior; train"),
+        (["generate", "digits", "o", "--length", "1e6"], "length 1e+06: give seconds from"),
+        (["morph", "digits", "nowhere.wav", "broken/a.wav", "o"], "nowhere.wav: "),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
@@ -126,6 +138,33 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert run(*arguments) == 2
     assert says in one_line(capsys)
     assert not Path("d").exists()
+
+
+def test_playing_takes_recordings_and_says_how_it_was_done(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted(recordings.rglob("*.wav"))[:2]
+    quick = ["-n", 2, "--device", "cpu", "--n-iter", 1]
+    for number, way in enumerate(
+        (
+            ["--like", first, "--strength", 0.2],
+            ["--continue", first, "--length", 0.5, "--label", "digit=3"],
+            ["--repaint", first, "--time", "0.05:0.1", "--band", "0:2000"],
+            ["--length", 0.3, "--loop"],
+        )
+    ):
+        out = tmp_path / str(number)
+        assert run("generate", "digits", out, *way, *quick) == 0
+        said = capsys.readouterr()
+        assert said.out == f"wrote 2 recordings to {out}\n"
+        assert ("no masked prior" in said.err) == (way[0] in ("--like", "--repaint"))
+        made = json.loads((out / "manifest.json").read_text("utf-8"))["made_with"]
+        if way[0] == "--repaint":
+            assert made["sources"] == [str(first)]
+            assert made["time"] == [0.05, 0.1]
+            assert made["band"] == [0, 2000]
+    assert run("morph", "digits", first, second, tmp_path / "m", "--steps", 3, *quick[2:]) == 0
+    assert len(list((tmp_path / "m").glob("*.wav"))) == 3
 
 
 @pytest.mark.parametrize("kind", ["silent", "short"])

@@ -12,12 +12,19 @@ from trained import CONFIG
 from audiovq import trainer
 from audiovq.autoencoder_stage import describe_autoencoder
 from audiovq.checkpoint import load
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, MaskedConfig
 from audiovq.dataset import Dataset
 from audiovq.files import claimed
 from audiovq.trainer import Stopped, Trainer
 from audiovq.training import train
 from audiovq.views import encode_split, varied
+
+MASKED = {
+    "masked": MaskedConfig(dim=32, cell=16, layers=1, heads=2),
+    "masked_training": CONFIG.prior_training,
+    "masked_share": 0.3,
+}
+"""For a third stage."""
 
 
 def quiet(_: str) -> None:
@@ -125,6 +132,44 @@ def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
     assert ends["autoencoder"]["progress"] == ends["prior"]["progress"] == 1
     assert ends["autoencoder"]["learning_rate"] < 0.05 * long.learning_rate
     assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 12
+
+
+def test_the_masked_prior_is_a_third_stage_that_resumes_and_has_its_share_of_the_time(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    """The first two are the same with it and without."""
+    folder = tmp_path / "model"
+    config = dataclasses.replace(CONFIG, **MASKED)
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if line.startswith("masked") and "step 20" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        train(dataset, folder, config, device="cpu", say=stop)
+    model = train(dataset, folder, config, device="cpu", say=lines.append)
+    assert any("bits a hidden code on unseen clips" in line for line in lines)
+    assert "masked: step 40" in (folder / "README.md").read_text("utf-8")
+    assert model.masked is not None
+    straight_run = tmp_path / "straight"
+    train(dataset, straight_run, config, device="cpu", say=quiet)
+    assert weights(folder) == weights(straight_run)
+    first_two = weights(straight[0])
+    assert {name: data for name, data in weights(folder).items() if name in first_two} == first_two
+    train(dataset, folder, config, device="cpu", say=lines.append)
+    assert lines[-1] == "masked: trained already"
+
+    long = dataclasses.replace(CONFIG.prior_training, steps=1_000_000)
+    config = dataclasses.replace(
+        config, prior_training=long, masked_training=long, max_minutes=4 / 60, masked_share=0.5
+    )
+    train(dataset, tmp_path / "limited", config, device="cpu", say=quiet)
+    metrics = (tmp_path / "limited" / "training" / "metrics.jsonl").read_text().splitlines()
+    ends = {row["stage"]: row for row in map(json.loads, metrics)}
+    assert ends["masked"]["progress"] == 1
+    assert ends["masked"]["seconds"] > 0.5 * ends["prior"]["seconds"]
 
 
 def test_other_settings_or_another_folder_are_refused_by_name(

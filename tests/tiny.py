@@ -11,7 +11,7 @@ from audiovq.autoencoder import Autoencoder
 from audiovq.bottlenecks import Codebook
 from audiovq.checkpoint import Model, new_model
 from audiovq.codec import Encoded
-from audiovq.config import AutoencoderConfig, PriorConfig, SpectrogramConfig
+from audiovq.config import AutoencoderConfig, MaskedConfig, PriorConfig, SpectrogramConfig
 
 SPECTROGRAM = SpectrogramConfig(8000, n_fft=32, hop_length=8, n_mels=0)
 """16 rows."""
@@ -26,6 +26,7 @@ AUTOENCODER = AutoencoderConfig(
 )
 """2 codes a column."""
 PRIOR = PriorConfig(dim=16, layers=2, heads=2, dropout=0.0)
+MASKED = MaskedConfig(dim=16, cell=8, layers=2, heads=2, dropout=0.0)
 LABELS = {"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"]}
 COUNTS = [((0, 0), 1), ((0, 1), 3), ((1, 0), 4)]
 
@@ -70,9 +71,12 @@ def plain(sounds: Mapping[str, Encoded]) -> dict[str, Any]:
 
 
 def tiny_model(
-    seed: int = 0, labels: dict[str, list[str]] | None = None, clip_frames: int = 30
+    seed: int = 0,
+    labels: dict[str, list[str]] | None = None,
+    clip_frames: int = 30,
+    masked: bool = False,
 ) -> Model:
-    """Autoencoder and prior, untrained, in eval mode."""
+    """Autoencoder and prior, and a masked one where asked, untrained, in eval mode."""
     labels = LABELS if labels is None else labels
     counts = COUNTS if labels else [((), 8)]
     torch.manual_seed(seed)
@@ -81,4 +85,8 @@ def tiny_model(
     for module in (model.autoencoder, model.prior):
         shake(module, seed)
         module.eval()
+    if masked:
+        model.masked = model.new_masked(MASKED)
+        shake(model.masked, seed)
+        model.masked.eval()
     return model

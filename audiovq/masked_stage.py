@@ -1,0 +1,129 @@
+"""The third stage of training: the masked prior, on the same codes as the prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiovq import ranks
+from audiovq.checkpoint import Model, save
+from audiovq.config import TrainConfig
+from audiovq.dataset import Dataset
+from audiovq.masked import Canvas, MaskedPrior, masked_at_random
+from audiovq.stage import Say, clock, naming, underway
+from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.views import VIEWS, VIEWS_SHARE, encode_split
+
+SIZES = 0.05
+"""Weight of a clip's length and level in the loss."""
+Encodings = tuple[Tensor, Tensor, Tensor]
+"""Tokens, lengths, labels, as `encode_split` gives them."""
+
+
+def train_masked(
+    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+) -> None:
+    """Train and save the masked prior of a model that has its codes; `limit` is in seconds."""
+    torch.manual_seed(config.seed)
+    masked = model.masked = model.new_masked(config.masked).to(model.device)
+    trainer = Trainer(
+        masked,
+        config.masked_training,
+        folder / "training",
+        stage="masked",
+        seed=config.seed,
+        dtype=pick_precision(config.precision, model.device),
+        max_seconds=None,
+    )
+    if trainer.state.done:
+        say("masked: trained already")
+        return
+    started = time.perf_counter()
+    source = encode_split(
+        model, dataset.train, VIEWS, math.inf if limit is None else VIEWS_SHARE * limit
+    )
+    held_out = encode_split(model, dataset.validation) if len(dataset.validation) else source
+    seconds = time.perf_counter() - started
+    parameters = sum(p.numel() for p in masked.parameters())
+    say(f"masked: {parameters:,} parameters, {len(source[0]):,} clips ({seconds:.0f} s)")
+    if limit is not None:
+        trainer.max_seconds = max(1.0, limit - ranks.agreed(seconds)[0])
+
+    def loss(step: Step) -> dict[str, Tensor]:
+        canvas = _canvas(masked, source, step.indices, step.generator, ranks.mine())
+        code, length, level = masked.loss(canvas)
+        return {"loss": code + SIZES * (length + level), "nats_per_code": code}
+
+    def validate() -> dict[str, float]:
+        return validate_masked(masked, held_out)
+
+    def keep(state: State, metrics: Mapping[str, float]) -> None:
+        save(folder, model, "masked", {"step": state.step, **metrics})
+
+    def speak(metrics: Mapping[str, float]) -> None:
+        say(describe_masked(metrics))
+
+    with naming(dataset.train):
+        trainer.fit(source[1], loss, validate, keep, speak)
+
+
+def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float]:
+    """Over up to 512 clips, with the same holes each time: score and bits per hidden code, bits per
+    length and per level."""
+    places = torch.arange(len(held_out[0]))[:: max(1, len(held_out[0]) // 512)]
+    places = places[held_out[1][places].argsort(stable=True)]
+    totals, holes, clips = [0.0, 0.0, 0.0], 0.0, 0.0
+    for number, indices in ranks.dealt(list(enumerate(places.split(32)))):
+        generator = torch.Generator().manual_seed(number)
+        canvas = _canvas(masked, held_out, indices, generator)
+        counts = int((canvas.hidden & canvas.inside[:, None, None]).sum())
+        whole = int(canvas.whole.all(dim=1).sum())
+        weights = counts, whole, whole
+        for i, (nats, weight) in enumerate(zip(masked.loss(canvas), weights, strict=True)):
+            totals[i] += float(nats) * weight if weight else 0.0
+        holes, clips = holes + counts, clips + whole
+    *totals, holes, clips = ranks.totals(*totals, holes, clips)
+    code, length, level = (
+        total / max(1, count) / math.log(2)
+        for total, count in zip(totals, (holes, clips, clips), strict=True)
+    )
+    return {
+        "score": code,
+        "bits_per_code": code,
+        "bits_per_length": length,
+        "bits_per_level": level,
+    }
+
+
+def _canvas(
+    masked: MaskedPrior,
+    source: Encodings,
+    indices: Tensor,
+    generator: torch.Generator,
+    part: slice = slice(None),
+) -> Canvas:
+    """Clips with random holes, on the masked prior's device; drawn for all, made of those in `part`."""
+    tokens, lengths, labels = (part[indices] for part in source)
+    codes, num_columns, levels = masked.vocabulary.codes(tokens[:, : int(lengths.max())].long())
+    codes = codes[..., : int(num_columns.max())]
+    hidden = masked.hide_labels(labels, generator)
+    canvas = masked_at_random(codes, num_columns, levels, hidden, generator)
+    fields = {field.name: getattr(canvas, field.name)[part] for field in dataclasses.fields(canvas)}
+    return Canvas(**fields).to(masked.level_embedding.weight.device)
+
+
+def describe_masked(metrics: Mapping[str, float]) -> str:
+    """A validation's metrics, or the training's alone, in a line of plain words."""
+    if "validation_bits_per_code" not in metrics:
+        return underway("masked", metrics)
+    return (
+        f"masked {100 * metrics['progress']:3.0f} %, step {metrics['step']:,},"
+        f" {clock(metrics['seconds'])}: {metrics['validation_bits_per_code']:.2f} bits a hidden code on"
+        f" unseen clips, {metrics['nats_per_code'] / math.log(2):.2f} in training"
+    )

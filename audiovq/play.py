@@ -1,0 +1,310 @@
+"""Playing with sounds: variations of a recording, going on with it, painting over parts of it, and
+what lies between two. Waveforms at the model's rate in, new sounds out.
+
+What is kept is kept as codes: it sounds as the model's codec has it. Labels that are not asked for are
+left open: the prior hears from the recording what goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiovq import codec
+from audiovq.audio import Waveform
+from audiovq.checkpoint import Model
+from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.generation import Sound, pick_prior, places_of, require_samples
+from audiovq.painting import fill
+from audiovq.prior import Prior, sample
+from audiovq.spectrogram import Phase
+from audiovq.stft import num_frames
+
+Labels = Mapping[str, str]
+Span = tuple[float, float]
+
+
+def variations(
+    model: Model,
+    waveform: Waveform,
+    n: int = 8,
+    strength: float = 0.5,
+    labels: Labels | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+) -> list[Sound]:
+    """`n` sounds like a recording (samples,): a share of `strength` of its codes is drawn anew.
+
+    At 0 they are the recording as the codec has it, at 1 nothing is left but its length and level.
+    Raises AudiovqError where `strength` is not from 0 to 1, or the model has no prior.
+    """
+    if not 0 <= strength <= 1:
+        raise AudiovqError(f"strength {strength:g}: give a number from 0 to 1")
+    given = encoded(model, waveform)
+    chances = torch.rand(
+        max(0, n), *given.codes.shape, generator=torch.Generator().manual_seed(seed)
+    )
+    return _painted(model, given, chances < strength, labels, n, sampling, phase, n_iter, seed)
+
+
+def repaint(
+    model: Model,
+    waveform: Waveform,
+    time: Span | None = None,
+    band: Span | None = None,
+    labels: Labels | None = None,
+    n: int = 1,
+    *,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+) -> list[Sound]:
+    """`n` sounds: a recording (samples,) with what lies in `time` (from, to in seconds) and `band`
+    (from, to in Hz) painted over, or in the one that is given (Bazin et al. 2020, NOTONO).
+
+    All codes that touch the region are drawn anew, to go with what is around them; all others stay.
+    Raises AudiovqError where no region is given or it holds no code, or the model has no prior.
+    """
+    given = encoded(model, waveform)
+    mask = region(model, given, time, band)
+    return _painted(model, given, mask, labels, n, sampling, phase, n_iter, seed)
+
+
+def extend(
+    model: Model,
+    waveform: Waveform,
+    seconds: float | None = None,
+    labels: Labels | None = None,
+    n: int = 1,
+    *,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+) -> list[Sound]:
+    """`n` sounds that begin with a recording (samples,) and go on to last `seconds` in all.
+
+    None: to where the prior in time order ends them, after at least a column of codes. What the
+    recording's own end has a part in, half a window of the spectrogram, is drawn anew. Raises
+    AudiovqError where `seconds` are no longer than the recording, or the model has no prior.
+    """
+    sampling = sampling or SamplingConfig()
+    prior = pick_prior(model, sampling, "time")
+    given = encoded(model, waveform)
+    config, stride = model.spectrogram.config, model.autoencoder.stride[1]
+    kept = max(1, (given.num_samples - config.n_fft // 2) // (stride * config.hop_length))
+    kept = min(kept, given.codes.shape[2])
+    codes = given.codes[None, :, :, :kept].expand(n, -1, -1, -1)
+    rows, levels = _labels(model, labels, n), torch.full((n,), given.level)
+    generator = torch.Generator().manual_seed(seed)
+    if seconds is None:
+        if not isinstance(prior, Prior):
+            raise AudiovqError("continue: the masked prior knows no end; give a length as well")
+        made = _to_its_end(prior, codes, rows, levels, sampling, generator)
+        samples = [(grid.shape[2] * stride - 1) * config.hop_length for grid in made]
+    else:
+        length = require_samples(model, seconds)
+        columns = -(-num_frames(length, config.hop_length) // stride)
+        if length <= given.num_samples:
+            had = given.num_samples / model.sample_rate
+            raise AudiovqError(f"length {seconds:g}: the recording has {had:.2f} s; give more")
+        grid = nn.functional.pad(codes, (0, columns - kept))
+        mask = torch.arange(columns) >= kept
+        filled = fill(prior, grid, mask, levels, rows, sampling=sampling, generator=generator)
+        made, samples = list(filled), [length] * n
+    sounds = [
+        codec.Encoded(grid, given.level, end) for grid, end in zip(made, samples, strict=True)
+    ]
+    return _heard(model, sounds, labels, phase, n_iter, seed)
+
+
+def morph(
+    model: Model,
+    first: Waveform,
+    second: Waveform,
+    steps: int = 8,
+    *,
+    seed: int = 0,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+) -> list[Sound]:
+    """`steps` sounds from one recording (samples,) to another, the ends being the two: see `between`.
+
+    Each is what the nearest codes decode to. Raises AudiovqError where `steps` are fewer than 2, or the
+    model makes no codes.
+    """
+    if steps < 2:
+        raise AudiovqError(f"steps {steps}: give 2 or more")
+    _ = model.autoencoder.quantizer  # or it says that there is none
+    latents, levels, lengths = [], [], []
+    with torch.inference_mode():
+        for waveform in (first, second):
+            batch = torch.from_numpy(waveform)[None].to(model.device)
+            images, level = model.spectrogram(batch)
+            frames = torch.tensor([images.shape[3]])
+            latents.append(model.autoencoder.latents(images, frames))
+            levels.append(int(level))
+            lengths.append(len(waveform))
+        sounds = []
+        for step in between(model, latents, levels, lengths, steps):
+            width = torch.tensor([step.latents.shape[3]])
+            codes = model.autoencoder.nearest(step.latents, width)[0].cpu()
+            sounds.append(codec.Encoded(codes, step.level, step.num_samples))
+    return _heard(model, sounds, None, phase, n_iter, seed)
+
+
+@dataclass(frozen=True)
+class Between:
+    """A sound on the line between two."""
+
+    latents: Tensor
+    """(1, dim, rows, columns); with `dense` (1, dense)."""
+    level: int
+    num_samples: int
+
+
+def between(
+    model: Model, latents: Sequence[Tensor], levels: Sequence[int], lengths: Sequence[int], n: int
+) -> list[Between]:
+    """`n` sounds on the straight line between the latents (1, dim, rows, columns) of two; the ends are
+    they.
+
+    Where they differ in length (`lengths`, in samples), so do the steps: latents are stretched in time
+    to each step's own, so that beginnings mix with beginnings and ends with ends.
+    """
+    autoencoder, hop_length = model.autoencoder, model.spectrogram.config.hop_length
+    steps = []
+    for share in torch.linspace(0, 1, n).tolist():
+        length, level = (round((1 - share) * a + share * b) for a, b in (lengths, levels))
+        alike = list(latents)
+        if autoencoder.dense is None:
+            width = int(autoencoder.num_columns(torch.tensor([num_frames(length, hop_length)])))
+            alike = [_stretched(grid, width) for grid in latents]
+        steps.append(Between(torch.lerp(alike[0], alike[1], share), level, length))
+    return steps
+
+
+def encoded(model: Model, waveform: Waveform) -> codec.Encoded:
+    """A waveform (samples,) → its nearest codes, which are those that priors learn."""
+    return codec.encode(model, [waveform], rate_weight=0)[0]
+
+
+def region(model: Model, sound: codec.Encoded, time: Span | None, band: Span | None) -> Tensor:
+    """(rows, columns) bool: the codes that touch `time`, in seconds, and `band`, in Hz; None is all.
+
+    Raises AudiovqError where neither is given, or no code of the sound does.
+    """
+    if time is None and band is None:
+        raise AudiovqError("repaint: give a time, such as 0.2:0.5, or a band, such as 1000:3000")
+    config = model.spectrogram.config
+    (tall, wide), (_, rows, columns) = model.autoencoder.stride, sound.codes.shape
+    mask = torch.ones(rows, columns, dtype=torch.bool)
+    if time is not None:
+        samples = torch.arange(columns + 1) * wide * config.hop_length
+        begin, end = (t * config.sample_rate for t in time)
+        mask &= (samples[:-1] < round(end)) & (samples[1:] > round(begin))
+        if not mask.any() or time[1] <= time[0]:
+            had = sound.num_samples / config.sample_rate
+            raise AudiovqError(
+                f"time {time[0]:g}:{time[1]:g}: give two rising times up to {had:.2f} seconds"
+            )
+    if band is not None:
+        centres = torch.arange(config.n_fft // 2) * (config.sample_rate / config.n_fft)
+        if model.spectrogram.mel is not None:
+            centres = model.spectrogram.mel.cpu().argmax(dim=1) * config.sample_rate / config.n_fft
+        inside = (centres >= band[0]) & (centres <= band[1])
+        inside = nn.functional.pad(inside, (0, rows * tall - len(inside)))
+        mask &= inside.view(rows, tall).any(dim=1)[:, None]
+        if not mask.any():
+            raise AudiovqError(
+                f"band {band[0]:g}:{band[1]:g}: give two rising frequencies up to"
+                f" {config.sample_rate / 2:g} Hz, further apart"
+            )
+    return mask
+
+
+def _painted(
+    model: Model,
+    given: codec.Encoded,
+    mask: Tensor,
+    labels: Labels | None,
+    n: int,
+    sampling: SamplingConfig | None,
+    phase: Phase,
+    n_iter: int | None,
+    seed: int,
+) -> list[Sound]:
+    """`n` sounds with new codes where `mask` is."""
+    if n < 1:
+        raise AudiovqError(f"n {n}: give 1 or more")
+    sampling = sampling or SamplingConfig()
+    codes = fill(
+        pick_prior(model, sampling, "masked"),
+        given.codes.expand(n, -1, -1, -1),
+        mask,
+        torch.full((n,), given.level),
+        _labels(model, labels, n),
+        sampling=sampling,
+        generator=torch.Generator().manual_seed(seed * 1_000_003 + 1),
+    )
+    sounds = [codec.Encoded(grid, given.level, given.num_samples) for grid in codes]
+    return _heard(model, sounds, labels, phase, n_iter, seed)
+
+
+def _labels(model: Model, labels: Labels | None, n: int) -> Tensor:
+    """(n, labels) places of the values asked for, the others left open."""
+    asked = places_of(model, labels or {})
+    opened = [asked.get(i, len(values)) for i, values in enumerate(model.labels.values())]
+    return torch.tensor(opened, dtype=torch.long).expand(n, -1)
+
+
+def _to_its_end(
+    prior: Prior,
+    codes: Tensor,
+    labels: Tensor,
+    levels: Tensor,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Codes (n, quantizers, rows, columns) → each with what the prior adds up to its END."""
+    vocabulary, device = prior.vocabulary, prior.head.weight.device
+    before = max(0, codes.shape[3] - vocabulary.max_columns // 2)
+    seen = codes[..., before:]
+    counts = torch.full((len(codes),), seen.shape[3])
+    tokens = vocabulary.tokens(seen, counts, levels)[0][:, :-1].to(device)
+    shortest = min(seen.shape[3] + 1, vocabulary.max_columns)
+    drawn = sample(prior, labels.to(device), sampling, generator, tokens, shortest)
+    made, num_columns, _ = vocabulary.codes(drawn.cpu())
+    return [
+        torch.cat([head, grid[..., :width]], dim=2)
+        for head, grid, width in zip(codes[..., :before], made, num_columns.tolist(), strict=True)
+    ]
+
+
+def _heard(
+    model: Model,
+    sounds: list[codec.Encoded],
+    labels: Labels | None,
+    phase: Phase,
+    n_iter: int | None,
+    seed: int,
+) -> list[Sound]:
+    """Codes → sounds."""
+    waveforms = codec.decode(model, sounds, phase=phase, n_iter=n_iter, seed=seed)
+    return [
+        Sound(waveform, dict(labels or {}), sound)
+        for waveform, sound in zip(waveforms, sounds, strict=True)
+    ]
+
+
+def _stretched(grid: Tensor, columns: int) -> Tensor:
+    """(1, dim, rows, columns) → the same in so many columns; exact where they are as many."""
+    size = (grid.shape[2], columns)
+    return nn.functional.interpolate(grid, size, mode="bilinear", align_corners=True)

@@ -1,0 +1,187 @@
+"""What playing with sounds is worth: new sounds by both priors, repaintings, continuations, long sounds.
+
+    python benchmarks/play.py MODEL DATASET --out benchmarks/results/NAME.json
+
+A judge that learns from the dataset's training clips names what comes out; clips are real test clips,
+and no label is told to the model where one is repainted or gone on with. *Flux* is how much a
+spectrogram changes from frame to frame, in dB (root mean square over bins); at a joint the largest of
+the frames that a window of the STFT spans there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from audiovq import evaluation, play
+from audiovq.audio import Waveform
+from audiovq.checkpoint import Model, load
+from audiovq.config import SamplingConfig
+from audiovq.dataset import Dataset
+from audiovq.figures import original_waveforms
+from audiovq.files import write_json
+from audiovq.generation import Sound, generate
+
+ORDERS = SamplingConfig(order="time"), SamplingConfig(order="masked")
+AROUND = 2
+"""Frames on each side of a joint."""
+
+
+def flux(model: Model, waveform: Waveform) -> Tensor:
+    """(frames - 1,) dB from each frame to the next."""
+    (image,) = evaluation.waveform_images(model.spectrogram, [waveform])
+    steps = image[0].diff(dim=1) * model.spectrogram.config.range_db
+    return steps.square().mean(dim=0).sqrt()
+
+
+def at_joint(changes: Tensor, frame: int) -> float:
+    """The largest flux around a frame."""
+    return float(changes[max(0, frame - AROUND) : frame + AROUND].max())
+
+
+def named(
+    judge: evaluation.Classifier, model: Model, waveforms: Sequence[Waveform], truth: Tensor
+) -> dict[str, float | None]:
+    """The share of sounds whose label is named rightly, for each label."""
+    images = evaluation.waveform_images(model.spectrogram, waveforms)
+    shares = evaluation.judge(judge, images).accuracy(truth)
+    return dict(zip(model.labels, shares, strict=True))
+
+
+def places(model: Model, sounds: Sequence[Sound]) -> Tensor:
+    """(sounds, labels) the values asked for."""
+    return torch.tensor(
+        [
+            [model.labels[name].index(sound.labels[name]) for name in model.labels]
+            for sound in sounds
+        ]
+    )
+
+
+def new_sounds(model: Model, judge: evaluation.Classifier, n: int) -> dict[str, Any]:
+    """Seconds for 16 sounds' codes and waveforms, the best of three; accuracy of `n`."""
+    figures: dict[str, Any] = {}
+    for sampling in ORDERS:
+        seconds = []
+        for seed in range(3):
+            begin = time.perf_counter()
+            generate(model, 16, sampling=sampling, seed=seed, phase="griffin-lim", n_iter=0)
+            seconds.append(time.perf_counter() - begin)
+        sounds = generate(model, n, sampling=sampling, seed=1)
+        accuracy = named(judge, model, [s.waveform for s in sounds], places(model, sounds))
+        figures[sampling.order] = {"seconds_for_16": min(seconds), "accuracy": accuracy}
+    return figures
+
+
+def on_real_clips(
+    model: Model, judge: evaluation.Classifier, clips: Sequence[Waveform], truth: Tensor
+) -> dict[str, Any]:
+    """Accuracy of clips as they are, coded, with their middle third repainted, and with their second
+    half continued; flux at the repainted third's ends, beside that of the same places before."""
+    made: dict[str, list[Waveform]] = {"real": list(clips)}
+    joints: dict[str, list[float]] = {"coded": []}
+    for clip in clips:
+        coded = play.variations(model, clip, 1, strength=0)[0]
+        made.setdefault("coded", []).append(coded.waveform)
+        seconds = len(clip) / model.sample_rate
+        third = seconds / 3, 2 * seconds / 3
+        mask = play.region(model, coded.encoded, third, None)[0].nonzero()[:, 0]
+        ends = [int(mask[0]), int(mask[-1]) + 1]
+        frames = [column * model.autoencoder.stride[1] for column in ends]
+        joints["coded"] += [at_joint(flux(model, coded.waveform), frame) for frame in frames]
+        for sampling in ORDERS:
+            (sound,) = play.repaint(model, clip, time=third, sampling=sampling)
+            kept = torch.ones(sound.encoded.codes.shape[2], dtype=torch.bool)
+            kept[mask] = False
+            same = sound.encoded.codes[..., kept] == coded.encoded.codes[..., kept]
+            assert bool(same.all()), "a kept code was changed"
+            name = f"repainted, {sampling.order}"
+            made.setdefault(name, []).append(sound.waveform)
+            joints.setdefault(name, []).extend(
+                at_joint(flux(model, sound.waveform), frame) for frame in frames
+            )
+        half = clip[: len(clip) // 2]
+        for name, sampling, length in (
+            ("continued, time, to its end", ORDERS[0], None),
+            ("continued, time, as long", ORDERS[0], seconds),
+            ("continued, masked, as long", ORDERS[1], seconds),
+        ):
+            (sound,) = play.extend(model, half, length, sampling=sampling)
+            made.setdefault(name, []).append(sound.waveform)
+    high = float(np.quantile(joints["coded"], 0.95))
+    return {
+        "accuracy": {name: named(judge, model, waves, truth) for name, waves in made.items()},
+        "flux_db_at_joints": {
+            name: {
+                "median": float(np.median(found)),
+                "95_percent": float(np.quantile(found, 0.95)),
+                "share_within_real_95_percent": float(np.mean(np.array(found) <= high)),
+            }
+            for name, found in joints.items()
+        },
+    }
+
+
+def long_sounds(model: Model, n: int) -> dict[str, Any]:
+    """Flux of sounds of 5 s: its largest peak in the autocorrelation beyond 0.1 s, and of loops at
+    their joint, beside elsewhere."""
+    figures: dict[str, Any] = {}
+    for sampling in ORDERS:
+        peaks, at, elsewhere = [], [], []
+        for sound in generate(model, n, seconds=5.0, sampling=sampling, seed=2):
+            changes = flux(model, sound.waveform)
+            centred = changes - changes.mean()
+            spectrum = torch.fft.rfft(centred, 2 * len(centred)).abs().square()
+            correlation = torch.fft.irfft(spectrum)[: len(centred) // 2]
+            first = int(0.1 * model.sample_rate / model.spectrogram.config.hop_length)
+            peaks.append(float(correlation[first:].max() / correlation[0]))
+        for sound in generate(model, n, seconds=1.0, loop=True, sampling=sampling, seed=3):
+            thrice = flux(model, np.tile(sound.waveform, 3))
+            frames = len(sound.waveform) // model.spectrogram.config.hop_length
+            at.append(at_joint(thrice, frames))
+            elsewhere += [at_joint(thrice, frame) for frame in range(frames + 8, 2 * frames - 8)]
+        figures[sampling.order] = {
+            "flux_autocorrelation_peak": float(np.mean(peaks)),
+            "loop_joint_db": float(np.median(at)),
+            "loop_elsewhere_db": float(np.median(elsewhere)),
+            "loop_elsewhere_95_percent_db": float(np.quantile(elsewhere, 0.95)),
+        }
+    return figures
+
+
+def main(
+    model: Path, dataset: Path, out: Path | None = None, clips: int = 100, n: int = 300
+) -> None:
+    """Measure, print, and write where asked.
+
+    Args:
+        model: Folder with both priors.
+        dataset: Folder that it was trained on.
+        out: JSON to be written.
+        clips: Test clips that are repainted and continued.
+        n: New sounds by each prior.
+    """
+    loaded, data = load(model), Dataset(dataset)
+    judge = evaluation.train_classifier([data.train, data.validation])
+    by_path = {clip.path: i for i, clip in enumerate(data.test.clips)}
+    paths = sorted(by_path)[:: max(1, -(-len(by_path) // clips))]
+    waveforms = original_waveforms(data, data.test, clips)
+    truth = data.test.label_indices[[by_path[path] for path in paths]]
+    figures: dict[str, Any] = {"new": new_sounds(loaded, judge, n)}
+    figures |= {"clips": len(waveforms)} | on_real_clips(loaded, judge, waveforms, truth)
+    figures["long"] = long_sounds(loaded, 8)
+    for name, value in figures.items():
+        print(name, value, sep="\n  ")
+    if out is not None:
+        write_json(out, figures)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,215 @@
+"""The laws of the masked prior: what it sees, what it leaves alone, lengths, steps, learning."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import MASKED, shake
+from torch import Tensor
+
+from audiovq.config import AudiovqError, MaskedConfig, SamplingConfig
+from audiovq.masked import Canvas, MaskedPrior, masked_at_random, sample_masked
+from audiovq.prior import Vocabulary
+
+VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=6)
+SURE = SamplingConfig(temperature=0.0, steps=3)
+
+
+def masked(vocabulary: Vocabulary = VOCABULARY, labels: tuple[int, ...] = (3, 2)) -> MaskedPrior:
+    """A small one in eval mode; random weights, so that all there is has a say."""
+    torch.manual_seed(0)
+    made = MaskedPrior(MASKED, vocabulary, labels)
+    shake(made)
+    return made.eval()
+
+
+def canvas(columns: tuple[int, ...] = (6, 3, 4), share: float = 0.5) -> Canvas:
+    """Clips of unequal lengths, a share of whose codes is hidden."""
+    generator = torch.Generator().manual_seed(0)
+    shape = len(columns), 2, 2, max(columns)
+    return Canvas(
+        codes=torch.randint(5, shape, generator=generator),
+        hidden=torch.rand(shape, generator=generator) < share,
+        num_columns=torch.tensor(columns),
+        levels=torch.arange(len(columns)) % 3,
+        labels=torch.tensor([[0, 0], [2, 1], [3, 2]])[: len(columns)],
+        whole=torch.tensor([[True, True], [True, False], [False, False]])[: len(columns)],
+    )
+
+
+def alone(clips: Canvas, i: int) -> Canvas:
+    """One clip of a canvas, without padding."""
+    width = int(clips.num_columns[i])
+    one = slice(i, i + 1)
+    return Canvas(
+        clips.codes[one, ..., :width],
+        clips.hidden[one, ..., :width],
+        clips.num_columns[one],
+        clips.levels[one],
+        clips.labels[one],
+        clips.whole[one],
+    )
+
+
+def test_a_batch_gives_what_its_clips_give_alone_whatever_the_padding_holds() -> None:
+    clips, prior = canvas(), masked()
+    with torch.no_grad():
+        logits = prior(clips)
+        torch.testing.assert_close(prior(dirty(clips)), logits)
+        for i, width in enumerate(clips.num_columns.tolist()):
+            torch.testing.assert_close(prior(alone(clips, i))[0], logits[i, ..., :width, :])
+    filled = sample_masked(prior, clips, SURE, torch.Generator())
+    for i, width in enumerate(clips.num_columns.tolist()):
+        one = sample_masked(prior, alone(clips, i), SURE, torch.Generator())
+        assert torch.equal(one[0], filled[i, ..., :width])
+
+
+def dirty(clips: Canvas) -> Canvas:
+    """Other codes in the holes and in the padding, which nothing may read."""
+    unread = clips.hidden | ~clips.inside[:, None, None]
+    return replace(clips, codes=torch.where(unread, (clips.codes + 1) % 5, clips.codes))
+
+
+@pytest.mark.parametrize("column", [0, 2, 5])
+def test_a_hole_is_filled_from_the_past_and_from_the_future(column: int) -> None:
+    prior, clips = masked(), canvas((6,), share=0.0)
+    clips.hidden[:, :, :, column] = True
+    with torch.no_grad():
+        logits = prior(clips)[..., column, :]
+        for other in set(range(6)) - {column}:
+            codes = clips.codes.clone()
+            codes[..., other] = (codes[..., other] + 1) % 5
+            assert not torch.equal(prior(replace(clips, codes=codes))[..., column, :], logits)
+
+
+@pytest.mark.parametrize("field", ["levels", "labels", "whole", "num_columns"])
+def test_what_is_known_of_a_clip_has_a_say(field: str) -> None:
+    prior, clips = masked(), canvas((4,), share=0.5)
+    changed = {
+        "levels": clips.levels + 1,
+        "labels": clips.labels + 1,
+        "whole": ~clips.whole,
+        "num_columns": clips.num_columns - 1,
+    }
+    with torch.no_grad():
+        before, after = prior(clips), prior(replace(clips, **{field: changed[field]}))
+    assert not torch.allclose(before[..., :3, :], after[..., :3, :])
+
+
+@given(
+    steps=st.integers(1, 9),
+    share=st.floats(0, 1),
+    temperature=st.sampled_from([0.0, 1.0]),
+    guidance=st.sampled_from([0.0, 1.5]),
+    top_k=st.sampled_from([0, 2]),
+)
+def test_all_holes_are_filled_and_nothing_else_is_touched(
+    steps: int, share: float, temperature: float, guidance: float, top_k: int
+) -> None:
+    clips = canvas(share=share)
+    clips.codes[clips.hidden] = 99  # no code: what is left of it was not filled
+    config = SamplingConfig(steps=steps, temperature=temperature, guidance=guidance, top_k=top_k)
+    kept = ~clips.hidden | ~clips.inside[:, None, None]
+    filled = sample_masked(masked(), clips, config, torch.Generator().manual_seed(1))
+    assert torch.equal(filled[kept], clips.codes[kept])
+    assert bool(((filled >= 0) & (filled < 5))[~kept].all())
+
+
+def test_the_holes_that_are_left_go_as_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, clips = masked(), canvas((6,), share=1.1)
+    left: list[int] = []
+    plain = prior.forward
+
+    def spy(seen: Canvas) -> Tensor:
+        left.append(int(seen.hidden.sum()))
+        return plain(seen)
+
+    monkeypatch.setattr(prior, "forward", spy)
+    sample_masked(prior, clips, replace(SURE, steps=4, guidance=0.0), torch.Generator())
+    assert left == [int(24 * math.cos(math.pi / 2 * step / 4)) for step in range(4)]
+
+
+def test_what_is_drawn_first_is_what_later_steps_see() -> None:
+    prior, clips = masked(), canvas((6,), share=1.1)
+    at_once = sample_masked(prior, clips, replace(SURE, steps=1), torch.Generator())
+    in_steps = sample_masked(prior, clips, replace(SURE, steps=24), torch.Generator())
+    assert not torch.equal(at_once, in_steps)
+
+
+def test_same_generator_same_codes_and_those_of_a_clip_do_not_depend_on_later_ones() -> None:
+    prior, clips = masked(), canvas((6, 6, 6), share=1.1)
+    config = SamplingConfig(temperature=1.0, steps=4)
+    first, again, other = (
+        sample_masked(prior, clips, config, torch.Generator().manual_seed(seed))
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    one = sample_masked(prior, alone(clips, 0), config, torch.Generator().manual_seed(3))
+    assert torch.equal(one[0], first[0])
+
+
+def test_sizes_are_drawn_as_the_labels_have_them() -> None:
+    prior = masked(labels=(2,))
+    with torch.no_grad():
+        for head in (prior.length_head, prior.level_head):
+            for parameter in head.parameters():
+                parameter.zero_()
+        prior.length_head[2].bias.copy_(torch.tensor([0, 0, math.log(3), 0, 0, 0]))
+        prior.level_head[2].bias.copy_(torch.tensor([0.0, -1e9, 0.0]))
+    labels = torch.zeros(4000, 1, dtype=torch.long)
+    with torch.no_grad():
+        columns, levels = prior.draw_sizes(labels, torch.Generator().manual_seed(0))
+    shares = torch.bincount(columns, minlength=7)[1:] / 4000
+    torch.testing.assert_close(shares, torch.tensor([1, 1, 3, 1, 1, 1]) / 8, atol=0.03, rtol=0)
+    assert set(levels.tolist()) == {0, 2}
+
+
+def test_holes_to_learn_from_hide_any_share_and_cut_clips_keep_what_is_left() -> None:
+    columns = torch.full((3000,), 6)
+    codes = torch.arange(6).expand(3000, 2, 2, 6)
+    clips = masked_at_random(
+        codes, columns, columns, columns[:, None], torch.Generator().manual_seed(0)
+    )
+    assert int(clips.num_columns.min()) >= 1
+    assert int(clips.num_columns.max()) == 6
+    for cut in ((True, True), (True, False)):
+        same = (clips.whole == torch.tensor(cut)).all(dim=1)
+        assert bool((clips.codes[same, 0, 0, 0] == 0).all())
+    assert bool((clips.num_columns[clips.whole.all(dim=1)] == 6).all())
+    begin = clips.codes[:, 0, 0, 0]
+    assert set(begin[~clips.whole[:, 0]].tolist()) >= {0, 1, 2, 3, 4}
+    last = clips.codes[:, 0, 0].gather(1, clips.num_columns[:, None] - 1)[:, 0]
+    assert bool((last == begin + clips.num_columns - 1).all()), "in order, and nothing left out"
+    shares = clips.hidden.float().flatten(1).mean(dim=1)
+    assert bool((shares.histc(5, 0, 1) > 150).all()), "few holes and many"
+
+
+def test_it_learns_to_fill_from_both_sides() -> None:
+    """Clips of one code each: what is left of one tells all of it."""
+    torch.manual_seed(0)
+    prior = MaskedPrior(MASKED, VOCABULARY, ())
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        codes = torch.randint(5, (32, 1, 1, 1), generator=generator).expand(-1, 2, 2, 6)
+        rest = torch.full((32,), 6), torch.zeros(32, dtype=torch.long)
+        clips = masked_at_random(codes, *rest, torch.zeros(32, 0, dtype=torch.long), generator)
+        loss = sum(prior.loss(clips))
+        optimizer.zero_grad()
+        torch.as_tensor(loss).backward()
+        optimizer.step()
+    hidden = torch.arange(6).expand(5, 2, 2, 6) % 3 > 0
+    codes = torch.arange(5)[:, None, None, None].expand(-1, 2, 2, 6)
+    known = torch.full((5,), 6), torch.zeros(5, dtype=torch.long)
+    whole = torch.ones(5, 2, dtype=torch.bool)
+    empty = Canvas(codes * ~hidden, hidden, *known, torch.zeros(5, 0, dtype=torch.long), whole)
+    assert torch.equal(sample_masked(prior.eval(), empty, SURE, torch.Generator()), codes)
+
+
+def test_a_width_that_heads_do_not_divide_is_refused() -> None:
+    with pytest.raises(AudiovqError, match="multiple of the heads"):
+        MaskedConfig(dim=10, heads=4)
