@@ -193,7 +193,7 @@ def generate(
         paths = pipeline.generate_files(
             loaded, out, seconds=length, loop=loop, best_of=best_of, **common
         )
-    print(f"wrote {len(paths)} recordings to {out}")
+    print(f"wrote {len(paths)} {'images' if paths[0].suffix == '.png' else 'recordings'} to {out}")
 
 
 def morph(
@@ -235,7 +235,7 @@ def morph(
         overwrite=overwrite,
         say=_tell,
     )
-    print(f"wrote {len(paths)} {'images' if paths[0].suffix == '.png' else 'recordings'} to {out}")
+    print(f"wrote {len(paths)} recordings to {out}")
 
 
 def _require_fitting(way: str, **flags: Any) -> None:
@@ -247,8 +247,9 @@ def _require_fitting(way: str, **flags: Any) -> None:
         "continue": ("length",),
         "repaint": ("time", "band"),
     }[way]
+    unasked = {"loop": False, "best_of": 1}
     for name, value in flags.items():
-        if name not in takes and value not in (None, False, 1):
+        if name not in takes and value != unasked.get(name):
             there = f"with --{way}" if way else "without --repaint FILE"
             raise AudiovqError(f"--{name.replace('_', '-')}: has no say {there}; leave it out")
 

@@ -111,10 +111,10 @@ def _lesson_preset(
             validate_every=500,
         ),
         prior_training=OptimizerConfig(
-            steps=6_000, batch_size=16, learning_rate=2e-3, validate_every=500
+            steps=6_000, batch_size=8, learning_rate=2e-3, validate_every=500
         ),
-        max_minutes=4.5 if autoencoder.quantizes else 2,
-        autoencoder_share=0.5,
+        max_minutes=5.5 if autoencoder.quantizes else 1.7,
+        autoencoder_share=0.4,
     )
 
 
@@ -122,7 +122,7 @@ _ELBO: dict[str, Any] = {
     "bottleneck": "gaussian",
     "dense": 16,
     "loss": "cross_entropy",
-    "kl_weight": 1.0,
+    "kl_weight": 0.25,
 }
 PRESETS |= {
     "lesson-ae": _lesson_preset(bottleneck="none"),

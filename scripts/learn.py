@@ -112,24 +112,25 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
     if kind == "images":
         preprocess_images(Path("digits"), folder / "dataset")
     else:
-        preprocess(ROOT / "data" / "digits", folder / "dataset", DEMO_DATA)
+        config = dataclasses.replace(DEMO_DATA, n_mels=32, hop_length=128)  # as small as the images
+        preprocess(ROOT / "data" / "digits", folder / "dataset", config)
     dataset = Dataset(folder / "dataset")
     classifier = train_classifier([dataset.train, dataset.validation])
     places = shown(dataset.test)
     rows, new, again = [], {}, {"original": dataset.test.spectrograms(places)}
     for system, (preset, changes) in SYSTEMS.items():
         name = "-".join([preset, *(f"{k}{v}" for k, v in changes.items())])
-        config = PRESETS[preset]
-        config = dataclasses.replace(
-            config,
-            autoencoder=dataclasses.replace(config.autoencoder, **changes),
-            max_minutes=(config.max_minutes or 5) * minutes,
+        settings = PRESETS[preset]
+        settings = dataclasses.replace(
+            settings,
+            autoencoder=dataclasses.replace(settings.autoencoder, **changes),
+            max_minutes=(settings.max_minutes or 5) * minutes,
         )
-        model, seconds = trained(dataset, folder / name, config)
+        model, seconds = trained(dataset, folder / name, settings)
         row, images = judged(system, model, dataset, classifier, seconds)
         rows.append(row)
         new[system], again[system] = images, reconstructed(model, dataset.test, places)
-        if config.autoencoder.bottleneck != "none":
+        if settings.autoencoder.bottleneck != "none":
             generate_files(model, folder / name / "new", SHOWN, overwrite=True)
         if changes.get("dense") == 2:
             for view in ("latent-grid", "latent-scatter"):

@@ -194,7 +194,7 @@ def test_it_learns_to_fill_from_both_sides() -> None:
     prior = MaskedPrior(MASKED, VOCABULARY, ())
     optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(200):
+    for _ in range(400):
         codes = torch.randint(5, (32, 1, 1, 1), generator=generator).expand(-1, 2, 2, 6)
         rest = torch.full((32,), 6), torch.zeros(32, dtype=torch.long)
         clips = masked_at_random(codes, *rest, torch.zeros(32, 0, dtype=torch.long), generator)
