@@ -2,7 +2,7 @@
 
 It learns to fill random masks and is sampled in a few parallel steps (Chang et al. 2022, MaskGIT; over
 codes of sound: Garcia et al. 2023, VampNet). So it meets a future, which a prior in time order cannot,
-and paints over parts of a grid (Bazin et al. 2020, NOTONO), or a whole one in a dozen steps.
+and paints over parts of a grid (Bazin et al. 2020, NOTONO), or a whole one in eight steps.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ CHOICE = 4.0
 """How much chance has in choosing which codes stay, in nats at the first step; none at the last."""
 CROPPED = 0.2
 """How often in training a clip's beginning is cut off, and how often its end."""
+HEAD_SCALE = 0.1
+"""Of the heads' first weights, relative to the embeddings."""
 REGIONS = (0.7, 0.9)
 """Of masks in training, the share that may lie anywhere, and that of those and spans of time; the rest
 lie in a band of rows."""
@@ -123,6 +125,23 @@ class MaskedPrior(nn.Module):
         for block in blocks:
             for linear in (block.attention.modulation, block.spread, block.out):
                 nn.init.zeros_(linear.weight)
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Let codes that stand for like things begin alike: `vectors` (quantizers, codebook_size, dim).
+
+        Their principal components, as many as a cell has room for, are the first embeddings, and the
+        first weights of the heads. Holes begin as nothing.
+        """
+        cell = self.config.cell
+        centred = vectors - vectors.mean(dim=1, keepdim=True)
+        directions = torch.linalg.svd(centred.flatten(0, 1), full_matrices=False).Vh[:cell]
+        parts = centred @ directions.T
+        parts = nn.functional.pad(parts / parts.std(), (0, cell - parts.shape[2]))
+        self.code_embedding.weight[: self.vocabulary.end] = parts.flatten(0, 1)
+        self.code_embedding.weight[self.vocabulary.end] = 0
+        for head, part in zip(self.heads, parts, strict=True):
+            torch.as_tensor(head.weight).copy_(HEAD_SCALE * part)
 
     def forward(self, canvas: Canvas) -> Tensor:
         """→ logits (batch, quantizers, rows, columns, codebook_size), of what is hidden and all else.

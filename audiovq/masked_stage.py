@@ -31,7 +31,10 @@ def train_masked(
 ) -> None:
     """Train and save the masked prior of a model that has its codes; `limit` is in seconds."""
     torch.manual_seed(config.seed)
-    masked = model.masked = model.new_masked(config.masked).to(model.device)
+    masked = model.new_masked(config.masked)
+    books = model.autoencoder.quantizer.codebooks()
+    masked.start_from(torch.stack([book.vectors.detach().float().cpu() for book in books]))
+    model.masked = masked.to(model.device)
     trainer = Trainer(
         masked,
         config.masked_training,

@@ -210,6 +210,20 @@ def test_it_learns_to_fill_from_both_sides() -> None:
     assert torch.equal(sample_masked(prior.eval(), empty, SURE, torch.Generator()), codes)
 
 
+def test_codes_that_stand_for_like_things_begin_alike() -> None:
+    prior, generator = masked(), torch.Generator().manual_seed(0)
+    vectors = torch.randn(2, 5, 12, generator=generator)
+    vectors[1, 4] = vectors[0, 2] + 0.01
+    vectors = vectors - vectors.mean(dim=1, keepdim=True)
+    prior.start_from(vectors)
+    codes = prior.code_embedding.weight.detach()
+    between = torch.cdist(codes[:10], codes[:10])
+    assert int((between + 99 * torch.eye(10)).argmin()) in (2 * 10 + 9, 9 * 10 + 2)
+    assert not codes[10].any(), "holes begin as nothing"
+    ratio = torch.as_tensor(prior.heads[1].weight)[4] / codes[9]
+    torch.testing.assert_close(ratio, ratio[:1].expand(8))
+
+
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(AudiovqError, match="multiple of the heads"):
         MaskedConfig(dim=10, heads=4)
