@@ -43,6 +43,29 @@ Preset = Literal[
 Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
 
 
+def inspect(
+    audio_dir: Positional[Path],
+    out: Annotated[
+        Path | None,
+        arg(help="Folder for a few clips and what their true spectrograms give, as WAVs."),
+    ] = None,
+    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what a folder of recordings holds, what would be left out, and which settings fit.
+
+    Args:
+        audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
+    """
+    import dataclasses
+
+    from audiovq.inspection import inspect, inspection_table
+
+    found = inspect(audio_dir, out, config, overwrite=overwrite)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else inspection_table(found))
+
+
 def preprocess(
     audio_dir: Positional[Path],
     dataset: Positional[Path],
@@ -538,7 +561,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, *stages, evaluate, report, summary, plot)
+    verbs = (demo, inspect, *stages, evaluate, report, summary, plot)
     return {verb.__name__: verb for verb in verbs}
 
 

@@ -250,7 +250,7 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
     for recording in job.recordings:
         path = job.source / recording.path
         try:
-            blocks, peak, spans = _plan(path, job)
+            blocks, peak, spans = plan(path, job)
             checksum = sha256(path)
         except (audio.AudioError, OSError) as error:
             reason = getattr(error, "strerror", str(error))
@@ -271,12 +271,13 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
             yield piece / np.float32(peak) if peak > 1 else piece
 
 
-def _plan(
+def plan(
     path: Path, job: ShardJob
 ) -> tuple[Iterator[audio.Waveform], float, list[tuple[int, int]]]:
     """A first pass over a file: its blocks for the second, its peak, and each clip's (start, end).
 
-    Clips come one after another; a short rest is covered by a clip that ends with it.
+    Clips come one after another; a short rest is covered by a clip that ends with it. Raises
+    AudioError with the reason where the file is left out.
     """
     rate = job.spectrogram.sample_rate
     extent = audio.Extent(rate)
@@ -298,6 +299,18 @@ def _plan(
     spans = [(at, min(at + job.clip_samples, end)) for at in starts]
     short = extent.num_samples == len(block)  # and so need not be read again
     return iter([block]) if short else audio.blocks(path, rate), extent.peak, spans
+
+
+def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
+    """The samples (samples,) of the clip of a recording that begins at `offset`, as `Clip` counts it.
+
+    Raises AudioError where the recording cannot be used, or has no such clip.
+    """
+    blocks, peak, spans = plan(job.source / path, job)
+    for start, end in spans:
+        if start - spans[0][0] == offset:
+            return next(_cut(job.source / path, blocks, [(start, end)])) / np.float32(max(1, peak))
+    raise audio.AudioError(f"has no clip at {offset}")
 
 
 def _cut(
