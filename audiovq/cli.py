@@ -133,11 +133,17 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
                 lesson-…: the tutorials' networks (2 to 5 at most), see docs/learn.md.
         """
         from audiovq import ranks
-        from audiovq.training import train
+        from audiovq.dataset import Dataset
+        from audiovq.pipeline import train, write_report
 
-        train(dataset, model, config, device=device, overwrite=overwrite)
-        if ranks.is_main():
-            print(f"wrote {model}")
+        opened = Dataset(dataset)
+        trained = train(opened, model, config, device=device, overwrite=overwrite)
+        if not ranks.is_main():
+            return
+        if not trained.spectrogram.config.images:
+            page = write_report(trained, opened, model)
+            print(f"{page}: open it in a browser to look and listen")
+        print(f"wrote {model}")
 
     return train
 

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from audiovq import audio
 from audiovq.catalog import Recording, Skipped, catalog
@@ -51,6 +50,7 @@ from audiovq.files import (
     write_text,
 )
 from audiovq.pool import pool
+from audiovq.progress import progress
 from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
@@ -199,11 +199,10 @@ def _make_shards(
         )
     futures = [executor.submit(make_shard, job) for job in todo]
     total, left = (sum(len(job.recordings) for job in some) for some in (jobs, todo))
-    with tqdm(total=total, unit=" files", desc="preprocess", disable=None) as bar:
-        bar.update(total - left)
+    with progress("preprocess", total, "files", total - left) as step:
         try:
             for future in as_completed(futures):
-                bar.update(future.result())
+                step(future.result())
         except BrokenExecutor as error:
             raise AudiovqError(
                 f"{target}: a process at work on it was ended from outside; run again, it goes on"

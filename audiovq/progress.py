@@ -14,15 +14,15 @@ LINE_SECONDS = 15.0
 
 
 @contextlib.contextmanager
-def progress(task: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Callable[[int], None]]:
     """Yields what is to be called with the number of units just done.
 
-    Shows on standard error, with rate and time left, how many of `total` are. Off a terminal a task
-    that is done within LINE_SECONDS says nothing.
+    Shows on standard error, with rate and time left, how many of `total` are, those that were done
+    `before` included. Off a terminal a task that is done within LINE_SECONDS says nothing.
     """
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=task, unit=f" {unit}") as bar:
-            yield bar.update
+        with tqdm(total=total, initial=before, desc=task, unit=f" {unit}") as bar:
+            yield lambda more: bar.update(more) and None  # tqdm says whether it drew
         return
     started = spoken = time.monotonic()
     done = 0
@@ -33,12 +33,20 @@ def progress(task: str, total: int, unit: str) -> Iterator[Callable[[int], objec
         if now - spoken >= LINE_SECONDS and done:
             spoken, rate = now, done / (now - started)
             print(
-                f"{task}: {done:,} of {total:,} {unit}, {rate:.3g} a second,"
-                f" {clock((total - done) / rate)} left",
+                f"{task}: {before + done:,} of {total:,} {unit}, {rate:.3g} a second,"
+                f" {clock((total - before - done) / rate)} left",
                 file=sys.stderr,
             )
 
     yield update
+
+
+def stepping(task: str, steps: int) -> Iterator[int]:
+    """0 to `steps` - 1, with `progress`."""
+    with progress(task, steps, "steps") as update:
+        for step in range(steps):
+            yield step
+            update(1)
 
 
 def clock(seconds: float) -> str:

@@ -7,8 +7,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from audiovq import archive, audio, codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
@@ -17,6 +15,7 @@ from audiovq.config import AudiovqError
 from audiovq.files import atomic, filling, require_new
 from audiovq.header import leads_out
 from audiovq.predictors import Coder
+from audiovq.progress import progress
 from audiovq.spectrogram import Phase
 
 Say = Callable[[str], None]
@@ -152,7 +151,7 @@ def _encoded(
     """Recordings by name → their codes; those that cannot be read are said and left out."""
     sounds: dict[str, Encoded] = {}
     names, reason = list(recordings), ""
-    with tqdm(total=len(names), unit=" files", desc="encode", disable=None) as bar:
+    with progress("encode", len(names), "files") as step:
         for begin in range(0, len(names), FILES):
             waveforms: dict[str, Waveform] = {}
             for name in names[begin : begin + FILES]:
@@ -167,7 +166,7 @@ def _encoded(
                     reason = f"{path}: {error}"
                     if len(names) > 1:
                         say(f"left out: {reason}")
-                bar.update()
+                step(1)
             encoded = codec.encode(model, list(waveforms.values()), rate_weight=rate_weight)
             sounds |= zip(waveforms, encoded, strict=True)
     if not sounds:
@@ -199,7 +198,7 @@ def _write(
     """Codes by path → WAVs."""
     paths, limited = list(sounds), 0
     longest = codec.WINDOW_FRAMES * model.spectrogram.config.hop_length
-    with tqdm(total=len(paths), unit=" files", desc="decode", disable=None) as bar:
+    with progress("decode", len(paths), "files") as step:
         for begin in range(0, len(paths), FILES):
             part = paths[begin : begin + FILES]
             short = [path for path in part if sounds[path].num_samples < longest]
@@ -209,7 +208,7 @@ def _write(
                 whole = blocks.get(path)
                 long = codec.decode_blocks(model, sounds[path], phase=phase, n_iter=n_iter)
                 limited += audio.write_blocks(path, whole or long, model.sample_rate)
-                bar.update()
+                step(1)
     if note := audio.limited_note(limited, len(paths)):
         say(note)
 
