@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
@@ -551,6 +551,18 @@ def demo(
     demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite)
 
 
+def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
+    """Print a script by which a shell completes verbs, flags and values.
+
+    bash: `audiovq completion bash > ~/.local/share/bash-completion/completions/audiovq`; zsh: into
+    `_audiovq` in a folder of its `fpath`; fish: into `~/.config/fish/completions/audiovq.fish`.
+
+    Args:
+        shell: The shell: bash, zsh or fish.
+    """
+    main(["--tyro-print-completion", shell])
+
+
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     labels = {}
     for pair in pairs:
@@ -567,8 +579,19 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, inspect, *stages, evaluate, report, summary, plot)
-    return {verb.__name__: verb for verb in verbs}
+    verbs = (demo, inspect, *stages, evaluate, report, summary, plot, completion)
+    return {verb.__name__: _named(verb) for verb in verbs}
+
+
+def _named(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, whose help says MODEL and OUT for what comes without a flag, not PATH and PATH."""
+    hints = get_type_hints(verb, include_extras=True)
+    place = get_args(Positional[Path])[1]
+    for name, hint in hints.items():
+        if place in get_args(hint):
+            hints[name] = Annotated[hint, arg(metavar=name.upper())]
+    verb.__annotations__ = hints
+    return verb
 
 
 def failing(work: Callable[[], object]) -> int:
