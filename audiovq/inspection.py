@@ -361,7 +361,7 @@ def inspection_table(found: Inspection) -> str:
         *_histogram("length", _bins(found.lengths, "s", ".2f")),
         *_histogram("sound up to", _bins(found.reaches, "Hz", ",.0f")),
         "",
-        f"silence     {found.silent:.0%} of all",
+        f"silence     {found.silent:.0%} of all; what is at both ends is cut off",
         f"clipped     {len(found.clipped)} files",
         *_listed([f"{path}: {share:.1%} of its samples" for path, share in found.clipped.items()]),
         f"duplicates  {sum(len(group) - 1 for group in found.duplicates)} files",
@@ -387,9 +387,9 @@ def inspection_table(found: Inspection) -> str:
 
 def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:
     """Rows of name, number and bar, the title before the first."""
-    names, most = max(len(name) for name, _ in rows), max(n for _, n in rows)
+    most = max(n for _, n in rows)
     return [
-        f"{title if i == 0 else '':<11} {name:>{names}} {n:>7,}  {'█' * math.ceil(BAR * n / most)}"
+        f"{title if i == 0 else '':<11} {name:>20} {n:>7,}  {'█' * math.ceil(BAR * n / most)}".rstrip()
         for i, (name, n) in enumerate(rows)
     ]
 

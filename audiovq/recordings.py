@@ -48,6 +48,11 @@ def encode_files(
     if target.is_dir():
         raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
     recordings = _recordings(source)
+    for name in [name for name in recordings if not _stays_inside(name)]:
+        reason = f"{recordings.pop(name)}: no archive holds such a name; rename it"
+        if not recordings:
+            raise AudiovqError(reason)
+        say(f"left out: {reason}")
     weight = None
     if rate is not None:
         excerpts = _excerpts(model, recordings)
@@ -220,7 +225,11 @@ def _wav_name(name: str) -> str:
 
 def _inside(folder: Path, name: str) -> Path:
     """The path of a name in an archive; raises AudiovqError where it leads out of the folder."""
-    path = PurePosixPath(name)
-    if not path.parts or "\\" in name or leads_out(name):
+    if not _stays_inside(name):
         raise AudiovqError(f"holds a sound named {name!r}, which leads out of the folder")
     return folder / _wav_name(name)
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a name in an archive leads to a file below any folder, on every system."""
+    return bool(PurePosixPath(name).parts) and "\\" not in name and not leads_out(name)
