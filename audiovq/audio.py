@@ -227,20 +227,27 @@ class Extent:
     def trim(self, trim_db: float) -> tuple[int, int]:
         """Where the sound begins and ends, in samples: (start, end), end exclusive.
 
-        Silence is every 20 ms window (10 ms apart) whose power lies `trim_db` below the loudest
-        one's; what does not change within 10 ms is no sound. 10 ms are kept on each side. Silence
-        throughout gives (0, 0).
+        10 ms are kept on each side of what is not silence. Silence throughout gives (0, 0).
+        """
+        loud = np.flatnonzero(self.loud(trim_db))
+        if not len(loud):
+            return 0, 0
+        start, end = (int(loud[0]) - 1) * self._step, (int(loud[-1]) + 3) * self._step
+        return max(0, start), min(self.num_samples, end)
+
+    def loud(self, trim_db: float) -> npt.NDArray[np.bool_]:
+        """(windows,): which windows of 20 ms, 10 ms apart, are not silence.
+
+        Silence is what lies `trim_db` below the loudest one's power; what does not change within
+        10 ms is no sound.
         """
         rest = self._rest
         if len(rest):
             rest = np.append(rest, np.full(self._step - len(rest), rest[-1]))
         power = np.concatenate([*self._powers, self._power(rest)])
-        power = power + np.append(power[1:], 0)  # 20 ms windows, 10 ms apart
-        if power.max(initial=0) <= 0:
-            return 0, 0
-        loud = np.flatnonzero(power > power.max() * 10 ** (-trim_db / 10))
-        start, end = (int(loud[0]) - 1) * self._step, (int(loud[-1]) + 3) * self._step
-        return max(0, start), min(self.num_samples, end)
+        power = power + np.append(power[1:], 0)
+        loud: npt.NDArray[np.bool_] = power > power.max(initial=0) * 10 ** (-trim_db / 10)
+        return loud
 
     def _power(self, samples: Waveform) -> npt.NDArray[np.float64]:
         """(steps * step,) → (steps,), without each step's mean: a slow wave is no sound."""

@@ -19,8 +19,8 @@ from audiovq.stage import (
     SAMPLE_EVERY,
     SAMPLES,
     Say,
-    clock,
     naming,
+    standing,
     underway,
     write_samples,
     write_strips,
@@ -176,18 +176,11 @@ def describe_autoencoder(
     if "validation_error_db" not in metrics:
         return underway("autoencoder", metrics)
     line = (
-        f"autoencoder {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {clock(metrics['seconds'])}:"
-        f" {'images' if images else 'spectrograms'} {metrics['validation_error_db']:.2f}"
-        f" {'% of white' if images else 'dB'} off"
+        f"{standing('autoencoder', metrics)}: unseen {'images' if images else 'clips'} come back"
+        f" {metrics['validation_error_db']:.2f} {'% of white' if images else 'dB'} off"
     )
     if (usage := metrics.get("validation_usage")) is not None:
-        health = (
-            "healthy"
-            if usage > 0.7
-            else "thin"
-            if usage > 0.3
-            else "COLLAPSING: most codes are dead"
-        )
+        health = "healthy" if usage > 0.7 else "thin" if usage > 0.3 else "mostly unused"
         line += (
             f"; codebook {health}, {usage * codebook_size:.0f} of {codebook_size} codes in use,"
             f" as rich as {metrics['validation_perplexity']:.0f} used evenly"

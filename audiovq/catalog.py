@@ -55,29 +55,45 @@ def catalog(source: Path, target: Path, config: PreprocessConfig, executor: Exec
 
     Raises AudiovqError where there are none, or labels or test pattern fit none.
     """
-    paths, skipped = _find(source, target)
-    if not paths:
-        raise AudiovqError(
-            f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
-            + (f"; {len(skipped)} other files" if skipped else "")
-        )
-    headers, broken = _scan(source, paths, executor)
+    headers, others, broken = scan(source, target, executor)
     if not headers:
         raise AudiovqError(
-            f"{source}: none of {len(paths)} recordings can be used: {broken[0].path} {broken[0].reason}"
+            f"{source}: none of {len(broken)} recordings can be used: {broken[0].path} {broken[0].reason}"
         )
     labels, notes = labels_of(source, list(headers), config.labels)
     splits = splits_of(list(headers), config)
     recordings = [Recording(p, headers[p], labels[p], splits[p]) for p in headers]
-    return Catalog(recordings, skipped + broken, notes)
+    return Catalog(recordings, others + broken, notes)
 
 
-def _find(source: Path, target: Path) -> tuple[list[Path], list[Skipped]]:
+def scan(
+    source: Path, target: Path | None, executor: Executor
+) -> tuple[dict[str, audio.AudioInfo], list[Skipped], list[Skipped]]:
+    """Every header that can be read, by path below `source`; other files; recordings that are broken.
+
+    Raises AudiovqError where there is not even a broken one.
+    """
+    paths, others = _find(source, target)
+    if not paths:
+        raise AudiovqError(
+            f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
+            + (f"; {len(others)} other files" if others else "")
+        )
+    headers, broken = _headers(source, paths, executor)
+    return headers, others, broken
+
+
+def _find(source: Path, target: Path | None) -> tuple[list[Path], list[Skipped]]:
     """The recordings below `source`, and its other files with the reason; `target` is no part."""
     recordings, others = audio.find(source)
-    if _below(source, target):
-        raise AudiovqError(f"{target}: holds the recordings; name another folder for the dataset")
-    own = str(target.resolve().relative_to(source.resolve())) if _below(target, source) else None
+    own = None
+    if target is not None:
+        if _below(source, target):
+            raise AudiovqError(
+                f"{target}: holds the recordings; name another folder for the dataset"
+            )
+        if _below(target, source):
+            own = str(target.resolve().relative_to(source.resolve()))
     paths: list[Path] = []
     skipped: list[Skipped] = []
     for path in recordings + others:
@@ -110,7 +126,7 @@ def _relative(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix()
 
 
-def _scan(
+def _headers(
     source: Path, paths: list[Path], executor: Executor
 ) -> tuple[dict[str, audio.AudioInfo], list[Skipped]]:
     """Every header: those that can be read, by relative path, and the others with the reason."""
@@ -143,7 +159,11 @@ def _info(path: Path) -> audio.AudioInfo | str:
 def labels_of(
     source: Path, paths: list[str], how: str | None
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Each path's labels by name. `None` takes folders where there are several, else no labels."""
+    """Each path's labels by name, and what the user should know of them.
+
+    `how` is a folder, a pattern or a table as in `PreprocessConfig`; None takes folders where there
+    are several, else no labels. Raises AudiovqError where it fits no path.
+    """
     folders = {path: path.rpartition("/")[0] for path in paths}
     if how is None:
         how = "folder" if 1 < len(set(folders.values())) <= len(paths) / 2 else "none"
@@ -187,6 +207,30 @@ def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
     key = next(iter(rows[0]))
     by_path = {row[key]: {k: v for k, v in row.items() if k != key and k and v} for row in rows}
     return {path: by_path.get(path, by_path.get(path.rpartition("/")[2], {})) for path in paths}
+
+
+def guess_pattern(paths: list[str]) -> str | None:
+    """A pattern for `--labels` where file names are alike, as 7_jackson_0.wav: None where they are not.
+
+    Names must have as many parts as one another, between `_` or `-`. From the left, a part is a label
+    as long as four files at least share its value and those of the labels before it; so what numbers
+    the takes is none.
+    """
+    stems = [path.rpartition("/")[2].rpartition(".")[0] for path in paths]
+    for separator in "_-":
+        rows = [stem.split(separator) for stem in stems]
+        if len(rows[0]) < 2 or any(len(row) != len(rows[0]) or not all(row) for row in rows):
+            continue
+        found: list[int] = []
+        for place in range(len(rows[0])):
+            values = {tuple(row[i] for i in (*found, place)) for row in rows}
+            if len({row[place] for row in rows}) > 1 and len(values) <= len(rows) / 4:
+                found.append(place)
+        part = f"[^{separator}/]+"
+        names = {place: f"(?P<label{number}>{part})" for number, place in enumerate(found, 1)}
+        if found:
+            return separator.join(names.get(i, part) for i in range(len(rows[0]))) + r"\.\w+$"
+    return None
 
 
 def splits_of(paths: list[str], config: PreprocessConfig) -> dict[str, str]:

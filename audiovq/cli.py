@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
@@ -41,6 +41,29 @@ Preset = Literal[
     "lesson-pixelcnn",
 ]
 Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
+
+
+def inspect(
+    audio_dir: Positional[Path],
+    out: Annotated[
+        Path | None,
+        arg(help="Folder for a few clips and what their true spectrograms give, as WAVs."),
+    ] = None,
+    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what a folder of recordings holds, what would be left out, and which settings fit.
+
+    Args:
+        audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
+    """
+    import dataclasses
+
+    from audiovq.inspection import inspect, inspection_table
+
+    found = inspect(audio_dir, out, config, overwrite=overwrite)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else inspection_table(found))
 
 
 def preprocess(
@@ -110,11 +133,17 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
                 lesson-…: the tutorials' networks (2 to 5 at most), see docs/learn.md.
         """
         from audiovq import ranks
-        from audiovq.training import train
+        from audiovq.dataset import Dataset
+        from audiovq.pipeline import train, write_report
 
-        train(dataset, model, config, device=device, overwrite=overwrite)
-        if ranks.is_main():
-            print(f"wrote {model}")
+        opened = Dataset(dataset)
+        trained = train(opened, model, config, device=device, overwrite=overwrite)
+        if not ranks.is_main():
+            return
+        if not trained.spectrogram.config.images:
+            page = write_report(trained, opened, model)
+            print(f"{page}: open it in a browser to look and listen")
+        print(f"wrote {model}")
 
     return train
 
@@ -523,6 +552,18 @@ def demo(
     demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite)
 
 
+def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
+    """Print a script by which a shell completes verbs, flags and values.
+
+    bash: `audiovq completion bash > ~/.local/share/bash-completion/completions/audiovq`; zsh: into
+    `_audiovq` in a folder of its `fpath`; fish: into `~/.config/fish/completions/audiovq.fish`.
+
+    Args:
+        shell: The shell: bash, zsh or fish.
+    """
+    main(["--tyro-print-completion", shell])
+
+
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     labels = {}
     for pair in pairs:
@@ -539,8 +580,19 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, *stages, evaluate, report, summary, plot)
-    return {verb.__name__: verb for verb in verbs}
+    verbs = (demo, inspect, *stages, evaluate, report, summary, plot, completion)
+    return {verb.__name__: _named(verb) for verb in verbs}
+
+
+def _named(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, whose help says MODEL and OUT for what comes without a flag, not PATH and PATH."""
+    hints = get_type_hints(verb, include_extras=True)
+    place = get_args(Positional[Path])[1]
+    for name, hint in hints.items():
+        if place in get_args(hint):
+            hints[name] = Annotated[hint, arg(metavar=name.upper())]
+    verb.__annotations__ = hints
+    return verb
 
 
 def failing(work: Callable[[], object]) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from audiovq.audio import Waveform, resample
 from audiovq.config import SpectrogramConfig
 from audiovq.dataset import Split
+from audiovq.progress import stepping
 from audiovq.spectrogram import Spectrogram
 from audiovq.stft import stft
 from audiovq.trainer import batches, pick_precision
@@ -108,7 +109,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     dtype = pick_precision("auto", torch.device(device))
     generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
+    for step in stepping("evaluate: training a judge", steps):
         epoch, place = divmod(step, per_epoch)
         if place == 0:
             order = batches(num_frames, JUDGE_BATCH, seed, epoch)

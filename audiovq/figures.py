@@ -20,6 +20,7 @@ from audiovq.config import AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
 from audiovq.prior_stage import validate_prior
+from audiovq.progress import progress
 from audiovq.views import VIEWS, encode_split
 
 Say = Callable[[str], None]
@@ -61,7 +62,10 @@ def evaluate(
     } | validate_prior(model.prior, encode_split(model, held_out))
     del figures["prior"]["score"]
     say(f"evaluate: {n} new sounds and a judge for them")
-    sounds = generate(model, n, sampling=sampling, best_of=best_of, seed=seed + 1)
+    with progress("evaluate: generating", n, "sounds") as step:
+        sounds = generate(
+            model, n, sampling=sampling, best_of=best_of, seed=seed + 1, progress=step
+        )
     figures["generation"] = _evaluate_generation(model, dataset, held_out, sounds, seed)
     return figures
 

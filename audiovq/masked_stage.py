@@ -16,7 +16,7 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.masked import Canvas, MaskedPrior, masked_at_random
-from audiovq.stage import Say, clock, naming, underway
+from audiovq.stage import Say, naming, standing, underway
 from audiovq.trainer import State, Step, Trainer, pick_precision
 from audiovq.views import VIEWS, VIEWS_SHARE, encode_split
 
@@ -126,7 +126,6 @@ def describe_masked(metrics: Mapping[str, float]) -> str:
     if "validation_bits_per_code" not in metrics:
         return underway("masked", metrics)
     return (
-        f"masked {100 * metrics['progress']:3.0f} %, step {metrics['step']:,},"
-        f" {clock(metrics['seconds'])}: {metrics['validation_bits_per_code']:.2f} bits a hidden code on"
+        f"{standing('masked', metrics)}: {metrics['validation_bits_per_code']:.2f} bits a hidden code on"
         f" unseen clips, {metrics['nats_per_code'] / math.log(2):.2f} in training"
     )

@@ -15,33 +15,26 @@ demo               all of it on the digits that ship
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from audiovq import audio, evaluation, report
+from audiovq import audio
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig
 from audiovq.dataset import Dataset
-from audiovq.figures import (
-    code_counts,
-    describe_figures,
-    evaluate,
-    figure_table,
-    require_match,
-)
-from audiovq.files import filling, read_json, write_json
+from audiovq.exhibit import write_report
+from audiovq.figures import evaluate, figure_table
+from audiovq.files import filling, write_json
 from audiovq.generation import Sound, draw, generate
 from audiovq.images import write_images
 from audiovq.play import repaint, variations
 from audiovq.preprocess import Summary, preprocess
 from audiovq.presets import PRESETS
+from audiovq.progress import progress
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
 from audiovq.spectrogram import Phase
 from audiovq.training import pick_device, train
@@ -65,7 +58,6 @@ Say = Callable[[str], None]
 DEMO_DATA = PreprocessConfig(
     labels=r"(?P<digit>\d)_(?P<speaker>[a-z0-9-]+)_\d+\.wav$", test=r"_[67]\.wav$"
 )
-REPORT_PAIRS = 8
 
 
 def generate_files(
@@ -92,7 +84,7 @@ def generate_files(
     folder = Path(folder)
     with (
         filling(folder, overwrite),
-        tqdm(total=n, unit=" sounds", desc="generate", disable=None) as bar,
+        progress("generate", n, "sounds") as step,
     ):
         if model.spectrogram.config.images:
             images, named = draw(
@@ -102,7 +94,7 @@ def generate_files(
                 sampling=sampling,
                 best_of=best_of,
                 seed=seed,
-                progress=bar.update,
+                progress=step,
             )
             return write_images(folder, images, [_file_name(*row) for row in enumerate(named)])
         sounds = generate(
@@ -116,7 +108,7 @@ def generate_files(
             best_of=best_of,
             seconds=seconds,
             loop=loop,
-            progress=bar.update,
+            progress=step,
         )
         return write_sounds(model, folder, sounds, sampling or SamplingConfig(), seed, say)
 
@@ -202,108 +194,6 @@ def write_sounds(
 def _file_name(number: int, labels: Mapping[str, str]) -> str:
     values = [re.sub(r"[^\w.-]+", "-", value) for value in labels.values()]
     return "_".join([f"{number:04d}", *values])
-
-
-def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None = None) -> Path:
-    """One HTML page about the model in `folder`: new sounds, pairs, codebook, curves, figures.
-
-    Figures are those of `folder`/evaluation.json where `evaluate` left them. Returns the path,
-    `folder`/report.html unless `path` names another. Raises AudiovqError where the dataset's
-    spectrograms or labels are not the model's.
-    """
-    require_match(model, dataset)
-    path = path or folder / "report.html"
-    split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
-    sounds = generate(model, _report_sounds(model), seed=7) if model.prior is not None else []
-    sounds.sort(key=lambda sound: list(sound.labels.values()))
-    places = torch.arange(len(split))[:: max(1, len(split) // REPORT_PAIRS)][:REPORT_PAIRS]
-    clips = [split.clips[i] for i in places.tolist()]
-    images, frames = split.spectrograms(places).to(model.device), split.num_frames[places]
-    levels, num_samples = split.levels[places], split.num_samples[places]
-    with torch.inference_mode():
-        made = model.autoencoder(images, frames).spectrogram
-        both = [
-            model.spectrogram.inverse(
-                x, levels.to(model.device), num_samples.to(model.device)
-            ).cpu()
-            for x in (images, made)
-        ]
-    pairs = []
-    for i, clip in enumerate(clips):
-        name = " · ".join(clip.labels.values()) or clip.path
-        original, copy = (
-            report.Picture(
-                name,
-                waveform[i, : clip.num_samples].numpy(),
-                x[i, 0, :, : frames[i]].clamp(0, 1).cpu().numpy(),
-            )
-            for waveform, x in zip(both, (images, made), strict=True)
-        )
-        pairs.append((original, copy))
-    new_images = evaluation.waveform_images(model.spectrogram, [s.waveform for s in sounds])
-    figures = (
-        read_json(folder / "evaluation.json", "") if (folder / "evaluation.json").exists() else {}
-    )
-    page = report.Report(
-        title=f"Sounds learnt from {len({c.path for c in dataset.train.clips}):,} recordings",
-        sample_rate=model.sample_rate,
-        generated=[
-            report.Picture(
-                " · ".join(sound.labels.values()) or f"sound {i + 1}",
-                sound.waveform,
-                image[0].numpy(),
-            )
-            for i, (sound, image) in enumerate(zip(sounds, new_images, strict=True))
-        ],
-        pairs=pairs,
-        metrics=_metrics(model, folder),
-        code_counts=code_counts(model, dataset.train).numpy(),
-        figures=describe_figures(figures),
-        settings={
-            k: model.header.get(k)
-            for k in ("spectrogram", "autoencoder", "prior", "masked")
-            if k in model.header
-        },
-        commands=_commands(dataset, folder),
-    )
-    report.write(path, page)
-    return path
-
-
-def _report_sounds(model: Model) -> int:
-    """Enough new sounds to show every value of the label with the fewest values twice."""
-    fewest = min((len(values) for values in model.labels.values()), default=0)
-    return max(12, min(40, 2 * fewest))
-
-
-def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, the prior's with the baselines; none where training/ is gone."""
-    path = folder / "training" / "metrics.jsonl"
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    summary = model.header.get("prior", {}).get("summary", {})
-    baselines = {
-        name: summary[name] for name in ("uniform_bits", "unigram_bits") if name in summary
-    }
-    return [row | (baselines if row["stage"] == "prior" else {}) for row in rows]
-
-
-def _commands(dataset: Dataset, folder: Path) -> list[str]:
-    """The command lines that make the dataset and the model again."""
-    settings = dataset.preprocess
-    flags = [
-        f"--{n} {shlex.quote(v)}"
-        for n, v in (("labels", settings.labels), ("test", settings.test))
-        if v
-    ]
-    name = folder.name
-    return [
-        " ".join(["audiovq preprocess AUDIO_DIR", dataset.folder.name, *flags]),
-        f"audiovq train {dataset.folder.name} {name}",
-        f"audiovq generate {name} OUT -n 16",
-        f"audiovq evaluate {name} {dataset.folder.name}",
-    ]
 
 
 def demo(

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from audiovq import audio
 from audiovq.catalog import Recording, Skipped, catalog
@@ -51,6 +50,7 @@ from audiovq.files import (
     write_text,
 )
 from audiovq.pool import pool
+from audiovq.progress import progress
 from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
@@ -199,11 +199,10 @@ def _make_shards(
         )
     futures = [executor.submit(make_shard, job) for job in todo]
     total, left = (sum(len(job.recordings) for job in some) for some in (jobs, todo))
-    with tqdm(total=total, unit=" files", desc="preprocess", disable=None) as bar:
-        bar.update(total - left)
+    with progress("preprocess", total, "files", total - left) as step:
         try:
             for future in as_completed(futures):
-                bar.update(future.result())
+                step(future.result())
         except BrokenExecutor as error:
             raise AudiovqError(
                 f"{target}: a process at work on it was ended from outside; run again, it goes on"
@@ -250,7 +249,7 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
     for recording in job.recordings:
         path = job.source / recording.path
         try:
-            blocks, peak, spans = _plan(path, job)
+            blocks, peak, spans = plan(path, job)
             checksum = sha256(path)
         except (audio.AudioError, OSError) as error:
             reason = getattr(error, "strerror", str(error))
@@ -271,12 +270,13 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
             yield piece / np.float32(peak) if peak > 1 else piece
 
 
-def _plan(
+def plan(
     path: Path, job: ShardJob
 ) -> tuple[Iterator[audio.Waveform], float, list[tuple[int, int]]]:
     """A first pass over a file: its blocks for the second, its peak, and each clip's (start, end).
 
-    Clips come one after another; a short rest is covered by a clip that ends with it.
+    Clips come one after another; a short rest is covered by a clip that ends with it. Raises
+    AudioError with the reason where the file is left out.
     """
     rate = job.spectrogram.sample_rate
     extent = audio.Extent(rate)
@@ -298,6 +298,18 @@ def _plan(
     spans = [(at, min(at + job.clip_samples, end)) for at in starts]
     short = extent.num_samples == len(block)  # and so need not be read again
     return iter([block]) if short else audio.blocks(path, rate), extent.peak, spans
+
+
+def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
+    """The samples (samples,) of the clip of a recording that begins at `offset`, as `Clip` counts it.
+
+    Raises AudioError where the recording cannot be used, or has no such clip.
+    """
+    blocks, peak, spans = plan(job.source / path, job)
+    for start, end in spans:
+        if start - spans[0][0] == offset:
+            return next(_cut(job.source / path, blocks, [(start, end)])) / np.float32(max(1, peak))
+    raise audio.AudioError(f"has no clip at {offset}")
 
 
 def _cut(

@@ -20,8 +20,8 @@ from audiovq.stage import (
     SAMPLE_EVERY,
     SAMPLES,
     Say,
-    clock,
     naming,
+    standing,
     underway,
     write_samples,
     write_strips,
@@ -147,7 +147,6 @@ def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float])
     if bits > train_bits + 1.0:
         verdict = "is learning; it knows its training clips better than new ones"
     return (
-        f"prior {100 * metrics['progress']:3.0f} %, step {metrics['step']:,}, {clock(metrics['seconds'])}:"
-        f" {bits:.2f} bits a code on unseen clips (blind {baselines['uniform_bits']:.2f},"
+        f"{standing('prior', metrics)}: {bits:.2f} bits a code on unseen clips (blind {baselines['uniform_bits']:.2f},"
         f" by frequency {blind:.2f}), {train_bits:.2f} in training; {verdict}"
     )

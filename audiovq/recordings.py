@@ -7,8 +7,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from audiovq import archive, audio, codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
@@ -17,6 +15,7 @@ from audiovq.config import AudiovqError
 from audiovq.files import atomic, filling, require_new
 from audiovq.header import leads_out
 from audiovq.predictors import Coder
+from audiovq.progress import progress
 from audiovq.spectrogram import Phase
 
 Say = Callable[[str], None]
@@ -49,6 +48,11 @@ def encode_files(
     if target.is_dir():
         raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
     recordings = _recordings(source)
+    for name in [name for name in recordings if not _stays_inside(name)]:
+        reason = f"{recordings.pop(name)}: no archive holds such a name; rename it"
+        if not recordings:
+            raise AudiovqError(reason)
+        say(f"left out: {reason}")
     weight = None
     if rate is not None:
         excerpts = _excerpts(model, recordings)
@@ -152,7 +156,7 @@ def _encoded(
     """Recordings by name → their codes; those that cannot be read are said and left out."""
     sounds: dict[str, Encoded] = {}
     names, reason = list(recordings), ""
-    with tqdm(total=len(names), unit=" files", desc="encode", disable=None) as bar:
+    with progress("encode", len(names), "files") as step:
         for begin in range(0, len(names), FILES):
             waveforms: dict[str, Waveform] = {}
             for name in names[begin : begin + FILES]:
@@ -167,7 +171,7 @@ def _encoded(
                     reason = f"{path}: {error}"
                     if len(names) > 1:
                         say(f"left out: {reason}")
-                bar.update()
+                step(1)
             encoded = codec.encode(model, list(waveforms.values()), rate_weight=rate_weight)
             sounds |= zip(waveforms, encoded, strict=True)
     if not sounds:
@@ -199,7 +203,7 @@ def _write(
     """Codes by path → WAVs."""
     paths, limited = list(sounds), 0
     longest = codec.WINDOW_FRAMES * model.spectrogram.config.hop_length
-    with tqdm(total=len(paths), unit=" files", desc="decode", disable=None) as bar:
+    with progress("decode", len(paths), "files") as step:
         for begin in range(0, len(paths), FILES):
             part = paths[begin : begin + FILES]
             short = [path for path in part if sounds[path].num_samples < longest]
@@ -209,7 +213,7 @@ def _write(
                 whole = blocks.get(path)
                 long = codec.decode_blocks(model, sounds[path], phase=phase, n_iter=n_iter)
                 limited += audio.write_blocks(path, whole or long, model.sample_rate)
-                bar.update()
+                step(1)
     if note := audio.limited_note(limited, len(paths)):
         say(note)
 
@@ -221,7 +225,11 @@ def _wav_name(name: str) -> str:
 
 def _inside(folder: Path, name: str) -> Path:
     """The path of a name in an archive; raises AudiovqError where it leads out of the folder."""
-    path = PurePosixPath(name)
-    if not path.parts or "\\" in name or leads_out(name):
+    if not _stays_inside(name):
         raise AudiovqError(f"holds a sound named {name!r}, which leads out of the folder")
     return folder / _wav_name(name)
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a name in an archive leads to a file below any folder, on every system."""
+    return bool(PurePosixPath(name).parts) and "\\" not in name and not leads_out(name)

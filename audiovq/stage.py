@@ -16,6 +16,7 @@ from audiovq.config import AudiovqError
 from audiovq.dataset import Split
 from audiovq.files import atomic
 from audiovq.images import write_images
+from audiovq.progress import clock
 from audiovq.trainer import Diverged
 
 Say = Callable[[str], None]
@@ -61,13 +62,13 @@ def write_strips(folder: Path, stage: str, step: int, rows: Sequence[Tensor]) ->
     write_images(folder / "training" / "samples", grid, [f"{stage}-{step:06d}"])
 
 
+def standing(stage: str, metrics: Mapping[str, float]) -> str:
+    """Where training stands: share of its schedule, step, time taken and left."""
+    share, seconds = metrics["progress"], metrics["seconds"]
+    left = clock(seconds * (1 - share) / share) if share else "?"
+    return f"{stage} {100 * share:3.0f} %, step {metrics['step']:,}, {clock(seconds)}, {left} left"
+
+
 def underway(stage: str, metrics: Mapping[str, float]) -> str:
-    """Between validations: where training stands."""
-    return (
-        f"{stage} {100 * metrics['progress']:3.0f} %, step {metrics['step']:,},"
-        f" {clock(metrics['seconds'])}: loss {metrics['loss']:.3f}"
-    )
-
-
-def clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """Between validations: where training stands, and the loss."""
+    return f"{standing(stage, metrics)}: loss {metrics['loss']:.3f}, the lower the better"

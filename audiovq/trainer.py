@@ -184,7 +184,7 @@ class Trainer:
             total=1000,
             desc=self.stage,
             disable=None if ranks.is_main() else True,
-            bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed} {postfix}",
+            bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed}, {remaining} left",
         )
         with _interrupts() as interrupted, bar:
             while not self.state.done:

@@ -22,6 +22,7 @@ from audiovq.fitting import fit_context
 from audiovq.masked_stage import train_masked
 from audiovq.presets import PRESETS
 from audiovq.prior_stage import train_prior
+from audiovq.progress import clock
 from audiovq.stage import Say
 from audiovq.trainer import pick_precision
 
@@ -30,6 +31,7 @@ CONTEXT_SHARE = 0.05
 CODEC_CONTEXT_SHARE = 0.2
 """and where archives are all that a model is for (no prior), up to CODEC_CONTEXT_SECONDS."""
 CODEC_CONTEXT_SECONDS = 300.0
+NAME_IT = "name the dataset: `report MODEL DATASET`, `plot MODEL OUT --dataset DATASET`"
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -212,11 +214,15 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
 def trained_on(folder: Path) -> Dataset:
     """The dataset that the model in `folder` was trained on. Raises AudiovqError where it is gone."""
     path = folder / "training" / "settings.json"
+    if not path.exists():
+        raise AudiovqError(f"{folder}: does not say which dataset it was trained on; {NAME_IT}")
     where = read_json(path, "a model that knows its dataset").get("dataset_folder", "")
     try:
         return Dataset(Path(where))
     except AudiovqError as error:
-        raise AudiovqError(f"{folder}: name the dataset it was trained on ({error})") from error
+        raise AudiovqError(
+            f"{folder}: its dataset is not where it was; {NAME_IT} ({error})"
+        ) from error
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> str:
@@ -235,6 +241,10 @@ def _fit_context(
 ) -> None:
     """Fit and save the tables by which archives are coded."""
     started = time.perf_counter()
+    say(
+        "context: learning which code is likely beside which, for small archives"
+        + (f", in {clock(limit)} at most" if limit else "")
+    )
     fitted = fit_context(
         model,
         dataset.train,

@@ -1,6 +1,7 @@
 """Verbs as a user types them: what is printed, exit codes, one line for what can be mended."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -209,3 +210,37 @@ def test_scripts_are_the_verbs(verb: str) -> None:
     ended = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert f"audiovq {verb}" in ended.stdout
+
+
+def test_bash_completes_verbs_flags_and_values(tmp_path: Path) -> None:
+    if not shutil.which("bash"):
+        pytest.skip("bash is not here")
+    code = "from audiovq.cli import main; main(['completion', 'bash'])"
+    script = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    (tmp_path / "script").write_text(script)
+    for typed, found in (
+        ("audiovq gen", "generate"),
+        ("audiovq decode --ph", "--phase"),
+        ("audiovq train --preset rate-1", "rate-1k"),
+    ):
+        words = typed.split()
+        ask = (
+            f"source {tmp_path}/script; COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1};"
+            f" COMP_LINE='{typed}'; COMP_POINT={len(typed)};"
+            f" _tyro_audiovq audiovq '{words[-1]}' '{words[-2]}'; echo ${{COMPREPLY[@]}}"
+        )
+        ended = subprocess.run(["bash", "-c", ask], capture_output=True, text=True)
+        assert found in ended.stdout.split(), (typed, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_a_script_with_every_verb(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from audiovq.cli import _verbs
+
+    with pytest.raises(SystemExit) as end:
+        run("completion", shell)
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in _verbs([]))

@@ -142,9 +142,10 @@ def test_the_report_shows_sounds_pairs_and_curves(
 ) -> None:
     path = pipeline.write_report(model, dataset, folder, tmp_path / "page.html")
     page = path.read_text(encoding="utf-8")
-    assert page.count("<audio") >= 12 + 2
-    for part in ("New sounds", "Originals and reconstructions", "Codebook", "Curves", "Commands"):
-        assert part in page
+    assert page.count("<audio") >= 12 + 3 + 2
+    for part in ("New sounds", "Through the codes", "Codebook", "Curves", "Commands", "Figures"):
+        assert f">{part}</h2>" in page
+    assert "a blind guess needs 5.00" in page  # before evaluate: what training reached
 
 
 def test_no_file_of_a_run_is_a_pickle_or_holds_one(

@@ -230,7 +230,7 @@ def test_the_verb_finds_the_dataset_that_the_model_was_trained_on(
     save(folder, untrained(dataset), "autoencoder", {})
     verb = ["plot", str(folder), str(out), "--kind", "interpolation", "-n", "2", "--device", "cpu"]
     assert main(verb) == 2
-    assert "not a model that knows its dataset" in capsys.readouterr().err
+    assert "name the dataset" in capsys.readouterr().err
     assert main([*verb, "--dataset", str(dataset.folder)]) == 0
     before = out.read_bytes()
     where = {"dataset_folder": str(dataset.folder.resolve())}

@@ -1,5 +1,6 @@
 """The README is true: its Python runs, its commands exist, its files are there."""
 
+import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -38,6 +39,17 @@ def test_every_verb_has_its_row_and_no_other() -> None:
 
     rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert set(rows) == set(_verbs([]))
+
+
+def test_the_page_of_verbs_says_what_help_says() -> None:
+    spec = importlib.util.spec_from_file_location("make_verbs", ROOT / "docs" / "make_verbs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_verbs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_verbs)
+    page = (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8")
+    assert page.split() == make_verbs.pages().split(), "run python docs/make_verbs.py"
+    assert "audiovq decode [-h] [DECODE OPTIONS] MODEL SOURCE OUT" in page
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -1,5 +1,6 @@
 """Files to an archive and back: names, lengths, levels, figures, and nothing outside the folder."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,21 @@ def test_no_name_leads_out_of_the_folder(model: Model, name: str, tmp_path: Path
     with pytest.raises(AudiovqError, match=r"evil\.avq: .*leads out"):
         decode_files(model, tmp_path / "evil.avq", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is no letter there")
+def test_what_could_not_be_decoded_is_not_encoded(
+    model: Model, own_recordings: Path, tmp_path: Path
+) -> None:
+    odd = own_recordings / "a\\b.wav"
+    shutil.copy(next(own_recordings.rglob("*.wav")), odd)
+    said: list[str] = []
+    figures = encode_files(model, own_recordings, tmp_path / "all.avq", say=said.append)
+    assert figures["files"] == 24
+    assert said == [f"left out: {odd}: no archive holds such a name; rename it"]
+    assert len(decode_files(model, tmp_path / "all.avq", tmp_path / "out")) == 24
+    with pytest.raises(AudiovqError, match="rename it"):
+        encode_files(model, odd, tmp_path / "one.avq")
 
 
 def test_a_damaged_or_missing_archive_is_named(

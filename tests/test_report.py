@@ -15,7 +15,7 @@ import soundfile
 from matplotlib import colormaps
 from matplotlib.image import imread
 
-from audiovq.report import Picture, Report, write
+from audiovq.report import Group, Picture, Report, write
 
 RATE = 8000
 VOID = {"meta", "link", "img"}
@@ -74,14 +74,18 @@ def metrics() -> list[dict[str, Any]]:
 
 
 def report(**changed: Any) -> Report:
-    original, again = picture("1 · ben", seed=2), picture("1 · ben", seed=3)
+    compared = [picture(t, seed=i) for i, t in enumerate(("recording", "coded", "ceiling"), 2)]
     made: dict[str, Any] = {
         "title": "Digits",
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
-        "pairs": [(original, again)],
+        "comparisons": [Group("1 · ben", compared)],
+        "codes": [
+            Group("31 to 281 Hz", [picture("code 3", seed=5), picture("nearest: 0", seed=6)])
+        ],
         "metrics": metrics(),
         "code_counts": np.array([[4, 0, 4, 8, 0, 0, 0, 0]]),
+        "code_points": np.arange(16, dtype=np.float32).reshape(8, 2),
         "figures": [("Error", "3.9 dB", "How far it is off.")],
         "settings": {"seed": 0, "prior": {"dim": 192, "inner": {"on": True}}},
         "commands": ["audiovq train digits", "audiovq report digits"],
@@ -95,6 +99,12 @@ def made(tmp_path: Path, **changed: Any) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def sounds(shown: Report) -> list[Picture]:
+    """All sounds of a page, in its order."""
+    groups = [*shown.comparisons, *shown.codes]
+    return [*shown.generated, *(picture for group in groups for picture in group.pictures)]
+
+
 def content(uri: str, kind: str) -> io.BytesIO:
     head, _, data = uri.partition(",")
     assert head == f"data:{kind};base64"
@@ -103,7 +113,7 @@ def content(uri: str, kind: str) -> io.BytesIO:
 
 def test_shows_every_part(tmp_path: Path) -> None:
     page = made(tmp_path)
-    parts = "New sounds|Originals and reconstructions|Figures|Codebook|Curves|Settings|Commands"
+    parts = "New sounds|Through the codes|Figures|Codebook|Curves|Settings|Commands"
     for part in parts.split("|"):
         assert page.text.count(part) >= 2  # its heading, and the link to it
     assert len(page.all("h1")) == 1
@@ -127,7 +137,7 @@ def test_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_every_sound_can_be_read(tmp_path: Path) -> None:
     page = made(tmp_path)
-    shown = [*report().generated, *report().pairs[0]]
+    shown = sounds(report())
     assert len(page.all("audio")) == len(shown)
     for attributes, expected in zip(page.all("audio"), shown, strict=True):
         assert "controls" in attributes
@@ -139,14 +149,14 @@ def test_every_sound_can_be_read(tmp_path: Path) -> None:
 
 def test_too_loud_sound_is_brought_down_not_clipped(tmp_path: Path) -> None:
     loud = Picture("loud", np.array([4, -2, np.nan], np.float32), np.ones((4, 2), np.float32))
-    page = made(tmp_path, generated=[loud], pairs=[])
+    page = made(tmp_path, generated=[loud], comparisons=[], codes=[])
     samples, _ = soundfile.read(content(page.all("audio")[0]["src"], "audio/wav"))
     np.testing.assert_allclose(samples, [1, -0.5, 0], atol=1e-4)
 
 
 def test_every_picture_can_be_read_lowest_frequency_at_the_bottom(tmp_path: Path) -> None:
     page = made(tmp_path)
-    shown = [*report().generated, *report().pairs[0]]
+    shown = sounds(report())
     assert len(page.all("img")) == len(shown)
     for attributes, expected in zip(page.all("img"), shown, strict=True):
         assert expected.title in attributes["alt"]
@@ -157,8 +167,8 @@ def test_every_picture_can_be_read_lowest_frequency_at_the_bottom(tmp_path: Path
 
 def test_pictures_have_one_time_scale(tmp_path: Path) -> None:
     page = made(tmp_path)
-    widths = [a["style"] for a in page.all("div") if a.get("class") == "sound"]
-    assert widths == ["width:100.00%", "width:53.85%", "width:100.00%", "width:100.00%"]
+    widths = [a["style"] for a in page.all("span") if a.get("class") == "sound"]
+    assert widths == ["width:100.00%", "width:53.85%", *5 * ["width:100.00%"]]
 
 
 def test_strings_stay_strings(tmp_path: Path) -> None:
@@ -166,7 +176,8 @@ def test_strings_stay_strings(tmp_path: Path) -> None:
         tmp_path,
         title=NASTY,
         generated=[picture(NASTY)],
-        pairs=[(picture(NASTY), picture(NASTY))],
+        comparisons=[Group(NASTY, [picture(NASTY), picture(NASTY)])],
+        codes=[Group(NASTY, [picture(NASTY)])],
         figures=[(NASTY, NASTY, NASTY)],
         settings={NASTY: {NASTY: NASTY}, "list": [NASTY]},
         commands=[NASTY],
@@ -176,9 +187,27 @@ def test_strings_stay_strings(tmp_path: Path) -> None:
     assert not any("onload" in attributes for _, attributes in page.elements)
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
     shown = NASTY.replace("\udcff", "?")  # no UTF-8, no file can hold it
-    assert page.text.count(shown) == 12
+    assert page.text.count(shown) == 15
     assert page.all("img")[0]["alt"] == f"Spectrogram of {shown}"
     assert page.all("audio")[0]["aria-label"] == shown
+
+
+def test_every_sound_is_played_by_a_button_of_its_name(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    players = [attributes["aria-label"] for attributes in page.all("audio")]
+    assert [a["aria-label"] for a in page.all("button")] == [f"Play {name}" for name in players]
+    assert "1 · ben: coded" in players
+    groups = [a["aria-label"] for a in page.all("div") if a.get("role") == "group"]
+    assert groups == ["1 · ben", "31 to 281 Hz"]
+
+
+def test_the_map_of_codes_has_those_in_use_the_larger_the_commoner(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    codes = [a for a in page.all("circle") if a["class"] == "code"]
+    assert [float(a["r"]) for a in codes] == [4.2, 4.2, 6.0]  # of 4, 4 and 8 uses
+    for a in codes:
+        assert 0 <= float(a["cx"]) - float(a["r"]) <= float(a["cx"]) + float(a["r"]) <= 400
+        assert 0 <= float(a["cy"]) - float(a["r"]) <= float(a["cy"]) + float(a["r"]) <= 230
 
 
 def test_codebook_in_words(tmp_path: Path) -> None:
@@ -192,8 +221,11 @@ def test_codebook_in_words(tmp_path: Path) -> None:
 
 
 def test_large_codebook_stays_small(tmp_path: Path) -> None:
-    page = made(tmp_path, code_counts=np.arange(65_536)[None], generated=[], pairs=[])
-    assert len(page.html) < 60_000
+    many, points = np.arange(65_536), np.zeros((65_536, 2), np.float32)
+    page = made(
+        tmp_path, code_counts=many[None], code_points=points, generated=[], comparisons=[], codes=[]
+    )
+    assert len(page.html) < 300_000
 
 
 def test_curves_show_the_last_values_and_baselines(tmp_path: Path) -> None:
@@ -201,7 +233,7 @@ def test_curves_show_the_last_values_and_baselines(tmp_path: Path) -> None:
     assert "training 1unseen clips 2.9" in page.text  # ln 2 nats are one bit
     for words in ("guess by frequency 2.5", "blind guess 3", "unseen clips 3"):
         assert words in page.text
-    assert len(page.all("svg")) == 5
+    assert len(page.all("svg")) == 6
     for attributes in page.all("svg"):
         assert attributes["role"] == "img"
         assert attributes["aria-label"]
@@ -217,7 +249,7 @@ def test_values_that_are_no_numbers_are_passed_over(tmp_path: Path, bad: Any) ->
     rows[1] |= {"loss": bad, "validation_error_db": bad}
     rows += [{"stage": "other", "step": 1, "loss": bad}]
     page = made(tmp_path, metrics=rows)
-    assert len(page.all("svg")) == 5
+    assert len(page.all("svg")) == 6
     assert "nan" not in " ".join(line["points"] for line in page.all("polyline"))
     alone = made(tmp_path, metrics=[{"stage": "prior", "step": 10, "loss": bad}])
     assert "Curves" not in alone.text
@@ -226,14 +258,17 @@ def test_values_that_are_no_numbers_are_passed_over(tmp_path: Path, bad: Any) ->
 def test_one_row_and_level_lines(tmp_path: Path) -> None:
     rows = [{"stage": "prior", "step": step, "seconds": 1, "loss": 0.0} for step in (0, 5)]
     for some in (rows[:1], rows[1:], rows):
-        assert len(made(tmp_path, metrics=some, code_counts=np.zeros((0, 4))).all("svg")) == 1
+        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        assert len(made(tmp_path, metrics=some, **none).all("svg")) == 1
 
 
 def test_empty_parts_are_left_out(tmp_path: Path) -> None:
     page = made(
         tmp_path,
         generated=[],
-        pairs=[],
+        comparisons=[],
+        codes=[],
+        code_points=np.zeros((0, 2), np.float32),
         metrics=[],
         code_counts=np.zeros((0, 512), np.int64),
         figures=[],
@@ -248,7 +283,7 @@ def test_empty_parts_are_left_out(tmp_path: Path) -> None:
 
 def test_sound_of_no_length(tmp_path: Path) -> None:
     nothing = Picture("nothing", np.zeros(0, np.float32), np.zeros((16, 0), np.float32))
-    page = made(tmp_path, generated=[nothing], pairs=[])
+    page = made(tmp_path, generated=[nothing], comparisons=[], codes=[])
     assert soundfile.info(content(page.all("audio")[0]["src"], "audio/wav")).frames == 0
     assert imread(content(page.all("img")[0]["src"], "image/png")).shape[:2] == (1, 1)
 
@@ -266,7 +301,8 @@ def test_forty_sounds_stay_under_two_megabytes(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     noise = generator.uniform(0, 1, (64, 63)).astype(np.float32)  # the worst case for PNG
     sound = Picture("noise", generator.uniform(-1, 1, 4000).astype(np.float32), noise)
-    write(tmp_path / "a.html", report(generated=[sound] * 40, pairs=[(sound, sound)] * 8))
+    groups = [Group("three", [sound] * 3)] * 8
+    write(tmp_path / "a.html", report(generated=[sound] * 40, comparisons=groups))
     assert (tmp_path / "a.html").stat().st_size < 2_000_000
 
 

@@ -273,7 +273,7 @@ def test_a_training_that_diverges_names_the_recordings_of_the_batch(
 
 def test_a_dead_codebook_is_said_in_words() -> None:
     metrics = {"progress": 0.5, "step": 10, "seconds": 1.0, "validation_error_db": 3.0}
-    for usage, word in ((0.02, "COLLAPSING"), (0.5, "thin"), (0.9, "healthy")):
+    for usage, word in ((0.02, "mostly unused"), (0.5, "thin"), (0.9, "healthy")):
         found = {"validation_usage": usage, "validation_perplexity": 2.0}
         assert f"codebook {word}" in describe_autoencoder(metrics | found, 512)
 

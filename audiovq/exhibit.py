@@ -1,0 +1,292 @@
+"""What a report shows, gathered from a model, its dataset and its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiovq import audio, codec, evaluation, report
+from audiovq.checkpoint import Model
+from audiovq.config import AudiovqError, PreprocessConfig, TrainConfig, from_json
+from audiovq.dataset import Clip, Dataset, Split
+from audiovq.figures import code_counts, describe_figures, require_match, through_networks
+from audiovq.files import read_json
+from audiovq.flags import flags
+from audiovq.generation import DRAWN_DB, generate
+from audiovq.plot import plane
+from audiovq.preprocess import ShardJob, excerpt
+from audiovq.presets import PRESETS
+from audiovq.views import encode_split
+
+COMPARED = 8
+"""Recordings that are shown beside what codes keep of them, at most."""
+CODES = 8
+"""Single codes that are heard, each with its nearest, at most;"""
+HELD_SECONDS = 0.3
+"""for so long."""
+COMMON = 32
+"""So many of a row's commonest are looked at: the commonest of all are silence."""
+PAGE_SAMPLES = 1_000_000
+"""Of all sounds on a page, which then stays below 5 MB, the pictures included."""
+
+
+def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None = None) -> Path:
+    """One HTML page about the model in `folder`: sounds, codebook, curves, figures, settings.
+
+    Figures are those of `folder`/evaluation.json where `evaluate` left them, else those that training
+    reached on validation clips. Returns the path, `folder`/report.html unless `path` names another.
+    Raises AudiovqError where the dataset's spectrograms or labels are not the model's, or the model
+    makes images.
+    """
+    require_match(model, dataset)
+    if model.spectrogram.config.images:
+        raise AudiovqError(
+            f"{folder}: makes images, and a report is of sounds; take `audiovq plot`"
+        )
+    path = path or folder / "report.html"
+    longest = model.clip_frames * model.spectrogram.config.hop_length
+    room = PAGE_SAMPLES // longest
+    compared = max(1, min(COMPARED, room // 6))
+    generated = _generated(model, max(1, min(_enough(model), room - 3 * compared)))
+    comparisons = _comparisons(model, dataset, compared)
+    counts = code_counts(model, dataset.train)
+    points = torch.zeros(0, 2)
+    if len(counts):
+        points = plane(model.autoencoder.quantizer.codebooks()[0].vectors.float().cpu())
+    page = report.Report(
+        title=f"Sounds learnt from {len({c.path for c in dataset.train.clips}):,} recordings",
+        sample_rate=model.sample_rate,
+        generated=generated,
+        comparisons=comparisons,
+        codes=_codes(model, dataset.train) if len(counts) else [],
+        metrics=_metrics(model, folder),
+        code_counts=counts.numpy(),
+        code_points=points.numpy(),
+        figures=describe_figures(_figures(model, folder)),
+        settings={
+            k: model.header.get(k)
+            for k in ("spectrogram", "autoencoder", "prior", "masked")
+            if k in model.header
+        },
+        commands=_commands(dataset, folder),
+    )
+    report.write(path, page)
+    return path
+
+
+def _enough(model: Model) -> int:
+    """New sounds that show every value of the label with the fewest values twice."""
+    fewest = min((len(values) for values in model.labels.values()), default=0)
+    return max(12, min(40, 2 * fewest))
+
+
+def _generated(model: Model, n: int) -> list[report.Picture]:
+    """New sounds, by label; none where the model cannot make any."""
+    try:
+        sounds = generate(model, n, seed=7)
+    except AudiovqError:
+        return []
+    sounds.sort(key=lambda sound: list(sound.labels.values()))
+    names = [" · ".join(s.labels.values()) or f"sound {i}" for i, s in enumerate(sounds, 1)]
+    return _pictures(model, names, [sound.waveform for sound in sounds])
+
+
+def _pictures(
+    model: Model, titles: Sequence[str], waveforms: Sequence[audio.Waveform]
+) -> list[report.Picture]:
+    """Sounds with their spectrograms, each cut to what a page has room for."""
+    most = PAGE_SAMPLES // 8
+    cut = [waveform[:most] for waveform in waveforms]
+    images = evaluation.waveform_images(model.spectrogram, cut)
+    return [
+        report.Picture(title, waveform, image[0].numpy())
+        for title, waveform, image in zip(titles, cut, images, strict=True)
+    ]
+
+
+def _comparisons(model: Model, dataset: Dataset, n: int) -> list[report.Group]:
+    """Held-out clips, what codes keep of them, and what their true spectrograms do."""
+    split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
+    places = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
+    clips = [split.clips[place] for place in places.tolist()]
+    ceilings = _inverted(model, split, places)
+    recorded = [_recorded(dataset, clip) for clip in clips]
+    known = [r if r is not None else c for r, c in zip(recorded, ceilings, strict=True)]
+    if model.autoencoder.config.quantizes:
+        kept = codec.decode(model, codec.encode(model, known))
+    else:
+        kept = through_networks(model, known)
+    groups = []
+    for clip, original, through, ceiling in zip(clips, recorded, kept, ceilings, strict=True):
+        sounds = {"coded": through, "ceiling": ceiling}
+        if original is not None:
+            sounds = {"recording": original} | sounds
+        pictures = _pictures(model, list(sounds), list(sounds.values()))
+        groups.append(report.Group(" · ".join(clip.labels.values()) or clip.path, pictures))
+    return groups
+
+
+def _inverted(model: Model, split: Split, places: Tensor) -> list[audio.Waveform]:
+    """Clips from their true spectrograms."""
+    num_samples = split.num_samples[places]
+    with torch.inference_mode():
+        waveforms = model.spectrogram.inverse(
+            split.spectrograms(places).to(model.device),
+            split.levels[places].to(model.device),
+            num_samples.to(model.device),
+        )
+    return [w[:n].cpu().numpy() for w, n in zip(waveforms, num_samples.tolist(), strict=True)]
+
+
+def _recorded(dataset: Dataset, clip: Clip) -> audio.Waveform | None:
+    """The very samples of a clip; None where its recording is gone."""
+    settings = dataset.preprocess
+    job = ShardJob(
+        "",
+        Path(str(dataset.header.get("source", ""))),
+        dataset.folder,
+        (),
+        dataset.spectrogram,
+        dataset.clip_frames,
+        settings.trim_db if settings.trim else None,
+    )
+    try:
+        waveform = excerpt(job, clip.path, clip.offset)
+    except AudiovqError:
+        return None
+    return waveform if len(waveform) == clip.num_samples else None
+
+
+# --- Single codes -------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def _codes(model: Model, split: Split) -> list[report.Group]:
+    """The loudest of some rows' common codes, from low to high, each with its nearest, held alone."""
+    autoencoder, vocabulary = model.autoencoder, model.vocabulary
+    codes, columns, _ = vocabulary.codes(encode_split(model, split)[0].long())
+    inside = torch.arange(codes.shape[3]) < columns[:, None]
+    size, rows = vocabulary.codebook_size, vocabulary.rows
+    counts = torch.stack(
+        [torch.bincount(codes[:, 0, row][inside], minlength=size) for row in range(rows)]
+    )
+    vectors = autoencoder.quantizer.codebooks()[0].vectors.float()
+    margin, width = 2, max(1, round(HELD_SECONDS * model.codes_per_second / vocabulary.slots))
+    frames = torch.tensor([(width + 2 * margin) * autoencoder.stride[1]])
+    silence = torch.zeros(1, 1, autoencoder.bins, int(frames), device=model.device)
+    quiet = autoencoder.encode(silence, frames)
+    grid = autoencoder.quantizer.decode(quiet[0].permute(1, 2, 0).flatten(0, 1))
+    grid = grid.view(rows, -1, vectors.shape[1]).permute(2, 0, 1)
+
+    def held(some: Tensor, row: int) -> Tensor:
+        """(codes,) → (codes, 1, bins, frames)"""
+        latents = grid.repeat(len(some), 1, 1, 1)
+        latents[:, :, row, margin : margin + width] = vectors[some][:, :, None]
+        columns = torch.full((len(some),), latents.shape[3])
+        return autoencoder.decode_latents(latents, columns)
+
+    groups = []
+    unused = (counts.sum(dim=0) == 0).to(vectors.device)
+    for row in torch.linspace(0, rows - 1, min(CODES, rows)).round().int().tolist():
+        common = counts[row].topk(min(COMMON, size)).indices
+        code = int(common[held(common, row).sum(dim=(1, 2, 3)).argmax().cpu()])
+        distances = (vectors - vectors[code]).square().sum(dim=1).masked_fill(unused, torch.inf)
+        distances[code] = torch.inf
+        near = int(distances.argmin())
+        waveforms = [_sounding(model, image) for image in held(torch.tensor([code, near]), row)]
+        share = float(counts[:, code].sum() / counts.sum())
+        groups.append(
+            report.Group(
+                f"{_band(model, row)} · {share:.2%} of uses",
+                _pictures(model, [f"code {code}", f"nearest: {near}"], waveforms),
+            )
+        )
+    return groups
+
+
+def _sounding(model: Model, image: Tensor) -> audio.Waveform:
+    """(1, bins, frames) → (samples,), at the level of a drawn sound."""
+    num_samples = (image.shape[2] - 1) * model.spectrogram.config.hop_length
+    waveform = model.spectrogram.inverse(
+        image[None],
+        model.spectrogram.level(torch.tensor([DRAWN_DB], device=model.device)),
+        torch.tensor([num_samples], device=model.device),
+        generator=torch.Generator().manual_seed(0),
+    )
+    made: audio.Waveform = waveform[0].cpu().numpy()
+    return made
+
+
+def _band(model: Model, row: int) -> str:
+    """The frequencies that a row of codes stands for, in words."""
+    config, tall = model.spectrogram.config, model.autoencoder.stride[0]
+    hertz = torch.arange(config.bins) * config.sample_rate / config.n_fft
+    if model.spectrogram.mel is not None:
+        hertz = model.spectrogram.mel.argmax(dim=1).cpu() * config.sample_rate / config.n_fft
+    own = hertz[row * tall : (row + 1) * tall].tolist()
+    return f"{own[0]:,.0f} to {own[-1]:,.0f} Hz"
+
+
+# --- How it was made ----------------------------------------------------------------------------
+
+
+def _figures(model: Model, folder: Path) -> dict[str, Any]:
+    """Of evaluation.json; where there is none, what training reached."""
+    if (folder / "evaluation.json").exists():
+        figures: dict[str, Any] = read_json(folder / "evaluation.json", "figures")
+        return figures
+    found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
+    figures = {}
+    if "validation_error_db" in found:
+        figures["reconstruction"] = {"error_db": found["validation_error_db"]}
+    if "validation_usage" in found:
+        bits = model.codes_per_second * torch.tensor(model.vocabulary.codebook_size).log2()
+        figures["codebook"] = {
+            "usage": found["validation_usage"],
+            "perplexity": found["validation_perplexity"],
+            "codes_per_second": model.codes_per_second,
+            "nominal_bits_per_second": float(bits),
+        }
+    if "validation_bits_per_code" in prior:
+        figures["prior"] = {
+            "bits_per_code": prior["validation_bits_per_code"],
+            "uniform_bits": prior["uniform_bits"],
+            "unigram_bits": prior["unigram_bits"],
+        }
+    return figures
+
+
+def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, the prior's with the baselines; none where training/ is gone."""
+    path = folder / "training" / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    summary = model.header.get("prior", {}).get("summary", {})
+    baselines = {
+        name: summary[name] for name in ("uniform_bits", "unigram_bits") if name in summary
+    }
+    return [row | (baselines if row["stage"] == "prior" else {}) for row in rows]
+
+
+def _commands(dataset: Dataset, folder: Path) -> list[str]:
+    """The command lines that make the dataset and the model again."""
+    source, name = dataset.folder.name, folder.name
+    train = [f"audiovq train {source} {name}"]
+    settings = folder / "training" / "settings.json"
+    if settings.exists():
+        config = from_json(TrainConfig, read_json(settings, "settings").get("config"), "settings")
+        preset = min(PRESETS, key=lambda preset: len(flags(config, PRESETS[preset])))
+        train += [f"--preset {preset}", *flags(config, PRESETS[preset])]
+    wanted = flags(dataset.preprocess, PreprocessConfig())
+    return [
+        " ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]),
+        " ".join(train),
+        f"audiovq generate {name} OUT -n 16",
+        f"audiovq evaluate {name} {source}",
+    ]

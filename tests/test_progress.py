@@ -1,0 +1,46 @@
+"""Long tasks show themselves: a bar on a terminal, plain lines elsewhere, nothing where they are short."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from audiovq import progress as module
+from audiovq.progress import clock, progress, stepping
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_off_a_terminal_lines_tell_how_many_how_fast_and_how_long_yet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([100.0, 104.0, 120.0, 121.0, 140.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    with progress("encode", 1100, "files", before=100) as step:
+        for more in (100, 300, 100, 300):
+            step(more)
+    assert capsys.readouterr().err.splitlines() == [
+        "encode: 500 of 1,100 files, 20 a second, 0:30 left",
+        "encode: 900 of 1,100 files, 20 a second, 0:10 left",
+    ]
+
+
+def test_what_is_short_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(stepping("judge", 50)) == list(range(50))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_has_a_bar_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("generate", 8, "sounds", before=2) as step:
+        step(6)
+    assert re.search(r"generate: 100%.* 8/8 \[.*sounds/s\]", terminal.getvalue())
+
+
+def test_minutes_and_seconds() -> None:
+    assert [clock(s) for s in (0, 9.9, 60, 3725)] == ["0:00", "0:09", "1:00", "62:05"]
