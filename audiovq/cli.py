@@ -506,6 +506,28 @@ def plot(
     print(f"wrote {out}" + f" and {len(paths) - 1} recordings beside it" * (len(paths) > 1))
 
 
+def export(
+    model: Positional[Path],
+    out: Positional[Path],
+    form: Annotated[
+        Literal["onnx", "pt2"],
+        arg(name="format", help="onnx: for any runtime; pt2: torch.export's, for torch alone."),
+    ] = "onnx",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write encoder, decoder and prior as programs that run without audiovq.
+
+    Args:
+        model: Folder made by train.
+        out: Folder for the programs, and programs.json, which says what goes in and comes out.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.programs import write_programs
+
+    paths = write_programs(load(model), out, form, overwrite=overwrite)
+    print(f"wrote {', '.join(path.name for path in paths)} and programs.json to {out}")
+
+
 def demo(
     out: Positional[Path] = Path("demo"),
     max_minutes: Annotated[float, arg(help="Limit of the training.")] = 3.0,
@@ -538,7 +560,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, *stages, evaluate, report, summary, plot)
+    verbs = (demo, *stages, evaluate, report, summary, plot, export)
     return {verb.__name__: verb for verb in verbs}
 
 
