@@ -528,6 +528,23 @@ def export(
     print(f"wrote {', '.join(path.name for path in paths)} and programs.json to {out}")
 
 
+def app(
+    model: Positional[Path],
+    port: Annotated[int, arg(help="Of 127.0.0.1, where the page is shown.")] = 7860,
+    device: Device = "auto",
+) -> None:
+    """Play with a model in the browser: make sounds, change them by hand, hear what comes of it.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+    """
+    from audiovq.app import serve
+    from audiovq.checkpoint import load
+    from audiovq.training import pick_device
+
+    serve(load(model, pick_device(device)), model.name, port)
+
+
 def demo(
     out: Positional[Path] = Path("demo"),
     max_minutes: Annotated[float, arg(help="Limit of the training.")] = 3.0,
@@ -560,7 +577,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, *stages, evaluate, report, summary, plot, export)
+    verbs = (demo, *stages, evaluate, report, summary, plot, app, export)
     return {verb.__name__: verb for verb in verbs}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from audiovq import embedded
 from audiovq.files import write_text
 
 
@@ -131,33 +131,12 @@ def _card(picture: Picture, sample_rate: int, longest: int, role: str = "") -> s
     share = picture.spectrogram.shape[1] / max(1, longest)
     return (
         f'<figure class="card"><div class="screen"><div class="sound" style="width:{share:.2%}">'
-        f'<img src="{_png(picture.spectrogram)}" alt="Spectrogram of {name}"></div></div>'
+        f'<img src="{embedded.png(picture.spectrogram)}" alt="Spectrogram of {name}"></div></div>'
         f"<figcaption><small>{role}</small><b>{title}</b>"
         f" <small>{len(picture.waveform) / sample_rate:.2f}\u202fs</small></figcaption>"
         f'<audio controls preload="metadata" aria-label="{name}"'
-        f' src="{_wav(picture.waveform, sample_rate)}"></audio></figure>'
+        f' src="{embedded.wav(picture.waveform, sample_rate)}"></audio></figure>'
     )
-
-
-def _wav(waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
-    """(samples,) → a 16-bit WAV file as a data URI."""
-    import soundfile
-
-    samples = np.nan_to_num(waveform)
-    samples = samples / max(1.0, float(np.abs(samples).max(initial=0)))
-    file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
-    return f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _png(spectrogram: npt.NDArray[np.float32]) -> str:
-    """(bins, frames) → a PNG file as a data URI, the lowest frequency at the bottom."""
-    from matplotlib.image import imsave
-
-    cells = np.nan_to_num(spectrogram) if spectrogram.size else np.zeros((1, 1))
-    file = io.BytesIO()
-    imsave(file, cells, vmin=0, vmax=1, cmap="magma", origin="lower", format="png")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 # --- Charts and tables ------------------------------------------------------------------------

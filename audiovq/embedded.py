@@ -1,0 +1,34 @@
+"""Sounds and pictures inside a page: WAV and PNG files as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import numpy.typing as npt
+
+
+def wav(waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
+    """(samples,) → a 16-bit WAV; what goes beyond full scale is brought down to it as a whole."""
+    import soundfile
+
+    samples = np.nan_to_num(waveform)
+    samples = samples / max(1.0, float(np.abs(samples).max(initial=0)))
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
+    return _uri("audio/wav", file)
+
+
+def png(spectrogram: npt.NDArray[np.float32]) -> str:
+    """(bins, frames) in [0, 1] → a PNG of a cell a pixel, the lowest frequency at the bottom."""
+    from matplotlib.image import imsave
+
+    cells = np.nan_to_num(spectrogram) if spectrogram.size else np.zeros((1, 1))
+    file = io.BytesIO()
+    imsave(file, cells, vmin=0, vmax=1, cmap="magma", origin="lower", format="png")
+    return _uri("image/png", file)
+
+
+def _uri(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
