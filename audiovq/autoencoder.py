@@ -132,7 +132,7 @@ class Autoencoder(nn.Module):
         latents, mask, inside = self._latents(seen, num_frames)
         bottleneck = self._through(latents, inside, labels)
         raw = self._decode(bottleneck.latents, inside, latents.shape, mask)
-        output = self._values(raw, mask)[..., : spectrogram.shape[3]]
+        output = self.values(raw, mask)[..., : spectrogram.shape[3]]
         squared = (output - spectrogram).square() * cells
         weights = loudness_weights(spectrogram, self.config.emphasis) * cells
         weight = ranks.mean(weights.sum())
@@ -186,20 +186,20 @@ class Autoencoder(nn.Module):
         """
         mask, inside = self._mask(num_columns, codes.shape[3], codes.device)
         vectors = self.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
-        return self.heard(self._values(self._decode(vectors, inside, codes.shape, mask), mask))
+        return self.heard(self.values(self._decode(vectors, inside, codes.shape, mask), mask))
 
     def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """What `latents` gives, (batch,) columns → (batch, 1, bins, frames) in [0, 1], as `decode`."""
         if self.dense is None:
             mask, inside = self._mask(num_columns, latents.shape[3], latents.device)
             raw = self._decode(_vectors(latents)[inside], inside, latents.shape, mask)
-            return self.heard(self._values(raw, mask))
+            return self.heard(self.values(raw, mask))
         shape = torch.Size((len(latents), 0, self.rows, self.columns))
         whole, _ = self._mask(
             torch.full_like(num_columns, self.columns), self.columns, latents.device
         )
         mask, inside = self._mask(num_columns, self.columns, latents.device)
-        return self.heard(self._values(self._decode(latents, inside, shape, whole), mask))
+        return self.heard(self.values(self._decode(latents, inside, shape, whole), mask))
 
     def sample(
         self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
@@ -220,7 +220,7 @@ class Autoencoder(nn.Module):
         vectors = n if self.dense is not None else len(inside)
         noise = torch.randn(vectors, self.bottleneck.dim, generator=generator).to(device)
         latents = noise + self.bottleneck.prior_mean(self._of_vectors(labels, inside, shape))
-        return self.heard(self._values(self._decode(latents, inside, shape, mask), mask))
+        return self.heard(self.values(self._decode(latents, inside, shape, mask), mask))
 
     def heard(self, output: Tensor) -> Tensor:
         """What the decoder gives, (batch, 1, bins, frames) → what is made into sound, in [0, 1].
@@ -308,8 +308,8 @@ class Autoencoder(nn.Module):
         output: Tensor = self.decoder(grid, mask)
         return output[:, :, : self.bins].float()
 
-    def _values(self, raw: Tensor, mask: Tensor) -> Tensor:
-        """What the decoder gives → values, zeros beyond each clip's columns."""
+    def values(self, raw: Tensor, mask: Tensor) -> Tensor:
+        """What the decoder gives (batch, 1, bins, frames) → values, zeros beyond each clip's columns."""
         return mask_columns(raw.sigmoid(), mask) if self.config.output == "sigmoid" else raw
 
 

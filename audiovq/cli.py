@@ -536,6 +536,45 @@ def plot(
     print(f"wrote {out}" + f" and {len(paths) - 1} recordings beside it" * (len(paths) > 1))
 
 
+def export(
+    model: Positional[Path],
+    out: Positional[Path],
+    form: Annotated[
+        Literal["onnx", "pt2"],
+        arg(name="format", help="onnx: for any runtime; pt2: torch.export's, for torch alone."),
+    ] = "onnx",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write encoder, decoder and prior as programs that run without audiovq.
+
+    Args:
+        model: Folder made by train.
+        out: Folder for the programs, and programs.json, which says what goes in and comes out.
+    """
+    from audiovq.checkpoint import load
+    from audiovq.programs import write_programs
+
+    paths = write_programs(load(model), out, form, overwrite=overwrite)
+    print(f"wrote {', '.join(path.name for path in paths)} and programs.json to {out}")
+
+
+def app(
+    model: Positional[Path],
+    port: Annotated[int, arg(help="Of 127.0.0.1, where the page is shown.")] = 7860,
+    device: Device = "auto",
+) -> None:
+    """Play with a model in the browser: make sounds, change them by hand, hear what comes of it.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+    """
+    from audiovq.app import serve
+    from audiovq.checkpoint import load
+    from audiovq.training import pick_device
+
+    serve(load(model, pick_device(device)), model.name, port)
+
+
 def demo(
     out: Positional[Path] = Path("demo"),
     max_minutes: Annotated[float, arg(help="Limit of the training.")] = 3.0,
@@ -580,7 +619,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, inspect, *stages, evaluate, report, summary, plot, completion)
+    verbs = (demo, inspect, *stages, evaluate, report, summary, plot, app, export, completion)
     return {verb.__name__: _named(verb) for verb in verbs}
 
 

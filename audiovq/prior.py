@@ -151,7 +151,7 @@ class Prior(nn.Module, ABC):
 
     def condition(self, labels: Tensor) -> Tensor:
         """labels (batch, labels) → (batch, dim)."""
-        condition = self.head.weight.new_zeros(len(labels), self.config.dim)
+        condition = self.head.weight.new_zeros(labels.shape[0], self.config.dim)
         for i, embedding in enumerate(self.label_embeddings):
             condition = condition + embedding(labels[:, i])
         return condition

@@ -7,8 +7,6 @@ enters the HTML.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiovq import charts
+from audiovq import charts, embedded
 from audiovq.files import write_text
 from audiovq.page import flat, page, table
 
@@ -162,38 +160,12 @@ def _card(picture: Picture, sample_rate: int, longest: int, group: str = "") -> 
     return (
         f'<figure class="card"><button type="button" class="screen" aria-label="Play {name}">'
         f'<span class="sound" style="width:{share:.2%}">'
-        f'<img src="{_png(picture.spectrogram)}" alt="Spectrogram of {name}"></span></button>'
+        f'<img src="{embedded.png(picture.spectrogram)}" alt="Spectrogram of {name}"></span></button>'
         f"<figcaption><b>{title}</b>{seconds}</figcaption>"
         f'<audio controls preload="metadata" aria-label="{name}"'
-        f' src="{_wav(picture.waveform, sample_rate)}"></audio></figure>'
+        f' src="{embedded.wav(picture.waveform, sample_rate)}"></audio></figure>'
     )
 
 
 def _grid(content: str) -> str:
     return content and f'<div class="grid wide">\n{content}\n</div>'
-
-
-def _wav(waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
-    """(samples,) → a 16-bit WAV file as a data URI."""
-    import soundfile
-
-    samples = np.nan_to_num(waveform)
-    samples = samples / max(1.0, float(np.abs(samples).max(initial=0)))
-    file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
-    return f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _png(spectrogram: npt.NDArray[np.float32]) -> str:
-    """(bins, frames) → a PNG file of 256 colours as a data URI, the lowest frequency at the bottom."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    cells = np.nan_to_num(spectrogram) if spectrogram.size else np.zeros((1, 1))
-    shades = (256 * cells[::-1]).clip(0, 255).astype(np.uint8)
-    image = Image.fromarray(shades)
-    colours = (255 * colormaps["magma"](np.arange(256))[:, :3]).round().astype(np.uint8)
-    image.putpalette(colours.tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

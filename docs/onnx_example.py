@@ -1,0 +1,67 @@
+"""A new sound from a model's exported programs, with onnxruntime and NumPy alone.
+
+audiovq export digits programs
+python docs/onnx_example.py programs seven.wav digit=7
+"""
+
+import json
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> tuple[Any, int]:
+    """A waveform (samples,) with the labels asked for, and its rate in Hz."""
+    facts = json.loads((folder / "programs.json").read_text(encoding="utf-8"))
+    words, grid = facts["vocabulary"], facts["spectrogram"]
+    prior, decoder = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("prior", "decoder")
+    )
+    left_open = [len(values) for values in facts["labels"].values()]
+    wanted = [v.index(asked[n]) if n in asked else len(v) for n, v in facts["labels"].items()]
+    tokens, random = np.zeros((1, 0), np.int64), np.random.default_rng()
+    while tokens.shape[1] <= words["slots"] * words["max_columns"]:
+        given = {"tokens": tokens.repeat(2, axis=0), "labels": np.array([wanted, left_open])}
+        ours, anything = np.maximum(prior.run(None, given)[0].astype(float), -1e9)
+        logits = (2 * ours - anything) / temperature  # guidance 1, as in audiovq
+        chances = np.exp(logits - logits.max()) * (ours > -1e9)
+        token = random.choice(words["size"], p=chances / chances.sum())
+        if token == words["end"]:
+            break
+        tokens = np.append(tokens, [[token]], axis=1)
+    columns = tokens[0, 1:].reshape(-1, words["rows"], words["num_quantizers"])
+    codes = (columns - words["codebook_size"] * np.arange(words["num_quantizers"])).T
+    magnitude = decoder.run(["magnitude"], {"codes": codes[None]})[0][0]
+    level = grid["loudest_db"] - grid["level_step_db"] * (tokens[0, 0] - words["end"] - 1)
+    gain = 10 ** (level / 20) * grid["n_fft"] / 4
+    return gain * griffin_lim(magnitude, grid["n_fft"], grid["hop_length"]), grid["sample_rate"]
+
+
+def griffin_lim(magnitude: Any, n_fft: int, hop_length: int, n_iter: int = 64) -> Any:
+    """(bins, frames) → (samples,): Griffin and Lim 1984, with the momentum of Perraudin et al. 2013."""
+    window, frames = np.hanning(n_fft + 1)[:-1], magnitude.shape[1]
+    places = hop_length * np.arange(frames)[:, None] + np.arange(n_fft)
+    weight = np.bincount(places.ravel(), np.tile(window**2, frames))
+    inside = slice(n_fft // 2, -(n_fft // 2))  # the sound; around it lie zeros
+    spectrum = magnitude.T * np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.T.shape))
+    before = np.zeros_like(spectrum)
+    for _ in range(n_iter + 1):
+        added = np.bincount(places.ravel(), (window * np.fft.irfft(spectrum, n_fft)).ravel())
+        sound = np.zeros_like(added)
+        sound[inside] = added[inside] / weight[inside]
+        now = np.fft.rfft(sound[places] * window)
+        spectrum, before = now + 0.99 * (now - before), now
+        spectrum *= magnitude.T / np.maximum(np.abs(spectrum), 1e-12)
+    return sound[inside]
+
+
+if __name__ == "__main__":
+    programs, target, *pairs = sys.argv[1:]
+    sound, sample_rate = generate(Path(programs), dict(pair.split("=") for pair in pairs))
+    with wave.open(target, "wb") as file:
+        file.setparams((1, 2, sample_rate, 0, "NONE", ""))
+        file.writeframes((32767 * sound / max(1, np.abs(sound).max())).astype("<i2").tobytes())
