@@ -98,7 +98,8 @@ def machine() -> str:
     """What the figures are true of, in a line."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()},"
+        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads,"
+        f" {platform.system()},"
         f" torch {torch.__version__}, {gpu}"
     )
 

@@ -94,22 +94,21 @@ def rows() -> Iterator[Row]:
     torch.manual_seed(0)
     prior = endless(Transformer(config, VOCABULARY, (10,)))
     on_gpu = device().type == "cuda"
-    for batch in BATCHES:
-        wanted = {16: 60.0}.get(batch) if not on_gpu else {256: 1000.0}.get(batch)
-        run = drawing(prior, batch)
-        name = f"sampling, {batch} × 1 s"
-        yield against(name, "the sound's own seconds", batch * SECONDS, run, wanted, 3)
-        # Every weight is read for every place, and what was kept of the places before.
-        weights = 4 * sum(p.numel() for p in prior.parameters())
-        keys = 4 * 2 * config.layers * config.dim * batch * (LENGTH + 1) / 2
-        limit = LENGTH * (weights + keys) / bandwidth()
-        yield against(name, "bytes at the memory's bandwidth", limit, run, rounds=3)
+    runs = {batch: drawing(prior, batch) for batch in BATCHES}
+    for batch, run in runs.items():
+        wanted = {256: 1000.0}.get(batch) if on_gpu else {16: 60.0}.get(batch)
+        own = "the sound's own seconds"
+        yield against(f"sampling, {batch} × 1 s", own, batch * SECONDS, run, wanted, rounds=2)
+    # Every weight is read for every place, and what was kept of the places before.
+    weights = 4 * sum(p.numel() for p in prior.parameters())
+    kept = 4 * 2 * config.layers * config.dim * 16 * (LENGTH + 1) / 2
+    limit = LENGTH * (weights + kept) / bandwidth()
+    name = "sampling, 16 × 1 s"
+    yield against(name, "bytes at the memory's bandwidth", limit, runs[16], rounds=2)
     uncached = Uncached(config, VOCABULARY, (10,))
     uncached.load_state_dict(prior.state_dict())
     uncached.labels = labels(16)
-    both = drawing(prior, 16), drawing(endless(uncached), 16)
-    yield compare("sampling, 16 × 1 s", "the whole network for every code", *both, 30, rounds=2)
-    yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=3)
-    for batch in BATCHES:
-        pair = drawing(prior, batch), gpt2(batch)
-        yield compare(f"sampling, {batch} × 1 s", "transformers' GPT-2", *pair, rounds=2)
+    whole = drawing(endless(uncached), 16)
+    yield compare(name, "the whole network for every code", runs[16], whole, 30, rounds=1)
+    yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=2)
+    yield compare(name, "transformers' GPT-2", runs[16], gpt2(16), rounds=2)

@@ -11,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from audiovq import bottlenecks
 from audiovq.bottlenecks import Codebook, Gaussian, NoBottleneck, Quantizer, placed
@@ -62,6 +64,28 @@ def test_nearest_is_the_least_distance_of_all_whatever_the_chunks(data: st.DataO
             nearest = book.nearest(torch.from_numpy(latents)).numpy()
         assert nearest.shape == (vectors,)
         np.testing.assert_array_equal(squared[np.arange(vectors), nearest], squared.min(axis=1))
+
+
+class Largest(TorchDispatchMode):
+    """Sees the largest tensor that anything gives."""
+
+    cells = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+        self.cells = max(self.cells, *(tensor.numel() for tensor in tensors), 0)
+        return made
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_a_step_holds_no_table_of_latents_times_codes(update: str) -> None:
+    quantizer = Quantizer(config(update=update, codebook_size=512, restart=update == "ema"))
+    latents = normal(4096, 4).requires_grad_()
+    with Largest() as largest:
+        made = quantizer(latents)
+        (made.latents.sum() + made.loss).backward()
+    assert 4096 * 4 <= largest.cells <= bottlenecks.CHUNK_CELLS < 4096 * 512
 
 
 @pytest.mark.parametrize("quantizers", [1, 3])
