@@ -278,7 +278,7 @@ def sample_masked(
     for step in range(config.steps):
         logits = _logits(prior, canvas, codes, hidden, config.guidance if guided else 0.0)
         uniform, chance = noise[:, step].unflatten(2, shape).unbind(dim=1)
-        drawn = _drawn(logits, config, uniform[hidden][:, None])
+        drawn = draw(logits, config, uniform[hidden][:, None])
         sure = logits.log_softmax(dim=1).gather(1, drawn[:, None])[:, 0]
         left = 1 - (step + 1) / config.steps
         if config.temperature > 0:
@@ -303,12 +303,3 @@ def _logits(
         anything = prior(Canvas(codes, hidden, *known, opened, canvas.whole))[hidden]
         logits = logits + guidance * (logits - anything)
     return logits
-
-
-def _drawn(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
-    """As `draw`, but nothing is sorted where nothing is left out: here are many at once."""
-    if config.temperature == 0 or config.top_k or config.top_p < 1:
-        return draw(logits, config, uniform)
-    cumulative = (logits / config.temperature).softmax(dim=1).cumsum(dim=1)
-    found = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return found[:, 0].clamp(max=logits.shape[1] - 1)
