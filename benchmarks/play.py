@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
-from tyro.conf import Positional
 
 from audiovq import evaluation, play
 from audiovq.audio import Waveform
