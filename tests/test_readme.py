@@ -14,6 +14,7 @@ from audiovq.training import train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,8 +38,15 @@ def test_the_example_runs(digits: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_every_verb_has_its_row_and_no_other() -> None:
     from audiovq.cli import _verbs
 
-    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
-    assert set(rows) == set(_verbs([]))
+    for page in (README, CHINESE):
+        rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+        assert set(rows) == set(_verbs([]))
+
+
+def test_both_languages_have_the_same_commands_and_figures() -> None:
+    for pattern in (r"```.*?```", r"\d\.\d+"):
+        first, second = (re.findall(pattern, page, re.DOTALL) for page in (README, CHINESE))
+        assert sorted(first) == sorted(second)
 
 
 def test_the_page_of_verbs_says_what_help_says() -> None:
@@ -53,6 +61,6 @@ def test_the_page_of_verbs_says_what_help_says() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"\]\(([^)#]+)\)", README + CHINESE):
         if "://" not in target:
             assert (ROOT / target).exists(), target
