@@ -248,7 +248,12 @@ def _require_fitting(way: str, **flags: Any) -> None:
         "repaint": ("time", "band"),
     }[way]
     for name, value in flags.items():
-        if name not in takes and value not in (None, False, 1):
+        if (
+            name not in takes
+            and value is not None
+            and value is not False
+            and (name, value) != ("best_of", 1)
+        ):
             there = f"with --{way}" if way else "without --repaint FILE"
             raise AudiovqError(f"--{name.replace('_', '-')}: has no say {there}; leave it out")
 
