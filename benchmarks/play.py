@@ -157,7 +157,11 @@ def long_sounds(model: Model, n: int) -> dict[str, Any]:
 
 
 def main(
-    model: Path, dataset: Path, out: Path | None = None, clips: int = 100, n: int = 300
+    model: Positional[Path],
+    dataset: Positional[Path],
+    out: Path | None = None,
+    clips: int = 100,
+    n: int = 300,
 ) -> None:
     """Measure, print, and write where asked.
 

@@ -150,9 +150,8 @@ def test_labels_asked_for_are_heard_and_others_left_open(model: Model, clip: Wav
     ada, bob, free = made({"speaker": "ada"}), made({"speaker": "bob"}), made(None)
     assert {s.labels["speaker"] for s in ada} == {"ada"}
     assert {len(s.labels) for s in free} == {0}
-    assert not all(
-        torch.equal(a.encoded.codes, b.encoded.codes) for a, b in zip(ada, bob, strict=True)
-    )
+    pairs = zip(ada, bob, strict=True)
+    assert sum(not torch.equal(a.encoded.codes, b.encoded.codes) for a, b in pairs) >= 1
     with pytest.raises(AudiovqError, match="unknown value 'eve'; known are"):
         made({"speaker": "eve"})
 
