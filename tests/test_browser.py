@@ -1,7 +1,6 @@
 """The report and the app as somebody uses them, in Chromium: heard, seen, reached by keyboard."""
 
 import contextlib
-import importlib
 import re
 import shutil
 import socket
@@ -67,16 +66,15 @@ def app(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     said = tmp_path_factory.mktemp("app") / "said.txt"
     script = Path(__file__).parent / "watched.py"
     command = [sys.executable, script, "app", model_folder, "--port", port, "--device", "cpu"]
-    with open(said, "w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    assert first == f"open http://127.0.0.1:{port}/ in a browser; Ctrl-C ends it\n", (
-        said.read_text()
-    )
-    yield f"http://127.0.0.1:{port}/"
-    process.terminate()
-    process.wait()
+    with (
+        open(said, "w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        assert process.stdout is not None
+        told, address = process.stdout.readline(), f"http://127.0.0.1:{port}/"
+        assert told == f"open {address} in a browser; Ctrl-C ends it\n", said.read_text()
+        yield address
+        process.terminate()
     assert re.findall("OUTSIDE.*", said.read_text()) == []
 
 
@@ -344,4 +342,3 @@ def test_the_app_says_in_a_line_what_stands_in_its_way(
     assert main(["app", str(model_folder)]) == 2
     said = capsys.readouterr().err
     assert said == "audiovq: the app needs Gradio: pip install 'audiovq[app]'\n"
-    importlib.invalidate_caches()
