@@ -278,12 +278,7 @@ def _require_fitting(way: str, **flags: Any) -> None:
     }[way]
     unasked = {"loop": False, "best_of": 1}
     for name, value in flags.items():
-        if (
-            name not in takes
-            and value is not None
-            and value is not False
-            and (name, value) != ("best_of", 1)
-        ):
+        if name not in takes and value != unasked.get(name):
             there = f"with --{way}" if way else "without --repaint FILE"
             raise AudiovqError(f"--{name.replace('_', '-')}: has no say {there}; leave it out")
 
