@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from tyro.conf import Positional
 from torch import Tensor
 
 from audiovq import evaluation, play
