@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from tyro.conf import Positional
 from torch import Tensor
+from tyro.conf import Positional
 
 from audiovq import evaluation, play
 from audiovq.audio import Waveform
