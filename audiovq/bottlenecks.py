@@ -147,6 +147,8 @@ class Codebook(nn.Module):
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             vectors = self.vectors.float()
             half_norm = vectors.square().sum(dim=1) / 2
+            if torch.compiler.is_exporting():  # a loop would be traced for one number of latents
+                return (half_norm - latents.float() @ vectors.T).argmin(dim=1)
             most = CHUNK_CELLS if latents.device.type == "cpu" else GPU_CHUNK_CELLS
             count = max(1, most // len(vectors))
             nearest = torch.empty(len(latents), dtype=torch.long, device=latents.device)

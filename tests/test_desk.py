@@ -10,6 +10,7 @@ import torch
 from tiny import tiny_model
 
 from audiovq import desk as moves
+from audiovq import play
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.desk import Desk
@@ -90,11 +91,12 @@ def test_a_beginning_is_gone_on_with_to_the_length_asked_for(model: Model, full:
     assert len(desk.at_hand.sound.waveform) == 2400
 
 
-def test_a_morph_ends_at_the_sound_named(model: Model, full: Desk) -> None:
+def test_a_morph_goes_from_the_sound_at_hand_to_the_one_named(model: Model, full: Desk) -> None:
     desk = moves.morph(model, full, 2, 4)
-    lengths = [len(item.sound.waveform) for item in desk.shelf[:4]]
-    assert lengths[0] == len(full.shelf[0].sound.waveform)
-    assert lengths[-1] == len(full.shelf[2].sound.waveform)
+    for made, end in ((desk.shelf[0], full.shelf[0]), (desk.shelf[3], full.shelf[2])):
+        again = play.encoded(model, end.sound.waveform)
+        assert torch.equal(made.sound.encoded.codes, again.codes)
+    assert not torch.equal(desk.shelf[0].sound.encoded.codes, desk.shelf[3].sound.encoded.codes)
     assert len(desk.shelf) == 7
 
 
