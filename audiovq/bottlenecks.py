@@ -20,6 +20,8 @@ GPU_CHUNK_CELLS = 1 << 26
 """The same on a GPU, which wants much to do at once."""
 DEAD_SHARE = 0.05
 """A code used less than this share of the average is dead."""
+APART = 2.0
+"""Standard deviation of the means of labels at the start."""
 FSQ_MARGIN = 1e-3
 """How far a latent can go beyond the outermost codes of a fixed grid, as a share: it can reach them."""
 FADED = 1e-5
@@ -76,7 +78,8 @@ class Gaussian(nn.Module):
         self.dim, self.cells, self.kl_weight = dim, cells, config.kl_weight
         self.means = nn.ModuleList(nn.Embedding(size + 1, dim, padding_idx=size) for size in sizes)
         for embedding in self.means.parameters():
-            nn.init.zeros_(embedding)
+            with torch.no_grad():  # apart from the start: together, they would stay so for long
+                embedding[:-1].normal_(std=APART)
         self.warmth = 1.0
         """Share of `kl_weight` that training puts on; in eval it weighs in full."""
 

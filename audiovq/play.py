@@ -2,7 +2,7 @@
 what lies between two. Waveforms at the model's rate in, new sounds out.
 
 What is kept is kept as codes: it sounds as the model's codec has it. Labels that are not asked for are
-left open: the prior hears from the recording what goes with it.
+those that the prior hears in the recording (`labels_heard`): a seven stays a seven.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from audiovq import codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
-from audiovq.generation import Sound, pick_prior, places_of, require_samples
+from audiovq.generation import SCORED, Sound, pick_prior, places_of, require_samples
 from audiovq.painting import fill
 from audiovq.prior import Prior, sample
 from audiovq.spectrogram import Phase
@@ -41,7 +41,7 @@ def variations(
 ) -> list[Sound]:
     """`n` sounds like a recording (samples,): a share of `strength` of its codes is drawn anew.
 
-    At 0 they are the recording as the codec has it, at 1 nothing is left but its length and level.
+    At 0 they are the recording as the codec has it, at 1 nothing is left but its length, level and labels.
     Raises AudiovqError where `strength` is not from 0 to 1, or the model has no prior.
     """
     if not 0 <= strength <= 1:
@@ -102,7 +102,8 @@ def extend(
     kept = max(1, (given.num_samples - config.n_fft // 2) // (stride * config.hop_length))
     kept = min(kept, given.codes.shape[2])
     codes = given.codes[None, :, :, :kept].expand(n, -1, -1, -1)
-    rows, levels = _labels(model, labels, n), torch.full((n,), given.level)
+    rows = labels_heard(model, given, labels, kept).expand(n, -1)
+    levels = torch.full((n,), given.level)
     generator = torch.Generator().manual_seed(seed)
     if seconds is None:
         if not isinstance(prior, Prior):
@@ -250,7 +251,7 @@ def _painted(
         given.codes.expand(n, -1, -1, -1),
         mask,
         torch.full((n,), given.level),
-        _labels(model, labels, n),
+        labels_heard(model, given, labels).expand(n, -1),
         sampling=sampling,
         generator=torch.Generator().manual_seed(seed * 1_000_003 + 1),
     )
@@ -258,11 +259,39 @@ def _painted(
     return _heard(model, sounds, labels, phase, n_iter, seed)
 
 
-def _labels(model: Model, labels: Labels | None, n: int) -> Tensor:
-    """(n, labels) places of the values asked for, the others left open."""
-    asked = places_of(model, labels or {})
-    opened = [asked.get(i, len(values)) for i, values in enumerate(model.labels.values())]
-    return torch.tensor(opened, dtype=torch.long).expand(n, -1)
+def labels_heard(
+    model: Model, sound: codec.Encoded, asked: Labels | None = None, columns: int | None = None
+) -> Tensor:
+    """(labels,) places of values: those asked for, and of each other label, in turn, the value with which
+    the prior in time order finds the sound's first `columns` likeliest (Bayes' rule, all values as
+    likely before). Left open where the model has no such prior.
+    """
+    wanted = places_of(model, asked or {})
+    sizes = [len(values) for values in model.labels.values()]
+    places = torch.tensor([wanted.get(i, size) for i, size in enumerate(sizes)], dtype=torch.long)
+    if model.prior is None:
+        return places
+    width = min(columns or sound.codes.shape[2], model.vocabulary.max_columns)
+    tokens, _ = model.vocabulary.tokens(
+        sound.codes[None, :, :, :width], torch.tensor([width]), torch.tensor([sound.level])
+    )
+    tokens = tokens[:, :-1].to(model.device)  # END is not heard yet
+    lengths = torch.tensor([tokens.shape[1]])
+    for i, size in enumerate(sizes):
+        if i not in wanted:
+            rows = places.repeat(size, 1)
+            rows[:, i] = torch.arange(size)
+            with torch.inference_mode():
+                likelihoods = [
+                    model.prior.log_likelihood(
+                        tokens.expand(len(part), -1),
+                        lengths.expand(len(part)),
+                        part.to(model.device),
+                    )
+                    for part in rows.split(SCORED)
+                ]
+            places[i] = torch.cat(likelihoods).argmax()
+    return places
 
 
 def _to_its_end(

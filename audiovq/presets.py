@@ -122,7 +122,7 @@ _ELBO: dict[str, Any] = {
     "bottleneck": "gaussian",
     "dense": 16,
     "loss": "cross_entropy",
-    "kl_weight": 0.25,
+    "kl_weight": 1.0,
 }
 PRESETS |= {
     "lesson-ae": _lesson_preset(bottleneck="none"),
