@@ -244,3 +244,28 @@ def test_what_cannot_be_is_refused_in_one_line(
         way(model, clip)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_labels_heard_are_those_under_which_the_sound_is_likeliest(
+    model: Model, clip: Waveform
+) -> None:
+    given, prior = play.encoded(model, clip), model.prior
+    assert prior is not None
+    for columns in (3, 7):
+        codes, opened = given.codes[None, :, :, :columns], [len(v) for v in model.labels.values()]
+        tokens = model.vocabulary.tokens(
+            codes, torch.tensor([columns]), torch.tensor([given.level])
+        )[0][:, :-1]
+        best = list(opened)
+        for i, size in enumerate(opened):
+            chances = []
+            for value in range(size):
+                rows = torch.tensor([[*best[:i], value, *best[i + 1 :]]])
+                with torch.no_grad():
+                    chances_of_all = prior(tokens, rows).log_softmax(dim=2)
+                chances.append(float(chances_of_all.gather(2, tokens[:, :, None]).sum()))
+            best[i] = int(np.argmax(chances))
+        assert play.labels_heard(model, given, None, columns).tolist() == best
+    name, values = next(iter(LABELS.items()))
+    for number, value in enumerate(values):
+        assert int(play.labels_heard(model, given, {name: value})[0]) == number
