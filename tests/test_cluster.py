@@ -1,5 +1,6 @@
 """Preprocessing on a Dask cluster: the bytes of a local run, whatever becomes of the workers."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -127,7 +128,8 @@ def test_a_killed_process_of_a_pool_is_told_in_one_line_and_the_next_run_goes_on
 ) -> None:
     preprocess(recordings, tmp_path / "local", say=quiet)
     target = tmp_path / "pool"
-    with monkeypatch.context() as patch, ProcessPoolExecutor(1) as pool:
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not outlive a fork
+    with monkeypatch.context() as patch, ProcessPoolExecutor(1, spawn) as pool:
         patch.setattr(preprocess_module, "make_shard", fatal)
         with pytest.raises(AudiovqError, match=r"pool: a process .* run again"):
             preprocess(recordings, target, executor=pool, say=quiet)
