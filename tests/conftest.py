@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+from trained import CONFIG
 
+from audiovq.checkpoint import Model, load
 from audiovq.dataset import Dataset
 from audiovq.preprocess import preprocess
+from audiovq.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +82,26 @@ def dataset_folder(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -
 def dataset(dataset_folder: Path) -> Dataset:
     """`dataset_folder`, opened."""
     return Dataset(dataset_folder)
+
+
+@pytest.fixture(scope="session")
+def trained_folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained on `dataset` by all stages, in seconds. Not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    train(dataset, folder, CONFIG, device="cpu", say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, a copy for the tests of a file."""
+    return shutil.copytree(trained_folder, tmp_path_factory.mktemp("copy") / "model")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    """What `folder` holds, loaded."""
+    return load(folder)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from trained import CONFIG
 
 from audiovq.checkpoint import load
 from audiovq.dataset import Dataset
 from audiovq.pipeline import write_report
-from audiovq.training import train
 
 WIDTHS = [390, 1280]
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -44,20 +42,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def model_folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("browser") / "model"
-    train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def report(dataset: Dataset, model_folder: Path) -> str:
+def report(dataset: Dataset, folder: Path) -> str:
     """Its address."""
-    return write_report(load(model_folder), dataset, model_folder).as_uri()
+    return write_report(load(folder), dataset, folder).as_uri()
 
 
 @pytest.fixture(scope="module")
-def app(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def app(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its address; when all is done, that it called nobody outside."""
     pytest.importorskip("gradio", reason="the app needs the extra [app]")
     with socket.socket() as free:
@@ -65,7 +56,7 @@ def app(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         port = str(free.getsockname()[1])
     said = tmp_path_factory.mktemp("app") / "said.txt"
     script = Path(__file__).parent / "watched.py"
-    command = [sys.executable, script, "app", model_folder, "--port", port, "--device", "cpu"]
+    command = [sys.executable, script, "app", folder, "--port", port, "--device", "cpu"]
     with (
         open(said, "w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
@@ -328,17 +319,17 @@ def test_two_who_play_at_once_have_a_desk_each(browser: Any, app: str) -> None:
 
 @pytest.mark.slow
 def test_the_app_says_in_a_line_what_stands_in_its_way(
-    app: str, model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    app: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     from audiovq.cli import main
 
     port = app.rstrip("/").rpartition(":")[2]
-    command = [sys.executable, "-m", "audiovq", "app", model_folder, "--port", port]
+    command = [sys.executable, "-m", "audiovq", "app", folder, "--port", port]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr == f"audiovq: port {port}: is taken; give another with --port\n"
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "audiovq.app", raising=False)
-    assert main(["app", str(model_folder)]) == 2
+    assert main(["app", str(folder)]) == 2
     said = capsys.readouterr().err
     assert said == "audiovq: the app needs Gradio: pip install 'audiovq[app]'\n"

@@ -22,7 +22,7 @@ from trained import CONFIG
 
 from audiovq import exhibit, report
 from audiovq.audio import read
-from audiovq.checkpoint import Model, load, new_model
+from audiovq.checkpoint import Model, new_model
 from audiovq.codec import Encoded
 from audiovq.config import PreprocessConfig, TrainConfig
 from audiovq.dataset import Dataset
@@ -30,19 +30,6 @@ from audiovq.exhibit import write_report
 from audiovq.generation import Sound
 from audiovq.preprocess import preprocess
 from audiovq.presets import PRESETS
-from audiovq.training import train
-
-
-@pytest.fixture(scope="module")
-def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exhibit") / "model"
-    train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return load(folder)
 
 
 def shown(

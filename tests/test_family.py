@@ -13,7 +13,7 @@ from tiny import shake, untrained
 from torch import nn
 from trained import CONFIG
 
-from audiovq import codec
+from audiovq import codec, presets
 from audiovq.archive import pack
 from audiovq.autoencoder import Autoencoder
 from audiovq.autoencoder_stage import validate_autoencoder
@@ -25,20 +25,7 @@ from audiovq.training import train
 
 Array = npt.NDArray[np.float64]
 
-LESSON = AutoencoderConfig(
-    encoder="conv",
-    filters=(32, 64, 64, 64),
-    kernels=(3, 3, 3, 3),
-    strides=(1, 2, 2, 1),
-    latent_dim=16,
-    codebook_size=64,
-    update="gradient",
-    commitment=0.25,
-    kmeans_start=False,
-    output="sigmoid",
-    loss="cross_entropy",
-    emphasis=0.0,
-)
+LESSON = dataclasses.replace(presets.LESSON, loss="cross_entropy")
 RESIDUAL = AutoencoderConfig(
     encoder="residual",
     channels=32,

@@ -9,34 +9,20 @@ import numpy as np
 import pytest
 import soundfile
 from reseal import reseal
-from trained import CONFIG
 
 from audiovq import codec, evaluation, pipeline
 from audiovq.audio import read
-from audiovq.checkpoint import Model, load
+from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.figures import describe_figures, evaluate, figure_table
 from audiovq.recordings import encode_files
-from audiovq.training import train
 
 
 @pytest.fixture(autouse=True)
 def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the judge says is not what these tests are about."""
     monkeypatch.setattr(evaluation, "JUDGE_STEPS", (20, 20))
-
-
-@pytest.fixture(scope="module")
-def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pipeline") / "model"
-    train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return load(folder)
 
 
 def test_generated_files_are_named_by_number_and_labels_and_listed(

@@ -7,22 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from trained import CONFIG
 
 from audiovq import archive, audio, codec
-from audiovq.checkpoint import Model, load
+from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
-from audiovq.dataset import Dataset
 from audiovq.recordings import decode_files, encode_files, reconstruct_files
-from audiovq.training import train
-
-
-@pytest.fixture(scope="module")
-def model(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("recordings") / "model"
-    train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
-    return load(folder)
 
 
 def test_a_folder_comes_back_as_reconstruct_makes_it(
@@ -113,7 +103,9 @@ def test_no_name_leads_out_of_the_folder(model: Model, name: str, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a backslash is no letter there")
+@pytest.mark.skipif(
+    os.name == "nt", reason="on Windows a backslash parts folders, so no name has one"
+)
 def test_what_could_not_be_decoded_is_not_encoded(
     model: Model, own_recordings: Path, tmp_path: Path
 ) -> None:
