@@ -43,8 +43,9 @@ from audiovq.files import atomic, read_json, sha256
 from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
 from audiovq.masked import MaskedPrior
 from audiovq.pixelcnn import PixelCNN
-from audiovq.prior import Prior, Transformer, Vocabulary
+from audiovq.prior import Prior, Vocabulary
 from audiovq.spectrogram import Spectrogram
+from audiovq.transformer import Transformer
 
 FORMAT = "audiovq-model"
 VERSION = 1

@@ -320,6 +320,8 @@ class PriorConfig:
     layers: int = 4
     heads: int = 4
     """Of attention (transformer)."""
+    cell: int = 128
+    """Of what a code is told by the column so far (transformer)."""
     kernel: int = 5
     """Codes across a convolution's filter: half of them, and the one in the middle, are the past
     (pixelcnn)."""
@@ -328,7 +330,8 @@ class PriorConfig:
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
 
     def __post_init__(self) -> None:
-        for name, most in (("dim", WIDEST), ("layers", MOST_LAYERS), ("heads", WIDEST)):
+        sizes = ("dim", WIDEST), ("cell", WIDEST), ("layers", MOST_LAYERS), ("heads", WIDEST)
+        for name, most in sizes:
             value = getattr(self, name)
             _require(1 <= value <= most, f"{name} {value}: give 1 to {most}")
         _require(
@@ -349,11 +352,11 @@ class PriorConfig:
 class MaskedConfig:
     """What learns to fill holes in the codes."""
 
-    dim: int = 256
+    dim: int = 192
     """Of a column."""
     cell: int = 128
-    """Dimensions of a code within it."""
-    layers: int = 3
+    """Of what a code is told by its column."""
+    layers: int = 4
     heads: int = 4
     dropout: float = 0.1
     label_dropout: float = 0.15
@@ -450,7 +453,7 @@ class SamplingConfig:
     order: Literal["auto", "time", "masked"] = "auto"
     """time: a code after another. masked: all of them in a few steps, each of which sees what there is
     before a code and after it. auto: time for new sounds, masked for those painted over."""
-    steps: int = 8
+    steps: int = 5
     """Of the masked prior."""
     temperature: float = 0.8
     """Below 1: likelier, less varied. 0: always the likeliest."""

@@ -2,30 +2,39 @@
 
 It learns to fill random masks and is sampled in a few parallel steps (Chang et al. 2022, MaskGIT; over
 codes of sound: Garcia et al. 2023, VampNet). So it meets a future, which a prior in time order cannot,
-and paints over parts of a grid (Bazin et al. 2020, NOTONO), or a whole one in eight steps.
+and paints over parts of a grid (Bazin et al. 2020, NOTONO), or a whole one in a few steps.
+
+What is drawn at once must not depend on each other, and codes of a column do, most of all. So attention
+goes over columns, and a column's codes are drawn from low to high, each knowing those below it
+(`cells.py`; Li et al. 2024, "Autoregressive Image Generation without Vector Quantization", put such
+a network on masked attention too). Columns that are drawn at once lie apart, with others in between.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
+from audiovq.attention import Layer, all_told, initialize
+from audiovq.cells import Cells
 from audiovq.config import MaskedConfig, SamplingConfig
-from audiovq.prior import Layer, Vocabulary, draw, hide_labels, initialize, rms_norm
+from audiovq.prior import Vocabulary, draw, hide_labels
+from audiovq.transformer import Transformer
 
-CHOICE = 4.0
-"""How much chance has in choosing which codes stay, in nats at the first step; none at the last."""
+MOST_BELOW = 15
+"""So many codes of its own column, just below it, a code sees by itself."""
+AROUND = (-2, 0), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, -1), (1, 0), (1, 1), (2, 0)
+"""Columns and slots to the other codes that it sees by itself, where they are known."""
 CROPPED = 0.2
 """How often in training a clip's beginning is cut off, and how often its end."""
-HEAD_SCALE = 0.1
-"""Of the heads' first weights, relative to the embeddings."""
-REGIONS = (0.7, 0.9)
-"""Of masks in training, the share that may lie anywhere, and that of those and spans of time; the rest
-lie in a band of rows."""
+KINDS = (0.5, 0.65, 0.8, 0.9)
+"""Of masks in training, the shares, added up, that hide whole columns as sampling does, whole columns
+anywhere, those of a span of time, and codes in a band of rows; the rest hide codes anywhere."""
 
 
 @dataclass(frozen=True)
@@ -57,41 +66,14 @@ class Canvas:
         return Canvas(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-class Block(nn.Module):
-    """Attention both ways over columns, then convolution over the cells beside each other.
-
-    Each column is one token to the attention, which is why it is quick, and each cell has features of
-    its own, without which it would not know its neighbours well enough.
-    """
-
-    def __init__(self, config: MaskedConfig, slots: int) -> None:
-        super().__init__()
-        cell = config.cell
-        self.gather = nn.Linear(slots * cell, config.dim)
-        self.attention = Layer(config)
-        self.spread = nn.Linear(config.dim, slots * cell)
-        self.around = nn.Conv2d(cell, cell, 3, padding=1)
-        self.out = nn.Linear(cell, cell)
-
-    def forward(
-        self, x: Tensor, cells: Tensor, condition: Tensor, inside: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """x (batch, columns, dim), cells (batch, columns, slots, cell), condition (batch, dim), inside
-        (batch, columns) bool → new x and cells, 0 where there is padding."""
-        x = x + self.gather(rms_norm(cells).flatten(2))
-        x = self.attention(x, self.attention.told(condition), inside=inside[:, None, None])
-        cells = cells + self.spread(rms_norm(x)).view(cells.shape)
-        cells = cells * inside[:, :, None, None]
-        mixed = self.around(rms_norm(cells).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        cells = cells + self.out(nn.functional.gelu(mixed))
-        return x, cells * inside[:, :, None, None]
-
-
 class MaskedPrior(nn.Module):
-    """p(hidden codes | the others, level, length, labels), each for itself.
+    """p(hidden codes of a column | all that is not hidden, level, length, labels).
 
     The number of columns is drawn from the labels, the level from both.
     """
+
+    _offsets: Tensor
+    """(quantizers, 1, 1) what tokens are beyond codes."""
 
     def __init__(
         self, config: MaskedConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
@@ -101,67 +83,122 @@ class MaskedPrior(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
-        dim, cell, columns = config.dim, config.cell, vocabulary.max_columns
-        self.code_embedding = nn.Embedding(vocabulary.end + 1, cell)  # the last stands for holes
-        self.slot_embedding = nn.Embedding(vocabulary.slots, cell)
+        dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
+        self.hole, self.nothing = vocabulary.end, vocabulary.end + 1
+        self.below = min(max(1, slots - 1), MOST_BELOW)
+        self.cells = Cells(dim, config.cell, vocabulary.end + 2, slots, len(AROUND), self.below)
+        offsets = vocabulary.codebook_size * torch.arange(vocabulary.num_quantizers)
+        self.register_buffer("_offsets", offsets[:, None, None], persistent=False)
         self.begin_embedding = nn.Embedding(columns + 1, dim)
         self.end_embedding = nn.Embedding(columns + 1, dim)
         self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)
         self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
-        blocks = [Block(config, vocabulary.slots) for _ in range(config.layers)]
-        self.blocks = nn.ModuleList(blocks)
+        layers = [Layer(config) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
         self.heads = nn.ModuleList(
-            nn.Linear(cell, vocabulary.codebook_size) for _ in range(vocabulary.num_quantizers)
+            nn.Linear(config.cell, vocabulary.codebook_size)
+            for _ in range(vocabulary.num_quantizers)
         )
         self.length_head = _head(dim, columns)
         self.level_head = _head(dim, vocabulary.num_levels)
         self.apply(initialize)
-        # What is normalized at once must not drown in what is added to it.
-        nn.init.normal_(self.code_embedding.weight)
-        nn.init.normal_(self.slot_embedding.weight)
-        known = self.begin_embedding, self.end_embedding, self.level_embedding
-        for embedding in (*known, *self.label_embeddings):
-            nn.init.normal_(torch.as_tensor(embedding.weight), std=0.5)
-        for block in blocks:
-            for linear in (block.attention.modulation, block.spread, block.out):
-                nn.init.zeros_(linear.weight)
+        for layer in layers:
+            layer.start(config.layers)
+        self.cells.start()
+
+    def can_start_from(self, prior: Transformer) -> bool:
+        """Whether all sizes are the same, so that `start_from` can."""
+        own, theirs = self.config, prior.config
+        return prior.group == self.vocabulary.slots and all(
+            getattr(own, name) == getattr(theirs, name)
+            for name in ("dim", "cell", "layers", "heads")
+        )
 
     @torch.no_grad()
-    def start_from(self, vectors: Tensor) -> None:
-        """Let codes that stand for like things begin alike: `vectors` (quantizers, codebook_size, dim).
-
-        Their principal components, as many as a cell has room for, are the first embeddings, and the
-        first weights of the heads. Holes begin as nothing.
-        """
-        cell = self.config.cell
-        centred = vectors - vectors.mean(dim=1, keepdim=True)
-        directions = torch.linalg.svd(centred.flatten(0, 1), full_matrices=False).Vh[:cell]
-        parts = centred @ directions.T
-        parts = nn.functional.pad(parts / parts.std(), (0, cell - parts.shape[2]))
-        self.code_embedding.weight[: self.vocabulary.end] = parts.flatten(0, 1)
-        self.code_embedding.weight[self.vocabulary.end] = 0
-        for head, part in zip(self.heads, parts, strict=True):
-            torch.as_tensor(head.weight).copy_(HEAD_SCALE * part)
+    def start_from(self, prior: Transformer) -> None:
+        """Begin with what a prior in time order, of the same sizes, has learnt of the same codes: which
+        go together, and how labels are heard. What it does not know, the future, begins as nothing."""
+        size, slots = self.vocabulary.codebook_size, self.vocabulary.slots
+        for own, theirs in (
+            (self.layers, prior.layers),
+            (self.label_embeddings, prior.label_embeddings),
+            (self.level_embedding, prior.level_embedding),
+        ):
+            own.load_state_dict(theirs.state_dict())
+        for quantizer, head in enumerate(self.heads):
+            part = slice(quantizer * size, (quantizer + 1) * size)
+            torch.as_tensor(head.weight).copy_(prior.head.weight[part])
+            torch.as_tensor(head.bias).copy_(prior.head.bias[part])
+        places = prior.place_embedding.weight[1:-1]
+        self.begin_embedding.weight[: len(places)] = places
+        lags = [slots * -column - slot for column, slot in AROUND]
+        known = {
+            place: prior.lags.index(lag) for place, lag in enumerate(lags) if lag in prior.lags
+        }
+        self.cells.start_from(prior.cells, self.vocabulary.end, known)
 
     def forward(self, canvas: Canvas) -> Tensor:
         """→ logits (batch, quantizers, rows, columns, codebook_size), of what is hidden and all else.
 
-        They depend on no code that is hidden, and on no padding.
+        Those of a code depend on no other that is hidden but those below it in its own column, which
+        are taken as they stand in `canvas.codes`, and on no padding.
         """
-        vocabulary, inside = self.vocabulary, canvas.inside
-        _, quantizers, rows, _ = canvas.codes.shape
-        offsets = torch.arange(quantizers, device=inside.device) * vocabulary.codebook_size
-        unseen = canvas.hidden | ~inside[:, None, None]
-        seen = (canvas.codes + offsets[:, None, None]).masked_fill(unseen, vocabulary.end)
-        cells = self.code_embedding(seen.permute(0, 3, 2, 1).flatten(2))
-        cells = (cells + self.slot_embedding.weight) * inside[:, :, None, None]
-        condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
-        x = condition[:, None] + self._places(canvas)
-        for block in self.blocks:
-            x, cells = block(x, cells, condition, inside)
-        out = rms_norm(cells).unflatten(2, (rows, quantizers))
-        logits = [head(out[:, :, :, q]).float() for q, head in enumerate(self.heads)]
+        vocabulary = self.vocabulary
+        context = self.context(canvas, torch.ones_like(canvas.inside))
+        features = self.cells(context, self._below(self.tokens(canvas)).flatten(0, 1))
+        cells = features.view(*canvas.inside.shape, vocabulary.rows, vocabulary.num_quantizers, -1)
+        logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
         return torch.stack(logits, dim=1).transpose(2, 3)
+
+    def context(self, canvas: Canvas, columns: Tensor) -> Tensor:
+        """What all that is not hidden tells each cell of some `columns`, bool (batch, columns).
+
+        → (as many as are asked for, slots, cell)
+        """
+        inside, hidden = canvas.inside, self.in_columns(canvas.hidden)
+        seen = self.tokens(canvas).masked_fill(hidden & inside[:, :, None], self.hole)
+        condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
+        x = self.cells.columns(seen) + self._places(canvas) + condition[:, None]
+        for layer, told in zip(self.layers, all_told(self.layers, condition), strict=True):
+            x = layer(x, told, inside=inside[:, None, None])
+        return self.cells.context(x[columns], self._around(seen, columns))
+
+    def logits(self, context: Tensor, below: Tensor, quantizer: int) -> Tensor:
+        """context (n, cell), below (n, tokens) → logits (n, codebook_size) of codes of one quantizer."""
+        logits: Tensor = self.heads[quantizer](self.cells(context, below))
+        return logits.float()
+
+    def in_columns(self, grid: Tensor) -> Tensor:
+        """(batch, quantizers, rows, columns) → (batch, columns, slots), from low to high."""
+        return grid.permute(0, 3, 2, 1).flatten(2)
+
+    def tokens(self, canvas: Canvas) -> Tensor:
+        """The canvas's codes → (batch, columns, slots), nothing where there is padding."""
+        tokens = self.in_columns(canvas.codes + self._offsets)
+        return tokens.masked_fill(~canvas.inside[:, :, None], self.nothing)
+
+    def codes(self, tokens: Tensor, canvas: Canvas) -> Tensor:
+        """The inverse of `tokens`; padding is as it was in the canvas."""
+        vocabulary = self.vocabulary
+        grid = tokens.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
+        codes = grid.permute(0, 3, 2, 1) - self._offsets
+        return torch.where(canvas.inside[:, None, None], codes, canvas.codes)
+
+    def _below(self, tokens: Tensor) -> Tensor:
+        """(…, slots) tokens → (…, slots, below), those just below each."""
+        padded = nn.functional.pad(tokens, (self.below, 0), value=self.nothing)
+        return padded[..., :-1].unfold(-1, self.below, 1)
+
+    def _around(self, tokens: Tensor, columns: Tensor) -> Tensor:
+        """(batch, columns, slots) tokens → (columns asked for, slots, around)."""
+        slots = tokens.shape[2]
+        padded = nn.functional.pad(tokens, (1, 1, 2, 2), value=self.nothing)
+        clip, column = columns.nonzero(as_tuple=True)
+        parts = [
+            padded[clip, 2 + column + aside][:, 1 + above : 1 + above + slots]
+            for aside, above in AROUND
+        ]
+        return torch.stack(parts, dim=2)
 
     def condition(self, labels: Tensor) -> Tensor:
         """labels (batch, labels) → (batch, dim)."""
@@ -173,8 +210,22 @@ class MaskedPrior(nn.Module):
     def loss(self, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
         """Nats: (per hidden code, per clip's length, per clip's level), each a mean."""
         hidden = canvas.hidden & canvas.inside[:, None, None]
-        nats = nn.functional.cross_entropy(
-            self(canvas)[hidden], canvas.codes[hidden], reduction="none"
+        cells = self.in_columns(hidden)
+        columns = cells.any(dim=2)
+        context = self.context(canvas, columns)[cells[columns]]
+        below = self._below(self.tokens(canvas))[cells]
+        codes = self.in_columns(canvas.codes)[cells]
+        slots = torch.arange(self.vocabulary.slots, device=cells.device).expand_as(cells)[cells]
+        features, quantizers = self.cells(context, below), slots % self.vocabulary.num_quantizers
+        nats = torch.cat(
+            [
+                nn.functional.cross_entropy(
+                    head(features[quantizers == q]).float(),
+                    codes[quantizers == q],
+                    reduction="none",
+                )
+                for q, head in enumerate(self.heads)
+            ]
         )
         entire = canvas.whole.all(dim=1)  # how long the others are, nobody knows
         lengths, levels = (
@@ -230,8 +281,8 @@ def masked_at_random(
 ) -> Canvas:
     """Clips (batch, quantizers, rows, columns) with holes to learn from, some of them cut short.
 
-    The share that is hidden is cos(π u / 2), u even from 0 to 1, of a region: all of it, a span of
-    time, or a band of rows. Everything on the CPU, `generator` too.
+    The share that is hidden is cos(π u / 2), u even from 0 to 1, of what KINDS says. Everything on the
+    CPU, `generator` too.
     """
     batch, _, rows, columns = codes.shape
 
@@ -243,18 +294,50 @@ def masked_at_random(
     end = num_columns - ((num_columns - 1 - begin) * cut[:, 1] * keep[:, 1]).long()
     places = (torch.arange(columns) + begin[:, None]).clamp(max=columns - 1)
     codes = codes.gather(3, places[:, None, None].expand_as(codes))
-    kind = uniform(1, 1, 1)
-    first, last = (uniform(2) * (end - begin)[:, None]).sort(dim=1).values.T
+    count = end - begin
+    kind, share = uniform(1), torch.cos(uniform(1) * math.pi / 2)
+    first, last = (uniform(2) * count[:, None]).sort(dim=1).values.T
     low, high = (uniform(2) * rows).sort(dim=1).values.T
     column, row = torch.arange(columns), torch.arange(rows)
     span = (column >= first.floor()[:, None]) & (column <= last[:, None])
     band = (row >= low.floor()[:, None]) & (row <= high[:, None])
-    region = (kind < REGIONS[0]) | torch.where(
-        kind < REGIONS[1], span[:, None, None], band[:, None, :, None]
+    rank = torch.stack([nn.functional.pad(ranks_of(int(n)), (0, columns - int(n))) for n in count])
+    late = rank >= ((1 - share) * count[:, None]).floor()
+    some = uniform(columns) < share
+    whole = torch.where(kind < KINDS[0], late, some & (span | (kind < KINDS[1])))
+    single = (uniform(*codes.shape[1:]) < share[:, None, None]) & (
+        band[:, None, :, None] | (kind >= KINDS[3])[:, None, None]
     )
-    share = torch.cos(uniform(1, 1, 1) * math.pi / 2)
-    hidden = (uniform(*codes.shape[1:]) < share) & region
-    return Canvas(codes, hidden, end - begin, levels, labels, ~cut)
+    hidden = torch.where(
+        (kind < KINDS[2])[:, None, None], whole[:, None, None].expand_as(codes), single
+    )
+    return Canvas(codes, hidden, count, levels, labels, ~cut)
+
+
+@functools.lru_cache(4096)
+def ranks_of(columns: int) -> Tensor:
+    """(columns,) when each is drawn: the middle one first, then the middles of what lies on both its
+    sides, and so on, so that none is drawn in a row with the one beside it."""
+    ranks, spans = torch.zeros(columns, dtype=torch.long), [(0, columns)]
+    for rank in range(columns):
+        begin, end = spans.pop(0)
+        middle = (begin + end) // 2
+        ranks[middle] = rank
+        spans += [span for span in ((begin, middle), (middle + 1, end)) if span[0] < span[1]]
+    return ranks
+
+
+def turns(holes: Tensor, steps: int) -> Tensor:
+    """(batch, columns) bool, on the CPU → the step at which each column with holes is drawn, -1 for
+    the others. What is left after each step goes as the cosine (Chang et al. 2022, section 3.2)."""
+    turn = torch.full(holes.shape, -1)
+    for row, clip in zip(turn, holes, strict=True):
+        count = int(clip.sum())
+        shares = 1 - torch.cos(math.pi / 2 * torch.arange(1, steps + 1) / steps)
+        drawn = (shares * count).ceil().long()
+        drawn[-1] = count
+        row[clip] = torch.searchsorted(drawn, ranks_of(count), right=True)
+    return turn
 
 
 @torch.no_grad()
@@ -266,40 +349,50 @@ def sample_masked(
 ) -> Tensor:
     """The canvas's codes, its holes filled; all others as they are.
 
-    In each of `config.steps` all holes are drawn at once, and the likeliest stay, so that the share
-    that is still hidden goes as the cosine (Chang et al. 2022, section 3.2). At temperature 0 chance
-    has no say. What a clip gets does not depend on those after it. `generator` is one of the CPU.
+    In each of `config.steps` some columns' holes are drawn (`turns`), from all that is known by then.
+    What a clip gets does not depend on those after it. `generator` is one of the CPU.
     """
+    vocabulary, device = prior.vocabulary, canvas.codes.device
     hidden = canvas.hidden & canvas.inside[:, None, None]
+    turn = turns(hidden.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
+    uniform = torch.rand(*turn.shape, vocabulary.slots, 1, generator=generator).to(device)
     guided = config.guidance != 0 and canvas.labels.shape[1] > 0
-    batch, shape, device = len(hidden), hidden.shape[1:], hidden.device
-    noise = torch.rand(batch, config.steps, 2, hidden[0].numel(), generator=generator).to(device)
-    codes, total = canvas.codes, hidden.flatten(1).sum(dim=1)
-    for step in range(config.steps):
-        logits = _logits(prior, canvas, codes, hidden, config.guidance if guided else 0.0)
-        uniform, chance = noise[:, step].unflatten(2, shape).unbind(dim=1)
-        drawn = draw(logits, config, uniform[hidden][:, None])
-        sure = logits.log_softmax(dim=1).gather(1, drawn[:, None])[:, 0]
-        left = 1 - (step + 1) / config.steps
-        if config.temperature > 0:
-            sure = sure - CHOICE * left * (-chance[hidden].clamp(min=1e-9).log()).log()
-        codes = codes.masked_scatter(hidden, drawn)
-        surest = torch.full(hidden.shape, -torch.inf, device=device).masked_scatter(hidden, sure)
-        rank = surest.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        stay = (total * math.cos(math.pi / 2 * (1 - left))).long()
-        fixed = hidden.flatten(1).sum(dim=1) - stay
-        hidden = hidden & (rank >= fixed[:, None]).unflatten(1, shape)
-    return codes
+    for step in range(int(turn.max()) + 1):
+        now = turn == step
+        seen = replace(canvas, hidden=hidden)
+        context = prior.context(seen, now)
+        if guided:
+            opened = canvas.labels.new_tensor(prior.label_sizes).expand_as(canvas.labels)
+            context = torch.stack([context, prior.context(replace(seen, labels=opened), now)])
+        tokens, holes = prior.tokens(seen), prior.in_columns(hidden)[now]
+        tokens[now] = _drawn(prior, tokens[now], holes, context, uniform[now], config)
+        canvas = replace(canvas, codes=prior.codes(tokens, canvas))
+        hidden = hidden & ~now[:, None, None]
+    return canvas.codes
 
 
-def _logits(
-    prior: MaskedPrior, canvas: Canvas, codes: Tensor, hidden: Tensor, guidance: float
+def _drawn(
+    prior: MaskedPrior,
+    tokens: Tensor,
+    holes: Tensor,
+    context: Tensor,
+    uniform: Tensor,
+    config: SamplingConfig,
 ) -> Tensor:
-    """(holes, codebook_size) in float32, led away from any label towards those asked for."""
-    known = canvas.num_columns, canvas.levels
-    logits: Tensor = prior(Canvas(codes, hidden, *known, canvas.labels, canvas.whole))[hidden]
-    if guidance:
-        opened = canvas.labels.new_tensor(prior.label_sizes).expand_as(canvas.labels)
-        anything = prior(Canvas(codes, hidden, *known, opened, canvas.whole))[hidden]
-        logits = logits + guidance * (logits - anything)
-    return logits
+    """Columns' tokens (columns, slots), those in `holes` drawn, from low to high.
+
+    `context` is (columns, slots, cell), or two of them, with and without labels, to be led from the
+    second to the first.
+    """
+    vocabulary, below = prior.vocabulary, prior.below
+    padded = nn.functional.pad(tokens, (below, 0), value=prior.nothing)
+    for slot in holes.any(dim=0).nonzero()[:, 0].tolist():
+        quantizer, here = slot % vocabulary.num_quantizers, below + slot
+        seen = padded[:, slot:here].expand(*context.shape[:-2], below)
+        logits = prior.logits(context[..., slot, :], seen, quantizer)
+        if context.ndim == 4:
+            asked, anything = logits
+            logits = asked + config.guidance * (asked - anything)
+        drawn = draw(logits, config, uniform[:, slot]) + quantizer * vocabulary.codebook_size
+        padded[:, here] = torch.where(holes[:, slot], drawn, padded[:, here])
+    return padded[:, below:]

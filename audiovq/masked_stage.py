@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,22 +18,30 @@ from audiovq.dataset import Dataset
 from audiovq.masked import Canvas, MaskedPrior, masked_at_random
 from audiovq.stage import Say, naming, standing, underway
 from audiovq.trainer import State, Step, Trainer, pick_precision
-from audiovq.views import VIEWS, VIEWS_SHARE, encode_split
+from audiovq.transformer import Transformer
+from audiovq.views import Encodings
 
 SIZES = 0.05
 """Weight of a clip's length and level in the loss."""
-Encodings = tuple[Tensor, Tensor, Tensor]
-"""Tokens, lengths, labels, as `encode_split` gives them."""
 
 
 def train_masked(
-    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+    dataset: Dataset,
+    model: Model,
+    folder: Path,
+    config: TrainConfig,
+    limit: float | None,
+    encoded: Callable[[], tuple[Encodings, Encodings]],
+    say: Say,
 ) -> None:
-    """Train and save the masked prior of a model that has its codes; `limit` is in seconds."""
+    """Train and save the masked prior of a model that has its codes, on what `encoded` gives; `limit` is
+    in seconds. Where the prior in time order is of the same sizes, it begins with what that has learnt.
+    """
     torch.manual_seed(config.seed)
     masked = model.new_masked(config.masked)
-    books = model.autoencoder.quantizer.codebooks()
-    masked.start_from(torch.stack([book.vectors.detach().float().cpu() for book in books]))
+    if isinstance(model.prior, Transformer) and masked.can_start_from(model.prior):
+        masked.start_from(model.prior.cpu())
+        model.prior.to(model.device)
     model.masked = masked.to(model.device)
     trainer = Trainer(
         masked,
@@ -48,10 +56,7 @@ def train_masked(
         say("masked: trained already")
         return
     started = time.perf_counter()
-    source = encode_split(
-        model, dataset.train, VIEWS, math.inf if limit is None else VIEWS_SHARE * limit
-    )
-    held_out = encode_split(model, dataset.validation) if len(dataset.validation) else source
+    source, held_out = encoded()
     seconds = time.perf_counter() - started
     parameters = sum(p.numel() for p in masked.parameters())
     say(f"masked: {parameters:,} parameters, {len(source[0]):,} clips ({seconds:.0f} s)")

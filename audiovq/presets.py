@@ -14,7 +14,7 @@ from audiovq.config import (
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         autoencoder=AutoencoderConfig(channels=96, encoder_blocks=1, decoder_blocks=2),
-        prior=PriorConfig(dim=128, layers=3),
+        prior=PriorConfig(dim=128, cell=96, layers=3),
         autoencoder_training=OptimizerConfig(
             steps=2_500, batch_size=4, learning_rate=2e-3, validate_every=500
         ),
@@ -26,22 +26,22 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_training=OptimizerConfig(
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
-        prior_training=OptimizerConfig(steps=12_000, learning_rate=1.5e-3, validate_every=1_000),
-        masked_training=OptimizerConfig(steps=12_000, validate_every=1_000),
+        prior_training=OptimizerConfig(steps=16_000, learning_rate=2e-3, validate_every=1_000),
+        masked_training=OptimizerConfig(steps=16_000, validate_every=1_000),
         max_minutes=20,
         autoencoder_share=0.4,
-        masked_share=0.2,
+        masked_share=0.25,
     ),
     "base": TrainConfig(
         autoencoder=AutoencoderConfig(channels=256, encoder_blocks=4, decoder_blocks=6),
-        prior=PriorConfig(dim=384, layers=8, heads=6, dropout=0.15),
+        prior=PriorConfig(dim=384, cell=256, layers=8, heads=6, dropout=0.15),
         autoencoder_training=OptimizerConfig(
             steps=60_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
         prior_training=OptimizerConfig(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
-        masked=MaskedConfig(dim=512, cell=128, layers=8, heads=8, dropout=0.15),
+        masked=MaskedConfig(dim=384, cell=256, layers=8, heads=6, dropout=0.15),
         masked_training=OptimizerConfig(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),

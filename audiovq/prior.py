@@ -1,5 +1,5 @@
-"""Priors over codes in time order learn which code follows which: what they share, a causal
-transformer, and how to sample. `pixelcnn.py` holds the other kind.
+"""Priors over codes in time order learn which code follows which: what they share, and how to sample.
+`transformer.py` and `pixelcnn.py` hold the two kinds.
 
 A clip is a sequence of *tokens*: its level, then its codes column by column, in each column from
 low to high frequency (and from coarse to fine where quantization is residual), then END. So a prior
@@ -8,16 +8,15 @@ learns how loud a clip is and where it ends, and can go on with a sound that has
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.config import MaskedConfig, PriorConfig, SamplingConfig
+from audiovq.config import PriorConfig, SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -189,177 +188,6 @@ def hide_labels(
     # Clips and their labels may still lie on the CPU while the weights do not.
     opened = labels.new_tensor(sizes).expand_as(labels)
     return torch.where(hidden.to(labels.device), opened, labels)
-
-
-class Layer(nn.Module):
-    """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023)."""
-
-    def __init__(self, config: PriorConfig | MaskedConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.heads = config.heads
-        self.dropout = config.dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.mlp_in = nn.Linear(dim, 4 * dim)
-        self.mlp_out = nn.Linear(4 * dim, dim)
-        self.modulation = nn.Linear(dim, 4 * dim)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def told(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """condition (batch, dim) → what the labels scale and shift by, four times (batch, 1, dim)."""
-        modulation: Tensor = self.modulation(rms_norm(condition))
-        return modulation[:, None].chunk(4, dim=-1)
-
-    def forward(
-        self,
-        x: Tensor,
-        told: tuple[Tensor, ...],
-        cache: Tensor | None = None,
-        place: int = 0,
-        inside: Tensor | None = None,
-    ) -> Tensor:
-        """x (batch, tokens, dim) and what `told` gives → the same shape as x.
-
-        Without a `cache` the tokens are a whole sequence, of which each sees those before it, or, with
-        `inside` (batch, 1, 1, tokens), all that are. With a cache, (2, batch, heads, max_tokens,
-        dim / heads), x is the token at `place`; its keys and values are written there.
-        """
-        scale_1, shift_1, scale_2, shift_2 = told
-        batch, tokens, dim = x.shape
-        normed = rms_norm(x) * (1 + scale_1) + shift_1
-        q, k, v = (
-            self.qkv(normed)
-            .view(batch, tokens, 3, self.heads, dim // self.heads)
-            .permute(2, 0, 3, 1, 4)
-        )
-        if cache is not None:
-            cache[0, :, :, place : place + tokens] = k
-            cache[1, :, :, place : place + tokens] = v
-            k, v = cache[:, :, :, : place + tokens].to(q.dtype)
-        attended = attend(q, k, v, causal=cache is None and inside is None, inside=inside)
-        x = x + self._drop(self.out(attended.transpose(1, 2).reshape(batch, tokens, dim)))
-        normed = rms_norm(x) * (1 + scale_2) + shift_2
-        return x + self._drop(self.mlp_out(nn.functional.gelu(self.mlp_in(normed))))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        """Dropout of whole channels of a clip (Gal and Ghahramani 2016): a mask of (batch, 1, dim)
-        costs next to nothing, where one of every cell was a sixth of a training step."""
-        if not self.training or self.dropout == 0:
-            return x
-        clips, _, dim = x.shape
-        chance = ranks.drawn(clips, lambda n: torch.rand(n, 1, dim, device=x.device))
-        return x * ((chance >= self.dropout) / (1 - self.dropout)).to(x.dtype)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, inside: Tensor | None = None) -> Tensor:
-    """(batch, heads, tokens, dim) each → the same: softmax(q kᵀ / √dim) v (Vaswani et al. 2017).
-
-    Over all tokens, those before and at each (`causal`), or those `inside`, bool (batch, 1, 1, tokens).
-    """
-    if q.is_cuda or (not causal and inside is None):
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=inside, is_causal=causal
-        )
-    # On a CPU, in bfloat16 and at these lengths, the fused kernel trains at a third of this speed.
-    with torch.autocast(q.device.type, enabled=False):
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
-        if inside is None:
-            inside = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-        return scores.masked_fill(~inside, -torch.inf).softmax(dim=-1) @ v
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """x (…, dim) → the same, brought to a root mean square of 1 (Zhang and Sennrich 2019)."""
-    return nn.functional.rms_norm(x, (x.shape[-1],))
-
-
-@dataclass
-class Caches:
-    """What a transformer keeps from place to place."""
-
-    kept: Tensor
-    """(layers, 2, batch, heads, tokens, dim / heads): keys and values of the places before."""
-    told: list[tuple[Tensor, ...]] = field(default_factory=list)
-    """What the labels tell each layer: the same at every place."""
-
-
-class Transformer(Prior):
-    """Attention over all tokens before.
-
-    What a position sees at once, before any attention: the tokens before it in frequency and in
-    time (the one before, and three of the columns before), its slot and its column.
-    """
-
-    def __init__(
-        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
-    ) -> None:
-        super().__init__(config, vocabulary, label_sizes)
-        slots, dim = vocabulary.slots, config.dim
-        self.lags = (1, slots, slots - 1, 2 * slots) if slots > 2 else (1, 2, 3, 4)
-        """How far back each of the tokens seen at once lies."""
-        self.token_embeddings = nn.ModuleList(
-            nn.Embedding(vocabulary.size + 1, dim) for _ in self.lags
-        )
-        self.slot_embedding = nn.Embedding(1 + slots, dim)
-        self.column_embedding = nn.Embedding(2 + vocabulary.max_columns, dim)
-        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
-        layers = [Layer(config) for _ in range(config.layers)]
-        self.layers = nn.ModuleList(layers)
-        self.head = nn.Linear(dim, vocabulary.size)
-        self.apply(initialize)
-        for layer in layers:
-            for linear in (layer.out, layer.mlp_out):
-                nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * config.layers))
-            nn.init.zeros_(layer.modulation.weight)
-
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        condition = self.condition(labels)
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self._embed(tokens, places) + condition[:, None]
-        for layer, told in zip(self.layers, self._told(condition), strict=True):
-            x = layer(x, told)
-        return self._legal(self.head(rms_norm(x)), places)
-
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
-        places = torch.tensor([place], device=tokens.device)
-        x = self._embed(tokens, places) + condition[:, None]
-        if place == 0:
-            caches.told = self._told(condition)
-        for layer, told, kept in zip(self.layers, caches.told, caches.kept, strict=True):
-            x = layer(x, told, kept, place)
-        return self._legal(self.head(rms_norm(x)), places)[:, 0]
-
-    def new_caches(self, batch: int, tokens: int) -> Caches:
-        """Room for the keys and values of so many tokens."""
-        config = self.config
-        shape = (config.layers, 2, batch, config.heads, tokens, config.dim // config.heads)
-        return Caches(torch.zeros(shape, device=self.head.weight.device))
-
-    def _told(self, condition: Tensor) -> list[tuple[Tensor, ...]]:
-        """What each layer is told by the labels."""
-        return [layer.told(condition) for layer in self.layers if isinstance(layer, Layer)]
-
-    def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
-        vocabulary = self.vocabulary
-        column = (places - 1).div(vocabulary.slots, rounding_mode="floor") + 1
-        x: Tensor = self.slot_embedding(vocabulary.slot(places)) + self.column_embedding(
-            column.clamp(max=1 + vocabulary.max_columns)
-        )
-        for lag, embedding in zip(self.lags, self.token_embeddings, strict=True):
-            back = places - lag
-            seen = tokens[:, back.clamp(min=0)].masked_fill(back < 0, vocabulary.size)
-            x = x + embedding(seen)
-        return x
-
-
-def initialize(module: nn.Module) -> None:
-    """Weights of a standard deviation of 0.02, no biases (Radford et al. 2018)."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 @torch.no_grad()

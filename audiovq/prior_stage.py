@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -27,12 +27,20 @@ from audiovq.stage import (
     write_strips,
 )
 from audiovq.trainer import State, Step, Trainer, pick_precision
-from audiovq.views import VIEWS, VIEWS_SHARE, encode_split
+from audiovq.views import Encodings
 
 
 def train_prior(
-    dataset: Dataset, model: Model, folder: Path, config: TrainConfig, limit: float | None, say: Say
+    dataset: Dataset,
+    model: Model,
+    folder: Path,
+    config: TrainConfig,
+    limit: float | None,
+    encoded: Callable[[], tuple[Encodings, Encodings]],
+    say: Say,
 ) -> None:
+    """Train and save the prior of a model that has its codes, on what `encoded` gives; `limit` is in
+    seconds."""
     torch.manual_seed(config.seed)
     prior = model.prior = model.new_prior(config.prior).to(model.device)
     device = model.device
@@ -49,14 +57,7 @@ def train_prior(
         say("prior: trained already")
         return
     started = time.perf_counter()
-    tokens, lengths, labels = encode_split(
-        model, dataset.train, VIEWS, math.inf if limit is None else VIEWS_SHARE * limit
-    )
-    held_out = (
-        encode_split(model, dataset.validation)
-        if len(dataset.validation)
-        else (tokens, lengths, labels)
-    )
+    (tokens, lengths, labels), held_out = encoded()
     baselines = _baselines(model, tokens, lengths, *held_out[:2])
     parameters = sum(p.numel() for p in prior.parameters())
     say(
@@ -99,7 +100,7 @@ def train_prior(
         trainer.fit(lengths, loss, validate, keep, speak)
 
 
-def validate_prior(prior: Prior, held_out: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
     """Over up to 512 clips: score and bits per code (END included), bits per level."""
     tokens, lengths, labels = held_out
     device = next(prior.parameters()).device

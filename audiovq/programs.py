@@ -29,8 +29,9 @@ from audiovq.bottlenecks import Gaussian, placed
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError
 from audiovq.files import atomic, filling, write_json
-from audiovq.prior import Prior, Transformer
+from audiovq.prior import Prior
 from audiovq.spectrogram import LOUDEST_DB, Spectrogram
+from audiovq.transformer import Transformer
 
 Format = Literal["onnx", "pt2"]
 TRACED = 3
@@ -94,7 +95,7 @@ class Step(nn.Module):
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """As `Prior.forward`, whose logits at a place depend on the tokens before it alone."""
-        logits: Tensor = self.prior(nn.functional.pad(tokens, (0, 1)), labels)[:, -1]
+        logits: Tensor = self.prior(nn.functional.pad(tokens, (0, 1)), labels)[:, tokens.shape[1]]
         return logits
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from audiovq.prior_stage import train_prior
 from audiovq.progress import clock
 from audiovq.stage import Say
 from audiovq.trainer import pick_precision
+from audiovq.views import Encodings, encode_views
 
 CONTEXT_SHARE = 0.05
 """Of a time limit that fitting the context tables may take,"""
@@ -119,11 +121,16 @@ def _train(
             if limit is not None and config.max_minutes:
                 masked_limit = min(60 * config.max_minutes * config.masked_share, limit / 2)
                 limit -= masked_limit
-            train_prior(dataset, model, folder, config, limit, say)
+
+            @functools.cache
+            def encoded() -> tuple[Encodings, Encodings]:
+                return encode_views(model, dataset, limit)
+
+            train_prior(dataset, model, folder, config, limit, encoded, say)
             ranks.wait()
             if config.masked_share:
                 model = load(folder, place)
-                train_masked(dataset, model, folder, config, masked_limit, say)
+                train_masked(dataset, model, folder, config, masked_limit, encoded, say)
                 ranks.wait()
         model = load(folder, place)
     if ranks.is_main():

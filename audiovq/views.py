@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from audiovq import ranks
 from audiovq.checkpoint import Model
-from audiovq.dataset import Split
+from audiovq.dataset import Dataset, Split
 
 VIEWS = 12
 """Encodings of each clip that the prior learns from."""
@@ -107,9 +107,24 @@ def scratch(*shape: int, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))
 
 
+Encodings = tuple[Tensor, Tensor, Tensor]
+"""Tokens, lengths, labels, as `encode_split` gives them."""
+
+
+def encode_views(
+    model: Model, dataset: Dataset, limit: float | None
+) -> tuple[Encodings, Encodings]:
+    """What priors learn from and what they are held against: VIEWS of the training clips, in a share of
+    `limit` seconds, and the validation clips as they are, where there are any."""
+    seconds = math.inf if limit is None else VIEWS_SHARE * limit
+    source = encode_split(model, dataset.train, VIEWS, seconds)
+    held_out = encode_split(model, dataset.validation) if len(dataset.validation) else source
+    return source, held_out
+
+
 def encode_split(
     model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Encodings:
     """All clips → tokens, lengths, labels (clips × views, …), on the CPU; tokens are int16 where that
     holds them, and else int32.
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from audiovq.config import SamplingConfig
 from audiovq.presets import PRESETS
-from audiovq.prior import Prior, Transformer, Vocabulary, sample
+from audiovq.prior import Prior, Vocabulary, sample
+from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
 SECONDS = 31 * 4 * 64 / 8000

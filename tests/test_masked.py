@@ -1,5 +1,6 @@
 """The laws of the masked prior: what it sees, what it leaves alone, lengths, steps, learning."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -8,10 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import MASKED, shake
-from torch import Tensor
 
 from audiovq.config import AudiovqError, MaskedConfig, SamplingConfig
-from audiovq.masked import Canvas, MaskedPrior, masked_at_random, sample_masked
+from audiovq.masked import (
+    Canvas,
+    MaskedPrior,
+    masked_at_random,
+    ranks_of,
+    sample_masked,
+    turns,
+)
 from audiovq.prior import Vocabulary
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=6)
@@ -68,9 +75,36 @@ def test_a_batch_gives_what_its_clips_give_alone_whatever_the_padding_holds() ->
 
 
 def dirty(clips: Canvas) -> Canvas:
-    """Other codes in the holes and in the padding, which nothing may read."""
-    unread = clips.hidden | ~clips.inside[:, None, None]
+    """Other codes in the padding, which nothing may read."""
+    unread = ~clips.inside[:, None, None]
     return replace(clips, codes=torch.where(unread, (clips.codes + 1) % 5, clips.codes))
+
+
+def test_a_code_knows_what_is_not_hidden_and_of_what_is_the_codes_below_it_in_its_column() -> None:
+    prior, clips = masked(), canvas((6,), share=0.5)
+    slots, places = VOCABULARY.slots, torch.arange(24)
+    columns, slot = places // slots, places % slots
+    hidden = prior.in_columns(clips.hidden)[0].flatten()
+    tokens = prior.in_columns(clips.codes).flatten().repeat(24, 1)
+    tokens[places, places] = (tokens[places, places] + 1) % 5
+    grid = tokens.view(24, 6, 2, 2).permute(0, 3, 2, 1)
+    many = Canvas(grid, *(getattr(clips, name).expand(24, *shape) for name, shape in SHAPES))
+    with torch.no_grad():
+        away = prior(many) - prior(clips)
+    # More than another batch's order of sums makes of a logit.
+    changed = prior.in_columns(away.abs().amax(dim=4)).flatten(1) > 1e-5
+    below = (columns[:, None] == columns) & (slot[:, None] < slot)
+    expected = below | ~hidden[:, None].expand(24, 24)
+    assert torch.equal(changed, expected), "(source, place)"
+
+
+SHAPES = (
+    ("hidden", (2, 2, 6)),
+    ("num_columns", ()),
+    ("levels", ()),
+    ("labels", (2,)),
+    ("whole", (2,)),
+)
 
 
 @pytest.mark.parametrize("column", [0, 2, 5])
@@ -119,18 +153,34 @@ def test_all_holes_are_filled_and_nothing_else_is_touched(
     assert bool(((filled >= 0) & (filled < 5))[~kept].all())
 
 
-def test_the_holes_that_are_left_go_as_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    prior, clips = masked(), canvas((6,), share=1.1)
-    left: list[int] = []
-    plain = prior.forward
+@pytest.mark.parametrize("columns", [1, 2, 5, 14, 31])
+def test_columns_are_drawn_apart_and_those_between_them_later(columns: int) -> None:
+    ranks = ranks_of(columns)
+    assert sorted(ranks.tolist()) == list(range(columns))
+    assert int(ranks[columns // 2]) == 0
+    halvings = columns.bit_length()
+    for level in range(halvings):
+        new = (ranks >= 2**level - 1) & (ranks < 2 ** (level + 1) - 1)
+        known = ranks < 2**level - 1
+        drawn = new.nonzero()[:, 0].tolist()
+        for one, other in itertools.pairwise(drawn):
+            assert bool(known[one:other].any()), "something known lies between any two"
 
-    def spy(seen: Canvas) -> Tensor:
-        left.append(int(seen.hidden.sum()))
-        return plain(seen)
 
-    monkeypatch.setattr(prior, "forward", spy)
-    sample_masked(prior, clips, replace(SURE, steps=4, guidance=0.0), torch.Generator())
-    assert left == [int(24 * math.cos(math.pi / 2 * step / 4)) for step in range(4)]
+@given(
+    holes=st.lists(st.booleans(), min_size=1, max_size=12),
+    steps=st.integers(1, 20),
+)
+def test_turns_follow_the_ranks_and_what_is_left_the_cosine(holes: list[bool], steps: int) -> None:
+    turn = turns(torch.tensor([holes]), steps)[0]
+    count = sum(holes)
+    drawn = turn[torch.tensor(holes)]
+    assert bool((turn[~torch.tensor(holes)] == -1).all())
+    assert bool(((drawn >= 0) & (drawn < steps)).all())
+    assert bool((drawn[ranks_of(count).argsort()].diff() >= 0).all())
+    for step in range(1, steps):
+        left = count * math.cos(math.pi / 2 * step / steps)
+        assert abs(int((drawn >= step).sum()) - math.floor(left + 1e-5)) <= (left % 1 < 1e-5)
 
 
 def test_what_is_drawn_first_is_what_later_steps_see() -> None:
@@ -210,20 +260,6 @@ def test_it_learns_to_fill_from_both_sides() -> None:
     empty = Canvas(codes * ~hidden, hidden, *known, torch.zeros(5, 0, dtype=torch.long), whole)
     filled = sample_masked(prior.eval(), empty, SURE, torch.Generator())
     assert float((filled == codes).float().mean()) > 0.9
-
-
-def test_codes_that_stand_for_like_things_begin_alike() -> None:
-    prior, generator = masked(), torch.Generator().manual_seed(0)
-    vectors = torch.randn(2, 5, 12, generator=generator)
-    vectors[1, 4] = vectors[0, 2] + 0.01
-    vectors = vectors - vectors.mean(dim=1, keepdim=True)
-    prior.start_from(vectors)
-    codes = prior.code_embedding.weight.detach()
-    between = torch.cdist(codes[:10], codes[:10])
-    assert int((between + 99 * torch.eye(10)).argmin()) in (2 * 10 + 9, 9 * 10 + 2)
-    assert not codes[10].any(), "holes begin as nothing"
-    ratio = torch.as_tensor(prior.heads[1].weight)[4] / codes[9]
-    torch.testing.assert_close(ratio, ratio[:1].expand(8))
 
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:

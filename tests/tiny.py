@@ -25,7 +25,7 @@ AUTOENCODER = AutoencoderConfig(
     kmeans_start=False,
 )
 """2 codes a column."""
-PRIOR = PriorConfig(dim=16, layers=2, heads=2, dropout=0.0)
+PRIOR = PriorConfig(dim=16, cell=8, layers=2, heads=2, dropout=0.0)
 MASKED = MaskedConfig(dim=16, cell=8, layers=2, heads=2, dropout=0.0)
 LABELS = {"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"]}
 COUNTS = [((0, 0), 1), ((0, 1), 3), ((1, 0), 4)]

@@ -1,0 +1,155 @@
+"""A causal transformer over columns of codes, and a small network that draws each column's codes.
+
+What attention tells of all columns before, and the codes just before one in frequency and in time, go
+into a network that each code passes by itself (`cells.py`). So attention is asked once a column, not
+once a code, and a column's codes still depend on each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.attention import Layer, all_told, initialize
+from audiovq.cells import Cells
+from audiovq.config import PriorConfig
+from audiovq.prior import Prior, Vocabulary
+
+MOST_SLOTS = 16
+"""Of a group: a column of more is several groups, each of which attention is asked for anew."""
+
+LEAST_BELOW = 3
+"""Tokens that a code sees by itself, just before it, where its group is of fewer."""
+
+
+@dataclass
+class Caches:
+    """What a transformer keeps from place to place."""
+
+    kept: Tensor
+    """(layers, 2, batch, heads, groups, dim / heads): keys and values of the groups before."""
+    told: list[tuple[Tensor, ...]] = field(default_factory=list)
+    """What the labels tell each layer: the same everywhere."""
+    context: Tensor = field(default_factory=lambda: torch.empty(0))
+    """(batch, group, cell) what is known of each cell of the group at hand from those before."""
+
+
+class Transformer(Prior):
+    """Attention over all groups before; in its own group a code sees those before it.
+
+    A group is a column, or an even part of one, of up to MOST_SLOTS tokens. The first place of the
+    sequence stands for nothing and tells the level; the second is the level and tells the first group;
+    from then on each group tells the next.
+    """
+
+    def __init__(
+        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+    ) -> None:
+        super().__init__(config, vocabulary, label_sizes)
+        slots, dim = vocabulary.slots, config.dim
+        self.group = max(n for n in range(1, min(slots, MOST_SLOTS) + 1) if slots % n == 0)
+        self.below = max(self.group - 1, LEAST_BELOW)
+        """So many tokens just before a code it sees by itself,"""
+        lags = {slots - 1, slots, slots + 1, 2 * slots}
+        self.lags = sorted(lag for lag in lags if lag >= self.group)
+        """and those so far back, in columns before."""
+        self.cells = Cells(
+            dim, config.cell, vocabulary.size + 1, self.group, len(self.lags), self.below
+        )
+        self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)
+        self.start = nn.Parameter(torch.zeros(dim))
+        groups = vocabulary.max_columns * (slots // self.group)
+        self.place_embedding = nn.Embedding(2 + groups, dim)
+        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        layers = [Layer(config) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
+        self.head = nn.Linear(config.cell, vocabulary.size)
+        self.apply(initialize)
+        for layer in layers:
+            layer.start(config.layers)
+        self.cells.start()
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        (batch, length), group = tokens.shape, self.group
+        condition = self.condition(labels)
+        whole = (length - 1) // group
+        grid = tokens[:, 1 : 1 + whole * group].view(batch, whole, group)
+        first = self.start.expand(batch, 1, -1), self._level(tokens)
+        x = torch.cat([*first, self.cells.columns(grid)], dim=1)
+        x = x + self._places(torch.arange(2 + whole, device=x.device)) + condition[:, None]
+        for layer, told in zip(self.layers, all_told(self.layers, condition), strict=True):
+            x = layer(x, told)
+        context: Tensor = self.cells.context(x, self._around(tokens, 2 + whole)).flatten(1, 2)
+        # Of the first place's group the level alone is a cell.
+        context = torch.cat([context[:, :1], context[:, group:]], dim=1)[:, :length]
+        return self._logits(context, self._below(tokens), torch.arange(length, device=x.device))
+
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
+        slot = (place - 1) % self.group if place else 0
+        if slot == 0:
+            self._open_group(tokens, place, condition, caches)
+        below = self._seen(tokens, place - self.below, place)
+        here = torch.tensor([place], device=tokens.device)
+        return self._logits(caches.context[:, slot, None], below[:, None], here)[:, 0]
+
+    def new_caches(self, batch: int, tokens: int) -> Caches:
+        """Room for the keys and values of so many tokens."""
+        config = self.config
+        groups = 2 + (tokens - 1) // self.group
+        shape = (config.layers, 2, batch, config.heads, groups, config.dim // config.heads)
+        return Caches(torch.zeros(shape, device=self.head.weight.device))
+
+    def _open_group(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> None:
+        """Attention for the group that begins with `place`, once the one before is known."""
+        number = 0 if place == 0 else 1 + (place - 1) // self.group
+        if number == 0:
+            caches.told = all_told(self.layers, condition)
+            x = self.start.expand(len(condition), 1, -1)
+        elif number == 1:
+            x = self._level(tokens)
+        else:
+            x = self.cells.columns(tokens[:, None, place - self.group : place])
+        x = x + self._places(torch.tensor([number], device=x.device)) + condition[:, None]
+        for layer, told, kept in zip(self.layers, caches.told, caches.kept, strict=True):
+            x = layer(x, told, kept, number)
+        lags = [self._seen(tokens, place - lag, place - lag + self.group) for lag in self.lags]
+        caches.context = self.cells.context(x[:, 0], torch.stack(lags, dim=2))
+
+    def _level(self, tokens: Tensor) -> Tensor:
+        """tokens (batch, any) → (batch, 1, dim): the level."""
+        first = tokens[:, :1] - self.vocabulary.end - 1
+        level: Tensor = self.level_embedding(first.clamp(min=0))
+        return level
+
+    def _places(self, numbers: Tensor) -> Tensor:
+        """(groups,) → (groups, dim)."""
+        last = self.place_embedding.num_embeddings - 1
+        places: Tensor = self.place_embedding(numbers.clamp(max=last))
+        return places
+
+    def _around(self, tokens: Tensor, groups: int) -> Tensor:
+        """(batch, length) → (batch, groups, group, lags): what each cell sees of the groups before."""
+        # The first place is the level's, the one cell of its group: all of a group before it is none.
+        most, short = max(self.lags) + self.group - 1, groups * self.group - tokens.shape[1]
+        padded = nn.functional.pad(tokens, (most, short), value=self.vocabulary.size)
+        begin = [most - self.group + 1 - lag for lag in self.lags]
+        seen = [padded[:, at : at + groups * self.group] for at in begin]
+        around: Tensor = torch.stack(seen, dim=2).unflatten(1, (groups, self.group))
+        return around
+
+    def _below(self, tokens: Tensor) -> Tensor:
+        """(batch, length) → (batch, length, below): the tokens just before each."""
+        padded = nn.functional.pad(tokens, (self.below, 0), value=self.vocabulary.size)
+        return padded[:, :-1].unfold(1, self.below, 1)
+
+    def _seen(self, tokens: Tensor, begin: int, end: int) -> Tensor:
+        """(batch, end - begin): tokens from `begin` to `end`, none before the first."""
+        seen = tokens[:, max(0, begin) : max(0, end)]
+        missing = end - begin - seen.shape[1]
+        return nn.functional.pad(seen, (missing, 0), value=self.vocabulary.size)
+
+    def _logits(self, context: Tensor, below: Tensor, places: Tensor) -> Tensor:
+        """context (batch, places, cell), below (batch, places, below) → (batch, places, size)."""
+        return self._legal(self.head(self.cells(context, below)), places)
