@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
 import os
 import tempfile
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
+import soxr
 
 from audiovq.config import AudiovqError
 from audiovq.files import atomic
@@ -25,6 +30,10 @@ MOST_BYTES = (1 << 32) - 1024
 """Of samples in a WAV, whose header counts them in 32 bits."""
 OFFSET = 0.25
 """A constant that much larger than the sound around it (its standard deviation) is no sound."""
+RING = 128
+"""Samples, at the lower of two rates, after which the resampling filter is silent again."""
+LONGEST_PERIOD = 2048
+"""Samples after which two rates meet, up to which recordings share a filter."""
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
@@ -73,16 +82,15 @@ def find(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def info(path: Path) -> AudioInfo:
     """The header of a recording. Raises AudioError with the reason where it cannot be used."""
-    import soundfile
-
     try:
         require_file(path)
-        header: Any = soundfile.info(str(path))
+        with soundfile.SoundFile(str(path)) as file:
+            found = AudioInfo(file.samplerate, file.channels, file.frames)
     except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
-    if header.frames == 0:
+    if found.num_samples == 0:
         raise AudioError("holds no samples")
-    return AudioInfo(header.samplerate, header.channels, header.frames)
+    return found
 
 
 def blocks(path: Path, sample_rate: int | None = None) -> Iterator[Waveform]:
@@ -93,26 +101,47 @@ def blocks(path: Path, sample_rate: int | None = None) -> Iterator[Waveform]:
     A constant offset that outweighs the sound is taken away: no ear hears it, but levels and
     trimming would be its own. Raises AudioError with the reason where the file cannot be used.
     """
-    import soundfile
-
     try:
         require_file(path)
         with soundfile.SoundFile(str(path)) as file:
-            yield from _mono(file, sample_rate or file.samplerate)
+            rate = sample_rate or file.samplerate
+            resampler = _Resampler(file.samplerate, rate)
+            frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
+            for mono, last in _mono(file, max(1, frames)):
+                block = resampler(mono, last)
+                require_numbers(block)  # what is close to infinity may reach it
+                yield block
     except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
 
 
-def _mono(file: Any, sample_rate: int) -> Iterator[Waveform]:
-    """The blocks of an open file."""
+def short(path: Path, most: int) -> tuple[Waveform, int, str] | None:
+    """A recording of up to `most` samples: its one block as `blocks` gives it, its rate in Hz, and the
+    SHA-256 of its bytes, which are read once for both. None where it is longer, or a large file.
+
+    Raises AudioError with the reason where the file cannot be used.
+    """
+    try:
+        require_file(path)
+        with open(path, "rb") as opened:
+            data = opened.read(8 * BLOCK)
+        if len(data) == 8 * BLOCK:
+            return None
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            mono, last = next(_mono(file, most))
+            return (mono, file.samplerate, hashlib.sha256(data).hexdigest()) if last else None
+    except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
+        raise AudioError(_reason(path, error)) from error
+
+
+def _mono(file: Any, frames: int) -> Iterator[tuple[Waveform, bool]]:
+    """Blocks of so many samples of an open file, at its own rate, and whether each is the last."""
     file.seekable = lambda: False  # soundfile would seek after each read, which upsets MP3 decoders
-    resampler = _Resampler(file.samplerate, sample_rate)
-    frames = max(1, int(BLOCK / file.channels * min(1, file.samplerate / sample_rate)))
     offset = None
     while True:
         samples = file.read(frames, dtype="float32", always_2d=True)
         mono = samples.mean(axis=1, dtype=np.float64) if file.channels > 1 else samples[:, 0]
-        _require_numbers(mono)
+        require_numbers(mono)
         if offset is None:
             if not len(mono):
                 raise AudioError("holds no samples")
@@ -120,9 +149,7 @@ def _mono(file: Any, sample_rate: int) -> Iterator[Waveform]:
         if offset:
             mono = mono - offset
         last = len(samples) < frames
-        block = resampler(mono.astype(np.float32, copy=False), last)
-        _require_numbers(block)  # what is close to infinity may reach it
-        yield block
+        yield mono.astype(np.float32, copy=False), last
         if last:
             return
 
@@ -134,27 +161,43 @@ def _offset(samples: npt.NDArray[np.float64]) -> float:
     return mean if mean**2 > OFFSET**2 * variance else 0.0
 
 
-def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
+def require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
+    """Raise AudioError where a sample is none."""
     if not np.isfinite(samples).all():
         raise AudioError("holds samples that are not numbers (NaN or infinity)")
 
 
 class _Resampler:
-    """soxr's high quality over blocks: the same samples as over the whole."""
+    """soxr's high quality over blocks: the same samples as over the whole.
+
+    Silence goes before the first one, since soxr's first samples would be off without it.
+    """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
-        import soxr
-
         self.stream: Any = None
         if from_rate != to_rate:
             self.stream = soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
+            silence, self._early = _periods(from_rate, to_rate, RING)
+            self._before = np.zeros(silence, np.float32)
 
     def __call__(self, block: Waveform, last: bool) -> Waveform:
         """The samples that are ready after `block`; all that are left after the last one."""
         if self.stream is None:
             return block
+        if len(self._before):
+            block = np.concatenate([self._before, block])
+            self._before = self._before[:0]
         resampled: Waveform = self.stream.resample_chunk(block, last)
-        return resampled
+        early = min(self._early, len(resampled))
+        self._early -= early
+        return resampled[early:]
+
+
+def _periods(from_rate: int, to_rate: int, least: int) -> tuple[int, int]:
+    """The shortest time of whole samples at both rates that is `least` at the lower one: in both."""
+    common = math.gcd(from_rate, to_rate)
+    times = math.ceil(least * common / min(from_rate, to_rate))
+    return times * from_rate // common, times * to_rate // common
 
 
 def read(path: Path, sample_rate: int | None = None) -> tuple[Waveform, int]:
@@ -202,6 +245,37 @@ def _reason(path: Path, error: Exception) -> str:
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     """(samples,) at one rate → (round(samples * to / from),) at another, by soxr's high quality."""
     return _Resampler(from_rate, to_rate)(waveform, last=True)
+
+
+def resample_all(
+    waveforms: Sequence[Waveform], from_rate: int, to_rate: int
+) -> Sequence[Waveform]:
+    """Waveforms (samples,), each as `resample` gives it, within a millionth of its peak.
+
+    A filter is designed once for all: they go through it end to end, silence in between, each from
+    where samples of both rates meet. Scaled by powers of two, so that none drowns another in its
+    rounding. Takes several times their memory.
+    """
+    period, _ = _periods(from_rate, to_rate, 1)
+    if from_rate == to_rate:
+        return waveforms
+    if period > LONGEST_PERIOD:
+        return [resample(waveform, from_rate, to_rate) for waveform in waveforms]
+    silence, _ = _periods(from_rate, to_rate, RING)
+    places = np.cumsum([0, *(-(-len(w) // period) * period + silence for w in waveforms)]).tolist()
+    peaks = [float(max(w.max(initial=0), -w.min(initial=0))) for w in waveforms]
+    scales = [2.0 ** (math.frexp(peak)[1] - 1) for peak in peaks]
+    signal = np.zeros(places[-1], np.float32)
+    for waveform, place, scale in zip(waveforms, places, scales, strict=False):
+        np.divide(waveform, scale, out=signal[place : place + len(waveform)])
+    resampled = resample(signal, from_rate, to_rate)
+    found = []
+    for waveform, place, scale, peak in zip(waveforms, places, scales, peaks, strict=False):
+        begin = place * to_rate // from_rate
+        length = (2 * len(waveform) * to_rate + from_rate) // (2 * from_rate)
+        with np.errstate(over="ignore"):  # what is close to infinity may reach it
+            found.append(resampled[begin : begin + length] * np.float32(scale if peak else 0))
+    return found
 
 
 class Extent:
