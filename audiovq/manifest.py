@@ -23,6 +23,7 @@ VERSION = 1
 SPLITS = ("train", "validation", "test")
 AGAIN = "run preprocess again with --overwrite"
 """What to do where a dataset is damaged."""
+_LINE = json.JSONEncoder(ensure_ascii=False)
 MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
 
 
@@ -95,7 +96,7 @@ def write_manifests(
 
 def json_line(row: Clip | Skipped | dict[str, Any]) -> str:
     """A line of a manifest."""
-    return json.dumps(row if isinstance(row, dict) else vars(row), ensure_ascii=False) + "\n"
+    return _LINE.encode(row if isinstance(row, dict) else vars(row)) + "\n"
 
 
 def write_shard_header(file: BinaryIO, shape: tuple[int, int, int]) -> None:
