@@ -58,7 +58,9 @@ class Analysis:
     def _blocks(self, num_samples: int) -> int:
         """Rows that a clip takes in the packed signal: its frames, and those that touch two clips."""
         config = self.config
-        return num_frames(num_samples, config.hop_length) + -(-config.n_fft // 2 // config.hop_length)
+        return num_frames(num_samples, config.hop_length) + -(
+            -config.n_fft // 2 // config.hop_length
+        )
 
     def _spectrograms(
         self, waveforms: Sequence[Waveform], clip_frames: int

@@ -39,6 +39,7 @@ RING = 128
 LONGEST_PERIOD = 2048
 """Samples after which two rates meet, up to which recordings share a filter."""
 
+NO_NUMBERS = "holds samples that are not numbers (NaN or infinity)"
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 
 
@@ -119,7 +120,7 @@ def blocks(path: Path, sample_rate: int | None = None) -> Iterator[Waveform]:
             frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
             for mono, last in _mono(file, max(1, frames)):
                 block = resampler(mono, last)
-                require_numbers(block)  # what is close to infinity may reach it
+                _require_numbers(block)  # what is close to infinity may reach it
                 yield block
     except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
@@ -142,7 +143,7 @@ def short(path: Path, most: int) -> tuple[Waveform, int, str] | None:
         if plain := _plain(data, len(data)):
             if plain.num_samples >= most:
                 return None
-            samples = np.frombuffer(data, "<i2", offset=HEAD) / np.float32(32768)
+            samples = np.frombuffer(data, "<i2", offset=HEAD).astype(np.float32) / np.float32(32768)
             mono, _ = _averaged(samples.reshape(-1, plain.channels), None)
             return mono, plain.sample_rate, checksum
         with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -185,7 +186,7 @@ def _averaged(samples: Waveform, offset: float | None) -> tuple[Waveform, float]
     """(samples, channels) → (samples,), without the offset: that of the first block, this one if None."""
     channels = samples.shape[1]
     mono = samples.mean(axis=1, dtype=np.float64) if channels > 1 else samples[:, 0]
-    require_numbers(mono)
+    _require_numbers(mono)
     if offset is None:
         if not len(mono):
             raise AudioError("holds no samples")
@@ -197,15 +198,19 @@ def _averaged(samples: Waveform, offset: float | None) -> tuple[Waveform, float]
 
 def _offset(samples: npt.NDArray[np.float64]) -> float:
     """The mean, where it is OFFSET times as large as the standard deviation around it; else 0."""
-    mean = float(samples.mean())
+    mean = float(samples.sum()) / len(samples)
     variance = float(np.einsum("i,i->", samples, samples)) / len(samples) - mean**2
     return mean if mean**2 > OFFSET**2 * variance else 0.0
 
 
-def require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
-    """Raise AudioError where a sample is none."""
+def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
     if not np.isfinite(samples).all():
-        raise AudioError("holds samples that are not numbers (NaN or infinity)")
+        raise AudioError(NO_NUMBERS)
+
+
+def _peak(samples: Waveform) -> float:
+    """The largest absolute value, 0 of none, NaN where one is no number."""
+    return float(np.maximum(samples.max(initial=0), -samples.min(initial=0)))
 
 
 class _Resampler:
@@ -288,9 +293,7 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     return _Resampler(from_rate, to_rate)(waveform, last=True)
 
 
-def resample_all(
-    waveforms: Sequence[Waveform], from_rate: int, to_rate: int
-) -> Sequence[Waveform]:
+def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) -> Sequence[Waveform]:
     """Waveforms (samples,), each as `resample` gives it, within two millionths of its
     peak.
 
@@ -305,7 +308,7 @@ def resample_all(
         return [resample(waveform, from_rate, to_rate) for waveform in waveforms]
     silence, _ = _periods(from_rate, to_rate, RING)
     places = np.cumsum([0, *(-(-len(w) // period) * period + silence for w in waveforms)]).tolist()
-    peaks = [float(max(w.max(initial=0), -w.min(initial=0))) for w in waveforms]
+    peaks = [_peak(waveform) for waveform in waveforms]
     scales = [2.0 ** (math.frexp(peak)[1] - 1) for peak in peaks]
     signal = np.zeros(places[-1], np.float32)
     for waveform, place, scale in zip(waveforms, places, scales, strict=False):
@@ -334,9 +337,12 @@ class Extent:
         self._powers: list[npt.NDArray[np.float64]] = []
 
     def add(self, block: Waveform) -> None:
-        """Take in the next block, of any length."""
+        """Take in the next block, of any length. Raises AudioError where a sample is no number."""
         self.num_samples += len(block)
-        self.peak = max(self.peak, float(block.max(initial=0)), -float(block.min(initial=0)))
+        peak = _peak(block)
+        if not math.isfinite(peak):
+            raise AudioError(NO_NUMBERS)
+        self.peak = max(self.peak, peak)
         if not self._where:
             return
         samples = np.concatenate([self._rest, block]) if len(self._rest) else block

@@ -126,9 +126,11 @@ def preprocess(
             work = (target / "work").absolute()  # another machine has another working folder
             jobs = list(_jobs(source.absolute(), work, recordings, settings, clip_frames, config))
             slow = processes and isinstance(makers, ThreadPoolExecutor) and executor is None
-            with pool() if slow and len(jobs) >= MANY_SHARDS else contextlib.nullcontext(
-                makers
-            ) as makers:
+            with (
+                pool()
+                if slow and len(jobs) >= MANY_SHARDS
+                else contextlib.nullcontext(makers) as makers
+            ):
                 _make_shards(target, jobs, makers, say)
                 return _assemble(
                     target,
@@ -232,13 +234,12 @@ class Plan(NamedTuple):
 
 def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Waveform]:
     """The samples of every clip; its row, or the file's reason to be skipped, is added to `rows`."""
-    for recording, checksum, found in _plans(job):
+    for recording, path, checksum, found in _plans(job):
         if isinstance(found, str):
             rows.append({"path": recording.path, "reason": found})
             continue
         blocks, peak, spans = found
-        cut = _cut(job.source / recording.path, blocks, spans)
-        for (start, end), piece in zip(spans, cut, strict=True):
+        for (start, end), piece in zip(spans, _cut(path, blocks, spans), strict=True):
             rows.append(
                 {
                     "path": recording.path,
@@ -253,18 +254,18 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
             yield piece / np.float32(peak) if peak > 1 else piece
 
 
-def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
-    """Each recording's SHA-256 and plan, or the reason why it is left out.
+def _plans(job: ShardJob) -> Iterator[tuple[Recording, Path, str, Plan | str]]:
+    """Each recording, its path, its SHA-256 and its plan, or the reason why it is left out.
 
     Short ones that follow each other are read once, and resampled together.
     """
     rate = job.spectrogram.sample_rate
     for run in _runs(job):
+        paths = [job.source / recording.path for recording in run]
         found: list[tuple[audio.Waveform, int, str] | str | None] = []
-        for recording in run:
-            path = job.source / recording.path
+        for recording, path in zip(run, paths, strict=True):
             try:
-                found.append(audio.short(path, _most(recording, rate)))
+                found.append(audio.short(path, _most(recording.info, rate)))
             except (audio.AudioError, OSError) as error:
                 found.append(_reason(error))
         sounds = [sound for sound in found if isinstance(sound, tuple)]
@@ -272,22 +273,20 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
         for own in {sound[1] for sound in sounds}:
             alike = [sound[0] for sound in sounds if sound[1] == own]
             resampled[own] = iter(audio.resample_all(alike, own, rate))
-        for recording, sound in zip(run, found, strict=True):
-            if isinstance(sound, str):
-                yield recording, "", sound
-                continue
-            path = job.source / recording.path
+        for recording, path, sound in zip(run, paths, found, strict=True):
+            checksum = ""
+            planned: Plan | str
             try:
                 if sound is None:
-                    yield recording, sha256(path), plan(path, job)
+                    checksum, planned = sha256(path), plan(path, job)
+                elif isinstance(sound, str):
+                    planned = sound
                 else:
-                    waveform = next(resampled[sound[1]])
-                    audio.require_numbers(waveform)
-                    extent = audio.Extent(rate, job.trim_db is not None)
-                    extent.add(waveform)
-                    yield recording, sound[2], Plan(iter([waveform]), extent.peak, _spans(extent, job))
+                    _, own, checksum = sound
+                    planned = _planned(next(resampled[own]), job)
             except (audio.AudioError, OSError) as error:
-                yield recording, "", _reason(error)
+                planned = _reason(error)
+            yield recording, path, checksum, planned
 
 
 def _reason(error: Exception) -> str:
@@ -310,9 +309,8 @@ def _runs(job: ShardJob) -> Iterator[list[Recording]]:
         yield run
 
 
-def _most(recording: Recording, rate: int) -> int:
-    """Samples up to which a recording is short."""
-    info = recording.info
+def _most(info: audio.AudioInfo, rate: int) -> int:
+    """Samples up to which a recording is short: its blocks, at either rate, would be one."""
     return max(1, int(audio.BLOCK / info.channels * min(1, info.sample_rate / rate)))
 
 
@@ -325,6 +323,13 @@ def plan(path: Path, job: ShardJob) -> Plan:
     short = extent.num_samples == len(block)  # and so need not be read again
     blocks = iter([block]) if short else audio.blocks(path, rate)
     return Plan(blocks, extent.peak, _spans(extent, job))
+
+
+def _planned(waveform: audio.Waveform, job: ShardJob) -> Plan:
+    """The plan of a recording that is there already. Raises as `plan` does."""
+    extent = audio.Extent(job.spectrogram.sample_rate, job.trim_db is not None)
+    extent.add(waveform)
+    return Plan(iter([waveform]), extent.peak, _spans(extent, job))
 
 
 def _spans(extent: audio.Extent, job: ShardJob) -> list[tuple[int, int]]:
