@@ -18,7 +18,9 @@ from audiovq.scale import num_frames
 
 Waveform = npt.NDArray[np.float32]
 VALUES = 1 << 18
-"""Samples of windows that are transformed at a time."""
+"""Samples of windows that are transformed at a time, or more."""
+LANES = 64
+"""Frames are in bands in whole multiples of so many: what is left over would be rounded otherwise."""
 
 
 class Analysis:
@@ -29,7 +31,7 @@ class Analysis:
         self.config = config
         turns = np.arange(config.n_fft) / config.n_fft
         self._window = (0.5 - 0.5 * np.cos(2 * math.pi * turns)).astype(np.float32)
-        self._rows = max(1, VALUES // config.n_fft)
+        self._rows = LANES * max(1, VALUES // config.n_fft // LANES)
         self._bands: list[tuple[slice, npt.NDArray[np.float32]]] = []
         for weights in scale.mel_filters(config) if config.n_mels else ():
             first, last = np.flatnonzero(weights)[[0, -1]].tolist()
@@ -92,19 +94,20 @@ class Analysis:
         config = self.config
         windows = np.lib.stride_tricks.sliding_window_view(signal, config.n_fft)
         windows = windows[:: config.hop_length]
-        found = np.empty((config.bins, len(windows)), np.float32)
+        found = np.empty((config.bins, -(-len(windows) // LANES) * LANES), np.float32)
         for begin in range(0, len(windows), self._rows):
-            part = slice(begin, begin + self._rows)
-            spectrum = np.fft.rfft(windows[part] * self._window)
+            spectrum = np.fft.rfft(windows[begin : begin + self._rows] * self._window)
             magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)
+            part = found[:, begin : begin + self._rows]
             if not self._bands:
-                found[:, part] = magnitude[:, :-1].T
+                part[:, : len(magnitude)] = magnitude[:, :-1].T
                 continue
             # No matrix product: its threads wait for each other, and its last bits depend on them.
-            bins = np.ascontiguousarray(magnitude.T)
-            for row, (covered, weights) in zip(found[:, part], self._bands, strict=True):
+            bins = np.zeros((config.n_fft // 2 + 1, part.shape[1]), np.float32)
+            bins[:, : len(magnitude)] = magnitude.T
+            for row, (covered, weights) in zip(part, self._bands, strict=True):
                 np.einsum("f,fr->r", weights, bins[covered], out=row)
-        return found
+        return found[:, : len(windows)]
 
 
 def half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

@@ -221,6 +221,8 @@ class _Resampler:
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         self.stream: Any = None
+        self._rates = from_rate, to_rate
+        self._taken = self._given = 0
         if from_rate != to_rate:
             self.stream = soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
             silence, self._early = _periods(from_rate, to_rate, RING)
@@ -230,13 +232,23 @@ class _Resampler:
         """The samples that are ready after `block`; all that are left after the last one."""
         if self.stream is None:
             return block
+        self._taken += len(block)
         if len(self._before):
             block = np.concatenate([self._before, block])
             self._before = self._before[:0]
         resampled: Waveform = self.stream.resample_chunk(block, last)
         early = min(self._early, len(resampled))
         self._early -= early
-        return resampled[early:]
+        resampled = resampled[early:]
+        if last:
+            resampled = resampled[: _length(self._taken, *self._rates) - self._given]
+        self._given += len(resampled)
+        return resampled
+
+
+def _length(num_samples: int, from_rate: int, to_rate: int) -> int:
+    """Of so many samples resampled, to the nearest, a half down: soxr gives at least as many."""
+    return (2 * num_samples * to_rate + from_rate - 1) // (2 * from_rate)
 
 
 def _periods(from_rate: int, to_rate: int, least: int) -> tuple[int, int]:
@@ -317,7 +329,7 @@ def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) ->
     found = []
     for waveform, place, scale, peak in zip(waveforms, places, scales, peaks, strict=False):
         begin = place * to_rate // from_rate
-        length = (2 * len(waveform) * to_rate + from_rate) // (2 * from_rate)
+        length = _length(len(waveform), from_rate, to_rate)
         with np.errstate(over="ignore"):  # what is close to infinity may reach it
             found.append(resampled[begin : begin + length] * np.float32(scale if peak else 0))
     return found
