@@ -49,6 +49,9 @@ MANY_SHARDS = 32
 """With fewer, threads are done before processes have started."""
 RUN_SAMPLES = 1 << 20
 """Of short recordings, before or after resampling, that are held and resampled at a time."""
+HEAP = 1 << 24
+"""Bytes of an array up to which its memory is used again; to clear new pages takes longer than what we
+do with them."""
 FRAMES_MULTIPLE = 16
 """Clips are whole multiples of so many frames, which every network's stride divides."""
 
@@ -204,6 +207,7 @@ def make_shard(job: ShardJob) -> int:
     Neither a recording nor the shard's array is ever whole in memory: clips go to the disk as they
     come.
     """
+    np.empty(HEAP, np.uint8)  # freed at once; the system's allocator then keeps what arrays leave
     rows: list[dict[str, Any]] = []
     levels: list[int] = []
     shape = job.spectrogram.bins, job.clip_frames
