@@ -111,15 +111,12 @@ class Analysis:
 
 
 def half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Numbers from 0 to 1, to the nearest float16, ties to even: `astype` in a quarter of its time."""
-    bits = values.view(np.uint32)
-    rounded = (bits >> np.uint32(13)) & np.uint32(1)
-    rounded += bits
-    rounded += np.uint32(0xFFF)
-    rounded >>= np.uint32(13)
-    rounded -= np.uint32(112 << 10)  # float32's exponent begins 112 lower
-    tiny = bits < np.uint32(113 << 23)
-    if tiny.any():  # below 2**-14 there are steps of 2**-24, as there are in float32 above 0.5
-        steps = (values + np.float32(0.5)).view(np.uint32) - np.float32(0.5).view(np.uint32)
-        rounded = np.where(tiny, steps, rounded)
-    return rounded.astype(np.uint16).view(np.float16)
+    """Numbers from 0 to 1, to the nearest float16, in a fraction of the time that `astype` takes.
+
+    In the middle of two, the larger one. float32's exponent begins 112 lower, and its fraction is 13 bits
+    longer.
+    """
+    bits = (values * np.float32(2.0**-112)).view(np.uint32)
+    bits += np.uint32(1 << 12)
+    bits >>= np.uint32(13)
+    return bits.astype(np.uint16).view(np.float16)

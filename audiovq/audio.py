@@ -85,7 +85,7 @@ def find(folder: Path) -> tuple[list[Path], list[Path]]:
     return recordings, others
 
 
-def info(path: Path) -> AudioInfo:
+def info(path: Path | str) -> AudioInfo:
     """The header of a recording. Raises AudioError with the reason where it cannot be used."""
     try:
         require_file(path)
@@ -104,7 +104,7 @@ def info(path: Path) -> AudioInfo:
     return found
 
 
-def blocks(path: Path, sample_rate: int | None = None) -> Iterator[Waveform]:
+def blocks(path: Path | str, sample_rate: int | None = None) -> Iterator[Waveform]:
     """A recording's samples in order, as mono blocks (samples,), channels averaged: at least one.
 
     However long the file is, up to BLOCK samples are in memory. With `sample_rate` the stream is
@@ -126,7 +126,7 @@ def blocks(path: Path, sample_rate: int | None = None) -> Iterator[Waveform]:
         raise AudioError(_reason(path, error)) from error
 
 
-def short(path: Path, most: int) -> tuple[Waveform, int, str] | None:
+def short(path: Path | str, most: int) -> tuple[Waveform, int, str] | None:
     """A recording of up to `most` samples: its one block as `blocks` gives it, its rate in Hz, and the
     SHA-256 of its bytes, which are read once for both. None where it is longer, or a large file.
 
@@ -144,7 +144,7 @@ def short(path: Path, most: int) -> tuple[Waveform, int, str] | None:
             if plain.num_samples >= most:
                 return None
             samples = np.frombuffer(data, "<i2", offset=HEAD).astype(np.float32) / np.float32(32768)
-            mono, _ = _averaged(samples.reshape(-1, plain.channels), None)
+            mono, _ = _centred(_averaged(samples.reshape(-1, plain.channels)), None)
             return mono, plain.sample_rate, checksum
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             mono, last = next(_mono(file, most))
@@ -175,23 +175,28 @@ def _mono(file: Any, frames: int) -> Iterator[tuple[Waveform, bool]]:
     offset = None
     while True:
         samples = file.read(frames, dtype="float32", always_2d=True)
-        mono, offset = _averaged(samples, offset)
+        mono = _averaged(samples)
+        _require_numbers(mono)
+        mono, offset = _centred(mono, offset)
         last = len(samples) < frames
         yield mono, last
         if last:
             return
 
 
-def _averaged(samples: Waveform, offset: float | None) -> tuple[Waveform, float]:
-    """(samples, channels) → (samples,), without the offset: that of the first block, this one if None."""
-    first, *others = samples.T
-    mono: npt.NDArray[np.floating[Any]] = first
-    if others:  # by hand: NumPy's mean over so few takes several times as long
-        mono = first.astype(np.float64)
-        for channel in others:
-            mono += channel
-        mono /= len(others) + 1
-    _require_numbers(mono)
+def _averaged(samples: Waveform) -> npt.NDArray[np.floating[Any]]:
+    """(samples, channels) → (samples,), the mean of the channels."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    mono = np.zeros(len(samples))  # by hand: NumPy's mean over so few takes several times as long
+    for channel in samples.T:
+        mono += channel
+    mono /= samples.shape[1]
+    return mono
+
+
+def _centred(mono: npt.NDArray[np.floating[Any]], offset: float | None) -> tuple[Waveform, float]:
+    """Samples (samples,) without the offset: that of the first block, which is this one where None."""
     if offset is None:
         if not len(mono):
             raise AudioError("holds no samples")
@@ -275,10 +280,11 @@ def read(path: Path, sample_rate: int | None = None) -> tuple[Waveform, int]:
     return waveform / peak if peak > 1 else waveform, rate
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path | str) -> None:
     """Raise AudioError where `path` is no file: reading a pipe, say, would wait for ever."""
-    if path.is_file():
+    if os.path.isfile(path):
         return
+    path = Path(path)
     if path.is_symlink():
         if path.is_dir():
             raise AudioError("is a link to a folder; name that folder itself, or copy it here")
@@ -289,12 +295,12 @@ def require_file(path: Path) -> None:
         raise AudioError("is neither a file nor a folder")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path | str, error: Exception) -> str:
     """libsndfile's and the system's errors in words a musician understands."""
     if isinstance(error, UnicodeError):
         return "has a name that is not UTF-8; rename it"
     try:
-        if path.stat().st_size == 0:
+        if os.stat(path).st_size == 0:
             return "is empty (0 bytes)"
         with open(path, "rb"):
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import os
 import re
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def _headers(
     headers: dict[str, audio.AudioInfo] = {}
     broken: list[Skipped] = []
     parts = [names[begin : begin + PART] for begin in range(0, len(names), PART)]
-    folder = [source.absolute()] * len(parts)  # another machine has another working folder
+    folder = [str(source.absolute())] * len(parts)  # another machine has another working folder
     infos = itertools.chain.from_iterable(executor.map(_infos, folder, parts))
     for name, found in zip(names, infos, strict=True):
         if isinstance(found, str):
@@ -139,11 +140,11 @@ def _headers(
     return headers, broken
 
 
-def _infos(source: Path, names: list[str]) -> list[audio.AudioInfo | str]:
-    return [_info(source / name) for name in names]
+def _infos(source: str, names: list[str]) -> list[audio.AudioInfo | str]:
+    return [_info(os.path.join(source, name)) for name in names]
 
 
-def _info(path: Path) -> audio.AudioInfo | str:
+def _info(path: str) -> audio.AudioInfo | str:
     try:
         return audio.info(path)
     except audio.AudioError as error:

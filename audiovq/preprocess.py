@@ -258,14 +258,14 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
             yield piece / np.float32(peak) if peak > 1 else piece
 
 
-def _plans(job: ShardJob) -> Iterator[tuple[Recording, Path, str, Plan | str]]:
+def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
     """Each recording, its path, its SHA-256 and its plan, or the reason why it is left out.
 
     Short ones that follow each other are read once, and resampled together.
     """
     rate = job.spectrogram.sample_rate
     for run in _runs(job):
-        paths = [job.source / recording.path for recording in run]
+        paths = [os.path.join(job.source, recording.path) for recording in run]
         found: list[tuple[audio.Waveform, int, str] | str | None] = []
         for recording, path in zip(run, paths, strict=True):
             try:
@@ -318,7 +318,7 @@ def _most(info: audio.AudioInfo, rate: int) -> int:
     return max(1, int(audio.BLOCK / info.channels * min(1, info.sample_rate / rate)))
 
 
-def plan(path: Path, job: ShardJob) -> Plan:
+def plan(path: Path | str, job: ShardJob) -> Plan:
     """A first pass over a file, in blocks. Raises AudioError with the reason where it is left out."""
     rate = job.spectrogram.sample_rate
     extent = audio.Extent(rate, job.trim_db is not None)
@@ -368,7 +368,7 @@ def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
 
 
 def _cut(
-    path: Path, blocks: Iterator[audio.Waveform], spans: list[tuple[int, int]]
+    path: Path | str, blocks: Iterator[audio.Waveform], spans: list[tuple[int, int]]
 ) -> Iterator[audio.Waveform]:
     """The samples from each start to its end, out of blocks; starts only rise."""
     held, at = np.zeros(0, np.float32), 0

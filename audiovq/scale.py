@@ -54,7 +54,7 @@ def level_db(level: Array, config: SpectrogramConfig) -> Array:
 
 def normalized(decibels: Array, loudest: Array, config: SpectrogramConfig) -> Array:
     """dB → [0, 1]: 1 at `loudest`, as `level_db` gave it, 0 from `range_db` below it on."""
-    return ((decibels - loudest) / config.range_db + 1).clip(0, 1)
+    return (decibels / config.range_db + (1 - loudest / config.range_db)).clip(0, 1)
 
 
 @functools.lru_cache(8)
