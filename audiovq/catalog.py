@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import os
 import re
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -73,18 +74,18 @@ def scan(
 
     Raises AudiovqError where there is not even a broken one.
     """
-    paths, others = _find(source, target)
-    if not paths:
+    names, others = _find(source, target)
+    if not names:
         raise AudiovqError(
             f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
             + (f"; {len(others)} other files" if others else "")
         )
-    headers, broken = _headers(source, paths, executor)
+    headers, broken = _headers(source, names, executor)
     return headers, others, broken
 
 
-def _find(source: Path, target: Path | None) -> tuple[list[Path], list[Skipped]]:
-    """The recordings below `source`, and its other files with the reason; `target` is no part."""
+def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
+    """The names of the recordings below `source`, and its other files with the reason; `target` is no part."""
     recordings, others = audio.find(source)
     own = None
     if target is not None:
@@ -94,19 +95,19 @@ def _find(source: Path, target: Path | None) -> tuple[list[Path], list[Skipped]]
             )
         if _below(target, source):
             own = str(target.resolve().relative_to(source.resolve()))
-    paths: list[Path] = []
+    names: list[str] = []
     skipped: list[Skipped] = []
     for path in recordings + others:
-        name = _relative(path, source)
-        if own is not None and path.relative_to(source).is_relative_to(own):
+        name = path.relative_to(source).as_posix()
+        if own is not None and path.is_relative_to(source / own):
             continue
         if (plain := name.encode(errors="replace").decode()) != name:
             skipped.append(Skipped(plain, "has a name that is not UTF-8; rename it"))
         elif path.suffix.lower() in audio.SUFFIXES:
-            paths.append(path)
+            names.append(name)
         else:
             skipped.append(Skipped(name, _other(path)))
-    return paths, skipped
+    return names, skipped
 
 
 def _other(path: Path) -> str:
@@ -122,34 +123,28 @@ def _below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _relative(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
-
-
 def _headers(
-    source: Path, paths: list[Path], executor: Executor
+    source: Path, names: list[str], executor: Executor
 ) -> tuple[dict[str, audio.AudioInfo], list[Skipped]]:
-    """Every header: those that can be read, by relative path, and the others with the reason."""
+    """Every header: those that can be read, by name, and the others with the reason."""
     headers: dict[str, audio.AudioInfo] = {}
     broken: list[Skipped] = []
-    parts = [
-        [path.absolute() for path in paths[begin : begin + PART]]
-        for begin in range(0, len(paths), PART)
-    ]
-    infos = itertools.chain.from_iterable(executor.map(_infos, parts))
-    for path, found in zip(paths, infos, strict=True):
+    parts = [names[begin : begin + PART] for begin in range(0, len(names), PART)]
+    folder = [str(source.absolute())] * len(parts)  # another machine has another working folder
+    infos = itertools.chain.from_iterable(executor.map(_infos, folder, parts))
+    for name, found in zip(names, infos, strict=True):
         if isinstance(found, str):
-            broken.append(Skipped(_relative(path, source), found))
+            broken.append(Skipped(name, found))
         else:
-            headers[_relative(path, source)] = found
+            headers[name] = found
     return headers, broken
 
 
-def _infos(paths: list[Path]) -> list[audio.AudioInfo | str]:
-    return [_info(path) for path in paths]
+def _infos(source: str, names: list[str]) -> list[audio.AudioInfo | str]:
+    return [_info(os.path.join(source, name)) for name in names]
 
 
-def _info(path: Path) -> audio.AudioInfo | str:
+def _info(path: str) -> audio.AudioInfo | str:
     try:
         return audio.info(path)
     except audio.AudioError as error:

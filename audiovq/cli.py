@@ -7,6 +7,8 @@ Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stop
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -620,7 +622,7 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
     stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
     verbs = (demo, inspect, *stages, evaluate, report, summary, plot, app, export, completion)
-    return {verb.__name__: _named(verb) for verb in verbs}
+    return {verb.__name__: verb for verb in verbs}
 
 
 def _named(verb: Callable[..., None]) -> Callable[..., None]:
@@ -650,11 +652,56 @@ def failing(work: Callable[[], object]) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    return failing(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            _verbs(arguments),
-            prog="audiovq",
-            description="Learn to make sound from a folder of recordings.",
-            args=arguments,
-        )
+    return failing(lambda: _asked(arguments)())
+
+
+def _asked(arguments: list[str]) -> Callable[[], None]:
+    """The call that a command line asks for. Raises SystemExit after help, or where it fits no verb.
+
+    Parsers take their time to be made. So they are made of the verb's flags alone, and of no other's,
+    unless something does not fit: another verb's may have been meant.
+    """
+    if arguments in ([], ["-h"], ["--help"]):
+        return _parsed(arguments, [])
+    if not arguments[0].startswith("-"):
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                return _parsed(arguments, arguments[:1])
+        except SystemExit as end:
+            if not end.code:
+                raise
+    return _parsed(arguments, None)
+
+
+def _parsed(arguments: list[str], whole: list[str] | None) -> Callable[[], None]:
+    """The same, with parsers of the flags of the verbs in `whole`, or all, and of the others' names."""
+    verbs = {
+        name: _bare(verb) if whole is not None and name not in whole else _calling(_named(verb))
+        for name, verb in _verbs(arguments).items()
+    }
+    call: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+        verbs,
+        prog="audiovq",
+        description="Learn to make sound from a folder of recordings.",
+        args=arguments,
     )
+    return call
+
+
+def _calling(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """What takes a verb's flags, and gives the call of it."""
+
+    @functools.wraps(verb)
+    def call(*arguments: Any, **flags: Any) -> Callable[[], None]:
+        return functools.partial(verb, *arguments, **flags)
+
+    return call
+
+
+def _bare(verb: Callable[..., None]) -> Callable[[], None]:
+    """A verb's name and what it says of itself."""
+
+    def bare() -> None: ...
+
+    bare.__name__, bare.__doc__ = verb.__name__, verb.__doc__
+    return bare

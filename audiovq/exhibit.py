@@ -13,11 +13,12 @@ from torch import Tensor
 from audiovq import audio, codec, evaluation, report
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, PreprocessConfig, TrainConfig, from_json
-from audiovq.dataset import Clip, Dataset, Split
+from audiovq.dataset import Dataset, Split
 from audiovq.figures import code_counts, describe_figures, require_match, through_networks
 from audiovq.files import read_json
 from audiovq.flags import flags
 from audiovq.generation import DRAWN_DB, generate
+from audiovq.manifest import Clip
 from audiovq.plot import plane
 from audiovq.preprocess import ShardJob, excerpt
 from audiovq.presets import PRESETS

@@ -77,7 +77,7 @@ def read_json(path: Path, what: str) -> Any:
         raise AudiovqError(f"{path}: cannot be read as JSON ({error})") from error
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,8 +24,9 @@ from torch import Tensor
 from audiovq.audio import AudioError, find, require_file
 from audiovq.catalog import Skipped, labels_of, splits_of
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
-from audiovq.dataset import SPLITS, Clip, Dataset, write_manifests, write_shard_header
+from audiovq.dataset import Dataset
 from audiovq.files import atomic, claimed, sha256
+from audiovq.manifest import SPLITS, Clip, write_manifests, write_shard_header
 from audiovq.preprocess import Summary, prepare
 
 Pixels = npt.NDArray[np.uint8]

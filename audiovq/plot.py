@@ -20,10 +20,11 @@ from audiovq.audio import Waveform
 from audiovq.autoencoder import Autoencoder
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError
-from audiovq.dataset import Clip, Dataset, Split
+from audiovq.dataset import Dataset, Split
 from audiovq.figures import code_counts, require_match
 from audiovq.files import atomic, require_new
 from audiovq.generation import DRAWN_DB
+from audiovq.manifest import Clip
 from audiovq.play import between
 from audiovq.stft import num_frames
 

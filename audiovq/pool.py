@@ -1,4 +1,4 @@
-"""Processes of this machine as an executor."""
+"""Threads and processes of this machine as an executor."""
 
 from __future__ import annotations
 
@@ -6,23 +6,50 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Literal
 
-import torch
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def can_fork() -> bool:
+    """Whether copies of this process can work: on Linux, with one thread, and without torch, whose own
+    threads do not outlive a fork."""
+    alone = len(sys._current_frames()) == 1
+    return sys.platform == "linux" and alone and "torch" not in sys.modules
 
 
 @contextlib.contextmanager
-def pool() -> Iterator[Executor]:
-    """A process for each core, with one thread of torch's. They take seconds to start.
+def quick() -> Iterator[Executor]:
+    """What starts at once: copies of this process, one for each core, where it `can_fork`; else threads,
+    which wait for each other in Python."""
+    if can_fork():
+        with pool("fork") as processes:
+            yield processes
+        return
+    threads = ThreadPoolExecutor(cores())
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def pool(start: Literal["fork", "spawn"] = "spawn") -> Iterator[Executor]:
+    """A process for each core: copies of this one, or new ones, which take a second to start.
 
     What has not begun when the block ends is dropped; they end with it, or with this process where it
     is killed.
     """
-    spawn = multiprocessing.get_context("spawn")  # torch's threads do not outlive a fork
-    executor = ProcessPoolExecutor(os.cpu_count(), spawn, _begin, (os.getpid(),))
+    context = multiprocessing.get_context(start)
+    executor = ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
     try:
         yield executor
     finally:
@@ -31,7 +58,6 @@ def pool() -> Iterator[Executor]:
 
 def _begin(parent: int) -> None:
     """What each process does first."""
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asked hears Ctrl-C
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -20,23 +19,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from audiovq import audio
+from audiovq.analysis import Analysis
 from audiovq.catalog import Recording, Skipped, catalog
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
-from audiovq.dataset import (
-    SPLITS,
-    Clip,
-    Dataset,
-    json_line,
-    write_manifests,
-    write_shard_header,
-)
 from audiovq.files import (
     atomic,
     claimed,
@@ -49,16 +39,19 @@ from audiovq.files import (
     write_json,
     write_text,
 )
-from audiovq.pool import pool
+from audiovq.manifest import SPLITS, Clip, json_line, write_manifests, write_shard_header
+from audiovq.pool import pool, quick
 from audiovq.progress import progress
-from audiovq.spectrogram import Spectrogram
 
 FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
 MANY_SHARDS = 32
 """With fewer, threads are done before processes have started."""
-BATCH_SAMPLES = 1 << 18
-"""So many become spectrograms at a time: caches hold what they take."""
+RUN_SAMPLES = 1 << 20
+"""Of short recordings, before or after resampling, that are held and resampled at a time."""
+HEAP = 1 << 24
+"""Bytes of an array up to which its memory is used again; to clear new pages takes longer than what we
+do with them."""
 FRAMES_MULTIPLE = 16
 """Clips are whole multiples of so many frames, which every network's stride divides."""
 
@@ -112,19 +105,17 @@ def preprocess(
     """
     config = config or PreprocessConfig()
     source, target = Path(source), Path(target)
-    torch_threads = torch.get_num_threads()
-    with_threads = executor or ThreadPoolExecutor(
-        os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
-    )
-    try:
-        files = catalog(source, target, config, with_threads)
+    with contextlib.nullcontext(executor) if executor else quick() as makers:
+        files = catalog(source, target, config, makers)
         recordings, skipped = files.recordings, files.skipped
         settings, clip_frames, warnings = choose_settings(config, [r.info for r in recordings])
-        Spectrogram(settings)  # refuses what cannot be, before anything is written
+        Analysis(settings)  # refuses what cannot be, before anything is written
         warnings += files.notes
         fingerprint = _fingerprint(config, settings, clip_frames, recordings, skipped)
         with claimed(target):
             if (target / "dataset.json").exists() and not overwrite:
+                from audiovq.dataset import Dataset  # and torch, which nothing else here needs
+
                 if Dataset(target).fingerprint != fingerprint:
                     raise AudiovqError(
                         f"{target}: holds another dataset; name another folder, or add --overwrite"
@@ -137,24 +128,25 @@ def preprocess(
                 say(f"note: {warning}")
             work = (target / "work").absolute()  # another machine has another working folder
             jobs = list(_jobs(source.absolute(), work, recordings, settings, clip_frames, config))
-            many = processes and executor is None and len(jobs) >= MANY_SHARDS
-            with pool() if many else contextlib.nullcontext(with_threads) as makers:
+            slow = processes and isinstance(makers, ThreadPoolExecutor) and executor is None
+            with (
+                pool()
+                if slow and len(jobs) >= MANY_SHARDS
+                else contextlib.nullcontext(makers) as makers
+            ):
                 _make_shards(target, jobs, makers, say)
-            return _assemble(
-                target,
-                jobs,
-                config,
-                settings,
-                clip_frames,
-                fingerprint,
-                skipped,
-                files.found,
-                warnings,
-            )
-    finally:
-        if executor is None:
-            with_threads.shutdown(cancel_futures=True)
-            torch.set_num_threads(torch_threads)  # what workers set, a main thread may inherit
+                return _assemble(
+                    target,
+                    jobs,
+                    makers,
+                    config,
+                    settings,
+                    clip_frames,
+                    fingerprint,
+                    skipped,
+                    files.found,
+                    warnings,
+                )
 
 
 def choose_settings(
@@ -215,13 +207,15 @@ def make_shard(job: ShardJob) -> int:
     Neither a recording nor the shard's array is ever whole in memory: clips go to the disk as they
     come.
     """
+    np.empty(HEAP, np.uint8)  # freed at once; the system's allocator then keeps what arrays leave
     rows: list[dict[str, Any]] = []
     levels: list[int] = []
     shape = job.spectrogram.bins, job.clip_frames
     with atomic(job.target / f"{job.name}.npy") as temporary, open(temporary, "wb") as file:
         write_shard_header(file, (0, *shape))
-        for images, batch_levels in _spectrograms(_pieces(job, rows), job):
-            file.write(images.tobytes())
+        analysis = Analysis(job.spectrogram)
+        for images, batch_levels in analysis.batches(_pieces(job, rows), job.clip_frames):
+            file.write(images.data)
             levels += batch_levels
         file.seek(0)
         write_shard_header(file, (len(levels), *shape))
@@ -231,30 +225,24 @@ def make_shard(job: ShardJob) -> int:
     return len(job.recordings)
 
 
-def _spectrograms(
-    pieces: Iterator[audio.Waveform], job: ShardJob
-) -> Iterator[tuple[npt.NDArray[np.float16], list[int]]]:
-    """Pieces → (clips, bins, frames) and the clips' levels, batch by batch."""
-    spectrogram = Spectrogram(job.spectrogram)
-    while batch := list(itertools.islice(pieces, max(1, BATCH_SAMPLES // job.clip_samples))):
-        waveforms = torch.zeros(len(batch), job.clip_samples)
-        for waveform, piece in zip(waveforms, batch, strict=True):
-            waveform[: len(piece)] = torch.from_numpy(piece)
-        images, levels = spectrogram(waveforms, torch.tensor([len(piece) for piece in batch]))
-        yield images[:, 0].numpy().astype("<f2"), levels.tolist()
+class Plan(NamedTuple):
+    """What a first pass over a recording tells."""
+
+    blocks: Iterator[audio.Waveform]
+    """All of it, for the second pass."""
+    peak: float
+    spans: list[tuple[int, int]]
+    """Each clip's start and end. They come one after another; a short rest is covered by a clip that
+    ends with it."""
 
 
 def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Waveform]:
     """The samples of every clip; its row, or the file's reason to be skipped, is added to `rows`."""
-    for recording in job.recordings:
-        path = job.source / recording.path
-        try:
-            blocks, peak, spans = plan(path, job)
-            checksum = sha256(path)
-        except (audio.AudioError, OSError) as error:
-            reason = getattr(error, "strerror", str(error))
-            rows.append(dataclasses.asdict(Skipped(recording.path, reason)))
+    for recording, path, checksum, found in _plans(job):
+        if isinstance(found, str):
+            rows.append({"path": recording.path, "reason": found})
             continue
+        blocks, peak, spans = found
         for (start, end), piece in zip(spans, _cut(path, blocks, spans), strict=True):
             rows.append(
                 {
@@ -270,18 +258,87 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
             yield piece / np.float32(peak) if peak > 1 else piece
 
 
-def plan(
-    path: Path, job: ShardJob
-) -> tuple[Iterator[audio.Waveform], float, list[tuple[int, int]]]:
-    """A first pass over a file: its blocks for the second, its peak, and each clip's (start, end).
+def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
+    """Each recording, its path, its SHA-256 and its plan, or the reason why it is left out.
 
-    Clips come one after another; a short rest is covered by a clip that ends with it. Raises
-    AudioError with the reason where the file is left out.
+    Short ones that follow each other are read once, and resampled together.
     """
     rate = job.spectrogram.sample_rate
-    extent = audio.Extent(rate)
+    for run in _runs(job):
+        paths = [os.path.join(job.source, recording.path) for recording in run]
+        found: list[tuple[audio.Waveform, int, str] | str | None] = []
+        for recording, path in zip(run, paths, strict=True):
+            try:
+                found.append(audio.short(path, _most(recording.info, rate)))
+            except (audio.AudioError, OSError) as error:
+                found.append(_reason(error))
+        sounds = [sound for sound in found if isinstance(sound, tuple)]
+        resampled = {}
+        for own in {sound[1] for sound in sounds}:
+            alike = [sound[0] for sound in sounds if sound[1] == own]
+            resampled[own] = iter(audio.resample_all(alike, own, rate))
+        for recording, path, sound in zip(run, paths, found, strict=True):
+            checksum = ""
+            planned: Plan | str
+            try:
+                if sound is None:
+                    checksum, planned = sha256(path), plan(path, job)
+                elif isinstance(sound, str):
+                    planned = sound
+                else:
+                    _, own, checksum = sound
+                    planned = _planned(next(resampled[own]), job)
+            except (audio.AudioError, OSError) as error:
+                planned = _reason(error)
+            yield recording, path, checksum, planned
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", str(error))
+
+
+def _runs(job: ShardJob) -> Iterator[list[Recording]]:
+    """A shard's recordings in order: short ones together, up to RUN_SAMPLES, long ones alone."""
+    run: list[Recording] = []
+    room = RUN_SAMPLES
+    for recording in job.recordings:
+        info = recording.info
+        size = math.ceil(info.num_samples * max(1, job.spectrogram.sample_rate / info.sample_rate))
+        if run and size > room:
+            yield run
+            run, room = [], RUN_SAMPLES
+        run.append(recording)
+        room -= size
+    if run:
+        yield run
+
+
+def _most(info: audio.AudioInfo, rate: int) -> int:
+    """Samples up to which a recording is short: its blocks, at either rate, would be one."""
+    return max(1, int(audio.BLOCK / info.channels * min(1, info.sample_rate / rate)))
+
+
+def plan(path: Path | str, job: ShardJob) -> Plan:
+    """A first pass over a file, in blocks. Raises AudioError with the reason where it is left out."""
+    rate = job.spectrogram.sample_rate
+    extent = audio.Extent(rate, job.trim_db is not None)
     for block in audio.blocks(path, rate):
         extent.add(block)
+    short = extent.num_samples == len(block)  # and so need not be read again
+    blocks = iter([block]) if short else audio.blocks(path, rate)
+    return Plan(blocks, extent.peak, _spans(extent, job))
+
+
+def _planned(waveform: audio.Waveform, job: ShardJob) -> Plan:
+    """The plan of a recording that is there already. Raises as `plan` does."""
+    extent = audio.Extent(job.spectrogram.sample_rate, job.trim_db is not None)
+    extent.add(waveform)
+    return Plan(iter([waveform]), extent.peak, _spans(extent, job))
+
+
+def _spans(extent: audio.Extent, job: ShardJob) -> list[tuple[int, int]]:
+    """Where the clips of a recording lie. Raises AudioError where it has none."""
+    rate = job.spectrogram.sample_rate
     if extent.peak == 0:
         raise audio.AudioError("is silent throughout")
     start, end = 0, extent.num_samples
@@ -295,9 +352,7 @@ def plan(
     starts = list(range(start, end, job.clip_samples))
     if len(starts) > 1 and end - starts[-1] < job.clip_samples // 4:
         starts[-1] = end - job.clip_samples
-    spans = [(at, min(at + job.clip_samples, end)) for at in starts]
-    short = extent.num_samples == len(block)  # and so need not be read again
-    return iter([block]) if short else audio.blocks(path, rate), extent.peak, spans
+    return [(at, min(at + job.clip_samples, end)) for at in starts]
 
 
 def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
@@ -313,7 +368,7 @@ def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
 
 
 def _cut(
-    path: Path, blocks: Iterator[audio.Waveform], spans: list[tuple[int, int]]
+    path: Path | str, blocks: Iterator[audio.Waveform], spans: list[tuple[int, int]]
 ) -> Iterator[audio.Waveform]:
     """The samples from each start to its end, out of blocks; starts only rise."""
     held, at = np.zeros(0, np.float32), 0
@@ -382,12 +437,14 @@ def _jobs(
     """Each split's recordings in order, as many to a shard as its size allows."""
     clip_seconds = clip_frames * settings.hop_length / settings.sample_rate
     clips_limit = max(1, SHARD_BYTES // (settings.bins * clip_frames * 2))
-    files_limit = max(FILES_PER_SHARD, len(recordings) // 1024)
+    most_files = max(FILES_PER_SHARD, len(recordings) // 1024)
     trim_db = config.trim_db if config.trim else None
     for split in SPLITS:
+        own = [recording for recording in recordings if recording.split == split]
+        files_limit = math.ceil(len(own) / max(1, math.ceil(len(own) / most_files)))  # all alike
         shards: list[list[Recording]] = []
         clips = 0
-        for recording in (r for r in recordings if r.split == split):
+        for recording in own:
             more = math.ceil(recording.info.seconds / clip_seconds) + 1
             if not shards or clips + more > clips_limit or len(shards[-1]) >= files_limit:
                 shards.append([])
@@ -402,6 +459,7 @@ def _jobs(
 def _assemble(
     target: Path,
     jobs: list[ShardJob],
+    executor: Executor,
     config: PreprocessConfig,
     settings: SpectrogramConfig,
     clip_frames: int,
@@ -425,7 +483,11 @@ def _assemble(
         if clips:
             if made.exists():
                 os.replace(made, final)
-            shards[split].append({"file": final.name, "clips": len(clips), "sha256": sha256(final)})
+            shards[split].append({"file": final.name, "clips": len(clips)})
+    listed = [shard for split in SPLITS for shard in shards[split]]
+    paths = [target.absolute() / shard["file"] for shard in listed]
+    for shard, checksum in zip(listed, executor.map(sha256, paths), strict=True):
+        shard["sha256"] = checksum
     skipped.sort(key=lambda s: s.path)
     if not rows["train"]:
         worst = skipped[0] if skipped else Skipped(str(target), "nothing is left to learn from")

@@ -7,8 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from tqdm import tqdm
-
 LINE_SECONDS = 15.0
 """Between two lines in a log, a pipe or a notebook."""
 
@@ -21,6 +19,8 @@ def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Call
     `before` included. Off a terminal a task that is done within LINE_SECONDS says nothing.
     """
     if sys.stderr.isatty():
+        from tqdm import tqdm
+
         with tqdm(total=total, initial=before, desc=task, unit=f" {unit}") as bar:
             yield lambda more: bar.update(more) and None  # tqdm says whether it drew
         return

@@ -1,4 +1,4 @@
-"""Waveform ↔ normalized log-spectrogram, in one class: the only place that knows the scale.
+"""Waveform ↔ normalized log-spectrogram, in one class.
 
 A clip's loudest cell becomes 1, everything `range_db` below it and less becomes 0; how loud that
 cell was is kept apart as the *level*, a small integer, and given back by `inverse`. So every clip
@@ -7,21 +7,21 @@ looks alike to a network, nothing depends on statistics of a data set, and silen
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from audiovq import scale
 from audiovq.config import AudiovqError, SpectrogramConfig
 from audiovq.pghi import pghi
 from audiovq.phase import griffin_lim, random_phase
-from audiovq.stft import num_frames, stft
+from audiovq.scale import LOUDEST_DB as LOUDEST_DB
+from audiovq.scale import num_frames
+from audiovq.stft import stft
 
 Phase = Literal["pghi", "griffin-lim"]
 
-LOUDEST_DB = 3.0
-"""Level 0, in dB over a full-scale sine: a full-scale square wave's fundamental is at 2.1."""
 NNLS_STEPS = 30
 
 
@@ -38,9 +38,8 @@ class Spectrogram(nn.Module):
         """Raises AudiovqError where there are so many mel bands that some cover no bin."""
         super().__init__()
         self.config = config
-        self.register_buffer(
-            "mel", _mel_filters(config) if config.n_mels else None, persistent=False
-        )
+        mel = torch.tensor(scale.mel_filters(config)) if config.n_mels else None
+        self.register_buffer("mel", mel, persistent=False)
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames) and level (batch,).
@@ -69,18 +68,16 @@ class Spectrogram(nn.Module):
         magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
         columns = torch.arange(magnitude.shape[2], device=waveform.device)
         inside = columns < num_frames(num_samples, config.hop_length)[:, None]
-        scaled = magnitude * (inside[:, None] / (config.n_fft / 4))
-        return scaled.clamp_min_(1e-12).log10_().mul_(20)
+        return scale.decibels(torch, magnitude * inside[:, None], config)
 
     def level(self, loudest: Tensor) -> Tensor:
         """dB of each clip's loudest cell (batch,) → its level (batch,)."""
-        level = ((LOUDEST_DB - loudest) / self.config.level_step_db).floor().long()
-        return level.clamp(0, self.config.num_levels - 1)
+        return scale.level(torch, loudest, self.config).long()
 
     def normalized(self, decibels: Tensor, level: Tensor) -> Tensor:
         """What `decibels` gave, and levels (batch,) → spectrogram (batch, 1, bins, frames)."""
-        relative = (decibels - self.level_db(level)[:, None, None]) / self.config.range_db
-        return (relative + 1).clamp(0, 1)[:, None]
+        loudest = self.level_db(level)[:, None, None]
+        return scale.normalized(decibels, loudest, self.config)[:, None]
 
     def inverse(
         self,
@@ -153,32 +150,4 @@ class Spectrogram(nn.Module):
 
     def level_db(self, level: Tensor) -> Tensor:
         """Level → dB of a clip's loudest cell, relative to a full-scale sine."""
-        return LOUDEST_DB - level * self.config.level_step_db
-
-
-@functools.lru_cache(
-    8
-)  # so that threads need not make it again: `catch_warnings` is for one at a time
-def _mel_filters(config: SpectrogramConfig) -> Tensor:
-    """(n_mels, n_fft / 2 + 1), rows summing to one."""
-    import warnings
-
-    from torchaudio.functional import melscale_fbanks
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchaudio warns of empty bands; we refuse them
-        filters: Tensor = melscale_fbanks(
-            config.n_fft // 2 + 1,
-            0.0,
-            config.sample_rate / 2,
-            config.n_mels,
-            config.sample_rate,
-            mel_scale="slaney",
-        ).T.contiguous()
-    sums = filters.sum(dim=1, keepdim=True)
-    if (sums <= 0).any():
-        raise AudiovqError(
-            f"n_mels {config.n_mels}: too many for n_fft {config.n_fft} at {config.sample_rate} Hz;"
-            " give fewer bands or a longer window"
-        )
-    return filters / sums
+        return scale.level_db(level, self.config)

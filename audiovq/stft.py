@@ -9,20 +9,11 @@ end; `num_samples` tells them apart, and each clip gets what it would get alone.
 
 import math
 from collections.abc import Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-_IntOrTensor = TypeVar("_IntOrTensor", int, Tensor)
-
-
-def num_frames(num_samples: _IntOrTensor, hop_length: int) -> _IntOrTensor:
-    """How many STFT frames a clip of `num_samples` samples has: 1 + num_samples // hop_length.
-
-    Takes and returns an int, or an integer tensor of any shape.
-    """
-    return 1 + num_samples // hop_length
+from audiovq.scale import num_frames as num_frames
 
 
 def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:

@@ -11,13 +11,12 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
 
 from audiovq.files import write_text
 
@@ -96,6 +95,8 @@ def seconds(run: Run) -> float:
 
 def machine() -> str:
     """What the figures are true of, in a line."""
+    import torch  # not above: what is measured may do without
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads,"
@@ -141,7 +142,8 @@ def row(
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # what has not been loaded has no queue
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
@@ -151,6 +153,8 @@ def _peak_apart(make: Callable[[], Run]) -> float:
 
 
 def _peak(make: Callable[[], Run]) -> float:
+    import torch
+
     run = make()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

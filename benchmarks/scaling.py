@@ -60,7 +60,7 @@ class Settings:
     recordings: Path = ROOT.parent / "shared" / "fsdd" / "recordings"
     """Folder of WAVs, of one level."""
     preset: Literal["tiny", "small", "base"] = "small"
-    workers: tuple[str, ...] = ("1 threads", "2 threads", "1 processes", "2 processes")
+    workers: tuple[str, ...] = ("1 threads", "2 threads", "1 copies", "2 copies", "2 processes")
     """That make a dataset, in measuring speed; the time in which processes start counts."""
     steps: int = 100
     """Of each stage, in measuring speed."""
@@ -113,7 +113,7 @@ def collected(source: Path, target: Path, count: int) -> Path:
 
 
 def made(source: Path, target: Path, workers: str) -> Figures:
-    """Seconds and memory of preprocessing by `2 threads`, `1 processes` and so on."""
+    """Seconds and memory of preprocessing by `2 threads`, `1 processes`, `2 copies` and so on."""
     from audiovq.preprocess import preprocess
 
     count, kind = workers.split()
@@ -122,6 +122,8 @@ def made(source: Path, target: Path, workers: str) -> Figures:
         pool: Executor = ThreadPoolExecutor(int(count))
         if kind == "processes":
             pool = ProcessPoolExecutor(int(count), SPAWN)
+        if kind == "copies":  # this process has no torch
+            pool = ProcessPoolExecutor(int(count), multiprocessing.get_context("fork"))
         with pool as executor:
             begin = time.perf_counter()
             preprocess(source, target, config, executor=executor, say=silent)

@@ -1,5 +1,6 @@
 """The laws of `audiovq.audio`: any file becomes mono float32 within full scale, or a reason."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -275,6 +276,55 @@ def test_a_fault_in_any_block_is_found(tmp_path: Path) -> None:
     assert "NaN" in reason(tmp_path / "a.wav")
 
 
+# --- Short recordings -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_16"), ("wav", "PCM_24"), ("flac", "PCM_16"), ("mp3", "MPEG_LAYER_III")],
+)
+def test_a_short_recording_is_its_one_block_and_the_sum_of_its_bytes(
+    tmp_path: Path, suffix: str, subtype: str, channels: int
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    sound = np.stack([noise(5000), noise(5000, 1)][:channels], axis=1) + np.float32(0.05)
+    soundfile.write(path, sound, 16_000, subtype=subtype)
+    (block,) = audio.blocks(path)
+    found = audio.short(path, len(block) + 1)
+    assert found is not None
+    np.testing.assert_array_equal(found[0], block)
+    assert found[1:] == (16_000, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert audio.short(path, len(block)) is None
+    header = soundfile.info(path)
+    assert audio.info(path) == audio.AudioInfo(header.samplerate, header.channels, header.frames)
+
+
+@given(st.data())
+def test_a_damaged_plain_head_says_what_libsndfile_says(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "plain.wav"
+    soundfile.write(path, noise(40), 8000, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, 43))
+    content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) - 2]))])
+    try:
+        header = soundfile.info(path)
+        samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        with pytest.raises(audio.AudioError):
+            audio.info(path)
+        return
+    if header.frames == 0:
+        return
+    assert audio.info(path) == audio.AudioInfo(header.samplerate, header.channels, header.frames)
+    found = audio.short(path, 1000)
+    assert found is not None
+    assert len(found[0]) == len(samples)
+
+
 # --- Offset -----------------------------------------------------------------------------------
 
 
@@ -326,6 +376,27 @@ def test_a_sine_resampled_is_the_sine_at_the_other_rate(from_rate: int, to_rate:
     np.testing.assert_allclose(
         resampled[inside], sine(440, to_rate, to_rate)[inside], atol=2e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("from_rate", [*RATES, 22_254])
+@pytest.mark.parametrize("to_rate", [8000, 16_000, 22_050, 44_100])
+def test_waveforms_resampled_together_are_those_resampled_alone(
+    from_rate: int, to_rate: int
+) -> None:
+    """Within what float32 rounds, of each one's own peak, whatever its neighbours' are."""
+    gains = [10.0**power for power in (0, -8, 3, 30, -30, -2)]
+    lengths = [1, 2, 777, 3000, 160, 5]
+    waveforms = [
+        (gain * noise(length, seed)).astype(np.float32)
+        for seed, (gain, length) in enumerate(zip(gains, lengths, strict=True))
+    ]
+    waveforms.insert(2, np.zeros(100, np.float32))
+    together = audio.resample_all(waveforms, from_rate, to_rate)
+    for waveform, found in zip(waveforms, together, strict=True):
+        alone = audio.resample(waveform, from_rate, to_rate)
+        assert found.dtype == np.float32
+        atol = 2e-6 * float(np.abs(waveform).max())
+        np.testing.assert_allclose(found, alone, atol=atol, rtol=0)
 
 
 def test_what_lies_above_the_new_nyquist_is_gone() -> None:

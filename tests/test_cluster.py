@@ -82,7 +82,7 @@ def test_the_verb_sends_its_work_to_the_cluster(
     workers: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preprocess_module, "ThreadPoolExecutor", None)  # nothing is done here
+    monkeypatch.setattr(preprocess_module, "quick", None)  # nothing is done here
     monkeypatch.chdir(tmp_path)  # where no worker is
     arguments = ["preprocess", str(recordings), "far", "--cluster", workers.scheduler_address]
     assert main(arguments) == 0

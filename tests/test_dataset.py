@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from reseal import reseal
 
 from audiovq.config import AudiovqError
-from audiovq.dataset import SPLITS, Dataset, Split
+from audiovq.dataset import Dataset, Split
+from audiovq.manifest import SPLITS
 
 
 @pytest.fixture

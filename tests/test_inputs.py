@@ -12,7 +12,8 @@ import soundfile
 from modes import modes_hold
 
 from audiovq.config import PreprocessConfig
-from audiovq.dataset import SPLITS, Clip, Dataset
+from audiovq.dataset import Dataset
+from audiovq.manifest import SPLITS, Clip
 from audiovq.preprocess import Summary, preprocess
 
 Waveform = npt.NDArray[np.float32]

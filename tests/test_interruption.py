@@ -117,7 +117,8 @@ from audiovq.config import PreprocessConfig
 from audiovq.preprocess import preprocess
 config = PreprocessConfig(sample_rate=int(sys.argv[3]))
 summary = preprocess(Path(sys.argv[1]), Path(sys.argv[2]), config, say=lambda line: None)
-print(round(summary.seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in KiB
+both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN  # the largest of the processes at work
+print(round(summary.seconds), max(resource.getrusage(who).ru_maxrss for who in both))  # in KiB
 """
 
 

@@ -1,0 +1,99 @@
+"""The laws of `audiovq.analysis`: in NumPy what `Spectrogram` is in torch, and clips that keep apart."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiovq import analysis
+from audiovq.analysis import Analysis, half
+from audiovq.config import SpectrogramConfig
+from audiovq.spectrogram import Spectrogram
+
+Waveform = npt.NDArray[np.float32]
+Voice = Callable[..., Waveform]
+CONFIGS = [
+    SpectrogramConfig.for_rate(8000),
+    SpectrogramConfig.for_rate(8000, n_mels=0),
+    SpectrogramConfig.for_rate(16_000, hop_length=100),
+    SpectrogramConfig.for_rate(22_050, n_fft=510, hop_length=255, n_mels=0),
+    SpectrogramConfig.for_rate(44_100),
+]
+configs = pytest.mark.parametrize("config", CONFIGS)
+
+
+def sounds(voice: Voice, config: SpectrogramConfig) -> list[Waveform]:
+    """Loud ones beside quiet ones, silence, and one that is longer than what is worked on at a time."""
+    rate = config.sample_rate
+    found = [
+        np.float32(gain) * voice(seconds, 140, rate)
+        for seconds, gain in (
+            (0.1, 1),
+            (0.5, 1e-3),
+            (0.25, 2),
+            (3.0, 0.1),
+            (0.07, 1e-5),
+            (0.3, 0.5),
+        )
+    ]
+    return [*found, np.zeros(config.n_fft, np.float32)]
+
+
+def spectrograms(
+    waveforms: list[Waveform], config: SpectrogramConfig, frames: int
+) -> tuple[npt.NDArray[np.float16], list[int]]:
+    batches = list(Analysis(config).batches(waveforms, frames))
+    images = np.concatenate([images for images, _ in batches])
+    return images, [level for _, levels in batches for level in levels]
+
+
+@configs
+def test_numpy_gives_what_torch_gives(voice: Voice, config: SpectrogramConfig) -> None:
+    waveforms = sounds(voice, config)
+    frames = 1 + max(map(len, waveforms)) // config.hop_length
+    images, levels = spectrograms(waveforms, config, frames)
+    assert images.shape == (len(waveforms), config.bins, frames)
+    spectrogram = Spectrogram(config)
+    for waveform, image, level in zip(waveforms, images, levels, strict=True):
+        expected, expected_level = spectrogram(torch.from_numpy(waveform)[None])
+        own = expected.shape[3]
+        assert level == int(expected_level)
+        found = torch.from_numpy(image[:, :own].astype(np.float32))
+        # float16's rounding, and float32's: near the floor, 80 dB down, it is of the loudest bins
+        torch.testing.assert_close(found, expected[0, 0], atol=2**-12 + 2e-4, rtol=0)
+        assert not image[:, own:].any()
+
+
+@configs
+def test_a_clip_does_not_hear_its_neighbours(
+    voice: Voice, config: SpectrogramConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveforms = sounds(voice, config)
+    frames = 1 + max(map(len, waveforms)) // config.hop_length
+    together = spectrograms(waveforms, config, frames)
+    assert len(list(Analysis(config).batches(waveforms, frames))) < len(waveforms)
+    monkeypatch.setattr(analysis, "VALUES", 1)
+    alone = spectrograms(waveforms, config, frames)
+    np.testing.assert_array_equal(together[0], alone[0])
+    assert together[1] == alone[1]
+
+
+@given(st.integers(0, 0x3F800000))
+def test_a_half_is_the_nearest(bits: int) -> None:
+    value = np.array([bits], np.uint32).view(np.float32)  # every float32 from 0 to 1
+    exact, nearest = value.astype(np.float64), value.astype(np.float16).astype(np.float64)
+    error = abs(half(value).astype(np.float64) - exact)
+    assert error <= abs(nearest - exact) + 2.0**-37
+
+
+def test_halves_are_the_nearest_where_steps_change() -> None:
+    steps = np.arange(0x3C01, dtype=np.uint16).view(np.float16)
+    np.testing.assert_array_equal(half(steps.astype(np.float32)), steps)
+    above, below = steps[1025:], steps[1024:-1]  # from 2**-14 on: its least steps are rounded twice
+    middles = (above.astype(np.float32) + below.astype(np.float32)) / 2
+    np.testing.assert_array_equal(half(middles * np.float32(1 + 1e-6)), above)
+    np.testing.assert_array_equal(half(middles * np.float32(1 - 1e-6)), below)
