@@ -13,11 +13,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from audiovq import ranks
 from audiovq.attention import normed
 
 BLOCKS = 2
-CODE_DIM = 64
-"""Dimensions of an embedded token."""
+"""Of residual MLPs that a cell passes; labels scale and shift what enters each."""
+TOKEN_DROPOUT = 0.2
+"""Share of the tokens beside a code that it does not see in training."""
+
+
+def forgotten(tokens: Tensor, nothing: int) -> Tensor:
+    """Tokens (batch, …) with a share of TOKEN_DROPOUT become `nothing` (Bowman et al. 2016), in training:
+    else what lies right beside a code is all that it listens to."""
+    chance = ranks.drawn(
+        len(tokens), lambda n: torch.rand(n, *tokens.shape[1:], device=tokens.device)
+    )
+    return tokens.masked_fill(chance < TOKEN_DROPOUT, nothing)
 
 
 class Cells(nn.Module):
@@ -33,11 +44,13 @@ class Cells(nn.Module):
         self.spread = nn.Linear(dim, slots * cell)
         self.around = Table(around, tokens, cell)
         self.below = Table(below, tokens, cell)
+        self.modulation = nn.Linear(dim, 2 * BLOCKS * cell)
         self.into = nn.ModuleList(nn.Linear(cell, 4 * cell) for _ in range(BLOCKS))
         self.out = nn.ModuleList(nn.Linear(4 * cell, cell) for _ in range(BLOCKS))
 
     def start(self) -> None:
         """First weights (call after `initialize`)."""
+        nn.init.zeros_(self.modulation.weight)
         for out in self.out:
             nn.init.zeros_(torch.as_tensor(out.weight))
 
@@ -51,7 +64,7 @@ class Cells(nn.Module):
             (self.around, other.around, around),
         ):
             own.start_from(theirs, codes, places)
-        for name in ("spread", "into", "out"):
+        for name in ("spread", "modulation", "into", "out"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
 
     def columns(self, tokens: Tensor) -> Tensor:
@@ -66,11 +79,19 @@ class Cells(nn.Module):
         told: Tensor = self.spread(normed(x))
         return known + told.view(known.shape)
 
-    def forward(self, context: Tensor, below: Tensor) -> Tensor:
-        """context (…, cell), below (…, tokens), the nearest last → features (…, cell), normalized."""
+    def told(self, condition: Tensor) -> Tensor:
+        """condition (…, dim) → what labels scale and shift by in each block (…, 2 × BLOCKS × cell)."""
+        told: Tensor = self.modulation(normed(condition))
+        return told
+
+    def forward(self, context: Tensor, below: Tensor, told: Tensor) -> Tensor:
+        """context (…, cell), below (…, tokens), the nearest last, and what `told` gives → features
+        (…, cell), normalized."""
         x: Tensor = context + self.below(below)
-        for into, out in zip(self.into, self.out, strict=True):
-            x = x + out(nn.functional.silu(into(normed(x))))
+        parts = told.chunk(2 * BLOCKS, dim=-1)
+        for i, (into, out) in enumerate(zip(self.into, self.out, strict=True)):
+            shift, scale = parts[2 * i : 2 * i + 2]
+            x = x + out(nn.functional.silu(into(torch.addcmul(shift, normed(x), 1 + scale))))
         return normed(x)
 
 
@@ -98,7 +119,5 @@ class Table(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, places) → (…, dim)."""
-        rows = (tokens + self.first).flatten(0, -2)
-        summed: Tensor = nn.functional.embedding_bag(rows, self.embedding.weight, mode="sum")
-        cells: Tensor = summed.unflatten(0, tokens.shape[:-1])
-        return cells
+        summed: Tensor = self.embedding(tokens + self.first).sum(dim=-2)
+        return summed

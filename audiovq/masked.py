@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from audiovq import ranks
 from audiovq.attention import Layer, all_told, initialize
-from audiovq.cells import Cells
+from audiovq.cells import Cells, forgotten
 from audiovq.config import MaskedConfig, SamplingConfig
 from audiovq.prior import Vocabulary, draw, hide_labels
 from audiovq.transformer import Transformer
@@ -144,16 +145,18 @@ class MaskedPrior(nn.Module):
         are taken as they stand in `canvas.codes`, and on no padding.
         """
         vocabulary = self.vocabulary
-        context = self.context(canvas, torch.ones_like(canvas.inside))
-        features = self.cells(context, self._below(self.tokens(canvas)).flatten(0, 1))
+        everywhere = torch.ones_like(canvas.inside)
+        context, told = self.context(canvas, everywhere)
+        features = self.cells(
+            context, self._below(self.tokens(canvas)).flatten(0, 1), told[:, None]
+        )
         cells = features.view(*canvas.inside.shape, vocabulary.rows, vocabulary.num_quantizers, -1)
         logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
         return torch.stack(logits, dim=1).transpose(2, 3)
 
-    def context(self, canvas: Canvas, columns: Tensor) -> Tensor:
-        """What all that is not hidden tells each cell of some `columns`, bool (batch, columns).
-
-        → (as many as are asked for, slots, cell)
+    def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """What all that is not hidden tells each cell of some `columns`, bool (batch, columns), and
+        what is known of their clips: (as many as are asked for, slots, cell), (as many, any).
         """
         inside, hidden = canvas.inside, self.in_columns(canvas.hidden)
         seen = self.tokens(canvas).masked_fill(hidden & inside[:, :, None], self.hole)
@@ -161,11 +164,13 @@ class MaskedPrior(nn.Module):
         x = self.cells.columns(seen) + self._places(canvas) + condition[:, None]
         for layer, told in zip(self.layers, all_told(self.layers, condition), strict=True):
             x = layer(x, told, inside=inside[:, None, None])
-        return self.cells.context(x[columns], self._around(seen, columns))
+        cells_told = self.cells.told(condition)[columns.nonzero()[:, 0]]
+        return self.cells.context(x[columns], self._around(seen, columns)), cells_told
 
-    def logits(self, context: Tensor, below: Tensor, quantizer: int) -> Tensor:
-        """context (n, cell), below (n, tokens) → logits (n, codebook_size) of codes of one quantizer."""
-        logits: Tensor = self.heads[quantizer](self.cells(context, below))
+    def logits(self, context: Tensor, below: Tensor, told: Tensor, quantizer: int) -> Tensor:
+        """context (…, cell), below (…, tokens), told (…, any) → logits (…, codebook_size) of codes of
+        one quantizer."""
+        logits: Tensor = self.heads[quantizer](self.cells(context, below, told))
         return logits.float()
 
     def in_columns(self, grid: Tensor) -> Tensor:
@@ -212,11 +217,18 @@ class MaskedPrior(nn.Module):
         hidden = canvas.hidden & canvas.inside[:, None, None]
         cells = self.in_columns(hidden)
         columns = cells.any(dim=2)
-        context = self.context(canvas, columns)[cells[columns]]
-        below = self._below(self.tokens(canvas))[cells]
+        context, told = self.context(canvas, columns)
+        context, told = context[cells[columns]], told[cells[columns].nonzero()[:, 0]]
+        tokens = self.tokens(canvas)
+        if self.training:
+            tokens = forgotten(tokens, self.nothing)
+        below = self._below(tokens)[cells]
         codes = self.in_columns(canvas.codes)[cells]
         slots = torch.arange(self.vocabulary.slots, device=cells.device).expand_as(cells)[cells]
-        features, quantizers = self.cells(context, below), slots % self.vocabulary.num_quantizers
+        features, quantizers = (
+            self.cells(context, below, told),
+            slots % self.vocabulary.num_quantizers,
+        )
         nats = torch.cat(
             [
                 nn.functional.cross_entropy(
@@ -360,12 +372,12 @@ def sample_masked(
     for step in range(int(turn.max()) + 1):
         now = turn == step
         seen = replace(canvas, hidden=hidden)
-        context = prior.context(seen, now)
+        contexts = [prior.context(seen, now)]
         if guided:
             opened = canvas.labels.new_tensor(prior.label_sizes).expand_as(canvas.labels)
-            context = torch.stack([context, prior.context(replace(seen, labels=opened), now)])
+            contexts.append(prior.context(replace(seen, labels=opened), now))
         tokens, holes = prior.tokens(seen), prior.in_columns(hidden)[now]
-        tokens[now] = _drawn(prior, tokens[now], holes, context, uniform[now], config)
+        tokens[now] = _drawn(prior, tokens[now], holes, contexts, uniform[now], config)
         canvas = replace(canvas, codes=prior.codes(tokens, canvas))
         hidden = hidden & ~now[:, None, None]
     return canvas.codes
@@ -375,24 +387,23 @@ def _drawn(
     prior: MaskedPrior,
     tokens: Tensor,
     holes: Tensor,
-    context: Tensor,
+    contexts: Sequence[tuple[Tensor, Tensor]],
     uniform: Tensor,
     config: SamplingConfig,
 ) -> Tensor:
     """Columns' tokens (columns, slots), those in `holes` drawn, from low to high.
 
-    `context` is (columns, slots, cell), or two of them, with and without labels, to be led from the
-    second to the first.
+    `contexts` are what `MaskedPrior.context` gives, once, or with labels and without, to be led from
+    the second to the first.
     """
+    context, told = (torch.stack(parts) for parts in zip(*contexts, strict=True))
     vocabulary, below = prior.vocabulary, prior.below
     padded = nn.functional.pad(tokens, (below, 0), value=prior.nothing)
     for slot in holes.any(dim=0).nonzero()[:, 0].tolist():
         quantizer, here = slot % vocabulary.num_quantizers, below + slot
-        seen = padded[:, slot:here].expand(*context.shape[:-2], below)
-        logits = prior.logits(context[..., slot, :], seen, quantizer)
-        if context.ndim == 4:
-            asked, anything = logits
-            logits = asked + config.guidance * (asked - anything)
+        seen = padded[:, slot:here].expand(len(contexts), -1, -1)
+        asked, *anything = prior.logits(context[:, :, slot], seen, told, quantizer)
+        logits = asked + config.guidance * (asked - anything[0]) if anything else asked
         drawn = draw(logits, config, uniform[:, slot]) + quantizer * vocabulary.codebook_size
         padded[:, here] = torch.where(holes[:, slot], drawn, padded[:, here])
     return padded[:, below:]

@@ -208,8 +208,8 @@ def sample(
     the CPU.
     """
     vocabulary, batch = prior.vocabulary, len(labels)
-    guided = config.guidance != 0 and labels.shape[1] > 0
-    if guided:
+    guides = config.guidance != 0 and labels.shape[1] > 0
+    if guides:
         labels = torch.cat([labels, prior.open_labels(batch)])
     device = labels.device
     length = 1 + vocabulary.slots * (vocabulary.max_columns if longest is None else longest)
@@ -221,11 +221,11 @@ def sample(
         device
     )  # once: a GPU waits for it
     for place in range(length):
-        seen = torch.cat([tokens, tokens]) if guided else tokens
+        seen = torch.cat([tokens, tokens]) if guides else tokens
         logits = prior.step(seen, place, condition, caches)
-        if guided:
+        if guides:
             asked, anything = logits.chunk(2)
-            logits = torch.where(asked.isinf(), asked, asked + config.guidance * (asked - anything))
+            logits = guided(asked, anything, config.guidance, vocabulary.end)
         may_end = place > 1 + vocabulary.slots * (torch.as_tensor(shortest, device=device) - 1)
         logits[:, vocabulary.end].masked_fill_(~may_end, -torch.inf)
         drawn = draw(logits, config, uniform[place])
@@ -237,6 +237,20 @@ def sample(
                 return tokens[:, : max(place, 1 + vocabulary.slots)]
         tokens[:, place] = torch.where(ended, vocabulary.end, drawn)
     return tokens
+
+
+def guided(asked: Tensor, anything: Tensor, guidance: float, end: int) -> Tensor:
+    """Logits (batch, size) with the labels asked for, and with none → led further from the second to the
+    first (Ho and Salimans 2022), but for END, which keeps its probability.
+
+    Of what sounds more like a label, guidance makes more, and so clips would not end.
+    """
+    led = torch.where(asked.isinf(), asked, asked + guidance * (asked - anything))
+    led[:, end] = -torch.inf
+    codes = asked.clone()
+    codes[:, end] = -torch.inf
+    led[:, end] = asked[:, end] + led.logsumexp(dim=1) - codes.logsumexp(dim=1)
+    return led
 
 
 def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:

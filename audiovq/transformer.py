@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.attention import Layer, all_told, initialize
-from audiovq.cells import Cells
+from audiovq.cells import Cells, forgotten
 from audiovq.config import PriorConfig
 from audiovq.prior import Prior, Vocabulary
 
@@ -32,6 +32,8 @@ class Caches:
     """(layers, 2, batch, heads, groups, dim / heads): keys and values of the groups before."""
     told: list[tuple[Tensor, ...]] = field(default_factory=list)
     """What the labels tell each layer: the same everywhere."""
+    cells_told: Tensor = field(default_factory=lambda: torch.empty(0))
+    """(batch, 1, any) and what they tell the cells."""
     context: Tensor = field(default_factory=lambda: torch.empty(0))
     """(batch, group, cell) what is known of each cell of the group at hand from those before."""
 
@@ -74,6 +76,9 @@ class Transformer(Prior):
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         (batch, length), group = tokens.shape, self.group
         condition = self.condition(labels)
+        if self.training:
+            rest = forgotten(tokens[:, 1:], self.vocabulary.size)
+            tokens = torch.cat([tokens[:, :1], rest], dim=1)
         whole = (length - 1) // group
         grid = tokens[:, 1 : 1 + whole * group].view(batch, whole, group)
         first = self.start.expand(batch, 1, -1), self._level(tokens)
@@ -84,7 +89,9 @@ class Transformer(Prior):
         context: Tensor = self.cells.context(x, self._around(tokens, 2 + whole)).flatten(1, 2)
         # Of the first place's group the level alone is a cell.
         context = torch.cat([context[:, :1], context[:, group:]], dim=1)[:, :length]
-        return self._logits(context, self._below(tokens), torch.arange(length, device=x.device))
+        cells_told = self.cells.told(condition)[:, None]
+        places = torch.arange(length, device=x.device)
+        return self._logits(context, self._below(tokens), cells_told, places)
 
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
         slot = (place - 1) % self.group if place else 0
@@ -92,7 +99,8 @@ class Transformer(Prior):
             self._open_group(tokens, place, condition, caches)
         below = self._seen(tokens, place - self.below, place)
         here = torch.tensor([place], device=tokens.device)
-        return self._logits(caches.context[:, slot, None], below[:, None], here)[:, 0]
+        context = caches.context[:, slot, None]
+        return self._logits(context, below[:, None], caches.cells_told, here)[:, 0]
 
     def new_caches(self, batch: int, tokens: int) -> Caches:
         """Room for the keys and values of so many tokens."""
@@ -105,6 +113,7 @@ class Transformer(Prior):
         """Attention for the group that begins with `place`, once the one before is known."""
         number = 0 if place == 0 else 1 + (place - 1) // self.group
         if number == 0:
+            caches.cells_told = self.cells.told(condition)[:, None]
             caches.told = all_told(self.layers, condition)
             x = self.start.expand(len(condition), 1, -1)
         elif number == 1:
@@ -150,6 +159,7 @@ class Transformer(Prior):
         missing = end - begin - seen.shape[1]
         return nn.functional.pad(seen, (missing, 0), value=self.vocabulary.size)
 
-    def _logits(self, context: Tensor, below: Tensor, places: Tensor) -> Tensor:
-        """context (batch, places, cell), below (batch, places, below) → (batch, places, size)."""
-        return self._legal(self.head(self.cells(context, below)), places)
+    def _logits(self, context: Tensor, below: Tensor, told: Tensor, places: Tensor) -> Tensor:
+        """context (batch, places, cell), below (batch, places, below), told (batch, 1, any) → logits
+        (batch, places, size)."""
+        return self._legal(self.head(self.cells(context, below, told)), places)

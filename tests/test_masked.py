@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import MASKED, shake
 
-from audiovq.config import AudiovqError, MaskedConfig, SamplingConfig
+from audiovq.config import AudiovqError, MaskedConfig, PriorConfig, SamplingConfig
 from audiovq.masked import (
     Canvas,
     MaskedPrior,
@@ -20,6 +20,7 @@ from audiovq.masked import (
     turns,
 )
 from audiovq.prior import Vocabulary
+from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=6)
 SURE = SamplingConfig(temperature=0.0, steps=3)
@@ -260,6 +261,28 @@ def test_it_learns_to_fill_from_both_sides() -> None:
     empty = Canvas(codes * ~hidden, hidden, *known, torch.zeros(5, 0, dtype=torch.long), whole)
     filled = sample_masked(prior.eval(), empty, SURE, torch.Generator())
     assert float((filled == codes).float().mean()) > 0.9
+
+
+def test_it_begins_with_what_a_prior_in_time_order_has_learnt_of_the_same_codes() -> None:
+    sizes = {"dim": 16, "cell": 8, "layers": 2, "heads": 2}
+    prior = Transformer(PriorConfig(**sizes), VOCABULARY, (3, 2))
+    shake(prior, seed=1)
+    own = masked()
+    assert own.can_start_from(prior)
+    own.start_from(prior)
+    generator = torch.Generator().manual_seed(0)
+    context, told = (torch.randn(9, size, generator=generator) for size in (8, 32))
+    below = torch.randint(10, (9, own.below), generator=generator)
+    with torch.no_grad():
+        features = own.cells(context, below, told)
+        torch.testing.assert_close(features, prior.cells(context, below, told))
+        codes = torch.cat([head(features) for head in own.heads], dim=1)
+        torch.testing.assert_close(codes, prior.head(features)[:, : VOCABULARY.end])
+        labels = torch.tensor([[1, 0]])
+        torch.testing.assert_close(own.condition(labels), prior.condition(labels))
+    assert not masked(labels=()).can_start_from(
+        Transformer(PriorConfig(**(sizes | {"layers": 3})), VOCABULARY, ())
+    )
 
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:

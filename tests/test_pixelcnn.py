@@ -19,8 +19,9 @@ from audiovq.config import PriorConfig, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.generation import generate
 from audiovq.pixelcnn import PixelCNN
-from audiovq.prior import Transformer, Vocabulary, sample
+from audiovq.prior import Vocabulary, sample
 from audiovq.training import train
+from audiovq.transformer import Transformer
 
 CONVOLVED = dataclasses.replace(PRIOR, kind="pixelcnn", kernel=3)
 

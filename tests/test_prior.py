@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tiny import shake
 from torch import Tensor
 
+from audiovq.cells import TOKEN_DROPOUT, forgotten
 from audiovq.config import PriorConfig, SamplingConfig
 from audiovq.pixelcnn import PixelCNN
-from audiovq.prior import Prior, Vocabulary, draw, sample
+from audiovq.prior import Prior, Vocabulary, draw, guided, sample
 from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=4)
@@ -275,6 +276,20 @@ def test_labels_are_hidden_as_often_as_asked() -> None:
     assert torch.equal(model.hide_labels(labels, torch.Generator()), labels)
 
 
+def test_in_training_some_tokens_are_forgotten_but_never_the_level() -> None:
+    model = prior().train()
+    tokens = torch.zeros(2000, 9, dtype=torch.long)
+    lost = forgotten(tokens, 7)
+    assert set(lost.unique().tolist()) == {0, 7}
+    assert lost.float().mean().item() / 7 == pytest.approx(TOKEN_DROPOUT, abs=0.01)
+    torch.manual_seed(0)
+    one, other = (model(tokens[:50], torch.zeros(50, 2, dtype=torch.long)) for _ in range(2))
+    assert torch.equal(one[:, :2], other[:, :2]), "what has the level alone before it"
+    assert not torch.equal(one[:, 2:], other[:, 2:])
+    model.eval()
+    assert torch.equal(*(model(tokens[:5], torch.zeros(5, 2, dtype=torch.long)) for _ in range(2)))
+
+
 def test_labels_on_the_cpu_are_hidden_whatever_device_the_weights_are_on() -> None:
     model = prior().to("meta")
     labels = torch.tensor([[0, 0], [2, 1]])
@@ -325,10 +340,12 @@ def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(
         with torch.no_grad():
             asked = model(tokens[:, : place + 1], labels)[:, place]
             anything = model(tokens[:, : place + 1], model.open_labels(4))[:, place]
-        logits = ((1 + guidance) * asked - guidance * anything).nan_to_num(-1e9, neginf=-1e9)
-        if place == 1:
-            logits[:, VOCABULARY.end] = -1e9
-        expected = logits.argmax(dim=1)
+        led = ((1 + guidance) * asked - guidance * anything).nan_to_num(-1e9, neginf=-1e9)
+        led[:, VOCABULARY.end] = -1e9
+        ends = asked.softmax(dim=1)[:, VOCABULARY.end]  # to which guidance has nothing to say
+        chances = led.softmax(dim=1) * (1 - ends[:, None])
+        chances[:, VOCABULARY.end] = 0 if place == 1 else ends
+        expected = chances.argmax(dim=1)
         if place >= 1 and (place - 1) % VOCABULARY.slots == 0:
             done |= expected == VOCABULARY.end
         expected[done] = VOCABULARY.end
@@ -346,6 +363,16 @@ def test_guidance_0_is_plain_and_guidance_of_the_open_is_too(kind: Kind) -> None
     assert torch.equal(
         sample(model, opened, SamplingConfig(temperature=1, guidance=3.0), seeded()), plain
     )
+
+
+def test_guidance_leads_codes_and_has_no_say_in_where_a_clip_ends() -> None:
+    asked, anything = torch.randn(2, 30, 6, generator=seeded())
+    asked[:10, 5] = anything[:10, 5] = -torch.inf  # where END may not stand
+    led = guided(asked, anything, 1.5, end=5)
+    chances = led.softmax(dim=1)
+    torch.testing.assert_close(chances[:, 5], asked.softmax(dim=1)[:, 5])
+    expected = (asked + 1.5 * (asked - anything))[:, :5].softmax(dim=1)
+    torch.testing.assert_close(chances[:, :5] / (1 - chances[:, 5:]), expected)
 
 
 @of_either_kind
