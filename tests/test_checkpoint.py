@@ -227,7 +227,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, stage: str) -> None:
     name = {
         "autoencoder": "encoder.out.weight",
         "prior": "head.weight",
-        "masked": "slot_embedding.weight",
+        "masked": "begin_embedding.weight",
     }[stage]
     data = (folder / f"{stage}.safetensors").read_bytes()
     for change, words in (

@@ -1,4 +1,4 @@
-"""Version 1 for ever: golden files give what they gave, and docs/formats.md suffices to read them.
+"""Versions are for ever: golden files give what they gave, and docs/formats.md suffices to read them.
 
 `Document` below is written from that page alone, with nothing of the program in it.
 """

@@ -1,8 +1,9 @@
-"""Makes the golden files of version 1, of which none may ever change: see docs/formats.md.
+"""Makes the golden files: datasets and archives of version 1, a model of version 2. None may ever change:
+see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
 
-A later version gets files of its own; these stay, for as long as the program reads version 1.
+A later version gets files of its own; these stay, for as long as the program reads theirs.
 """
 
 import dataclasses
