@@ -193,4 +193,5 @@ class PixelCNN(Prior):
         """What convolutions give, and the coarser quantizers of the cell, (batch, places, dim) each
         → (batch, places, size)."""
         both = torch.cat([nn.functional.rms_norm(x, x.shape[-1:]), coarser], dim=-1)
-        return self._legal(self.head(nn.functional.gelu(self.mix(both))), places)
+        logits = self.head(nn.functional.gelu(self.mix(both)))
+        return self._legal(logits, self.vocabulary.slot(places))

@@ -102,7 +102,7 @@ class Prior(nn.Module, ABC):
 
     label_embeddings: nn.ModuleList
     head: nn.Linear
-    allowed: Tensor
+    forbidden: Tensor
 
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
@@ -112,7 +112,7 @@ class Prior(nn.Module, ABC):
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
-        self.register_buffer("allowed", vocabulary.allowed(), persistent=False)
+        self.register_buffer("forbidden", ~vocabulary.allowed(), persistent=False)
 
     @abstractmethod
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
@@ -172,10 +172,9 @@ class Prior(nn.Module, ABC):
         logits = self(tokens, labels).transpose(1, 2)
         return nn.functional.cross_entropy(logits, targets, reduction="none")
 
-    def _legal(self, logits: Tensor, places: Tensor) -> Tensor:
-        """logits (batch, places, size) → the same in float32, -inf for what may not stand there."""
-        allowed = self.allowed[self.vocabulary.slot(places)]
-        return logits.float().masked_fill(~allowed, -torch.inf)
+    def _legal(self, logits: Tensor, slots: Tensor | int) -> Tensor:
+        """logits (…, size) → the same in float32, -inf for what may not stand in those slots."""
+        return logits.float().masked_fill(self.forbidden[slots], -torch.inf)
 
 
 def hide_labels(

@@ -33,7 +33,7 @@ class Caches:
     told: list[tuple[Tensor, ...]] = field(default_factory=list)
     """What the labels tell each layer: the same everywhere."""
     cells_told: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(batch, 1, any) and what they tell the cells."""
+    """(batch, any) and what they tell the cells."""
     context: Tensor = field(default_factory=lambda: torch.empty(0))
     """(batch, group, cell) what is known of each cell of the group at hand from those before."""
 
@@ -89,18 +89,18 @@ class Transformer(Prior):
         context: Tensor = self.cells.context(x, self._around(tokens, 2 + whole)).flatten(1, 2)
         # Of the first place's group the level alone is a cell.
         context = torch.cat([context[:, :1], context[:, group:]], dim=1)[:, :length]
-        cells_told = self.cells.told(condition)[:, None]
-        places = torch.arange(length, device=x.device)
-        return self._logits(context, self._below(tokens), cells_told, places)
+        features = self.cells(context, self._below(tokens), self.cells.told(condition)[:, None])
+        slots = self.vocabulary.slot(torch.arange(length, device=x.device))
+        return self._legal(self.head(features), slots)
 
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
-        slot = (place - 1) % self.group if place else 0
-        if slot == 0:
+        cell = (place - 1) % self.group if place else 0
+        if cell == 0:
             self._open_group(tokens, place, condition, caches)
         below = self._seen(tokens, place - self.below, place)
-        here = torch.tensor([place], device=tokens.device)
-        context = caches.context[:, slot, None]
-        return self._logits(context, below[:, None], caches.cells_told, here)[:, 0]
+        features = self.cells(caches.context[:, cell], below, caches.cells_told)
+        slot = 1 + (place - 1) % self.vocabulary.slots if place else 0
+        return self._legal(self.head(features), slot)
 
     def new_caches(self, batch: int, tokens: int) -> Caches:
         """Room for the keys and values of so many tokens."""
@@ -113,7 +113,7 @@ class Transformer(Prior):
         """Attention for the group that begins with `place`, once the one before is known."""
         number = 0 if place == 0 else 1 + (place - 1) // self.group
         if number == 0:
-            caches.cells_told = self.cells.told(condition)[:, None]
+            caches.cells_told = self.cells.told(condition)
             caches.told = all_told(self.layers, condition)
             x = self.start.expand(len(condition), 1, -1)
         elif number == 1:
@@ -158,8 +158,3 @@ class Transformer(Prior):
         seen = tokens[:, max(0, begin) : max(0, end)]
         missing = end - begin - seen.shape[1]
         return nn.functional.pad(seen, (missing, 0), value=self.vocabulary.size)
-
-    def _logits(self, context: Tensor, below: Tensor, told: Tensor, places: Tensor) -> Tensor:
-        """context (batch, places, cell), below (batch, places, below), told (batch, 1, any) → logits
-        (batch, places, size)."""
-        return self._legal(self.head(self.cells(context, below, told)), places)
