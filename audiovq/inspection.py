@@ -250,7 +250,7 @@ def _settings(
     reason = f"{rate:,} Hz: as asked"
     if config.sample_rate is None:
         files = "all files have it" if same == len(infos) else f"most files ({same:,}) have it"
-        reason = f"{rate:,} Hz: {files}, and sound up to {reach:,.0f} Hz"
+        reason = f"{rate:,} Hz: {files}, and sound up to {min(reach, rate / 2):,.0f} Hz"
         lower = [r for r in RATES if r < rate and reach <= USABLE * r]
         if lower:
             config = replace(config, sample_rate=lower[0])
