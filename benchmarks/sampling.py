@@ -1,4 +1,4 @@
-"""Drawing codes: with what was computed kept, without, and by GPT-2 of the same size.
+"""Drawing codes: with what was computed kept, without, by GPT-2 of the same size, and by the masked prior.
 
 A clip is a second of speech at 8 kHz, as preset small codes it: 31 columns of eight codes. No clip
 ends early, and no guidance doubles the batch.
@@ -18,6 +18,8 @@ from startup import process
 from torch import Tensor
 
 from audiovq.config import SamplingConfig
+from audiovq.masked import Canvas, MaskedPrior
+from audiovq.painting import paint
 from audiovq.presets import PRESETS
 from audiovq.prior import Prior, Vocabulary, sample
 from audiovq.transformer import Transformer
@@ -56,6 +58,24 @@ def labels(batch: int) -> Tensor:
 def drawing(prior: Prior, batch: int) -> Run:
     """A batch of clips' tokens."""
     return lambda: sample(prior, labels(batch), PLAIN, torch.Generator().manual_seed(0))
+
+
+def masked(batch: int) -> Run:
+    """A batch of clips' codes by the masked prior of preset small, in as many steps as `generate` takes."""
+    config = PRESETS["small"].masked
+    torch.manual_seed(0)
+    prior = MaskedPrior(config, VOCABULARY, (10,)).to(device()).eval()
+    shape = batch, 1, VOCABULARY.rows, VOCABULARY.max_columns
+    codes = torch.zeros(shape, dtype=torch.long, device=device())
+    canvas = Canvas(
+        codes,
+        torch.ones_like(codes, dtype=torch.bool),
+        num_columns=torch.full((batch,), VOCABULARY.max_columns, device=device()),
+        levels=torch.zeros_like(labels(batch)[:, 0]),
+        labels=labels(batch),
+        whole=torch.ones_like(labels(batch), dtype=torch.bool).expand(-1, 2),
+    )
+    return lambda: paint(prior, canvas, PLAIN, torch.Generator().manual_seed(0))
 
 
 def gpt2(batch: int) -> Run:
@@ -111,5 +131,7 @@ def rows() -> Iterator[Row]:
     uncached.labels = labels(16)
     whole = drawing(endless(uncached), 16)
     yield compare(name, "the whole network for every code", runs[16], whole, 30, rounds=1)
+    order = "the prior in time order, all kept"
+    yield compare("masked prior, 16 × 1 s", order, masked(16), runs[16], 3)
     yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=2)
     yield compare(name, "transformers' GPT-2", runs[16], gpt2(16), rounds=2)
