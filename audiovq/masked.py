@@ -293,8 +293,8 @@ def masked_at_random(
 ) -> Canvas:
     """Clips (batch, quantizers, rows, columns) with holes to learn from, some of them cut short.
 
-    The share that is hidden is cos(π u / 2), u even from 0 to 1, of what KINDS says. Everything on the
-    CPU, `generator` too.
+    The share that is hidden is cos(π u / 2), u even from 0 to 1, of what KINDS says, and all where that
+    is nothing. Everything on the CPU, `generator` too.
     """
     batch, _, rows, columns = codes.shape
 
@@ -323,7 +323,11 @@ def masked_at_random(
     hidden = torch.where(
         (kind < KINDS[2])[:, None, None], whole[:, None, None].expand_as(codes), single
     )
-    return Canvas(codes, hidden, count, levels, labels, ~cut)
+    inside = column < count[:, None]
+    nothing = ~(hidden & inside[:, None, None]).flatten(1).any(
+        dim=1
+    )  # there would be none to learn
+    return Canvas(codes, hidden | nothing[:, None, None, None], count, levels, labels, ~cut)
 
 
 @functools.lru_cache(4096)

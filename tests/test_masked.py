@@ -238,6 +238,8 @@ def test_holes_to_learn_from_hide_any_share_and_cut_clips_keep_what_is_left() ->
     assert bool((last == begin + clips.num_columns - 1).all()), "in order, and nothing left out"
     shares = clips.hidden.float().flatten(1).mean(dim=1)
     assert bool((shares.histc(5, 0, 1) > 150).all()), "few holes and many"
+    holes = clips.hidden & clips.inside[:, None, None]
+    assert bool(holes.flatten(1).any(dim=1).all()), "and none without"
 
 
 def test_it_learns_to_fill_from_both_sides() -> None:
