@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -61,6 +60,11 @@ class Canvas:
         """(batch, columns) bool: what is no padding."""
         columns = torch.arange(self.codes.shape[3], device=self.codes.device)
         return columns < self.num_columns[:, None]
+
+    def repeat(self, times: int) -> Canvas:
+        """All clips, so many times over."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Canvas(*(x.repeat(times, *[1] * (x.ndim - 1)) for x in parts))
 
     def to(self, device: torch.device) -> Canvas:
         """The same on `device`."""
@@ -373,15 +377,19 @@ def sample_masked(
     turn = turns(hidden.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
     uniform = torch.rand(*turn.shape, vocabulary.slots, 1, generator=generator).to(device)
     guided = config.guidance != 0 and canvas.labels.shape[1] > 0
+    labels = canvas.labels[None]
+    if guided:  # each clip with the labels asked for, and with none
+        opened = labels.new_tensor(prior.label_sizes).expand_as(labels)
+        labels = torch.cat([labels, opened])
     for step in range(int(turn.max()) + 1):
         now = turn == step
-        seen = replace(canvas, hidden=hidden)
-        contexts = [prior.context(seen, now)]
-        if guided:
-            opened = canvas.labels.new_tensor(prior.label_sizes).expand_as(canvas.labels)
-            contexts.append(prior.context(replace(seen, labels=opened), now))
-        tokens, holes = prior.tokens(seen), prior.in_columns(hidden)[now]
-        tokens[now] = _drawn(prior, tokens[now], holes, contexts, uniform[now], config)
+        seen = replace(canvas, hidden=hidden).repeat(len(labels))
+        context, told = prior.context(
+            replace(seen, labels=labels.flatten(0, 1)), now.repeat(len(labels), 1)
+        )
+        tokens, holes = prior.tokens(canvas), prior.in_columns(hidden)[now]
+        context, told = (x.unflatten(0, (len(labels), -1)) for x in (context, told))
+        tokens[now] = _drawn(prior, tokens[now], holes, context, told, uniform[now], config)
         canvas = replace(canvas, codes=prior.codes(tokens, canvas))
         hidden = hidden & ~now[:, None, None]
     return canvas.codes
@@ -391,21 +399,21 @@ def _drawn(
     prior: MaskedPrior,
     tokens: Tensor,
     holes: Tensor,
-    contexts: Sequence[tuple[Tensor, Tensor]],
+    context: Tensor,
+    told: Tensor,
     uniform: Tensor,
     config: SamplingConfig,
 ) -> Tensor:
     """Columns' tokens (columns, slots), those in `holes` drawn, from low to high.
 
-    `contexts` are what `MaskedPrior.context` gives, once, or with labels and without, to be led from
-    the second to the first.
+    `context` (ways, columns, slots, cell) and `told` (ways, columns, any) are what `MaskedPrior.context`
+    gives with the labels asked for and, where there are two ways, without, from which to be led away.
     """
-    context, told = (torch.stack(parts) for parts in zip(*contexts, strict=True))
     vocabulary, below = prior.vocabulary, prior.below
     padded = nn.functional.pad(tokens, (below, 0), value=prior.nothing)
     for slot in holes.any(dim=0).nonzero()[:, 0].tolist():
         quantizer, here = slot % vocabulary.num_quantizers, below + slot
-        seen = padded[:, slot:here].expand(len(contexts), -1, -1)
+        seen = padded[:, slot:here].expand(len(context), -1, -1)
         asked, *anything = prior.logits(context[:, :, slot], seen, told, quantizer)
         logits = asked + config.guidance * (asked - anything[0]) if anything else asked
         drawn = draw(logits, config, uniform[:, slot]) + quantizer * vocabulary.codebook_size
