@@ -107,7 +107,7 @@ class Table(nn.Module):
     def __init__(self, places: int, tokens: int, dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(places * tokens, dim)
-        self.register_buffer("first", tokens * torch.arange(places), persistent=False)
+        self.register_buffer("first", torch.arange(0, places * tokens, tokens), persistent=False)
 
     @torch.no_grad()
     def start_from(self, other: Table, codes: int, places: Mapping[int, int]) -> None:

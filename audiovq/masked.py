@@ -92,7 +92,7 @@ class MaskedPrior(nn.Module):
         self.hole, self.nothing = vocabulary.end, vocabulary.end + 1
         self.below = min(max(1, slots - 1), MOST_BELOW)
         self.cells = Cells(dim, config.cell, vocabulary.end + 2, slots, len(AROUND), self.below)
-        offsets = vocabulary.codebook_size * torch.arange(vocabulary.num_quantizers)
+        offsets = torch.arange(0, vocabulary.end, vocabulary.codebook_size)
         self.register_buffer("_offsets", offsets[:, None, None], persistent=False)
         self.begin_embedding = nn.Embedding(columns + 1, dim)
         self.end_embedding = nn.Embedding(columns + 1, dim)

@@ -102,7 +102,7 @@ class Prior(nn.Module, ABC):
 
     label_embeddings: nn.ModuleList
     head: nn.Linear
-    forbidden: Tensor
+    allowed: Tensor
 
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
@@ -112,7 +112,7 @@ class Prior(nn.Module, ABC):
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
-        self.register_buffer("forbidden", ~vocabulary.allowed(), persistent=False)
+        self.register_buffer("allowed", vocabulary.allowed(), persistent=False)
 
     @abstractmethod
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class Prior(nn.Module, ABC):
 
     def _legal(self, logits: Tensor, slots: Tensor | int) -> Tensor:
         """logits (…, size) → the same in float32, -inf for what may not stand in those slots."""
-        return logits.float().masked_fill(self.forbidden[slots], -torch.inf)
+        return logits.float().masked_fill(~self.allowed[slots], -torch.inf)
 
 
 def hide_labels(

@@ -137,7 +137,7 @@ def check_prior(model: Model, folder: Path) -> None:
     """The logits of every place of a whole sequence, the first included."""
     prior = model.prior
     assert prior is not None
-    places = ~prior.forbidden[prior.vocabulary.slot(torch.arange(9))]
+    places = prior.allowed[prior.vocabulary.slot(torch.arange(9))]
     tokens = places.float().multinomial(1, generator=torch.Generator().manual_seed(0)).T
     labels = torch.tensor([[1, 2]])
     with torch.no_grad():
