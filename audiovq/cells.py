@@ -34,6 +34,9 @@ def forgotten(tokens: Tensor, nothing: int) -> Tensor:
 class Cells(nn.Module):
     """A column's tokens → a vector for it, and such a vector → what is known of each of its cells."""
 
+    unscaled: Tensor
+    """(2 × BLOCKS, 1) what leaves a cell as it is: shifts of 0, scales of 1."""
+
     def __init__(
         self, dim: int, cell: int, tokens: int, slots: int, around: int, below: int
     ) -> None:
@@ -45,6 +48,8 @@ class Cells(nn.Module):
         self.around = Table(around, tokens, cell)
         self.below = Table(below, tokens, cell)
         self.modulation = nn.Linear(dim, 2 * BLOCKS * cell)
+        scales = torch.tensor([0.0, 1.0]).repeat(BLOCKS)[:, None]
+        self.register_buffer("unscaled", scales, persistent=False)
         self.into = nn.ModuleList(nn.Linear(cell, 4 * cell) for _ in range(BLOCKS))
         self.out = nn.ModuleList(nn.Linear(4 * cell, cell) for _ in range(BLOCKS))
 
@@ -80,18 +85,17 @@ class Cells(nn.Module):
         return known + told.view(known.shape)
 
     def told(self, condition: Tensor) -> Tensor:
-        """condition (…, dim) → what labels scale and shift by in each block (…, 2 × BLOCKS × cell)."""
-        told: Tensor = self.modulation(normed(condition))
-        return told
+        """condition (…, dim) → what labels shift and scale by, (…, 2 × BLOCKS, cell)."""
+        told: Tensor = self.modulation(normed(condition)).unflatten(-1, (2 * BLOCKS, -1))
+        return told + self.unscaled
 
     def forward(self, context: Tensor, below: Tensor, told: Tensor) -> Tensor:
         """context (…, cell), below (…, tokens), the nearest last, and what `told` gives → features
         (…, cell), normalized."""
         x: Tensor = context + self.below(below)
-        parts = told.chunk(2 * BLOCKS, dim=-1)
-        for i, (into, out) in enumerate(zip(self.into, self.out, strict=True)):
-            shift, scale = parts[2 * i : 2 * i + 2]
-            x = x + out(nn.functional.silu(into(torch.addcmul(shift, normed(x), 1 + scale))))
+        shifts, scales = told.unbind(dim=-2)[::2], told.unbind(dim=-2)[1::2]
+        for into, out, shift, scale in zip(self.into, self.out, shifts, scales, strict=True):
+            x = x + out(nn.functional.silu(into(torch.addcmul(shift, normed(x), scale))))
         return normed(x)
 
 

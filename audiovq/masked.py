@@ -160,7 +160,7 @@ class MaskedPrior(nn.Module):
 
     def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, Tensor]:
         """What all that is not hidden tells each cell of some `columns`, bool (batch, columns), and
-        what is known of their clips: (as many as are asked for, slots, cell), (as many, any).
+        what is known of their clips: (as many as are asked for, slots, cell), (as many, any, cell).
         """
         inside, hidden = canvas.inside, self.in_columns(canvas.hidden)
         seen = self.tokens(canvas).masked_fill(hidden & inside[:, :, None], self.hole)
@@ -172,7 +172,7 @@ class MaskedPrior(nn.Module):
         return self.cells.context(x[columns], self._around(seen, columns)), cells_told
 
     def logits(self, context: Tensor, below: Tensor, told: Tensor, quantizer: int) -> Tensor:
-        """context (…, cell), below (…, tokens), told (…, any) → logits (…, codebook_size) of codes of
+        """context (…, cell), below (…, tokens), told (…, any, cell) → logits (…, codebook_size) of codes of
         one quantizer."""
         logits: Tensor = self.heads[quantizer](self.cells(context, below, told))
         return logits.float()
@@ -406,7 +406,7 @@ def _drawn(
 ) -> Tensor:
     """Columns' tokens (columns, slots), those in `holes` drawn, from low to high.
 
-    `context` (ways, columns, slots, cell) and `told` (ways, columns, any) are what `MaskedPrior.context`
+    `context` (ways, columns, slots, cell) and `told` (ways, columns, any, cell) are what `MaskedPrior.context`
     gives with the labels asked for and, where there are two ways, without, from which to be led away.
     """
     vocabulary, below = prior.vocabulary, prior.below

@@ -214,7 +214,7 @@ def sample(
     length = 1 + vocabulary.slots * (vocabulary.max_columns if longest is None else longest)
     tokens = torch.full((batch, length), vocabulary.end, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    condition = prior.condition(labels)
+    condition, least = prior.condition(labels), torch.as_tensor(shortest, device=device)
     caches = prior.new_caches(len(labels), length)
     uniform = torch.rand(length, batch, 1, generator=generator).to(
         device
@@ -225,12 +225,14 @@ def sample(
         if guides:
             asked, anything = logits.chunk(2)
             logits = guided(asked, anything, config.guidance, vocabulary.end)
-        may_end = place > 1 + vocabulary.slots * (torch.as_tensor(shortest, device=device) - 1)
-        logits[:, vocabulary.end].masked_fill_(~may_end, -torch.inf)
+        begins = place > 0 and (place - 1) % vocabulary.slots == 0
+        if begins:  # a column, or an end
+            too_soon = place <= 1 + vocabulary.slots * (least - 1)
+            logits[:, vocabulary.end].masked_fill_(too_soon, -torch.inf)
         drawn = draw(logits, config, uniform[place])
         if given is not None and place < given.shape[1]:
             drawn = torch.where(given[:, place] < 0, drawn, given[:, place])
-        if place % vocabulary.slots == 1 % vocabulary.slots and place > 0:
+        if begins:
             ended |= drawn == vocabulary.end
             if bool(ended.all()):
                 return tokens[:, : max(place, 1 + vocabulary.slots)]

@@ -33,7 +33,7 @@ class Caches:
     told: list[tuple[Tensor, ...]] = field(default_factory=list)
     """What the labels tell each layer: the same everywhere."""
     cells_told: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(batch, any) and what they tell the cells."""
+    """(batch, any, cell) and what they tell the cells."""
     context: Tensor = field(default_factory=lambda: torch.empty(0))
     """(batch, group, cell) what is known of each cell of the group at hand from those before."""
 
@@ -157,4 +157,6 @@ class Transformer(Prior):
         """(batch, end - begin): tokens from `begin` to `end`, none before the first."""
         seen = tokens[:, max(0, begin) : max(0, end)]
         missing = end - begin - seen.shape[1]
+        if missing == 0:
+            return seen
         return nn.functional.pad(seen, (missing, 0), value=self.vocabulary.size)

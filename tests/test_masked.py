@@ -273,7 +273,7 @@ def test_it_begins_with_what_a_prior_in_time_order_has_learnt_of_the_same_codes(
     assert own.can_start_from(prior)
     own.start_from(prior)
     generator = torch.Generator().manual_seed(0)
-    context, told = (torch.randn(9, size, generator=generator) for size in (8, 32))
+    context, told = (torch.randn(9, *size, generator=generator) for size in ((8,), (4, 8)))
     below = torch.randint(10, (9, own.below), generator=generator)
     with torch.no_grad():
         features = own.cells(context, below, told)
