@@ -29,7 +29,7 @@ PRESETS: dict[str, TrainConfig] = {
         prior_training=OptimizerConfig(steps=16_000, learning_rate=2e-3, validate_every=1_000),
         masked_training=OptimizerConfig(steps=16_000, validate_every=1_000),
         max_minutes=20,
-        autoencoder_share=0.4,
+        autoencoder_share=0.35,
         masked_share=0.25,
     ),
     "base": TrainConfig(
