@@ -796,6 +796,7 @@ from pathlib import Path
 from audiovq import preprocess as module
 from audiovq.cli import main
 module.FILES_PER_SHARD = 5
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 real, do = module.make_shard, sys.argv[1]
 def make_shard(job):
     with open(Path(sys.argv[3]).parent / "makers", "a") as file:
