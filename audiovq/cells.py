@@ -93,8 +93,10 @@ class Cells(nn.Module):
         """context (…, cell), below (…, tokens), the nearest last, and what `told` gives → features
         (…, cell), normalized."""
         x: Tensor = context + self.below(below)
-        shifts, scales = told.unbind(dim=-2)[::2], told.unbind(dim=-2)[1::2]
-        for into, out, shift, scale in zip(self.into, self.out, shifts, scales, strict=True):
+        parts = told.unbind(dim=-2)
+        for into, out, shift, scale in zip(
+            self.into, self.out, parts[::2], parts[1::2], strict=True
+        ):
             x = x + out(nn.functional.silu(into(torch.addcmul(shift, normed(x), scale))))
         return normed(x)
 

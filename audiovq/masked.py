@@ -42,7 +42,8 @@ class Canvas:
     """Clips of unequal lengths with holes, and what is known about them."""
 
     codes: Tensor
-    """(batch, quantizers, rows, columns); what stands where `hidden` is not looked at."""
+    """(batch, quantizers, rows, columns); what stands where `hidden` only codes above it in its column are
+    told, in training."""
     hidden: Tensor
     """The same shape, bool: the holes."""
     num_columns: Tensor

@@ -261,10 +261,9 @@ def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     logits = logits / config.temperature
     if config.top_k or config.top_p < 1:
         logits = _cut(logits, config)
-    cumulative = logits.softmax(dim=1).double().cumsum(dim=1)
-    total = cumulative[:, -1:]
+    cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
     # Below the total, or what has no probability would stand at the end of the interval.
-    place = (uniform.double() * total).minimum(total.nextafter(torch.zeros_like(total)))
+    place = uniform.double().clamp(max=1 - 2**-52) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, place, right=True)[:, 0]
 
 
