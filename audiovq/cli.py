@@ -698,10 +698,6 @@ def _calling(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     return call
 
 
-def _bare(verb: Callable[..., None]) -> Callable[[], None]:
-    """A verb's name and what it says of itself."""
-
-    def bare() -> None: ...
-
-    bare.__name__, bare.__doc__ = verb.__name__, verb.__doc__
-    return bare
+def _bare(verb: Callable[..., None]) -> Callable[..., Any]:
+    """A verb's name and what it says of itself: a class, which tyro knows without loading typeguard."""
+    return type(verb.__name__, (), {"__doc__": verb.__doc__, "__init__": lambda self: None})
