@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from audiovq import ranks
 from audiovq.config import MaskedConfig, PriorConfig
 
+GAIN = 0.1
+"""Of what a layer adds, at first."""
+
 
 class Layer(nn.Module):
-    """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023)."""
+    """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023).
+
+    What both give is normalized again (Ding et al. 2021, CogView, "Sandwich-LN") and scaled channel by
+    channel (Touvron et al. 2021, LayerScale). Without that, sums grew a thousandfold from layer to
+    layer, gradients ten-thousandfold, and whatever began with such weights learnt little.
+    """
 
     def __init__(self, config: PriorConfig | MaskedConfig) -> None:
         super().__init__()
@@ -24,16 +32,18 @@ class Layer(nn.Module):
         self.mlp_in = nn.Linear(dim, 4 * dim)
         self.mlp_out = nn.Linear(4 * dim, dim)
         self.modulation = nn.Linear(dim, 4 * dim)
+        self.attended_gain = nn.Parameter(torch.full((dim,), GAIN))
+        self.mlp_gain = nn.Parameter(torch.full((dim,), GAIN))
 
-    def start(self, layers: int) -> None:
-        """First weights, for one of so many layers; labels have no say yet (call after `initialize`)."""
-        for linear in (self.out, self.mlp_out):
-            nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * layers))
+    def start(self) -> None:
+        """First weights: labels have no say yet (call after `initialize`)."""
         nn.init.zeros_(self.modulation.weight)
 
     def told(self, condition: Tensor) -> tuple[Tensor, ...]:
         """condition (batch, dim) → what the labels scale and shift by, four times (batch, 1, dim)."""
-        modulation: Tensor = self.modulation(normed(condition))
+        # Of length 1: else a step of training moves this much more than any other part of a layer.
+        unit = normed(condition) / math.sqrt(condition.shape[-1])
+        modulation: Tensor = self.modulation(unit)
         return modulation[:, None].chunk(4, dim=-1)
 
     def forward(
@@ -43,28 +53,40 @@ class Layer(nn.Module):
         cache: Tensor | None = None,
         place: int = 0,
         inside: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> Tensor:
-        """x (batch, places, dim) and what `told` gives → the same shape as x.
+        """x (batch, places, dim) and what `told` gives → the same shape as x, or of the places `asked`
+        alone, (batch, as many).
 
         Without a `cache` the places are a whole sequence, of which each sees those up to itself, or, with
         `inside` (batch, 1, 1, places), all that are. With a cache, (2, batch, heads, max_places,
         dim / heads), x is the place of that number; its keys and values are written there.
         """
         scale_1, shift_1, scale_2, shift_2 = told
-        batch, places, dim = x.shape
-        q, k, v = (
-            self.qkv(torch.addcmul(shift_1, normed(x), 1 + scale_1))
-            .view(batch, places, 3, self.heads, dim // self.heads)
-            .permute(2, 0, 3, 1, 4)
-        )
+        places, dim = x.shape[1:]
+        entering = torch.addcmul(shift_1, normed(x), 1 + scale_1)
+        if asked is None:
+            q, k, v = self._split(self.qkv(entering), 3)
+        else:
+            x, asking = _at(x, asked), _at(entering, asked)
+            linear, weight, bias = nn.functional.linear, self.qkv.weight, self.qkv.bias
+            (q,) = self._split(linear(asking, weight[:dim], bias[:dim]), 1)
+            k, v = self._split(linear(entering, weight[dim:], bias[dim:]), 2)
         if cache is not None:
             cache[0, :, :, place : place + places] = k
             cache[1, :, :, place : place + places] = v
             k, v = cache[:, :, :, : place + places].to(q.dtype)
         attended = attend(q, k, v, causal=cache is None and inside is None, inside=inside)
-        x = x + self._drop(self.out(attended.transpose(1, 2).reshape(batch, places, dim)))
+        out = self.out(attended.transpose(1, 2).reshape(x.shape))
+        x = x + self._drop(normed(out, self.attended_gain))
         hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), 1 + scale_2))
-        return x + self._drop(self.mlp_out(nn.functional.gelu(hidden)))
+        out = self.mlp_out(nn.functional.gelu(hidden))
+        return x + self._drop(normed(out, self.mlp_gain))
+
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(batch, places, parts × dim) → each part (batch, heads, places, dim / heads)."""
+        split: tuple[Tensor, ...] = x.unflatten(2, (parts, self.heads, -1)).unbind(dim=2)
+        return tuple(part.transpose(1, 2) for part in split)
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout of whole channels of a clip (Gal and Ghahramani 2016): a mask of (batch, 1, dim)
@@ -74,6 +96,11 @@ class Layer(nn.Module):
         clips, _, dim = x.shape
         chance = ranks.drawn(clips, lambda n: torch.rand(n, 1, dim, device=x.device))
         return x * ((chance >= self.dropout) / (1 - self.dropout)).to(x.dtype)
+
+
+def _at(x: Tensor, asked: Tensor) -> Tensor:
+    """x (batch, places, dim), asked (batch, as many) → (batch, as many, dim)."""
+    return x.gather(1, asked[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 def all_told(layers: nn.ModuleList, condition: Tensor) -> list[tuple[Tensor, ...]]:
@@ -98,9 +125,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, inside: Tensor | None 
         return scores.masked_fill(~inside, -torch.inf).softmax(dim=-1) @ v
 
 
-def normed(x: Tensor) -> Tensor:
-    """x (…, dim) → the same, of mean 0 and variance 1 (Ba, Kiros and Hinton 2016)."""
-    return nn.functional.layer_norm(x, (x.shape[-1],))
+def normed(x: Tensor, gain: Tensor | None = None) -> Tensor:
+    """x (…, dim) → the same, of mean 0 and variance 1 (Ba, Kiros and Hinton 2016), times `gain` (dim,)."""
+    return nn.functional.layer_norm(x, (x.shape[-1],), gain)
 
 
 def initialize(module: nn.Module) -> None:

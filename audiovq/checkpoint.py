@@ -48,7 +48,7 @@ from audiovq.spectrogram import Spectrogram
 from audiovq.transformer import Transformer
 
 FORMAT = "audiovq-model"
-VERSION = 2
+VERSION = 3
 Stage = Literal["autoencoder", "context", "prior", "masked"]
 PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
 """What is learnt about an autoencoder's codes."""

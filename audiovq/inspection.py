@@ -249,7 +249,7 @@ def _settings(
     reach = float(np.quantile([one.reaches for one in heard.values()], 0.9))
     reason = f"{rate:,} Hz: as asked"
     if config.sample_rate is None:
-        files = "all files have it" if same == len(infos) else f"most files ({same:,}) have it"
+        files = "all files have it" if same == len(infos) else "most files have it"
         reason = f"{rate:,} Hz: {files}, and sound up to {min(reach, rate / 2):,.0f} Hz"
         lower = [r for r in RATES if r < rate and reach <= USABLE * r]
         if lower:

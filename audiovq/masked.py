@@ -109,7 +109,7 @@ class MaskedPrior(nn.Module):
         self.level_head = _head(dim, vocabulary.num_levels)
         self.apply(initialize)
         for layer in layers:
-            layer.start(config.layers)
+            layer.start()
         self.cells.start()
 
     def can_start_from(self, prior: Transformer) -> bool:
@@ -167,10 +167,16 @@ class MaskedPrior(nn.Module):
         seen = self.tokens(canvas).masked_fill(hidden & inside[:, :, None], self.hole)
         condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
         x = self.cells.columns(seen) + self._places(canvas) + condition[:, None]
-        for layer, told in zip(self.layers, all_told(self.layers, condition), strict=True):
-            x = layer(x, told, inside=inside[:, None, None])
+        # Those asked for first, in their order; of the last layer nobody needs any other.
+        asked = columns.int().argsort(dim=1, descending=True, stable=True)
+        asked = asked[:, : int(columns.sum(dim=1).max())]
+        places = [None] * (len(self.layers) - 1) + [asked]
+        told = all_told(self.layers, condition)
+        for layer, layer_told, of in zip(self.layers, told, places, strict=True):
+            x = layer(x, layer_told, inside=inside[:, None, None], asked=of)
+        x = x[columns.gather(1, asked)]
         cells_told = self.cells.told(condition)[columns.nonzero()[:, 0]]
-        return self.cells.context(x[columns], self._around(seen, columns)), cells_told
+        return self.cells.context(x, self._around(seen, columns)), cells_told
 
     def logits(self, context: Tensor, below: Tensor, told: Tensor, quantizer: int) -> Tensor:
         """context (…, cell), below (…, tokens), told (…, any, cell) → logits (…, codebook_size) of codes of

@@ -29,19 +29,19 @@ PRESETS: dict[str, TrainConfig] = {
         prior_training=OptimizerConfig(steps=16_000, learning_rate=2e-3, validate_every=1_000),
         masked_training=OptimizerConfig(steps=16_000, validate_every=1_000),
         max_minutes=20,
-        autoencoder_share=0.35,
-        masked_share=0.25,
+        autoencoder_share=0.4,
+        masked_share=0.2,
     ),
     "base": TrainConfig(
         autoencoder=AutoencoderConfig(channels=256, encoder_blocks=4, decoder_blocks=6),
-        prior=PriorConfig(dim=384, cell=256, layers=8, heads=6, dropout=0.15),
+        prior=PriorConfig(dim=384, cell=256, layers=8, heads=6),
         autoencoder_training=OptimizerConfig(
             steps=60_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
         prior_training=OptimizerConfig(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
-        masked=MaskedConfig(dim=384, cell=256, layers=8, heads=6, dropout=0.15),
+        masked=MaskedConfig(dim=384, cell=256, layers=8, heads=6),
         masked_training=OptimizerConfig(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
@@ -103,7 +103,7 @@ def _lesson_preset(
     autoencoder = replace(LESSON, **changes)
     return TrainConfig(
         autoencoder=autoencoder,
-        prior=PriorConfig(kind=prior, dim=96, layers=4),
+        prior=PriorConfig(kind=prior, dim=96, layers=4, dropout=0.1),
         autoencoder_training=OptimizerConfig(
             steps=6_000,
             learning_rate=1e-3,

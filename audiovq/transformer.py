@@ -70,7 +70,7 @@ class Transformer(Prior):
         self.head = nn.Linear(config.cell, vocabulary.size)
         self.apply(initialize)
         for layer in layers:
-            layer.start(config.layers)
+            layer.start()
         self.cells.start()
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:

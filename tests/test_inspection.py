@@ -80,7 +80,7 @@ def test_every_trouble_of_a_folder_is_named_as_preprocess_names_it(
     assert found.rates == {8000: 3, 16000: 1}
     said = inspection_table(found)
     assert all(name in said for name in expected)
-    assert "8,000 Hz: most files (7) have it" in said
+    assert "8,000 Hz: most files have it" in said
 
 
 def test_a_folder_without_a_usable_file_is_refused_with_the_reasons(
