@@ -53,10 +53,10 @@ class Layer(nn.Module):
         cache: Tensor | None = None,
         place: int = 0,
         inside: Tensor | None = None,
-        asked: Tensor | None = None,
+        asked: int | None = None,
     ) -> Tensor:
-        """x (batch, places, dim) and what `told` gives → the same shape as x, or of the places `asked`
-        alone, (batch, as many).
+        """x (batch, places, dim) and what `told` gives → the same shape as x, or of the first so many
+        places that are `asked` for.
 
         Without a `cache` the places are a whole sequence, of which each sees those up to itself, or, with
         `inside` (batch, 1, 1, places), all that are. With a cache, (2, batch, heads, max_places,
@@ -68,9 +68,9 @@ class Layer(nn.Module):
         if asked is None:
             q, k, v = self._split(self.qkv(entering), 3)
         else:
-            x, asking = _at(x, asked), _at(entering, asked)
-            linear, weight, bias = nn.functional.linear, self.qkv.weight, self.qkv.bias
-            (q,) = self._split(linear(asking, weight[:dim], bias[:dim]), 1)
+            x, linear = x[:, :asked], nn.functional.linear
+            weight, bias = self.qkv.weight, self.qkv.bias
+            (q,) = self._split(linear(entering[:, :asked], weight[:dim], bias[:dim]), 1)
             k, v = self._split(linear(entering, weight[dim:], bias[dim:]), 2)
         if cache is not None:
             cache[0, :, :, place : place + places] = k
@@ -96,11 +96,6 @@ class Layer(nn.Module):
         clips, _, dim = x.shape
         chance = ranks.drawn(clips, lambda n: torch.rand(n, 1, dim, device=x.device))
         return x * ((chance >= self.dropout) / (1 - self.dropout)).to(x.dtype)
-
-
-def _at(x: Tensor, asked: Tensor) -> Tensor:
-    """x (batch, places, dim), asked (batch, as many) → (batch, as many, dim)."""
-    return x.gather(1, asked[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 def all_told(layers: nn.ModuleList, condition: Tensor) -> list[tuple[Tensor, ...]]:

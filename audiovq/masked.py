@@ -162,19 +162,25 @@ class MaskedPrior(nn.Module):
     def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, Tensor]:
         """What all that is not hidden tells each cell of some `columns`, bool (batch, columns), and
         what is known of their clips: (as many as are asked for, slots, cell), (as many, any, cell).
+
+        Columns attend to those that tell something and to each other.
         """
         inside, hidden = canvas.inside, self.in_columns(canvas.hidden)
         seen = self.tokens(canvas).masked_fill(hidden & inside[:, :, None], self.hole)
         condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
-        x = self.cells.columns(seen) + self._places(canvas) + condition[:, None]
-        # Those asked for first, in their order; of the last layer nobody needs any other.
-        asked = columns.int().argsort(dim=1, descending=True, stable=True)
-        asked = asked[:, : int(columns.sum(dim=1).max())]
-        places = [None] * (len(self.layers) - 1) + [asked]
+        # Those asked for, then those that tell something. Holes that are left for later tell nothing.
+        telling = inside & ~hidden.all(dim=2)
+        order = torch.where(columns, 2, telling.int()).argsort(dim=1, descending=True, stable=True)
+        order = order[:, : int((columns | telling).sum(dim=1).max())]
+        first = order[:, : int(columns.sum(dim=1).max())]
+        heard = (inside & (columns | telling)).gather(1, order)[:, None, None]
+        tokens = seen.gather(1, order[:, :, None].expand(-1, -1, seen.shape[2]))
+        x = self.cells.columns(tokens) + self._places(canvas, order) + condition[:, None]
+        asked = [None] * (len(self.layers) - 1) + [first.shape[1]]
         told = all_told(self.layers, condition)
-        for layer, layer_told, of in zip(self.layers, told, places, strict=True):
-            x = layer(x, layer_told, inside=inside[:, None, None], asked=of)
-        x = x[columns.gather(1, asked)]
+        for layer, layer_told, count in zip(self.layers, told, asked, strict=True):
+            x = layer(x, layer_told, inside=heard, asked=count)
+        x = x[columns.gather(1, first)]
         cells_told = self.cells.told(condition)[columns.nonzero()[:, 0]]
         return self.cells.context(x, self._around(seen, columns)), cells_told
 
@@ -283,9 +289,9 @@ class MaskedPrior(nn.Module):
         logits: Tensor = self.level_head(known)
         return logits
 
-    def _places(self, canvas: Canvas) -> Tensor:
-        """(batch, columns, dim): how far from the beginning and the end, where they are known."""
-        columns = torch.arange(canvas.codes.shape[3], device=canvas.codes.device)
+    def _places(self, canvas: Canvas, columns: Tensor) -> Tensor:
+        """columns (batch, any) by number → (batch, any, dim): how far they are from the beginning and the
+        end, where these are known."""
         unknown = self.vocabulary.max_columns
         begin = torch.where(canvas.whole[:, :1], columns, unknown)
         left = (canvas.num_columns[:, None] - 1 - columns).clamp(min=0)
