@@ -108,6 +108,29 @@ SHAPES = (
 )
 
 
+@torch.no_grad()
+def test_columns_asked_for_beside_those_with_holes_change_nothing() -> None:
+    prior, clips = masked(), canvas(share=0.7)
+    columns = prior.in_columns(clips.hidden).any(dim=2) & clips.inside
+    assert 0 < columns.sum() < columns.numel()
+    everywhere, told_everywhere = prior.context(clips, torch.ones_like(columns))
+    context, told = prior.context(clips, columns)
+    torch.testing.assert_close(context, everywhere[columns.flatten()])
+    torch.testing.assert_close(told, told_everywhere[columns.flatten()])
+
+
+@torch.no_grad()
+def test_columns_left_for_later_are_not_even_there_but_for_the_two_beside() -> None:
+    prior = masked()
+    clips = replace(canvas((6,)), hidden=torch.ones(1, 2, 2, 6, dtype=torch.bool))
+    clips.hidden[..., :2] = False
+    columns = torch.tensor([[False, False, True, False, False, False]])
+    alone = prior.context(clips, columns)[0]
+    begins = replace(clips, codes=clips.codes[..., :5], hidden=clips.hidden[..., :5])
+    # How long the clip is, it is told all the same.
+    torch.testing.assert_close(prior.context(begins, columns[:, :5])[0], alone)
+
+
 @pytest.mark.parametrize("column", [0, 2, 5])
 def test_a_hole_is_filled_from_the_past_and_from_the_future(column: int) -> None:
     prior, clips = masked(), canvas((6,), share=0.0)
