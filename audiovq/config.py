@@ -453,7 +453,7 @@ class SamplingConfig:
     order: Literal["auto", "time", "masked"] = "auto"
     """time: a code after another. masked: all of them in a few steps, each of which sees what there is
     before a code and after it. auto: time for new sounds, masked for those painted over."""
-    steps: int = 3
+    steps: int = 2
     """Of the masked prior."""
     temperature: float = 0.8
     """Below 1: likelier, less varied. 0: always the likeliest."""

@@ -130,7 +130,7 @@ def rows() -> Iterator[Row]:
     uncached.load_state_dict(prior.state_dict())
     uncached.labels = labels(16)
     whole = drawing(endless(uncached), 16)
-    yield compare(name, "the whole network for every code", runs[16], whole, 30, rounds=1)
+    yield compare(name, "the whole network for every code", runs[16], whole, 30, rounds=3)
     order = "the prior in time order, all kept"
     yield compare("masked prior, 16 × 1 s", order, masked(16), runs[16], 3)
     yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=2)
