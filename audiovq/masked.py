@@ -170,10 +170,11 @@ class MaskedPrior(nn.Module):
         condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
         # Those asked for, then those that tell something. Holes that are left for later tell nothing.
         telling = inside & ~hidden.all(dim=2)
+        used = columns | telling
         order = torch.where(columns, 2, telling.int()).argsort(dim=1, descending=True, stable=True)
-        order = order[:, : int((columns | telling).sum(dim=1).max())]
+        order = order[:, : int(used.sum(dim=1).max())]
         first = order[:, : int(columns.sum(dim=1).max())]
-        heard = (inside & (columns | telling)).gather(1, order)[:, None, None]
+        heard = (used & inside).gather(1, order)[:, None, None]
         tokens = seen.gather(1, order[:, :, None].expand(-1, -1, seen.shape[2]))
         x = self.cells.columns(tokens) + self._places(canvas, order) + condition[:, None]
         asked = [None] * (len(self.layers) - 1) + [first.shape[1]]
