@@ -43,8 +43,8 @@ class Layer(nn.Module):
         """condition (batch, dim) → what the labels scale and shift by, four times (batch, 1, dim)."""
         # Of length 1: else a step of training moves this much more than any other part of a layer.
         unit = normed(condition) / math.sqrt(condition.shape[-1])
-        modulation: Tensor = self.modulation(unit)
-        return modulation[:, None].chunk(4, dim=-1)
+        scale_1, shift_1, scale_2, shift_2 = self.modulation(unit)[:, None].chunk(4, dim=-1)
+        return 1 + scale_1, shift_1, 1 + scale_2, shift_2
 
     def forward(
         self,
@@ -64,7 +64,7 @@ class Layer(nn.Module):
         """
         scale_1, shift_1, scale_2, shift_2 = told
         places, dim = x.shape[1:]
-        entering = torch.addcmul(shift_1, normed(x), 1 + scale_1)
+        entering = torch.addcmul(shift_1, normed(x), scale_1)
         if asked is None:
             q, k, v = self._split(self.qkv(entering), 3)
         else:
@@ -79,7 +79,7 @@ class Layer(nn.Module):
         attended = attend(q, k, v, causal=cache is None and inside is None, inside=inside)
         out = self.out(attended.transpose(1, 2).reshape(x.shape))
         x = x + self._drop(normed(out, self.attended_gain))
-        hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), 1 + scale_2))
+        hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), scale_2))
         out = self.mlp_out(nn.functional.gelu(hidden))
         return x + self._drop(normed(out, self.mlp_gain))
 

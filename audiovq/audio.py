@@ -47,7 +47,7 @@ class AudioError(AudiovqError):
     """A recording that cannot be used; its text is the reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AudioInfo:
     """What a file's header says."""
 

@@ -18,7 +18,7 @@ PART = 64
 """Headers that are read by one task."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Recording:
     """A file to be used, as its header and its path tell."""
 
@@ -28,7 +28,7 @@ class Recording:
     split: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A file left out."""
 

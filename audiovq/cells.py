@@ -34,9 +34,6 @@ def forgotten(tokens: Tensor, nothing: int) -> Tensor:
 class Cells(nn.Module):
     """A column's tokens → a vector for it, and such a vector → what is known of each of its cells."""
 
-    unscaled: Tensor
-    """(2 × BLOCKS, 1) what leaves a cell as it is: shifts of 0, scales of 1."""
-
     def __init__(
         self, dim: int, cell: int, tokens: int, slots: int, around: int, below: int
     ) -> None:
@@ -48,8 +45,6 @@ class Cells(nn.Module):
         self.around = Table(around, tokens, cell)
         self.below = Table(below, tokens, cell)
         self.modulation = nn.Linear(dim, 2 * BLOCKS * cell)
-        scales = torch.tensor([0.0, 1.0]).repeat(BLOCKS)[:, None]
-        self.register_buffer("unscaled", scales, persistent=False)
         self.into = nn.ModuleList(nn.Linear(cell, 4 * cell) for _ in range(BLOCKS))
         self.out = nn.ModuleList(nn.Linear(4 * cell, cell) for _ in range(BLOCKS))
 
@@ -84,19 +79,16 @@ class Cells(nn.Module):
         told: Tensor = self.spread(normed(x))
         return known + told.view(known.shape)
 
-    def told(self, condition: Tensor) -> Tensor:
-        """condition (…, dim) → what labels shift and scale by, (…, 2 × BLOCKS, cell)."""
-        told: Tensor = self.modulation(normed(condition)).unflatten(-1, (2 * BLOCKS, -1))
-        return told + self.unscaled
+    def told(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """condition (…, dim) → what labels shift and scale by, in turns, for each block: (…, cell) each."""
+        parts = self.modulation(normed(condition)).chunk(2 * BLOCKS, dim=-1)
+        return tuple(part + i % 2 for i, part in enumerate(parts))
 
-    def forward(self, context: Tensor, below: Tensor, told: Tensor) -> Tensor:
+    def forward(self, context: Tensor, below: Tensor, told: tuple[Tensor, ...]) -> Tensor:
         """context (…, cell), below (…, tokens), the nearest last, and what `told` gives → features
         (…, cell), normalized."""
         x: Tensor = context + self.below(below)
-        parts = told.unbind(dim=-2)
-        for into, out, shift, scale in zip(
-            self.into, self.out, parts[::2], parts[1::2], strict=True
-        ):
+        for into, out, shift, scale in zip(self.into, self.out, told[::2], told[1::2], strict=True):
             x = x + out(nn.functional.silu(into(torch.addcmul(shift, normed(x), scale))))
         return normed(x)
 

@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from audiovq.catalog import Skipped
 from audiovq.config import PreprocessConfig, SpectrogramConfig, to_json
-from audiovq.files import sha256, write_text
+from audiovq.files import atomic, sha256, write_text
 from audiovq.header import write_header
 
 FORMAT = "audiovq-dataset"
@@ -23,11 +23,10 @@ VERSION = 1
 SPLITS = ("train", "validation", "test")
 AGAIN = "run preprocess again with --overwrite"
 """What to do where a dataset is damaged."""
-_LINE = json.JSONEncoder(ensure_ascii=False)
 MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One line of a manifest."""
 
@@ -46,9 +45,18 @@ class Clip:
     """Of the recording's bytes."""
 
 
+class Totals(NamedTuple):
+    """What a dataset holds in all."""
+
+    used: int
+    """Files of which there are clips."""
+    seconds: float
+    """Of sound in all clips, padding not counted."""
+
+
 def write_manifests(
     folder: Path,
-    clips: Mapping[str, Sequence[Clip]],
+    clips: Mapping[str, Iterable[Clip]],
     shards: Mapping[str, Sequence[Mapping[str, Any]]],
     skipped: Sequence[Skipped],
     found: int,
@@ -57,23 +65,29 @@ def write_manifests(
     preprocess: PreprocessConfig,
     fingerprint: str,
     source: Path,
-) -> float:
+) -> Totals:
     """All of a dataset but its shards, which lie in `folder` already; dataset.json comes last.
 
-    `clips` and `shards` (file, clips, sha256) are by split. Returns the seconds of sound in all.
+    `clips` and `shards` (file, clips, sha256) are by split. Clips are taken one by one and not kept; a
+    file's come one after another.
     """
-    every = [clip for split in SPLITS for clip in clips[split]]
-    labels: dict[str, list[str]] = {}
-    for name in sorted({name for clip in every for name in clip.labels}):
-        values = {clip.labels[name] for clip in every if name in clip.labels}
-        labels[name] = sorted(
-            values, key=lambda v: (not v.isdecimal(), int(v) if v.isdecimal() else 0, v)
-        )
+    labels: dict[str, set[str]] = {}
+    used = samples = 0
+    before = None
     for split in SPLITS:
-        write_text(folder / f"{split}.jsonl", "".join(map(json_line, clips[split])))
+        with (
+            atomic(folder / f"{split}.jsonl") as temporary,
+            open(temporary, "w", encoding="utf-8") as file,
+        ):
+            for clip in clips[split]:
+                file.write(json_line(clip))
+                used += clip.path != before
+                before = clip.path
+                samples += clip.num_samples
+                for name, value in clip.labels.items():
+                    labels.setdefault(name, set()).add(value)
     write_text(folder / "skipped.jsonl", "".join(map(json_line, skipped)))
-    seconds = sum(clip.num_samples for clip in every) / spectrogram.sample_rate
-    used = len({clip.path for clip in every})
+    totals = Totals(used, samples / spectrogram.sample_rate)
     write_header(
         folder / "dataset.json",
         {
@@ -83,20 +97,36 @@ def write_manifests(
             "source": str(source.resolve()),
             "spectrogram": to_json(spectrogram),
             "clip_frames": clip_frames,
-            "labels": labels,
+            "labels": {name: sorted(labels[name], key=_in_order) for name in sorted(labels)},
             "files": {"found": found, "used": used, "skipped": len(skipped)},
-            "seconds": round(seconds, 3),
-            "splits": {s: {"clips": len(clips[s]), "shards": list(shards[s])} for s in SPLITS},
+            "seconds": round(totals.seconds, 3),
+            "splits": {
+                split: {"clips": sum(shard["clips"] for shard in own), "shards": list(own)}
+                for split, own in ((split, shards[split]) for split in SPLITS)
+            },
             "manifests": {name: sha256(folder / name) for name in MANIFESTS},
             "preprocess": to_json(preprocess),
         },
     )
-    return seconds
+    return totals
+
+
+def _in_order(value: str) -> tuple[bool, int, str]:
+    """By which a label's values are sorted: numbers first, as numbers."""
+    return not value.isdecimal(), int(value) if value.isdecimal() else 0, value
+
+
+def as_dict(row: Any) -> dict[str, Any]:
+    """A dataclass's fields by name; unlike `dataclasses.asdict`, it copies nothing."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}
+
+
+_LINE = json.JSONEncoder(ensure_ascii=False, default=as_dict)
 
 
 def json_line(row: Clip | Skipped | dict[str, Any]) -> str:
     """A line of a manifest."""
-    return _LINE.encode(row if isinstance(row, dict) else vars(row)) + "\n"
+    return _LINE.encode(row) + "\n"
 
 
 def write_shard_header(file: BinaryIO, shape: tuple[int, int, int]) -> None:

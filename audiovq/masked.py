@@ -152,16 +152,15 @@ class MaskedPrior(nn.Module):
         vocabulary = self.vocabulary
         everywhere = torch.ones_like(canvas.inside)
         context, told = self.context(canvas, everywhere)
-        features = self.cells(
-            context, self._below(self.tokens(canvas)).flatten(0, 1), told[:, None]
-        )
+        below = self._below(self.tokens(canvas)).flatten(0, 1)
+        features = self.cells(context, below, tuple(part[:, None] for part in told))
         cells = features.view(*canvas.inside.shape, vocabulary.rows, vocabulary.num_quantizers, -1)
         logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
         return torch.stack(logits, dim=1).transpose(2, 3)
 
-    def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, Tensor]:
+    def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What all that is not hidden tells each cell of some `columns`, bool (batch, columns), and
-        what is known of their clips: (as many as are asked for, slots, cell), (as many, any, cell).
+        what their clips tell them: (as many as are asked for, slots, cell), (as many, cell) each.
 
         Columns attend to those that tell something and to each other.
         """
@@ -182,12 +181,15 @@ class MaskedPrior(nn.Module):
         for layer, layer_told, count in zip(self.layers, told, asked, strict=True):
             x = layer(x, layer_told, inside=heard, asked=count)
         x = x[columns.gather(1, first)]
-        cells_told = self.cells.told(condition)[columns.nonzero()[:, 0]]
+        clip = columns.nonzero()[:, 0]
+        cells_told = tuple(part[clip] for part in self.cells.told(condition))
         return self.cells.context(x, self._around(seen, columns)), cells_told
 
-    def logits(self, context: Tensor, below: Tensor, told: Tensor, quantizer: int) -> Tensor:
-        """context (…, cell), below (…, tokens), told (…, any, cell) → logits (…, codebook_size) of codes of
-        one quantizer."""
+    def logits(
+        self, context: Tensor, below: Tensor, told: tuple[Tensor, ...], quantizer: int
+    ) -> Tensor:
+        """context (…, cell), below (…, tokens), told (…, cell) each → logits (…, codebook_size) of codes
+        of one quantizer."""
         logits: Tensor = self.heads[quantizer](self.cells(context, below, told))
         return logits.float()
 
@@ -236,7 +238,8 @@ class MaskedPrior(nn.Module):
         cells = self.in_columns(hidden)
         columns = cells.any(dim=2)
         context, told = self.context(canvas, columns)
-        context, told = context[cells[columns]], told[cells[columns].nonzero()[:, 0]]
+        context, column = context[cells[columns]], cells[columns].nonzero()[:, 0]
+        told = tuple(part[column] for part in told)
         tokens = self.tokens(canvas)
         if self.training:
             tokens = forgotten(tokens, self.nothing)
@@ -402,7 +405,8 @@ def sample_masked(
             replace(seen, labels=labels.flatten(0, 1)), now.repeat(len(labels), 1)
         )
         tokens, holes = prior.tokens(canvas), prior.in_columns(hidden)[now]
-        context, told = (x.unflatten(0, (len(labels), -1)) for x in (context, told))
+        context = context.unflatten(0, (len(labels), -1))
+        told = tuple(part.unflatten(0, (len(labels), -1)) for part in told)
         tokens[now] = _drawn(prior, tokens[now], holes, context, told, uniform[now], config)
         canvas = replace(canvas, codes=prior.codes(tokens, canvas))
         hidden = hidden & ~now[:, None, None]
@@ -414,14 +418,14 @@ def _drawn(
     tokens: Tensor,
     holes: Tensor,
     context: Tensor,
-    told: Tensor,
+    told: tuple[Tensor, ...],
     uniform: Tensor,
     config: SamplingConfig,
 ) -> Tensor:
     """Columns' tokens (columns, slots), those in `holes` drawn, from low to high.
 
-    `context` (ways, columns, slots, cell) and `told` (ways, columns, any, cell) are what `MaskedPrior.context`
-    gives with the labels asked for and, where there are two ways, without, from which to be led away.
+    `context` (ways, columns, slots, cell) and `told`, (ways, columns, cell) each, are what
+    `MaskedPrior.context` gives with the labels asked for and, where there are two ways, without, from which to be led away.
     """
     vocabulary, below = prior.vocabulary, prior.below
     padded = nn.functional.pad(tokens, (below, 0), value=prior.nothing)

@@ -8,14 +8,13 @@ so a run that was stopped goes on where it stood and ends in the same bytes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +38,14 @@ from audiovq.files import (
     write_json,
     write_text,
 )
-from audiovq.manifest import SPLITS, Clip, json_line, write_manifests, write_shard_header
+from audiovq.manifest import (
+    SPLITS,
+    Clip,
+    as_dict,
+    json_line,
+    write_manifests,
+    write_shard_header,
+)
 from audiovq.pool import pool, quick
 from audiovq.progress import progress
 
@@ -67,6 +73,11 @@ class ShardJob:
     spectrogram: SpectrogramConfig
     clip_frames: int
     trim_db: float | None
+
+    @property
+    def split(self) -> str:
+        """That all its clips are in."""
+        return self.name.rpartition("-")[0]
 
     @property
     def clip_samples(self) -> int:
@@ -390,17 +401,16 @@ def _fingerprint(
     skipped: list[Skipped],
 ) -> str:
     """SHA-256 over all that the dataset is made from, short of the recordings' samples."""
-    text = json.dumps(
-        [
-            to_json(config),
-            to_json(settings),
-            clip_frames,
-            [{**vars(recording), "info": vars(recording.info)} for recording in recordings],
-            [dataclasses.asdict(s) for s in skipped],
-        ],
-        sort_keys=True,
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    encode = json.JSONEncoder(sort_keys=True, default=as_dict).encode
+    settled = encode([to_json(config), to_json(settings), clip_frames])
+    digest = hashlib.sha256(settled[:-1].encode())
+    for rows in (recordings, skipped):  # of which the text may be long: a row at a time
+        digest.update(b", [")
+        for number, row in enumerate(rows):
+            digest.update((", " * (number > 0) + encode(row)).encode())
+        digest.update(b"]")
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
@@ -469,33 +479,32 @@ def _assemble(
     warnings: list[str],
 ) -> Summary:
     """Shards' manifests → the dataset's; dataset.json comes last and makes it a dataset."""
-    rows: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     skipped = list(skipped)
     for job in jobs:
-        split = job.name.rpartition("-")[0]
-        with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file]
-        clips = [Clip(**line) for line in lines if "reason" not in line]
-        skipped += [Skipped(**line) for line in lines if "reason" in line]
-        rows[split] += clips
+        count = 0
+        for row in _rows(job):
+            if isinstance(row, Clip):
+                count += 1
+            else:
+                skipped.append(row)
         made, final = job.target / f"{job.name}.npy", target / f"{job.name}.npy"
-        if clips:
+        if count:
             if made.exists():
                 os.replace(made, final)
-            shards[split].append({"file": final.name, "clips": len(clips)})
+            shards[job.split].append({"file": final.name, "clips": count})
     listed = [shard for split in SPLITS for shard in shards[split]]
     paths = [target.absolute() / shard["file"] for shard in listed]
     for shard, checksum in zip(listed, executor.map(sha256, paths), strict=True):
         shard["sha256"] = checksum
     skipped.sort(key=lambda s: s.path)
-    if not rows["train"]:
+    if not shards["train"]:
         worst = skipped[0] if skipped else Skipped(str(target), "nothing is left to learn from")
         shutil.rmtree(target)
         raise AudiovqError(f"no recording can be learnt from: {worst.path} {worst.reason}")
-    seconds = write_manifests(
+    totals = write_manifests(
         target,
-        rows,
+        {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS},
         shards,
         skipped,
         found,
@@ -505,9 +514,25 @@ def _assemble(
         fingerprint,
         jobs[0].source,
     )
-    used = len({clip.path for clips in rows.values() for clip in clips})
     shutil.rmtree(target / "work")
-    return Summary(found, used, skipped, {s: len(rows[s]) for s in SPLITS}, seconds, warnings)
+    counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
+    return Summary(found, totals.used, skipped, counts, totals.seconds, warnings)
+
+
+def _clips(jobs: Iterable[ShardJob]) -> Iterator[Clip]:
+    """All clips of some finished shards."""
+    for job in jobs:
+        for row in _rows(job):
+            if isinstance(row, Clip):
+                yield row
+
+
+def _rows(job: ShardJob) -> Iterator[Clip | Skipped]:
+    """What a finished shard's manifest says, clip by clip."""
+    with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            yield Skipped(**row) if "reason" in row else Clip(**row)
 
 
 def read_summary(target: Path) -> Summary:

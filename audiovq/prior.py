@@ -212,7 +212,9 @@ def sample(
         labels = torch.cat([labels, prior.open_labels(batch)])
     device = labels.device
     length = 1 + vocabulary.slots * (vocabulary.max_columns if longest is None else longest)
-    tokens = torch.full((batch, length), vocabulary.end, device=device)
+    ways = len(labels) // batch  # with the labels asked for, and, where that guides, with none
+    tokens = torch.full((ways, batch, length), vocabulary.end, device=device)
+    seen = tokens.view(-1, length)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     condition, least = prior.condition(labels), torch.as_tensor(shortest, device=device)
     caches = prior.new_caches(len(labels), length)
@@ -220,7 +222,6 @@ def sample(
         device
     )  # once: a GPU waits for it
     for place in range(length):
-        seen = torch.cat([tokens, tokens]) if guides else tokens
         logits = prior.step(seen, place, condition, caches)
         if guides:
             asked, anything = logits.chunk(2)
@@ -235,9 +236,9 @@ def sample(
         if begins:
             ended |= drawn == vocabulary.end
             if bool(ended.all()):
-                return tokens[:, : max(place, 1 + vocabulary.slots)]
-        tokens[:, place] = torch.where(ended, vocabulary.end, drawn)
-    return tokens
+                return tokens[0, :, : max(place, 1 + vocabulary.slots)]
+        tokens[:, :, place] = torch.where(ended, vocabulary.end, drawn)
+    return tokens[0]
 
 
 def guided(asked: Tensor, anything: Tensor, guidance: float, end: int) -> Tensor:
@@ -255,16 +256,17 @@ def guided(asked: Tensor, anything: Tensor, guidance: float, end: int) -> Tensor
 
 
 def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
-    """logits (batch, size), uniform (batch, 1) in [0, 1) → (batch,) tokens, by the inverse of the CDF."""
+    """logits (batch, size), uniform (batch, 1) in [0, 1), float32 → (batch,) tokens, by the inverse of
+    the CDF."""
     if config.temperature == 0:
         return logits.argmax(dim=1)
     logits = logits / config.temperature
     if config.top_k or config.top_p < 1:
         logits = _cut(logits, config)
     cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
-    # Below the total, or what has no probability would stand at the end of the interval.
-    place = uniform.double().clamp(max=1 - 2**-52) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, place, right=True)[:, 0]
+    # Below the total, as float64 tells apart what float32 does: else what has no probability would
+    # stand at the end of the interval.
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
 
 
 def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:

@@ -32,8 +32,10 @@ class Caches:
     """(layers, 2, batch, heads, groups, dim / heads): keys and values of the groups before."""
     told: list[tuple[Tensor, ...]] = field(default_factory=list)
     """What the labels tell each layer: the same everywhere."""
-    cells_told: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(batch, any, cell) and what they tell the cells."""
+    cells_told: tuple[Tensor, ...] = ()
+    """What they tell the cells, (batch, cell) each."""
+    biases: tuple[Tensor, ...] = ()
+    """(size,) for each slot: the head's, -inf for what may not stand there."""
     context: Tensor = field(default_factory=lambda: torch.empty(0))
     """(batch, group, cell) what is known of each cell of the group at hand from those before."""
 
@@ -89,7 +91,8 @@ class Transformer(Prior):
         context: Tensor = self.cells.context(x, self._around(tokens, 2 + whole)).flatten(1, 2)
         # Of the first place's group the level alone is a cell.
         context = torch.cat([context[:, :1], context[:, group:]], dim=1)[:, :length]
-        features = self.cells(context, self._below(tokens), self.cells.told(condition)[:, None])
+        told = self.cells.told(condition[:, None])
+        features = self.cells(context, self._below(tokens), told)
         slots = self.vocabulary.slot(torch.arange(length, device=x.device))
         return self._legal(self.head(features), slots)
 
@@ -100,7 +103,7 @@ class Transformer(Prior):
         below = self._seen(tokens, place - self.below, place)
         features = self.cells(caches.context[:, cell], below, caches.cells_told)
         slot = 1 + (place - 1) % self.vocabulary.slots if place else 0
-        return self._legal(self.head(features), slot)
+        return nn.functional.linear(features, self.head.weight, caches.biases[slot])
 
     def new_caches(self, batch: int, tokens: int) -> Caches:
         """Room for the keys and values of so many tokens."""
@@ -115,6 +118,8 @@ class Transformer(Prior):
         if number == 0:
             caches.cells_told = self.cells.told(condition)
             caches.told = all_told(self.layers, condition)
+            slots = torch.arange(len(self.allowed), device=condition.device)
+            caches.biases = self._legal(self.head.bias, slots).unbind()
             x = self.start.expand(len(condition), 1, -1)
         elif number == 1:
             x = self._level(tokens)

@@ -22,7 +22,7 @@ from audiovq.files import write_text
 
 ROUNDS = 5
 """Pairs that are measured after the warm-up."""
-LEAST_SECONDS = 0.1
+LEAST_SECONDS = 0.5
 """What takes less is called several times over."""
 
 Run = Callable[[], object]

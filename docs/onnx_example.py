@@ -27,6 +27,8 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> t
     while tokens.shape[1] <= words["slots"] * words["max_columns"]:
         given = {"tokens": tokens.repeat(2, axis=0), "labels": np.array([wanted, left_open])}
         ours, anything = np.maximum(prior.run(None, given)[0].astype(float), -1e9)
+        if tokens.shape[1] == 1:
+            ours[words["end"]] = -1e9  # a sound has at least one column
         logits = (2 * ours - anything) / temperature  # guidance 1, as in audiovq
         chances = np.exp(logits - logits.max()) * (ours > -1e9)
         token = random.choice(words["size"], p=chances / chances.sum())

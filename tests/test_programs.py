@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import types
 import wave
 import zipfile
 from pathlib import Path
@@ -190,6 +191,33 @@ def test_the_example_makes_a_sound_from_programs(onnx_folder: Path, tmp_path: Pa
         assert file.getnframes() > 0
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     assert np.abs(samples).max() > 0
+
+
+def test_where_the_prior_would_end_at_once_the_example_draws_a_column(
+    model: Model, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE.parent))
+    example = importlib.import_module("onnx_example")
+    end = model.vocabulary.end
+
+    class Ending:
+        """The program, of whose logits END's is far above all others."""
+
+        def __init__(self, path: Path) -> None:
+            self.session = onnxruntime.InferenceSession(path)
+
+        def run(self, names: Any, given: dict[str, Any]) -> Any:
+            made = self.session.run(names, given)
+            if "tokens" in given:
+                made[0][:, end] = np.where(made[0][:, end] > -np.inf, 1e4, -np.inf)
+            return made
+
+    onnxruntime = importlib.import_module("onnxruntime")
+    with monkeypatch.context() as patch:
+        patch.setattr(example, "onnxruntime", types.SimpleNamespace(InferenceSession=Ending))
+        sound, _ = example.generate(onnx_folder, {})
+    config = model.spectrogram.config
+    assert len(sound) == (model.autoencoder.stride[1] - 1) * config.hop_length
 
 
 def test_the_example_brings_codes_to_the_sound_that_they_stand_for(
