@@ -66,16 +66,17 @@ class Layer(nn.Module):
         places, dim = x.shape[1:]
         entering = torch.addcmul(shift_1, normed(x), scale_1)
         if asked is None:
-            q, k, v = self._split(self.qkv(entering), 3)
+            qkv = self._split(self.qkv(entering), 3)
+            q, kv = qkv[0], qkv[1:]
         else:
             x, linear = x[:, :asked], nn.functional.linear
             weight, bias = self.qkv.weight, self.qkv.bias
             (q,) = self._split(linear(entering[:, :asked], weight[:dim], bias[:dim]), 1)
-            k, v = self._split(linear(entering, weight[dim:], bias[dim:]), 2)
+            kv = self._split(linear(entering, weight[dim:], bias[dim:]), 2)
         if cache is not None:
-            cache[0, :, :, place : place + places] = k
-            cache[1, :, :, place : place + places] = v
-            k, v = cache[:, :, :, : place + places].to(q.dtype)
+            cache[:, :, :, place : place + places] = kv
+            kv = cache[:, :, :, : place + places].to(q.dtype)
+        k, v = kv
         attended = attend(q, k, v, causal=cache is None and inside is None, inside=inside)
         out = self.out(attended.transpose(1, 2).reshape(x.shape))
         x = x + self._drop(normed(out, self.attended_gain))
@@ -83,10 +84,9 @@ class Layer(nn.Module):
         out = self.mlp_out(nn.functional.gelu(hidden))
         return x + self._drop(normed(out, self.mlp_gain))
 
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(batch, places, parts × dim) → each part (batch, heads, places, dim / heads)."""
-        split: tuple[Tensor, ...] = x.unflatten(2, (parts, self.heads, -1)).unbind(dim=2)
-        return tuple(part.transpose(1, 2) for part in split)
+    def _split(self, x: Tensor, parts: int) -> Tensor:
+        """(batch, places, parts × dim) → (parts, batch, heads, places, dim / heads)."""
+        return x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout of whole channels of a clip (Gal and Ghahramani 2016): a mask of (batch, 1, dim)

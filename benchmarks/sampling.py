@@ -1,7 +1,8 @@
 """Drawing codes: with what was computed kept, without, by GPT-2 of the same size, and by the masked prior.
 
 A clip is a second of speech at 8 kHz, as preset small codes it: 31 columns of eight codes. No clip
-ends early, and no guidance doubles the batch.
+ends early. Guidance, which `generate` has where there are labels, doubles the batch; only the row that
+says so has it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SECONDS = 31 * 4 * 64 / 8000
 LENGTH = 1 + 8 * 31
 BATCHES = 1, 16, 256
 PLAIN = SamplingConfig(guidance=0)
+GUIDED = SamplingConfig()
+"""As `generate` draws where nothing is said."""
 
 
 class Uncached(Transformer):
@@ -43,7 +46,7 @@ class Uncached(Transformer):
         return logits
 
 
-def endless(prior: Prior) -> Prior:
+def endless(prior: Transformer) -> Transformer:
     """The same, so that it never ends a clip."""
     with torch.no_grad():
         prior.head.bias[VOCABULARY.end] = -1e4
@@ -55,9 +58,19 @@ def labels(batch: int) -> Tensor:
     return (torch.arange(batch)[:, None] % 10).to(device())
 
 
-def drawing(prior: Prior, batch: int) -> Run:
+def drawing(prior: Prior, batch: int, config: SamplingConfig = PLAIN) -> Run:
     """A batch of clips' tokens."""
-    return lambda: sample(prior, labels(batch), PLAIN, torch.Generator().manual_seed(0))
+    return lambda: sample(prior, labels(batch), config, torch.Generator().manual_seed(0))
+
+
+def uncached(prior: Transformer, config: SamplingConfig = PLAIN) -> Run:
+    """16 clips' tokens by a prior of the same weights that keeps nothing."""
+    made = Uncached(prior.config, VOCABULARY, (10,))
+    made.load_state_dict(prior.state_dict())
+    made.labels = labels(16)
+    if config.guidance:
+        made.labels = torch.cat([made.labels, prior.open_labels(16)])
+    return drawing(endless(made), 16, config)
 
 
 def masked(batch: int) -> Run:
@@ -126,11 +139,10 @@ def rows() -> Iterator[Row]:
     limit = LENGTH * (weights + kept) / bandwidth()
     name = "sampling, 16 × 1 s"
     yield against(name, "bytes at the memory's bandwidth", limit, runs[16], rounds=2)
-    uncached = Uncached(config, VOCABULARY, (10,))
-    uncached.load_state_dict(prior.state_dict())
-    uncached.labels = labels(16)
-    whole = drawing(endless(uncached), 16)
-    yield compare(name, "the whole network for every code", runs[16], whole, 30, rounds=3)
+    other = "the whole network for every code"
+    yield compare(name, other, runs[16], uncached(prior), 30, rounds=3)
+    guided = drawing(prior, 16, GUIDED), uncached(prior, GUIDED)
+    yield compare(f"{name}, guided", other, *guided, 30, rounds=2)
     order = "the prior in time order, all kept"
     yield compare("masked prior, 16 × 1 s", order, masked(16), runs[16], 3)
     yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=2)
