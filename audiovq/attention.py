@@ -41,9 +41,8 @@ class Layer(nn.Module):
 
     def told(self, condition: Tensor) -> tuple[Tensor, ...]:
         """condition (batch, dim) → what the labels scale and shift by, four times (batch, 1, dim)."""
-        # Of length 1: else a step of training moves this much more than any other part of a layer.
-        unit = normed(condition) / math.sqrt(condition.shape[-1])
-        scale_1, shift_1, scale_2, shift_2 = self.modulation(unit)[:, None].chunk(4, dim=-1)
+        told = self.modulation(normed(condition))[:, None]
+        scale_1, shift_1, scale_2, shift_2 = told.chunk(4, dim=-1)
         return 1 + scale_1, shift_1, 1 + scale_2, shift_2
 
     def forward(

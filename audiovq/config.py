@@ -325,7 +325,7 @@ class PriorConfig:
     kernel: int = 5
     """Codes across a convolution's filter: half of them, and the one in the middle, are the past
     (pixelcnn)."""
-    dropout: float = 0.2
+    dropout: float = 0.1
     label_dropout: float = 0.15
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
 
@@ -358,7 +358,7 @@ class MaskedConfig:
     """Of what a code is told by its column."""
     layers: int = 4
     heads: int = 4
-    dropout: float = 0.2
+    dropout: float = 0.1
     label_dropout: float = 0.15
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
 
