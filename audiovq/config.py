@@ -376,6 +376,10 @@ class MaskedConfig:
         )
 
 
+FEWEST_STEPS = 3_000
+"""To which no number of passes shortens a schedule."""
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Steps and schedule of one stage of training."""
@@ -398,10 +402,14 @@ class OptimizerConfig:
     validate_every: int = 500
     patience: int = 10
     """Stop after so many validations without a better one."""
+    max_epochs: int | None = None
+    """So many passes over the clips at most, but FEWEST_STEPS in any case: what learns by heart does
+    better with a schedule that ends than with its best state from the midst of a longer one."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "patience"):
-            _require(getattr(self, name) >= 1, f"{name} {getattr(self, name)}: give 1 or more")
+        for name in ("steps", "batch_size", "validate_every", "patience", "max_epochs"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} {value}: give 1 or more")
         _require(
             self.learning_rate > 0, f"learning_rate {self.learning_rate}: give a number above 0"
         )
@@ -409,6 +417,17 @@ class OptimizerConfig:
             0 < self.decay_rate <= 1,
             f"decay_rate {self.decay_rate}: give a share above 0, up to 1",
         )
+
+    def steps_for(self, clips: int) -> int:
+        """The schedule's length with so many clips to learn from."""
+        if self.max_epochs is None:
+            return self.steps
+        per_epoch = -(-clips // self.batch_size)
+        return min(self.steps, max(FEWEST_STEPS, self.max_epochs * per_epoch))
+
+
+PRIOR_EPOCHS = 60
+"""Passes over the clips after which a prior knows them by heart."""
 
 
 @dataclass(frozen=True)
@@ -419,7 +438,9 @@ class TrainConfig:
     prior: PriorConfig = field(default_factory=PriorConfig)
     masked: MaskedConfig = field(default_factory=MaskedConfig)
     autoencoder_training: OptimizerConfig = field(default_factory=OptimizerConfig)
-    prior_training: OptimizerConfig = field(default_factory=OptimizerConfig)
+    prior_training: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(max_epochs=PRIOR_EPOCHS)
+    )
     masked_training: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_minutes: float | None = None
     """Wall-clock limit of all training; the schedule shrinks to it and a usable model is left."""

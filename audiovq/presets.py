@@ -1,15 +1,19 @@
 """Settings of training by name."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from audiovq.config import (
+    PRIOR_EPOCHS,
     AutoencoderConfig,
     MaskedConfig,
     OptimizerConfig,
     PriorConfig,
     TrainConfig,
 )
+
+_prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS)
 
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
@@ -18,7 +22,7 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_training=OptimizerConfig(
             steps=2_500, batch_size=4, learning_rate=2e-3, validate_every=500
         ),
-        prior_training=OptimizerConfig(steps=4_000, learning_rate=2e-3, validate_every=1_000),
+        prior_training=_prior_training(steps=4_000, learning_rate=2e-3, validate_every=1_000),
         max_minutes=5,
         autoencoder_share=0.3,
     ),
@@ -26,7 +30,7 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_training=OptimizerConfig(
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
-        prior_training=OptimizerConfig(steps=16_000, learning_rate=2e-3, validate_every=1_000),
+        prior_training=_prior_training(steps=16_000, learning_rate=2e-3, validate_every=1_000),
         masked_training=OptimizerConfig(steps=16_000, validate_every=1_000),
         max_minutes=20,
         autoencoder_share=0.4,
@@ -38,7 +42,7 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_training=OptimizerConfig(
             steps=60_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
-        prior_training=OptimizerConfig(
+        prior_training=_prior_training(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
         masked=MaskedConfig(dim=384, cell=256, layers=8, heads=6),
@@ -110,7 +114,7 @@ def _lesson_preset(
             schedule="exponential",
             validate_every=500,
         ),
-        prior_training=OptimizerConfig(
+        prior_training=_prior_training(
             steps=6_000, batch_size=8, learning_rate=2e-3, validate_every=500
         ),
         max_minutes=5.5 if autoencoder.quantizes else 1.7,

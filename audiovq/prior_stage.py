@@ -66,6 +66,10 @@ def train_prior(
         f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
     )
 
+    if (steps := config.prior_training.steps_for(len(lengths))) < config.prior_training.steps:
+        say(
+            f"prior: {steps:,} steps at most; with {len(lengths):,} clips, more would be learnt by heart"
+        )
     if limit is not None:
         elapsed, _ = ranks.agreed(time.perf_counter() - started)
         trainer.max_seconds = max(1.0, limit - elapsed)

@@ -123,6 +123,7 @@ class Trainer:
         self.seed = seed
         self.dtype = dtype
         self.max_seconds = max_seconds
+        self.steps = config.steps
         self.device = next(module.parameters()).device
         self.state = State()
         decayed = [p for p in module.parameters() if p.ndim >= 2]
@@ -142,7 +143,7 @@ class Trainer:
     def progress(self) -> float:
         """0 to 1: steps done of the schedule, or time used of the limit, whichever is further."""
         by_time = self.state.seconds / self.max_seconds if self.max_seconds else 0.0
-        return min(1.0, max(self.state.step / self.config.steps, by_time))
+        return min(1.0, max(self.state.step / self.steps, by_time))
 
     def learning_rate(self) -> float:
         """Warm-up to the peak, then a cosine to its final share, or an exponential decay."""
@@ -174,6 +175,7 @@ class Trainer:
         stopped run stood. Raises Stopped on Ctrl-C, after saving, and Diverged where a loss or its
         gradient is not finite.
         """
+        self.steps = self.config.steps_for(len(lengths))
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
         unseen: list[tuple[Tensor, Tensor]] = []

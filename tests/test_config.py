@@ -240,6 +240,7 @@ BAD: list[Any] = [
     (OptimizerConfig, "batch_size", 0),
     (OptimizerConfig, "learning_rate", 0.0),
     (OptimizerConfig, "validate_every", 0),
+    (OptimizerConfig, "max_epochs", 0),
     (OptimizerConfig, "decay_rate", 0.0),
     (OptimizerConfig, "decay_rate", 1.5),
     (TrainConfig, "max_minutes", 0.0),

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from audiovq import config as config_module
 from audiovq import trainer
 from audiovq.config import AudiovqError, OptimizerConfig
 from audiovq.trainer import Diverged, State, Step, Stopped, Trainer, batches, pick_precision
@@ -232,6 +233,18 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine(tmp_path: Path) -> None
     assert [step.progress for step in task.steps] == pytest.approx(list(progress))
     assert task.said[-1]["progress"] == 1
     assert task.said[-1]["learning_rate"] == pytest.approx(1e-3), "ends at its final share"
+
+
+@pytest.mark.parametrize(("fewest", "steps"), [(2, 9), (12, 12), (50, 20)])
+def test_passes_over_the_clips_shorten_the_schedule_but_not_below_the_fewest_steps(
+    fewest: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_module, "FEWEST_STEPS", fewest)
+    task = Task(tmp_path, replace(CONFIG, max_epochs=3))  # of three batches each
+    task.fit()
+    assert len(task.rates) == steps
+    cosine = (1 + math.cos(math.pi * (steps - 1) / steps)) / 2
+    assert task.rates[-1] == pytest.approx(1e-2 * (0.1 + 0.9 * cosine)), "it ends where it should"
 
 
 def test_an_exponential_schedule_falls_by_the_same_share_in_every_step(tmp_path: Path) -> None:
