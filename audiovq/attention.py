@@ -85,7 +85,8 @@ class Layer(nn.Module):
 
     def _split(self, x: Tensor, parts: int) -> Tensor:
         """(batch, places, parts × dim) → (parts, batch, heads, places, dim / heads)."""
-        return x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        split: Tensor = x.unflatten(2, (parts, self.heads, -1))
+        return split.permute(2, 0, 3, 1, 4)
 
     def _drop(self, x: Tensor) -> Tensor:
         """Dropout of whole channels of a clip (Gal and Ghahramani 2016): a mask of (batch, 1, dim)
