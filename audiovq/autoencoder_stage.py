@@ -39,6 +39,7 @@ def train_autoencoder(
         config.autoencoder_training,
         folder / "training",
         stage="autoencoder",
+        clips=len(dataset.train),
         seed=config.seed,
         dtype=pick_precision(config.precision, device),
         max_seconds=limit,

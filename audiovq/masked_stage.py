@@ -48,6 +48,7 @@ def train_masked(
         config.masked_training,
         folder / "training",
         stage="masked",
+        clips=len(dataset.train),
         seed=config.seed,
         dtype=pick_precision(config.precision, model.device),
         max_seconds=None,

@@ -49,6 +49,7 @@ def train_prior(
         config.prior_training,
         folder / "training",
         stage="prior",
+        clips=len(dataset.train),
         seed=config.seed,
         dtype=pick_precision(config.precision, device),
         max_seconds=None,
@@ -66,10 +67,9 @@ def train_prior(
         f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
     )
 
-    if (steps := config.prior_training.steps_for(len(lengths))) < config.prior_training.steps:
-        say(
-            f"prior: {steps:,} steps at most; with {len(lengths):,} clips, more would be learnt by heart"
-        )
+    if trainer.steps < config.prior_training.steps:
+        clips = len(dataset.train)
+        say(f"prior: {trainer.steps:,} steps; in more, {clips:,} clips would be learnt by heart")
     if limit is not None:
         elapsed, _ = ranks.agreed(time.perf_counter() - started)
         trainer.max_seconds = max(1.0, limit - elapsed)

@@ -112,6 +112,7 @@ class Trainer:
         folder: Path,
         *,
         stage: str,
+        clips: int,
         seed: int,
         dtype: torch.dtype,
         max_seconds: float | None,
@@ -123,7 +124,7 @@ class Trainer:
         self.seed = seed
         self.dtype = dtype
         self.max_seconds = max_seconds
-        self.steps = config.steps
+        self.steps = config.steps_for(clips)
         self.device = next(module.parameters()).device
         self.state = State()
         decayed = [p for p in module.parameters() if p.ndim >= 2]
@@ -175,7 +176,6 @@ class Trainer:
         stopped run stood. Raises Stopped on Ctrl-C, after saving, and Diverged where a loss or its
         gradient is not finite.
         """
-        self.steps = self.config.steps_for(len(lengths))
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
         unseen: list[tuple[Tensor, Tensor]] = []

@@ -125,6 +125,7 @@ def trained(
         dataclasses.replace(config.autoencoder_training, validate_every=10**9),
         folder,
         stage="autoencoder",
+        clips=len(clips.frames),
         seed=0,
         dtype=pick_precision("auto", device()),
         max_seconds=None,

@@ -44,6 +44,7 @@ class Task:
         ).to(memory_format=torch.channels_last)
         self.settings: dict[str, Any] = {
             "stage": "toy",
+            "clips": len(LENGTHS),
             "seed": 3,
             "dtype": torch.float32,
             "max_seconds": None,
