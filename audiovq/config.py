@@ -403,8 +403,8 @@ class OptimizerConfig:
     patience: int = 10
     """Stop after so many validations without a better one."""
     max_epochs: int | None = None
-    """So many passes over the clips at most, but FEWEST_STEPS in any case: what learns by heart does
-    better with a schedule that ends than with its best state from the midst of a longer one."""
+    """So many passes over the clips at most, but 3,000 steps in any case (or `steps`, if fewer). What
+    learns by heart does better with a schedule that ends than with the best state of a longer one."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "patience", "max_epochs"):
