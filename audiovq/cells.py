@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.attention import normed
+from audiovq.attention import Linear, normed
 
 BLOCKS = 2
 """Of residual MLPs that a cell passes; labels scale and shift what enters each."""
@@ -41,12 +41,12 @@ class Cells(nn.Module):
         a column, and tokens that a cell sees by itself: `around` its column, and just `below` it."""
         super().__init__()
         self.gather = Table(slots, tokens, dim)
-        self.spread = nn.Linear(dim, slots * cell)
+        self.spread = Linear(dim, slots * cell)
         self.around = Table(around, tokens, cell)
         self.below = Table(below, tokens, cell)
         self.modulation = nn.Linear(dim, 2 * BLOCKS * cell)
-        self.into = nn.ModuleList(nn.Linear(cell, 4 * cell) for _ in range(BLOCKS))
-        self.out = nn.ModuleList(nn.Linear(4 * cell, cell) for _ in range(BLOCKS))
+        self.into = nn.ModuleList(Linear(cell, 4 * cell) for _ in range(BLOCKS))
+        self.out = nn.ModuleList(Linear(4 * cell, cell) for _ in range(BLOCKS))
 
     def start(self) -> None:
         """First weights (call after `initialize`)."""

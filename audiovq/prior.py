@@ -189,7 +189,7 @@ def hide_labels(
     return torch.where(hidden.to(labels.device), opened, labels)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample(
     prior: Prior,
     labels: Tensor,
@@ -218,9 +218,9 @@ def sample(
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     condition, least = prior.condition(labels), torch.as_tensor(shortest, device=device)
     caches = prior.new_caches(len(labels), length)
-    uniform = torch.rand(length, batch, 1, generator=generator).to(
-        device
-    )  # once: a GPU waits for it
+    # Once: a GPU waits for it.
+    uniform = torch.rand(length, batch, 1, generator=generator).to(device).double().unbind()
+    some_ended = False
     for place in range(length):
         logits = prior.step(seen, place, condition, caches)
         if guides:
@@ -235,9 +235,13 @@ def sample(
             drawn = torch.where(given[:, place] < 0, drawn, given[:, place])
         if begins:
             ended |= drawn == vocabulary.end
-            if bool(ended.all()):
+            number = int(ended.sum())
+            if number == batch:
                 return tokens[0, :, : max(place, 1 + vocabulary.slots)]
-        tokens[:, :, place] = torch.where(ended, vocabulary.end, drawn)
+            some_ended = number > 0
+        if some_ended:
+            drawn = torch.where(ended, vocabulary.end, drawn)
+        tokens.select(2, place).copy_(drawn)
     return tokens[0]
 
 
@@ -266,7 +270,8 @@ def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
     # Below the total, as float64 tells apart what float32 does: else what has no probability would
     # stand at the end of the interval.
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+    total = cumulative.narrow(1, -1, 1)
+    return torch.searchsorted(cumulative, uniform * total, right=True).squeeze(1)
 
 
 def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:

@@ -36,8 +36,8 @@ class Caches:
     """What they tell the cells, (batch, cell) each."""
     biases: tuple[Tensor, ...] = ()
     """(size,) for each slot: the head's, -inf for what may not stand there."""
-    context: Tensor = field(default_factory=lambda: torch.empty(0))
-    """(batch, group, cell) what is known of each cell of the group at hand from those before."""
+    context: tuple[Tensor, ...] = ()
+    """(batch, cell) for each cell of the group at hand: what is known of it from the groups before."""
 
 
 class Transformer(Prior):
@@ -101,7 +101,7 @@ class Transformer(Prior):
         if cell == 0:
             self._open_group(tokens, place, condition, caches)
         below = self._seen(tokens, place - self.below, place)
-        features = self.cells(caches.context[:, cell], below, caches.cells_told)
+        features = self.cells(caches.context[cell], below, caches.cells_told)
         slot = 1 + (place - 1) % self.vocabulary.slots if place else 0
         return nn.functional.linear(features, self.head.weight, caches.biases[slot])
 
@@ -120,16 +120,17 @@ class Transformer(Prior):
             caches.told = all_told(self.layers, condition)
             slots = torch.arange(len(self.allowed), device=condition.device)
             caches.biases = self._legal(self.head.bias, slots).unbind()
-            x = self.start.expand(len(condition), 1, -1)
+            x = self.start.expand(len(condition), -1)
         elif number == 1:
-            x = self._level(tokens)
+            x = self._level(tokens)[:, 0]
         else:
-            x = self.cells.columns(tokens[:, None, place - self.group : place])
-        x = x + self._places(torch.tensor([number], device=x.device)) + condition[:, None]
+            x = self.cells.columns(tokens.narrow(1, place - self.group, self.group))
+        x = x + self._places(torch.tensor([number], device=x.device)) + condition
         for layer, told, kept in zip(self.layers, caches.told, caches.kept, strict=True):
-            x = layer(x, told, kept, number)
+            assert isinstance(layer, Layer)
+            x = layer.step(x, told, kept, number)
         lags = [self._seen(tokens, place - lag, place - lag + self.group) for lag in self.lags]
-        caches.context = self.cells.context(x[:, 0], torch.stack(lags, dim=2))
+        caches.context = self.cells.context(x, torch.stack(lags, dim=2)).unbind(1)
 
     def _level(self, tokens: Tensor) -> Tensor:
         """tokens (batch, any) → (batch, 1, dim): the level."""
@@ -160,8 +161,8 @@ class Transformer(Prior):
 
     def _seen(self, tokens: Tensor, begin: int, end: int) -> Tensor:
         """(batch, end - begin): tokens from `begin` to `end`, none before the first."""
-        seen = tokens[:, max(0, begin) : max(0, end)]
+        if begin >= 0:
+            return tokens.narrow(1, begin, end - begin)
+        seen = tokens[:, : max(0, end)]
         missing = end - begin - seen.shape[1]
-        if missing == 0:
-            return seen
         return nn.functional.pad(seen, (missing, 0), value=self.vocabulary.size)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import shake
 
-from audiovq.attention import GAIN, Layer
+from audiovq.attention import FEW_ROWS, GAIN, Layer, Linear
 from audiovq.config import MaskedConfig
 
 CONFIG = MaskedConfig(dim=16, layers=1, heads=2)
@@ -49,3 +49,18 @@ def test_the_first_places_asked_for_are_those_of_the_whole(asked: int) -> None:
     inside = (torch.arange(5) < torch.tensor([[5], [4], [3]]))[:, None, None]
     whole = made(x, told, inside=inside)
     torch.testing.assert_close(made(x, told, inside=inside, asked=asked), whole[:, :asked])
+
+
+@torch.no_grad()
+def test_steps_give_what_the_whole_sequence_gives() -> None:
+    made, x, told = layer()
+    kept = torch.zeros(2, 3, CONFIG.heads, 5, CONFIG.dim // CONFIG.heads)
+    steps = [made.step(x[:, place], told, kept, place) for place in range(5)]
+    torch.testing.assert_close(torch.stack(steps, dim=1), made(x, told))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 2, FEW_ROWS, FEW_ROWS + 1])
+def test_few_rows_and_many_are_multiplied_to_the_same(rows: int) -> None:
+    made, x = Linear(8, 5), torch.randn(rows, 8)
+    torch.testing.assert_close(made(x), x @ made.weight.T + made.bias)
