@@ -98,11 +98,7 @@ class Layer(nn.Module):
         qkv = self.qkv(entering).unflatten(1, (3, self.heads, -1))
         kept.select(3, place).copy_(qkv[:, 1:].transpose(0, 1))
         q, (k, v) = qkv[:, 0, :, None], kept.narrow(3, 0, place + 1)
-        if x.is_cuda:
-            attended = attend(q, k.to(q.dtype), v.to(q.dtype), causal=False)
-        else:  # sums of products are sooner done than a kernel is set up
-            scores = (q * k).sum(dim=3, keepdim=True) / math.sqrt(k.shape[3])
-            attended = (scores.softmax(dim=2) * v).sum(dim=2)
+        attended = attend(q, k.to(q.dtype), v.to(q.dtype), causal=False)
         out = self.out(attended.flatten(1))
         x = x + normed(out, self.attended_gain)
         hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), scale_2))
