@@ -20,8 +20,8 @@ from audiovq.flags import flags
 from audiovq.generation import DRAWN_DB, generate
 from audiovq.manifest import Clip
 from audiovq.plot import plane
-from audiovq.preprocess import ShardJob, excerpt
 from audiovq.presets import PRESETS
+from audiovq.shard import ShardJob, excerpt
 from audiovq.views import encode_split
 
 COMPARED = 8

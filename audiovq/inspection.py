@@ -24,8 +24,9 @@ from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
 from audiovq.files import filling, write_json
 from audiovq.flags import flags
-from audiovq.preprocess import ShardJob, choose_settings, excerpt, plan
+from audiovq.preprocess import choose_settings
 from audiovq.progress import progress
+from audiovq.shard import ShardJob, excerpt, plan
 from audiovq.spectrogram import Spectrogram
 
 WINDOW = 1024

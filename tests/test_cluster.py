@@ -16,7 +16,8 @@ from audiovq.cli import main
 from audiovq.cluster import cluster
 from audiovq.config import AudiovqError
 from audiovq.dataset import Dataset
-from audiovq.preprocess import ShardJob, make_shard, preprocess
+from audiovq.preprocess import preprocess
+from audiovq.shard import ShardJob, make_shard
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own, of ports and of workers that go
