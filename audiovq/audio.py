@@ -1,4 +1,4 @@
-"""Recordings: find, read, resample, trim, write. NumPy in, NumPy out; mono float32 in [-1, 1]."""
+"""Recordings: find, read, resample, write. NumPy in, NumPy out; mono float32 in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
         raise AudioError(NO_NUMBERS)
 
 
-def _peak(samples: Waveform) -> float:
+def peak_of(samples: Waveform) -> float:
     """The largest absolute value, 0 of none, NaN where one is no number."""
     return float(np.maximum(samples.max(initial=0), -samples.min(initial=0)))
 
@@ -331,7 +331,7 @@ def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) ->
         return [resample(waveform, from_rate, to_rate) for waveform in waveforms]
     silence, _ = _periods(from_rate, to_rate, RING)
     places = np.cumsum([0, *(-(-len(w) // period) * period + silence for w in waveforms)]).tolist()
-    peaks = [_peak(waveform) for waveform in waveforms]
+    peaks = [peak_of(waveform) for waveform in waveforms]
     scales = [2.0 ** (math.frexp(peak)[1] - 1) for peak in peaks]
     signal = np.zeros(places[-1], np.float32)
     for waveform, place, scale in zip(waveforms, places, scales, strict=False):
@@ -344,73 +344,6 @@ def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) ->
         with np.errstate(over="ignore"):  # what is close to infinity may reach it
             found.append(resampled[begin : begin + length] * np.float32(scale if peak else 0))
     return found
-
-
-class Extent:
-    """What a recording's blocks tell, one after another: its length, its peak, where sound is."""
-
-    def __init__(self, sample_rate: int, where: bool = True) -> None:
-        """`where` False: it will not be asked where sound is."""
-        self.num_samples = 0
-        self.peak = 0.0
-        """Of the absolute values."""
-        self._where = where
-        self._step = max(1, sample_rate // 100)
-        self._rest: Waveform = np.zeros(0, np.float32)
-        self._powers: list[npt.NDArray[np.float64]] = []
-
-    def add(self, block: Waveform) -> None:
-        """Take in the next block, of any length. Raises AudioError where a sample is no number."""
-        self.num_samples += len(block)
-        peak = _peak(block)
-        if not math.isfinite(peak):
-            raise AudioError(NO_NUMBERS)
-        self.peak = max(self.peak, peak)
-        if not self._where:
-            return
-        samples = np.concatenate([self._rest, block]) if len(self._rest) else block
-        cut = len(samples) - len(samples) % self._step
-        self._powers.append(self._power(samples[:cut]))
-        self._rest = samples[cut:]
-
-    def trim(self, trim_db: float) -> tuple[int, int]:
-        """Where the sound begins and ends, in samples: (start, end), end exclusive.
-
-        10 ms are kept on each side of what is not silence. Silence throughout gives (0, 0).
-        """
-        loud = np.flatnonzero(self.loud(trim_db))
-        if not len(loud):
-            return 0, 0
-        start, end = (int(loud[0]) - 1) * self._step, (int(loud[-1]) + 3) * self._step
-        return max(0, start), min(self.num_samples, end)
-
-    def loud(self, trim_db: float) -> npt.NDArray[np.bool_]:
-        """(windows,): which windows of 20 ms, 10 ms apart, are not silence.
-
-        Silence is what lies `trim_db` below the loudest one's power; what does not change within
-        10 ms is no sound.
-        """
-        rest = self._rest
-        if len(rest):
-            rest = np.append(rest, np.full(self._step - len(rest), rest[-1]))
-        power = np.concatenate([*self._powers, self._power(rest)])
-        power = power + np.append(power[1:], 0)
-        loud: npt.NDArray[np.bool_] = power > power.max(initial=0) * 10 ** (-trim_db / 10)
-        return loud
-
-    def _power(self, samples: Waveform) -> npt.NDArray[np.float64]:
-        """(steps * step,) → (steps,), without each step's mean: a slow wave is no sound."""
-        steps = samples.reshape(-1, self._step).astype(np.float64)
-        steps -= steps.mean(axis=1, keepdims=True)
-        power: npt.NDArray[np.float64] = np.einsum("ij,ij->i", steps, steps)
-        return power
-
-
-def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int]:
-    """Where the sound of a whole waveform begins and ends: see `Extent.trim`."""
-    extent = Extent(sample_rate)
-    extent.add(waveform)
-    return extent.trim(trim_db)
 
 
 def write(path: Path | str, waveform: Waveform, sample_rate: int) -> bool:

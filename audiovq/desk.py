@@ -15,7 +15,8 @@ import torch
 from audiovq import audio, codec, play
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
-from audiovq.generation import Sound, generate, pick_prior, places_of
+from audiovq.generation import Sound, generate, pick_prior
+from audiovq.labels import places_of
 from audiovq.painting import fill
 
 LONGEST_SECONDS = 10.0

@@ -1,42 +1,26 @@
-"""Figures: how well sounds come back, how the codebook is used, and what new sounds are worth.
+"""What new sounds are worth: a judge of labels, and how sets of sounds differ.
 
-Independent of how sounds are generated: everything here takes waveforms or spectrograms.
+Independent of how sounds are generated: everything here takes waveforms, spectrograms or tokens.
+`fidelity.py` holds how near a sound comes to its original.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiovq.audio import Waveform, resample
-from audiovq.config import SpectrogramConfig
+from audiovq.audio import Waveform
 from audiovq.dataset import Split
 from audiovq.progress import stepping
 from audiovq.spectrogram import Spectrogram
-from audiovq.stft import stft
 from audiovq.trainer import batches, pick_precision
 
 JUDGE_STEPS = (600, 1200)
 """The judge's training: 12 epochs, but within these numbers of steps."""
 JUDGE_BATCH = 16
-PAUSE_SECONDS = 0.1
-"""Silence between clips that are scored as one: PESQ and STOI need more than a word."""
-STRETCH_SECONDS = 20
-"""So much at least is scored as one, if there is as much."""
-INAUDIBLE = 1e-6
-"""What never rises above it, 120 dB below full scale, is no sound."""
-FLOOR = 1e-4
-"""Of an original's loudest magnitude: what lies 80 dB below it is silence to the log distances."""
-MEL_WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
-"""Samples, whatever the rate; 5 mel bands for the shortest, and twice as many for each next one."""
 
 
 class Classifier(nn.Module):
@@ -292,144 +276,3 @@ def shared_codes(tokens: Tensor, references: Tensor, end: int) -> Tensor:
         longer = reference_codes.clamp(min=int((clip < end).sum()))
         shares.append((same / longer).max())
     return torch.stack(shares)
-
-
-def waveform_scores(
-    originals: Sequence[Waveform], others: Sequence[Waveform], config: SpectrogramConfig
-) -> dict[str, float]:
-    """How near waveforms at `config`'s rate come to their originals: every measure that can be taken.
-
-    Keys are those of `speech_scores`, log_spectral_distance_db, mel_distance_db and
-    spectral_convergence, means over clips. Originals without a sound in them have nothing that
-    could come back and are left out; empty where no other is there.
-    """
-    pairs = [
-        (original, other)
-        for original, other in zip(originals, others, strict=True)
-        if np.abs(original).max(initial=0) > INAUDIBLE
-    ]
-    if not pairs:
-        return {}
-    grid = config.n_fft, config.hop_length
-    measures = {
-        "log_spectral_distance_db": [log_spectral_distance(a, b, *grid) for a, b in pairs],
-        "mel_distance_db": [mel_distance(a, b, config.sample_rate) for a, b in pairs],
-        "spectral_convergence": [spectral_convergence(a, b, *grid) for a, b in pairs],
-    }
-    scores = speech_scores([a for a, _ in pairs], [b for _, b in pairs], config.sample_rate)
-    return scores | {name: float(np.mean(values)) for name, values in measures.items()}
-
-
-def log_spectral_distance(
-    waveform: Waveform, other: Waveform, n_fft: int, hop_length: int
-) -> float:
-    """dB: root mean square over bins, mean over frames, of log power, floor 80 dB below the peak.
-
-    For a clip of any length; a silent one is measured from the other's peak.
-    """
-    a, b = _decibels(*_magnitudes(waveform, other, n_fft, hop_length))
-    return float((a - b).square().mean(dim=0).sqrt().mean())
-
-
-def mel_distance(waveform: Waveform, other: Waveform, sample_rate: int) -> float:
-    """dB: mean absolute difference of log mel magnitudes, averaged over MEL_WINDOWS.
-
-    Windows, hops of a quarter and numbers of bands are those of the multi-scale mel loss of Kumar
-    et al. 2023 (Descript Audio Codec, section 3.5), which is also their mel distance. They add up
-    log10 over the windows, above a floor of 1e-5; here it is dB, the mean, and a floor 80 dB below
-    the original's peak, so that neither loudness nor what nobody hears counts. Bands so narrow
-    that they cover no bin are left out. For a clip of any length, silence included.
-    """
-    distances = []
-    for n_fft in MEL_WINDOWS:
-        bands = _mel_bands(sample_rate, n_fft)
-        a, b = (bands @ part for part in _magnitudes(waveform, other, n_fft, n_fft // 4))
-        a, b = _decibels(a, b)
-        distances.append(float((a - b).abs().mean()))
-    return float(np.mean(distances))
-
-
-def spectral_convergence(waveform: Waveform, other: Waveform, n_fft: int, hop_length: int) -> float:
-    """Frobenius norm of the error of the magnitudes over that of the original's; 0 is exact.
-
-    Sturmel and Daudet 2011; Arık, Jun and Diamos 2019. The original must not be silent.
-    """
-    a, b = _magnitudes(waveform, other, n_fft, hop_length)
-    return float((a - b).norm() / a.norm())
-
-
-def _magnitudes(
-    waveform: Waveform, other: Waveform, n_fft: int, hop_length: int
-) -> tuple[Tensor, Tensor]:
-    """(bins, frames) of each."""
-    a, b = (stft(torch.from_numpy(w)[None], n_fft, hop_length)[0].abs() for w in (waveform, other))
-    return a, b
-
-
-def _decibels(original: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitudes → dB, none below the floor."""
-    floor = max(FLOOR * (float(original.max()) or float(other.max())), 1e-30)
-    a, b = (20 * part.clamp_min(floor).log10() for part in (original, other))
-    return a, b
-
-
-@functools.cache
-def _mel_bands(sample_rate: int, n_fft: int) -> Tensor:
-    """(bands, n_fft / 2 + 1), rows summing to one."""
-    from torchaudio.functional import melscale_fbanks
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchaudio warns of empty bands; we leave them out
-        bands: Tensor = melscale_fbanks(
-            n_fft // 2 + 1, 0.0, sample_rate / 2, 5 * n_fft // 32, sample_rate, mel_scale="slaney"
-        ).T
-    sums = bands.sum(dim=1, keepdim=True)
-    return (bands / sums)[sums[:, 0] > 0]
-
-
-def speech_scores(
-    originals: Sequence[Waveform], others: Sequence[Waveform], sample_rate: int
-) -> dict[str, float]:
-    """PESQ (8 kHz narrow band, 16 kHz wide band), STOI and ESTOI of clips joined by short pauses.
-
-    Clips are joined in order to stretches of STRETCH_SECONDS, which are scored one by one and
-    averaged by their lengths. Other rates are brought to 16 kHz, or to 8 kHz below that. A stretch
-    that is too short or too silent for a measure does not count in it: PESQ needs a quarter of a
-    second, STOI 30 frames of sound, some 0.4 s. What cannot be scored at all is left out, and
-    everything without the packages `pesq` and `pystoi` (extra `eval`).
-    """
-    try:
-        import pesq
-        import pystoi
-    except ImportError:
-        return {}
-    rate = 16_000 if sample_rate >= 16_000 else 8_000
-    mode = "wb" if rate == 16_000 else "nb"
-    pause = np.zeros(int(PAUSE_SECONDS * rate), np.float32)
-    stretches: list[tuple[list[Waveform], list[Waveform]]] = []
-    seconds = math.inf
-    for original, other in zip(originals, others, strict=True):
-        if seconds > STRETCH_SECONDS:
-            stretches.append(([], []))
-            seconds = 0.0
-        for side, waveform in zip(stretches[-1], (original, other), strict=True):
-            side += [resample(waveform, sample_rate, rate), pause]
-        seconds += len(original) / sample_rate
-    scores: dict[str, list[tuple[float, int]]] = {"pesq": [], "stoi": [], "estoi": []}
-    for left, right in stretches:
-        a, b = np.concatenate(left), np.concatenate(right)
-        if not a.any() or not b.any():
-            continue
-        with contextlib.suppress(pesq.PesqError):  # too short, or no speech found
-            scores["pesq"].append((float(pesq.pesq(rate, a, b, mode)), len(a)))
-        with warnings.catch_warnings(), contextlib.suppress(RuntimeWarning):
-            warnings.simplefilter("ignore")
-            # What is too short, pystoi scores 0.00001 and warns: that is no score.
-            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-            scores["stoi"].append((float(pystoi.stoi(a, b, rate)), len(a)))
-            scores["estoi"].append((float(pystoi.stoi(a, b, rate, extended=True)), len(a)))
-    return {
-        name: sum(score * length for score, length in scored) / sum(n for _, n in scored)
-        for name, scored in scores.items()
-        if scored
-    }

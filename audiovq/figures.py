@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiovq import archive, audio, codec, evaluation
+from audiovq import archive, audio, codec, evaluation, fidelity
 from audiovq.autoencoder import Autoencoder
 from audiovq.autoencoder_stage import validate_autoencoder
 from audiovq.bottlenecks import NoBottleneck
@@ -112,7 +112,7 @@ def _evaluate_reconstruction(
     else:
         others[""] = through_networks(model, originals)
     for prefix, waveforms in others.items():
-        scores = evaluation.waveform_scores(originals, waveforms, model.spectrogram.config)
+        scores = fidelity.waveform_scores(originals, waveforms, model.spectrogram.config)
         figures |= {prefix + name: value for name, value in scores.items()}
     return figures
 

@@ -6,7 +6,6 @@ one likes, and close into a loop.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +19,7 @@ from audiovq.audio import Waveform
 from audiovq.bottlenecks import Gaussian
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.labels import draw_labels, named
 from audiovq.masked import Canvas, MaskedPrior
 from audiovq.painting import fill, paint
 from audiovq.prior import Prior, sample
@@ -398,64 +398,3 @@ def _likeliest(
         )
     best = (likelihoods / lengths).view(best_of, -1).argmax(dim=0)
     return tokens.view(best_of, -1, longest)[best, torch.arange(len(labels), device=best.device)]
-
-
-def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Tensor:
-    """(n, labels) places of values: those asked for, the others as they go with them in training.
-
-    Where training has no clip with all that was asked for, the others are left open.
-    """
-    wanted = places_of(model, asked)
-    fitting = [
-        (places, count)
-        for places, count in model.label_counts
-        if all(places[i] == value for i, value in wanted.items())
-    ]
-    if not fitting:
-        open_places = [len(values) for values in model.labels.values()]
-        fitting = [(tuple(wanted.get(i, place) for i, place in enumerate(open_places)), 1)]
-    counts = torch.tensor([count for _, count in fitting], dtype=torch.double)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + 500_000)
-    # Evenly spaced places on the cumulative counts, shuffled: every value gets its due share.
-    offsets = (torch.arange(n) + torch.rand(1, generator=generator).double()) / max(1, n)
-    drawn = torch.searchsorted(counts.cumsum(0) / counts.sum(), offsets).clamp(max=len(fitting) - 1)
-    drawn = drawn[torch.randperm(n, generator=generator)]
-    return torch.tensor([places for places, _ in fitting], dtype=torch.long).view(len(fitting), -1)[
-        drawn
-    ]
-
-
-def places_of(model: Model, asked: Mapping[str, str]) -> dict[int, int]:
-    """Labels by name → place of the label: place of its value. Raises AudiovqError of unknown ones."""
-    names = list(model.labels)
-    wanted: dict[int, int] = {}
-    for name, value in asked.items():
-        if name not in names:
-            raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
-        values = model.labels[name]
-        if value not in values:
-            raise AudiovqError(
-                f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}"
-            )
-        wanted[names.index(name)] = values.index(value)
-    return wanted
-
-
-def _known(word: str, words: list[str], lead: str) -> str:
-    """A short list of what there is, the likeliest meant first."""
-    if not words:
-        return "the model was trained without labels"
-    close = difflib.get_close_matches(word, words, 3, 0.5)
-    shown = close + [w for w in words if w not in close]
-    return f"{lead} {', '.join(shown[:12])}" + (
-        f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    )
-
-
-def named(model: Model, row: list[int]) -> dict[str, str]:
-    """Places of values, one of each label → the values by name, without those left open."""
-    return {
-        name: values[place]
-        for (name, values), place in zip(model.labels.items(), row, strict=True)
-        if place < len(values)
-    }

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from audiovq import audio, codec, evaluation
+from audiovq import audio, codec, fidelity
 from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
+from audiovq.extent import Extent
 from audiovq.files import filling, write_json
 from audiovq.flags import flags
 from audiovq.preprocess import choose_settings
@@ -93,7 +94,7 @@ class Inspection:
     commands: list[str]
     """That make a dataset with these settings, and a model."""
     ceiling: dict[str, float]
-    """`evaluation.waveform_scores` of a few clips after their true spectrograms were inverted: no
+    """`fidelity.waveform_scores` of a few clips after their true spectrograms were inverted: no
     model on these settings can exceed them."""
     inverted: dict[str, float]
     """Those clips' recordings, with their spectral convergence."""
@@ -203,7 +204,7 @@ def hear(path: Path, trim_db: float) -> Heard:
     Sound that was clipped and then made softer, or stored with loss, is not told from other sound.
     """
     rate = audio.info(path).sample_rate
-    extent = audio.Extent(rate)
+    extent = Extent(rate)
     digest = hashlib.sha256(str(rate).encode())
     power, held = np.zeros(WINDOW // 2 + 1), Counter[float]()
     for block in audio.blocks(path):
@@ -330,10 +331,10 @@ def _invert(
     inverted = codec.invert(Spectrogram(job.spectrogram), originals)
     grid = job.spectrogram.n_fft, job.spectrogram.hop_length
     each = {
-        path: evaluation.spectral_convergence(a, b, *grid)
+        path: fidelity.spectral_convergence(a, b, *grid)
         for path, a, b in zip(paths, originals, inverted, strict=True)
     }
-    scores = evaluation.waveform_scores(originals, inverted, job.spectrogram)
+    scores = fidelity.waveform_scores(originals, inverted, job.spectrogram)
     if out:
         with filling(out, overwrite):
             for number, (path, *pair) in enumerate(zip(paths, originals, inverted, strict=True)):

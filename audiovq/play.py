@@ -17,7 +17,8 @@ from audiovq import codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
-from audiovq.generation import SCORED, Sound, pick_prior, places_of, require_samples
+from audiovq.generation import SCORED, Sound, pick_prior, require_samples
+from audiovq.labels import places_of
 from audiovq.painting import fill
 from audiovq.prior import Prior, sample
 from audiovq.spectrogram import Phase

@@ -59,26 +59,32 @@ def normalized(decibels: Array, loudest: Array, config: SpectrogramConfig) -> Ar
 
 @functools.lru_cache(8)
 def mel_filters(config: SpectrogramConfig) -> npt.NDArray[np.float32]:
-    """Slaney's mel filter bank, as `librosa.filters.mel` has it: (n_mels, n_fft / 2 + 1).
-
-    Triangles from 0 Hz to half the rate, each row summing to one (Slaney, Auditory Toolbox, 1998):
-    linear up to 1 kHz, 3 mel for 200 Hz, then 27 mel for a factor of 6.4. Raises AudiovqError where
-    there are so many bands that some cover no bin.
-    """
-    knee, step = 1000.0, np.log(6.4) / 27
-    top = config.sample_rate / 2
-    highest = 3 * top / 200 if top < knee else 15 + np.log(top / knee) / step
-    mel = np.linspace(0, highest, config.n_mels + 2)
-    hertz = np.where(mel < 15, 200 * mel / 3, knee * np.exp(step * (mel - 15)))
-    bins = np.linspace(0, top, config.n_fft // 2 + 1)
-    slopes = (bins - hertz[:, None]) / np.diff(hertz, append=np.inf)[:, None]
-    filters = np.minimum(slopes[:-2], 1 - slopes[1:-1]).clip(0)
-    sums = filters.sum(axis=1, keepdims=True)
-    if (sums <= 0).any():
+    """`mel_bands` of the settings, float32, read-only. Raises AudiovqError where there are so many bands
+    that some cover no bin."""
+    rows = mel_bands(config.sample_rate, config.n_fft, config.n_mels)
+    if not rows.any(axis=1).all():
         raise AudiovqError(
             f"n_mels {config.n_mels}: too many for n_fft {config.n_fft} at {config.sample_rate} Hz;"
             " give fewer bands or a longer window"
         )
-    rows: npt.NDArray[np.float32] = (filters / sums).astype(np.float32)
     rows.flags.writeable = False
+    return rows
+
+
+def mel_bands(sample_rate: int, n_fft: int, n_mels: int) -> npt.NDArray[np.float32]:
+    """Slaney's mel filter bank, as `librosa.filters.mel` has it: (n_mels, n_fft / 2 + 1).
+
+    Triangles from 0 Hz to half the rate, each row summing to one, or all 0 where it covers no bin (Slaney,
+    Auditory Toolbox, 1998): linear up to 1 kHz, 3 mel for 200 Hz, then 27 mel for a factor of 6.4.
+    """
+    knee, step = 1000.0, np.log(6.4) / 27
+    top = sample_rate / 2
+    highest = 3 * top / 200 if top < knee else 15 + np.log(top / knee) / step
+    mel = np.linspace(0, highest, n_mels + 2)
+    hertz = np.where(mel < 15, 200 * mel / 3, knee * np.exp(step * (mel - 15)))
+    bins = np.linspace(0, top, n_fft // 2 + 1)
+    slopes = (bins - hertz[:, None]) / np.diff(hertz, append=np.inf)[:, None]
+    filters = np.minimum(slopes[:-2], 1 - slopes[1:-1]).clip(0)
+    sums = filters.sum(axis=1, keepdims=True)
+    rows: npt.NDArray[np.float32] = (filters / np.where(sums > 0, sums, 1)).astype(np.float32)
     return rows

@@ -20,6 +20,7 @@ from audiovq import audio
 from audiovq.analysis import Analysis
 from audiovq.catalog import Recording, Skipped
 from audiovq.config import AudiovqError, SpectrogramConfig
+from audiovq.extent import Extent
 from audiovq.files import atomic, sha256, write_text
 from audiovq.manifest import Clip, json_line, write_shard_header
 
@@ -181,7 +182,7 @@ def _most(info: audio.AudioInfo, rate: int) -> int:
 def plan(path: Path | str, job: ShardJob) -> Plan:
     """A first pass over a file, in blocks. Raises AudioError with the reason where it is left out."""
     rate = job.spectrogram.sample_rate
-    extent = audio.Extent(rate, job.trim_db is not None)
+    extent = Extent(rate, job.trim_db is not None)
     for block in audio.blocks(path, rate):
         extent.add(block)
     short = extent.num_samples == len(block)  # and so need not be read again
@@ -191,12 +192,12 @@ def plan(path: Path | str, job: ShardJob) -> Plan:
 
 def _planned(waveform: audio.Waveform, job: ShardJob) -> Plan:
     """The plan of a recording that is there already. Raises as `plan` does."""
-    extent = audio.Extent(job.spectrogram.sample_rate, job.trim_db is not None)
+    extent = Extent(job.spectrogram.sample_rate, job.trim_db is not None)
     extent.add(waveform)
     return Plan(iter([waveform]), extent.peak, _spans(extent, job))
 
 
-def _spans(extent: audio.Extent, job: ShardJob) -> list[tuple[int, int]]:
+def _spans(extent: Extent, job: ShardJob) -> list[tuple[int, int]]:
     """Where the clips of a recording lie. Raises AudioError where it has none."""
     rate = job.spectrogram.sample_rate
     if extent.peak == 0:

@@ -15,7 +15,7 @@ from pesq import pesq
 from pystoi import stoi
 
 from audiovq.audio import Waveform
-from audiovq.evaluation import log_spectral_distance
+from audiovq.fidelity import log_spectral_distance
 
 RATE = 8000
 """Hz of all that is scored."""

@@ -39,8 +39,9 @@ from audiovq.evaluation import (
     train_classifier,
 )
 from audiovq.files import atomic, write_json, write_text
-from audiovq.generation import SILENCE, draw, draw_labels
+from audiovq.generation import SILENCE, draw
 from audiovq.images import preprocess_images
+from audiovq.labels import draw_labels
 from audiovq.pipeline import DEMO_DATA, generate_files, preprocess, train
 from audiovq.plot import decoded, plot
 from audiovq.presets import PRESETS

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from audiovq import audio
 from audiovq.config import AudiovqError
+from audiovq.extent import Extent, trim
 
 RATES = (8000, 11_025, 16_000, 22_050, 44_100, 48_000)
 
@@ -349,7 +350,7 @@ def test_an_offset_does_not_move_where_the_sound_begins_and_ends(
 ) -> None:
     sound = np.concatenate([np.zeros(2000, np.float32), voice(0.5), np.zeros(2000, np.float32)])
     soundfile.write(tmp_path / "a.wav", sound + np.float32(offset), 8000, subtype="FLOAT")
-    assert audio.trim(audio.read(tmp_path / "a.wav")[0], 8000, 50) == audio.trim(sound, 8000, 50)
+    assert trim(audio.read(tmp_path / "a.wav")[0], 8000, 50) == trim(sound, 8000, 50)
 
 
 # --- Resample ---------------------------------------------------------------------------------
@@ -417,7 +418,7 @@ def test_trimming_cuts_silence_and_keeps_all_sound(
     before: int, length: int, after: int, sample_rate: int
 ) -> None:
     waveform = np.concatenate([np.zeros(before), noise(length), np.zeros(after)]).astype(np.float32)
-    start, end = audio.trim(waveform, sample_rate, 50)
+    start, end = trim(waveform, sample_rate, 50)
     kept = sample_rate // 100  # 10 ms on each side
     assert 0 <= start <= max(0, before - kept)
     assert min(len(waveform), before + length + kept) <= end <= len(waveform)
@@ -430,7 +431,7 @@ def test_all_that_trimming_cuts_is_far_below_the_loudest(seed: int, trim_db: flo
     rng = np.random.default_rng(seed)
     steps = np.repeat(10.0 ** rng.uniform(-4, 0, 20), 240)
     waveform = (steps * noise(len(steps), seed)).astype(np.float32)
-    start, end = audio.trim(waveform, 8000, trim_db)
+    start, end = trim(waveform, 8000, trim_db)
     power = np.convolve(waveform.astype(np.float64) ** 2, np.ones(160), mode="same")
     outside = np.ones(len(waveform), bool)
     outside[max(0, start - 80) : end + 80] = False  # every 20 ms wholly outside
@@ -441,30 +442,30 @@ def test_all_that_trimming_cuts_is_far_below_the_loudest(seed: int, trim_db: flo
 @given(st.data())
 def test_any_blocks_have_the_extent_of_the_whole(data: st.DataObject) -> None:
     waveform = np.concatenate([np.zeros(500), noise(1000), np.zeros(700)]).astype(np.float32)
-    extent = audio.Extent(8000)
+    extent = Extent(8000)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(waveform)), max_size=8)))
     for block in np.split(waveform, cuts):
         extent.add(block)
     assert extent.num_samples == len(waveform)
     assert extent.peak == np.abs(waveform).max()
-    assert extent.trim(50) == audio.trim(waveform, 8000, 50)
+    assert extent.trim(50) == trim(waveform, 8000, 50)
 
 
 def test_trimming_does_not_depend_on_the_level(voice: Callable[..., audio.Waveform]) -> None:
     waveform = np.concatenate([1e-4 * noise(2000), voice(0.5), 1e-4 * noise(2000)])
-    assert audio.trim(waveform, 8000, 50) == audio.trim(waveform / 1024, 8000, 50)
-    assert audio.trim(waveform, 8000, 50)[0] > 1500
+    assert trim(waveform, 8000, 50) == trim(waveform / 1024, 8000, 50)
+    assert trim(waveform, 8000, 50)[0] > 1500
 
 
 @given(st.integers(0, 500))
 @example(0)
 def test_silence_and_nothing_are_trimmed_to_nothing(num_samples: int) -> None:
-    assert audio.trim(np.zeros(num_samples, np.float32), 8000, 50) == (0, 0)
+    assert trim(np.zeros(num_samples, np.float32), 8000, 50) == (0, 0)
 
 
 @given(st.integers(2, 500))
 def test_a_sound_without_silence_is_kept_whole(num_samples: int) -> None:
-    assert audio.trim(noise(num_samples) + np.float32(0.01), 8000, 50) == (0, num_samples)
+    assert trim(noise(num_samples) + np.float32(0.01), 8000, 50) == (0, num_samples)
 
 
 # --- Write ------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from torch import Tensor
 from audiovq import codec, generation
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
-from audiovq.generation import Sound, draw_labels, generate, sample_codes
+from audiovq.generation import Sound, generate, sample_codes
+from audiovq.labels import draw_labels
 from audiovq.prior import Prior, sample
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from conftest import Waveform
 
-from audiovq import audio, evaluation
+from audiovq import audio, fidelity
 from audiovq.catalog import guess_pattern
 from audiovq.cli import main
 from audiovq.config import AudiovqError, PreprocessConfig
@@ -199,7 +199,7 @@ def test_clips_and_their_inversions_are_written_with_figures(
             for kind in ("original", "inverted")
         )
         assert len(original) == len(inverted)
-        far = evaluation.spectral_convergence(original, inverted, 256, 64)
+        far = fidelity.spectral_convergence(original, inverted, 256, 64)
         assert far == pytest.approx(figures["spectral_convergence"][names[path.name]], abs=1e-3)
         assert 0.01 < far < 0.5
     assert main(["inspect", str(recordings), "--out", str(out)]) == 2

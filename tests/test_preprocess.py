@@ -26,6 +26,7 @@ from audiovq import preprocess as preprocess_module
 from audiovq.catalog import Skipped
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset import Dataset, Split
+from audiovq.extent import trim
 from audiovq.files import claimed
 from audiovq.manifest import SPLITS, Clip
 from audiovq.preprocess import Summary, choose_settings, preprocess
@@ -526,7 +527,7 @@ def test_what_is_stored_is_the_spectrogram_of_the_clip_to_float16(
         for place, clip in enumerate(split.clips):
             waveform, rate = audio.read(recordings / clip.path)
             assert rate == clip.sample_rate
-            start, end = audio.trim(waveform, rate, dataset.preprocess.trim_db)
+            start, end = trim(waveform, rate, dataset.preprocess.trim_db)
             waveform = waveform[start:end][clip.offset : clip.offset + clip.num_samples]
             image, level = spectrogram(torch.from_numpy(waveform)[None])
             assert int(level) == clip.level == int(split.levels[place])
