@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from audiovq import ranks
 from audiovq.config import MaskedConfig, PriorConfig
 
-FEW_ROWS = 256
+FEW_ROWS = 128
 """Up to so many a Linear multiplies the other way round."""
 
 GAIN = 0.1

@@ -377,7 +377,7 @@ def turns(holes: Tensor, steps: int) -> Tensor:
     return turn
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample_masked(
     prior: MaskedPrior,
     canvas: Canvas,

@@ -219,7 +219,7 @@ def sample(
     condition, least = prior.condition(labels), torch.as_tensor(shortest, device=device)
     caches = prior.new_caches(len(labels), length)
     # Once: a GPU waits for it.
-    uniform = torch.rand(length, batch, 1, generator=generator).to(device).double().unbind()
+    uniform = torch.rand(length, batch, 1, generator=generator).to(device).unbind()
     some_ended = False
     for place in range(length):
         logits = prior.step(seen, place, condition, caches)
@@ -264,6 +264,8 @@ def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     the CDF."""
     if config.temperature == 0:
         return logits.argmax(dim=1)
+    if logits.is_mps:  # which has no float64
+        return draw(logits.cpu(), config, uniform.cpu()).to(logits.device)
     logits = logits / config.temperature
     if config.top_k or config.top_p < 1:
         logits = _cut(logits, config)

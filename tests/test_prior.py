@@ -487,6 +487,14 @@ def test_draw_never_takes_the_impossible_even_at_the_ends_of_the_interval() -> N
             assert int(drawn) in (1, 3, 4)
 
 
+def test_draw_never_goes_beyond_the_last_that_is_possible_whatever_the_sum() -> None:
+    """Sums of float32 end a little below or above 1."""
+    logits = torch.randn(2000, 37, generator=seeded())
+    logits[:, 20:] = -torch.inf
+    last = torch.full((2000, 1), 1 - 2**-24)
+    assert int(draw(logits, PLAIN, last).max()) <= 19
+
+
 def test_draw_gives_each_its_half_open_share_of_the_interval() -> None:
     uniform = torch.arange(8)[:, None] / 8
     drawn = draw(torch.zeros(8, 4), PLAIN, uniform)
