@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def labels_of(
     if how == "none":
         return {path: {} for path in paths}, []
     if how == "folder":
-        labels = {path: {"folder": folder} if folder else {} for path, folder in folders.items()}
+        labels = _each(paths, lambda path: {"folder": folders[path]} if folders[path] else {})
     elif how.endswith(".csv"):
         labels = _csv_labels(Path(how), paths)
     else:
@@ -178,11 +179,12 @@ def labels_of(
                 f"--labels {how}: give folder, none, a .csv file, or a pattern with named groups"
                 " such as '(?P<digit>\\d)_'"
             )
-        matches = {path: pattern.search(path) for path in paths}
-        labels = {
-            path: {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
-            for path, match in matches.items()
-        }
+
+        def told(path: str) -> dict[str, str]:
+            match = pattern.search(path)
+            return {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
+
+        labels = _each(paths, told)
     without = [path for path in paths if not labels[path]]
     if len(without) == len(paths):
         raise AudiovqError(f"--labels {how}: fits none of {len(paths)} recordings ({paths[0]})")
@@ -201,7 +203,17 @@ def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
         raise AudiovqError(f"--labels {table}: give a heading line, then path and labels on each")
     key = next(iter(rows[0]))
     by_path = {row[key]: {k: v for k, v in row.items() if k != key and k and v} for row in rows}
-    return {path: by_path.get(path, by_path.get(path.rpartition("/")[2], {})) for path in paths}
+    return _each(paths, lambda p: by_path.get(p, by_path.get(p.rpartition("/")[2], {})))
+
+
+def _each(paths: list[str], told: Callable[[str], dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Each path's labels, as `told`; those that are alike are one object, as there may be millions."""
+    known: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    labels = {}
+    for path in paths:
+        own = told(path)
+        labels[path] = known.setdefault(tuple(own.items()), own)
+    return labels
 
 
 def guess_pattern(paths: list[str]) -> str | None:
