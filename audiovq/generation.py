@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from audiovq import codec
 from audiovq.audio import Waveform
 from audiovq.bottlenecks import Gaussian
+from audiovq.canvas import Canvas
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.labels import draw_labels, named
-from audiovq.masked import Canvas, MaskedPrior
+from audiovq.masked import MaskedPrior
 from audiovq.painting import fill, paint
 from audiovq.prior import Prior, sample
 from audiovq.spectrogram import Phase

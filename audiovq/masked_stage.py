@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from audiovq import ranks
+from audiovq.canvas import Canvas, masked_at_random
 from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
-from audiovq.masked import Canvas, MaskedPrior, masked_at_random
+from audiovq.masked import MaskedPrior
 from audiovq.stage import Say, naming, standing, underway
 from audiovq.trainer import State, Step, Trainer, pick_precision
 from audiovq.transformer import Transformer

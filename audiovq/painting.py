@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from audiovq.canvas import Canvas
 from audiovq.config import SamplingConfig
-from audiovq.masked import Canvas, MaskedPrior, sample_masked
+from audiovq.masked import MaskedPrior, sample_masked
 from audiovq.prior import Prior, sample
 from audiovq.trainer import pick_precision
 

@@ -18,8 +18,9 @@ from limits import bandwidth, device
 from startup import process
 from torch import Tensor
 
+from audiovq.canvas import Canvas
 from audiovq.config import SamplingConfig
-from audiovq.masked import Canvas, MaskedPrior
+from audiovq.masked import MaskedPrior
 from audiovq.painting import paint
 from audiovq.presets import PRESETS
 from audiovq.prior import Prior, Vocabulary, sample

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny import COUNTS, LABELS, shake, tiny_model
 
 from audiovq import checkpoint, files
+from audiovq.canvas import Canvas
 from audiovq.checkpoint import (
     FORMAT,
     VERSION,
@@ -34,7 +35,6 @@ from audiovq.config import AudiovqError
 from audiovq.context import ContextModel, ContextTables, integers_of
 from audiovq.files import sha256
 from audiovq.header import header_bytes
-from audiovq.masked import Canvas
 
 
 def saved(folder: Path, seed: int = 0, **changes: Any) -> Model:

@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import MASKED, shake
 
+from audiovq.canvas import Canvas, masked_at_random, ranks_of, turns
 from audiovq.config import AudiovqError, MaskedConfig, PriorConfig, SamplingConfig
-from audiovq.masked import (
-    Canvas,
-    MaskedPrior,
-    masked_at_random,
-    ranks_of,
-    sample_masked,
-    turns,
-)
+from audiovq.masked import MaskedPrior, sample_masked
 from audiovq.prior import Vocabulary
 from audiovq.transformer import Transformer
 
