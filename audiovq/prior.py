@@ -269,11 +269,13 @@ def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     logits = logits / config.temperature
     if config.top_k or config.top_p < 1:
         logits = _cut(logits, config)
-    cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
-    # Below the total, as float64 tells apart what float32 does: else what has no probability would
-    # stand at the end of the interval.
+    # A GPU adds up in no order: only in float64 does a sum never fall where nothing is added.
+    exact = torch.float64 if logits.is_cuda else torch.float32
+    cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=exact)
+    # Below the total even where it is rounded: what has no probability may stand at the end.
     total = cumulative.narrow(1, -1, 1)
-    return torch.searchsorted(cumulative, uniform * total, right=True).squeeze(1)
+    place = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, place, right=True).squeeze(1)
 
 
 def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:
