@@ -34,7 +34,7 @@ def python(*arguments: object, given: str = "") -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_preprocess_ends_in_the_bytes_of_a_straight_one(
     kills: int, recordings: Path, tmp_path: Path
 ) -> None:
@@ -42,7 +42,7 @@ def test_a_killed_preprocess_ends_in_the_bytes_of_a_straight_one(
     assert said.startswith(f"{kills} kills")
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_training_ends_in_the_bytes_of_a_straight_one(
     kills: int, dataset: Dataset, tmp_path: Path
 ) -> None:

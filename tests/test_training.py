@@ -82,7 +82,8 @@ def test_another_seed_gives_another_model(
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"), [("autoencoder", 17), ("autoencoder", 30), ("prior", 25)]
+    ("stage", "step"),
+    [("autoencoder", 17), pytest.param("autoencoder", 30, marks=pytest.mark.slow), ("prior", 25)],
 )
 def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
     straight: tuple[Path, list[str]],
