@@ -204,7 +204,7 @@ def sample(
     Where `given` (batch, any length) is no -1, it stands as it is, and what comes after is drawn to go
     with it. No clip has fewer columns than `shortest`, one number or (batch,), or more than `longest`;
     None: max_columns. What was computed is cached: each token costs one token. `generator` is one of
-    the CPU.
+    the CPU. Tokens are an inference tensor: clone it to train on it.
     """
     vocabulary, batch = prior.vocabulary, len(labels)
     guides = config.guidance != 0 and labels.shape[1] > 0
@@ -272,9 +272,9 @@ def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     # A GPU adds up in no order: only in float64 does a sum never fall where nothing is added.
     exact = torch.float64 if logits.is_cuda else torch.float32
     cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=exact)
-    # Below the total even where it is rounded: what has no probability may stand at the end.
-    total = cumulative.narrow(1, -1, 1)
-    place = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
+    # Of the total, which is not just 1: what has no probability may stand at the end. Even the largest
+    # uniform number, 1 - 2⁻²⁴, times it is rounded to less than it.
+    place = uniform * cumulative.narrow(1, -1, 1)
     return torch.searchsorted(cumulative, place, right=True).squeeze(1)
 
 

@@ -20,7 +20,10 @@ Labels = UseAppendAction[tuple[str, ...]]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, arg(help="Replace what the output folder holds.")]
 Json = Annotated[bool, arg(name="json", help="Print the figures as JSON, and nothing else.")]
-Phase = Literal["pghi", "griffin-lim"]
+Phase = Annotated[Literal["pghi", "griffin-lim"], arg(help="Where Griffin-Lim starts.")]
+Iterations = Annotated[
+    int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
+]
 Sampling = Annotated[SamplingConfig, arg(name="")]
 Preset = Literal[
     "tiny",
@@ -153,10 +156,8 @@ def generate(
         Labels, arg(metavar="NAME=VALUE", help="Such as digit=7; repeat for several labels.")
     ] = (),
     sampling: Sampling = SamplingConfig(),
-    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
-    n_iter: Annotated[
-        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
-    ] = None,
+    phase: Phase = "pghi",
+    n_iter: Iterations = None,
     length: Annotated[
         float | None, arg(help="Seconds, as many as you like; None: as the model finds.")
     ] = None,
@@ -228,10 +229,8 @@ def morph(
     second: Positional[Path],
     out: Positional[Path],
     steps: Annotated[int, arg(help="How many recordings, both ends among them.")] = 8,
-    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
-    n_iter: Annotated[
-        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
-    ] = None,
+    phase: Phase = "pghi",
+    n_iter: Iterations = None,
     seed: int = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -336,10 +335,8 @@ def decode(
     model: Positional[Path],
     source: Positional[Path],
     out: Positional[Path],
-    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
-    n_iter: Annotated[
-        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
-    ] = None,
+    phase: Phase = "pghi",
+    n_iter: Iterations = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -370,10 +367,8 @@ def reconstruct(
     model: Positional[Path],
     source: Positional[Path],
     out: Positional[Path],
-    phase: Annotated[Phase, arg(help="Where Griffin-Lim starts.")] = "pghi",
-    n_iter: Annotated[
-        int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
-    ] = None,
+    phase: Phase = "pghi",
+    n_iter: Iterations = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
