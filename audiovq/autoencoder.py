@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.bottlenecks import Bottleneck, Gaussian, NoBottleneck, Quantizer, placed
+from audiovq.bottlenecks import Bottleneck, Gaussian, NoBottleneck, Placed, Quantizer
 from audiovq.config import AudiovqError, AutoencoderConfig
+from audiovq.graphs import sent
+from audiovq.grid import Inside
 from audiovq.networks import NETWORKS, Dense, mask_columns
 
 RECONSTRUCTION_SCALE = 16.0
@@ -81,6 +83,7 @@ class Autoencoder(nn.Module):
         encoder, decoder = NETWORKS[config.encoder]
         self.encoder: nn.Module = encoder(config, self.rows)
         self.decoder: nn.Module = decoder(config, self.rows)
+        self.placed = Placed(config)
         self.dense: Dense | None = None
         dim, cells = config.latent_dim, self.stride[0] * self.stride[1]
         if config.dense is not None:
@@ -110,29 +113,25 @@ class Autoencoder(nn.Module):
         return (num_frames + self.stride[1] - 1) // self.stride[1]
 
     def forward(
-        self,
-        spectrogram: Tensor,
-        num_frames: Tensor,
-        labels: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        self, spectrogram: Tensor, num_frames: Tensor, labels: Tensor | None = None
     ) -> Reconstruction:
         """(batch, 1, bins, frames) in [0, 1] and each clip's own (batch,) frames → Reconstruction.
 
-        `labels` (batch, labels) are for `conditional`; `generator`, of the CPU, is what corruption is
-        drawn from in training. What `dense` cuts off counts in no loss and comes back as zeros; what
-        it fills up is silence, and counts.
+        `labels` (batch, labels) are for `conditional`. What `dense` cuts off counts in no loss and comes
+        back as zeros; what it fills up is silence, and counts. Where `num_frames` lies on a GPU, nothing
+        here waits for it, and shapes depend on shapes alone.
         """
         asked = spectrogram.shape[3]
         spectrogram, num_frames = self._fitted(spectrogram, num_frames)
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
-        cells = (frames < num_frames.to(spectrogram.device)[:, None])[:, None, None]
+        cells = (frames < sent(num_frames, spectrogram.device)[:, None])[:, None, None]
         seen = spectrogram
         if self.training and self.config.corruption != "none":
-            seen = self._corrupted(spectrogram, generator) * cells
-        latents, mask, inside = self._latents(seen, num_frames)
+            seen = self._corrupted(spectrogram) * cells
+        latents, inside = self._latents(seen, num_frames)
         bottleneck = self._through(latents, inside, labels)
-        raw = self._decode(bottleneck.latents, inside, latents.shape, mask)
-        output = self.values(raw, mask)[..., : spectrogram.shape[3]]
+        raw = self._decode(bottleneck.latents, inside)
+        output = self.values(raw, inside.mask)[..., : spectrogram.shape[3]]
         squared = (output - spectrogram).square() * cells
         weights = loudness_weights(spectrogram, self.config.emphasis) * cells
         weight = ranks.mean(weights.sum())
@@ -158,7 +157,7 @@ class Autoencoder(nn.Module):
 
         Of a Gaussian its mean; with `dense` (batch, dense).
         """
-        latents, _, _ = self._latents(*self._fitted(spectrogram, num_frames))
+        latents, _ = self._latents(*self._fitted(spectrogram, num_frames))
         if self.dense is not None:
             latents = self.dense(latents)
         if isinstance(self.bottleneck, Gaussian):
@@ -171,35 +170,27 @@ class Autoencoder(nn.Module):
 
     def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """Latents (batch, dim, rows, columns), (batch,) columns → the nearest codes, as `encode`."""
-        quantizer = self.quantizer
-        batch, _, rows, columns = latents.shape
-        _, inside = self._mask(num_columns, columns, latents.device)
-        codes = quantizer.encode(_vectors(latents)[inside])
-        grid = codes.new_zeros(batch * rows * columns, codes.shape[1])
-        grid[inside] = codes
-        return grid.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        inside = self._inside(num_columns, latents.shape[3], latents.device)
+        return inside.put(self.quantizer.encode(inside.take(latents)))
 
     def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
         """Codes (batch, quantizers, rows, columns), (batch,) columns → (batch, 1, bins, frames).
 
         Frames are columns × stride, zeros beyond each clip's own columns; values are in [0, 1].
         """
-        mask, inside = self._mask(num_columns, codes.shape[3], codes.device)
-        vectors = self.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2)[inside])
-        return self.heard(self.values(self._decode(vectors, inside, codes.shape, mask), mask))
+        inside = self._inside(num_columns, codes.shape[3], codes.device)
+        vectors = self.quantizer.decode(inside.take(codes))
+        return self.heard(self.values(self._decode(vectors, inside), inside.mask))
 
     def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """What `latents` gives, (batch,) columns → (batch, 1, bins, frames) in [0, 1], as `decode`."""
+        device = latents.device
         if self.dense is None:
-            mask, inside = self._mask(num_columns, latents.shape[3], latents.device)
-            raw = self._decode(_vectors(latents)[inside], inside, latents.shape, mask)
-            return self.heard(self.values(raw, mask))
-        shape = torch.Size((len(latents), 0, self.rows, self.columns))
-        whole, _ = self._mask(
-            torch.full_like(num_columns, self.columns), self.columns, latents.device
-        )
-        mask, inside = self._mask(num_columns, self.columns, latents.device)
-        return self.heard(self.values(self._decode(latents, inside, shape, whole), mask))
+            inside = self._inside(num_columns, latents.shape[3], device)
+            return self.heard(self.values(self._decode(inside.take(latents), inside), inside.mask))
+        whole = self._inside(torch.full_like(num_columns, self.columns), self.columns, device)
+        inside = self._inside(num_columns, self.columns, device)
+        return self.heard(self.values(self._decode(latents, whole), inside.mask))
 
     def sample(
         self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
@@ -215,12 +206,11 @@ class Autoencoder(nn.Module):
                 " train one with --autoencoder.bottleneck gaussian"
             )
         device = next(self.parameters()).device
-        shape = torch.Size((n, 0, self.rows, self.columns))
-        mask, inside = self._mask(torch.full((n,), self.columns), self.columns, device)
-        vectors = n if self.dense is not None else len(inside)
+        inside = self._inside(torch.full((n,), self.columns), self.columns, device)
+        vectors = n if self.dense is not None else n * self.rows * self.columns
         noise = torch.randn(vectors, self.bottleneck.dim, generator=generator).to(device)
-        latents = noise + self.bottleneck.prior_mean(self._of_vectors(labels, inside, shape))
-        return self.heard(self.values(self._decode(latents, inside, shape, mask), mask))
+        latents = noise + self.bottleneck.prior_mean(self._of_vectors(labels, inside))
+        return self.heard(self.values(self._decode(latents, inside), inside.mask))
 
     def heard(self, output: Tensor) -> Tensor:
         """What the decoder gives, (batch, 1, bins, frames) → what is made into sound, in [0, 1].
@@ -246,73 +236,58 @@ class Autoencoder(nn.Module):
         spectrogram = nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
         return spectrogram, torch.full_like(num_frames, frames)
 
-    def _corrupted(self, spectrogram: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _corrupted(self, spectrogram: Tensor) -> Tensor:
         """Noise added, or cells set to 0: the stochastic mapping of Vincent et al. 2008, section 2.3."""
         strength, (clips, *shape) = self.config.corruption_strength, spectrogram.shape
+        device = spectrogram.device
         if self.config.corruption == "mask":
-            chance = ranks.drawn(clips, lambda n: torch.rand(n, *shape, generator=generator))
-            return spectrogram * (chance >= strength).to(spectrogram.device)
-        noise = ranks.drawn(clips, lambda n: torch.randn(n, *shape, generator=generator))
-        return spectrogram + strength * noise.to(spectrogram.device)
+            chance = ranks.drawn(clips, lambda n: torch.rand(n, *shape, device=device))
+            return spectrogram * (chance >= strength)
+        noise = ranks.drawn(clips, lambda n: torch.randn(n, *shape, device=device))
+        return spectrogram + strength * noise
 
-    def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (batch, dim, rows, columns), mask (batch, 1, 1, columns), cells inside the clips."""
+    def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Inside]:
+        """Latents (batch, dim, rows, columns), where codes can lie, and which are inside the clips."""
         bins, frames = spectrogram.shape[2:]
         columns = -(-frames // self.stride[1])
-        mask, inside = self._mask(self.num_columns(num_frames), columns, spectrogram.device)
+        inside = self._inside(self.num_columns(num_frames), columns, spectrogram.device)
         padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
         padded = nn.functional.pad(spectrogram, padding)
-        latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), mask)
-        return placed(latents, self.config), mask, inside
+        latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), inside.mask)
+        return self.placed(latents), inside
 
-    def _through(self, latents: Tensor, inside: Tensor, labels: Tensor | None) -> Bottleneck:
+    def _through(self, latents: Tensor, inside: Inside, labels: Tensor | None) -> Bottleneck:
         """Latents (batch, dim, rows, columns), labels (batch, labels) → what the bottleneck makes."""
-        vectors = _vectors(latents)[inside] if self.dense is None else self.dense(latents)
+        vectors, weights = inside.take(latents), inside.weights
+        if self.dense is not None:
+            vectors, weights = self.dense(latents), None
         made: Bottleneck
         if isinstance(self.bottleneck, Gaussian):
-            made = self.bottleneck(vectors, self._of_vectors(labels, inside, latents.shape))
+            made = self.bottleneck(vectors, self._of_vectors(labels, inside), weights)
         else:
-            made = self.bottleneck(vectors)
+            made = self.bottleneck(vectors, weights)
         return made
 
-    def _of_vectors(
-        self, labels: Tensor | None, inside: Tensor, shape: torch.Size
-    ) -> Tensor | None:
+    def _of_vectors(self, labels: Tensor | None, inside: Inside) -> Tensor | None:
         """labels (batch, labels) → those of each vector of the bottleneck (vectors, labels)."""
         if labels is None:
             return None
-        labels = labels.to(inside.device)
-        return labels if self.dense is not None else labels[inside // (shape[2] * shape[3])]
+        labels = sent(labels, inside.mask.device)
+        return labels if self.dense is not None else inside.of_clips(labels)
 
-    def _mask(
-        self, num_columns: Tensor, columns: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """(batch, 1, 1, columns) floats, and the flat places (batch · row · column) inside.
+    def _inside(self, num_columns: Tensor, columns: int, device: torch.device) -> Inside:
+        """Which cells of grids of codes lie inside clips of (batch,) columns."""
+        return Inside.of(num_columns, self.rows, columns, device)
 
-        Lengths that lie on the CPU keep this free of a synchronization with the device.
-        """
-        columns_inside = torch.arange(columns, device=num_columns.device) < num_columns[:, None]
-        cells = columns_inside[:, None].expand(-1, self.rows, -1)
-        inside = cells.reshape(-1).nonzero()[:, 0]
-        return columns_inside[:, None, None].float().to(device), inside.to(device)
-
-    def _decode(self, vectors: Tensor, inside: Tensor, shape: torch.Size, mask: Tensor) -> Tensor:
+    def _decode(self, vectors: Tensor, inside: Inside) -> Tensor:
         """Vectors of the bottleneck → (batch, 1, bins, columns × stride) as the decoder gives it."""
-        batch, _, rows, columns = shape
         if self.dense is not None:
-            grid = mask_columns(self.dense.back(vectors), mask)
+            grid = mask_columns(self.dense.back(vectors), inside.mask)
         else:
-            flat = vectors.new_zeros(batch * rows * columns, vectors.shape[1])
-            flat = flat.index_copy(0, inside, vectors)
-            grid = flat.view(batch, rows, columns, vectors.shape[1]).permute(0, 3, 1, 2)
-        output: Tensor = self.decoder(grid, mask)
+            grid = inside.put(vectors)
+        output: Tensor = self.decoder(grid, inside.mask)
         return output[:, :, : self.bins].float()
 
     def values(self, raw: Tensor, mask: Tensor) -> Tensor:
         """What the decoder gives (batch, 1, bins, frames) → values, zeros beyond each clip's columns."""
         return mask_columns(raw.sigmoid(), mask) if self.config.output == "sigmoid" else raw
-
-
-def _vectors(latents: Tensor) -> Tensor:
-    """(batch, dim, rows, columns) → (batch · row · column, dim)."""
-    return latents.permute(0, 2, 3, 1).flatten(0, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from audiovq.bottlenecks import Codebook, Gaussian
 from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset, Split
+from audiovq.graphs import sent
 from audiovq.stage import (
     SAMPLE_EVERY,
     SAMPLES,
@@ -25,7 +27,7 @@ from audiovq.stage import (
     write_samples,
     write_strips,
 )
-from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
 from audiovq.views import drawn
 
 
@@ -45,14 +47,20 @@ def train_autoencoder(
         max_seconds=limit,
     )
     stride = autoencoder.stride[1]
-    split = dataset.train
+    split, normed = dataset.train, config.autoencoder.encoder == "conv"
 
-    def loss(step: Step) -> dict[str, Tensor]:
+    def width(step: Step, frames: int) -> int:
+        # Padding counts in no loss, but in the statistics of a batch norm.
+        return frames if normed else stride * step.width(-(-frames // stride))
+
+    def prepare(step: Step) -> Inputs:
         _set_schedule(autoencoder, step.progress)
-        part = ranks.mine()
-        images, frames = drawn(split, step.indices, step.generator, stride, part=part)
-        labels = split.label_indices[step.indices[part]]
-        result = autoencoder(images.to(device), frames, labels, step.generator)
+        part, wide = ranks.mine(), functools.partial(width, step)
+        images, frames = drawn(split, step.indices, step.generator, stride, part=part, width=wide)
+        return sent(images, device), frames, split.label_indices[step.indices[part]]
+
+    def loss(images: Tensor, frames: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        result = autoencoder(images, frames, labels)
         return {
             "loss": result.loss,
             "reconstruction_loss": result.reconstruction_loss,
@@ -92,7 +100,7 @@ def train_autoencoder(
             )
         )
     with naming(split):
-        return trainer.fit(split.num_frames, loss, validate, keep, speak, ahead).seconds
+        return trainer.fit(split.num_frames, prepare, loss, validate, keep, speak, ahead).seconds
 
 
 def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int) -> None:
@@ -118,9 +126,9 @@ def _set_schedule(autoencoder: Autoencoder, progress: float) -> None:
     config = autoencoder.config
     for part in autoencoder.bottleneck.modules():
         if isinstance(part, Codebook):
-            part.restart = config.restart and progress < 0.9
+            part.restart.fill_(config.restart and progress < 0.9)
         if isinstance(part, Gaussian):
-            part.warmth = min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0
+            part.warmth.fill_(min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0)
 
 
 def validate_autoencoder(

@@ -47,7 +47,7 @@ class NoBottleneck(nn.Module):
 
     num_quantizers = 0
 
-    def forward(self, latents: Tensor) -> Bottleneck:
+    def forward(self, latents: Tensor, weights: Tensor | None = None) -> Bottleneck:
         """(vectors, dim) → the same."""
         codes = torch.empty(len(latents), 0, dtype=torch.long, device=latents.device)
         return Bottleneck(latents, codes, latents.new_zeros(()))
@@ -64,6 +64,8 @@ class Gaussian(nn.Module):
     """
 
     num_quantizers = 0
+    warmth: Tensor
+    """Share of `kl_weight` that training puts on; in eval it weighs in full."""
 
     def __init__(
         self, config: AutoencoderConfig, dim: int, cells: int, label_sizes: tuple[int, ...]
@@ -80,8 +82,7 @@ class Gaussian(nn.Module):
         for embedding in self.means.parameters():
             with torch.no_grad():  # apart from the start: together, they would stay so for long
                 embedding[:-1].normal_(std=APART)
-        self.warmth = 1.0
-        """Share of `kl_weight` that training puts on; in eval it weighs in full."""
+        self.register_buffer("warmth", torch.ones(()), persistent=False)
 
     def prior_mean(self, labels: Tensor | None) -> Tensor | float:
         """labels (vectors, labels) → (vectors, dim); 0 without labels."""
@@ -89,13 +90,18 @@ class Gaussian(nn.Module):
             return 0.0
         return torch.stack([mean(labels[:, i]) for i, mean in enumerate(self.means)]).sum(dim=0)
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Bottleneck:
-        """(vectors, 2 · dim) means and log variances, (vectors, labels) → (vectors, dim), KL loss."""
+    def forward(
+        self, latents: Tensor, labels: Tensor | None = None, weights: Tensor | None = None
+    ) -> Bottleneck:
+        """(vectors, 2 · dim) means and log variances, (vectors, labels) → (vectors, dim), KL loss.
+
+        Vectors of weight 0, if there are `weights` (vectors,), count in no loss.
+        """
         with torch.autocast(latents.device.type, enabled=False):
             mean, log_variance = latents.float().chunk(2, dim=1)
             away = mean - self.prior_mean(labels)
             nats = (away.square() + log_variance.exp() - log_variance - 1).sum(dim=1) / 2
-            kl = ranks.part_of_mean(nats) / self.cells
+            kl = ranks.part_of_mean(nats, weights) / self.cells
             drawn = mean
             if self.training:
                 vectors, before = ranks.placed(len(mean))
@@ -122,13 +128,15 @@ class Codebook(nn.Module):
     updates: Tensor
     started: Tensor
     uses: Tensor
+    restart: Tensor
+    """Whether dead codes are moved, as long as `config.restart` says so."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
         size, dim = config.codebook_size, config.latent_dim
         start = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
-        self.restart = config.restart
+        self.register_buffer("restart", torch.tensor(config.restart), persistent=False)
         if config.update == "gradient":
             self.embedding = nn.Parameter(start)
         else:
@@ -164,47 +172,62 @@ class Codebook(nn.Module):
                 torch.argmin(distances, dim=1, out=found)
             return nearest
 
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, latents: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(vectors, dim) float32 → quantized (vectors, dim), codes (vectors,), loss scalar.
 
-        `quantized` carries no gradient. In training the codebook learns from the batch.
+        `quantized` carries no gradient. In training the codebook learns from the batch, but for vectors
+        of weight 0, if there are `weights` (vectors,).
         """
         if self.training and self._may_start:
-            self._start(latents.detach())
+            self._start(latents.detach() if weights is None else latents.detach()[weights > 0])
         codes = self.nearest(latents)
         quantized = nn.functional.embedding(codes, self.vectors)
-        loss = self.config.commitment * ranks.part_of_squared_error(latents, quantized.detach())
+        loss = self.config.commitment * ranks.part_of_squared_error(
+            latents, quantized.detach(), weights
+        )
         if self.config.update == "gradient":
-            loss = loss + ranks.part_of_squared_error(quantized, latents.detach())
+            loss = loss + ranks.part_of_squared_error(quantized, latents.detach(), weights)
         if self.training:
-            self._learn(latents.detach(), codes)
+            self._learn(latents.detach(), codes, weights)
         return quantized.detach(), codes, loss
 
     @torch.no_grad()
-    def _learn(self, latents: Tensor, codes: Tensor) -> None:
+    def _learn(self, latents: Tensor, codes: Tensor, weights: Tensor | None) -> None:
         size = len(self.embedding)
-        counts = ranks.total(torch.bincount(codes, minlength=size).to(latents.dtype))
+        inside = latents.new_ones(len(latents)) if weights is None else weights
+        # Not bincount: a GPU would be waited for.
+        counts = ranks.total(latents.new_zeros(size).index_add_(0, codes, inside))
         self.uses += counts
         if self.config.update == "gradient":
             return
-        sums = ranks.total(torch.zeros_like(self.total).index_add_(0, codes, latents))
+        seen = latents if weights is None else latents * weights[:, None]
+        sums = ranks.total(torch.zeros_like(self.total).index_add_(0, codes, seen))
         # Short averages at first: the encoder moves fast then, and codes that lag behind it die.
         self.updates += 1
         share = (9 / (9 + self.updates)).clamp_min(1 - self.config.decay)
         self.count.lerp_(counts, share)
         self.total.lerp_(sums, share)
         average = self.count.mean()
-        if self.restart:
-            dead = (self.count < DEAD_SHARE * average)[:, None]
-            vectors, before = ranks.placed(len(latents))
-            picks = torch.randint(vectors, (size,), device=latents.device)
-            places = ranks.picked(latents, picks, before)
-            self.total.copy_(torch.where(dead, places * average, self.total))
-            self.count.copy_(torch.where(dead[:, 0], average, self.count))
+        if self.config.restart:
+            dead = (self.count < DEAD_SHARE * average) & self.restart
+            places = self._picked(latents, weights)
+            self.total.copy_(torch.where(dead[:, None], places * average, self.total))
+            self.count.copy_(torch.where(dead, average, self.count))
         # What has faded away says nothing any more: its code stays where it is.
         known = (self.count > FADED)[:, None]
         means = self.total / self.count.clamp_min(FADED)[:, None]
         self.embedding.copy_(torch.where(known, means, self.embedding))
+
+    def _picked(self, latents: Tensor, weights: Tensor | None) -> Tensor:
+        """(codebook_size, dim) latents at random, of those with a weight."""
+        chance = torch.rand(len(self.embedding), device=latents.device)
+        if weights is None:
+            vectors, before = ranks.placed(len(latents))
+            return ranks.picked(latents, (chance * vectors).long(), before)
+        picks = (chance * weights.sum()).long()
+        return latents[weights.argsort(descending=True, stable=True)[picks]]
 
     @torch.no_grad()
     def _start(self, latents: Tensor) -> None:
@@ -237,7 +260,7 @@ class Codebook(nn.Module):
 class FixedGrid(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023): codes are the points of a grid.
 
-    Each dimension of a latent, brought between -1 and 1 by `placed`, takes the nearest of its
+    Each dimension of a latent, brought between -1 and 1 by `Placed`, takes the nearest of its
     `levels` values (equation 1). The first dimension counts fastest in a code's number. Nothing is
     learnt, so that no code can die, and no loss is needed.
     """
@@ -262,27 +285,40 @@ class FixedGrid(nn.Module):
         digits = (latents.float() * self.halves).round().long() + self.halves
         return (digits * self.basis).sum(dim=1)
 
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, latents: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(vectors, dim) → quantized (vectors, dim) without gradient, codes (vectors,), loss 0."""
         codes = self.nearest(latents)
         return self.vectors[codes], codes, latents.new_zeros(())
 
 
-def placed(latents: Tensor, config: AutoencoderConfig) -> Tensor:
-    """What an encoder gives, (batch, dim, rows, columns) → the same, where codes can lie.
+class Placed(nn.Module):
+    """Brings what an encoder gives to where codes can lie.
 
-    On the unit sphere (`cosine`); between the outermost points of the grid (`fsq`: equation 1 of
-    Mentzer et al. 2023, in float32, with their appendix's shift for even numbers of levels); else as
-    they are. Zeros stay zeros, but for rounding.
+    To the unit sphere (`cosine`); between the outermost points of the grid (`fsq`: equation 1 of
+    Mentzer et al. 2023, in float32, with their appendix's shift for even numbers of levels); else it
+    stays as it is. Zeros stay zeros, but for rounding.
     """
-    if config.cosine:
-        return nn.functional.normalize(latents.float(), dim=1)
-    if config.bottleneck != "fsq":
-        return latents
-    levels = torch.tensor(config.levels, device=latents.device)[:, None, None]
-    reach = (levels - 1) * (1 + FSQ_MARGIN) / 2
-    offset = (levels % 2 == 0) / 2
-    return ((latents.float() + (offset / reach).atanh()).tanh() * reach - offset) / (levels // 2)
+
+    levels: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(batch, dim, rows, columns) → the same shape."""
+        if self.config.cosine:
+            return nn.functional.normalize(latents.float(), dim=1)
+        if self.config.bottleneck != "fsq":
+            return latents
+        levels = self.levels[:, None, None]
+        reach = (levels - 1) * (1 + FSQ_MARGIN) / 2
+        offset = (levels % 2 == 0) / 2
+        within = (latents.float() + (offset / reach).atanh()).tanh() * reach - offset
+        return within / (levels // 2)
 
 
 def rotated(latents: Tensor, quantized: Tensor) -> Tensor:
@@ -316,7 +352,7 @@ class _Through(torch.autograd.Function):
 class Quantizer(nn.Module):
     """One codebook, or several of which each codes what those before it left (residual).
 
-    Zeghidour et al. 2021 (SoundStream), algorithm 1. Latents come as `placed` gives them. The
+    Zeghidour et al. 2021 (SoundStream), algorithm 1. Latents come as `Placed` gives them. The
     gradient goes straight through to them, d quantized / d latents = 1, or as by `rotated`.
     """
 
@@ -331,16 +367,20 @@ class Quantizer(nn.Module):
         """The codebooks, coarse to fine."""
         return [book for book in self.books if isinstance(book, Codebook | FixedGrid)]
 
-    def forward(self, latents: Tensor) -> Bottleneck:
-        """(vectors, dim) → quantized latents, codes (vectors, quantizers), commitment loss."""
+    def forward(self, latents: Tensor, weights: Tensor | None = None) -> Bottleneck:
+        """(vectors, dim) → quantized latents, codes (vectors, quantizers), commitment loss.
+
+        Vectors of weight 0, if there are `weights` (vectors,), count in no loss, and no codebook learns
+        from them.
+        """
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             first, *others = self.codebooks()
-            quantized, part_codes, loss = first(latents)
+            quantized, part_codes, loss = first(latents, weights)
             residual, codes, part = latents, [part_codes], quantized
             for book in others:
                 residual = residual - part
-                part, part_codes, part_loss = book(residual)
+                part, part_codes, part_loss = book(residual, weights)
                 quantized, loss = quantized + part, loss + part_loss
                 codes.append(part_codes)
             way = rotated(latents, quantized) if self.gradient_through == "rotation" else latents

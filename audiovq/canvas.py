@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from audiovq.graphs import sent
+
 CROPPED = 0.2
 """How often in training a clip's beginning is cut off, and how often its end."""
 KINDS = (0.5, 0.65, 0.8, 0.9)
@@ -48,7 +50,7 @@ class Canvas:
 
     def to(self, device: torch.device) -> Canvas:
         """The same on `device`."""
-        return Canvas(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Canvas(*(sent(getattr(self, field.name), device) for field in fields(self)))
 
 
 def masked_at_random(

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, from_json
+from audiovq.graphs import sent
 from audiovq.header import leads_out, listed, read_header
 from audiovq.manifest import AGAIN, MANIFESTS, SPLITS, VERSION, Clip
 
@@ -109,7 +110,7 @@ class Split:
         """
         frames = int(self.num_frames[indices].max()) if len(indices) else 0
         if self._held is not None:
-            return self._held[indices.to(self._held.device), None, :, :frames].float()
+            return self._held[sent(indices, self._held.device), None, :, :frames].float()
         rows = [shard[row, :, :frames] for shard, row in self._rows(indices)]
         stacked = np.stack(rows) if rows else np.zeros((0, self._bins, 0), np.float16)
         return torch.from_numpy(stacked[:, None]).float()

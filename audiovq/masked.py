@@ -108,14 +108,7 @@ class MaskedPrior(nn.Module):
         Those of a code depend on no other that is hidden but those below it in its own column, which
         are taken as they stand in `canvas.codes`, and on no padding.
         """
-        vocabulary = self.vocabulary
-        everywhere = torch.ones_like(canvas.inside)
-        context, told = self.context(canvas, everywhere)
-        below = self._below(self.tokens(canvas)).flatten(0, 1)
-        features = self.cells(context, below, tuple(part[:, None] for part in told))
-        cells = features.view(*canvas.inside.shape, vocabulary.rows, vocabulary.num_quantizers, -1)
-        logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
-        return torch.stack(logits, dim=1).transpose(2, 3)
+        return self._logits(canvas, self.tokens(canvas))
 
     def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What all that is not hidden tells each cell of some `columns`, bool (batch, columns), and
@@ -124,8 +117,7 @@ class MaskedPrior(nn.Module):
         Columns attend to those that tell something and to each other.
         """
         inside, hidden = canvas.inside, self.in_columns(canvas.hidden)
-        seen = self.tokens(canvas).masked_fill(hidden & inside[:, :, None], self.hole)
-        condition = self.condition(canvas.labels) + self.level_embedding(canvas.levels)
+        seen, condition = self._seen(canvas), self._conditions(canvas)
         # Those asked for, then those that tell something. Holes that are left for later tell nothing.
         telling = inside & ~hidden.all(dim=2)
         used = columns | telling
@@ -142,7 +134,7 @@ class MaskedPrior(nn.Module):
         x = x[columns.gather(1, first)]
         clip = columns.nonzero()[:, 0]
         cells_told = tuple(part[clip] for part in self.cells.told(condition))
-        return self.cells.context(x, self._around(seen, columns)), cells_told
+        return self.cells.context(x, self._around(seen)[columns]), cells_told
 
     def logits(
         self, context: Tensor, below: Tensor, told: tuple[Tensor, ...], quantizer: int
@@ -168,21 +160,49 @@ class MaskedPrior(nn.Module):
         codes = grid.permute(0, 3, 2, 1) - self._offsets
         return torch.where(canvas.inside[:, None, None], codes, canvas.codes)
 
+    def _logits(self, canvas: Canvas, tokens: Tensor) -> Tensor:
+        """`forward`, where of `tokens` (batch, columns, slots) codes are told those below them.
+
+        Everything of every shape is asked for, and so no number of what.
+        """
+        vocabulary, inside = self.vocabulary, canvas.inside
+        seen = self._seen(canvas)
+        condition = self._conditions(canvas)
+        columns = torch.arange(inside.shape[1], device=inside.device).expand_as(inside)
+        x = self.cells.columns(seen) + self._places(canvas, columns) + condition[:, None]
+        for layer, told in zip(self.layers, all_told(self.layers, condition), strict=True):
+            x = layer(x, told, inside=inside[:, None, None])
+        context = self.cells.context(x, self._around(seen))
+        told = tuple(part[:, None, None] for part in self.cells.told(condition))
+        features = self.cells(context, self._below(tokens), told)
+        cells = features.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
+        logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
+        return torch.stack(logits, dim=1).transpose(2, 3)
+
     def _below(self, tokens: Tensor) -> Tensor:
         """(…, slots) tokens → (…, slots, below), those just below each."""
         padded = nn.functional.pad(tokens, (self.below, 0), value=self.nothing)
         return padded[..., :-1].unfold(-1, self.below, 1)
 
-    def _around(self, tokens: Tensor, columns: Tensor) -> Tensor:
-        """(batch, columns, slots) tokens → (columns asked for, slots, around)."""
-        slots = tokens.shape[2]
+    def _around(self, tokens: Tensor) -> Tensor:
+        """(batch, columns, slots) tokens → (batch, columns, slots, around)."""
+        _, columns, slots = tokens.shape
         padded = nn.functional.pad(tokens, (1, 1, 2, 2), value=self.nothing)
-        clip, column = columns.nonzero(as_tuple=True)
         parts = [
-            padded[clip, 2 + column + aside][:, 1 + above : 1 + above + slots]
+            padded[:, 2 + aside : 2 + aside + columns, 1 + above : 1 + above + slots]
             for aside, above in AROUND
         ]
-        return torch.stack(parts, dim=2)
+        return torch.stack(parts, dim=3)
+
+    def _seen(self, canvas: Canvas) -> Tensor:
+        """The canvas's tokens, (batch, columns, slots), with holes where they are hidden."""
+        hidden = self.in_columns(canvas.hidden) & canvas.inside[:, :, None]
+        return self.tokens(canvas).masked_fill(hidden, self.hole)
+
+    def _conditions(self, canvas: Canvas) -> Tensor:
+        """(batch, dim) what is known of the clips."""
+        levels: Tensor = self.level_embedding(canvas.levels)
+        return self.condition(canvas.labels) + levels
 
     def condition(self, labels: Tensor) -> Tensor:
         """labels (batch, labels) → (batch, dim)."""
@@ -194,31 +214,15 @@ class MaskedPrior(nn.Module):
     def loss(self, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
         """Nats: (per hidden code, per clip's length, per clip's level), each a mean."""
         hidden = canvas.hidden & canvas.inside[:, None, None]
-        cells = self.in_columns(hidden)
-        columns = cells.any(dim=2)
-        context, told = self.context(canvas, columns)
-        context, column = context[cells[columns]], cells[columns].nonzero()[:, 0]
-        told = tuple(part[column] for part in told)
         tokens = self.tokens(canvas)
         if self.training:
             tokens = forgotten(tokens, self.nothing)
-        below = self._below(tokens)[cells]
-        codes = self.in_columns(canvas.codes)[cells]
-        slots = torch.arange(self.vocabulary.slots, device=cells.device).expand_as(cells)[cells]
-        features, quantizers = (
-            self.cells(context, below, told),
-            slots % self.vocabulary.num_quantizers,
-        )
-        nats = torch.cat(
-            [
-                nn.functional.cross_entropy(
-                    head(features[quantizers == q]).float(),
-                    codes[quantizers == q],
-                    reduction="none",
-                )
-                for q, head in enumerate(self.heads)
-            ]
-        )
+        if hidden.is_cuda:  # which would be waited for if what is hidden were picked out
+            logits = self._logits(canvas, tokens).flatten(0, 3)
+            nats = nn.functional.cross_entropy(logits, canvas.codes.flatten(), reduction="none")
+            mean = ranks.part_of_mean(nats, hidden.flatten().float())
+        else:
+            mean = ranks.part_of_mean(self._nats(canvas, tokens, self.in_columns(hidden)))
         entire = canvas.whole.all(dim=1)  # how long the others are, nobody knows
         lengths, levels = (
             nn.functional.cross_entropy(logits.float(), target, reduction="none")
@@ -229,7 +233,25 @@ class MaskedPrior(nn.Module):
         )
         count = ranks.mean(entire.sum().float()).clamp(min=1 / ranks.world())
         sums = (lengths * entire).sum(), (levels * entire).sum()
-        return ranks.part_of_mean(nats), sums[0] / count, sums[1] / count
+        return mean, sums[0] / count, sums[1] / count
+
+    def _nats(self, canvas: Canvas, tokens: Tensor, cells: Tensor) -> Tensor:
+        """(codes,) what each costs in some `cells`, bool (batch, columns, slots)."""
+        columns = cells.any(dim=2)
+        context, told = self.context(canvas, columns)
+        context, column = context[cells[columns]], cells[columns].nonzero()[:, 0]
+        told = tuple(part[column] for part in told)
+        below, codes = self._below(tokens)[cells], self.in_columns(canvas.codes)[cells]
+        slots = torch.arange(self.vocabulary.slots, device=cells.device).expand_as(cells)[cells]
+        quantizers = slots % self.vocabulary.num_quantizers
+        features = self.cells(context, below, told)
+        nats = [
+            nn.functional.cross_entropy(
+                head(features[quantizers == q]).float(), codes[quantizers == q], reduction="none"
+            )
+            for q, head in enumerate(self.heads)
+        ]
+        return torch.cat(nats)
 
     def draw_sizes(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """labels (batch, labels) → (batch,) columns and (batch,) levels, as training clips have them."""

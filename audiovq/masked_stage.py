@@ -18,7 +18,7 @@ from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.masked import MaskedPrior
 from audiovq.stage import Say, naming, standing, underway
-from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
 from audiovq.transformer import Transformer
 from audiovq.views import Encodings
 
@@ -65,9 +65,12 @@ def train_masked(
     if limit is not None:
         trainer.max_seconds = max(1.0, limit - ranks.agreed(seconds)[0])
 
-    def loss(step: Step) -> dict[str, Tensor]:
-        canvas = _canvas(masked, source, step.indices, step.generator, ranks.mine())
-        code, length, level = masked.loss(canvas)
+    def prepare(step: Step) -> Inputs:
+        canvas = _canvas(masked, source, step.indices, step.generator, ranks.mine(), step.width)
+        return dataclasses.astuple(canvas)
+
+    def loss(*canvas: Tensor) -> dict[str, Tensor]:
+        code, length, level = masked.loss(Canvas(*canvas).to(model.device))
         return {"loss": code + SIZES * (length + level), "nats_per_code": code}
 
     def validate() -> dict[str, float]:
@@ -80,18 +83,19 @@ def train_masked(
         say(describe_masked(metrics))
 
     with naming(dataset.train):
-        trainer.fit(source[1], loss, validate, keep, speak)
+        trainer.fit(source[1], prepare, loss, validate, keep, speak)
 
 
 def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float]:
     """Over up to 512 clips, with the same holes each time: score and bits per hidden code, bits per
     length and per level."""
+    device = masked.level_embedding.weight.device
     places = torch.arange(len(held_out[0]))[:: max(1, len(held_out[0]) // 512)]
     places = places[held_out[1][places].argsort(stable=True)]
     totals, holes, clips = [0.0, 0.0, 0.0], 0.0, 0.0
     for number, indices in ranks.dealt(list(enumerate(places.split(32)))):
         generator = torch.Generator().manual_seed(number)
-        canvas = _canvas(masked, held_out, indices, generator)
+        canvas = _canvas(masked, held_out, indices, generator).to(device)
         counts = int((canvas.hidden & canvas.inside[:, None, None]).sum())
         whole = int(canvas.whole.all(dim=1).sum())
         weights = counts, whole, whole
@@ -117,15 +121,18 @@ def _canvas(
     indices: Tensor,
     generator: torch.Generator,
     part: slice = slice(None),
+    width: Callable[[int], int] = int,
 ) -> Canvas:
-    """Clips with random holes, on the masked prior's device; drawn for all, made of those in `part`."""
+    """Clips with random holes, on the CPU; drawn for all, made of those in `part`, as wide as `width` makes
+    the widest."""
     tokens, lengths, labels = (part[indices] for part in source)
-    codes, num_columns, levels = masked.vocabulary.codes(tokens[:, : int(lengths.max())].long())
-    codes = codes[..., : int(num_columns.max())]
+    slots = masked.vocabulary.slots
+    wide = width(int(lengths.max() - 1) // slots)
+    codes, num_columns, levels = masked.vocabulary.codes(tokens[:, : 1 + slots * wide].long())
     hidden = masked.hide_labels(labels, generator)
     canvas = masked_at_random(codes, num_columns, levels, hidden, generator)
     fields = {field.name: getattr(canvas, field.name)[part] for field in dataclasses.fields(canvas)}
-    return Canvas(**fields).to(masked.level_embedding.weight.device)
+    return Canvas(**fields)
 
 
 def describe_masked(metrics: Mapping[str, float]) -> str:

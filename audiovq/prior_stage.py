@@ -15,6 +15,7 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.generation import draw, generate
+from audiovq.graphs import sent
 from audiovq.prior import Prior
 from audiovq.stage import (
     SAMPLE_EVERY,
@@ -26,7 +27,7 @@ from audiovq.stage import (
     write_samples,
     write_strips,
 )
-from audiovq.trainer import State, Step, Trainer, pick_precision
+from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
 from audiovq.views import Encodings
 
 
@@ -74,12 +75,16 @@ def train_prior(
         elapsed, _ = ranks.agreed(time.perf_counter() - started)
         trainer.max_seconds = max(1.0, limit - elapsed)
 
-    def loss(step: Step) -> dict[str, Tensor]:
+    def prepare(step: Step) -> Inputs:
         part = ranks.mine()
-        indices, cut = step.indices[part], int(lengths[step.indices].max())
-        hidden = prior.hide_labels(labels[step.indices], step.generator)[part].to(device)
-        clips = tokens[indices, :cut].long().to(device)
-        return {"loss": prior.loss(clips, lengths[indices], hidden)[0]}
+        longest = step.width(int(lengths[step.indices].max()))
+        indices = step.indices[part]
+        hidden = prior.hide_labels(labels[step.indices], step.generator)[part]
+        return tokens[indices, :longest], lengths[indices], sent(hidden, device)
+
+    def loss(tokens: Tensor, lengths: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        clips = sent(tokens, device).long()
+        return {"loss": prior.loss(clips, lengths, labels)[0]}
 
     def validate() -> dict[str, float]:
         return validate_prior(prior, held_out)
@@ -101,7 +106,7 @@ def train_prior(
             write_samples(folder, "prior", int(metrics["step"]), model, sounds)
 
     with naming(dataset.train):
-        trainer.fit(lengths, loss, validate, keep, speak)
+        trainer.fit(lengths, prepare, loss, validate, keep, speak)
 
 
 def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:

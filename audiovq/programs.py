@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audiovq.bottlenecks import Gaussian, placed
+from audiovq.bottlenecks import Gaussian
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError
 from audiovq.files import atomic, filling, write_json
@@ -51,10 +51,10 @@ class Encoder(nn.Module):
         own = self.autoencoder
         missing = own.rows * own.stride[0] - own.bins
         padded = nn.functional.pad(spectrogram, (0, 0, 0, missing))
-        latents = placed(own.encoder(padded, _all(spectrogram)), own.config)
+        latents: Tensor = own.placed(own.encoder(padded, _all(spectrogram)))
         if own.config.quantizes:
             batch, _, rows, columns = latents.shape
-            codes = own.quantizer.encode(latents.permute(0, 2, 3, 1).flatten(0, 2))
+            codes: Tensor = own.quantizer.encode(latents.permute(0, 2, 3, 1).flatten(0, 2))
             return codes.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
         if own.dense is not None:
             latents = own.dense(latents)

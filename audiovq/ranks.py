@@ -149,8 +149,8 @@ def sharing(batch: int) -> Iterator[None]:
 
 
 def parallel(
-    module: nn.Module, loss: Callable[[Any], Mapping[str, Tensor]]
-) -> Callable[[Any], Mapping[str, Tensor]]:
+    module: nn.Module, loss: Callable[..., Mapping[str, Tensor]]
+) -> Callable[..., Mapping[str, Tensor]]:
     """`loss`, whose gradients to `module` become their mean over ranks as they come."""
     if world() == 1:
         return loss
@@ -162,12 +162,12 @@ def parallel(
 class _Loss(nn.Module):
     """A module and a loss made with it, as one module."""
 
-    def __init__(self, module: nn.Module, loss: Callable[[Any], Mapping[str, Tensor]]) -> None:
+    def __init__(self, module: nn.Module, loss: Callable[..., Mapping[str, Tensor]]) -> None:
         super().__init__()
         self.module, self.loss = module, loss
 
-    def forward(self, step: Any) -> Mapping[str, Tensor]:
-        return self.loss(step)
+    def forward(self, *inputs: Tensor) -> Mapping[str, Tensor]:
+        return self.loss(*inputs)
 
 
 def mine() -> slice:
@@ -199,16 +199,22 @@ def mean(x: Tensor) -> Tensor:
     return total(x.detach().clone()) / world() if _batch.get() else x
 
 
-def part_of_mean(x: Tensor) -> Tensor:
-    """(rows, …) → a scalar, whose mean over ranks is the mean over all ranks' rows."""
+def part_of_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
+    """(rows, …) → a scalar, whose mean over ranks is the mean over all ranks' rows, or, with `weights`
+    (rows,), the weighted one."""
+    if weights is not None:
+        sums = (x.flatten(1) if x.dim() > 1 else x[:, None]).mean(dim=1) * weights
+        return sums.sum() / mean(weights.sum())
     if not _batch.get():
         return x.mean()
     return x.sum() * (world() / (placed(len(x))[0] * math.prod(x.shape[1:])))
 
 
-def part_of_squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """`part_of_mean` of (a - b)², in one pass where there is one process."""
-    return part_of_mean((a - b).square()) if _batch.get() else nn.functional.mse_loss(a, b)
+def part_of_squared_error(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
+    """`part_of_mean` of (a - b)², in one pass where there is one process and no weights."""
+    if _batch.get() or weights is not None:
+        return part_of_mean((a - b).square(), weights)
+    return nn.functional.mse_loss(a, b)
 
 
 def summed(x: Tensor) -> Tensor:

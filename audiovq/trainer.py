@@ -25,6 +25,7 @@ from audiovq import ranks
 from audiovq.checkpoint import read_tensors, save_tensors
 from audiovq.config import AudiovqError, OptimizerConfig
 from audiovq.files import append_line
+from audiovq.graphs import Recorded, own_stream
 
 POOL = 24
 """Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
@@ -34,6 +35,12 @@ QUIET_SECONDS = 45.0
 
 CHECK_STEPS = 100
 """Losses are looked at once in so many steps: each look makes a GPU wait."""
+
+
+Inputs = tuple[Tensor, ...]
+"""What a step's loss is made from."""
+Losses = Mapping[str, Tensor]
+"""Scalars by name: `loss`, to be minimized, and others."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -60,6 +67,15 @@ class Step:
     """(batch,) places of the clips, of which `ranks.mine()` are this process's."""
     generator: torch.Generator
     """Of the CPU, seeded for this step."""
+    recorded: bool = False
+    """Whether what follows is recorded for each size that it comes in."""
+
+    def width(self, size: int) -> int:
+        """`size`, or where steps are recorded the next of eight an octave, so that there are few."""
+        if not self.recorded:
+            return size
+        step = 1 << max(0, size.bit_length() - 4)
+        return -(-size // step) * step
 
 
 @dataclass
@@ -126,6 +142,11 @@ class Trainer:
         self.max_seconds = max_seconds
         self.steps = config.steps_for(clips)
         self.device = next(module.parameters()).device
+        self.records = self.device.type == "cuda" and ranks.world() == 1
+        """Whether steps become CUDA graphs."""
+        rate = torch.tensor(config.learning_rate)
+        self._rate = rate.to(self.device) if self.records else None
+        """The learning rate where a graph can see it change."""
         self.state = State()
         decayed = [p for p in module.parameters() if p.ndim >= 2]
         others = [p for p in module.parameters() if p.ndim < 2]
@@ -134,7 +155,7 @@ class Trainer:
                 {"params": decayed, "weight_decay": config.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
-            lr=config.learning_rate,
+            lr=config.learning_rate if self._rate is None else self._rate,
             betas=(0.9, 0.99),
             fused=self.device.type in ("cpu", "cuda"),
         )
@@ -160,7 +181,8 @@ class Trainer:
     def fit(
         self,
         lengths: Tensor,
-        loss: Callable[[Step], Mapping[str, Tensor]],
+        prepare: Callable[[Step], Inputs],
+        loss: Callable[..., Losses],
         validate: Callable[[], Mapping[str, float]],
         keep: Callable[[State, Mapping[str, float]], None],
         say: Callable[[Mapping[str, float]], None],
@@ -168,8 +190,10 @@ class Trainer:
     ) -> State:
         """Train until the schedule, the time limit or the patience ends.
 
-        `lengths` (clips,) are cut into batches; `loss` gives `loss`, to minimize, and any other
-        scalars to log, as parts whose mean over ranks is the batch's; `validate` gives `score`, the
+        `lengths` (clips,) are cut into batches; `prepare` gives the tensors, on the CPU or the device,
+        that `loss` is called with, and that gives `loss`, to minimize, and any other scalars to log, as
+        parts whose mean over ranks is the batch's. On a GPU it gets all of them there, and is recorded:
+        it may depend on nothing else that changes. `validate` gives `score`, the
         lower the better, and others, the same in all ranks; in the main one `keep` is called
         with every best state, `say` with every validation's metrics and, where that takes long, now
         and then with the training's alone; `ahead` hears of the next step's clips. Goes on where a
@@ -181,14 +205,14 @@ class Trainer:
         unseen: list[tuple[Tensor, Tensor]] = []
         started = time.perf_counter() - self.state.seconds
         spoken = self.state.seconds
-        loss = ranks.parallel(self.module, loss)
+        update = self._updating(ranks.parallel(self.module, loss))
         bar = tqdm(
             total=1000,
             desc=self.stage,
             disable=None if ranks.is_main() else True,
             bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed}, {remaining} left",
         )
-        with _interrupts() as interrupted, bar:
+        with _interrupts() as interrupted, bar, own_stream(self.device):
             while not self.state.done:
                 per_epoch = -(-len(lengths) // self.config.batch_size)
                 if epoch != self.state.step // per_epoch:
@@ -196,12 +220,10 @@ class Trainer:
                     order = batches(lengths, self.config.batch_size, self.seed, epoch)
                 indices = order[self.state.step % len(order)]
                 ahead(order[(self.state.step + 1) % len(order)])
-                scalars, norm = self._step(loss, indices)
-                unseen.append((indices, scalars["loss"].detach() + norm))
+                scalars, norm = self._step(prepare, update, indices)
+                unseen.append((indices, scalars["loss"] + norm))
                 for name, value in scalars.items():
-                    totals[name] = (
-                        totals.get(name, torch.zeros((), device=self.device)) + value.detach()
-                    )
+                    totals[name] = totals[name] + value if name in totals else value.clone()
                 counted += 1
                 self.state.step += 1
                 elapsed = time.perf_counter() - started
@@ -234,25 +256,39 @@ class Trainer:
         return self.state
 
     def _step(
-        self, loss: Callable[[Step], Mapping[str, Tensor]], indices: Tensor
-    ) -> tuple[Mapping[str, Tensor], Tensor]:
-        """One step: the losses, and the norm of the gradient."""
+        self,
+        prepare: Callable[[Step], Inputs],
+        update: Callable[..., tuple[Losses, Tensor]],
+        indices: Tensor,
+    ) -> tuple[Losses, Tensor]:
+        """One step: the losses, and the norm of the gradient; the next step may overwrite both."""
         number = self.state.step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
         torch.manual_seed(self.seed * 1_000_003 + 2 * number)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            if self._rate is None:
+                group["lr"] = self.learning_rate()
+            else:
+                self._rate.fill_(self.learning_rate())
         self.module.train()
-        with (
-            ranks.sharing(len(indices)),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
-            scalars = loss(Step(number, self.progress, indices, generator))
-        self.optimizer.zero_grad(set_to_none=True)
-        scalars["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        return scalars, norm
+        with ranks.sharing(len(indices)):
+            return update(*prepare(Step(number, self.progress, indices, generator, self.records)))
+
+    def _updating(self, loss: Callable[..., Losses]) -> Callable[..., tuple[Losses, Tensor]]:
+        """What `prepare` gives → the losses, and the norm of the gradient that was followed."""
+
+        def update(*inputs: Tensor) -> tuple[Losses, Tensor]:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                scalars = loss(*inputs)
+            self.optimizer.zero_grad(set_to_none=True)
+            scalars["loss"].backward()
+            norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+            for group in self.optimizer.param_groups:
+                group["capturable"] = self.records and torch.cuda.is_current_stream_capturing()
+            self.optimizer.step()
+            return {name: value.detach() for name, value in scalars.items()}, norm
+
+        return Recorded(update) if self.records else update
 
     def _check(self, unseen: list[tuple[Tensor, Tensor]]) -> None:
         """Raise Diverged where one of the last steps, (clips, loss + norm) each, went wrong."""

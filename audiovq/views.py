@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from audiovq import ranks
 from audiovq.checkpoint import Model
 from audiovq.dataset import Dataset, Split
+from audiovq.graphs import sent
 
 VIEWS = 12
 """Encodings of each clip that the prior learns from."""
@@ -32,29 +34,30 @@ def drawn(
     stride: int,
     speed: float = 0.0,
     part: slice = slice(None),
+    width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
     """Clips begun up to a code's `stride` of frames later, and changed in speed by up to `speed`.
 
     Images are moved by up to ASIDE. Returns (batch, 1, bins, frames) and the clips' (batch,) frames;
-    with `part`, only those of the clips, as wide as with all.
+    with `part`, only those of the clips, as wide as with all, which `width` may make wider.
     """
     if split.images:
         offsets = torch.randint(-ASIDE, ASIDE + 1, (len(indices), 2), generator=generator)
         frames = split.num_frames[indices]
         images = split.spectrograms(indices[part])
-        whole = nn.functional.pad(images, (0, int(frames.max()) - images.shape[3]))
+        whole = nn.functional.pad(images, (0, width(int(frames.max())) - images.shape[3]))
         return moved(whole, offsets[part]), frames[part]
     shift = torch.randint(stride, indices.shape, generator=generator)
     faster = torch.ones(len(indices))
     if speed:
         faster += speed * (2 * torch.rand(indices.shape, generator=generator) - 1)
-    return varied(split, indices, shift, faster, part)
+    return varied(split, indices, shift, faster, part, width)
 
 
 def moved(images: Tensor, offsets: Tensor) -> Tensor:
     """(batch, 1, bins, frames) moved by (batch, 2) bins and frames; zeros come in."""
     _, _, bins, frames = images.shape
-    offsets = offsets.to(images.device)
+    offsets = sent(offsets, images.device)
     rows, columns = (
         torch.arange(size, device=images.device) - offsets[:, i : i + 1]
         for i, size in enumerate((bins, frames))
@@ -70,27 +73,33 @@ def moved(images: Tensor, offsets: Tensor) -> Tensor:
 
 
 def varied(
-    split: Split, indices: Tensor, shift: Tensor, speed: Tensor, part: slice = slice(None)
+    split: Split,
+    indices: Tensor,
+    shift: Tensor,
+    speed: Tensor,
+    part: slice = slice(None),
+    width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
     """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), 1 as they are.
 
     Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
     new (batch,) frames. Frames between frames are mixed linearly. With `part`, only those of the
-    clips, as wide as with all. Spectrograms lie where `split` gives them, all else on the CPU.
+    clips, as wide as with all, which `width` may make wider. Spectrograms lie where `split` gives
+    them, all else on the CPU.
     """
     frames = split.num_frames[indices]
     new_frames = ((frames - 1) / speed).floor().long() + 1 + shift
-    width = int(new_frames.max())
+    wide = width(int(new_frames.max()))
     indices, shift, speed, frames, new_frames = (
         x[part] for x in (indices, shift, speed, frames, new_frames)
     )
     images = split.spectrograms(indices)
-    places = (torch.arange(width) - shift[:, None]) * speed[:, None]
+    places = (torch.arange(wide) - shift[:, None]) * speed[:, None]
     inside = (places >= 0) & (places <= (frames - 1)[:, None])
     before = places.floor().clamp(0, images.shape[3] - 1).long()
     after = (before + 1).clamp(max=images.shape[3] - 1)
     before, after, share, inside = (
-        x[:, None, None].to(images.device) for x in (before, after, places - before, inside)
+        sent(x[:, None, None], images.device) for x in (before, after, places - before, inside)
     )
 
     def take(columns: Tensor) -> Tensor:

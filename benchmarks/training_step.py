@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, loudness_weights
 from audiovq.config import AutoencoderConfig, TrainConfig
+from audiovq.graphs import sent
 from audiovq.presets import PRESETS
-from audiovq.trainer import Step, Trainer, batches, pick_precision
+from audiovq.trainer import Inputs, Step, Trainer, batches, pick_precision
 
 CLIPS, BINS, LONGEST = 1024, 64, 64
 """Made-up clips: how many, their mel bands, the most frames; digits have 15 to 64."""
@@ -114,10 +115,8 @@ def plain(config: TrainConfig, clips: Clips) -> Run:
     return step
 
 
-def trained(
-    config: TrainConfig, clips: Clips, folder: Path
-) -> tuple[Trainer, Callable[[Step], Any]]:
-    """Our trainer, and the loss of a step."""
+def ours(config: TrainConfig, clips: Clips, folder: Path) -> tuple[Trainer, Run]:
+    """Our trainer, and one of its steps after the other; nothing of it is waited for."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(config.autoencoder, BINS).to(device())
     trainer = Trainer(
@@ -131,19 +130,20 @@ def trained(
         max_seconds=None,
     )
 
-    def loss(step: Step) -> dict[str, Tensor]:
+    stride = autoencoder.stride[1]
+
+    def prepare(step: Step) -> Inputs:
         frames = clips.frames[step.indices]
-        images = clips.images[step.indices, :, :, : int(frames.max())].float()
-        return {"loss": autoencoder(images.to(device()), frames).loss}
+        width = stride * step.width(-(-int(frames.max()) // stride))
+        images = clips.images[step.indices, :, :, :width].float()
+        return sent(images, device()), frames
 
-    return trainer, loss
+    def loss(images: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        return {"loss": autoencoder(images, frames).loss}
 
-
-def ours(trainer: Trainer, loss: Callable[[Step], Any], clips: Clips) -> Run:
-    """One step after the other of a trainer; nothing of it is waited for."""
-    size = trainer.config.batch_size
-    order = itertools.cycle(batches(clips.frames, size, 0, 0))
-    return lambda: trainer._step(loss, next(order))
+    order = itertools.cycle(batches(clips.frames, config.autoencoder_training.batch_size, 0, 0))
+    update = trainer._updating(loss)
+    return trainer, lambda: trainer._step(prepare, update, next(order))
 
 
 def operations(run: Run) -> int:
@@ -174,8 +174,7 @@ def rows() -> Iterator[Row]:
     config, clips = PRESETS[preset], Clips()
     name = f"training step, preset {preset}, batch {config.autoencoder_training.batch_size}"
     with tempfile.TemporaryDirectory() as folder:
-        trainer, loss = trained(config, clips, Path(folder))
-        step = ours(trainer, loss, clips)
+        trainer, step = ours(config, clips, Path(folder))
         yield compare(name, "plain float32, DataLoader", step, plain(config, clips), least)
         limit = operations(step) / matrix_rate(trainer.dtype)
         yield against(name, "operations at the matrix rate", limit, step)

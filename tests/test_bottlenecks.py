@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from audiovq import bottlenecks
-from audiovq.bottlenecks import Codebook, Gaussian, NoBottleneck, Quantizer, placed
+from audiovq.bottlenecks import Codebook, Gaussian, NoBottleneck, Placed, Quantizer
 from audiovq.config import AudiovqError, AutoencoderConfig
 
 vq = pytest.importorskip("vector_quantize_pytorch")
@@ -371,8 +371,8 @@ def test_no_bottleneck_is_the_identity() -> None:
 
 
 def on_grid(latents: Tensor, config: AutoencoderConfig) -> Tensor:
-    """`placed` for (vectors, dim)."""
-    return placed(latents.T[None, :, :, None], config)[0, :, :, 0].T
+    """`Placed` for (vectors, dim)."""
+    return Placed(config)(latents.T[None, :, :, None])[0, :, :, 0].T
 
 
 @pytest.mark.parametrize("gradient_through", ["straight", "rotation"])
@@ -503,7 +503,7 @@ def test_gaussian_draws_have_the_mean_and_variance_asked_for_and_carry_gradients
 
 def test_kl_weight_grows_in_training_alone() -> None:
     bottleneck, parameters = gaussian(), normal(5, 6)
-    bottleneck.warmth = 0.25
+    bottleneck.warmth.fill_(0.25)
     assert bottleneck(parameters).loss == pytest.approx(0.125 * bottleneck(parameters).kl)
     result = bottleneck.eval()(parameters)
     assert result.loss == pytest.approx(0.5 * result.kl)

@@ -3,7 +3,7 @@
 import json
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,18 @@ class Task:
         self.kept.append((asdict(state) | {"seconds": 0}, weights))
 
     def fit(self) -> State:
-        return self.trainer.fit(LENGTHS, self.loss, self.validate, self.keep, self.said.append)
+        return self.fit_saying(self.said.append)
+
+    def fit_saying(self, say: Callable[[Mapping[str, float]], None]) -> State:
+        steps: list[Step] = []
+
+        def prepare(step: Step) -> tuple[Tensor, ...]:
+            steps.append(step)
+            return ()
+
+        return self.trainer.fit(
+            LENGTHS, prepare, lambda: self.loss(steps[-1]), self.validate, self.keep, say
+        )
 
 
 def interrupt(number: int = signal.SIGINT, times: int = 1) -> Any:
@@ -281,7 +292,7 @@ def test_no_gradient_is_longer_than_clip_norm(tmp_path: Path) -> None:
         gradients = [p.grad for p in task.module.parameters() if p.grad is not None]
         lengths.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
 
-    task.trainer.fit(LENGTHS, task.loss, task.validate, task.keep, say)
+    task.fit_saying(say)
     assert lengths == pytest.approx([0.01] * len(lengths), rel=1e-3)
 
 

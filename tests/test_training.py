@@ -95,8 +95,8 @@ def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
 ) -> None:
     real_step = Trainer._step
 
-    def step_then_interrupt(self, loss, indices):
-        result = real_step(self, loss, indices)
+    def step_then_interrupt(self, *arguments):
+        result = real_step(self, *arguments)
         if self.stage == stage and self.state.step == step:
             signal.raise_signal(signal.SIGINT)
         return result
@@ -257,10 +257,10 @@ def test_a_training_that_diverges_names_the_recordings_of_the_batch(
     real_step = Trainer._step
     batch: list[int] = []
 
-    def step_then_fault(self, loss, indices):
-        scalars, norm = real_step(self, loss, indices)
+    def step_then_fault(self, *arguments):
+        scalars, norm = real_step(self, *arguments)
         if self.stage == stage and self.state.step == 12:
-            batch.extend(indices.tolist())
+            batch.extend(arguments[-1].tolist())
             return {**scalars, "loss": scalars["loss"] * torch.nan}, norm
         return scalars, norm
 
