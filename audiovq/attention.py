@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from audiovq import ranks
 from audiovq.config import MaskedConfig, PriorConfig
+from audiovq.places import Place, write
 
 FEW_ROWS = 128
 """Up to so many a Linear multiplies the other way round."""
@@ -87,7 +88,7 @@ class Layer(nn.Module):
         out = self.mlp_out(nn.functional.gelu(hidden))
         return x + self._drop(normed(out, self.mlp_gain))
 
-    def step(self, x: Tensor, told: tuple[Tensor, ...], kept: Tensor, place: int) -> Tensor:
+    def step(self, x: Tensor, told: tuple[Tensor, ...], kept: Tensor, place: Place) -> Tensor:
         """x (batch, dim), the place of that number → the same as `forward` at it, which saw those before.
 
         `kept` (2, batch, heads, places, dim / heads) are keys and values: those before are read there,
@@ -96,9 +97,14 @@ class Layer(nn.Module):
         scale_1, shift_1, scale_2, shift_2 = told
         entering = torch.addcmul(shift_1, normed(x), scale_1)
         qkv = self.qkv(entering).unflatten(1, (3, self.heads, -1))
-        kept.select(3, place).copy_(qkv[:, 1:].transpose(0, 1))
-        q, (k, v) = qkv[:, 0, :, None], kept.narrow(3, 0, place + 1)
-        attended = attend(q, k.to(q.dtype), v.to(q.dtype), causal=False)
+        write(kept, 3, place, qkv[:, 1:].transpose(0, 1))
+        q, inside = qkv[:, 0, :, None], None
+        if isinstance(place, int):
+            kept = kept.narrow(3, 0, place + 1)
+        else:  # all places that there are, as their number must stay the same
+            inside = (torch.arange(kept.shape[3], device=x.device) <= place)[None, None, None]
+        k, v = kept.to(q.dtype)
+        attended = attend(q, k, v, causal=False, inside=inside)
         out = self.out(attended.flatten(1))
         x = x + normed(out, self.attended_gain)
         hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), scale_2))

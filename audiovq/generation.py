@@ -23,7 +23,8 @@ from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.labels import draw_labels, named
 from audiovq.masked import MaskedPrior
 from audiovq.painting import fill, paint
-from audiovq.prior import Prior, sample
+from audiovq.prior import Prior
+from audiovq.sampling import sample
 from audiovq.spectrogram import Phase
 from audiovq.stft import num_frames
 

@@ -41,9 +41,10 @@ class Recorded(Generic[_T]):
     called as it is, and a warning says why.
     """
 
-    def __init__(self, function: Callable[..., _T], warm: int = WARM) -> None:
+    def __init__(self, function: Callable[..., _T], device: torch.device, warm: int = WARM) -> None:
         """`warm`: see WARM; 1 at least."""
         self.function = function
+        self.device = device
         self.warm = warm
         self.able = True
         self._pool = torch.cuda.graph_pool_handle()
@@ -62,13 +63,13 @@ class Recorded(Generic[_T]):
             self._calls[shapes] += 1
             rare = self._calls[shapes] <= self.warm or len(self._graphs) == MOST
             if rare or not self.able:
-                return self.function(*map(sent, given))
+                return self.function(*self._sent(given))
             try:
                 played = self._graphs[shapes] = self._recorded(given)
             except RuntimeError as error:
                 self.able = False
                 warnings.warn(f"a step cannot be recorded as a CUDA graph: {error}", stacklevel=2)
-                return self.function(*map(sent, given))
+                return self.function(*self._sent(given))
         for kept, x in zip(played.given, given, strict=True):
             kept.copy_(x if x.is_cuda else x.pin_memory(), non_blocking=True)
         played.graph.replay()
@@ -76,12 +77,15 @@ class Recorded(Generic[_T]):
 
     def _recorded(self, given: tuple[Tensor, ...]) -> _Graph[_T]:
         """Nothing is computed, and nothing changed, but in Python's own variables."""
-        kept = tuple(sent(x).clone() for x in given)
+        kept = tuple(x.clone() for x in self._sent(given))
         graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.current_stream()
+        stream = torch.cuda.current_stream(self.device)
         with torch.cuda.graph(graph, pool=self._pool, stream=stream):
             result = self.function(*kept)
         return _Graph(graph, kept, result)
+
+    def _sent(self, given: tuple[Tensor, ...]) -> list[Tensor]:
+        return [sent(x, self.device) for x in given]
 
 
 @contextlib.contextmanager
@@ -100,9 +104,8 @@ def own_stream(device: torch.device) -> Iterator[None]:
         before.wait_stream(own)
 
 
-def sent(x: Tensor, device: torch.device | None = None) -> Tensor:
-    """`x` on `device`, or on the GPU; nobody waits until it is there."""
-    device = device or torch.device("cuda", torch.cuda.current_device())
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on `device`; if that is a GPU, nobody waits until it is there."""
     if device.type != "cuda" or x.is_cuda:
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)

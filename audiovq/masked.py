@@ -22,7 +22,8 @@ from audiovq.attention import Layer, all_told, initialize
 from audiovq.canvas import Canvas, turns
 from audiovq.cells import Cells, forgotten
 from audiovq.config import MaskedConfig, SamplingConfig
-from audiovq.prior import Vocabulary, draw, hide_labels
+from audiovq.prior import Vocabulary, hide_labels
+from audiovq.sampling import draw
 from audiovq.transformer import Transformer
 
 MOST_BELOW = 15

@@ -8,7 +8,8 @@ from torch import Tensor
 from audiovq.canvas import Canvas
 from audiovq.config import SamplingConfig
 from audiovq.masked import MaskedPrior, sample_masked
-from audiovq.prior import Prior, sample
+from audiovq.prior import Prior
+from audiovq.sampling import sample
 from audiovq.trainer import pick_precision
 
 CANDIDATES = 8

@@ -130,8 +130,15 @@ class PixelCNN(Prior):
         coarser = nn.functional.pad(grid, (0, 0, 1, -1)).cumsum(dim=3).view(batch, -1, x.shape[2])
         return self._logits(x, nn.functional.pad(coarser, (0, 0, 1, 0)), places)[:, :length]
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
-        here = torch.tensor([place], device=tokens.device)
+    def step(
+        self,
+        tokens: Tensor,
+        place: int,
+        condition: Tensor,
+        caches: Caches,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        here = torch.arange(place, place + 1, device=tokens.device)
         if place == 0:
             level = condition[:, None]
             return self._logits(level, torch.zeros_like(level), here)[:, 0]
@@ -158,7 +165,7 @@ class PixelCNN(Prior):
     def _open_column(self, tokens: Tensor, column: int, condition: Tensor, caches: Caches) -> None:
         """The vertical stack in a new column, once the one before it is known."""
         slots, columns = self.vocabulary.slots, self.back + 1
-        v = self._position(torch.tensor([column], device=tokens.device))
+        v = self._position(torch.arange(column, column + 1, device=tokens.device))
         if column > 0:
             before = self.token_embedding(tokens[:, 1 + (column - 1) * slots : 1 + column * slots])
             cells = before.unflatten(1, (self.vocabulary.rows, -1)).sum(dim=2)
@@ -166,12 +173,13 @@ class PixelCNN(Prior):
         turns = [(column + 1 + i) % columns for i in range(columns)]  # the oldest first
         condition = condition + self.token_embedding(tokens[:, 0])
         for vertical, kept, told in zip(self.vertical, caches.v, caches.told, strict=True):
-            kept[:, :, turns[-1:]] = v
-            v, told[:] = vertical(kept[:, :, turns], condition)
+            kept[:, :, turns[-1] : turns[-1] + 1] = v
+            v, told[:] = vertical(torch.stack([kept[:, :, i] for i in turns], dim=2), condition)
 
     def _open_cell(self, tokens: Tensor, column: int, row: int, caches: Caches) -> None:
         """The horizontal stack in a new cell, once the one below it is known."""
-        h = self._position(torch.tensor([column], device=tokens.device))[..., row : row + 1]
+        here = torch.arange(column, column + 1, device=tokens.device)
+        h = self._position(here)[..., row : row + 1]
         if row > 0:
             quantizers = self.vocabulary.num_quantizers
             end = 1 + column * self.vocabulary.slots + row * quantizers

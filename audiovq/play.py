@@ -20,7 +20,8 @@ from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.generation import SCORED, Sound, pick_prior, require_samples
 from audiovq.labels import places_of
 from audiovq.painting import fill
-from audiovq.prior import Prior, sample
+from audiovq.prior import Prior
+from audiovq.sampling import sample
 from audiovq.spectrogram import Phase
 from audiovq.stft import num_frames
 

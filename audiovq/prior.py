@@ -1,5 +1,5 @@
-"""Priors over codes in time order learn which code follows which: what they share, and how to sample.
-`transformer.py` and `pixelcnn.py` hold the two kinds.
+"""Priors over codes in time order learn which code follows which: what they share. `transformer.py` and
+`pixelcnn.py` hold the two kinds, `sampling.py` draws from them.
 
 A clip is a sequence of *tokens*: its level, then its codes column by column, in each column from
 low to high frequency (and from coarse to fine where quantization is residual), then END. So a prior
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.config import PriorConfig, SamplingConfig
+from audiovq.config import PriorConfig
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ class Prior(nn.Module, ABC):
     label_embeddings: nn.ModuleList
     head: nn.Linear
     allowed: Tensor
+    repeats = False
+    """Whether `step` may be told with `at` which place is meant."""
 
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
@@ -122,10 +124,13 @@ class Prior(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
+    def step(
+        self, tokens: Tensor, place: int, condition: Tensor, caches: Any, at: Tensor | None = None
+    ) -> Tensor:
         """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far.
 
-        Places must be asked for in their order, from 0 on.
+        Places must be asked for in their order, from 0 on. If `repeats`, the place may be `at` (1,)
+        instead, on the GPU, in a column like that of `place`: any but the first two are alike.
         """
 
     @abstractmethod
@@ -187,104 +192,3 @@ def hide_labels(
     # Clips and their labels may still lie on the CPU while the weights do not.
     opened = labels.new_tensor(sizes).expand_as(labels)
     return torch.where(hidden.to(labels.device), opened, labels)
-
-
-@torch.inference_mode()
-def sample(
-    prior: Prior,
-    labels: Tensor,
-    config: SamplingConfig,
-    generator: torch.Generator,
-    given: Tensor | None = None,
-    shortest: Tensor | int = 1,
-    longest: int | None = None,
-) -> Tensor:
-    """labels (batch, labels) → tokens (batch, 1 + slots × columns), END from a clip's end on.
-
-    Where `given` (batch, any length) is no -1, it stands as it is, and what comes after is drawn to go
-    with it. No clip has fewer columns than `shortest`, one number or (batch,), or more than `longest`;
-    None: max_columns. What was computed is cached: each token costs one token. `generator` is one of
-    the CPU. Tokens are an inference tensor: clone it to train on it.
-    """
-    vocabulary, batch = prior.vocabulary, len(labels)
-    guides = config.guidance != 0 and labels.shape[1] > 0
-    if guides:
-        labels = torch.cat([labels, prior.open_labels(batch)])
-    device = labels.device
-    length = 1 + vocabulary.slots * (vocabulary.max_columns if longest is None else longest)
-    ways = len(labels) // batch  # with the labels asked for, and, where that guides, with none
-    tokens = torch.full((ways, batch, length), vocabulary.end, device=device)
-    seen = tokens.view(-1, length)
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    condition, least = prior.condition(labels), torch.as_tensor(shortest, device=device)
-    caches = prior.new_caches(len(labels), length)
-    # Once: a GPU waits for it.
-    uniform = torch.rand(length, batch, 1, generator=generator).to(device).unbind()
-    some_ended = False
-    for place in range(length):
-        logits = prior.step(seen, place, condition, caches)
-        if guides:
-            asked, anything = logits.chunk(2)
-            logits = guided(asked, anything, config.guidance, vocabulary.end)
-        begins = place > 0 and (place - 1) % vocabulary.slots == 0
-        if begins:  # a column, or an end
-            too_soon = place <= 1 + vocabulary.slots * (least - 1)
-            logits[:, vocabulary.end].masked_fill_(too_soon, -torch.inf)
-        drawn = draw(logits, config, uniform[place])
-        if given is not None and place < given.shape[1]:
-            drawn = torch.where(given[:, place] < 0, drawn, given[:, place])
-        if begins:
-            ended |= drawn == vocabulary.end
-            number = int(ended.sum())
-            if number == batch:
-                return tokens[0, :, : max(place, 1 + vocabulary.slots)]
-            some_ended = number > 0
-        if some_ended:
-            drawn = torch.where(ended, vocabulary.end, drawn)
-        tokens.select(2, place).copy_(drawn)
-    return tokens[0]
-
-
-def guided(asked: Tensor, anything: Tensor, guidance: float, end: int) -> Tensor:
-    """Logits (batch, size) with the labels asked for, and with none → led further from the second to the
-    first (Ho and Salimans 2022), but for END, which keeps its probability.
-
-    Of what sounds more like a label, guidance makes more, and so clips would not end.
-    """
-    led = torch.where(asked.isinf(), asked, asked + guidance * (asked - anything))
-    led[:, end] = -torch.inf
-    codes = asked.clone()
-    codes[:, end] = -torch.inf
-    led[:, end] = asked[:, end] + led.logsumexp(dim=1) - codes.logsumexp(dim=1)
-    return led
-
-
-def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
-    """logits (batch, size), uniform (batch, 1) in [0, 1), float32 → (batch,) tokens, by the inverse of
-    the CDF."""
-    if config.temperature == 0:
-        return logits.argmax(dim=1)
-    if logits.is_mps:  # which has no float64
-        return draw(logits.cpu(), config, uniform.cpu()).to(logits.device)
-    logits = logits / config.temperature
-    if config.top_k or config.top_p < 1:
-        logits = _cut(logits, config)
-    # A GPU adds up in no order: only in float64 does a sum never fall where nothing is added.
-    exact = torch.float64 if logits.is_cuda else torch.float32
-    cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=exact)
-    # Of the total, which is not just 1: what has no probability may stand at the end. Even the largest
-    # uniform number, 1 - 2⁻²⁴, times it is rounded to less than it.
-    place = uniform * cumulative.narrow(1, -1, 1)
-    return torch.searchsorted(cumulative, place, right=True).squeeze(1)
-
-
-def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """(batch, size) → the same, -inf for what is none of the `top_k`, or lies beyond `top_p`."""
-    values, order = logits.sort(dim=1, descending=True, stable=True)
-    if config.top_k:
-        values[:, config.top_k :] = -torch.inf
-    if config.top_p < 1:
-        probabilities = values.softmax(dim=1)
-        before = probabilities.cumsum(dim=1) - probabilities
-        values = values.masked_fill(before >= config.top_p, -torch.inf)
-    return torch.empty_like(values).scatter_(1, order, values)

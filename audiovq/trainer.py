@@ -288,7 +288,7 @@ class Trainer:
             self.optimizer.step()
             return {name: value.detach() for name, value in scalars.items()}, norm
 
-        return Recorded(update) if self.records else update
+        return Recorded(update, self.device) if self.records else update
 
     def _check(self, unseen: list[tuple[Tensor, Tensor]]) -> None:
         """Raise Diverged where one of the last steps, (clips, loss + norm) each, went wrong."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audiovq.attention import Layer, all_told, initialize
 from audiovq.cells import Cells, forgotten
 from audiovq.config import PriorConfig
+from audiovq.places import Place, read
 from audiovq.prior import Prior, Vocabulary
 
 MOST_SLOTS = 16
@@ -47,6 +48,8 @@ class Transformer(Prior):
     sequence stands for nothing and tells the level; the second is the level and tells the first group;
     from then on each group tells the next.
     """
+
+    repeats = True
 
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
@@ -96,11 +99,19 @@ class Transformer(Prior):
         slots = self.vocabulary.slot(torch.arange(length, device=x.device))
         return self._legal(self.head(features), slots)
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
+    def step(
+        self,
+        tokens: Tensor,
+        place: int,
+        condition: Tensor,
+        caches: Caches,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        here = place if at is None else at
         cell = (place - 1) % self.group if place else 0
         if cell == 0:
-            self._open_group(tokens, place, condition, caches)
-        below = self._seen(tokens, place - self.below, place)
+            self._open_group(tokens, place, here, condition, caches)
+        below = self._seen(tokens, here - self.below, self.below)
         features = self.cells(caches.context[cell], below, caches.cells_told)
         slot = 1 + (place - 1) % self.vocabulary.slots if place else 0
         return nn.functional.linear(features, self.head.weight, caches.biases[slot])
@@ -112,24 +123,27 @@ class Transformer(Prior):
         shape = (config.layers, 2, batch, config.heads, groups, config.dim // config.heads)
         return Caches(torch.zeros(shape, device=self.head.weight.device))
 
-    def _open_group(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> None:
-        """Attention for the group that begins with `place`, once the one before is known."""
-        number = 0 if place == 0 else 1 + (place - 1) // self.group
-        if number == 0:
+    def _open_group(
+        self, tokens: Tensor, place: int, here: Place, condition: Tensor, caches: Caches
+    ) -> None:
+        """Attention for the group that begins `here`, at a place like `place`, once the one before is
+        known."""
+        number: Place = 0 if place == 0 else 1 + (here - 1) // self.group
+        if place == 0:
             caches.cells_told = self.cells.told(condition)
             caches.told = all_told(self.layers, condition)
             slots = torch.arange(len(self.allowed), device=condition.device)
             caches.biases = self._legal(self.head.bias, slots).unbind()
             x = self.start.expand(len(condition), -1)
-        elif number == 1:
+        elif place == 1:
             x = self._level(tokens)[:, 0]
         else:
-            x = self.cells.columns(tokens.narrow(1, place - self.group, self.group))
-        x = x + self._places(torch.tensor([number], device=x.device)) + condition
+            x = self.cells.columns(read(tokens, 1, here - self.group, self.group))
+        x = x + self._place(number) + condition
         for layer, told, kept in zip(self.layers, caches.told, caches.kept, strict=True):
             assert isinstance(layer, Layer)
             x = layer.step(x, told, kept, number)
-        lags = [self._seen(tokens, place - lag, place - lag + self.group) for lag in self.lags]
+        lags = [self._seen(tokens, here - lag, self.group) for lag in self.lags]
         caches.context = self.cells.context(x, torch.stack(lags, dim=2)).unbind(1)
 
     def _level(self, tokens: Tensor) -> Tensor:
@@ -143,6 +157,13 @@ class Transformer(Prior):
         last = self.place_embedding.num_embeddings - 1
         places: Tensor = self.place_embedding(numbers.clamp(max=last))
         return places
+
+    def _place(self, number: Place) -> Tensor:
+        """(1, dim): that of one group."""
+        if isinstance(number, Tensor):
+            return self._places(number)
+        last = self.place_embedding.num_embeddings - 1
+        return self.place_embedding.weight.narrow(0, min(number, last), 1)
 
     def _around(self, tokens: Tensor, groups: int) -> Tensor:
         """(batch, length) → (batch, groups, group, lags): what each cell sees of the groups before."""
@@ -159,10 +180,9 @@ class Transformer(Prior):
         padded = nn.functional.pad(tokens, (self.below, 0), value=self.vocabulary.size)
         return padded[:, :-1].unfold(1, self.below, 1)
 
-    def _seen(self, tokens: Tensor, begin: int, end: int) -> Tensor:
-        """(batch, end - begin): tokens from `begin` to `end`, none before the first."""
-        if begin >= 0:
-            return tokens.narrow(1, begin, end - begin)
-        seen = tokens[:, : max(0, end)]
-        missing = end - begin - seen.shape[1]
-        return nn.functional.pad(seen, (missing, 0), value=self.vocabulary.size)
+    def _seen(self, tokens: Tensor, begin: Place, count: int) -> Tensor:
+        """(batch, count): tokens from `begin` on, none before the first."""
+        if isinstance(begin, Tensor) or begin >= 0:
+            return read(tokens, 1, begin, count)
+        seen = tokens[:, : max(0, begin + count)]
+        return nn.functional.pad(seen, (count - seen.shape[1], 0), value=self.vocabulary.size)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from audiovq.config import PriorConfig, SamplingConfig
 from audiovq.pixelcnn import Caches, PixelCNN
-from audiovq.prior import Prior, Vocabulary, sample
+from audiovq.prior import Prior, Vocabulary
+from audiovq.sampling import sample
 
 GRIDS = ((8, 24), (16, 16), (16, 32))
 """Rows and columns."""
@@ -25,7 +26,14 @@ class Uncached(PixelCNN):
     labels: Tensor
     """(batch, labels), those that are sampled with."""
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
+    def step(
+        self,
+        tokens: Tensor,
+        place: int,
+        condition: Tensor,
+        caches: Caches,
+        at: Tensor | None = None,
+    ) -> Tensor:
         logits: Tensor = self(tokens, self.labels)[:, place]
         return logits
 

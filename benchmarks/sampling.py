@@ -23,7 +23,8 @@ from audiovq.config import SamplingConfig
 from audiovq.masked import MaskedPrior
 from audiovq.painting import paint
 from audiovq.presets import PRESETS
-from audiovq.prior import Prior, Vocabulary, sample
+from audiovq.prior import Prior, Vocabulary
+from audiovq.sampling import sample
 from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
@@ -42,7 +43,11 @@ class Uncached(Transformer):
     labels: Tensor
     """(batch, labels), those that are sampled with."""
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
+    repeats = False
+
+    def step(
+        self, tokens: Tensor, place: int, condition: Tensor, caches: Any, at: Tensor | None = None
+    ) -> Tensor:
         logits: Tensor = self(tokens[:, : place + 1], self.labels)[:, place]
         return logits
 

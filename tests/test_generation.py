@@ -16,7 +16,8 @@ from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.generation import Sound, generate, sample_codes
 from audiovq.labels import draw_labels
-from audiovq.prior import Prior, sample
+from audiovq.prior import Prior
+from audiovq.sampling import sample
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)
 

@@ -11,7 +11,8 @@ from audiovq import painting
 from audiovq.config import SamplingConfig
 from audiovq.masked import MaskedPrior
 from audiovq.painting import Painter, fill
-from audiovq.prior import Prior, sample
+from audiovq.prior import Prior
+from audiovq.sampling import sample
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0, steps=3)
 MODEL = tiny_model(masked=True)

@@ -19,7 +19,8 @@ from audiovq.config import PriorConfig, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.generation import generate
 from audiovq.pixelcnn import PixelCNN
-from audiovq.prior import Vocabulary, sample
+from audiovq.prior import Vocabulary
+from audiovq.sampling import sample
 from audiovq.training import train
 from audiovq.transformer import Transformer
 
@@ -90,7 +91,9 @@ def test_with_caches_the_same_codes_are_drawn_as_by_the_whole_network() -> None:
     vocabulary = Vocabulary(16, 1, rows=16, num_levels=3, max_columns=16)
 
     class Uncached(PixelCNN):
-        def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
+        def step(
+            self, tokens: Tensor, place: int, condition: Tensor, caches: Any, at: Any = None
+        ) -> Tensor:
             logits: Tensor = self(tokens[:, : place + 1], labels)[:, place]
             return logits
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from audiovq.cells import TOKEN_DROPOUT, forgotten
 from audiovq.config import PriorConfig, SamplingConfig
 from audiovq.pixelcnn import PixelCNN
-from audiovq.prior import Prior, Vocabulary, draw, guided, sample
+from audiovq.prior import Prior, Vocabulary
+from audiovq.sampling import draw, guided, sample
 from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=4)
