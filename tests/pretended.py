@@ -75,6 +75,10 @@ class OnGPU(Tensor):
         self.gpu.waited("a copy to the CPU")
         return self.inner.clone()
 
+    def new_tensor(self, data: Any) -> Tensor:
+        """Numbers beside its own."""
+        return torch.tensor(data, dtype=self.dtype, device=self.device)
+
     def tolist(self) -> Any:
         """Its numbers."""
         return self.cpu().tolist()
@@ -176,16 +180,16 @@ class GPU(TorchDispatchMode):
         tensors = [x for x in flat if isinstance(x, Tensor)]
         if func in (aten._pin_memory.default, aten.pin_memory.default):
             return args[0].clone().as_subclass(Pinned)
-        if not asked and not any(isinstance(x, OnGPU) for x in tensors):
+        here = not asked and not any(isinstance(x, OnGPU) for x in tensors)
+        if here and func.overloadpacket is not aten.to:
             return func(*args, **kwargs)
-        if torch.is_inference_mode_enabled():  # where what others are made of comes in one piece
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            # Of inference tensors, what others are made of comes in one piece.
             TorchDispatchMode.__enter__(self)
             try:
-                parts = func.decompose(*args, **kwargs)
+                return func.decompose(*args, **kwargs)
             finally:
                 TorchDispatchMode.__exit__(self, None, None, None)
-            if parts is not NotImplemented:
-                return parts
         with torch.inference_mode(False), torch.no_grad():
             return self._computed(func, args, kwargs, tensors, asked, device)
 
@@ -205,7 +209,7 @@ class GPU(TorchDispatchMode):
         if func is aten._fused_sdp_choice.default:
             return 0  # plain products
         self.launches += 1
-        plain = tree_map_only(OnGPU, lambda x: x.inner, (args, kwargs))
+        plain: Any = tree_map_only(Tensor, self._plain, (args, kwargs))
         if self.graph is not None:
             self.graph.touches(func, plain)
         out = func(*plain[0], **plain[1])
@@ -222,6 +226,12 @@ class GPU(TorchDispatchMode):
         if self.graph is not None:
             self.graph.add(func, plain, out)
         return return_and_correct_aliasing(func, args, kwargs, result)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        """What is computed with; of the CPU's tensors, a graph keeps what they were."""
+        if isinstance(x, OnGPU):
+            return x.inner
+        return x if self.graph is None else x.clone()
 
     def _check(
         self, func: Any, args: tuple[Any, ...], kwargs: Any, tensors: list[Tensor], device: Any
