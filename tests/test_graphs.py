@@ -31,7 +31,7 @@ from audiovq.transformer import Transformer
 
 THERE = torch.device("cuda:0")
 STEPS = 3 * (WARM + 2)
-LENGTHS = torch.tensor([24, 22, 15, 15, 8, 5])
+LENGTHS = torch.tensor([24, 14, 15, 5, 8, 3])
 """Frames of the clips that are learnt from."""
 VOCABULARY = Vocabulary(codebook_size=12, num_quantizers=2, rows=3, num_levels=5, max_columns=10)
 COLUMNS = 7
@@ -204,6 +204,8 @@ def takes_the_same_steps(gpu: GPU, here: Trainer, there: Trainer, prepare: Any, 
 
 AUTOENCODERS: dict[str, dict[str, Any]] = {
     "ema": {"kmeans_start": True},
+    "restarted": {"codebook_size": 64},
+    "residual": {"num_quantizers": 2},
     "gradient": {"update": "gradient", "gradient_through": "rotation", "num_quantizers": 2},
     "cosine": {"cosine": True, "encoder": "residual", "restart": False},
     "fsq": {"bottleneck": "fsq", "levels": (4, 3), "latent_dim": 2},
