@@ -81,16 +81,17 @@ def compare_peaks(
 
 
 def seconds(run: Run) -> float:
-    """Of one call, by the wall clock; the device's queue is empty before and after it."""
+    """Of one call, by the wall clock; a GPU's queue is empty before the first and after the last."""
     calls = 0
     _wait()
     begin = time.perf_counter()
     while True:
         run()
         calls += 1
-        _wait()
-        if (passed := time.perf_counter() - begin) >= LEAST_SECONDS:
-            return passed / calls
+        if time.perf_counter() - begin >= LEAST_SECONDS:
+            break
+    _wait()
+    return (time.perf_counter() - begin) / calls
 
 
 def machine() -> str:

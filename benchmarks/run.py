@@ -27,6 +27,7 @@ BENCHMARKS = (
     "training_step",
     "sampling",
     "pixelcnn",
+    "whole",
 )
 """Modules beside this one; `rows` of each gives its comparisons one by one."""
 

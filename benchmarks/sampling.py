@@ -139,6 +139,11 @@ def rows() -> Iterator[Row]:
         wanted = {256: 1000.0}.get(batch) if on_gpu else {16: 60.0}.get(batch)
         own = "the sound's own seconds"
         yield against(f"sampling, {batch} × 1 s", own, batch * SECONDS, run, wanted, rounds=2)
+    if on_gpu:
+        single = endless(Transformer(config, VOCABULARY, (10,)))
+        single.repeats = False
+        name, other = f"sampling, {BATCHES[-1]} × 1 s", "the same, its operations one by one"
+        yield compare(name, other, runs[BATCHES[-1]], drawing(single, BATCHES[-1]))
     # Every weight is read for every place, and what was kept of the places before.
     weights = 4 * sum(p.numel() for p in prior.parameters())
     kept = 4 * 2 * config.layers * config.dim * 16 * (LENGTH + 1) / 2
