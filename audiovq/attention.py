@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiovq import ranks
 from audiovq.config import MaskedConfig, PriorConfig
@@ -13,6 +15,9 @@ from audiovq.places import Place, write
 
 FEW_ROWS = 128
 """Up to so many a Linear multiplies the other way round."""
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""For attention on a GPU."""
 
 GAIN = 0.1
 """Of what a layer adds, at first."""
@@ -137,9 +142,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, inside: Tensor | None 
     Over all places, those up to each (`causal`), or those `inside`, bool (batch, 1, 1, places).
     """
     if q.is_cuda or (not causal and inside is None):
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=inside, is_causal=causal
-        )
+        # Not cuDNN's, which gives gradients that are no numbers for some masks (torch 2.11, H200), and
+        # whose plans for each shape take longer than it saves.
+        with sdpa_kernel(KERNELS) if q.is_cuda else contextlib.nullcontext():
+            return nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=inside, is_causal=causal
+            )
     # On a CPU, in bfloat16 and at these lengths, the fused kernel trains at a third of this speed.
     with torch.autocast(q.device.type, enabled=False):
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)

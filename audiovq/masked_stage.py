@@ -67,7 +67,7 @@ def train_masked(
 
     def prepare(step: Step) -> Inputs:
         canvas = _canvas(masked, source, step.indices, step.generator, ranks.mine(), step.width)
-        return dataclasses.astuple(canvas)
+        return tuple(getattr(canvas, field.name) for field in dataclasses.fields(canvas))
 
     def loss(*canvas: Tensor) -> dict[str, Tensor]:
         code, length, level = masked.loss(Canvas(*canvas).to(model.device))

@@ -174,8 +174,9 @@ class Prior(nn.Module, ABC):
         places = torch.arange(tokens.shape[1], device=tokens.device)
         inside = places < lengths[:, None].to(tokens.device)
         targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
-        logits = self(tokens, labels).transpose(1, 2)
-        return nn.functional.cross_entropy(logits, targets, reduction="none")
+        logits = self(tokens, labels).flatten(0, 1)
+        nats = nn.functional.cross_entropy(logits, targets.flatten(), reduction="none")
+        return nats.view(tokens.shape)
 
     def _legal(self, logits: Tensor, slots: Tensor | int) -> Tensor:
         """logits (…, size) → the same in float32, -inf for what may not stand in those slots."""

@@ -264,13 +264,14 @@ class Trainer:
         """One step: the losses, and the norm of the gradient; the next step may overwrite both."""
         number = self.state.step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
-        torch.manual_seed(self.seed * 1_000_003 + 2 * number)
+        _seed(self.seed * 1_000_003 + 2 * number, self.device)
         for group in self.optimizer.param_groups:
             if self._rate is None:
                 group["lr"] = self.learning_rate()
             else:
                 self._rate.fill_(self.learning_rate())
-        self.module.train()
+        if not self.module.training:
+            self.module.train()
         with ranks.sharing(len(indices)):
             return update(*prepare(Step(number, self.progress, indices, generator, self.records)))
 
@@ -402,6 +403,16 @@ class Trainer:
     @property
     def _path(self) -> Path:
         return self.folder / f"{self.stage}.state.safetensors"
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """torch.manual_seed, but for the kinds of device that are not in use: it asks all, at length."""
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -122,6 +122,7 @@ class GPU(TorchDispatchMode):
             "is_bf16_supported": lambda including_emulation=True: True,
             "mem_get_info": lambda device=None: (1 << 36, 1 << 36),
             "get_device_capability": lambda device=None: (9, 0),
+            "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
             "synchronize": lambda device=None: self.waited("synchronize"),
             "Stream": lambda device=None: Stream(self),

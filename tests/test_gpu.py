@@ -61,7 +61,7 @@ def autoencoder() -> tuple[Any, tuple[Tensor, ...], Any]:
     images = torch.rand(8, 1, 64, 64) * (torch.arange(64) < frames[:, None, None, None])
 
     def loss(module: Any, images: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        return {"loss": module(images, frames.to(THERE)).loss}
+        return {"loss": module(images.to(THERE), frames.to(THERE)).loss}
 
     return Autoencoder(SMALL.autoencoder, 64).to(THERE), (images, frames), loss
 
