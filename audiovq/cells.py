@@ -117,5 +117,10 @@ class Table(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, places) → (…, dim)."""
-        summed: Tensor = self.embedding(tokens + self.first).sum(dim=-2)
+        rows = tokens + self.first
+        if rows.is_cuda:  # gradients of an embedding would be sorted there, which takes longer
+            found = self.embedding.weight.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        else:
+            found = self.embedding(rows)
+        summed: Tensor = found.sum(dim=-2)
         return summed

@@ -22,6 +22,7 @@ from audiovq.context import (
     search,
 )
 from audiovq.dataset import Split
+from audiovq.graphs import Recorded, follow_gradients, make_recordable, own_stream, sent, set_rate
 from audiovq.views import encode_split, scratch
 
 VIEWS = 8
@@ -71,28 +72,39 @@ def fit_context(
 
     torch.manual_seed(seed)
     network = ContextModel(codebooks, model.autoencoder.rows).to(model.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+    device, on_gpu = model.device, model.device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=on_gpu or None
+    )
+
+    def update(contexts: Tensor, targets: Tensor, rows: Tensor) -> None:
+        there = (sent(part, device).long() for part in (contexts, targets, rows))
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = network.loss(*there)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        follow_gradients(optimizer, device)
+
+    if on_gpu:
+        make_recordable(optimizer, device)
+    learn = Recorded(update, device) if on_gpu else update
     generator = torch.Generator().manual_seed(seed)
     steps = min(STEPS, max(CHECKS, PASSES * len(seen[2]) // BATCH_CELLS))
     best, best_bits, step, progress = dict(network.state_dict()), math.inf, 0, 0.0
-    for check in range(CHECKS):
-        while step == 0 or progress < (check + 1) / CHECKS:
-            warm_up = min(1.0, (step + 1) / 50)
-            cosine = (1 + math.cos(math.pi * progress)) / 2
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * warm_up * cosine
-            picks = torch.randint(len(seen[2]), (BATCH_CELLS,), generator=generator)
-            contexts, targets, rows = (part[picks].long().to(model.device) for part in seen)
-            with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-                loss = network.loss(contexts, targets, rows)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            step += 1
-            by_time = (time.perf_counter() - started) / max_seconds
-            progress = min(1.0, max(step / steps, by_time))
-        bits = _bits(network, unseen)
-        if bits < best_bits:
-            best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
+    with own_stream(device):
+        for check in range(CHECKS):
+            while step == 0 or progress < (check + 1) / CHECKS:
+                warm_up = min(1.0, (step + 1) / 50)
+                cosine = (1 + math.cos(math.pi * progress)) / 2
+                set_rate(optimizer, LEARNING_RATE * warm_up * cosine)
+                picks = torch.randint(len(seen[2]), (BATCH_CELLS,), generator=generator)
+                learn(*(part[picks] for part in seen))
+                step += 1
+                by_time = (time.perf_counter() - started) / max_seconds
+                progress = min(1.0, max(step / steps, by_time))
+            bits = _bits(network, unseen)
+            if bits < best_bits:
+                best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
     network.load_state_dict(best)
     # One is added to every count: what training has not is rare, not impossible.
     vocabulary, config = model.vocabulary, model.autoencoder.config

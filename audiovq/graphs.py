@@ -88,6 +88,29 @@ class Recorded(Generic[_T]):
         return [sent(x, self.device) for x in given]
 
 
+def make_recordable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Learning rates become tensors on the GPU, where a graph sees them change. For fused optimizers."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"]).to(device)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of all groups."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def follow_gradients(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """`optimizer.step`, recorded or not: torch warns where it is told that it may be, and is not."""
+    recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    for group in optimizer.param_groups:
+        group["capturable"] = recorded
+    optimizer.step()
+
+
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
     """What is done on a GPU meanwhile stands in a line of its own: the first, which all share, can not

@@ -25,7 +25,7 @@ from audiovq import ranks
 from audiovq.checkpoint import read_tensors, save_tensors
 from audiovq.config import AudiovqError, OptimizerConfig
 from audiovq.files import append_line
-from audiovq.graphs import Recorded, own_stream
+from audiovq.graphs import Recorded, follow_gradients, make_recordable, own_stream, set_rate
 
 POOL = 24
 """Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
@@ -144,9 +144,6 @@ class Trainer:
         self.device = next(module.parameters()).device
         self.records = self.device.type == "cuda" and ranks.world() == 1
         """Whether steps become CUDA graphs."""
-        rate = torch.tensor(config.learning_rate)
-        self._rate = rate.to(self.device) if self.records else None
-        """The learning rate where a graph can see it change."""
         self.state = State()
         decayed = [p for p in module.parameters() if p.ndim >= 2]
         others = [p for p in module.parameters() if p.ndim < 2]
@@ -155,10 +152,12 @@ class Trainer:
                 {"params": decayed, "weight_decay": config.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
-            lr=config.learning_rate if self._rate is None else self._rate,
+            lr=config.learning_rate,
             betas=(0.9, 0.99),
             fused=self.device.type in ("cpu", "cuda"),
         )
+        if self.records:
+            make_recordable(self.optimizer, self.device)
         self.resume()
 
     @property
@@ -265,11 +264,7 @@ class Trainer:
         number = self.state.step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
         _seed(self.seed * 1_000_003 + 2 * number, self.device)
-        for group in self.optimizer.param_groups:
-            if self._rate is None:
-                group["lr"] = self.learning_rate()
-            else:
-                self._rate.fill_(self.learning_rate())
+        set_rate(self.optimizer, self.learning_rate())
         if not self.module.training:
             self.module.train()
         with ranks.sharing(len(indices)):
@@ -284,9 +279,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             scalars["loss"].backward()
             norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
-            for group in self.optimizer.param_groups:
-                group["capturable"] = self.records and torch.cuda.is_current_stream_capturing()
-            self.optimizer.step()
+            follow_gradients(self.optimizer, self.device)
             return {name: value.detach() for name, value in scalars.items()}, norm
 
         return Recorded(update, self.device) if self.records else update

@@ -48,9 +48,9 @@ def drawn(
         whole = nn.functional.pad(images, (0, width(int(frames.max())) - images.shape[3]))
         return moved(whole, offsets[part]), frames[part]
     shift = torch.randint(stride, indices.shape, generator=generator)
-    faster = torch.ones(len(indices))
+    faster = None
     if speed:
-        faster += speed * (2 * torch.rand(indices.shape, generator=generator) - 1)
+        faster = 1 + speed * (2 * torch.rand(indices.shape, generator=generator) - 1)
     return varied(split, indices, shift, faster, part, width)
 
 
@@ -76,11 +76,11 @@ def varied(
     split: Split,
     indices: Tensor,
     shift: Tensor,
-    speed: Tensor,
+    speed: Tensor | None,
     part: slice = slice(None),
     width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
-    """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), 1 as they are.
+    """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), None as they are.
 
     Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
     new (batch,) frames. Frames between frames are mixed linearly. With `part`, only those of the
@@ -88,24 +88,26 @@ def varied(
     them, all else on the CPU.
     """
     frames = split.num_frames[indices]
-    new_frames = ((frames - 1) / speed).floor().long() + 1 + shift
+    played = frames if speed is None else ((frames - 1) / speed).floor().long() + 1
+    new_frames = played + shift
     wide = width(int(new_frames.max()))
-    indices, shift, speed, frames, new_frames = (
-        x[part] for x in (indices, shift, speed, frames, new_frames)
-    )
-    images = split.spectrograms(indices)
-    places = (torch.arange(wide) - shift[:, None]) * speed[:, None]
-    inside = (places >= 0) & (places <= (frames - 1)[:, None])
-    before = places.floor().clamp(0, images.shape[3] - 1).long()
-    after = (before + 1).clamp(max=images.shape[3] - 1)
-    before, after, share, inside = (
-        sent(x[:, None, None], images.device) for x in (before, after, places - before, inside)
-    )
+    images = split.spectrograms(indices[part])
+    last = images.shape[3] - 1
+    places = torch.arange(wide) - shift[part, None]
+    if speed is not None:
+        places = places * speed[part, None]
 
     def take(columns: Tensor) -> Tensor:
+        columns = sent(columns[:, None, None], images.device)
         return images.gather(3, columns.expand(-1, 1, images.shape[2], -1))
 
-    return torch.lerp(take(before), take(after), share) * inside, new_frames
+    before = places.floor().clamp(0, last).long()
+    taken = take(before)
+    if speed is not None:
+        share = sent((places - before)[:, None, None], images.device)
+        taken = torch.lerp(taken, take((before + 1).clamp(max=last)), share)
+    inside = (places >= 0) & (places <= (frames[part, None] - 1))
+    return taken * sent(inside[:, None, None], images.device), new_frames[part]
 
 
 def scratch(*shape: int, dtype: torch.dtype) -> Tensor:

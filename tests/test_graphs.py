@@ -374,6 +374,7 @@ def test_sampling_waits_for_the_gpu_once_in_some_columns(gpu: GPU, kind: Any) ->
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error:a step cannot be recorded")
 def test_a_training_on_the_gpu_is_one_and_every_verb_runs_there(
     gpu: GPU, dataset: Dataset, recordings: Path, tmp_path: Path
 ) -> None:

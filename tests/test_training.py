@@ -200,6 +200,8 @@ def test_a_shift_moves_every_frame_and_loses_none(dataset: Dataset) -> None:
     split = dataset.train
     indices, shift = torch.arange(4), torch.tensor([0, 1, 2, 3])
     images, frames = varied(split, indices, shift, torch.ones(4))
+    for played, plain in zip((images, frames), varied(split, indices, shift, None), strict=True):
+        assert torch.equal(played, plain)
     for i in range(4):
         clip = split.spectrograms(indices[i : i + 1])[0]
         assert int(frames[i]) == clip.shape[2] + i
