@@ -170,8 +170,9 @@ class Autoencoder(nn.Module):
 
     def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """Latents (batch, dim, rows, columns), (batch,) columns → the nearest codes, as `encode`."""
+        quantizer = self.quantizer
         inside = self._inside(num_columns, latents.shape[3], latents.device)
-        return inside.put(self.quantizer.encode(inside.take(latents)))
+        return inside.put(quantizer.encode(inside.take(latents)))
 
     def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
         """Codes (batch, quantizers, rows, columns), (batch,) columns → (batch, 1, bins, frames).

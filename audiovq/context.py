@@ -105,9 +105,8 @@ class ContextModel(nn.Module):
 
     def tables(self, quantizer: int) -> Tensor:
         """(places, codebook_size + 1, hidden): what each code says in each place; last: no code."""
-        sources = [q for _ in NEIGHBOURS for q in range(self.num_quantizers)]
-        sources += range(quantizer)
-        said = torch.einsum("pkd,pdh->pkh", self.codebooks[sources], self.maps[quantizer])
+        sources = torch.cat([*[self.codebooks] * len(NEIGHBOURS), self.codebooks[:quantizer]])
+        said = torch.einsum("pkd,pdh->pkh", sources, self.maps[quantizer])
         return torch.cat([said, self.edges[quantizer][:, None]], dim=1)
 
     def forward(self, contexts: Tensor, rows: Tensor, quantizer: int) -> Tensor:
