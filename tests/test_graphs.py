@@ -213,9 +213,13 @@ AUTOENCODERS: dict[str, dict[str, Any]] = {
     "dense": {"bottleneck": "gaussian", "dense": 4, "kl_warmup": 0.5, "conditional": True},
     "noise": {"bottleneck": "none", "corruption": "noise"},
 }
+MORE = "gradient", "cosine", "none", "noise"
 
 
-@pytest.mark.parametrize("kind", AUTOENCODERS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow) if kind in MORE else kind for kind in AUTOENCODERS],
+)
 def test_an_autoencoder_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
     gpu: GPU, tmp_path: Path, kind: str
 ) -> None:
@@ -243,7 +247,7 @@ def test_an_autoencoder_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
     takes_the_same_steps(gpu, here, there, prepare, loss)
 
 
-@pytest.mark.parametrize("kind", [Transformer, PixelCNN])
+@pytest.mark.parametrize("kind", [Transformer, pytest.param(PixelCNN, marks=pytest.mark.slow)])
 def test_a_prior_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
     gpu: GPU, tmp_path: Path, kind: Any
 ) -> None:
@@ -319,7 +323,12 @@ def pair(kind: Any, vocabulary: Vocabulary) -> tuple[Prior, Prior]:
 
 @pytest.mark.parametrize(
     ("quantizers", "rows", "guidance", "end"),
-    [(1, 4, 0.0, -9.0), (2, 9, 1.5, -9.0), (2, 3, 0.5, 0.5), (1, 1, 0.0, 1.0)],
+    [
+        (1, 4, 0.0, -9.0),
+        pytest.param(2, 9, 1.5, -9.0, marks=pytest.mark.slow),
+        (2, 3, 0.5, 0.5),
+        (1, 1, 0.0, 1.0),
+    ],
 )
 def test_a_graph_for_all_columns_draws_what_single_steps_draw(
     gpu: GPU, quantizers: int, rows: int, guidance: float, end: float
@@ -356,7 +365,7 @@ def test_a_graph_for_all_columns_draws_what_single_steps_draw(
         assert expected.shape[1] < 1 + COLUMNS * vocabulary.slots, "they were to end"
 
 
-@pytest.mark.parametrize("kind", [Transformer, PixelCNN])
+@pytest.mark.parametrize("kind", [Transformer, pytest.param(PixelCNN, marks=pytest.mark.slow)])
 def test_sampling_waits_for_the_gpu_once_in_some_columns(gpu: GPU, kind: Any) -> None:
     waits = []
     for columns in (4, 4 + 4 * CHECK_COLUMNS):

@@ -135,7 +135,7 @@ def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
     assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 12
 
 
-def test_the_masked_prior_is_a_third_stage_that_resumes_and_has_its_share_of_the_time(
+def test_the_masked_prior_is_a_third_stage_that_resumes(
     straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
 ) -> None:
     """The first two are the same with it and without."""
@@ -162,6 +162,10 @@ def test_the_masked_prior_is_a_third_stage_that_resumes_and_has_its_share_of_the
     train(dataset, folder, config, device="cpu", say=lines.append)
     assert lines[-1] == "masked: trained already"
 
+
+@pytest.mark.slow
+def test_the_masked_prior_has_its_share_of_the_time(dataset: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, **MASKED)
     long = dataclasses.replace(CONFIG.prior_training, steps=1_000_000)
     config = dataclasses.replace(
         config, prior_training=long, masked_training=long, max_minutes=4 / 60, masked_share=0.5
