@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import torch
@@ -141,13 +140,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, inside: Tensor | None 
 
     Over all places, those up to each (`causal`), or those `inside`, bool (batch, 1, 1, places).
     """
-    if q.is_cuda or (not causal and inside is None):
+    fused = nn.functional.scaled_dot_product_attention
+    if q.is_cuda:
         # Not cuDNN's, which gives gradients that are no numbers for some masks (torch 2.11, H200), and
         # whose plans for each shape take longer than it saves.
-        with sdpa_kernel(KERNELS) if q.is_cuda else contextlib.nullcontext():
-            return nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=inside, is_causal=causal
-            )
+        with sdpa_kernel(KERNELS):
+            return fused(q, k, v, attn_mask=inside, is_causal=causal)
+    if not causal and inside is None:
+        return fused(q, k, v)
     # On a CPU, in bfloat16 and at these lengths, the fused kernel trains at a third of this speed.
     with torch.autocast(q.device.type, enabled=False):
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)

@@ -160,7 +160,7 @@ class Transformer(Prior):
 
     def _place(self, number: Place) -> Tensor:
         """(1, dim): that of one group."""
-        if isinstance(number, Tensor):
+        if not isinstance(number, int):
             return self._places(number)
         last = self.place_embedding.num_embeddings - 1
         return self.place_embedding.weight.narrow(0, min(number, last), 1)
@@ -182,7 +182,9 @@ class Transformer(Prior):
 
     def _seen(self, tokens: Tensor, begin: Place, count: int) -> Tensor:
         """(batch, count): tokens from `begin` on, none before the first."""
-        if isinstance(begin, Tensor) or begin >= 0:
+        if not isinstance(begin, int):
             return read(tokens, 1, begin, count)
+        if begin >= 0:
+            return tokens.narrow(1, begin, count)
         seen = tokens[:, : max(0, begin + count)]
         return nn.functional.pad(seen, (count - seen.shape[1], 0), value=self.vocabulary.size)
