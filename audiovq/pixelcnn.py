@@ -130,14 +130,7 @@ class PixelCNN(Prior):
         coarser = nn.functional.pad(grid, (0, 0, 1, -1)).cumsum(dim=3).view(batch, -1, x.shape[2])
         return self._logits(x, nn.functional.pad(coarser, (0, 0, 1, 0)), places)[:, :length]
 
-    def step(
-        self,
-        tokens: Tensor,
-        place: int,
-        condition: Tensor,
-        caches: Caches,
-        at: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
         here = torch.arange(place, place + 1, device=tokens.device)
         if place == 0:
             level = condition[:, None]

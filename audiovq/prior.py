@@ -9,6 +9,7 @@ learns how loud a clip is and where it ends, and can go on with a sound that has
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +104,9 @@ class Prior(nn.Module, ABC):
     label_embeddings: nn.ModuleList
     head: nn.Linear
     allowed: Tensor
-    repeats = False
-    """Whether `step` may be told with `at` which place is meant."""
+    step_at: Callable[..., Tensor] | None = None
+    """(tokens, place, here, condition, caches) → as `step` gives, at a place `here` (1,) whose number the
+    GPU alone knows, in a column like that of `place`: any but the first two are alike. None: it cannot."""
 
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
@@ -124,13 +126,10 @@ class Prior(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(
-        self, tokens: Tensor, place: int, condition: Tensor, caches: Any, at: Tensor | None = None
-    ) -> Tensor:
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
         """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far.
 
-        Places must be asked for in their order, from 0 on. If `repeats`, the place may be `at` (1,)
-        instead, on the GPU, in a column like that of `place`: any but the first two are alike.
+        Places must be asked for in their order, from 0 on.
         """
 
     @abstractmethod

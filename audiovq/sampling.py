@@ -39,7 +39,7 @@ def sample(
     drawing.token(0, 0)
     with own_stream(device):
         recorded = None
-        if device.type == "cuda" and prior.repeats:
+        if device.type == "cuda" and prior.step_at is not None:
             recorded = Recorded(drawing.column, device, warm=1)
         for column in range(columns):
             first = 1 + column * vocabulary.slots
@@ -95,8 +95,11 @@ class _Drawing:
 
     def token(self, place: int, here: Place) -> None:
         """Draw the token `here`, at a place like `place`, of all clips."""
-        at = None if isinstance(here, int) else here
-        logits = self.prior.step(self.seen, place, self.condition, self.caches, at)
+        known = isinstance(here, int)
+        if known or self.prior.step_at is None:
+            logits = self.prior.step(self.seen, place, self.condition, self.caches)
+        else:
+            logits = self.prior.step_at(self.seen, place, here, self.condition, self.caches)
         if self.guides:
             asked, anything = logits.chunk(2)
             logits = guided(asked, anything, self.config.guidance, self.end)
@@ -110,9 +113,9 @@ class _Drawing:
             drawn = torch.where(as_given < 0, drawn, as_given)
         if begins:
             self.ended.logical_or_(drawn == self.end)
-            if at is None:
+            if known:
                 self.count_ended()
-        if self.num_ended or at is not None:
+        if self.num_ended or not known:
             drawn = torch.where(self.ended, self.end, drawn)
         write(self.tokens, 2, here, drawn)
 

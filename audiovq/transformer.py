@@ -49,8 +49,6 @@ class Transformer(Prior):
     from then on each group tells the next.
     """
 
-    repeats = True
-
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
     ) -> None:
@@ -99,15 +97,13 @@ class Transformer(Prior):
         slots = self.vocabulary.slot(torch.arange(length, device=x.device))
         return self._legal(self.head(features), slots)
 
-    def step(
-        self,
-        tokens: Tensor,
-        place: int,
-        condition: Tensor,
-        caches: Caches,
-        at: Tensor | None = None,
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
+        return Transformer.step_at(self, tokens, place, place, condition, caches)
+
+    def step_at(
+        self, tokens: Tensor, place: int, here: Place, condition: Tensor, caches: Caches
     ) -> Tensor:
-        here = place if at is None else at
+        """See `Prior.step_at`."""
         cell = (place - 1) % self.group if place else 0
         if cell == 0:
             self._open_group(tokens, place, here, condition, caches)

@@ -26,14 +26,7 @@ class Uncached(PixelCNN):
     labels: Tensor
     """(batch, labels), those that are sampled with."""
 
-    def step(
-        self,
-        tokens: Tensor,
-        place: int,
-        condition: Tensor,
-        caches: Caches,
-        at: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
         logits: Tensor = self(tokens, self.labels)[:, place]
         return logits
 

@@ -37,17 +37,21 @@ GUIDED = SamplingConfig()
 """As `generate` draws where nothing is said."""
 
 
+class Single(Transformer):
+    """The same, of which no graph is made."""
+
+    step_at: Any = None
+
+
 class Uncached(Transformer):
     """The same, but its whole network runs over all tokens so far for every code."""
 
     labels: Tensor
     """(batch, labels), those that are sampled with."""
 
-    repeats = False
+    step_at: Any = None
 
-    def step(
-        self, tokens: Tensor, place: int, condition: Tensor, caches: Any, at: Tensor | None = None
-    ) -> Tensor:
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
         logits: Tensor = self(tokens[:, : place + 1], self.labels)[:, place]
         return logits
 
@@ -140,8 +144,7 @@ def rows() -> Iterator[Row]:
         own = "the sound's own seconds"
         yield against(f"sampling, {batch} × 1 s", own, batch * SECONDS, run, wanted, rounds=2)
     if on_gpu:
-        single = endless(Transformer(config, VOCABULARY, (10,)))
-        single.repeats = False
+        single = endless(Single(config, VOCABULARY, (10,)))
         name, other = f"sampling, {BATCHES[-1]} × 1 s", "the same, its operations one by one"
         yield compare(name, other, runs[BATCHES[-1]], drawing(single, BATCHES[-1]))
     # Every weight is read for every place, and what was kept of the places before.

@@ -44,13 +44,13 @@ class OnGPU(Tensor):
 
     inner: Tensor
     gpu: ClassVar[GPU]
-    device = torch.device("cuda:0")  # type: ignore[assignment]
-    is_cuda = True  # type: ignore[assignment]
+    device = torch.device("cuda:0")
+    is_cuda = True
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> OnGPU:
-        made: Any = torch.Tensor._make_wrapper_subclass(
+        made: OnGPU = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.shape,
             strides=inner.stride(),
@@ -59,7 +59,7 @@ class OnGPU(Tensor):
             device="cpu",
         )
         made.inner = inner
-        return made  # type: ignore[no-any-return]
+        return made
 
     def __repr__(self, **_: Any) -> str:
         return f"OnGPU({self.inner!r})"

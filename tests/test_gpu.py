@@ -114,8 +114,8 @@ def test_a_graph_for_all_columns_draws_what_single_steps_draw() -> None:
     made = Transformer(SMALL.prior, VOCABULARY, (10,)).to(THERE).eval()
     labels = (torch.arange(16)[:, None] % 10).to(THERE)
     tokens = []
-    for repeats in (False, True):
-        made.repeats = repeats
+    for step_at in (None, made.step_at):
+        made.step_at = step_at
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             generator = torch.Generator().manual_seed(0)

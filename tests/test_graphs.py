@@ -361,7 +361,13 @@ def test_a_graph_for_all_columns_draws_what_single_steps_draw(
         columns = more.get("longest", COLUMNS) if end < 0 else 0
         if end < 0 and "shortest" not in more:
             assert gpu.replays == max(0, columns - LIKE_OTHERS - 1)
+    gpu.replays = 0
+    there.step_at = None
+    single = sample(there, labels.to(THERE), config, torch.Generator().manual_seed(1))
+    assert torch.equal(single.cpu(), sample(here, labels, config, torch.Generator().manual_seed(1)))
+    assert gpu.replays == 0, "of what cannot be told its place no graph is made"
     if end > 0:
+        expected = single.cpu()
         assert expected.shape[1] < 1 + COLUMNS * vocabulary.slots, "they were to end"
 
 

@@ -91,9 +91,7 @@ def test_with_caches_the_same_codes_are_drawn_as_by_the_whole_network() -> None:
     vocabulary = Vocabulary(16, 1, rows=16, num_levels=3, max_columns=16)
 
     class Uncached(PixelCNN):
-        def step(
-            self, tokens: Tensor, place: int, condition: Tensor, caches: Any, at: Any = None
-        ) -> Tensor:
+        def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
             logits: Tensor = self(tokens[:, : place + 1], labels)[:, place]
             return logits
 
