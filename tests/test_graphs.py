@@ -326,8 +326,8 @@ def pair(kind: Any, vocabulary: Vocabulary) -> tuple[Prior, Prior]:
     [
         (1, 4, 0.0, -9.0),
         pytest.param(2, 9, 1.5, -9.0, marks=pytest.mark.slow),
-        (2, 3, 0.5, 0.5),
-        (1, 1, 0.0, 1.0),
+        (2, 3, 0.5, 2.0),
+        (1, 1, 0.0, 3.0),
     ],
 )
 def test_a_graph_for_all_columns_draws_what_single_steps_draw(
