@@ -1,6 +1,7 @@
 """Shared fixtures: synthetic recordings, the digits that ship, the real digits where they are."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+import torch
 from trained import CONFIG
 
 from audiovq.checkpoint import Model, load
@@ -18,6 +20,10 @@ from audiovq.preprocess import preprocess
 from audiovq.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # files are tested side by side, on a core each
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("audiovq", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("audiovq")
