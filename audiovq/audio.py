@@ -60,8 +60,10 @@ class AudioInfo:
         return self.num_samples / self.sample_rate
 
 
-def find(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All that lies below `folder`, hidden names left out: (recordings, others), each sorted.
+def find(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of all that lies below `folder`, hidden ones left out: (recordings, others), each sorted.
+
+    A name leads from `folder` to a file, with forward slashes; it sorts folder by folder.
 
     Links to files are files, even where they lead nowhere. Links to folders are not followed, so
     that no loop is walked and no sound comes twice: they are listed themselves, as are folders
@@ -70,19 +72,26 @@ def find(folder: Path) -> tuple[list[Path], list[Path]]:
     if not folder.is_dir():
         raise AudiovqError(f"{folder}: no such folder")
     found: list[str] = []
+    before = len(os.path.join(folder, ""))
 
     def closed(error: OSError) -> None:
-        found.append(error.filename)
+        found.append(error.filename[before:] or ".")
 
     for root, folders, files in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(root, name))]
-        found += [os.path.join(root, name) for name in files + links if not name.startswith(".")]
-    recordings: list[Path] = []
-    others: list[Path] = []
-    for path in map(Path, sorted(found, key=lambda name: name.split(os.sep))):
-        (recordings if path.suffix.lower() in SUFFIXES else others).append(path)
+        shown = (name for name in files + links if not name.startswith("."))
+        found += [os.path.join(root, name)[before:].replace(os.sep, "/") for name in shown]
+    recordings: list[str] = []
+    others: list[str] = []
+    for name in sorted(found, key=lambda name: name.replace("/", "\0")):  # lists would take memory
+        (recordings if is_recording(name) else others).append(name)
     return recordings, others
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file is a recording by its name."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def info(path: Path | str) -> AudioInfo:

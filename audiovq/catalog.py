@@ -95,19 +95,18 @@ def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
                 f"{target}: holds the recordings; name another folder for the dataset"
             )
         if _below(target, source):
-            own = str(target.resolve().relative_to(source.resolve()))
+            own = target.resolve().relative_to(source.resolve()).as_posix()
     names: list[str] = []
     skipped: list[Skipped] = []
-    for path in recordings + others:
-        name = path.relative_to(source).as_posix()
-        if own is not None and path.is_relative_to(source / own):
+    for name in itertools.chain(recordings, others):
+        if own is not None and (name == own or name.startswith(own + "/")):
             continue
         if (plain := name.encode(errors="replace").decode()) != name:
             skipped.append(Skipped(plain, "has a name that is not UTF-8; rename it"))
-        elif path.suffix.lower() in audio.SUFFIXES:
+        elif audio.is_recording(name):
             names.append(name)
         else:
-            skipped.append(Skipped(name, _other(path)))
+            skipped.append(Skipped(name, _other(source / name)))
     return names, skipped
 
 
@@ -132,24 +131,31 @@ def _headers(
     broken: list[Skipped] = []
     parts = [names[begin : begin + PART] for begin in range(0, len(names), PART)]
     folder = [str(source.absolute())] * len(parts)  # another machine has another working folder
-    infos = itertools.chain.from_iterable(executor.map(_infos, folder, parts))
-    for name, found in zip(names, infos, strict=True):
+    told = itertools.chain.from_iterable(executor.map(_told, folder, parts))
+    rates: dict[int, int] = {}
+    for name, found in zip(names, told, strict=True):
         if isinstance(found, str):
             broken.append(Skipped(name, found))
         else:
-            headers[name] = found
+            rate, channels, num_samples = found
+            rate = rates.setdefault(
+                rate, rate
+            )  # one number for all: what processes send, they copy
+            headers[name] = audio.AudioInfo(rate, channels, num_samples)
     return headers, broken
 
 
-def _infos(source: str, names: list[str]) -> list[audio.AudioInfo | str]:
-    return [_info(os.path.join(source, name)) for name in names]
+def _told(source: str, names: list[str]) -> list[tuple[int, int, int] | str]:
+    """What each header says, in the order of AudioInfo, or what is wrong with it."""
+    return [_header(os.path.join(source, name)) for name in names]
 
 
-def _info(path: str) -> audio.AudioInfo | str:
+def _header(path: str) -> tuple[int, int, int] | str:
     try:
-        return audio.info(path)
+        info = audio.info(path)
     except audio.AudioError as error:
         return str(error)
+    return info.sample_rate, info.channels, info.num_samples
 
 
 def labels_of(
@@ -164,7 +170,7 @@ def labels_of(
     if how is None:
         how = "folder" if 1 < len(set(folders.values())) <= len(paths) / 2 else "none"
     if how == "none":
-        return {path: {} for path in paths}, []
+        return _each(paths, lambda path: {}), []
     if how == "folder":
         labels = _each(paths, lambda path: {"folder": folders[path]} if folders[path] else {})
     elif how.endswith(".csv"):

@@ -170,8 +170,8 @@ def _read(source: Path) -> tuple[list[Image], list[Skipped]]:
     recordings, others = find(source)
     images: list[Image] = []
     skipped: list[Skipped] = []
-    for path in sorted(recordings + others):
-        name = path.relative_to(source).as_posix()
+    for name in sorted(recordings + others, key=lambda name: name.split("/")):
+        path = source / name
         try:
             require_file(path)
             if name.endswith(IDX):

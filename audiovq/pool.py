@@ -32,6 +32,7 @@ def quick() -> Iterator[Executor]:
     which wait for each other in Python."""
     if can_fork():
         with pool("fork") as processes:
+            processes.submit(os.getpid)  # they are copied now, while there is little to copy
             yield processes
         return
     threads = ThreadPoolExecutor(cores())

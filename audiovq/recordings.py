@@ -139,12 +139,12 @@ def _into(target: Path, overwrite: bool, is_file: bool) -> Iterator[None]:
 def _recordings(source: Path) -> dict[str, Path]:
     """Name in an archive → path: of one recording, or of all below a folder."""
     if source.is_dir():
-        paths = audio.find(source)[0]
-        if not paths:
+        names = audio.find(source)[0]
+        if not names:
             raise AudiovqError(
                 f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
             )
-        return {path.relative_to(source).as_posix(): path for path in paths}
+        return {name: source / name for name in names}
     if not source.exists():
         raise AudiovqError(f"{source}: no such file or folder")
     return {source.name: source}

@@ -32,8 +32,8 @@ def speech() -> Tensor:
     """(CLIPS, SAMPLES)."""
     folder = next(folder for folder in FOLDERS if folder.is_dir())
     joined = np.zeros(0, np.float32)
-    for path in audio.find(folder)[0][::5]:
-        joined = np.append(joined, audio.read(path, RATE)[0])
+    for name in audio.find(folder)[0][::5]:
+        joined = np.append(joined, audio.read(folder / name, RATE)[0])
         if len(joined) >= CLIPS * SAMPLES:
             break
     return torch.from_numpy(joined[: CLIPS * SAMPLES]).view(CLIPS, SAMPLES).to(device())

@@ -110,7 +110,8 @@ def read_clips(recordings: Path) -> Clips:
     """The test files below a folder. Raises AudiovqError where it holds none."""
     if not recordings.is_dir():
         raise AudiovqError(f"{recordings}: no such folder; name that of the digits' recordings")
-    paths = [path for path in audio.find(recordings)[0] if re.search(TEST, path.name)]
+    names = audio.find(recordings)[0]
+    paths = [recordings / name for name in names if re.search(TEST, name)]
     speakers = [found["speaker"] for path in paths if (found := re.search(LABELS, path.name))]
     if not paths or len(speakers) < len(paths):
         raise AudiovqError(f"{recordings}: test files are not named as 7_george_0.wav is")
