@@ -309,15 +309,18 @@ def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -
 
 
 class _Unwritten(TorchFunctionMode):
-    """Leaves tensors as they are made. Without memory there is nothing to write into, and torch takes
-    a second to import what would pretend to."""
+    """Leaves tensors as they are made, and counts nothing up. Without memory there is nothing to write
+    into, and torch takes a second to import what would pretend to."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """What writes into a tensor, which has a name that ends in `_`, gives it back."""
+        """What writes into a tensor, which has a name that ends in `_`, gives it back; `arange` gives a
+        tensor as long as its own."""
         if func.__name__.endswith("_") and not func.__name__.endswith("__"):
             return (*args, *(kwargs or {}).values())[0]
+        if func is torch.arange and not kwargs and all(isinstance(x, int) for x in args):
+            return torch.empty(len(range(*args)), dtype=torch.long)
         return func(*args, **(kwargs or {}))
 
 
