@@ -51,11 +51,11 @@ class Inside:
         """The inverse of `take`: (vectors, dim) → (batch, dim, rows, columns), zeros beyond."""
         batch, rows, columns = self.shape
         if self.places is None:
-            grid = vectors.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+            grid = vectors.view(batch, rows, columns, vectors.shape[1]).permute(0, 3, 1, 2)
             return torch.where(self.mask > 0, grid, 0)
         flat = vectors.new_zeros(batch * rows * columns, vectors.shape[1])
         flat = flat.index_copy(0, self.places, vectors)
-        return flat.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        return flat.view(batch, rows, columns, vectors.shape[1]).permute(0, 3, 1, 2)
 
     def of_clips(self, values: Tensor) -> Tensor:
         """(batch, any) → (vectors, any): of each vector what its clip has."""

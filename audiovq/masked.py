@@ -123,8 +123,8 @@ class MaskedPrior(nn.Module):
         telling = inside & ~hidden.all(dim=2)
         used = columns | telling
         order = torch.where(columns, 2, telling.int()).argsort(dim=1, descending=True, stable=True)
-        order = order[:, : int(used.sum(dim=1).max())]
-        first = order[:, : int(columns.sum(dim=1).max())]
+        order = order[:, : _most(used)]
+        first = order[:, : _most(columns)]
         heard = (used & inside).gather(1, order)[:, None, None]
         tokens = seen.gather(1, order[:, :, None].expand(-1, -1, seen.shape[2]))
         x = self.cells.columns(tokens) + self._places(canvas, order) + condition[:, None]
@@ -284,6 +284,11 @@ class MaskedPrior(nn.Module):
         end = torch.where(canvas.whole[:, 1:], left, unknown)
         both: Tensor = self.begin_embedding(begin) + self.end_embedding(end)
         return both
+
+
+def _most(columns: Tensor) -> int:
+    """Of bool (batch, columns), how many a clip has at most; a rank without clips takes one."""
+    return int(columns.sum(dim=1).max()) if len(columns) else 1
 
 
 def _head(dim: int, size: int) -> nn.Sequential:

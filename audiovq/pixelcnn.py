@@ -115,7 +115,8 @@ class PixelCNN(Prior):
         columns = max(1, -(-(length - 1) // vocabulary.slots))
         places = torch.arange(1 + columns * vocabulary.slots, device=tokens.device)
         embedded = self.token_embedding(nn.functional.pad(tokens, (0, len(places) - length)))
-        grid = embedded[:, 1:].view(batch, columns, vocabulary.rows, vocabulary.num_quantizers, -1)
+        shape = batch, columns, vocabulary.rows, vocabulary.num_quantizers, embedded.shape[2]
+        grid = embedded[:, 1:].view(shape)
         cells = grid.sum(dim=3).permute(0, 3, 1, 2)
         position = self._position(torch.arange(columns, device=tokens.device))
         v = nn.functional.pad(cells, (0, 0, 1, -1)) + position
@@ -127,7 +128,7 @@ class PixelCNN(Prior):
             h = horizontal(nn.functional.pad(h, (self.back, 0)), told)
         x = h.flatten(2).transpose(1, 2).repeat_interleave(vocabulary.num_quantizers, dim=1)
         x = torch.cat([condition[:, None], x], dim=1)
-        coarser = nn.functional.pad(grid, (0, 0, 1, -1)).cumsum(dim=3).view(batch, -1, x.shape[2])
+        coarser = nn.functional.pad(grid, (0, 0, 1, -1)).cumsum(dim=3).flatten(1, 3)
         return self._logits(x, nn.functional.pad(coarser, (0, 0, 1, 0)), places)[:, :length]
 
     def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,10 +20,16 @@ from torch import Tensor
 from trained import CONFIG
 
 from audiovq import ranks
+from audiovq.autoencoder import Autoencoder
+from audiovq.canvas import Canvas
 from audiovq.checkpoint import load, read_tensors
-from audiovq.config import TrainConfig, to_json
+from audiovq.config import MaskedConfig, TrainConfig, to_json
 from audiovq.dataset import Dataset
+from audiovq.masked import MaskedPrior
+from audiovq.pixelcnn import PixelCNN
+from audiovq.prior import Prior, Vocabulary
 from audiovq.training import pick_device
+from audiovq.transformer import Transformer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -218,6 +224,56 @@ def test_every_kind_of_model_takes_the_same_steps_in_three_ranks(
     for name in (*KINDS, "pixels"):
         assert runs.ended[f"{name}-3"] == [(0, "")] * 3
         assert runs.furthest(f"{name}-1", f"{name}-3") < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["transformer", "pixelcnn"])
+def test_all_stages_take_the_same_steps_where_two_of_three_ranks_have_no_clips(
+    dataset: Dataset, tmp_path: Path, kind: Literal["transformer", "pixelcnn"]
+) -> None:
+    stages = ("autoencoder_training", "prior_training", "masked_training")
+    few: dict[str, Any] = {
+        stage: replace(getattr(CONFIG, stage), batch_size=1, steps=10, validate_every=5)
+        for stage in stages
+    }
+    prior = replace(CONFIG.prior, kind=kind)
+    runs = Runs(dataset, tmp_path)
+    for count in (1, 3):
+        runs.add(f"{count}", count, replace(CONFIG, **few, prior=prior, masked_share=0.3))
+    runs.run()
+    assert runs.ended["3"] == [(0, "")] * 3
+    assert len(runs.numbers("1")) == 3 * (10 + 2)
+    assert runs.furthest("1", "3") < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_autoencoder_takes_a_batch_of_no_clips(kind: str) -> None:
+    """As a rank does where a batch is of fewer clips than there are ranks."""
+    config = replace(CONFIG.autoencoder, **KINDS[kind])
+    autoencoder = Autoencoder(config, 64, (3,), clip_frames=32).eval()
+    labels = torch.zeros(0, 1, dtype=torch.long)
+    result = autoencoder(torch.zeros(0, 1, 64, 32), torch.zeros(0, dtype=torch.long), labels)
+    assert result.spectrogram.shape == (0, 1, 64, 32)
+
+
+@pytest.mark.parametrize("kind", [Transformer, PixelCNN])
+def test_a_prior_takes_a_batch_of_no_clips(kind: type[Prior]) -> None:
+    vocabulary = Vocabulary(16, 2, rows=4, num_levels=8, max_columns=6)
+    prior = kind(CONFIG.prior, vocabulary, (3,))
+    tokens, none = torch.zeros(0, 1 + 8 * 5, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    assert prior(tokens, none[:, None]).shape == (0, 41, vocabulary.size)
+
+
+def test_a_masked_prior_takes_a_batch_of_no_clips() -> None:
+    vocabulary = Vocabulary(16, 2, rows=4, num_levels=8, max_columns=6)
+    prior = MaskedPrior(MaskedConfig(dim=32, layers=2, heads=2), vocabulary, (3,))
+    none = torch.zeros(0, dtype=torch.long)
+    codes = torch.zeros(0, 2, 4, 6, dtype=torch.long)
+    whole = torch.zeros(0, 2, dtype=torch.bool)
+    canvas = Canvas(codes, codes.bool(), none, none, none[:, None], whole)
+    context, told = prior.context(canvas, torch.zeros(0, 6, dtype=torch.bool))
+    assert context.shape == (0, 8, prior.config.cell)
+    assert {part.shape for part in told} == {(0, prior.config.cell)}
 
 
 def test_alone_nothing_is_shared() -> None:
