@@ -75,7 +75,7 @@ def find(folder: Path) -> tuple[list[str], list[str]]:
     before = len(os.path.join(folder, ""))
 
     def closed(error: OSError) -> None:
-        found.append(error.filename[before:] or ".")
+        found.append(error.filename[before:].replace(os.sep, "/") or ".")
 
     for root, folders, files in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".")]

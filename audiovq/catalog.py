@@ -138,10 +138,8 @@ def _headers(
             broken.append(Skipped(name, found))
         else:
             rate, channels, num_samples = found
-            rate = rates.setdefault(
-                rate, rate
-            )  # one number for all: what processes send, they copy
-            headers[name] = audio.AudioInfo(rate, channels, num_samples)
+            # What a process sends is a copy, each time: here one number of a kind is kept.
+            headers[name] = audio.AudioInfo(rates.setdefault(rate, rate), channels, num_samples)
     return headers, broken
 
 

@@ -124,6 +124,7 @@ print(round(summary.seconds), max(own, resource.getrusage(resource.RUSAGE_CHILDR
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is no /proc")
 @pytest.mark.parametrize("rate", [8000, 44_100])
 def test_an_hour_of_stereo_takes_less_than_a_gibibyte(rate: int, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
