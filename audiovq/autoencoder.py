@@ -1,7 +1,7 @@
-"""Encoder, bottleneck, decoder over spectrograms of any size.
+"""Autoencoder over spectrograms of any size: encoder, bottleneck, decoder and reconstruction loss.
 
-Padding never reaches a clip: it is zeroed after every layer, so a padded batch gives for each clip
-what the clip alone gives, and no loss or codebook statistic sees it.
+Padding is zeroed after every layer and excluded from losses and codebook statistics, so that each clip
+of a padded batch gives the same result as on its own.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.bottlenecks import Bottleneck, Gaussian, NoBottleneck, Placed, Quantizer
+from audiovq.bottlenecks import Bottleneck, Gaussian, LatentProjection, NoBottleneck, Quantizer
 from audiovq.config import AudiovqError, AutoencoderConfig
 from audiovq.graphs import sent
-from audiovq.grid import Inside
+from audiovq.grid import CellMask
 from audiovq.networks import NETWORKS, Dense, mask_columns
 
 RECONSTRUCTION_SCALE = 16.0
-"""Brings the squared error of a spectrogram in [0, 1] to about 1 for a model that knows nothing,
-so that the weight of the commitment loss means what it means in the 2017 paper."""
+"""Scales the squared error of spectrograms in [0, 1] to about 1 for an untrained model, so that the
+weight of the commitment loss has the meaning that it has in the 2017 paper."""
 
 EMPHASIS_FLOOR = 0.02
-"""Weight of silence in the loss: the floor too must come back."""
+"""Weight of silence in the loss: the floor must be reconstructed too."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What `Autoencoder.forward` returns."""
+    """Output of `Autoencoder.forward`."""
 
     spectrogram: Tensor
-    """(batch, 1, bins, frames), zeros beyond each clip's columns."""
+    """(batch, 1, bins, frames), zeros after each clip's last column."""
     loss: Tensor
-    """Scalar to minimize: the two that follow, added."""
+    """Scalar to minimize: `reconstruction_loss` + `bottleneck_loss`."""
     reconstruction_loss: Tensor
-    """The weighted error times RECONSTRUCTION_SCALE, or the cross-entropy weighted alike, in nats."""
+    """`weighted_error` times RECONSTRUCTION_SCALE, or the cross-entropy with the same weights, in nats."""
     bottleneck_loss: Tensor
-    """Codebook and commitment losses, or the KL divergence times its weight."""
+    """Codebook and commitment losses, or the weighted KL divergence."""
     squared_error: Tensor
-    """Scalar: mean over the cells inside the clips."""
+    """Scalar: mean squared error over the cells inside the clips."""
     weighted_error: Tensor
-    """The same, loud cells weighing more: see `loudness_weights`."""
+    """The same, weighted by `loudness_weights`."""
     kl: Tensor | None
-    """Scalar: KL divergence in nats per cell, where the bottleneck has one."""
+    """Scalar: KL divergence in nats per cell; None where the bottleneck has none."""
 
 
 def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
-    """Values in [0, 1] → how much an error there weighs, EMPHASIS_FLOOR to 1.
+    """Weight of the error at each cell, EMPHASIS_FLOOR to 1, for spectrogram values in [0, 1].
 
-    10 ** (emphasis · (value - 1)): with 1.84 over a range of 80 dB, magnitude ** 0.46, which is how
-    loudness goes with magnitude (Zwicker; the exponent is that of PESQ, ITU-T P.862). So bits are
-    not spent on what cannot be heard beside what is loud. 0: all cells alike.
+    10 ** (emphasis · (value - 1)): at 1.84 over a range of 80 dB this is magnitude ** 0.46, the relation
+    of loudness to magnitude (Zwicker; the exponent is that of PESQ, ITU-T P.862), so that no bits are
+    spent on masked sounds. With emphasis 0 all cells weigh the same.
     """
     return EMPHASIS_FLOOR + (1 - EMPHASIS_FLOOR) * 10 ** (emphasis * (spectrogram - 1))
 
@@ -59,8 +59,8 @@ def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
 class Autoencoder(nn.Module):
     """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
 
-    For any number of bins and frames: both are padded with zeros to whole codes inside. With `dense`
-    clips are cut or padded to `clip_frames`, since a dense layer has a fixed size.
+    Takes any number of bins and frames; both are padded with zeros to whole codes. With `dense`, clips
+    are cut or padded to `clip_frames`, since a dense layer has a fixed size.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class Autoencoder(nn.Module):
         label_sizes: tuple[int, ...] = (),
         clip_frames: int = 0,
     ) -> None:
-        """`label_sizes`: how many values each label has (`conditional`); `clip_frames`: of the longest
-        clip, which `dense` and `sample` go by."""
+        """`label_sizes`: number of values of each label, for `conditional`. `clip_frames`: frames of the
+        longest clip, for `dense` and `sample`."""
         super().__init__()
         self.config = config
         self.bins = bins
         self.stride = config.stride
-        """(bins, frames) that one code stands for."""
+        """(bins, frames) covered by one code."""
         self.rows = -(-bins // self.stride[0])
         self.columns = -(-clip_frames // self.stride[1])
-        """Of the longest clip."""
+        """Columns of the longest clip."""
         encoder, decoder = NETWORKS[config.encoder]
         self.encoder: nn.Module = encoder(config, self.rows)
         self.decoder: nn.Module = decoder(config, self.rows)
-        self.placed = Placed(config)
+        self.placed = LatentProjection(config)
         self.dense: Dense | None = None
         dim, cells = config.latent_dim, self.stride[0] * self.stride[1]
         if config.dense is not None:
@@ -102,36 +102,37 @@ class Autoencoder(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Columns on either side that a column's latents, or a column's frames, depend on, at most."""
+        """Receptive field of encoder and of decoder, as columns on either side of a column, at most."""
         config = self.config
         if config.encoder == "conv":
             return sum(kernel // 2 for kernel in config.kernels) + 1
         return max(config.encoder_blocks, config.decoder_blocks) + 3 * (config.encoder != "patch")
 
     def num_columns(self, num_frames: Tensor) -> Tensor:
-        """(batch,) frames → (batch,) columns of codes that cover them."""
+        """Columns of codes (batch,) that cover `num_frames` (batch,)."""
         return (num_frames + self.stride[1] - 1) // self.stride[1]
 
     def forward(
         self, spectrogram: Tensor, num_frames: Tensor, labels: Tensor | None = None
     ) -> Reconstruction:
-        """(batch, 1, bins, frames) in [0, 1] and each clip's own (batch,) frames → Reconstruction.
+        """Reconstruction and losses of a spectrogram (batch, 1, bins, frames) in [0, 1].
 
-        `labels` (batch, labels) are for `conditional`. What `dense` cuts off counts in no loss and comes
-        back as zeros; what it fills up is silence, and counts. Where `num_frames` lies on a GPU, nothing
-        here waits for it, and shapes depend on shapes alone.
+        `num_frames` (batch,) are the clips' lengths; `labels` (batch, labels) are for `conditional`.
+        Frames that `dense` cuts off count in no loss and are returned as zeros; frames that it pads are
+        silence, and count. With `num_frames` on a GPU nothing here synchronises, and output shapes
+        depend on input shapes only.
         """
-        asked = spectrogram.shape[3]
+        frames_in = spectrogram.shape[3]
         spectrogram, num_frames = self._fitted(spectrogram, num_frames)
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < sent(num_frames, spectrogram.device)[:, None])[:, None, None]
-        seen = spectrogram
+        encoded = spectrogram
         if self.training and self.config.corruption != "none":
-            seen = self._corrupted(spectrogram) * cells
-        latents, inside = self._latents(seen, num_frames)
-        bottleneck = self._through(latents, inside, labels)
-        raw = self._decode(bottleneck.latents, inside)
-        output = self.values(raw, inside.mask)[..., : spectrogram.shape[3]]
+            encoded = self._corrupted(spectrogram) * cells
+        latents, cell_mask = self._latents(encoded, num_frames)
+        bottleneck = self._apply_bottleneck(latents, cell_mask, labels)
+        raw = self._decode(bottleneck.latents, cell_mask)
+        output = self.values(raw, cell_mask.mask)[..., : spectrogram.shape[3]]
         squared = (output - spectrogram).square() * cells
         weights = loudness_weights(spectrogram, self.config.emphasis) * cells
         weight = ranks.mean(weights.sum())
@@ -143,7 +144,7 @@ class Autoencoder(nn.Module):
             )
             reconstruction_loss = (entropy * weights).sum() / weight
         return Reconstruction(
-            nn.functional.pad(output, (0, asked - output.shape[3])),
+            nn.functional.pad(output, (0, frames_in - output.shape[3])),
             reconstruction_loss + bottleneck.loss,
             reconstruction_loss.detach(),
             bottleneck.loss.detach(),
@@ -153,9 +154,10 @@ class Autoencoder(nn.Module):
         )
 
     def latents(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
-        """(batch, 1, bins, frames), (batch,) → what is quantized (batch, dim, rows, columns), 0 beyond.
+        """Latents before quantization (batch, dim, rows, columns), 0 after each clip's last column.
 
-        Of a Gaussian its mean; with `dense` (batch, dense).
+        Takes a spectrogram (batch, 1, bins, frames) and `num_frames` (batch,). For a Gaussian its mean;
+        with `dense` (batch, dense).
         """
         latents, _ = self._latents(*self._fitted(spectrogram, num_frames))
         if self.dense is not None:
@@ -165,41 +167,43 @@ class Autoencoder(nn.Module):
         return latents.float()
 
     def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
-        """(batch, 1, bins, frames), (batch,) → codes (batch, quantizers, rows, columns), 0 beyond."""
+        """Spectrogram (batch, 1, bins, frames) → codes (batch, quantizers, rows, columns), 0 in padding."""
         return self.nearest(self.latents(spectrogram, num_frames), self.num_columns(num_frames))
 
     def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
-        """Latents (batch, dim, rows, columns), (batch,) columns → the nearest codes, as `encode`."""
+        """Nearest codes, as from `encode`, of latents (batch, dim, rows, columns), `num_columns` (batch,)."""
         quantizer = self.quantizer
-        inside = self._inside(num_columns, latents.shape[3], latents.device)
-        return inside.put(quantizer.encode(inside.take(latents)))
+        cell_mask = self._cell_mask(num_columns, latents.shape[3], latents.device)
+        return cell_mask.scatter(quantizer.encode(cell_mask.gather(latents)))
 
     def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
-        """Codes (batch, quantizers, rows, columns), (batch,) columns → (batch, 1, bins, frames).
+        """Spectrogram (batch, 1, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
 
-        Frames are columns × stride, zeros beyond each clip's own columns; values are in [0, 1].
+        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,).
         """
-        inside = self._inside(num_columns, codes.shape[3], codes.device)
-        vectors = self.quantizer.decode(inside.take(codes))
-        return self.heard(self.values(self._decode(vectors, inside), inside.mask))
+        cell_mask = self._cell_mask(num_columns, codes.shape[3], codes.device)
+        vectors = self.quantizer.decode(cell_mask.gather(codes))
+        return self.heard(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
 
     def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
-        """What `latents` gives, (batch,) columns → (batch, 1, bins, frames) in [0, 1], as `decode`."""
+        """Spectrogram, as from `decode`, of the output of `latents`; `num_columns` (batch,)."""
         device = latents.device
         if self.dense is None:
-            inside = self._inside(num_columns, latents.shape[3], device)
-            return self.heard(self.values(self._decode(inside.take(latents), inside), inside.mask))
-        whole = self._inside(torch.full_like(num_columns, self.columns), self.columns, device)
-        inside = self._inside(num_columns, self.columns, device)
-        return self.heard(self.values(self._decode(latents, whole), inside.mask))
+            cell_mask = self._cell_mask(num_columns, latents.shape[3], device)
+            vectors = cell_mask.gather(latents)
+            return self.heard(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
+        full = self._cell_mask(torch.full_like(num_columns, self.columns), self.columns, device)
+        cell_mask = self._cell_mask(num_columns, self.columns, device)
+        return self.heard(self.values(self._decode(latents, full), cell_mask.mask))
 
     def sample(
         self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """`n` new spectrograms (n, 1, bins, frames) in [0, 1], as long as the longest clip.
+        """`n` sampled spectrograms (n, 1, bins, frames) in [0, 1], as long as the longest clip.
 
-        Latents are drawn from the prior of a Gaussian; with `conditional`, from that of `labels`
-        (n, labels). `generator` is of the CPU. Raises AudiovqError where the bottleneck has no prior.
+        Latents are sampled from the Gaussian's prior; with `conditional`, from that of `labels`
+        (n, labels). `generator` is a CPU generator. Raises AudiovqError where the bottleneck is not
+        Gaussian.
         """
         if not isinstance(self.bottleneck, Gaussian):
             raise AudiovqError(
@@ -207,22 +211,22 @@ class Autoencoder(nn.Module):
                 " train one with --autoencoder.bottleneck gaussian"
             )
         device = next(self.parameters()).device
-        inside = self._inside(torch.full((n,), self.columns), self.columns, device)
+        cell_mask = self._cell_mask(torch.full((n,), self.columns), self.columns, device)
         vectors = n if self.dense is not None else n * self.rows * self.columns
         noise = torch.randn(vectors, self.bottleneck.dim, generator=generator).to(device)
-        latents = noise + self.bottleneck.prior_mean(self._of_vectors(labels, inside))
-        return self.heard(self.values(self._decode(latents, inside), inside.mask))
+        latents = noise + self.bottleneck.prior_mean(self._labels_per_vector(labels, cell_mask))
+        return self.heard(self.values(self._decode(latents, cell_mask), cell_mask.mask))
 
     def heard(self, output: Tensor) -> Tensor:
-        """What the decoder gives, (batch, 1, bins, frames) → what is made into sound, in [0, 1].
+        """Decoder output (batch, 1, bins, frames) stretched away from 1 by `contrast`, clamped to [0, 1].
 
-        Values are stretched away from 1 by `contrast`; zeros stay.
+        Zeros stay zeros.
         """
         return (1 - (1 - output) * self.config.contrast).clamp(0, 1) * (output > 0)
 
     @property
     def quantizer(self) -> Quantizer:
-        """The bottleneck, where it makes codes. Raises AudiovqError where it does not."""
+        """The bottleneck as a quantizer. Raises AudiovqError where it makes no codes."""
         if not isinstance(self.bottleneck, Quantizer):
             raise AudiovqError(
                 f"the model has no quantizer (bottleneck {self.config.bottleneck}), so it has no codes"
@@ -230,7 +234,7 @@ class Autoencoder(nn.Module):
         return self.bottleneck
 
     def _fitted(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """With `dense`, cut or padded to the grid's columns, silence being a part of the clip."""
+        """Spectrogram and frames; with `dense` cut or padded with silence to the grid's columns."""
         if self.dense is None:
             return spectrogram, num_frames
         frames = self.columns * self.stride[1]
@@ -238,7 +242,7 @@ class Autoencoder(nn.Module):
         return spectrogram, torch.full_like(num_frames, frames)
 
     def _corrupted(self, spectrogram: Tensor) -> Tensor:
-        """Noise added, or cells set to 0: the stochastic mapping of Vincent et al. 2008, section 2.3."""
+        """Spectrogram with added noise or with zeroed cells (Vincent et al. 2008, section 2.3)."""
         strength, (clips, *shape) = self.config.corruption_strength, spectrogram.shape
         device = spectrogram.device
         if self.config.corruption == "mask":
@@ -247,48 +251,50 @@ class Autoencoder(nn.Module):
         noise = ranks.drawn(clips, lambda n: torch.randn(n, *shape, device=device))
         return spectrogram + strength * noise
 
-    def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Inside]:
-        """Latents (batch, dim, rows, columns), where codes can lie, and which are inside the clips."""
+    def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, CellMask]:
+        """Projected latents (batch, dim, rows, columns), and the mask of cells inside the clips."""
         bins, frames = spectrogram.shape[2:]
         columns = -(-frames // self.stride[1])
-        inside = self._inside(self.num_columns(num_frames), columns, spectrogram.device)
+        cell_mask = self._cell_mask(self.num_columns(num_frames), columns, spectrogram.device)
         padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
         padded = nn.functional.pad(spectrogram, padding)
-        latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), inside.mask)
-        return self.placed(latents), inside
+        latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), cell_mask.mask)
+        return self.placed(latents), cell_mask
 
-    def _through(self, latents: Tensor, inside: Inside, labels: Tensor | None) -> Bottleneck:
-        """Latents (batch, dim, rows, columns), labels (batch, labels) → what the bottleneck makes."""
-        vectors, weights = inside.take(latents), inside.weights
+    def _apply_bottleneck(
+        self, latents: Tensor, cell_mask: CellMask, labels: Tensor | None
+    ) -> Bottleneck:
+        """Bottleneck's output for latents (batch, dim, rows, columns) and labels (batch, labels)."""
+        vectors, weights = cell_mask.gather(latents), cell_mask.weights
         if self.dense is not None:
             vectors, weights = self.dense(latents), None
-        made: Bottleneck
+        output: Bottleneck
         if isinstance(self.bottleneck, Gaussian):
-            made = self.bottleneck(vectors, self._of_vectors(labels, inside), weights)
+            output = self.bottleneck(vectors, self._labels_per_vector(labels, cell_mask), weights)
         else:
-            made = self.bottleneck(vectors, weights)
-        return made
+            output = self.bottleneck(vectors, weights)
+        return output
 
-    def _of_vectors(self, labels: Tensor | None, inside: Inside) -> Tensor | None:
-        """labels (batch, labels) → those of each vector of the bottleneck (vectors, labels)."""
+    def _labels_per_vector(self, labels: Tensor | None, cell_mask: CellMask) -> Tensor | None:
+        """Labels (batch, labels) repeated for each vector of the bottleneck (vectors, labels)."""
         if labels is None:
             return None
-        labels = sent(labels, inside.mask.device)
-        return labels if self.dense is not None else inside.of_clips(labels)
+        labels = sent(labels, cell_mask.mask.device)
+        return labels if self.dense is not None else cell_mask.per_cell(labels)
 
-    def _inside(self, num_columns: Tensor, columns: int, device: torch.device) -> Inside:
-        """Which cells of grids of codes lie inside clips of (batch,) columns."""
-        return Inside.of(num_columns, self.rows, columns, device)
+    def _cell_mask(self, num_columns: Tensor, columns: int, device: torch.device) -> CellMask:
+        """Mask of the cells inside clips of `num_columns` (batch,) in grids of `columns`."""
+        return CellMask.from_num_columns(num_columns, self.rows, columns, device)
 
-    def _decode(self, vectors: Tensor, inside: Inside) -> Tensor:
-        """Vectors of the bottleneck → (batch, 1, bins, columns × stride) as the decoder gives it."""
+    def _decode(self, vectors: Tensor, cell_mask: CellMask) -> Tensor:
+        """Raw decoder output (batch, 1, bins, columns × stride) of the bottleneck's vectors."""
         if self.dense is not None:
-            grid = mask_columns(self.dense.back(vectors), inside.mask)
+            grid = mask_columns(self.dense.back(vectors), cell_mask.mask)
         else:
-            grid = inside.put(vectors)
-        output: Tensor = self.decoder(grid, inside.mask)
+            grid = cell_mask.scatter(vectors)
+        output: Tensor = self.decoder(grid, cell_mask.mask)
         return output[:, :, : self.bins].float()
 
     def values(self, raw: Tensor, mask: Tensor) -> Tensor:
-        """What the decoder gives (batch, 1, bins, frames) → values, zeros beyond each clip's columns."""
+        """Spectrogram values of raw decoder output (batch, 1, bins, frames), zeros outside the clips."""
         return mask_columns(raw.sigmoid(), mask) if self.config.output == "sigmoid" else raw

@@ -1,6 +1,6 @@
-"""The three pairs of encoder and decoder, and the dense layer.
+"""Encoder and decoder networks (patch, conv, residual), and the dense layer.
 
-Padding is zeroed after every layer (`mask_columns`), so that it never reaches a clip.
+Padding is zeroed after every layer (`mask_columns`), so that it never affects a clip.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from audiovq.config import AutoencoderConfig
 
 
 def mask_columns(x: Tensor, mask: Tensor) -> Tensor:
-    """x (batch, channels, rows, frames) times mask (batch, 1, 1, columns), each column repeated."""
+    """`x` (batch, channels, rows, frames) times `mask` (batch, 1, 1, columns) repeated to x's frames."""
     return x * mask.repeat_interleave(x.shape[3] // mask.shape[3], dim=3)
 
 
 class RMSNorm2d(nn.Module):
-    """Root mean square over the channels of each cell (Zhang and Sennrich 2019)."""
+    """RMS normalization over the channels of each cell (Zhang and Sennrich 2019)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class RMSNorm2d(nn.Module):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization (Ioffe and Szegedy 2015), the batch being that of all ranks."""
+    """Batch normalization (Ioffe and Szegedy 2015) with statistics over the batch of all ranks."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, rows, columns) → the same shape."""
@@ -41,8 +41,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         x = x.float()
         cells = ranks.placed(len(x))[0] * x.shape[2] * x.shape[3]
         mean = ranks.summed(x.sum(dim=(0, 2, 3))) / cells
-        away = x - mean[:, None, None]
-        variance = ranks.summed(away.square().sum(dim=(0, 2, 3))) / cells
+        centred = x - mean[:, None, None]
+        variance = ranks.summed(centred.square().sum(dim=(0, 2, 3))) / cells
         if self.running_mean is not None and self.running_var is not None:
             self.running_mean.lerp_(mean.detach(), self.momentum or 0.0)
             unbiased = variance.detach() * (cells / (cells - 1))
@@ -50,11 +50,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        return away * scale[:, None, None] + self.bias[:, None, None]
+        return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 class Block(nn.Module):
-    """Residual block: norm, 3×3, SiLU, 1×1; starts as the identity."""
+    """Residual block: RMSNorm, 3×3 convolution, SiLU, 1×1 convolution; the identity at initialisation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class Block(nn.Module):
         nn.init.zeros_(_bias(self.out))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, channels, rows, columns) and (batch, 1, 1, columns) → the same shape."""
+        """x (batch, channels, rows, columns), mask (batch, 1, 1, columns) → the shape of x."""
         return mask_columns(x + self.out(nn.functional.silu(self.conv(self.norm(x)))), mask)
 
 
 class RowBias(nn.Module):
-    """A learned vector per row: without it, convolutions cannot tell low from high."""
+    """Learnt bias per row: without it, convolutions cannot tell low from high frequencies."""
 
     def __init__(self, channels: int, rows: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class RowBias(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """One strided convolution straight to the grid of codes, residual blocks there."""
+    """Encoder with one strided convolution to the code grid, followed by residual blocks."""
 
     def __init__(self, config: AutoencoderConfig, rows: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class PatchEncoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """The mirror of PatchEncoder, with one transposed convolution back."""
+    """Mirror of PatchEncoder: residual blocks, then one transposed convolution."""
 
     def __init__(self, config: AutoencoderConfig, rows: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class PatchDecoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """The tutorials' stack: convolution, ReLU, batch norm for each filter, kernel and stride."""
+    """Convolutional encoder of the tutorials: convolution, ReLU and batch norm per layer."""
 
     def __init__(self, config: AutoencoderConfig, rows: int) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The mirror of ConvEncoder: transposed convolutions, ReLU, batch norm; the last one bare."""
+    """Mirror of ConvEncoder with transposed convolutions, and a plain output convolution."""
 
     def __init__(self, config: AutoencoderConfig, rows: int) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class ConvDecoder(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """ReLU, 3×3, ReLU, 1×1, added to its input: the residual form of the tutorials."""
+    """Residual block of the tutorials: ReLU, 3×3 convolution, ReLU, 1×1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class ResidualUnit(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """Two 4×4 stride-2 convolutions, then residual blocks (van den Oord et al. 2017, section 4.1)."""
+    """Two 4×4 stride-2 convolutions and residual blocks (van den Oord et al. 2017, section 4.1)."""
 
     def __init__(self, config: AutoencoderConfig, rows: int) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """The mirror of ResidualEncoder."""
+    """Mirror of ResidualEncoder: residual blocks, then two transposed convolutions."""
 
     def __init__(self, config: AutoencoderConfig, rows: int) -> None:
         super().__init__()
@@ -248,27 +248,27 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 
 
 class Dense(nn.Module):
-    """A clip's whole grid ↔ one vector, by a linear layer each way: the tutorials' latent space."""
+    """Linear layers between a clip's whole grid and one vector: the latent space of the tutorials."""
 
     def __init__(self, config: AutoencoderConfig, size: int, rows: int, columns: int) -> None:
         super().__init__()
         self.shape = config.latent_dim, rows, columns
         vector = size * (2 if config.bottleneck == "gaussian" else 1)
-        self.inward = nn.Linear(config.latent_dim * rows * columns, vector)
-        self.outward = nn.Linear(size, config.latent_dim * rows * columns)
+        self.project_in = nn.Linear(config.latent_dim * rows * columns, vector)
+        self.project_out = nn.Linear(size, config.latent_dim * rows * columns)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """(batch, latent_dim, rows, columns) → (batch, size); for a Gaussian twice that."""
-        vectors: Tensor = self.inward(grid.flatten(1))
+        """(batch, latent_dim, rows, columns) → (batch, size); 2 · size for a Gaussian."""
+        vectors: Tensor = self.project_in(grid.flatten(1))
         return vectors
 
     def back(self, vectors: Tensor) -> Tensor:
         """(batch, size) → (batch, latent_dim, rows, columns)."""
-        grid: Tensor = self.outward(vectors)
+        grid: Tensor = self.project_out(vectors)
         return grid.view(-1, *self.shape)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
     if conv.bias is None:
-        raise TypeError("a convolution with a bias is meant")
+        raise TypeError("expected a convolution with a bias")
     return conv.bias

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.autoencoder`: any size in, the same out, and padding has no say."""
+"""Tests of `audiovq.autoencoder`: sizes, batching with padding, losses, gradients."""
 
 import dataclasses
 from typing import Any
@@ -36,7 +36,7 @@ each_code = pytest.mark.parametrize("bottleneck", ["vq", "fsq", "cosine", "sigmo
 
 
 def autoencoder(encoder: str, bins: int, **changes: Any) -> Autoencoder:
-    """A small one with random weights throughout, in eval mode."""
+    """Small autoencoder with random weights throughout, in eval mode."""
     small: dict[str, Any] = {
         "channels": 6,
         "encoder_blocks": 2,
@@ -54,7 +54,7 @@ def autoencoder(encoder: str, bins: int, **changes: Any) -> Autoencoder:
 
 
 def clips(bins: int, frames: list[int]) -> tuple[Tensor, Tensor]:
-    """Random spectrograms of these lengths, zeros beyond, as everything in audiovq hands them on."""
+    """Padded random spectrograms of the given lengths, and these lengths."""
     generator = torch.Generator().manual_seed(sum(frames) + bins)
     images = torch.rand(len(frames), 1, bins, max(frames), generator=generator)
     num_frames = torch.tensor(frames)
@@ -68,7 +68,7 @@ sizes = st.tuples(st.integers(1, 13), st.lists(st.integers(1, 11), min_size=1, m
 @each_encoder
 @settings(max_examples=15)
 @given(size=sizes)
-def test_any_size_in_the_same_out_and_a_batch_gives_what_its_clips_give_alone(
+def test_output_has_the_input_size_and_batching_changes_no_clip(
     encoder: str, bottleneck: str, size: tuple[int, list[int]]
 ) -> None:
     bins, frames = size
@@ -77,7 +77,7 @@ def test_any_size_in_the_same_out_and_a_batch_gives_what_its_clips_give_alone(
     with torch.no_grad():
         together = model(images, num_frames)
         assert together.spectrogram.shape == images.shape
-        # Reconstruction error over cells, bottleneck's over latents: a batch is its clips' mean.
+        # A batch's error is the mean over its clips, weighted by cells; the bottleneck's, by latents.
         columns = model.num_columns(num_frames).double()
         squared, committed = 0.0, 0.0
         for i, n in enumerate(frames):
@@ -98,7 +98,7 @@ def test_any_size_in_the_same_out_and_a_batch_gives_what_its_clips_give_alone(
 @each_encoder
 @settings(max_examples=15)
 @given(size=sizes)
-def test_encode_and_decode_take_any_size_and_batch_like_forward(
+def test_encode_and_decode_match_forward_for_any_size_and_batch(
     encoder: str, bottleneck: str, size: tuple[int, list[int]]
 ) -> None:
     bins, frames = size
@@ -136,7 +136,7 @@ def test_encode_and_decode_take_any_size_and_batch_like_forward(
 
 
 @each_encoder
-def test_codes_beyond_a_clip_do_not_reach_its_sound(encoder: str) -> None:
+def test_codes_in_the_padding_do_not_affect_the_clip(encoder: str) -> None:
     model = autoencoder(encoder, 12)
     columns = torch.tensor([2, 4])
     codes = torch.randint(8, (2, 2, model.rows, 4), generator=torch.Generator().manual_seed(0))
@@ -150,7 +150,7 @@ def test_codes_beyond_a_clip_do_not_reach_its_sound(encoder: str) -> None:
 
 @each_bottleneck
 @each_encoder
-def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(
+def test_loss_is_the_loudness_weighted_error_inside_the_clips(
     encoder: str, bottleneck: str
 ) -> None:
     model = autoencoder(encoder, 10, **BOTTLENECKS[bottleneck])
@@ -175,26 +175,26 @@ def test_loss_is_the_scaled_error_inside_the_clips_by_loudness(
     assert (result.bottleneck_loss.item() > 0) == (bottleneck not in ("none", "fsq"))
 
 
-def test_without_emphasis_all_cells_weigh_alike() -> None:
+def test_without_emphasis_all_cells_have_equal_weight() -> None:
     model = autoencoder("patch", 10, emphasis=0.0)
     result = model(*clips(10, [7, 11, 3]))
     assert result.weighted_error.item() == pytest.approx(result.squared_error.item(), rel=1e-5)
 
 
-def test_contrast_stretches_below_the_loudest_and_keeps_silence() -> None:
+def test_contrast_stretches_values_below_1_and_keeps_silence() -> None:
     model = autoencoder("patch", 10, contrast=1.1)
     values = torch.tensor([0.0, 0.05, 0.5, 1.0, 1.2])
     torch.testing.assert_close(model.heard(values), torch.tensor([0.0, 0.0, 0.45, 1.0, 1.0]))
 
 
 @each_encoder
-def test_codebook_statistics_see_no_padding(encoder: str) -> None:
+def test_codebook_statistics_exclude_padding(encoder: str) -> None:
     model = autoencoder(encoder, 12).train()
     images, num_frames = clips(12, [1, 11])
     model(images, num_frames)
     columns = int(model.num_columns(num_frames).sum())
-    for book in model.bottleneck.codebooks():
-        assert float(book.uses.sum()) == model.rows * columns
+    for codebook in model.bottleneck.codebooks():
+        assert float(codebook.usage.sum()) == model.rows * columns
 
 
 @each_encoder
@@ -210,13 +210,13 @@ def test_gradients_reach_every_parameter(encoder: str, bottleneck: str) -> None:
 
 
 @each_encoder
-def test_rows_can_be_told_apart_by_their_biases_alone(encoder: str) -> None:
+def test_only_row_biases_distinguish_rows(encoder: str) -> None:
     bins = 96
     model = autoencoder(encoder, bins, bottleneck="none")
     if encoder == "conv":
-        for (
-            part
-        ) in model.modules():  # zero stays zero inside: borders reach no further than kernels
+        for part in (
+            model.modules()
+        ):  # zeros stay zeros inside: border effects reach no further than the kernels
             if isinstance(part, torch.nn.BatchNorm2d):
                 part.reset_running_stats()
     step = model.stride[0]
@@ -235,10 +235,10 @@ def test_rows_can_be_told_apart_by_their_biases_alone(encoder: str) -> None:
         for part in model.modules():
             if isinstance(part, RowBias):
                 part.bias.zero_()
-    assert not differs(), "nothing but the biases may tell rows apart away from the borders"
+    assert not differs(), "away from the borders only the biases may distinguish rows"
 
 
-def test_patch_networks_move_with_the_sound_by_whole_codes() -> None:
+def test_patch_networks_are_equivariant_to_shifts_by_whole_codes() -> None:
     model = autoencoder("patch", 12, num_quantizers=1)
     images, num_frames = clips(12, [40])
     moved = torch.cat([torch.zeros(1, 1, 12, 6), images], dim=3)
@@ -248,13 +248,13 @@ def test_patch_networks_move_with_the_sound_by_whole_codes() -> None:
         output = model(images, num_frames).spectrogram
         moved_output = model(moved, num_frames + 6).spectrogram
         off_grid = model(moved[..., 1:], num_frames + 5).spectrogram
-    # A block sees one column more to each side: 2 up to the codes, 4 (8 frames) up to the output.
+    # Each block adds a column of receptive field per side: 2 to the codes, 4 (8 frames) to the output.
     assert torch.equal(moved_codes[..., 3 + 2 :], codes[..., 2:])
     torch.testing.assert_close(moved_output[..., 6 + 8 :], output[..., 8:], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(off_grid[..., 5 + 8 :], output[..., 8:], atol=1e-2)
 
 
-def test_without_blocks_a_patch_sees_itself_alone() -> None:
+def test_without_blocks_patches_are_independent() -> None:
     model = autoencoder("patch", 10, bottleneck="none", encoder_blocks=0, decoder_blocks=0)
     images, num_frames = clips(10, [6])
     with torch.no_grad():
@@ -268,7 +268,7 @@ def test_without_blocks_a_patch_sees_itself_alone() -> None:
                 assert patches == {(row // 4, frame // 2)}
 
 
-def test_half_precision_is_left_to_autocast_and_outputs_are_float32() -> None:
+def test_outputs_are_float32_under_autocast() -> None:
     for encoder in ENCODERS:
         model = autoencoder(encoder, 12)
         images, num_frames = clips(12, [9, 11])
@@ -285,9 +285,7 @@ def test_half_precision_is_left_to_autocast_and_outputs_are_float32() -> None:
 
 @each_encoder
 @pytest.mark.parametrize("bottleneck", ["none", "gaussian"])
-def test_without_a_quantizer_there_are_no_codes_and_it_says_so(
-    encoder: str, bottleneck: str
-) -> None:
+def test_encode_and_decode_raise_without_a_quantizer(encoder: str, bottleneck: str) -> None:
     model = autoencoder(encoder, 12, bottleneck=bottleneck)
     images, num_frames = clips(12, [9])
     with pytest.raises(AudiovqError, match=f"bottleneck {bottleneck}.*no codes"):
@@ -323,7 +321,9 @@ def test_a_short_training_beats_the_best_constant() -> None:
 
 @each_encoder
 @pytest.mark.parametrize("bottleneck", ["none", "gaussian"])
-def test_a_dense_layer_makes_a_plane_of_clips_of_any_length(encoder: str, bottleneck: str) -> None:
+def test_dense_latents_are_one_vector_for_clips_of_any_length(
+    encoder: str, bottleneck: str
+) -> None:
     torch.manual_seed(0)
     config = dataclasses.replace(autoencoder(encoder, 10, bottleneck=bottleneck).config, dense=2)
     model = Autoencoder(config, 10, clip_frames=9)
@@ -344,7 +344,7 @@ def test_a_dense_layer_makes_a_plane_of_clips_of_any_length(encoder: str, bottle
             made, model.heard(result.spectrogram[..., :longest]), atol=1e-5, rtol=1e-4
         )
         cut = model(images[..., :longest], num_frames.clamp(max=longest))
-        assert torch.equal(cut.loss, result.loss), "what is cut off counts in no loss"
+        assert torch.equal(cut.loss, result.loss), "frames that are cut off count in no loss"
         alone = model(images[:1, ..., :5], num_frames[:1]).spectrogram
         torch.testing.assert_close(result.spectrogram[:1, ..., :5], alone, atol=1e-5, rtol=1e-4)
     model.train()(images, num_frames).loss.backward()
@@ -352,7 +352,7 @@ def test_a_dense_layer_makes_a_plane_of_clips_of_any_length(encoder: str, bottle
 
 
 @each_encoder
-def test_latents_of_a_gaussian_decode_to_what_forward_gives(encoder: str) -> None:
+def test_decoded_gaussian_latents_match_forward(encoder: str) -> None:
     model = autoencoder(encoder, 12, bottleneck="gaussian")
     images, num_frames = clips(12, [9, 11])
     with torch.no_grad():
@@ -365,16 +365,14 @@ def test_latents_of_a_gaussian_decode_to_what_forward_gives(encoder: str) -> Non
 
 @pytest.mark.parametrize("dense", [None, 2])
 @each_encoder
-def test_samples_of_a_gaussian_are_new_spectrograms_that_go_by_label_and_seed(
-    encoder: str, dense: int | None
-) -> None:
+def test_gaussian_samples_depend_on_label_and_seed(encoder: str, dense: int | None) -> None:
     torch.manual_seed(0)
     plain = autoencoder(encoder, 10, bottleneck="gaussian").config
     config = dataclasses.replace(plain, conditional=True, dense=dense)
     model = Autoencoder(config, 10, label_sizes=(2, 3), clip_frames=9)
     shake(model)
     for mean in model.bottleneck.means:
-        mean.weight.data[:-1] += 1  # `shake` moves "no label" too
+        mean.weight.data[:-1] += 1  # `shake` changes "no label" too
         mean.weight.data[-1] = 0
     model.eval()
 
@@ -390,18 +388,18 @@ def test_samples_of_a_gaussian_are_new_spectrograms_that_go_by_label_and_seed(
     assert not torch.equal(made, draw([[0, 1], [1, 2]], seed=1))
     other = draw([[0, 1], [1, 0]])
     torch.testing.assert_close(made[0], other[0])
-    assert not torch.allclose(made[1], other[1]), "another label, another sound"
+    assert not torch.allclose(made[1], other[1]), "another label gives another sound"
     torch.testing.assert_close(draw(None), draw([[2, 3], [2, 3]]))
 
 
-def test_what_has_no_distribution_cannot_be_drawn_from() -> None:
+def test_sample_raises_without_a_gaussian() -> None:
     for bottleneck in ("vq", "none"):
         with pytest.raises(AudiovqError, match=f"bottleneck {bottleneck}"):
             autoencoder("patch", 8, bottleneck=bottleneck).sample(1)
 
 
 @each_encoder
-def test_latents_lie_where_codes_can_lie_with_a_quantizer_or_past_it(encoder: str) -> None:
+def test_latents_are_projected_with_a_quantizer_or_without(encoder: str) -> None:
     for bottleneck in ("cosine", "fsq"):
         model = autoencoder(encoder, 12, **BOTTLENECKS[bottleneck])
         images, num_frames = clips(12, [9, 11])
@@ -421,7 +419,7 @@ def test_latents_lie_where_codes_can_lie_with_a_quantizer_or_past_it(encoder: st
 
 
 @pytest.mark.parametrize("corruption", ["noise", "mask"])
-def test_corruption_meets_the_input_in_training_alone_and_comes_from_the_seed(
+def test_corruption_applies_in_training_only_and_depends_on_the_seed(
     corruption: Any,
 ) -> None:
     model = autoencoder("patch", 12, bottleneck="none", corruption=corruption)
@@ -436,8 +434,8 @@ def test_corruption_meets_the_input_in_training_alone_and_comes_from_the_seed(
             torch.manual_seed(seed)
             losses.append(model(images, num_frames).loss)
         assert losses[0] == losses[1] != losses[2]
-    assert torch.equal(seen[0], images), "in eval as it is"
-    assert not seen[1][1, ..., 120:].any(), "none beyond the clip"
+    assert torch.equal(seen[0], images), "unchanged in eval"
+    assert not seen[1][1, ..., 120:].any(), "no corruption in the padding"
     inside = images > 0
     changed = (seen[1] - images)[inside]
     if corruption == "mask":
@@ -449,11 +447,11 @@ def test_corruption_meets_the_input_in_training_alone_and_comes_from_the_seed(
     assert not torch.equal(losses[0], losses[2])
 
 
-def test_the_clean_sound_is_what_a_corrupted_one_is_to_give() -> None:
+def test_the_target_of_a_corrupted_input_is_the_clean_one() -> None:
     model = autoencoder("patch", 12, bottleneck="none", corruption="mask", corruption_strength=1.0)
     images, num_frames = clips(12, [20])
     result = model.train()(images, num_frames)
     error = (result.spectrogram - images).square().mean()
     assert result.squared_error.item() == pytest.approx(error.item(), rel=1e-5)
     silent = model(torch.zeros_like(images), num_frames).spectrogram
-    assert torch.equal(result.spectrogram, silent), "nothing of it was seen"
+    assert torch.equal(result.spectrogram, silent), "the whole input was masked"

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.bottlenecks`: which code is nearest, what the losses are, how codes learn."""
+"""Tests of `audiovq.bottlenecks`: nearest code, losses, codebook updates."""
 
 import copy
 from itertools import pairwise
@@ -15,14 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from audiovq import bottlenecks
-from audiovq.bottlenecks import Codebook, Gaussian, NoBottleneck, Placed, Quantizer
+from audiovq.bottlenecks import Codebook, Gaussian, LatentProjection, NoBottleneck, Quantizer
 from audiovq.config import AudiovqError, AutoencoderConfig
 
 vq = pytest.importorskip("vector_quantize_pytorch")
 
 
 def config(**changes: Any) -> AutoencoderConfig:
-    """Codebooks of 8 codes in 4 dimensions that neither start from k-means nor restart."""
+    """Codebooks of 8 codes in 4 dimensions, without k-means initialisation and restarts."""
     plain = {
         "latent_dim": 4,
         "codebook_size": 8,
@@ -37,18 +37,18 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def place(book: Codebook, embedding: Tensor) -> None:
-    """Put the codes there, each seen once."""
+def place(codebook: Codebook, embedding: Tensor) -> None:
+    """Set the code vectors, each with a cluster size of 1."""
     with torch.no_grad():
-        book.embedding.copy_(embedding)
-        if book.config.update == "ema":
-            book.updates.fill_(1e6)  # past the short averages of the first steps
-            book.count.fill_(1)
-            book.total.copy_(embedding)
+        codebook.embedding.copy_(embedding)
+        if codebook.config.update == "ema":
+            codebook.num_updates.fill_(1e6)  # past the fast averages of the first steps
+            codebook.cluster_size.fill_(1)
+            codebook.embedding_sum.copy_(embedding)
 
 
 @given(st.data())
-def test_nearest_is_the_least_distance_of_all_whatever_the_chunks(data: st.DataObject) -> None:
+def test_nearest_code_is_of_least_distance_with_any_chunk_size(data: st.DataObject) -> None:
     dim, size, vectors = (data.draw(st.integers(low, 6)) for low in (1, 2, 0))
     cells = st.integers(-9, 9)  # small integers: exact in float32, and ties are common
 
@@ -56,18 +56,18 @@ def test_nearest_is_the_least_distance_of_all_whatever_the_chunks(data: st.DataO
         return np.array(data.draw(st.lists(cells, min_size=n, max_size=n)), np.float32)
 
     codes, latents = draw(size * dim).reshape(size, dim), draw(vectors * dim).reshape(-1, dim)
-    book = Codebook(config(latent_dim=dim, codebook_size=size))
-    place(book, torch.from_numpy(codes))
+    codebook = Codebook(config(latent_dim=dim, codebook_size=size))
+    place(codebook, torch.from_numpy(codes))
     squared = ((latents[:, None] - codes[None]) ** 2).sum(axis=2)
     for cells_at_once in (1, 2 * size, bottlenecks.CHUNK_CELLS):
         with mock.patch.object(bottlenecks, "CHUNK_CELLS", cells_at_once):
-            nearest = book.nearest(torch.from_numpy(latents)).numpy()
+            nearest = codebook.nearest(torch.from_numpy(latents)).numpy()
         assert nearest.shape == (vectors,)
         np.testing.assert_array_equal(squared[np.arange(vectors), nearest], squared.min(axis=1))
 
 
 class Largest(TorchDispatchMode):
-    """Sees the largest tensor that anything gives."""
+    """Records the size of the largest tensor that any operation returns."""
 
     cells = 0
 
@@ -79,7 +79,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("update", ["ema", "gradient"])
-def test_a_step_holds_no_table_of_latents_times_codes(update: str) -> None:
+def test_a_step_never_holds_a_latents_by_codes_matrix(update: str) -> None:
     quantizer = Quantizer(config(update=update, codebook_size=512, restart=update == "ema"))
     latents = normal(4096, 4).requires_grad_()
     with Largest() as largest:
@@ -90,7 +90,7 @@ def test_a_step_holds_no_table_of_latents_times_codes(update: str) -> None:
 
 @pytest.mark.parametrize("quantizers", [1, 3])
 @pytest.mark.parametrize("update", ["ema", "gradient"])
-def test_gradient_goes_straight_through_as_the_exact_identity(update: str, quantizers: int) -> None:
+def test_straight_through_gradient_is_exactly_the_identity(update: str, quantizers: int) -> None:
     quantizer = Quantizer(config(update=update, num_quantizers=quantizers))
     latents = normal(20, 4).requires_grad_()
     weights = normal(20, 4, seed=1)
@@ -102,15 +102,15 @@ def test_gradient_goes_straight_through_as_the_exact_identity(update: str, quant
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.25])
-def test_gradient_form_has_the_loss_and_gradients_of_the_paper(beta: float) -> None:
+def test_gradient_update_has_the_loss_and_gradients_of_the_paper(beta: float) -> None:
     quantizer = Quantizer(config(update="gradient", commitment=beta))
-    (book,) = quantizer.codebooks()
-    place(book, normal(8, 4, seed=1))
+    (codebook,) = quantizer.codebooks()
+    place(codebook, normal(8, 4, seed=1))
     latents = normal(30, 4).requires_grad_()
     result = quantizer(latents)
     result.loss.backward()
 
-    z, e = latents.detach().double().numpy(), book.embedding.detach().double().numpy()
+    z, e = latents.detach().double().numpy(), codebook.embedding.detach().double().numpy()
     k = ((z[:, None] - e[None]) ** 2).sum(axis=2).argmin(axis=1)
     difference = e[k] - z
     by_code = np.zeros_like(e)
@@ -118,20 +118,20 @@ def test_gradient_form_has_the_loss_and_gradients_of_the_paper(beta: float) -> N
     assert result.loss.item() == pytest.approx((1 + beta) * (difference**2).mean(), rel=1e-5)
     np.testing.assert_array_equal(result.codes[:, 0], k)
     np.testing.assert_allclose(result.latents.detach(), e[k], atol=1e-6)
-    np.testing.assert_allclose(book.embedding.grad, by_code, atol=1e-6)
+    np.testing.assert_allclose(codebook.embedding.grad, by_code, atol=1e-6)
     np.testing.assert_allclose(latents.grad, -2 * beta * difference / difference.size, atol=1e-7)
 
 
-def test_gradient_form_moves_its_codes_by_the_optimizer_alone() -> None:
+def test_gradient_update_moves_codes_by_the_optimizer_only() -> None:
     quantizer = Quantizer(config(update="gradient", restart=True))
     before = copy.deepcopy(quantizer.state_dict())
     quantizer(normal(30, 4) + 5)
     assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
 
 
-def test_ema_learns_what_vector_quantize_pytorch_learns() -> None:
+def test_ema_update_matches_vector_quantize_pytorch() -> None:
     quantizer = Quantizer(config(commitment=0.25))
-    (book,) = quantizer.codebooks()
+    (codebook,) = quantizer.codebooks()
     oracle = vq.VectorQuantize(
         4,
         codebook_size=8,
@@ -142,7 +142,7 @@ def test_ema_learns_what_vector_quantize_pytorch_learns() -> None:
         threshold_ema_dead_code=0,
     )
     start = normal(8, 4, seed=1)
-    place(book, start)
+    place(codebook, start)
     oracle._codebook.embed.copy_(start[None])
     oracle._codebook.embed_avg.copy_(start[None])
     for step in range(12):
@@ -156,17 +156,17 @@ def test_ema_learns_what_vector_quantize_pytorch_learns() -> None:
         ((result.latents**3).sum() + result.loss).backward()
         ((latents**3).sum() + loss.sum()).backward()
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
-        assert torch.allclose(book.count, oracle._codebook.cluster_size[0], atol=1e-5)
-        assert torch.allclose(book.embedding, oracle._codebook.embed[0], atol=1e-4)
-    assert not torch.allclose(book.embedding, start, atol=0.1), "nothing was learnt"
+        assert torch.allclose(codebook.cluster_size, oracle._codebook.cluster_size[0], atol=1e-5)
+        assert torch.allclose(codebook.embedding, oracle._codebook.embed[0], atol=1e-4)
+    assert not torch.allclose(codebook.embedding, start, atol=0.1), "nothing was learnt"
 
 
-def test_first_averages_are_short_and_grow_to_those_of_the_decay() -> None:
+def test_ema_is_fast_at_first_and_slows_to_the_configured_decay() -> None:
     quantizer = Quantizer(config(decay=0.7))
-    (book,) = quantizer.codebooks()
+    (codebook,) = quantizer.codebooks()
     embedding = normal(8, 4, seed=1)
-    place(book, embedding)
-    book.updates.zero_()
+    place(codebook, embedding)
+    codebook.num_updates.zero_()
     count, total = np.ones(8), embedding.double().numpy()
     for step in range(30):
         batch = normal(80, 4, seed=10 + step)
@@ -176,7 +176,7 @@ def test_first_averages_are_short_and_grow_to_those_of_the_decay() -> None:
         np.add.at(sums, codes.numpy(), batch.double().numpy())
         count += share * (np.bincount(codes, minlength=8) - count)
         total += share * (sums - total)
-        np.testing.assert_allclose(book.embedding, total / count[:, None], atol=1e-4)
+        np.testing.assert_allclose(codebook.embedding, total / count[:, None], atol=1e-4)
     assert share == pytest.approx(0.3)
 
 
@@ -187,68 +187,70 @@ def with_a_dead_code() -> tuple[Quantizer, Codebook, Tensor]:
     def make(restart: bool) -> tuple[Quantizer, Codebook, Tensor]:
         torch.manual_seed(0)
         quantizer = Quantizer(config(decay=0.5, restart=restart))
-        (book,) = quantizer.codebooks()
+        (codebook,) = quantizer.codebooks()
         latents = normal(64, 4)
         start = latents[:8].clone()
         start[7] = 100
-        place(book, start)
-        return quantizer, book, latents
+        place(codebook, start)
+        return quantizer, codebook, latents
 
     return make
 
 
-def test_dead_code_moves_into_the_batch_and_stays_there(with_a_dead_code: Any) -> None:
-    quantizer, book, latents = with_a_dead_code(restart=True)
+def test_a_dead_code_restarts_at_a_latent_of_the_batch_and_stays_in_use(
+    with_a_dead_code: Any,
+) -> None:
+    quantizer, codebook, latents = with_a_dead_code(restart=True)
     for _ in range(10):
         quantizer(latents)
-        if float(book.embedding[7].abs().max()) < 50:
+        if float(codebook.embedding[7].abs().max()) < 50:
             break
-    distance = (latents - book.embedding[7]).norm(dim=1)
-    assert float(distance.min()) < 1e-5, "a dead code takes the very place of a latent"
+    distance = (latents - codebook.embedding[7]).norm(dim=1)
+    assert float(distance.min()) < 1e-5, "a dead code takes the exact value of a latent"
     nearest = latents[distance.argmin()]
-    assert int(book.nearest(nearest[None])) == 7
+    assert int(codebook.nearest(nearest[None])) == 7
     for _ in range(5):
         result = quantizer(latents)
         assert 7 in result.codes, "the restarted code is used from the next batch on"
         low, high = latents.amin(dim=0), latents.amax(dim=0)
-        assert bool(((book.embedding[7] >= low) & (book.embedding[7] <= high)).all())
+        assert bool(((codebook.embedding[7] >= low) & (codebook.embedding[7] <= high)).all())
 
 
-def test_live_codes_are_left_alone_by_restart(with_a_dead_code: Any) -> None:
+def test_restart_leaves_live_codes_unchanged(with_a_dead_code: Any) -> None:
     embeddings = []
     for restart in (False, True):
-        quantizer, book, latents = with_a_dead_code(restart=restart)
+        quantizer, codebook, latents = with_a_dead_code(restart=restart)
         for _ in range(2):  # the second kills the eighth code
             quantizer(latents)
-        embeddings.append(book.embedding)
+        embeddings.append(codebook.embedding)
     assert torch.equal(embeddings[0][:7], embeddings[1][:7])
     assert not torch.equal(embeddings[0][7], embeddings[1][7])
 
 
-def test_without_restart_a_dead_code_stays_where_it_is_for_good(with_a_dead_code: Any) -> None:
-    quantizer, book, latents = with_a_dead_code(restart=False)
-    for _ in range(200):  # its count and its sum are far below any float32 by now
+def test_without_restart_a_dead_code_never_moves(with_a_dead_code: Any) -> None:
+    quantizer, codebook, latents = with_a_dead_code(restart=False)
+    for _ in range(200):  # its cluster size and sum have underflowed float32 by now
         quantizer(latents)
-    assert torch.allclose(book.embedding[7], torch.full((4,), 100.0), rtol=1e-4)
+    assert torch.allclose(codebook.embedding[7], torch.full((4,), 100.0), rtol=1e-4)
     quantizer(torch.full((64, 4), 101.0))
-    assert torch.allclose(book.embedding[7], torch.full((4,), 101.0), rtol=1e-2), (
-        "and can come back"
+    assert torch.allclose(codebook.embedding[7], torch.full((4,), 101.0), rtol=1e-2), (
+        "it can become live again"
     )
 
 
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 @pytest.mark.parametrize("vectors", [3, 8, 200])
-def test_kmeans_start_puts_every_code_among_the_data(vectors: int, update: str) -> None:
+def test_kmeans_initialisation_puts_every_code_within_the_data(vectors: int, update: str) -> None:
     torch.manual_seed(0)
     quantizer = Quantizer(config(update=update, kmeans_start=True))
-    (book,) = quantizer.codebooks()
+    (codebook,) = quantizer.codebooks()
     latents = 50 + normal(vectors, 4)
     result = quantizer(latents)
     low, high = latents.amin(dim=0) - 0.02, latents.amax(dim=0) + 0.02
-    assert bool(((book.embedding >= low) & (book.embedding <= high)).all())
+    assert bool(((codebook.embedding >= low) & (codebook.embedding <= high)).all())
     assert bool(torch.isfinite(result.latents).all())
     picked = latents[torch.randperm(vectors)[:8]]
-    error = (latents - book.embedding[book.nearest(latents)]).square().sum().item()
+    error = (latents - codebook.embedding[codebook.nearest(latents)]).square().sum().item()
     if vectors > 8:
         assert error < 0.8 * torch.cdist(latents, picked).square().amin(dim=1).sum()
         assert len(result.codes.unique()) == 8
@@ -256,15 +258,15 @@ def test_kmeans_start_puts_every_code_among_the_data(vectors: int, update: str) 
         assert error < 1e-3, "one code for each vector"
 
 
-def test_kmeans_starts_once_and_not_again_after_loading() -> None:
+def test_kmeans_initialisation_runs_once_and_not_after_loading() -> None:
     quantizer = Quantizer(config(kmeans_start=True, decay=0.999))
     first = normal(64, 4)
     quantizer.eval()
     before = quantizer.codebooks()[0].embedding.clone()
     quantizer(first + 50)
-    assert torch.equal(quantizer.codebooks()[0].embedding, before), "evaluation starts nothing"
+    assert torch.equal(quantizer.codebooks()[0].embedding, before), "no initialisation in eval mode"
     quantizer.train()(first)
-    quantizer.codebooks()[0].updates.fill_(1e6)
+    quantizer.codebooks()[0].num_updates.fill_(1e6)
     loaded = Quantizer(config(kmeans_start=True, decay=0.999))
     loaded.load_state_dict(quantizer.state_dict())
     for one in (quantizer, loaded):
@@ -272,39 +274,43 @@ def test_kmeans_starts_once_and_not_again_after_loading() -> None:
         assert float(one.codebooks()[0].embedding.abs().max()) < 10
 
 
-def test_residual_codes_and_vectors_are_inverse() -> None:
+def test_residual_encode_inverts_decode() -> None:
     quantizer = Quantizer(config(num_quantizers=3))
     digits = torch.tensor([[x, y, z, 0.0] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-    for book, scale in zip(quantizer.codebooks(), (1, 0.25, 0.0625), strict=True):
-        place(book, scale * digits)
+    for codebook, scale in zip(quantizer.codebooks(), (1, 0.25, 0.0625), strict=True):
+        place(codebook, scale * digits)
     every = torch.cartesian_prod(*[torch.arange(8)] * 3)
     assert torch.equal(quantizer.encode(quantizer.decode(every)), every)
     assert len(quantizer.decode(every).unique(dim=0)) == 512
 
 
 @pytest.mark.parametrize("quantizers", [1, 2, 3])
-def test_training_sees_the_codes_and_vectors_that_encode_and_decode_give(quantizers: int) -> None:
+def test_forward_returns_the_codes_and_vectors_of_encode_and_decode(quantizers: int) -> None:
     quantizer = Quantizer(config(latent_dim=1, num_quantizers=quantizers)).eval()
-    # Codes so close to one another that the order of two subtractions decides between them.
-    books = [torch.linspace(-1, 1, 8), torch.linspace(-0.1, 0.1, 8), torch.linspace(-2e-7, 2e-7, 8)]
-    for book, values in zip(quantizer.codebooks(), books, strict=False):
-        place(book, values[:, None])
+    # Codes so close together that the order of two subtractions decides between them.
+    codebooks = [
+        torch.linspace(-1, 1, 8),
+        torch.linspace(-0.1, 0.1, 8),
+        torch.linspace(-2e-7, 2e-7, 8),
+    ]
+    for codebook, values in zip(quantizer.codebooks(), codebooks, strict=False):
+        place(codebook, values[:, None])
     picks = torch.randint(8, (2, 2000), generator=torch.Generator().manual_seed(0))
-    latents = (books[0][picks[0]] + books[1][picks[1]])[:, None] + 1e-7 * normal(2000, 1)
+    latents = (codebooks[0][picks[0]] + codebooks[1][picks[1]])[:, None] + 1e-7 * normal(2000, 1)
     result = quantizer(latents)
     assert torch.equal(result.codes, quantizer.encode(latents))
     assert torch.allclose(result.latents, quantizer.decode(result.codes), atol=1e-6)
 
 
-def test_each_further_quantizer_shrinks_the_error() -> None:
+def test_each_further_quantizer_reduces_the_error() -> None:
     torch.manual_seed(0)
     quantizer = Quantizer(config(num_quantizers=4, kmeans_start=True, restart=True))
     latents = normal(400, 4)
     for _ in range(5):
         quantizer(latents)
     codes = quantizer.encode(latents)
-    books = quantizer.codebooks()
-    parts = torch.stack([book.embedding[codes[:, i]] for i, book in enumerate(books)])
+    codebooks = quantizer.codebooks()
+    parts = torch.stack([codebook.embedding[codes[:, i]] for i, codebook in enumerate(codebooks)])
     errors = [float((latents - made).square().mean()) for made in parts.cumsum(dim=0)]
     errors.insert(0, float(latents.square().mean()))
     assert all(later < 0.75 * before for before, later in pairwise(errors))
@@ -312,27 +318,27 @@ def test_each_further_quantizer_shrinks_the_error() -> None:
 
 def test_each_quantizer_adds_its_own_commitment_loss() -> None:
     quantizer = Quantizer(config(num_quantizers=3, commitment=0.5)).eval()
-    for i, book in enumerate(quantizer.codebooks()):
-        place(book, normal(8, 4, seed=i + 1) / (i + 1))
+    for i, codebook in enumerate(quantizer.codebooks()):
+        place(codebook, normal(8, 4, seed=i + 1) / (i + 1))
     latents = normal(40, 4)
     result = quantizer(latents)
     left, expected = latents.double().numpy(), 0.0
-    for i, book in enumerate(quantizer.codebooks()):
-        left = left - book.embedding.double().numpy()[result.codes[:, i]]
+    for i, codebook in enumerate(quantizer.codebooks()):
+        left = left - codebook.embedding.double().numpy()[result.codes[:, i]]
         expected += 0.5 * (left**2).mean()
     assert result.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kmeans_start", [False, True])
 @pytest.mark.parametrize("update", ["ema", "gradient"])
-def test_eval_mode_changes_nothing(update: str, kmeans_start: bool) -> None:
+def test_eval_mode_changes_no_state(update: str, kmeans_start: bool) -> None:
     quantizer = Quantizer(config(update=update, kmeans_start=kmeans_start, restart=True)).eval()
     before = copy.deepcopy(quantizer.state_dict())
-    uses = quantizer.codebooks()[0].uses.clone()
+    usage = quantizer.codebooks()[0].usage.clone()
     first = quantizer(normal(30, 4))
     again = quantizer(normal(30, 4))
     assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
-    assert torch.equal(quantizer.codebooks()[0].uses, uses)
+    assert torch.equal(quantizer.codebooks()[0].usage, usage)
     assert torch.equal(first.latents, again.latents)
 
 
@@ -355,11 +361,11 @@ def test_quantizer_stays_float32_under_bfloat16_autocast() -> None:
         assert torch.equal(value, outside.state_dict()[name])
 
 
-def test_uses_counts_every_code_of_every_batch() -> None:
+def test_usage_counts_every_code_of_every_batch() -> None:
     quantizer = Quantizer(config())
     codes = torch.cat([quantizer(normal(30, 4, seed=i)).codes for i in range(3)])
     expected = torch.bincount(codes[:, 0], minlength=8).float()
-    assert torch.equal(quantizer.codebooks()[0].uses, expected)
+    assert torch.equal(quantizer.codebooks()[0].usage, expected)
 
 
 def test_no_bottleneck_is_the_identity() -> None:
@@ -371,18 +377,18 @@ def test_no_bottleneck_is_the_identity() -> None:
 
 
 def on_grid(latents: Tensor, config: AutoencoderConfig) -> Tensor:
-    """`Placed` for (vectors, dim)."""
-    return Placed(config)(latents.T[None, :, :, None])[0, :, :, 0].T
+    """`LatentProjection` of latents (vectors, dim)."""
+    return LatentProjection(config)(latents.T[None, :, :, None])[0, :, :, 0].T
 
 
 @pytest.mark.parametrize("gradient_through", ["straight", "rotation"])
 @pytest.mark.parametrize("cosine", [False, True])
-def test_cosine_codes_and_rotation_are_those_of_vector_quantize_pytorch(
+def test_cosine_codes_and_rotation_trick_match_vector_quantize_pytorch(
     cosine: bool, gradient_through: str
 ) -> None:
     settings = config(cosine=cosine, gradient_through=gradient_through)
     quantizer = Quantizer(settings)
-    (book,) = quantizer.codebooks()
+    (codebook,) = quantizer.codebooks()
     oracle = vq.VectorQuantize(
         4,
         codebook_size=8,
@@ -394,7 +400,7 @@ def test_cosine_codes_and_rotation_are_those_of_vector_quantize_pytorch(
         threshold_ema_dead_code=0,
     )
     start = on_grid(normal(8, 4, seed=1), settings)
-    place(book, start)
+    place(codebook, start)
     oracle._codebook.embed.copy_(start[None])
     oracle._codebook.embed_avg.copy_(start[None])
     for step in range(8):
@@ -408,11 +414,11 @@ def test_cosine_codes_and_rotation_are_those_of_vector_quantize_pytorch(
         ((result.latents**3).sum() + result.loss).backward()
         ((latents**3).sum() + loss.sum()).backward()
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
-        assert torch.allclose(book.vectors, oracle._codebook.embed[0], atol=1e-4)
-    assert not torch.allclose(book.vectors, start, atol=0.1), "nothing was learnt"
+        assert torch.allclose(codebook.vectors, oracle._codebook.embed[0], atol=1e-4)
+    assert not torch.allclose(codebook.vectors, start, atol=0.1), "nothing was learnt"
 
 
-def test_cosine_codes_have_length_1_and_those_of_the_gradient_form_learn() -> None:
+def test_cosine_codes_have_length_1_and_get_gradients() -> None:
     settings = config(cosine=True, update="gradient")
     quantizer = Quantizer(settings)
     result = quantizer(on_grid(normal(20, 4), settings))
@@ -422,7 +428,7 @@ def test_cosine_codes_have_length_1_and_those_of_the_gradient_form_learn() -> No
 
 
 @pytest.mark.parametrize("codes", ["gradient", "kmeans"])
-def test_rotation_gives_the_very_values_that_codes_stand_for(codes: str) -> None:
+def test_rotation_trick_returns_the_exact_code_vectors(codes: str) -> None:
     quantizer = Quantizer(config(gradient_through="rotation", kmeans_start=codes == "kmeans"))
     latents = torch.cat([normal(30, 4), torch.zeros(1, 4)]).requires_grad_()
     result = quantizer.eval()(latents)
@@ -432,7 +438,7 @@ def test_rotation_gives_the_very_values_that_codes_stand_for(codes: str) -> None
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (3,), (4, 7, 6)])
-def test_a_fixed_grid_is_that_of_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
+def test_fsq_matches_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
     settings = AutoencoderConfig(bottleneck="fsq", levels=levels)
     quantizer, oracle = Quantizer(settings), vq.FSQ(levels=list(levels))
     mine = (2 * normal(400, len(levels))).requires_grad_()
@@ -450,21 +456,21 @@ def test_a_fixed_grid_is_that_of_vector_quantize_pytorch(levels: tuple[int, ...]
     assert settings.codebook_size == int(np.prod(levels))
     every = torch.arange(settings.codebook_size)[:, None]
     assert torch.equal(quantizer.encode(quantizer.decode(every)), every)
-    # The vectors are a codebook as any other: what weighs bits against distances goes by them.
-    (book,) = quantizer.codebooks()
-    by_distance = torch.cdist(inside.detach(), book.vectors).argmin(dim=1)
+    # The vectors form an ordinary codebook, which rate-distortion search relies on.
+    (codebook,) = quantizer.codebooks()
+    by_distance = torch.cdist(inside.detach(), codebook.vectors).argmin(dim=1)
     assert float((by_distance == result.codes[:, 0]).float().mean()) > 0.99
     assert not quantizer.state_dict(), "nothing is learnt, nothing is saved"
 
 
 def gaussian(**changes: Any) -> Gaussian:
-    """Of 3 dimensions, a latent for 8 cells, two labels of 2 and 3 values."""
+    """Gaussian of 3 dimensions, a latent for 8 cells, two labels of 2 and 3 values."""
     settings = AutoencoderConfig(bottleneck="gaussian", **({"kl_weight": 0.5} | changes))
     return Gaussian(settings, 3, 8, (2, 3))
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_kl_is_that_of_torch_distributions_to_the_mean_of_the_labels(conditional: bool) -> None:
+def test_kl_to_the_prior_of_the_labels_matches_torch_distributions(conditional: bool) -> None:
     bottleneck = gaussian(conditional=conditional).eval()
     tables = [normal(3, 3, seed=1), normal(4, 3, seed=2)]
     for mean, table in zip(bottleneck.means, tables, strict=False):
@@ -490,7 +496,7 @@ def test_kl_is_that_of_torch_distributions_to_the_mean_of_the_labels(conditional
         assert not table.weight.grad[-1].any(), "what has no label keeps the standard normal"
 
 
-def test_gaussian_draws_have_the_mean_and_variance_asked_for_and_carry_gradients_to_both() -> None:
+def test_gaussian_samples_have_the_given_moments_and_gradients_to_both() -> None:
     torch.manual_seed(0)
     parameters = torch.tensor([[1.0, -2.0, 0.0, 0.0, -4.0, 1.0]]).repeat(20_000, 1).requires_grad_()
     drawn = gaussian()(parameters).latents
@@ -501,7 +507,7 @@ def test_gaussian_draws_have_the_mean_and_variance_asked_for_and_carry_gradients
     assert bool((parameters.grad.abs().sum(dim=0) > 0).all())
 
 
-def test_kl_weight_grows_in_training_alone() -> None:
+def test_kl_warm_up_applies_in_training_only() -> None:
     bottleneck, parameters = gaussian(), normal(5, 6)
     bottleneck.warmth.fill_(0.25)
     assert bottleneck(parameters).loss == pytest.approx(0.125 * bottleneck(parameters).kl)
@@ -509,7 +515,7 @@ def test_kl_weight_grows_in_training_alone() -> None:
     assert result.loss == pytest.approx(0.5 * result.kl)
 
 
-def test_conditional_without_labels_is_refused() -> None:
+def test_conditional_without_labels_raises() -> None:
     settings = AutoencoderConfig(bottleneck="gaussian", conditional=True)
     with pytest.raises(AudiovqError, match="conditional"):
         Gaussian(settings, 3, 8, ())

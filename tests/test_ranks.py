@@ -154,8 +154,8 @@ def test_two_ranks_take_the_steps_of_one(runs: Runs) -> None:
 
 def test_codebook_statistics_of_two_ranks_are_those_of_one(runs: Runs) -> None:
     one, two = (runs.weights(f"steps-{n}", "autoencoder") for n in (1, 2))
-    for name in ("embedding", "count", "total", "updates"):
-        path = f"bottleneck.books.0.{name}"
+    for name in ("embedding", "cluster_size", "embedding_sum", "num_updates"):
+        path = f"bottleneck.quantizers.0.{name}"
         torch.testing.assert_close(two[path], one[path], rtol=1e-5, atol=2e-5, msg=name)
 
 
