@@ -1,9 +1,9 @@
-"""Functions of tensors on a GPU, recorded as CUDA graphs and played again.
+"""CUDA graphs: functions of tensors on a GPU, captured once per set of shapes and replayed.
 
-A step of training is a thousand small operations, and a CPU takes longer to name them one by one than a
-GPU to do them; a graph names them all at once (Nguyen et al. 2021, "Accelerating PyTorch with CUDA
-Graphs"). What is recorded is bound to its shapes and its memory, and may neither read a number nor meet
-a tensor of the CPU: those it would not see change.
+A training step is about 1,000 small kernels, so launch overhead dominates; a graph launches them all at
+once (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs"). A captured function is bound to its
+shapes and memory. It may neither read a value from the GPU nor use CPU tensors: replays would not see
+them change.
 """
 
 from __future__ import annotations
@@ -19,83 +19,83 @@ import torch
 from torch import Tensor
 
 WARM = 3
-"""Calls with tensors of new shapes before one is recorded: libraries choose their kernels in them."""
+"""Eager calls with new shapes before capture: libraries select their kernels in them."""
 MOST = 64
-"""Graphs of a function."""
+"""Maximum number of graphs per function."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class _Graph(Generic[_T]):
-    """What was recorded, the tensors it reads, and those that it writes."""
+    """A captured graph with its static input and output tensors."""
 
     graph: torch.cuda.CUDAGraph
-    given: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
     result: _T
 
 
 class Recorded(Generic[_T]):
-    """A function of tensors, recorded for each set of shapes that comes often enough.
+    """A function of tensors, captured as a CUDA graph for each set of shapes that is frequent enough.
 
-    It is to be called within a stream of its own (`own_stream`). Where it cannot be recorded, it is
-    called as it is, and a warning says why.
+    Call it within a side stream (`own_stream`). Where capture fails, the function runs eagerly from then
+    on, and a warning gives the reason.
     """
 
     def __init__(self, function: Callable[..., _T], device: torch.device, warm: int = WARM) -> None:
-        """`warm`: see WARM; 1 at least."""
+        """`warm`: as WARM, at least 1."""
         self.function = function
         self.device = device
         self.warm = warm
-        self.able = True
+        self._capturable = True
         self._pool = torch.cuda.graph_pool_handle()
-        # All graphs share their memory: each is done with it before another is played.
+        # All graphs share one memory pool: each has finished before another is replayed.
         self._graphs: dict[object, _Graph[_T]] = {}
         self._calls = Counter[object]()
 
-    def __call__(self, *given: Tensor) -> _T:
-        """What the function gives, in tensors that the next call may overwrite.
+    def __call__(self, *inputs: Tensor) -> _T:
+        """The function's result, in tensors that the next call may overwrite.
 
-        `given` may lie on the CPU; the function gets all of it on the GPU.
+        `inputs` may be on the CPU; the function receives all of them on the GPU.
         """
-        shapes = tuple((x.shape, x.dtype) for x in given)
-        played = self._graphs.get(shapes)
-        if played is None:
+        shapes = tuple((x.shape, x.dtype) for x in inputs)
+        captured = self._graphs.get(shapes)
+        if captured is None:
             self._calls[shapes] += 1
             rare = self._calls[shapes] <= self.warm or len(self._graphs) == MOST
-            if rare or not self.able:
-                return self.function(*self._sent(given))
+            if rare or not self._capturable:
+                return self.function(*self._to_device(inputs))
             try:
-                played = self._graphs[shapes] = self._recorded(given)
+                captured = self._graphs[shapes] = self._capture(inputs)
             except RuntimeError as error:
-                self.able = False
-                warnings.warn(f"a step cannot be recorded as a CUDA graph: {error}", stacklevel=2)
-                return self.function(*self._sent(given))
-        for kept, x in zip(played.given, given, strict=True):
-            kept.copy_(x if x.is_cuda else x.pin_memory(), non_blocking=True)
-        played.graph.replay()
-        return played.result
+                self._capturable = False
+                warnings.warn(f"a step cannot be captured as a CUDA graph: {error}", stacklevel=2)
+                return self.function(*self._to_device(inputs))
+        for static, x in zip(captured.inputs, inputs, strict=True):
+            static.copy_(x if x.is_cuda else x.pin_memory(), non_blocking=True)
+        captured.graph.replay()
+        return captured.result
 
-    def _recorded(self, given: tuple[Tensor, ...]) -> _Graph[_T]:
-        """Nothing is computed, and nothing changed, but in Python's own variables."""
-        kept = tuple(x.clone() for x in self._sent(given))
+    def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph[_T]:
+        """Capture the function: no kernel runs and no tensor changes, only Python variables do."""
+        static = tuple(x.clone() for x in self._to_device(inputs))
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream(self.device)
         with torch.cuda.graph(graph, pool=self._pool, stream=stream):
-            result = self.function(*kept)
-        return _Graph(graph, kept, result)
+            result = self.function(*static)
+        return _Graph(graph, static, result)
 
-    def _sent(self, given: tuple[Tensor, ...]) -> list[Tensor]:
-        return [sent(x, self.device) for x in given]
+    def _to_device(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        return [sent(x, self.device) for x in inputs]
 
 
 def make_recordable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Learning rates become tensors on the GPU, where a graph sees them change. For fused optimizers."""
+    """Move the learning rates of a fused optimizer to GPU tensors, so that graphs see them change."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(group["lr"]).to(device)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The learning rate of all groups."""
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -104,17 +104,16 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def follow_gradients(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """`optimizer.step`, recorded or not: torch warns where it is told that it may be, and is not."""
-    recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    """`optimizer.step()`, with `capturable` set only during capture, as torch warns otherwise."""
+    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     for group in optimizer.param_groups:
-        group["capturable"] = recorded
+        group["capturable"] = capturing
     optimizer.step()
 
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """What is done on a GPU meanwhile stands in a line of its own: the first, which all share, can not
-    be recorded."""
+    """Run the block on a side stream of the GPU; the default stream cannot be captured."""
     if device.type != "cuda":
         yield
         return
@@ -128,7 +127,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on `device`; if that is a GPU, nobody waits until it is there."""
+    """`x` on `device`; a copy to a GPU is asynchronous."""
     if device.type != "cuda" or x.is_cuda:
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)

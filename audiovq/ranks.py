@@ -1,10 +1,10 @@
-"""Processes that train one model together, as torchrun starts them: who is who, and what all share.
+"""Data-parallel training of one model in several processes under torchrun: ranks and collectives.
 
-Each process is a *rank* and takes its share of every batch. Losses are made of sums and of counts over
-the whole batch, in parts whose mean over ranks is the loss of one process: DistributedDataParallel (Li
-et al. 2020) takes that mean of the gradients. What is drawn at random is drawn for the whole batch, in
-every rank. So several processes take the steps of one, but for rounding, and how many there are may
-change from run to run. In one process nothing here does anything.
+Each rank takes a slice of every batch. Losses are local terms of sums and counts over the global batch,
+such that their mean over ranks is the loss of a single process: DistributedDataParallel (Li et al. 2020)
+averages the gradients likewise. Random tensors are drawn for the global batch, in every rank. So the
+steps equal those of a single process up to rounding, and the world size may change from run to run.
+Every function is a no-op when the world size is 1.
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ from torch.nn.parallel import DistributedDataParallel
 from audiovq.config import AudiovqError
 
 PATIENCE = timedelta(hours=6)
-"""So long ranks wait for one that is busy. One that has died is noticed at once."""
+"""Timeout of collectives, for waiting on a busy rank. A rank that has died is noticed at once."""
 LOST = "gloo", "NCCL", "Connection", "ProcessGroup"
-"""Words of torch's errors where another rank is gone; it has no class for them."""
+"""Words by which errors of torch for a lost rank are recognised; it has no exception class for them."""
 _batch: ContextVar[int] = ContextVar("batch", default=0)
-"""Clips of the step that ranks share now; 0: none."""
+"""Clips in the global batch of the current step; 0 outside a step, and with one rank."""
 _T = TypeVar("_T")
 
 
 def world() -> int:
-    """How many ranks there are; 1 without torchrun."""
+    """World size: number of ranks; 1 without torchrun."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0 on."""
+    """Index of this rank, from 0."""
     return dist.get_rank() if world() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this is the rank that writes and speaks; also before and after they are `together`."""
+    """Whether this is rank 0, the one that writes files and logs; valid without a process group, too."""
     return rank() == 0 and (world() > 1 or not _started() or os.environ["RANK"] == "0")
 
 
 def place_on_machine() -> int:
-    """Which of the ranks on its machine this is, from 0 on: the number of its GPU."""
+    """Local rank: index of this rank on its machine, from 0, and so of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _started() -> bool:
-    """Whether torchrun started several processes."""
+    """Whether torchrun launched several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """The processes that torchrun started are one group until the block ends.
+    """Process group of the ranks that torchrun launched, for the duration of the block.
 
-    What ends one rank ends all, and one of them tells of it: the first to raise an error raises it,
-    or AudiovqError where another was killed; the others exit without a word.
+    A failure in one rank ends all, and one of them reports it: the first to fail raises its error, or
+    AudiovqError where another rank was killed; the others exit silently.
     """
     if not _started() or dist.is_initialized():
         yield
@@ -80,8 +80,8 @@ def together() -> Iterator[None]:
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
         if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST):
             raise AudiovqError(
-                f"rank {this} of {ranks}: another rank was ended from outside;"
-                " the same command goes on from the last validation"
+                f"rank {this} of {ranks}: another rank was killed;"
+                " run the same command to resume from the last validation"
             ) from error
         raise
     finally:
@@ -89,35 +89,35 @@ def together() -> Iterator[None]:
 
 
 def _first(store: Any) -> bool:
-    """Whether this rank is the first to fail, as far as can be told."""
+    """Whether this rank is the first to fail, as far as the store still answers."""
     try:
         return int(store.add("failed", 1)) == 1
-    except RuntimeError:  # the store lay with a rank that is gone
+    except RuntimeError:  # the store was hosted by a rank that is gone
         return True
 
 
 def wait() -> None:
-    """Until all ranks are here, and so what the main one wrote before is there."""
+    """Barrier: wait for all ranks, so that files which the main one wrote before are visible."""
     if world() > 1:
         total(torch.zeros(1))
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of all ranks' `x`, the same bits in all of them; `x` itself is changed to it."""
+    """All-reduce sum of `x` over ranks, in place; bit-identical in all of them."""
     if world() > 1:
         dist.all_reduce(x)
     return x
 
 
 def totals(*values: float) -> tuple[float, ...]:
-    """The sums of all ranks' numbers."""
+    """All-reduce sums of floats over ranks."""
     if world() == 1:
         return values
     return tuple(total(torch.tensor(values, dtype=torch.float64)).tolist())
 
 
 def agreed(seconds: float, stop: bool = False) -> tuple[float, bool]:
-    """The main rank's clock, and whether any rank is to stop."""
+    """The main rank's `seconds`, and whether `stop` is set in any rank."""
     if world() == 1:
         return seconds, stop
     both = torch.tensor([seconds if is_main() else 0.0, float(stop)], dtype=torch.float64)
@@ -126,12 +126,12 @@ def agreed(seconds: float, stop: bool = False) -> tuple[float, bool]:
 
 
 def all_can(able: bool) -> bool:
-    """Whether all ranks can do what this one can or cannot."""
+    """Whether `able` is true in all ranks."""
     return totals(float(able))[0] == world()
 
 
 def dealt(things: Sequence[_T]) -> Sequence[_T]:
-    """Those of all things that are this rank's to do."""
+    """This rank's shard of `things`: every world-size-th of them."""
     return things[rank() :: world()] if world() > 1 else things
 
 
@@ -140,7 +140,7 @@ def dealt(things: Sequence[_T]) -> Sequence[_T]:
 
 @contextlib.contextmanager
 def sharing(batch: int) -> Iterator[None]:
-    """A step: ranks share a batch of so many clips, and what is below goes over all of them."""
+    """Training step on a global batch of `batch` clips, over which the functions below reduce."""
     token = _batch.set(batch if world() > 1 else 0)
     try:
         yield
@@ -151,16 +151,16 @@ def sharing(batch: int) -> Iterator[None]:
 def parallel(
     module: nn.Module, loss: Callable[..., Mapping[str, Tensor]]
 ) -> Callable[..., Mapping[str, Tensor]]:
-    """`loss`, whose gradients to `module` become their mean over ranks as they come."""
+    """`loss` wrapped so that the gradients of `module` are averaged over ranks during backward."""
     if world() == 1:
         return loss
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 gives the option another name
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames the option
         return DistributedDataParallel(_Loss(module, loss), broadcast_buffers=False)
 
 
 class _Loss(nn.Module):
-    """A module and a loss made with it, as one module."""
+    """A module and a loss computed with it, wrapped as one module for DistributedDataParallel."""
 
     def __init__(self, module: nn.Module, loss: Callable[..., Mapping[str, Tensor]]) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class _Loss(nn.Module):
 
 
 def mine() -> slice:
-    """The clips of the batch that are this rank's. There may be none."""
+    """Slice of the global batch that this rank computes; may be empty."""
     batch = _batch.get()
     if not batch:
         return slice(None)
@@ -179,12 +179,12 @@ def mine() -> slice:
 
 
 def drawn(clips: int, draw: Callable[[int], Tensor]) -> Tensor:
-    """`draw(clips)` (clips, …) as one process with the whole batch would: of its rows these clips'."""
+    """This rank's rows of the random tensor `draw(n)` (n, …) for all n clips of the global batch."""
     return draw(_batch.get() or clips)[mine()]
 
 
 def placed(rows: int) -> tuple[int, int]:
-    """How many rows all ranks have, and how many of them stand before this one's."""
+    """Number of rows in all ranks, and the offset of this rank's rows among them."""
     if not _batch.get():
         return rows, 0
     counts = torch.zeros(world(), dtype=torch.long)
@@ -194,14 +194,18 @@ def placed(rows: int) -> tuple[int, int]:
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean of all ranks' scalars, without a gradient: what this rank's part of a sum is divided
-    by, so that the mean of the quotients is the quotient of the sums."""
+    """Mean of a scalar over ranks, without gradient.
+
+    Local sums divided by it have a mean over ranks that is the quotient of the global sums.
+    """
     return total(x.detach().clone()) / world() if _batch.get() else x
 
 
 def part_of_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
-    """(rows, …) → a scalar, whose mean over ranks is the mean over all ranks' rows, or, with `weights`
-    (rows,), the weighted one."""
+    """Local term of the mean of `x` (rows, …) over the rows of all ranks, weighted by `weights` (rows,).
+
+    The mean of the local terms over ranks is the global mean.
+    """
     if weights is not None:
         sums = (x.flatten(1) if x.dim() > 1 else x[:, None]).mean(dim=1) * weights
         return sums.sum() / mean(weights.sum())
@@ -211,19 +215,19 @@ def part_of_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def part_of_squared_error(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
-    """`part_of_mean` of (a - b)², in one pass where there is one process and no weights."""
+    """`part_of_mean` of (a - b)²; fused with one process and no weights."""
     if _batch.get() or weights is not None:
         return part_of_mean((a - b).square(), weights)
     return nn.functional.mse_loss(a, b)
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum of all ranks' `x`; gradients go back to all of them."""
+    """All-reduce sum of `x` over ranks, differentiable: gradients are summed over ranks, too."""
     return _Summed.apply(x) if _batch.get() else x
 
 
 class _Summed(torch.autograd.Function):
-    """What every rank's loss says of a sum, every rank's part of it must hear."""
+    """Sum over ranks whose gradient is also summed over ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -235,7 +239,7 @@ class _Summed(torch.autograd.Function):
 
 
 def gathered(x: Tensor) -> Tensor:
-    """All ranks' `x` (rows, dim), one after another."""
+    """Rows of all ranks' `x` (rows, dim), concatenated in the order of ranks."""
     rows, before = placed(len(x))
     return (
         total(nn.functional.pad(x, (0, 0, before, rows - before - len(x)))) if _batch.get() else x
@@ -243,7 +247,10 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def picked(x: Tensor, picks: Tensor, before: int) -> Tensor:
-    """Rows `picks` of all ranks' `x` (rows, dim), of which this one's begin `before`."""
+    """Rows at indices `picks` of the concatenation of all ranks' `x` (rows, dim).
+
+    `before`: offset of this rank's rows in it, as from `placed`.
+    """
     if not _batch.get():
         return x[picks]
     own = (picks >= before) & (picks < before + len(x))
@@ -252,7 +259,7 @@ def picked(x: Tensor, picks: Tensor, before: int) -> Tensor:
 
 
 def same(*tensors: Tensor) -> None:
-    """Give all ranks the main one's bits."""
+    """Broadcast tensors in place from rank 0, within a step."""
     if _batch.get():
         for tensor in tensors:
             dist.broadcast(tensor, 0)

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.graphs`, and what a GPU asks of training and sampling, on one that there is not."""
+"""Tests of `audiovq.graphs`, and of training and sampling on an emulated GPU."""
 
 import json
 import warnings
@@ -32,10 +32,10 @@ from audiovq.transformer import Transformer
 THERE = torch.device("cuda:0")
 STEPS = 3 * (WARM + 2)
 LENGTHS = torch.tensor([24, 14, 15, 5, 8, 3])
-"""Frames of the clips that are learnt from."""
+"""Frames of the training clips."""
 VOCABULARY = Vocabulary(codebook_size=12, num_quantizers=2, rows=3, num_levels=5, max_columns=10)
 COLUMNS = 7
-"""Of what is drawn, at most: enough that a graph is played more than once."""
+"""Maximum columns of samples: enough that a graph is replayed more than once."""
 BEGUN = "a graph is begun"
 
 
@@ -46,7 +46,7 @@ def gpu() -> Iterator[GPU]:
 
 
 def twin(module: Any, made: Any) -> Any:
-    """`made`, a module of the same sizes, with the same weights, on the GPU."""
+    """`made`, a module of the same shapes, with the weights of `module`, on the GPU."""
     made.load_state_dict(module.state_dict())
     return made.train(module.training).to(THERE)
 
@@ -55,18 +55,18 @@ def close(a: Any, b: Any) -> None:
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-# --- The pretended GPU itself -----------------------------------------------------------------
+# --- The emulated GPU itself ------------------------------------------------------------------
 
 
-def test_tensors_of_the_cpu_are_not_taken_by_the_gpu(gpu: GPU) -> None:
+def test_gpu_operations_reject_cpu_tensors(gpu: GPU) -> None:
     x = torch.ones(3, device=THERE)
     assert x.device == THERE
-    assert torch.equal((x + torch.tensor(2.0)).cpu(), torch.full((3,), 3.0)), "numbers are"
+    assert torch.equal((x + torch.tensor(2.0)).cpu(), torch.full((3,), 3.0)), "scalars are accepted"
     with pytest.raises(RuntimeError, match=r"add.*of the CPU"):
         x + torch.ones(3)
 
 
-def test_what_makes_the_cpu_wait_is_noted(gpu: GPU) -> None:
+def test_every_synchronisation_is_recorded(gpu: GPU) -> None:
     x = torch.arange(3.0).pin_memory().to(THERE, non_blocking=True)
     y = x[torch.arange(1, device=THERE)] + x.sum()
     assert gpu.waits == []
@@ -86,7 +86,7 @@ def test_what_makes_the_cpu_wait_is_noted(gpu: GPU) -> None:
         gpu.waits.clear()
 
 
-def test_a_recorded_graph_changes_nothing_and_played_sees_no_change_of_the_cpu(gpu: GPU) -> None:
+def test_capture_changes_nothing_and_replay_ignores_changes_of_cpu_tensors(gpu: GPU) -> None:
     total, number = torch.zeros(3, device=THERE), torch.tensor(2.0)
     given = torch.ones(3, device=THERE)
     graph = torch.cuda.CUDAGraph()
@@ -105,7 +105,7 @@ def test_a_recorded_graph_changes_nothing_and_played_sees_no_change_of_the_cpu(g
 # --- Recorded ---------------------------------------------------------------------------------
 
 
-def test_what_is_recorded_gives_what_the_function_gives(gpu: GPU) -> None:
+def test_a_graphed_function_returns_the_results_of_the_function(gpu: GPU) -> None:
     calls: list[torch.Size] = []
     bias = torch.tensor([1.0], device=THERE)
 
@@ -124,10 +124,10 @@ def test_what_is_recorded_gives_what_the_function_gives(gpu: GPU) -> None:
     assert len(calls) == 2 * (WARM + 1)
     assert gpu.replays == 2 * 4
     recorded(torch.randn(2).double(), torch.randn(2))
-    assert len(calls) == 2 * (WARM + 1) + 1, "another type is another function"
+    assert len(calls) == 2 * (WARM + 1) + 1, "another dtype needs another graph"
 
 
-def test_what_is_played_again_is_one_operation_and_waits_for_nothing(gpu: GPU) -> None:
+def test_a_replay_is_one_launch_without_synchronisation(gpu: GPU) -> None:
     def function(x: Tensor) -> Tensor:
         for _ in range(100):
             x = x + 1
@@ -139,15 +139,15 @@ def test_what_is_played_again_is_one_operation_and_waits_for_nothing(gpu: GPU) -
     gpu.launches = 0
     gpu.waits.clear()
     assert recorded(x).tolist() == [100.0] * 2
-    assert gpu.launches == 1, "that which gives it its numbers"
+    assert gpu.launches == 1, "the copy into the static input"
     assert [wait for wait in gpu.waits if "to the CPU" not in wait] == []
 
 
-def test_what_cannot_be_recorded_is_computed_all_the_same(gpu: GPU) -> None:
+def test_a_function_that_cannot_be_captured_runs_eagerly(gpu: GPU) -> None:
     recorded = Recorded(lambda x: x * float(x.max()), THERE)
     for turn in range(WARM):
         assert recorded(torch.tensor([1.0, turn])).tolist() == [turn or 1.0, max(1, turn) * turn]
-    with pytest.warns(UserWarning, match="cannot be recorded.*a number is read"):
+    with pytest.warns(UserWarning, match="cannot be captured.*a number is read"):
         assert recorded(torch.tensor([1.0, 4.0])).tolist() == [4.0, 16.0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -155,7 +155,7 @@ def test_what_cannot_be_recorded_is_computed_all_the_same(gpu: GPU) -> None:
     assert gpu.replays == 0
 
 
-def test_there_are_no_more_graphs_than_is_said(gpu: GPU, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_graphs_is_limited(gpu: GPU, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MOST", 2)
     recorded = Recorded(lambda x: x + 1, THERE, warm=1)
     for turn in range(3):
@@ -175,7 +175,7 @@ def trainer(module: Any, folder: Path) -> Trainer:
 
 
 def stepped(trainer: Trainer, prepare: Any, loss: Any) -> list[dict[str, Tensor]]:
-    """The losses, and the norms of gradients, of STEPS steps."""
+    """Losses and gradient norms of STEPS steps."""
     update, found = trainer._updating(loss), []
     for number in range(STEPS):
         trainer.state.step = number
@@ -186,11 +186,11 @@ def stepped(trainer: Trainer, prepare: Any, loss: Any) -> list[dict[str, Tensor]
 
 
 def takes_the_same_steps(gpu: GPU, here: Trainer, there: Trainer, prepare: Any, loss: Any) -> None:
-    """A trainer on the CPU and one on the GPU, whose module is given to `loss`."""
+    """Assert that a trainer on the CPU and one on the GPU take the same steps."""
     expected = stepped(here, prepare, lambda *given: loss(here.module, *given))
     gpu.waits.clear()
     found = stepped(there, prepare, lambda *given: loss(there.module, *given))
-    assert gpu.replays == STEPS - 3 * WARM, "the steps of each of three widths"
+    assert gpu.replays == STEPS - 3 * WARM, "all but the eager steps of each of three widths"
     begun = [wait for wait in gpu.waits if BEGUN in wait]
     first = [wait for wait in gpu.waits if "bottlenecks.py" in wait]  # k-means, in the first step
     assert len(begun) + len(first) == len(gpu.waits), gpu.waits
@@ -220,7 +220,7 @@ MORE = "gradient", "cosine", "none", "noise"
     "kind",
     [pytest.param(kind, marks=pytest.mark.slow) if kind in MORE else kind for kind in AUTOENCODERS],
 )
-def test_an_autoencoder_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
+def test_an_autoencoder_takes_the_same_steps_on_the_gpu_as_on_the_cpu(
     gpu: GPU, tmp_path: Path, kind: str
 ) -> None:
     config = replace(AUTOENCODER, **AUTOENCODERS[kind])
@@ -248,7 +248,7 @@ def test_an_autoencoder_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
 
 
 @pytest.mark.parametrize("kind", [Transformer, pytest.param(PixelCNN, marks=pytest.mark.slow)])
-def test_a_prior_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
+def test_a_prior_takes_the_same_steps_on_the_gpu_as_on_the_cpu(
     gpu: GPU, tmp_path: Path, kind: Any
 ) -> None:
     codes, columns, levels = some_codes()
@@ -256,7 +256,9 @@ def test_a_prior_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
     labels = torch.arange(6)[:, None] % 3
 
     def prepare(step: Step) -> Inputs:
-        longest = int(lengths[step.indices].max())  # of equal widths, that as much is drawn
+        longest = int(
+            lengths[step.indices].max()
+        )  # of equal widths, so that dropout draws the same
         return tokens[step.indices, :longest], lengths[step.indices], labels[step.indices]
 
     def loss(module: Any, tokens: Tensor, lengths: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -269,7 +271,7 @@ def test_a_prior_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
     takes_the_same_steps(gpu, here, there, prepare, loss)
 
 
-def test_a_masked_prior_takes_on_the_gpu_the_steps_that_it_takes_on_the_cpu(
+def test_a_masked_prior_takes_the_same_steps_on_the_gpu_as_on_the_cpu(
     gpu: GPU, tmp_path: Path
 ) -> None:
     codes, columns, levels = some_codes()
@@ -299,7 +301,7 @@ def some_codes() -> tuple[Tensor, Tensor, Tensor]:
     return codes, torch.tensor([10, 7, 6, 6, 3, 2]), torch.arange(6) % 5
 
 
-def test_widths_of_what_is_recorded_are_few_and_hardly_wider() -> None:
+def test_widths_for_capture_are_few_and_pad_little() -> None:
     indices, generator = torch.arange(2), torch.Generator()
     step = Step(0, 0.0, indices, generator, recorded=True)
     widths = {step.width(size) for size in range(1, 1025)}
@@ -313,7 +315,7 @@ def test_widths_of_what_is_recorded_are_few_and_hardly_wider() -> None:
 
 
 def pair(kind: Any, vocabulary: Vocabulary) -> tuple[Prior, Prior]:
-    """A prior on the CPU, and the same on the GPU."""
+    """A prior on the CPU, and a copy on the GPU."""
     torch.manual_seed(0)
     config = PriorConfig(dim=16, cell=8, layers=2, heads=2, kernel=3, dropout=0.0)
     made = kind(config, vocabulary, (4,)).eval()
@@ -330,7 +332,7 @@ def pair(kind: Any, vocabulary: Vocabulary) -> tuple[Prior, Prior]:
         (1, 1, 0.0, 3.0),
     ],
 )
-def test_a_graph_for_all_columns_draws_what_single_steps_draw(
+def test_sampling_with_a_graph_per_column_matches_single_steps(
     gpu: GPU, quantizers: int, rows: int, guidance: float, end: float
 ) -> None:
     vocabulary = Vocabulary(16, quantizers, rows, num_levels=5, max_columns=COLUMNS)
@@ -365,14 +367,14 @@ def test_a_graph_for_all_columns_draws_what_single_steps_draw(
     there.step_at = None
     single = sample(there, labels.to(THERE), config, torch.Generator().manual_seed(1))
     assert torch.equal(single.cpu(), sample(here, labels, config, torch.Generator().manual_seed(1)))
-    assert gpu.replays == 0, "of what cannot be told its place no graph is made"
+    assert gpu.replays == 0, "no graph without step_at"
     if end > 0:
         expected = single.cpu()
-        assert expected.shape[1] < 1 + COLUMNS * vocabulary.slots, "they were to end"
+        assert expected.shape[1] < 1 + COLUMNS * vocabulary.slots, "some clips must end early"
 
 
 @pytest.mark.parametrize("kind", [Transformer, pytest.param(PixelCNN, marks=pytest.mark.slow)])
-def test_sampling_waits_for_the_gpu_once_in_some_columns(gpu: GPU, kind: Any) -> None:
+def test_sampling_synchronises_every_few_columns(gpu: GPU, kind: Any) -> None:
     waits = []
     for columns in (4, 4 + 4 * CHECK_COLUMNS):
         _, there = pair(kind, replace(VOCABULARY, max_columns=columns))
@@ -389,8 +391,8 @@ def test_sampling_waits_for_the_gpu_once_in_some_columns(gpu: GPU, kind: Any) ->
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("error:a step cannot be recorded")
-def test_a_training_on_the_gpu_is_one_and_every_verb_runs_there(
+@pytest.mark.filterwarnings("error:a step cannot be captured")
+def test_training_on_the_gpu_matches_the_cpu_and_every_command_runs_there(
     gpu: GPU, dataset: Dataset, recordings: Path, tmp_path: Path
 ) -> None:
     config = replace(
@@ -409,7 +411,7 @@ def test_a_training_on_the_gpu_is_one_and_every_verb_runs_there(
     for here, there in zip(*curves.values(), strict=True):
         assert there["stage"] == here["stage"]
         assert there["loss"] == pytest.approx(here["loss"], rel=0.1)
-        if here["stage"] == "autoencoder":  # whose widths are the same
+        if here["stage"] == "autoencoder":  # its widths are the same
             assert there["loss"] == pytest.approx(here["loss"], rel=1e-3)
     model, out = str(tmp_path / "cuda0"), tmp_path / "out"
     first, second = (str(recordings / name) for name in ("jan/0_jan_0.wav", "sam/1_sam_1.wav"))
@@ -433,7 +435,7 @@ def test_a_training_on_the_gpu_is_one_and_every_verb_runs_there(
         assert main([*map(str, arguments), "--device", "cuda:0"]) == 0, arguments
 
 
-def test_nothing_of_the_pretended_gpu_is_left() -> None:
+def test_nothing_of_the_emulated_gpu_remains() -> None:
     assert not torch.cuda.is_available() or torch.cuda.get_device_name()
     assert type(torch.ones(1).to("cpu")) is Tensor
     assert not isinstance(torch.zeros(1), OnGPU)

@@ -1,7 +1,7 @@
-"""Several processes train as one does: steps, statistics, limits, ends, and who speaks of them.
+"""Training in several ranks matches one process: steps, statistics, stopping, failures and their report.
 
-Where processes are needed, `ranked.py` runs all trainings of this file's first half one after
-another, from one process that has imported everything.
+`ranked.py` runs all trainings of the first half of this file, one after another, from one process that
+has imported everything.
 """
 
 import json
@@ -39,20 +39,20 @@ STEPS = replace(
     prior_training=replace(CONFIG.prior_training, steps=50, validate_every=10),
     seed=1,
 )
-"""Fifty steps of each stage. With this seed no latent lies so evenly between two codes that rounding
-decides, after which the prior would learn from other codes."""
+"""Fifty steps of each stage. With this seed no latent is so close to the middle of two codes that rounding
+decides between them, after which the prior would train on other codes."""
 CODEC = replace(
     STEPS,
     autoencoder_share=1.0,
     autoencoder_training=replace(STEPS.autoencoder_training, steps=10),
 )
-"""Ten steps of the autoencoder alone."""
+"""Ten steps of the autoencoder only."""
 STOPPED = replace(
     CONFIG,
     autoencoder_share=1.0,
     autoencoder_training=replace(CONFIG.autoencoder_training, steps=16, validate_every=4),
 )
-"""A training of the autoencoder alone that something happens to."""
+"""Autoencoder training that is interrupted or fails."""
 KINDS: dict[str, dict[str, Any]] = {
     "gradient": {"update": "gradient"},
     "residual": {"encoder": "residual", "num_quantizers": 2, "gradient_through": "rotation"},
@@ -73,7 +73,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class Runs:
-    """Trainings to be run together, and what became of each."""
+    """A list of trainings to run together, and the exit code and stderr of each rank."""
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self.dataset, self.folder = dataset, folder
@@ -143,7 +143,7 @@ def runs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return runs
 
 
-def test_two_ranks_take_the_steps_of_one(runs: Runs) -> None:
+def test_two_ranks_take_the_same_steps_as_one(runs: Runs) -> None:
     assert len(runs.numbers("steps-1")) == 2 * (50 + 5)
     assert runs.furthest("steps-1", "steps-2") < 1e-5
     for stage in ("autoencoder", "prior"):
@@ -152,14 +152,14 @@ def test_two_ranks_take_the_steps_of_one(runs: Runs) -> None:
             torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_codebook_statistics_of_two_ranks_are_those_of_one(runs: Runs) -> None:
+def test_codebook_statistics_of_two_ranks_equal_those_of_one(runs: Runs) -> None:
     one, two = (runs.weights(f"steps-{n}", "autoencoder") for n in (1, 2))
     for name in ("embedding", "cluster_size", "embedding_sum", "num_updates"):
         path = f"bottleneck.quantizers.0.{name}"
         torch.testing.assert_close(two[path], one[path], rtol=1e-5, atol=2e-5, msg=name)
 
 
-def test_a_run_may_go_on_with_another_number_of_ranks(runs: Runs) -> None:
+def test_a_run_resumes_with_another_number_of_ranks(runs: Runs) -> None:
     for then, first in ((1, 2), (2, 1)):
         assert [code for code, _ in runs.ended[f"stopped-{first}"]] == [130] * first
         assert runs.ended[f"resumed-{then}"] == [(0, "")] * then
@@ -170,7 +170,7 @@ def test_a_run_may_go_on_with_another_number_of_ranks(runs: Runs) -> None:
             torch.testing.assert_close(value, straight[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_tells(runs: Runs) -> None:
+def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_reports_it(runs: Runs) -> None:
     ended = runs.ended["terminated"]
     assert [code for code, _ in ended] == [130, 130]
     assert sorted(said for _, said in ended)[0] == ""
@@ -180,24 +180,24 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_tells(runs: 
     _, metadata = read_tensors(
         runs.folder / "terminated" / "training" / "prior.state.safetensors", sealed=True
     )
-    assert json.loads(metadata["state"])["step"] == 7, "the step begun is finished, no more"
+    assert json.loads(metadata["state"])["step"] == 7, "finishes the current step and no more"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_where_a_rank_fails_all_end_and_it_alone_tells(runs: Runs, rank: int) -> None:
+def test_a_failing_rank_ends_all_and_only_it_reports(runs: Runs, rank: int) -> None:
     ended = runs.ended[f"failed-{rank}"]
     assert ended[rank] == (2, "audiovq: the disk is on fire\n")
     assert ended[1 - rank] == (2, "")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_where_a_rank_is_killed_all_end_and_another_tells_in_a_line(runs: Runs, rank: int) -> None:
+def test_a_killed_rank_ends_all_and_another_reports_it_in_one_line(runs: Runs, rank: int) -> None:
     ended = runs.ended[f"killed-{rank}"]
     assert ended[rank] == (-9, "")
     code, said = ended[1 - rank]
     assert code == 2
     assert said.startswith("audiovq: ")
-    assert "another rank was ended from outside" in said
+    assert "another rank was killed" in said
     assert said.count("\n") == 1
     assert load(runs.folder / f"killed-{rank}").clip_frames, "the last validation's model is there"
 
@@ -207,7 +207,7 @@ def test_where_a_rank_is_killed_all_end_and_another_tells_in_a_line(runs: Runs, 
 def test_every_kind_of_model_takes_the_same_steps_in_three_ranks(
     dataset: Dataset, tmp_path: Path, batch_size: int
 ) -> None:
-    """With batches of one clip, two ranks have none."""
+    """With batches of one clip, two ranks have empty slices."""
     runs = Runs(dataset, tmp_path)
     for name, changes in KINDS.items():
         config = replace(
@@ -247,8 +247,8 @@ def test_all_stages_take_the_same_steps_where_two_of_three_ranks_have_no_clips(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_autoencoder_takes_a_batch_of_no_clips(kind: str) -> None:
-    """As a rank does where a batch is of fewer clips than there are ranks."""
+def test_an_autoencoder_accepts_an_empty_batch(kind: str) -> None:
+    """As happens where a batch has fewer clips than there are ranks."""
     config = replace(CONFIG.autoencoder, **KINDS[kind])
     autoencoder = Autoencoder(config, 64, (3,), clip_frames=32).eval()
     labels = torch.zeros(0, 1, dtype=torch.long)
@@ -257,14 +257,14 @@ def test_an_autoencoder_takes_a_batch_of_no_clips(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Transformer, PixelCNN])
-def test_a_prior_takes_a_batch_of_no_clips(kind: type[Prior]) -> None:
+def test_a_prior_accepts_an_empty_batch(kind: type[Prior]) -> None:
     vocabulary = Vocabulary(16, 2, rows=4, num_levels=8, max_columns=6)
     prior = kind(CONFIG.prior, vocabulary, (3,))
     tokens, none = torch.zeros(0, 1 + 8 * 5, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     assert prior(tokens, none[:, None]).shape == (0, 41, vocabulary.size)
 
 
-def test_a_masked_prior_takes_a_batch_of_no_clips() -> None:
+def test_a_masked_prior_accepts_an_empty_batch() -> None:
     vocabulary = Vocabulary(16, 2, rows=4, num_levels=8, max_columns=6)
     prior = MaskedPrior(MaskedConfig(dim=32, layers=2, heads=2), vocabulary, (3,))
     none = torch.zeros(0, dtype=torch.long)
@@ -276,7 +276,7 @@ def test_a_masked_prior_takes_a_batch_of_no_clips() -> None:
     assert {part.shape for part in told} == {(0, prior.config.cell)}
 
 
-def test_alone_nothing_is_shared() -> None:
+def test_with_one_rank_every_function_is_a_no_op() -> None:
     x = torch.randn(5, 3)
     with ranks.together(), ranks.sharing(5):
         assert ranks.world() == 1
@@ -289,7 +289,7 @@ def test_alone_nothing_is_shared() -> None:
             assert same(x) is x
 
 
-def test_each_rank_takes_the_gpu_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_takes_the_gpu_of_its_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert pick_device("auto") == torch.device("cuda", 3)
@@ -299,7 +299,7 @@ def test_each_rank_takes_the_gpu_of_its_place(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-def test_torchrun_trains_and_tells_of_a_fault_in_one_line(dataset: Dataset, tmp_path: Path) -> None:
+def test_torchrun_trains_and_reports_an_error_in_one_line(dataset: Dataset, tmp_path: Path) -> None:
     few = ["--preset", "tiny", "--autoencoder-training.steps", "4", "--prior-training.steps", "4"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [
