@@ -1,10 +1,10 @@
-"""Which code is likely where, given its neighbours: what an archive is coded by.
+"""Integer context model p(code | neighbours): the default entropy model of archives.
 
-A small network predicts each code from the codes around it that come earlier in time order. It
-learns in floating point and is then fixed as integers: sums of table rows, one product with a
-matrix, one more table for the exponential. Integers give the same counts on every machine, and an
-entropy coder needs no less: one differing bit, and all that follows is noise. (The products run in
-float64, which carries integers below 2⁵³ exactly, whatever the order of its sums.)
+A small network predicts each code from neighbouring codes that precede it in time order. It is trained
+in floating point and then quantized to integers: sums of table rows, one matrix product, and a table
+for the exponential. Integers give the same counts on every machine, which an entropy coder requires:
+one differing bit, and everything after it decodes to noise. (The products run in float64, which is
+exact for integers below 2⁵³, whatever the order of its sums.)
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (1, -1), (0, -2), (-2, 0))
-"""(rows, columns) from a cell to those that it is predicted from: all before it in time order."""
+"""Offsets (rows, columns) of the cells that a cell is predicted from: all earlier in time order."""
 MARGIN = 2
-"""How far they reach."""
+"""Largest offset in NEIGHBOURS, in cells."""
 HIDDEN_TOP = 8.0
-"""Hidden units are cut off here, so that they fit eight bits."""
+"""Upper clamp of hidden units, which bounds their integers."""
 VECTOR_SCALE, MAP_SCALE, HIDDEN_SCALE, WEIGHT_SCALE = 1 << 8, 1 << 10, 1 << 6, 1 << 8
-"""Of codes' vectors, of the maps that they pass, of hidden units and of the last matrix: how many
-steps of an integer make 1."""
+"""Fixed-point scales (integer steps per 1) of code vectors, maps, hidden units and output weights."""
 LOGIT_SHIFT = 8
-"""From logits in 1 / (HIDDEN_SCALE · WEIGHT_SCALE) nats to 1/64 nat: so many bits to the right."""
+"""Right shift, in bits, of logits from 1 / (HIDDEN_SCALE · WEIGHT_SCALE) nat to 1/64 nat."""
 LARGEST_COUNT = 1 << 18
 EXPONENTIAL = np.array(
     [max(1, round(LARGEST_COUNT * math.exp(-i / 64))) for i in range(64 * 13)], dtype=np.int64
 )
-"""Counts by how far a code's logit lies below the best, in 1/64 nat; none of the values before
-rounding lies near a half, so that every machine makes the same table."""
+"""Count of a code by the distance of its logit below the largest, in 1/64 nat. No value is near a half
+before rounding, so that every machine computes the same table."""
 
 
 _INT16, _INT32, _FLOATS = (torch.int16,), (torch.int32,), (torch.float32, torch.float16)
@@ -54,31 +53,31 @@ TYPES = {
     "weights": _INT16,
     "biases": _INT32,
 }
-"""Of the tables in the file."""
+"""Accepted dtypes of the tables in the file, by name."""
 LARGEST_TABLES = 1 << 28
-"""Sums that tables may come to in memory, of eight bytes each; what asks for more is damaged."""
+"""Upper bound for table entries in memory, of 8 bytes each; larger files are taken as corrupt."""
 
 LARGEST_WEIGHT = 4.0
-"""Of bits: beyond it next to nothing of the sound is left."""
+"""Largest weight of a bit in `search`; beyond it almost nothing of the sound remains."""
 WEIGHT_STEPS = 6
-"""Halvings of the ratio between a weight that is too small and one that is not."""
+"""Bisection steps, on a log scale, of `least_weight`."""
 SEGMENT_COLUMNS = 128
-"""Columns after which a long sound is cut: its parts go in lockstep, and each begins without a past."""
+"""Columns per segment of a long sound; segments are coded in lockstep, each without earlier context."""
 BEAM = 4
-"""Choices of the coarser codes of a cell that `search` follows."""
+"""Beam width of `search` over the quantizers of a cell."""
 
 
 class ContextModel(nn.Module):
-    """p(code | codes of NEIGHBOURS, codes of coarser quantizers in the same cell, row).
+    """Network p(code | codes of NEIGHBOURS, codes of coarser quantizers in the same cell, row).
 
-    What a neighbour says comes from its code's vector, and so does how well a code fits: codes that
-    sound alike say much the same and are foretold alike. One hidden layer for each quantizer.
+    Inputs and outputs are embedded by code vectors, so that codes that sound similar have similar
+    effects and similar probabilities. One hidden layer for each quantizer.
     """
 
     codebooks: Tensor
 
     def __init__(self, codebooks: Tensor, rows: int, hidden: int = 128) -> None:
-        """`codebooks` (quantizers, codebook_size, dim): the vectors of a trained quantizer."""
+        """`codebooks` (quantizers, codebook_size, dim): code vectors of a trained quantizer."""
         super().__init__()
         quantizers, _, dim = codebooks.shape
         self.rows = rows
@@ -86,62 +85,63 @@ class ContextModel(nn.Module):
             1e-8
         )
         self.register_buffer("codebooks", scaled.clone())
-        self.places = [len(NEIGHBOURS) * quantizers + q for q in range(quantizers)]
-        """Codes that each quantizer's prediction sees."""
+        self.slots = [len(NEIGHBOURS) * quantizers + q for q in range(quantizers)]
+        """Number of context slots, one code each, for every quantizer."""
         self.maps = nn.ParameterList(
-            torch.randn(places, dim, hidden) / math.sqrt(places * dim) for places in self.places
+            torch.randn(slots, dim, hidden) / math.sqrt(slots * dim) for slots in self.slots
         )
-        self.edges = nn.ParameterList(torch.zeros(places, hidden) for places in self.places)
-        self.row_bias = nn.ParameterList(torch.zeros(rows, hidden) + 0.5 for _ in self.places)
-        self.heads = nn.ParameterList(0.02 * torch.randn(dim, hidden) for _ in self.places)
-        self.weights = nn.ParameterList(
-            torch.zeros(codebooks.shape[1], hidden) for _ in self.places
-        )
-        self.biases = nn.ParameterList(torch.zeros(codebooks.shape[1]) for _ in self.places)
+        self.edges = nn.ParameterList(torch.zeros(slots, hidden) for slots in self.slots)
+        self.row_bias = nn.ParameterList(torch.zeros(rows, hidden) + 0.5 for _ in self.slots)
+        self.heads = nn.ParameterList(0.02 * torch.randn(dim, hidden) for _ in self.slots)
+        self.weights = nn.ParameterList(torch.zeros(codebooks.shape[1], hidden) for _ in self.slots)
+        self.biases = nn.ParameterList(torch.zeros(codebooks.shape[1]) for _ in self.slots)
 
     @property
     def num_quantizers(self) -> int:
-        return len(self.places)
+        return len(self.slots)
 
     def tables(self, quantizer: int) -> Tensor:
-        """(places, codebook_size + 1, hidden): what each code says in each place; last: no code."""
+        """Effect of each code in each slot (slots, codebook_size + 1, hidden); the last: no code."""
         sources = torch.cat([*[self.codebooks] * len(NEIGHBOURS), self.codebooks[:quantizer]])
-        said = torch.einsum("pkd,pdh->pkh", sources, self.maps[quantizer])
-        return torch.cat([said, self.edges[quantizer][:, None]], dim=1)
+        embedded = torch.einsum("pkd,pdh->pkh", sources, self.maps[quantizer])
+        return torch.cat([embedded, self.edges[quantizer][:, None]], dim=1)
 
     def forward(self, contexts: Tensor, rows: Tensor, quantizer: int) -> Tensor:
-        """contexts (cells, places), rows (cells,) → logits (cells, codebook_size)."""
+        """Logits (cells, codebook_size) of contexts (cells, slots) in rows (cells,)."""
         tables = self.tables(quantizer)
-        # Not by indexing, whose gradient is summed in no fixed order on several threads.
+        # Not by indexing, whose gradient is not deterministic on several threads.
         hidden = nn.functional.embedding(rows, self.row_bias[quantizer])
-        for place, table in enumerate(tables):
-            hidden = hidden + nn.functional.embedding(contexts[:, place], table)
+        for slot, table in enumerate(tables):
+            hidden = hidden + nn.functional.embedding(contexts[:, slot], table)
         hidden = hidden.clamp(0, HIDDEN_TOP)
         logits: Tensor = hidden @ self.weights_of(quantizer).T + self.biases[quantizer]
         return logits
 
     def weights_of(self, quantizer: int) -> Tensor:
-        """(codebook_size, hidden): hidden units speak for a vector, and for each code by itself."""
+        """Output weights (codebook_size, hidden): a part by code vector plus a part per code."""
         weights: Tensor = (
             self.weights[quantizer] + self.codebooks[quantizer] @ self.heads[quantizer]
         )
         return weights
 
     def loss(self, contexts: Tensor, codes: Tensor, rows: Tensor) -> Tensor:
-        """Bits per cell, all quantizers: contexts (cells, places of the last), codes (cells, quantizers)."""
+        """Mean bits per cell, summed over quantizers.
+
+        contexts (cells, slots of the last quantizer), codes (cells, quantizers), rows (cells,).
+        """
         nats = [
-            nn.functional.cross_entropy(self(contexts[:, :places], rows, q), codes[:, q])
-            for q, places in enumerate(self.places)
+            nn.functional.cross_entropy(self(contexts[:, :slots], rows, q), codes[:, q])
+            for q, slots in enumerate(self.slots)
         ]
         return torch.stack(nats).sum() / math.log(2)
 
 
 def cells(codes: Tensor, num_columns: Tensor, codebook_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (batch, quantizers, rows, columns) → contexts, codes, rows of all cells inside clips.
+    """Contexts, codes and rows of all cells inside clips, for codes (batch, quantizers, rows, columns).
 
-    Contexts are (cells, places): the codes that the last quantizer's prediction sees, those of the
-    others being the first of them; codebook_size stands where there is no code. All are of the
-    codes' type.
+    Contexts (cells, slots) are those of the last quantizer, of which the other quantizers use the first
+    slots; codebook_size means no code. Codes are (cells, quantizers), rows (cells,). All have the dtype
+    of the codes.
     """
     batch, quantizers, rows, columns = codes.shape
     inside = torch.arange(columns) < num_columns[:, None]
@@ -153,20 +153,20 @@ def cells(codes: Tensor, num_columns: Tensor, codebook_size: int) -> tuple[Tenso
         for q in range(quantizers)
     ]
     parts += [codes[:, q] for q in range(quantizers - 1)]
-    chosen = inside[:, None].expand(-1, rows, -1)
+    selected = inside[:, None].expand(-1, rows, -1)
     row_numbers = torch.arange(rows, dtype=codes.dtype)[:, None].expand(batch, -1, columns)
     return (
-        torch.stack(parts, dim=-1)[chosen],
-        codes.permute(0, 2, 3, 1)[chosen],
-        row_numbers[chosen],
+        torch.stack(parts, dim=-1)[selected],
+        codes.permute(0, 2, 3, 1)[selected],
+        row_numbers[selected],
     )
 
 
 class ContextTables:
-    """A ContextModel in integers: the same counts on every machine."""
+    """Context model in integers, with the same counts on every machine; made by `integers_of`."""
 
     def __init__(self, integers: Mapping[str, Tensor]) -> None:
-        """`integers`: what `integers_of` made. Raises KeyError or ValueError where it is not that."""
+        """`integers`: output of `integers_of`. Raises KeyError or ValueError for anything else."""
         self.integers = dict(integers)
         vectors = integers["vectors"].long()
         self.num_quantizers, self.codebook_size, dim = vectors.shape
@@ -179,13 +179,13 @@ class ContextTables:
             "rate_weight": (),
             "vectors": (self.num_quantizers, self.codebook_size, dim),
         }
-        room = 0
+        size = 0
         for q in range(self.num_quantizers):
-            places = len(NEIGHBOURS) * self.num_quantizers + q
-            room += places * (self.codebook_size + 1) * hidden
+            slots = len(NEIGHBOURS) * self.num_quantizers + q
+            size += slots * (self.codebook_size + 1) * hidden
             shapes |= {
-                f"maps.{q}": (places, dim, hidden),
-                f"edges.{q}": (places, hidden),
+                f"maps.{q}": (slots, dim, hidden),
+                f"edges.{q}": (slots, hidden),
                 f"rows.{q}": (self.rows, hidden),
                 f"weights.{q}": (hidden, self.codebook_size),
                 f"biases.{q}": (self.codebook_size,),
@@ -194,31 +194,31 @@ class ContextTables:
             found, types = integers[name], TYPES[name.partition(".")[0]]
             if tuple(found.shape) != shape or found.dtype not in types:
                 raise ValueError(f"context table {name} is not {shape} {types[0]}")
-        if room > LARGEST_TABLES:
-            raise ValueError(f"context tables: {room} sums are more than {LARGEST_TABLES}")
+        if size > LARGEST_TABLES:
+            raise ValueError(f"context tables: {size} entries are more than {LARGEST_TABLES}")
         if min(levels, columns) < 2 or min(integers["levels"].min(), integers["columns"].min()) < 1:
-            raise ValueError("context tables: counts from 1 upward are meant")
+            raise ValueError("context tables: expected counts of at least 1")
         if not all(0 <= integers[name] < math.inf for name in ("distortion", "rate_weight")):
-            raise ValueError("context tables: distortion and rate_weight from 0 upward are meant")
+            raise ValueError("context tables: expected distortion and rate_weight of at least 0")
         self.level_counts: list[int] = integers["levels"].tolist()
-        """How common each level is in training."""
+        """Frequency of each level in training, plus 1."""
         self.column_counts: list[int] = integers["columns"].tolist()
-        """The same of numbers of columns; place 0: of any number beyond the list."""
+        """Frequency of each number of columns, plus 1; index 0: all numbers beyond the list."""
         self.distortion = float(integers["distortion"])
-        """Mean squared distance in training between a latent and its nearest code: the unit in
-        which `search` weighs distances against bits."""
+        """Mean squared distance in training between a latent and its nearest code: the unit of
+        distances in `search`."""
         self.rate_weight = float(integers["rate_weight"])
-        """How much a bit weighs in it, unless a caller says otherwise."""
+        """Default weight of a bit in `search`."""
         self._tables: list[Integers] = []
         self._row_sums: list[Integers] = []
         self._weights: list[npt.NDArray[np.float64]] = []
         self._biases: list[npt.NDArray[np.float64]] = []
         for q in range(self.num_quantizers):
             sources = [s for _ in NEIGHBOURS for s in range(self.num_quantizers)] + list(range(q))
-            said = vectors[sources].double() @ integers[f"maps.{q}"].double()
-            # From units of 1 / (VECTOR_SCALE · MAP_SCALE) to HIDDEN_UNIT, halves upward.
+            embedded = vectors[sources].double() @ integers[f"maps.{q}"].double()
+            # From units of 1 / (VECTOR_SCALE · MAP_SCALE) to 1 / HIDDEN_SCALE, halves rounded up.
             shift = VECTOR_SCALE * MAP_SCALE // HIDDEN_SCALE
-            sums = (said + shift // 2).div(shift, rounding_mode="floor")
+            sums = (embedded + shift // 2).div(shift, rounding_mode="floor")
             table = torch.cat([sums, integers[f"edges.{q}"][:, None].double()], dim=1)
             self._tables.append(table.long().numpy())
             self._row_sums.append(integers[f"rows.{q}"].long().numpy())
@@ -226,13 +226,13 @@ class ContextTables:
             self._biases.append(integers[f"biases.{q}"].double().numpy())
 
     def counts(self, contexts: Integers, row: int, quantizer: int) -> Integers:
-        """contexts (cells, places), all in one row → (cells, codebook_size) counts, each at least 1.
+        """Counts (cells, codebook_size), each at least 1, in proportion to the probabilities.
 
-        Places beyond those that `quantizer` sees are left out of account.
+        Takes contexts (cells, slots), all in one row; slots beyond those of `quantizer` are ignored.
         """
         hidden = self._row_sums[quantizer][row][None]
-        for place, table in enumerate(self._tables[quantizer]):
-            hidden = hidden + table[contexts[:, place]]
+        for slot, table in enumerate(self._tables[quantizer]):
+            hidden = hidden + table[contexts[:, slot]]
         hidden = hidden.clip(0, int(HIDDEN_TOP * HIDDEN_SCALE)).astype(np.float64)
         logits = (hidden @ self._weights[quantizer] + self._biases[quantizer]).astype(np.int64)
         below = (logits.max(axis=1, keepdims=True) - logits) >> LOGIT_SHIFT
@@ -240,9 +240,9 @@ class ContextTables:
         return counts
 
     def fits(self, vocabulary: Vocabulary) -> bool:
-        """Whether the tables are of codes such as these."""
-        ours = self.num_quantizers, self.codebook_size, self.rows, len(self.level_counts)
-        return ours == (
+        """Whether the tables have the sizes of `vocabulary`."""
+        sizes = self.num_quantizers, self.codebook_size, self.rows, len(self.level_counts)
+        return sizes == (
             vocabulary.num_quantizers,
             vocabulary.codebook_size,
             vocabulary.rows,
@@ -257,9 +257,9 @@ def integers_of(
     distortion: float,
     rate_weight: float,
 ) -> dict[str, Tensor]:
-    """A trained ContextModel → what ContextTables stands on, by name: integers but for the last two.
+    """Tensors of ContextTables, by name, from a trained ContextModel; all are integers but the last two.
 
-    `levels` and `num_columns` are counts: how common each level and number of columns is.
+    `levels` and `num_columns` are the counts of each level and of each number of columns in training.
     """
 
     def rounded(x: Tensor, scale: int, dtype: torch.dtype) -> Tensor:
@@ -285,24 +285,24 @@ def integers_of(
 
 
 def code_bits(tables: ContextTables, codes: Tensor, num_columns: Tensor) -> float:
-    """Bits that the codes (sounds, quantizers, rows, columns) take in all, by the tables."""
+    """Total bits of codes (sounds, quantizers, rows, columns) under the tables."""
     contexts, targets, rows = cells(codes, num_columns, tables.codebook_size)
     bits = 0.0
     for row in range(tables.rows):
-        chosen = rows == row
-        around, right = contexts[chosen].numpy(), targets[chosen].numpy()
+        selected = rows == row
+        context, target = contexts[selected].numpy(), targets[selected].numpy()
         for q in range(tables.num_quantizers):
-            counts = tables.counts(around, row, q)
-            taken = np.take_along_axis(counts, right[:, q : q + 1], axis=1)[:, 0]
-            bits += float(np.log2(counts.sum(axis=1)).sum() - np.log2(taken).sum())
+            counts = tables.counts(context, row, q)
+            count = np.take_along_axis(counts, target[:, q : q + 1], axis=1)[:, 0]
+            bits += float(np.log2(counts.sum(axis=1)).sum() - np.log2(count).sum())
     return bits
 
 
-class Grid:
-    """Codes of many sounds as they come to be known, and the contexts that they give.
+class CodeGrid:
+    """Codes of several sounds, filled in coding order, and the contexts of the next cell.
 
-    Walked column by column, in each from row 0 up, in each cell from coarse to fine: the order in
-    which an archive is written and read.
+    Coding order is column by column, from row 0 up in each, from coarse to fine in each cell: the order
+    in which an archive is written and read.
     """
 
     def __init__(self, sounds: int, quantizers: int, rows: int, columns: int, size: int) -> None:
@@ -311,13 +311,13 @@ class Grid:
         )
 
     def contexts(self, sounds: Integers, row: int, column: int, quantizer: int = 0) -> Integers:
-        """What the prediction of one cell of each of `sounds` sees: (sounds, places)."""
+        """Contexts (sounds, slots) for one cell of each of `sounds`."""
         row, column = row + MARGIN, column + MARGIN
-        around = [self.codes[sounds, :, row + r, column + c] for r, c in NEIGHBOURS]
-        return np.concatenate([*around, self.codes[sounds, :quantizer, row, column]], axis=1)
+        neighbours = [self.codes[sounds, :, row + r, column + c] for r, c in NEIGHBOURS]
+        return np.concatenate([*neighbours, self.codes[sounds, :quantizer, row, column]], axis=1)
 
     def set(self, sounds: Integers, row: int, column: int, quantizer: int, codes: Integers) -> None:
-        """Make known the codes of one cell of each of `sounds`."""
+        """Set the codes (sounds,) of one cell of each of `sounds`."""
         self.codes[sounds, quantizer, row + MARGIN, column + MARGIN] = codes
 
 
@@ -328,13 +328,12 @@ def search(
     embeddings: Sequence[Floats],
     rate_weight: float,
 ) -> Integers:
-    """Codes that weigh their bits: latents (sounds, dim, rows, columns) → (sounds, quantizers, rows, columns).
+    """Rate-distortion search: latents (sounds, dim, rows, columns) → (sounds, quantizers, rows, columns).
 
-    In the order of coding, each cell takes the codes of least squared distance / mean distance in
-    training + rate_weight · bits (entropy-constrained vector quantization: Chou, Lookabaugh, Gray
-    1989); of those of the coarser quantizers, the best BEAM are followed to the last. `embeddings`
-    (codebook_size, dim) of each quantizer. 0 beyond a sound's columns. Sounds longer than a segment
-    are cut as an archive cuts them.
+    In coding order, each cell takes the codes that minimize squared distance / mean distance in training
+    + rate_weight · bits (entropy-constrained vector quantization: Chou, Lookabaugh, Gray 1989), by beam
+    search of width BEAM over its quantizers. `embeddings` (codebook_size, dim) of each quantizer. Codes
+    are 0 beyond a sound's columns. Sounds longer than a segment are cut as in an archive.
     """
     sounds, dim, rows, columns = latents.shape
     if columns > SEGMENT_COLUMNS:
@@ -346,16 +345,16 @@ def search(
         left = (num_columns[:, None] - begins).clip(0, SEGMENT_COLUMNS).ravel()
         found = search(tables, cut, left, embeddings, rate_weight)
         found = np.moveaxis(found.reshape(sounds, parts, -1, rows, SEGMENT_COLUMNS), 1, 3)
-        whole: Integers = found.reshape(sounds, -1, rows, parts * SEGMENT_COLUMNS)[..., :columns]
-        return whole
+        joined: Integers = found.reshape(sounds, -1, rows, parts * SEGMENT_COLUMNS)[..., :columns]
+        return joined
     order = np.argsort(-num_columns, kind="stable")
-    grid = Grid(sounds, tables.num_quantizers, rows, columns, tables.codebook_size)
+    grid = CodeGrid(sounds, tables.num_quantizers, rows, columns, tables.codebook_size)
     for column in range(columns):
         active = order[: int((num_columns > column).sum())]
         for row in range(rows):
-            around = grid.contexts(active, row, column)
+            contexts = grid.contexts(active, row, column)
             codes = _search_cell(
-                tables, latents[active, :, row, column], around, row, embeddings, rate_weight
+                tables, latents[active, :, row, column], contexts, row, embeddings, rate_weight
             )
             for q in range(tables.num_quantizers):
                 grid.set(active, row, column, q, codes[:, q])
@@ -364,9 +363,9 @@ def search(
 
 
 def least_weight(bits: Callable[[float], float], allowed: float, low: float) -> float:
-    """The least weight, from `low` up to LARGEST_WEIGHT, whose `bits(weight)` are at most `allowed`.
+    """Least weight in [low, LARGEST_WEIGHT] with `bits(weight)` at most `allowed`, to a few per cent.
 
-    To within a few per cent; LARGEST_WEIGHT where none does.
+    LARGEST_WEIGHT if there is none.
     """
     if bits(low) <= allowed:
         return low
@@ -380,29 +379,29 @@ def least_weight(bits: Callable[[float], float], allowed: float, low: float) -> 
 def _search_cell(
     tables: ContextTables,
     latents: Floats,
-    around: Integers,
+    cell_contexts: Integers,
     row: int,
     embeddings: Sequence[Floats],
     rate_weight: float,
 ) -> Integers:
-    """One cell of many sounds: latents (sounds, dim), contexts (sounds, places) → (sounds, quantizers)."""
+    """Codes (sounds, quantizers) of one cell: latents (sounds, dim), contexts (sounds, slots)."""
     sounds = len(latents)
-    residual = latents[:, None]  # (sounds, beams, dim), beams being 1 at first
+    residual = latents[:, None]  # (sounds, beams, dim), with one beam at first
     bits = np.zeros((sounds, 1))
     codes = np.zeros((sounds, 1, 0), dtype=np.int64)
     for q, embedding in enumerate(embeddings):
         beams = codes.shape[1]
-        contexts = np.concatenate([np.repeat(around[:, None], beams, axis=1), codes], axis=2)
+        contexts = np.concatenate([np.repeat(cell_contexts[:, None], beams, axis=1), codes], axis=2)
         counts = tables.counts(contexts.reshape(sounds * beams, -1), row, q)
         counts = counts.reshape(sounds, beams, -1)
-        taken = bits[:, :, None] + np.log2(counts.sum(axis=2, keepdims=True)) - np.log2(counts)
+        rates = bits[:, :, None] + np.log2(counts.sum(axis=2, keepdims=True)) - np.log2(counts)
         distances = (residual**2).sum(axis=2, keepdims=True) + (embedding**2).sum(axis=1)
         distances = distances - 2 * residual @ embedding.T
-        costs = (distances / tables.distortion + rate_weight * taken).reshape(sounds, -1)
-        kept = min(BEAM, costs.shape[1]) if q + 1 < len(embeddings) else 1
-        best = np.argpartition(costs, kept - 1, axis=1)[:, :kept]
+        costs = (distances / tables.distortion + rate_weight * rates).reshape(sounds, -1)
+        width = min(BEAM, costs.shape[1]) if q + 1 < len(embeddings) else 1
+        best = np.argpartition(costs, width - 1, axis=1)[:, :width]
         beam, code = np.divmod(best, len(embedding))
-        bits = np.take_along_axis(taken.reshape(sounds, -1), best, axis=1)
+        bits = np.take_along_axis(rates.reshape(sounds, -1), best, axis=1)
         residual = np.take_along_axis(residual, beam[:, :, None], axis=1) - embedding[code]
         codes = np.take_along_axis(codes, beam[:, :, None], axis=1)
         codes = np.concatenate([codes, code[:, :, None]], axis=2)

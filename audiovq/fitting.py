@@ -1,4 +1,4 @@
-"""Fitting the context tables to the codes of a trained autoencoder: a minute or less."""
+"""Training of the context tables on the codes of a trained autoencoder; takes up to a minute."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from audiovq.graphs import Recorded, follow_gradients, make_recordable, own_stre
 from audiovq.views import encode_split, scratch
 
 VIEWS = 8
-"""Encodings of each training clip that are learnt from."""
+"""Augmented encodings of each training clip."""
 STEPS = 3_000
 PASSES = 30
-"""Over the training cells at most: where there are few, more would only learn them by heart."""
+"""Maximum epochs over the training cells, against overfitting on small sets."""
 BATCH_CELLS = 2_048
 LEARNING_RATE = 3e-3
 TARGET_SHARE = 0.95
-"""Of the rate asked for is aimed at: other recordings may take more bits than those at hand."""
+"""Share of `target_rate` to aim at, as other recordings may take more bits than the held-out ones."""
 TUNING_CLIPS = 128
-"""Held-out clips on which the weight of bits is chosen for it."""
+"""Held-out clips on which the rate weight is tuned."""
 PART = 512
-"""Clips whose codes are taken apart at a time."""
+"""Clips whose cells are extracted at a time."""
 CHECKS = 8
-"""Looks at held-out clips; the best state is kept."""
+"""Validations on held-out clips; the best state is kept."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit_context` returns."""
+    """Result of `fit_context`."""
 
     tables: ContextTables
     bits_per_code: float
-    """On held-out clips, mean over cells and quantizers."""
+    """Mean over cells and quantizers of held-out clips."""
 
 
 def fit_context(
@@ -60,7 +60,7 @@ def fit_context(
     dtype: torch.dtype = torch.float32,
     max_seconds: float = math.inf,
 ) -> Fitted:
-    """Learn from `train` which code is likely where; keep what does best on `held_out`.
+    """Train a context model on the codes of `train`; keep the state that is best on `held_out`.
 
     Raises AudiovqError where the model has no codes.
     """
@@ -106,7 +106,7 @@ def fit_context(
             if bits < best_bits:
                 best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
     network.load_state_dict(best)
-    # One is added to every count: what training has not is rare, not impossible.
+    # Add-one smoothing: values that training lacks are rare, not impossible.
     vocabulary, config = model.vocabulary, model.autoencoder.config
     integers = integers_of(
         network,
@@ -123,8 +123,8 @@ def fit_context(
 
 @torch.inference_mode()
 def _weight_for(model: Model, tables: ContextTables, split: Split, target_rate: float) -> float:
-    """The least weight of bits, from the model's own up, with which clips of `split` take less than
-    TARGET_SHARE of `target_rate` bits per second, level and length included."""
+    """Least rate weight, from the model's own up, at which clips of `split` take at most TARGET_SHARE of
+    `target_rate` bits per second, level and length included."""
     places = torch.arange(len(split))[:: max(1, len(split) // TUNING_CLIPS)]
     frames, samples = split.num_frames[places], split.num_samples[places]
     columns = model.autoencoder.num_columns(frames)
@@ -144,7 +144,7 @@ def _weight_for(model: Model, tables: ContextTables, split: Split, target_rate: 
 
 
 def _side_bits(counts: Sequence[int], values: Tensor) -> float:
-    """Bits of values by how common each is."""
+    """Total bits of `values` (n,) at the probabilities given by `counts`."""
     shares = torch.tensor(counts).double() / sum(counts)
     return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
 
@@ -152,7 +152,7 @@ def _side_bits(counts: Sequence[int], values: Tensor) -> float:
 def _cells(
     model: Model, split: Split, views: int, max_seconds: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """What `cells` makes of all clips' codes, in a small type; (clips × views,) columns and levels."""
+    """Output of `cells` for all clips, in a small dtype, and columns and levels (clips · views,)."""
     tokens, _, _ = encode_split(model, split, views, max_seconds)
     vocabulary = model.vocabulary
     parts = tokens.split(PART)
@@ -175,7 +175,7 @@ def _cells(
 
 @torch.inference_mode()
 def _bits(network: ContextModel, unseen: tuple[Tensor, Tensor, Tensor]) -> float:
-    """Bits a cell, all quantizers."""
+    """Mean bits per cell, summed over quantizers."""
     device = network.codebooks.device
     total = 0.0
     for part in torch.arange(len(unseen[2])).split(1 << 14):
@@ -185,7 +185,7 @@ def _bits(network: ContextModel, unseen: tuple[Tensor, Tensor, Tensor]) -> float
 
 @torch.inference_mode()
 def _distortion(model: Model, split: Split) -> float:
-    """Mean squared distance between the latents of some clips and what their codes stand for."""
+    """Mean squared distance between the latents of up to 256 clips or so and their code vectors."""
     autoencoder = model.autoencoder
     places = torch.arange(len(split))[:: max(1, len(split) // 256)]
     squared, count = 0.0, 0

@@ -1,4 +1,4 @@
-"""What an archive takes the probabilities of codes from: nothing, context tables, or the prior."""
+"""Entropy models of archives: uniform, context tables, or the prior."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ import torch
 
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError
-from audiovq.context import ContextTables, Grid, Integers
+from audiovq.context import CodeGrid, ContextTables, Integers
 from audiovq.prior import Prior
 
 Coder = Literal["context", "prior", "plain"]
 CODERS: tuple[Coder, ...] = ("plain", "context", "prior")
-"""plain: every code alike, as packed bits. context: by the integers of `context.py`, which decode
-on every machine. prior: by the model's prior, the smallest; it decodes where the network computes the
-very same bits, which another processor or thread count may not: the check then refuses."""
+"""plain: uniform, packed bits. context: the integer tables of `context.py`, which decode on every
+machine. prior: the model's prior, the smallest; it decodes only where the network computes identical
+bits, which another processor or thread count may not, and the checksum then rejects the result."""
 Floats = npt.NDArray[np.float32]
 
 
 class Predictor(Protocol):
-    """Tells the chances of each code of a group of segments, cell by cell."""
+    """Entropy model: probabilities of the codes of a group of segments, cell by cell in coding order."""
 
     def begin(self, levels: Integers, columns: int) -> None:
-        """Start on a group: the level of each segment's sound, and the columns of the longest."""
+        """Start a group: the level of each segment's sound, and the columns of the longest segment."""
 
     def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
-        """(active, codebook_size), in proportion to the probabilities, for segments `active`."""
+        """Unnormalized probabilities (active, codebook_size) of one code of each segment in `active`."""
 
     def learn(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
     ) -> None:
-        """What the codes are."""
+        """Set the actual codes (active,), for later contexts."""
 
 
-class _Plain:
+class _Uniform:
+    """Equal probabilities for all codes."""
+
     def __init__(self, codebook_size: int) -> None:
-        self._chances = np.ones((1, codebook_size), dtype=np.float32)
+        self._probabilities = np.ones((1, codebook_size), dtype=np.float32)
 
     def begin(self, levels: Integers, columns: int) -> None:
         pass
 
     def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
-        return np.repeat(self._chances, len(active), axis=0)
+        return np.repeat(self._probabilities, len(active), axis=0)
 
     def learn(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
@@ -53,18 +55,20 @@ class _Plain:
 
 
 class _Context:
+    """Counts of the integer context tables."""
+
     def __init__(self, tables: ContextTables) -> None:
         self._tables = tables
 
     def begin(self, levels: Integers, columns: int) -> None:
         tables = self._tables
-        self._grid = Grid(
+        self._grid = CodeGrid(
             len(levels), tables.num_quantizers, tables.rows, columns, tables.codebook_size
         )
 
     def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         contexts = self._grid.contexts(active, row, column, quantizer)
-        # Counts stay below 2¹⁸: float32 carries them exactly.
+        # Counts are at most 2¹⁸, which float32 represents exactly.
         return self._tables.counts(contexts, row, quantizer).astype(np.float32)
 
     def learn(
@@ -74,6 +78,8 @@ class _Context:
 
 
 class _Prior:
+    """Probabilities of the model's prior, without labels."""
+
     def __init__(self, prior: Prior) -> None:
         self._prior = prior
         self._device = prior.head.weight.device
@@ -91,28 +97,29 @@ class _Prior:
     @torch.inference_mode()
     def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         vocabulary = self._prior.vocabulary
-        place = self._place(row, column, quantizer)
-        logits = self._prior.step(self._tokens, place, self._condition, self._caches)
+        position = self._position(row, column, quantizer)
+        logits = self._prior.step(self._tokens, position, self._condition, self._caches)
         first = quantizer * vocabulary.codebook_size
         codes = logits[:, first : first + vocabulary.codebook_size].cpu()
-        chances: Floats = codes.softmax(dim=1).numpy()[active]
-        return chances
+        probabilities: Floats = codes.softmax(dim=1).numpy()[active]
+        return probabilities
 
     @torch.inference_mode()
     def learn(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
     ) -> None:
         tokens = torch.from_numpy(codes + quantizer * self._prior.vocabulary.codebook_size)
-        place = self._place(row, column, quantizer)
-        self._tokens[torch.from_numpy(active).to(self._device), place] = tokens.to(self._device)
+        position = self._position(row, column, quantizer)
+        self._tokens[torch.from_numpy(active).to(self._device), position] = tokens.to(self._device)
 
-    def _place(self, row: int, column: int, quantizer: int) -> int:
+    def _position(self, row: int, column: int, quantizer: int) -> int:
+        """Position of a code in the token sequence, after the level token."""
         vocabulary = self._prior.vocabulary
         return 1 + column * vocabulary.slots + row * vocabulary.num_quantizers + quantizer
 
 
 def predictor_for(model: Model, coder: Coder) -> Predictor:
-    """What tells chances for `coder`. Raises AudiovqError where the model lacks it."""
+    """Entropy model for `coder`. Raises AudiovqError where the model lacks it."""
     if coder == "context":
         if model.context is None:
             raise AudiovqError("the model has no context tables; encode with --coder plain")
@@ -121,4 +128,4 @@ def predictor_for(model: Model, coder: Coder) -> Predictor:
         if model.prior is None:
             raise AudiovqError("the model has no prior; encode with --coder context")
         return _Prior(model.prior)
-    return _Plain(model.autoencoder.config.codebook_size)
+    return _Uniform(model.autoencoder.config.codebook_size)

@@ -1,4 +1,4 @@
-"""Contexts: causal, the same in integers as in floats, and a search that trades bits for distance."""
+"""Tests of `audiovq.context`: causal contexts, integer tables, rate-distortion search."""
 
 import math
 
@@ -10,9 +10,9 @@ from audiovq.context import (
     EXPONENTIAL,
     LARGEST_COUNT,
     NEIGHBOURS,
+    CodeGrid,
     ContextModel,
     ContextTables,
-    Grid,
     cells,
     integers_of,
     search,
@@ -22,7 +22,7 @@ ROWS, COLUMNS, SIZE, DIM = 3, 5, 16, 4
 
 
 def make_model(quantizers: int = 2) -> ContextModel:
-    """An untrained network, none of whose parts says nothing."""
+    """An untrained network with no parameter at zero."""
     torch.manual_seed(quantizers)
     model = ContextModel(torch.randn(quantizers, SIZE, DIM), ROWS, hidden=24)
     with torch.no_grad():
@@ -43,16 +43,16 @@ def make_codes(sounds: int = 4, quantizers: int = 2) -> tuple[torch.Tensor, torc
     return codes * (torch.arange(COLUMNS) < num_columns[:, None, None, None]), num_columns
 
 
-def test_neighbours_come_earlier_in_time_order() -> None:
+def test_neighbours_precede_the_cell_in_time_order() -> None:
     assert all(column < 0 or (column == 0 and row < 0) for row, column in NEIGHBOURS)
     assert len(set(NEIGHBOURS)) == len(NEIGHBOURS)
 
 
-def test_a_grid_that_fills_up_gives_the_contexts_of_the_whole() -> None:
+def test_a_grid_filled_step_by_step_has_the_contexts_of_the_complete_one() -> None:
     codes, num_columns = make_codes()
     contexts, targets, rows = cells(codes, num_columns, SIZE)
-    places = [6 * 2, 6 * 2 + 1]
-    grid = Grid(4, 2, ROWS, COLUMNS, SIZE)
+    slots = [6 * 2, 6 * 2 + 1]
+    grid = CodeGrid(4, 2, ROWS, COLUMNS, SIZE)
     seen: dict[tuple[int, int, int], np.ndarray] = {}
     for column in range(COLUMNS):
         sounds = np.flatnonzero(num_columns.numpy() > column)
@@ -62,7 +62,7 @@ def test_a_grid_that_fills_up_gives_the_contexts_of_the_whole() -> None:
                     sounds, grid.contexts(sounds, row, column, q), strict=True
                 ):
                     seen[sound, row, column] = context
-                    assert len(context) == places[q]
+                    assert len(context) == slots[q]
                 grid.set(sounds, row, column, q, codes[sounds, q, row, column].numpy())
     order = [
         (sound, row, column)
@@ -71,17 +71,17 @@ def test_a_grid_that_fills_up_gives_the_contexts_of_the_whole() -> None:
         for column in range(int(num_columns[sound]))
     ]
     assert rows.tolist() == [row for _, row, _ in order]
-    np.testing.assert_array_equal(contexts.numpy(), np.stack([seen[place] for place in order]))
+    np.testing.assert_array_equal(contexts.numpy(), np.stack([seen[cell] for cell in order]))
     expected = torch.stack([codes[sound, :, row, column] for sound, row, column in order])
     assert torch.equal(targets, expected)
 
 
-def test_integers_say_what_the_network_says() -> None:
+def test_integer_tables_match_the_network() -> None:
     model, tables = make_model(), make_tables()
     contexts, _, rows = cells(*make_codes(), SIZE)
-    for q, places in enumerate(model.places):
+    for q, slots in enumerate(model.slots):
         with torch.no_grad():
-            expected = model(contexts[:, :places], rows, q).softmax(dim=1).numpy()
+            expected = model(contexts[:, :slots], rows, q).softmax(dim=1).numpy()
         for row in range(ROWS):
             chosen = (rows == row).numpy()
             counts = tables.counts(contexts[chosen].numpy(), row, q)
@@ -93,7 +93,7 @@ def test_integers_say_what_the_network_says() -> None:
             assert divergence.max() < 2e-3
 
 
-def test_counts_of_a_cell_do_not_depend_on_the_others() -> None:
+def test_counts_of_a_cell_are_independent_of_other_cells() -> None:
     contexts, _, rows = cells(*make_codes(), SIZE)
     chosen = contexts[rows == 1].numpy()
     together = make_tables().counts(chosen, 1, 1)
@@ -101,7 +101,7 @@ def test_counts_of_a_cell_do_not_depend_on_the_others() -> None:
     np.testing.assert_array_equal(together, np.stack(alone))
 
 
-def test_tables_survive_being_written_as_tensors() -> None:
+def test_tables_are_restored_from_their_tensors() -> None:
     tables = make_tables()
     again = ContextTables({name: value.clone() for name, value in tables.integers.items()})
     contexts = cells(*make_codes(), SIZE)[0].numpy()
@@ -109,10 +109,10 @@ def test_tables_survive_being_written_as_tensors() -> None:
     assert again.level_counts == list(range(1, 9))
     assert again.column_counts == list(range(1, COLUMNS + 2))
     floats = [name for name, value in tables.integers.items() if value.is_floating_point()]
-    assert floats == ["distortion", "rate_weight"]  # which only the search of codes uses
+    assert floats == ["distortion", "rate_weight"]  # used by the search only
 
 
-def test_no_exponential_lies_near_where_rounding_turns() -> None:
+def test_no_exponential_is_near_a_rounding_boundary() -> None:
     exact = [LARGEST_COUNT * math.exp(-i / 64) for i in range(len(EXPONENTIAL))]
     assert min(abs(value % 1 - 0.5) for value in exact) > 1e-6
     assert EXPONENTIAL[0] == LARGEST_COUNT
@@ -130,9 +130,13 @@ def make_search(quantizers: int = 2) -> tuple[ContextTables, np.ndarray, np.ndar
 
 
 def bits_and_distance(
-    tables: ContextTables, codes: np.ndarray, latents: np.ndarray, columns: np.ndarray, books: list
+    tables: ContextTables,
+    codes: np.ndarray,
+    latents: np.ndarray,
+    columns: np.ndarray,
+    codebooks: list,
 ) -> tuple[float, float]:
-    """What an archive would take, and the squared distance, summed over all cells."""
+    """Bits in an archive, and squared distance, summed over all cells."""
     contexts, targets, rows = cells(torch.from_numpy(codes), torch.from_numpy(columns), SIZE)
     bits = 0.0
     for row in range(ROWS):
@@ -141,38 +145,40 @@ def bits_and_distance(
             counts = tables.counts(contexts[chosen].numpy(), row, q)
             taken = counts[np.arange(len(counts)), targets[chosen, q].numpy()]
             bits -= np.log2(taken / counts.sum(axis=1)).sum()
-    decoded = sum(book[codes[:, q]] for q, book in enumerate(books))
+    decoded = sum(codebook[codes[:, q]] for q, codebook in enumerate(codebooks))
     squared = ((decoded.transpose(0, 3, 1, 2) - latents) ** 2).sum(axis=1)
     inside = np.arange(codes.shape[3]) < columns[:, None, None]
     return float(bits), float((squared * inside).sum())
 
 
-def test_without_a_weight_the_nearest_code_is_taken() -> None:
-    tables, latents, columns, books = make_search(1)
-    codes = search(tables, latents, columns, books, 0.0)
-    distances = ((latents[:, None] - books[0][None, :, :, None, None]) ** 2).sum(axis=2)
+def test_search_with_weight_0_takes_the_nearest_code() -> None:
+    tables, latents, columns, codebooks = make_search(1)
+    codes = search(tables, latents, columns, codebooks, 0.0)
+    distances = ((latents[:, None] - codebooks[0][None, :, :, None, None]) ** 2).sum(axis=2)
     inside = np.arange(COLUMNS) < columns[:, None, None]
     np.testing.assert_array_equal(codes[:, 0], distances.argmin(axis=1) * inside)
 
 
-def test_following_several_choices_comes_nearer_than_the_nearest_of_each() -> None:
-    tables, latents, columns, books = make_search(2)
-    found = search(tables, latents, columns, books, 0.0)
-    first = ((latents[:, None] - books[0][None, :, :, None, None]) ** 2).sum(axis=2).argmin(axis=1)
-    residual = latents - books[0][first].transpose(0, 3, 1, 2)
-    second = ((residual[:, None] - books[1][None, :, :, None, None]) ** 2).sum(axis=2)
+def test_beam_search_finds_less_distance_than_the_greedy_choice() -> None:
+    tables, latents, columns, codebooks = make_search(2)
+    found = search(tables, latents, columns, codebooks, 0.0)
+    first = (
+        ((latents[:, None] - codebooks[0][None, :, :, None, None]) ** 2).sum(axis=2).argmin(axis=1)
+    )
+    residual = latents - codebooks[0][first].transpose(0, 3, 1, 2)
+    second = ((residual[:, None] - codebooks[1][None, :, :, None, None]) ** 2).sum(axis=2)
     greedy = np.stack([first, second.argmin(axis=1)], axis=1)
-    _, near = bits_and_distance(tables, found, latents, columns, books)
-    _, nearest_each = bits_and_distance(tables, greedy, latents, columns, books)
+    _, near = bits_and_distance(tables, found, latents, columns, codebooks)
+    _, nearest_each = bits_and_distance(tables, greedy, latents, columns, codebooks)
     assert near < nearest_each
 
 
 @pytest.mark.parametrize("quantizers", [1, 2])
-def test_a_higher_weight_takes_fewer_bits_and_more_distance(quantizers: int) -> None:
-    tables, latents, columns, books = make_search(quantizers)
+def test_a_higher_weight_gives_fewer_bits_and_more_distance(quantizers: int) -> None:
+    tables, latents, columns, codebooks = make_search(quantizers)
     figures = [
         bits_and_distance(
-            tables, search(tables, latents, columns, books, weight), latents, columns, books
+            tables, search(tables, latents, columns, codebooks, weight), latents, columns, codebooks
         )
         for weight in (0.0, 0.3, 3.0)
     ]
@@ -181,12 +187,12 @@ def test_a_higher_weight_takes_fewer_bits_and_more_distance(quantizers: int) -> 
     assert distances[0] < distances[1] < distances[2]
 
 
-def test_codes_of_a_sound_do_not_depend_on_the_others() -> None:
-    tables, latents, columns, books = make_search()
-    together = search(tables, latents, columns, books, 0.2)
+def test_codes_of_a_sound_are_independent_of_other_sounds() -> None:
+    tables, latents, columns, codebooks = make_search()
+    together = search(tables, latents, columns, codebooks, 0.2)
     for sound, count in enumerate(columns):
         alone = search(
-            tables, latents[sound : sound + 1, :, :, :count], columns[[sound]], books, 0.2
+            tables, latents[sound : sound + 1, :, :, :count], columns[[sound]], codebooks, 0.2
         )
         np.testing.assert_array_equal(together[sound, :, :, :count], alone[0])
         assert not together[sound, :, :, count:].any()
