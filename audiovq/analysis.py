@@ -1,7 +1,7 @@
-"""Waveforms → spectrograms as a dataset stores them, in NumPy: what `Spectrogram` is in torch.
+"""NumPy spectrograms for preprocessing, the counterpart of `Spectrogram` in torch.
 
-Clips lie end to end in one signal, apart by the zeros that their first and last frames hear, as many at
-a time as caches hold; so short ones cost few calls, and padding nothing.
+Clips are packed end to end in one signal, separated by the zeros that their first and last windows
+cover, and as many at a time as the caches hold. So short clips need few calls, and padding no work.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from audiovq.config import SpectrogramConfig
 from audiovq.scale import num_frames
 
 Waveform = npt.NDArray[np.float32]
-VALUES = 1 << 18
-"""Samples of windows that are transformed at a time, or more."""
-LANES = 64
-"""Frames are in bands in whole multiples of so many: what is left over would be rounded otherwise."""
+CHUNK_SAMPLES = 1 << 18
+"""Samples of windows transformed at a time, at least."""
+FRAME_MULTIPLE = 64
+"""Band sums run over a multiple of this many frames: a SIMD remainder would be rounded differently."""
 
 
 class Analysis:
-    """Log-spectrograms of waveforms in [-1, 1], with the levels of the loudest cells."""
+    """Log-spectrograms and levels of waveforms in [-1, 1]."""
 
     def __init__(self, config: SpectrogramConfig) -> None:
-        """Raises AudiovqError where there are so many mel bands that some cover no bin."""
+        """Raises AudiovqError where some mel bands cover no bin."""
         self.config = config
-        turns = np.arange(config.n_fft) / config.n_fft
-        self._window = (0.5 - 0.5 * np.cos(2 * math.pi * turns)).astype(np.float32)
-        self._rows = LANES * max(1, VALUES // config.n_fft // LANES)
+        cycle = np.arange(config.n_fft) / config.n_fft
+        self._window = (0.5 - 0.5 * np.cos(2 * math.pi * cycle)).astype(np.float32)
+        self._rows = FRAME_MULTIPLE * max(1, CHUNK_SAMPLES // config.n_fft // FRAME_MULTIPLE)
         self._bands: list[tuple[slice, npt.NDArray[np.float32]]] = []
         for weights in scale.mel_filters(config) if config.n_mels else ():
             first, last = np.flatnonzero(weights)[[0, -1]].tolist()
@@ -40,10 +40,10 @@ class Analysis:
     def batches(
         self, waveforms: Iterable[Waveform], clip_frames: int
     ) -> Iterator[tuple[npt.NDArray[np.float16], list[int]]]:
-        """Waveforms (samples,), in order → (clips, bins, clip_frames) in [0, 1], and each one's level.
+        """Batches of spectrograms (clips, bins, clip_frames) in [0, 1] with levels, in order.
 
-        Frames beyond a clip's own, 1 + samples // hop_length, which may be no more than
-        `clip_frames`, are 0.
+        Waveforms are (samples,). Clips have 1 + samples // hop_length frames, at most `clip_frames`;
+        later frames are 0.
         """
         batch: list[Waveform] = []
         rows = 0
@@ -58,7 +58,7 @@ class Analysis:
             yield self._spectrograms(batch, clip_frames)
 
     def _blocks(self, num_samples: int) -> int:
-        """Rows that a clip takes in the packed signal: its frames, and those that touch two clips."""
+        """Rows of a clip in the packed signal: its frames, and those whose windows cover two clips."""
         config = self.config
         return num_frames(num_samples, config.hop_length) + -(
             -config.n_fft // 2 // config.hop_length
@@ -67,7 +67,7 @@ class Analysis:
     def _spectrograms(
         self, waveforms: Sequence[Waveform], clip_frames: int
     ) -> tuple[npt.NDArray[np.float16], list[int]]:
-        """A batch's spectrograms (clips, bins, clip_frames), and levels."""
+        """Spectrograms (clips, bins, clip_frames) and levels of one batch."""
         config = self.config
         blocks = [self._blocks(len(waveform)) for waveform in waveforms]
         frames = [num_frames(len(waveform), config.hop_length) for waveform in waveforms]
@@ -82,39 +82,39 @@ class Analysis:
         loudest = decibels.max(axis=0)
         loudest[outside] = -np.inf
         levels = scale.level(np, np.maximum.reduceat(loudest, starts[:-1]), config)
-        tops = np.repeat(scale.level_db(levels, config), blocks)
-        halves = half(scale.normalized(decibels, tops, config))
+        loudest_db = np.repeat(scale.level_db(levels, config), blocks)
+        halves = to_float16(scale.normalized(decibels, loudest_db, config))
         images = np.zeros((len(waveforms), config.bins, clip_frames), "<f2")
         for image, start, count in zip(images, starts.tolist(), frames, strict=False):
             image[:, :count] = halves[:, start : start + count]
         return images, levels.astype(int).tolist()
 
     def _magnitude(self, signal: Waveform) -> npt.NDArray[np.float32]:
-        """(samples,) → (bins, rows): magnitudes of windows, one every hop_length, in bands or bins."""
+        """Magnitudes (bins, rows), in bands or bins, of a signal's windows, one every hop_length."""
         config = self.config
         windows = np.lib.stride_tricks.sliding_window_view(signal, config.n_fft)
         windows = windows[:: config.hop_length]
-        found = np.empty((config.bins, -(-len(windows) // LANES) * LANES), np.float32)
+        padded = -(-len(windows) // FRAME_MULTIPLE) * FRAME_MULTIPLE
+        result = np.empty((config.bins, padded), np.float32)
         for begin in range(0, len(windows), self._rows):
             spectrum = np.fft.rfft(windows[begin : begin + self._rows] * self._window)
             magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)
-            part = found[:, begin : begin + self._rows]
+            part = result[:, begin : begin + self._rows]
             if not self._bands:
                 part[:, : len(magnitude)] = magnitude[:, :-1].T
                 continue
-            # No matrix product: its threads wait for each other, and its last bits depend on them.
+            # Not a matrix product, whose threads wait for each other and whose last bits depend on them.
             bins = np.zeros((config.n_fft // 2 + 1, part.shape[1]), np.float32)
             bins[:, : len(magnitude)] = magnitude.T
             for row, (covered, weights) in zip(part, self._bands, strict=True):
                 np.einsum("f,fr->r", weights, bins[covered], out=row)
-        return found[:, : len(windows)]
+        return result[:, : len(windows)]
 
 
-def half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Numbers from 0 to 1, to the nearest float16, in a fraction of the time that `astype` takes.
+def to_float16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Values in [0, 1] rounded to float16, in a third of the time of `astype`; ties round up.
 
-    In the middle of two, the larger one. float32's exponent begins 112 lower, and its fraction is 13 bits
-    longer.
+    The exponent bias of float32 is larger by 112, its fraction longer by 13 bits.
     """
     bits = (values * np.float32(2.0**-112)).view(np.uint32)
     bits += np.uint32(1 << 12)

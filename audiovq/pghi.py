@@ -1,4 +1,4 @@
-"""Phase gradient heap integration: the phase that was lost, read off the magnitudes in one pass."""
+"""Phase gradient heap integration (PGHI): phase from STFT magnitudes, without iterations."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ from audiovq.stft import (
 )
 
 RUN_FRAMES = 512
-"""Frames of several clips whose phases are integrated together: caches hold what they take."""
+"""Frames of clips that are integrated together, so that their arrays fit the caches."""
 
 
 def pghi(
@@ -33,31 +33,31 @@ def pghi(
     generator: torch.Generator | None = None,
     known: Tensor | None = None,
 ) -> Tensor:
-    """Phase from magnitude alone, by phase gradient heap integration.
+    """Phase of STFT magnitudes, by phase gradient heap integration.
 
     Z. Prusa, P. Balazs, P. L. Soendergaard, "A Noniterative Method for Reconstruction of Phase
-    from STFT Magnitude", IEEE/ACM TASLP 2017. For a Gaussian window, the slopes of the phase are
-    those of the log magnitude, exchanged; a Hann window is near enough to one. From the loudest
-    cell on, the slopes are summed up along the loudest way to each cell.
+    from STFT Magnitude", IEEE/ACM TASLP 2017. For a Gaussian window, the phase gradient follows from
+    the gradient of the log magnitude with its axes exchanged; a Hann window is close enough. Starting
+    at the loudest cell, the gradient is integrated along the loudest path to each cell.
 
     Args:
         magnitude: (batch, n_fft // 2 + 1, frames), linear, finite, at least 0, any scale.
         n_fft, hop_length: as in `stft`.
-        num_samples: (batch,), integers, each clip's true length in samples; by default all frames
-            are the clip's own.
-        tolerance: cells below this part of the clip's maximum get a random phase.
-        generator: of the random phases; without one, a fixed seed. As in `griffin_lim`, a clip
-            gets the same in any batch and alone.
-        known: (batch, n_fft // 2 + 1, up to frames), radians: the phase of the first frames, which
-            is kept, and gone on from.
+        num_samples: (batch,), integers, lengths of the clips in samples; by default clips have all
+            frames.
+        tolerance: cells below this fraction of the clip's maximum get a random phase.
+        generator: for the random phases; default: a fixed seed. As in `griffin_lim`, a clip gets the
+            same phase in any batch and alone.
+        known: (batch, n_fft // 2 + 1, at most frames), radians: given phase of the first frames, which
+            is returned unchanged and continued.
 
     Returns:
         (batch, n_fft // 2 + 1, frames), float32, radians from -pi to pi; 0 in frames after a
-        clip's last. It is worked out on the CPU and returned on the magnitude's device; several
-        clips go over `torch.get_num_threads()` threads.
+        clip's last. Computed on the CPU, several clips in `torch.get_num_threads()` threads, and
+        returned on the magnitude's device.
 
     Raises:
-        ValueError: an argument other than the above.
+        ValueError: an argument outside these ranges or shapes.
     """
     if num_samples is None:
         check_grid(n_fft, hop_length)
@@ -76,14 +76,14 @@ def pghi(
             f"known must be {tuple(magnitude.shape)} or of fewer frames, not {tuple(known.shape)}"
         )
 
-    # Frames first: then a clip's frames are one block of memory, and so are its random numbers.
+    # Frames first, so that a clip's frames are contiguous, and so are its random numbers.
     levels = magnitude.detach().float().cpu().transpose(1, 2).contiguous().numpy()
     phase = random_phase(magnitude, generator).cpu().transpose(1, 2).contiguous().numpy()
     phase[:, : known.shape[2]] = known.detach().float().cpu().transpose(1, 2).numpy()
-    _heap_kernel()  # compiled here, before there are threads
+    _heap_kernel()  # compiled before threads start
 
-    # Runs of clips as one, which is quicker than one by one; what is known begins the first of them.
-    most = 0 if known.shape[2] else RUN_FRAMES
+    # Several clips at once, which is faster; with known frames one by one, as `_integrate` requires.
+    max_frames = 0 if known.shape[2] else RUN_FRAMES
 
     def fill(clips: slice) -> None:
         ends = lengths[clips]
@@ -91,7 +91,7 @@ def pghi(
         for clip, end in zip(phase[clips], ends, strict=True):
             clip[end:] = 0.0
 
-    runs = list(groups(torch.tensor(lengths), most))
+    runs = list(groups(torch.tensor(lengths), max_frames))
     workers = min(torch.get_num_threads(), len(runs))
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
@@ -111,11 +111,10 @@ def _integrate(
     tolerance: float,
     known: int,
 ) -> None:
-    """Overwrite `phases`, (clips, frames, bins), wherever `levels`, of the same shape, is loud enough.
+    """Overwrite `phases` (clips, frames, bins) where `levels`, of the same shape, exceed the tolerance.
 
-    Only in the first `lengths` frames of each clip, and not in the first `known` ones, of which
-    only a clip that is alone may have some. Clips are laid end to end with a silent frame between
-    them, which no way leads across.
+    Only in the first `lengths` frames of each clip, and not in its first `known` frames, which only a
+    single clip may have. Clips are concatenated with a silent frame between them, which no path crosses.
     """
     bins = levels.shape[2]
     starts = np.cumsum([0, *(length + 1 for length in lengths)])
@@ -128,12 +127,12 @@ def _integrate(
     if not loud.any():
         return
     log_level = np.log(np.maximum(level, np.finfo(np.float32).tiny))
-    # The Gaussian exp(-pi t^2 / gamma) that is nearest to a Hann window of n_fft samples.
+    # The Gaussian exp(-pi t^2 / gamma) closest to a Hann window of n_fft samples.
     gamma = 0.25645 * n_fft**2
-    # Both in radians per cell: to the next frame, and to the next bin, where -pi is there because
-    # the phase counts from the frame's first sample and not from its centre.
+    # Steps in radians to the next frame and to the next bin; -pi in the latter because the phase refers
+    # to the frame's first sample and not to its centre.
     over_bins, over_time = _slope(log_level, axis=1), np.zeros_like(log_level)
-    for start, length in zip(starts, lengths, strict=False):  # as if each clip were alone
+    for start, length in zip(starts, lengths, strict=False):  # each clip on its own
         over_time[start : start + length] = _slope(log_level[start : start + length], axis=0)
     time_step = (
         2 * math.pi * hop_length / n_fft * np.arange(bins)
@@ -141,23 +140,25 @@ def _integrate(
     )
     bin_step = -math.pi - gamma / (hop_length * n_fft) * over_time
 
-    # By the upper half of the floats' bits, .03 dB or less apart: short integers sort in one pass.
+    # By the upper 16 bits of the floats, 0.03 dB or finer: 16-bit integers use a radix sort.
     quietness = np.uint16(0xFFFF) - (level.view(np.uint32) >> 15).astype(np.uint16)
     quietness[~loud] = 0xFFFF
     order = np.argsort(quietness, axis=None, kind="stable")
     loudest_first = order[: np.count_nonzero(loud)].astype(np.int32)
-    total = np.zeros(level.size)  # float64, as it grows with the length of the clip
+    unwrapped = np.zeros(level.size)  # float64, as it grows with the length of the clip
     known = min(known, lengths[0])
-    total[: known * bins] = phases[0, :known].ravel()
-    _heap_kernel()(loudest_first, bins, time_step.ravel(), bin_step.ravel(), total, known * bins)
-    wrapped = (total - 2 * math.pi * np.rint(total / (2 * math.pi))).reshape(level.shape)
+    unwrapped[: known * bins] = phases[0, :known].ravel()
+    kernel = _heap_kernel()
+    kernel(loudest_first, bins, time_step.ravel(), bin_step.ravel(), unwrapped, known * bins)
+    wrapped = unwrapped - 2 * math.pi * np.rint(unwrapped / (2 * math.pi))
+    wrapped = wrapped.reshape(level.shape)
     for start, length, phase in zip(starts, lengths, phases, strict=False):
         inside = slice(start, start + length)
         np.copyto(phase[:length], wrapped[inside], where=loud[inside], casting="same_kind")
 
 
 def _slope(log_level: "np.ndarray[Any, Any]", axis: int) -> "np.ndarray[Any, Any]":
-    """Central differences per cell, one-sided at the ends; 0 along an axis of one cell."""
+    """Gradient per cell by central differences, one-sided at the ends; 0 along an axis of length 1."""
     if log_level.shape[axis] == 1:
         return np.zeros_like(log_level)
     slope = np.empty_like(log_level)
@@ -168,7 +169,7 @@ def _slope(log_level: "np.ndarray[Any, Any]", axis: int) -> "np.ndarray[Any, Any
     return slope
 
 
-def _sum_up_steps(
+def _integrate_heap(
     loudest_first: "np.ndarray[Any, Any]",
     bins: int,
     time_step: "np.ndarray[Any, Any]",
@@ -176,33 +177,33 @@ def _sum_up_steps(
     phase: "np.ndarray[Any, Any]",
     known: int,
 ) -> None:
-    """The heap integration of one clip; plain Python, compiled by `_heap_kernel`.
+    """Heap integration of one array of clips; plain Python, compiled by `_heap_kernel`.
 
-    Cells are numbered frame * bins + bin. `loudest_first` lists those to fill, and the heap holds
-    places in that list, the first of which is the loudest. It is one bit for each place, and one
-    for each word of those: to find the first takes no comparisons. Each cell enters the heap once,
-    when it gets its phase; the first `known` cells have theirs, and are in it from the start. The
-    others of `phase` are overwritten.
+    Cells are numbered frame * bins + bin. `loudest_first` lists the cells to fill; the heap holds indices
+    of this list, so that its minimum is the loudest cell. It is a bitmap with one bit per index and a
+    summary with one bit per word, so that the minimum is found without comparisons. Each cell enters
+    the heap once, when it gets its phase; the first `known` cells have theirs and are in it from the
+    start. The other cells of `phase` are overwritten.
     """
     cells = phase.size
     count = loudest_first.size
-    rank = np.full(cells, -1, np.int32)  # -1: too quiet, or done
-    for place in range(count):
-        rank[loudest_first[place]] = place
+    rank = np.full(cells, -1, np.int32)  # index in `loudest_first`; -1: too quiet, or done
+    for index in range(count):
+        rank[loudest_first[index]] = index
     one = np.uint64(1)
     words = np.zeros((count >> 6) + 1, np.uint64)
     summary = np.zeros((words.size >> 6) + 1, np.uint64)
-    for place in range(count):
-        if loudest_first[place] < known:
-            words[place >> 6] |= one << np.uint64(place & 63)
-            summary[place >> 12] |= one << np.uint64((place >> 6) & 63)
-            rank[loudest_first[place]] = -1
+    for index in range(count):
+        if loudest_first[index] < known:
+            words[index >> 6] |= one << np.uint64(index & 63)
+            summary[index >> 12] |= one << np.uint64((index >> 6) & 63)
+            rank[loudest_first[index]] = -1
     for seed in range(-1, count):
-        first = 0  # word of the summary below which there is none
+        first = 0  # lower bound of the summary's first non-zero word
         if seed >= 0:
             if rank[loudest_first[seed]] < 0:
                 continue
-            # The loudest cell of an island that no path of loud cells has reached: phase 0.
+            # The loudest cell of an island that no path has reached: phase 0.
             words[seed >> 6] |= one << np.uint64(seed & 63)
             summary[seed >> 12] |= one << np.uint64((seed >> 6) & 63)
             rank[loudest_first[seed]] = -1
@@ -212,7 +213,7 @@ def _sum_up_steps(
                 first += 1
             if first == summary.size:
                 break
-            # Pop: the lowest bit of a word, by a table (Leiserson, Prokop, Randall 1998).
+            # Pop: the lowest set bit, by a De Bruijn table (Leiserson, Prokop, Randall 1998).
             bit = summary[first] & (~summary[first] + one)
             word = (first << 6) + _BIT_NUMBER[(bit * _DE_BRUIJN) >> np.uint64(58)]
             bit = words[word] & (~words[word] + one)
@@ -221,19 +222,19 @@ def _sum_up_steps(
             if words[word] == 0:
                 summary[first] &= summary[first] - one
 
-            column = cell % bins
+            bin_index = cell % bins
             for direction in range(4):
                 if direction == 0:
                     neighbour = cell + bins
                 elif direction == 1:
                     neighbour = cell - bins
                 elif direction == 2:
-                    neighbour = cell + 1 if column + 1 < bins else -1
+                    neighbour = cell + 1 if bin_index + 1 < bins else -1
                 else:
-                    neighbour = cell - 1 if column > 0 else -1
+                    neighbour = cell - 1 if bin_index > 0 else -1
                 if neighbour < 0 or neighbour >= cells or rank[neighbour] < 0:
                     continue
-                # Trapezoid rule: the mean of the slopes at both ends.
+                # Trapezoid rule: the mean gradient of both cells.
                 if direction == 0:
                     step = (time_step[cell] + time_step[neighbour]) / 2
                 elif direction == 1:
@@ -243,11 +244,11 @@ def _sum_up_steps(
                 else:
                     step = -(bin_step[cell] + bin_step[neighbour]) / 2
                 phase[neighbour] = phase[cell] + step
-                place = rank[neighbour]
+                index = rank[neighbour]
                 rank[neighbour] = -1
-                words[place >> 6] |= one << np.uint64(place & 63)
-                summary[place >> 12] |= one << np.uint64((place >> 6) & 63)
-                first = min(first, place >> 12)
+                words[index >> 6] |= one << np.uint64(index & 63)
+                summary[index >> 12] |= one << np.uint64((index >> 6) & 63)
+                first = min(first, index >> 12)
 
 
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
@@ -258,16 +259,16 @@ for _bit in range(64):
 
 @functools.cache
 def _heap_kernel() -> Callable[..., None]:
-    """`_sum_up_steps` as machine code, kept on disk if some folder can be written to."""
-    import numba  # here, as importing it takes as long as the rest of the program's start
+    """`_integrate_heap` compiled by numba, cached on disk if a folder is writable."""
+    import numba  # imported late: it takes as long as the rest of the program's start
 
     for cache in (True, False):
         try:
-            kernel: Callable[..., None] = numba.njit(cache=cache, nogil=True)(_sum_up_steps)
-            nothing = np.zeros(1)
-            kernel(np.zeros(1, np.int32), 1, nothing, nothing, nothing.copy(), 0)
+            kernel: Callable[..., None] = numba.njit(cache=cache, nogil=True)(_integrate_heap)
+            zeros = np.zeros(1)
+            kernel(np.zeros(1, np.int32), 1, zeros, zeros, zeros.copy(), 0)
             break
-        except (RuntimeError, OSError):  # numba's, and the file system's, "cannot cache"
+        except (RuntimeError, OSError):  # "cannot cache", of numba and of the file system
             if not cache:
                 raise
     return kernel

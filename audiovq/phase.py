@@ -1,7 +1,7 @@
-"""Griffin-Lim: from magnitudes to sound, a phase refined step by step.
+"""Griffin-Lim: waveforms from magnitudes, by iterative refinement of the phase.
 
-Best and quickest is to begin with the phase that `pghi` reads off the magnitudes:
-`griffin_lim(..., n_iter=8, phase=pghi(...))`. The conventions are those of `stft`.
+Initialising with the phase of `pghi` is both best and fastest:
+`griffin_lim(..., n_iter=8, phase=pghi(...))`. Conventions are those of `stft`.
 """
 
 import math
@@ -23,28 +23,28 @@ def griffin_lim(
     phase: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Waveforms whose STFT has nearly this magnitude, by the fast Griffin-Lim algorithm.
+    """Waveforms whose STFT has approximately this magnitude, by the fast Griffin-Lim algorithm.
 
     N. Perraudin, P. Balazs, P. L. Soendergaard, "A fast Griffin-Lim algorithm", WASPAA 2013;
     momentum 0 is the algorithm of D. Griffin and J. Lim, IEEE TASSP 1984.
 
     Args:
         magnitude: (batch, n_fft // 2 + 1, frames), linear, finite, at least 0; frames after a
-            clip's last are ignored. Silence gives exact zeros.
+            clip's last are ignored. Zero magnitudes give exact zeros.
         n_fft, hop_length, num_samples: as in `istft`.
-        n_iter: rounds of inverse and forward transform; 0 inverts the start phase as it is.
-        momentum: how far to go on in the direction of the last step, at least 0; much above 1 the
-            sound gets worse with each iteration.
-        phase: start, in radians, of the magnitude's shape, `pghi` for one. By default random.
-        generator: of the random start; without one, a fixed seed. Every clip starts from the same
-            table of numbers, drawn frame by frame, so that a clip gets from the same generator
-            state (of a CPU generator) the same sound in any batch and alone.
+        n_iter: iterations of inverse and forward transform; 0 inverts the initial phase as it is.
+        momentum: extrapolation in the direction of the last step, at least 0; much above 1 the result
+            gets worse with each iteration.
+        phase: initial phase in radians, of the magnitude's shape, such as from `pghi`. Default: random.
+        generator: for the random phase; default: a fixed seed. All clips share one table of random
+            numbers, drawn frame by frame, so that the same state of a CPU generator gives a clip the
+            same sound in any batch and alone.
 
     Returns:
         (batch, max(num_samples)), float32; 0 after a clip's end.
 
     Raises:
-        ValueError: an argument other than the above.
+        ValueError: an argument outside these ranges or shapes.
     """
     num_samples = check_batch(magnitude, n_fft, hop_length, num_samples)
     check_magnitude(magnitude)
@@ -63,11 +63,11 @@ def griffin_lim(
         raise ValueError("phase must be finite")
     shape = len(magnitude), int(num_samples.max())
     waveform = torch.zeros(shape, device=magnitude.device)
-    # On a CPU the buffers of a run should stay in its caches; elsewhere everything goes at once.
-    most = 2048 if magnitude.device.type == "cpu" else math.inf
-    for clips in groups(num_frames(num_samples, hop_length), most):
-        # Magnitudes of no real sound would leave a click where only the last frame's fading end
-        # covers a sample (hops above 0.3 n_fft); with a higher floor the sound fades instead.
+    # On a CPU the buffers of a group should fit its caches; elsewhere all clips run at once.
+    max_frames = 2048 if magnitude.device.type == "cpu" else math.inf
+    for clips in groups(num_frames(num_samples, hop_length), max_frames):
+        # Inconsistent magnitudes would leave a click where only the fading end of the last frame's
+        # window covers a sample (hops above 0.3 n_fft); with a higher floor the sound fades instead.
         packing = Packing(num_samples[clips], n_fft, hop_length, envelope_floor=0.1)
         target = packing.pack(magnitude[clips].float())
         spectrum = torch.polar(target, packing.pack(phase[clips].float()))
@@ -79,10 +79,10 @@ def griffin_lim(
 def _refine(
     packing: Packing, target: Tensor, spectrum: Tensor, n_iter: int, momentum: float
 ) -> Tensor:
-    """The iterations of `griffin_lim`; overwrites `spectrum`. Returns the packed signal.
+    """Iterations of `griffin_lim` on packed clips; overwrites `spectrum`, returns the packed signal.
 
-    Nearly all the time goes here, into memory traffic as much as into transforms, hence the reused
-    buffers; and |z| as a sum of squares, since torch's complex abs() is four times as slow.
+    Nearly all the time is spent here, in memory traffic as much as in transforms, hence the reused
+    buffers, and |z| from squares, as torch's complex abs() is four times as slow.
     """
     previous = torch.zeros_like(spectrum)
     squares = torch.empty_like(torch.view_as_real(spectrum))
@@ -90,7 +90,7 @@ def _refine(
     smallest = torch.finfo(target.dtype).tiny
     for _ in range(n_iter):
         consistent = packing.analyse(packing.synthesise(spectrum))
-        # c_n + momentum * (c_n - c_{n-1}), but for a factor: only its phase is kept.
+        # c_n + momentum * (c_n - c_{n-1}) up to a factor: only its phase is used.
         torch.sub(consistent, previous, alpha=momentum / (1 + momentum), out=spectrum)
         previous = consistent
         parts = torch.view_as_real(spectrum)
@@ -102,9 +102,9 @@ def _refine(
 
 
 def random_phase(magnitude: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(batch, bins, frames), radians: one table for all clips, drawn frame by frame.
+    """Random phase (batch, bins, frames) in radians: one table for all clips, drawn frame by frame.
 
-    So a clip's part depends neither on its neighbours nor on the padding.
+    So a clip's phase depends neither on the other clips nor on the padding.
     """
     if generator is None:
         generator = torch.Generator().manual_seed(0)

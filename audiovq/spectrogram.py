@@ -1,8 +1,8 @@
-"""Waveform ↔ normalized log-spectrogram, in one class.
+"""Transform between waveforms and normalized log-spectrograms, in both directions.
 
-A clip's loudest cell becomes 1, everything `range_db` below it and less becomes 0; how loud that
-cell was is kept apart as the *level*, a small integer, and given back by `inverse`. So every clip
-looks alike to a network, nothing depends on statistics of a data set, and silence is legal.
+A clip's loudest cell is mapped to 1, and everything from `range_db` below it to 0. The loudness of that
+cell is the clip's *level*, a small integer, which `inverse` applies again. So a network sees clips of
+one loudness, nothing depends on statistics of a dataset, and silence is valid.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ NNLS_STEPS = 30
 
 
 class Spectrogram(nn.Module):
-    """Log magnitude over mel bands or linear bins, in [0, 1], and its inverse.
+    """Log-magnitude spectrogram in [0, 1] over mel bands or linear bins, and its inverse.
 
-    Mel bands have Slaney's scale and triangles as in librosa, each row summing to one, over the
-    magnitude. Linear bins leave out the one at Nyquist, for an even grid; `inverse` restores it.
+    Mel bands are of the magnitude, on Slaney's scale with triangles as in librosa, each row summing to
+    one. Linear bins omit the Nyquist bin, for an even grid; `inverse` restores it as zeros.
     """
 
     mel: Tensor | None
 
     def __init__(self, config: SpectrogramConfig) -> None:
-        """Raises AudiovqError where there are so many mel bands that some cover no bin."""
+        """Raises AudiovqError where some mel bands cover no bin."""
         super().__init__()
         self.config = config
         mel = torch.tensor(scale.mel_filters(config)) if config.n_mels else None
         self.register_buffer("mel", mel, persistent=False)
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames) and level (batch,).
+        """Waveform (batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames), level (batch,).
 
-        `num_samples` (batch,) gives each clip's own length; frames beyond it are 0. Frames are
-        1 + samples // hop_length. The level is an integer from 0 (3 dB over a full-scale sine) to
-        num_levels - 1 (silence, or as good as), in steps of level_step_db.
+        `num_samples` (batch,) are the clips' lengths; later frames are 0. There are
+        1 + samples // hop_length frames. Levels are integers from 0 (3 dB above a full-scale sine) to
+        num_levels - 1 (silence or nearly so), in steps of level_step_db.
         """
         if num_samples is None:
             num_samples = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
@@ -55,15 +55,15 @@ class Spectrogram(nn.Module):
         return self.normalized(decibels, level), level
 
     def decibels(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
-        """(batch, samples), (batch,) → (batch, bins, frames), relative to a full-scale sine.
+        """Magnitudes (batch, bins, frames) in dB relative to a full-scale sine, at least -240.
 
-        At least -240, which stands for frames beyond a clip's length too.
+        Takes a waveform (batch, samples) and its `num_samples` (batch,); frames after a clip are -240.
         """
         config = self.config
         self._require_sound()
         inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
         spectrum = stft(waveform * inside, config.n_fft, config.hop_length)
-        # By hand: torch's complex abs() takes four times as long.
+        # Not torch's complex abs(), which takes four times as long.
         magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
         magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
         columns = torch.arange(magnitude.shape[2], device=waveform.device)
@@ -71,11 +71,11 @@ class Spectrogram(nn.Module):
         return scale.decibels(torch, magnitude * inside[:, None], config)
 
     def level(self, loudest: Tensor) -> Tensor:
-        """dB of each clip's loudest cell (batch,) → its level (batch,)."""
+        """Levels (batch,) of clips whose loudest cells are `loudest` (batch,) dB."""
         return scale.level(torch, loudest, self.config).long()
 
     def normalized(self, decibels: Tensor, level: Tensor) -> Tensor:
-        """What `decibels` gave, and levels (batch,) → spectrogram (batch, 1, bins, frames)."""
+        """Spectrogram (batch, 1, bins, frames) of the output of `decibels` and levels (batch,)."""
         loudest = self.level_db(level)[:, None, None]
         return scale.normalized(decibels, loudest, self.config)[:, None]
 
@@ -90,13 +90,15 @@ class Spectrogram(nn.Module):
         generator: torch.Generator | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """(batch, 1, bins, frames), level (batch,), num_samples (batch,) → (batch, max samples).
+        """Waveform (batch, max samples) of a spectrogram (batch, 1, bins, frames).
 
-        Each clip comes back with its exact length, zeros after it, and its level; any batch gives
-        what its clips give alone. `phase` names the start of fast Griffin-Lim (Perraudin, Balazs,
-        Søndergaard 2013): `pghi`, phase gradient heap integration (Průša, Balazs, Søndergaard
-        2017), with 16 iterations unless `n_iter` says otherwise, or `griffin-lim`, random, with 32.
-        `known` (batch, n_fft / 2 + 1, first frames) are phases in radians to go on from.
+        `level` and `num_samples` are (batch,): each clip has its exact length, zeros after it, and its
+        loudness, and the same result in any batch. `phase` names the initial phase of fast Griffin-Lim
+        (Perraudin, Balazs, Søndergaard 2013): `pghi`, phase gradient heap integration (Průša, Balazs,
+        Søndergaard 2017), by default with 16 iterations, or `griffin-lim`, random, with 32. `known`
+        (batch, n_fft / 2 + 1, first frames) are given phases in radians, to be continued.
+
+        Raises ValueError where there are too few frames for `num_samples`.
         """
         config = self.config
         self._require_sound()
@@ -129,19 +131,19 @@ class Spectrogram(nn.Module):
         return waveform * gain[:, None].to(waveform)
 
     def magnitude(self, spectrogram: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → linear magnitude (batch, n_fft / 2 + 1, frames), peak near 1.
+        """Linear magnitude (batch, n_fft / 2 + 1, frames), peak near 1, of (batch, 1, bins, frames).
 
-        Mel bands go back to bins by non-negative least squares with multiplicative steps (Lee and
-        Seung 2001), which suit every level alike. The floor becomes exact silence.
+        Mel bands are inverted to bins by non-negative least squares with multiplicative updates (Lee
+        and Seung 2001), which are invariant to scale. The floor becomes exact zeros.
         """
         normalized = spectrogram[:, 0].float().clamp(0, 1)
         magnitude = 10 ** ((normalized - 1) * (self.config.range_db / 20)) * (normalized > 0)
         if self.mel is None:
             return nn.functional.pad(magnitude, (0, 0, 0, 1))
-        bins = back = self.mel.T @ magnitude
-        square = self.mel.T @ self.mel
+        bins = backprojected = self.mel.T @ magnitude
+        gram = self.mel.T @ self.mel
         for _ in range(NNLS_STEPS):
-            bins = bins * back / (square @ bins).clamp_min(1e-12)
+            bins = bins * backprojected / (gram @ bins).clamp_min(1e-12)
         return bins
 
     def _require_sound(self) -> None:
@@ -149,5 +151,5 @@ class Spectrogram(nn.Module):
             raise AudiovqError("the model is one of images, so it neither takes nor makes sound")
 
     def level_db(self, level: Tensor) -> Tensor:
-        """Level → dB of a clip's loudest cell, relative to a full-scale sine."""
+        """Level in dB: a clip's loudest cell, relative to a full-scale sine."""
         return scale.level_db(level, self.config)

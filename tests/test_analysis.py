@@ -1,4 +1,4 @@
-"""The laws of `audiovq.analysis`: in NumPy what `Spectrogram` is in torch, and clips that keep apart."""
+"""Tests of `audiovq.analysis`: agreement with `Spectrogram`, independent clips, float16 rounding."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq import analysis
-from audiovq.analysis import Analysis, half
+from audiovq.analysis import Analysis, to_float16
 from audiovq.config import SpectrogramConfig
 from audiovq.spectrogram import Spectrogram
 
@@ -27,7 +27,7 @@ configs = pytest.mark.parametrize("config", CONFIGS)
 
 
 def sounds(voice: Voice, config: SpectrogramConfig) -> list[Waveform]:
-    """Loud ones beside quiet ones, silence, and one that is longer than what is worked on at a time."""
+    """Loud and quiet sounds, silence, and one longer than a chunk."""
     rate = config.sample_rate
     found = [
         np.float32(gain) * voice(seconds, 140, rate)
@@ -52,7 +52,7 @@ def spectrograms(
 
 
 @configs
-def test_numpy_gives_what_torch_gives(voice: Voice, config: SpectrogramConfig) -> None:
+def test_numpy_matches_torch(voice: Voice, config: SpectrogramConfig) -> None:
     waveforms = sounds(voice, config)
     frames = 1 + max(map(len, waveforms)) // config.hop_length
     images, levels = spectrograms(waveforms, config, frames)
@@ -63,37 +63,37 @@ def test_numpy_gives_what_torch_gives(voice: Voice, config: SpectrogramConfig) -
         own = expected.shape[3]
         assert level == int(expected_level)
         found = torch.from_numpy(image[:, :own].astype(np.float32))
-        # float16's rounding, and float32's: near the floor, 80 dB down, it is of the loudest bins
+        # rounding of float16, and of float32, which near the floor, 80 dB down, is that of the loudest bins
         torch.testing.assert_close(found, expected[0, 0], atol=2**-12 + 2e-4, rtol=0)
         assert not image[:, own:].any()
 
 
 @configs
-def test_a_clip_does_not_hear_its_neighbours(
+def test_packed_clips_do_not_affect_each_other(
     voice: Voice, config: SpectrogramConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waveforms = sounds(voice, config)
     frames = 1 + max(map(len, waveforms)) // config.hop_length
     together = spectrograms(waveforms, config, frames)
     assert len(list(Analysis(config).batches(waveforms, frames))) < len(waveforms)
-    monkeypatch.setattr(analysis, "VALUES", 1)
+    monkeypatch.setattr(analysis, "CHUNK_SAMPLES", 1)
     alone = spectrograms(waveforms, config, frames)
     np.testing.assert_array_equal(together[0], alone[0])
     assert together[1] == alone[1]
 
 
 @given(st.integers(0, 0x3F800000))
-def test_a_half_is_the_nearest(bits: int) -> None:
+def test_to_float16_rounds_to_nearest(bits: int) -> None:
     value = np.array([bits], np.uint32).view(np.float32)  # every float32 from 0 to 1
     exact, nearest = value.astype(np.float64), value.astype(np.float16).astype(np.float64)
-    error = abs(half(value).astype(np.float64) - exact)
+    error = abs(to_float16(value).astype(np.float64) - exact)
     assert error <= abs(nearest - exact) + 2.0**-37
 
 
-def test_halves_are_the_nearest_where_steps_change() -> None:
+def test_to_float16_rounds_to_nearest_around_every_float16() -> None:
     steps = np.arange(0x3C01, dtype=np.uint16).view(np.float16)
-    np.testing.assert_array_equal(half(steps.astype(np.float32)), steps)
-    above, below = steps[1025:], steps[1024:-1]  # from 2**-14 on: its least steps are rounded twice
+    np.testing.assert_array_equal(to_float16(steps.astype(np.float32)), steps)
+    above, below = steps[1025:], steps[1024:-1]  # from 2**-14 up: smaller values are rounded twice
     middles = (above.astype(np.float32) + below.astype(np.float32)) / 2
-    np.testing.assert_array_equal(half(middles * np.float32(1 + 1e-6)), above)
-    np.testing.assert_array_equal(half(middles * np.float32(1 - 1e-6)), below)
+    np.testing.assert_array_equal(to_float16(middles * np.float32(1 + 1e-6)), above)
+    np.testing.assert_array_equal(to_float16(middles * np.float32(1 - 1e-6)), below)

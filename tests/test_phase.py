@@ -1,4 +1,4 @@
-"""The laws of `audiovq.phase`: inverse, padded batch = clip alone, silence, quality, determinism."""
+"""Tests of STFT, Griffin-Lim and PGHI: inversion, padded batches, silence, quality, determinism."""
 
 from pathlib import Path
 
@@ -17,7 +17,13 @@ from audiovq.phase import griffin_lim
 from audiovq.stft import istft, num_frames, stft
 
 N_FFT, HOP = 256, 64
-LENGTHS = (0, 1, 10, 999, 8000)  # none, one sample, shorter than a window and a hop, odd, a second
+LENGTHS = (
+    0,
+    1,
+    10,
+    999,
+    8000,
+)  # none, one sample, shorter than a window and a hop, odd, one second
 FSDD = Path(__file__).resolve().parents[2] / "shared" / "fsdd" / "recordings"
 
 
@@ -45,7 +51,7 @@ def voice(num_samples: int = 8000, sample_rate: int = 8000) -> Tensor:
 
 
 def convergence(waveform: Tensor, magnitude: Tensor) -> float:
-    """Spectral convergence in dB, lower is better: |STFT| of the result against what was asked."""
+    """Spectral convergence in dB, lower is better: |STFT| of the result against `magnitude`."""
     error = stft(waveform, N_FFT, HOP).abs() - magnitude
     return float(20 * torch.log10(error.norm() / magnitude.norm()))
 
@@ -72,7 +78,7 @@ def test_istft_inverts_stft(length: int, overlap: int) -> None:
 
 
 def test_istft_at_half_overlap() -> None:
-    """Where only the window's fading end covers the last samples, rounding is blown up, not NaN."""
+    """Where only the fading end of a window covers the last samples, rounding is amplified, but not to NaN."""
     waveform = noise(255)
     back = istft(stft(waveform, 256, 128), 256, 128, torch.tensor([255]))
     torch.testing.assert_close(back, waveform, rtol=0, atol=1e-2)
@@ -80,7 +86,7 @@ def test_istft_at_half_overlap() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 10, 999, 8000])
-def test_stft_is_librosas(length: int) -> None:
+def test_stft_matches_librosa(length: int) -> None:
     waveform = noise(length)
     with np.testing.suppress_warnings() as quiet:
         quiet.filter(UserWarning, "n_fft=.* is too large")
@@ -97,20 +103,20 @@ def test_num_frames_of_ints_and_tensors() -> None:
     assert num_frames(torch.tensor([0, 64]), 64).tolist() == [1, 2]
 
 
-def test_stft_and_istft_pass_gradients() -> None:
+def test_stft_and_istft_are_differentiable() -> None:
     waveform = noise(500).requires_grad_()
     istft(stft(waveform, N_FFT, HOP), N_FFT, HOP, torch.tensor([500])).sum().backward()
     torch.testing.assert_close(waveform.grad, torch.ones(1, 500))
 
 
-# --- A padded batch gives each clip what it gets alone ------------------------------------------
+# --- A padded batch gives each clip the same result as alone -------------------------------------
 
 
 def test_istft_of_a_padded_batch() -> None:
     waveform, num_samples = padded_batch()
     spectrum = stft(waveform, N_FFT, HOP)
     for clip, length in enumerate(LENGTHS):
-        spectrum[clip, :, num_frames(length, HOP) :] = torch.nan  # ignored, whatever it is
+        spectrum[clip, :, num_frames(length, HOP) :] = torch.nan  # must be ignored
     back = istft(spectrum, N_FFT, HOP, num_samples)
     torch.testing.assert_close(back, waveform, rtol=0, atol=1e-5)
     assert all((back[clip, length:] == 0).all() for clip, length in enumerate(LENGTHS))
@@ -151,10 +157,10 @@ def test_pghi_of_a_padded_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(pghi(magnitude, N_FFT, HOP, num_samples, tolerance=1e-2), batch)
 
 
-# --- Silence, edges, and what is refused ---------------------------------------------------------
+# --- Silence, edge cases, invalid arguments ------------------------------------------------------
 
 
-def test_silence_stays_silent() -> None:
+def test_zero_magnitudes_give_silence() -> None:
     magnitude = torch.zeros(2, N_FFT // 2 + 1, 20)
     num_samples = torch.tensor([0, 1200])
     phase = pghi(magnitude, N_FFT, HOP, num_samples)
@@ -166,15 +172,15 @@ def test_silence_stays_silent() -> None:
 
 
 @pytest.mark.parametrize("hop", [32, 64, 85, 128])
-def test_impossible_magnitudes_give_bounded_sound(hop: int) -> None:
-    """Noise for magnitude is no sound's STFT; at the clip's end it must not become a click."""
+def test_inconsistent_magnitudes_give_bounded_sound(hop: int) -> None:
+    """Random magnitudes are no valid STFT; they must not give a click at the clip's end."""
     num_samples = torch.tensor([hop * 19 + hop - 1])
     magnitude = torch.rand(1, 129, 20, generator=torch.Generator().manual_seed(0))
     waveform = griffin_lim(magnitude, N_FFT, hop, num_samples, n_iter=20)
     assert waveform.abs().max() < 3 * waveform[:, :-hop].abs().max()
 
 
-def test_no_iterations_is_istft() -> None:
+def test_griffin_lim_without_iterations_is_istft() -> None:
     magnitude = stft(voice(), N_FFT, HOP).abs()
     phase = pghi(magnitude, N_FFT, HOP)
     num_samples = torch.tensor([8000])
@@ -184,7 +190,7 @@ def test_no_iterations_is_istft() -> None:
     )
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_raise() -> None:
     good = torch.ones(1, 129, 5)
     n = torch.tensor([256])
     with pytest.raises(ValueError, match="n_fft must be even"):
@@ -223,11 +229,11 @@ def test_what_is_refused() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.99])
-def test_griffin_lim_converges_as_librosas(momentum: float) -> None:
+def test_griffin_lim_converges_like_librosa(momentum: float) -> None:
     magnitude = stft(voice(), N_FFT, HOP).abs()
     num_samples = torch.tensor([8000])
     ours, theirs = [], []
-    for seed in range(4):  # the random start decides more than the code does: compare means
+    for seed in range(4):  # results vary more by random start than by implementation: compare means
         generator = torch.Generator().manual_seed(seed)
         sound = griffin_lim(
             magnitude, N_FFT, HOP, num_samples, momentum=momentum, generator=generator
@@ -248,7 +254,7 @@ def test_griffin_lim_converges_as_librosas(momentum: float) -> None:
     assert np.mean(ours) <= np.mean(theirs) + 0.5
 
 
-def test_pghi_start_beats_random_start() -> None:
+def test_pghi_initialisation_beats_random() -> None:
     magnitude = stft(voice(), N_FFT, HOP).abs()
     num_samples = torch.tensor([8000])
     phase = pghi(magnitude, N_FFT, HOP)
@@ -270,13 +276,13 @@ def test_pghi_of_a_sinusoid_and_of_chirps(sweep: int, most: float) -> None:
     assert reached < most
 
 
-def test_pghi_does_not_care_for_scale() -> None:
+def test_pghi_is_invariant_to_scale() -> None:
     magnitude = stft(voice(), N_FFT, HOP).abs()
     difference = pghi(magnitude, N_FFT, HOP) - pghi(magnitude * 2**-20, N_FFT, HOP)
     assert torch.polar(torch.ones(()), difference).real.mean() > 0.999
 
 
-def test_same_seed_same_sound() -> None:
+def test_the_same_seed_gives_the_same_sound() -> None:
     magnitude = stft(voice(2000), N_FFT, HOP).abs()
     num_samples = torch.tensor([2000])
 
@@ -296,8 +302,8 @@ def test_same_seed_same_sound() -> None:
         assert not torch.equal(first, second)
 
 
-def test_pghi_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read-only install must not stop anybody: numba then raises RuntimeError."""
+def test_pghi_works_without_a_writable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a read-only installation numba raises RuntimeError."""
     compile_function, asked = numba.njit, []
 
     def njit(cache: bool, nogil: bool) -> object:
@@ -309,7 +315,7 @@ def test_pghi_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(numba, "njit", njit)
     kernel = pghi_module._heap_kernel.__wrapped__()
     assert asked == [True, False]
-    # By hand, on two frames of two bins: the loudest way to each cell, never across a frame's edge.
+    # By hand, on two frames of two bins: the loudest path to each cell, never across a frame's edge.
     time_step, bin_step = np.array([1.0, 3.0, 5.0, 7.0]), np.array([10.0, 20.0, 30.0, 40.0])
     for loudest_first, expected in (
         ([0, 1, 3, 2], [0.0, 15.0, 3.0, 20.0]),
@@ -320,7 +326,7 @@ def test_pghi_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> 
         total = np.zeros(4)
         kernel(np.array(loudest_first, np.int32), 2, time_step, bin_step, total, 0)
         assert total.tolist() == expected
-    given = np.array([100.0, 200.0, 0.0, 0.0])  # the first frame is known: from its loudest cell on
+    given = np.array([100.0, 200.0, 0.0, 0.0])  # the first frame is known
     kernel(np.array([3, 1, 0, 2], np.int32), 2, time_step, bin_step, given, 2)
     assert given.tolist() == [100.0, 200.0, 170.0, 205.0]
 

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.spectrogram`: forward as librosa has it, and back with length and level."""
+"""Tests of `audiovq.spectrogram`: forward as in librosa, inverse with exact length and level."""
 
 import math
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def noise(num_samples: int, seed: int = 0, peak: float = 0.5) -> Tensor:
 
 @pytest.fixture(scope="module")
 def voices(voice: Voice) -> tuple[Tensor, Tensor]:
-    """A padded batch of five voices of different length, pitch and level, and their lengths."""
+    """Padded batch of five voices of different length, pitch and level, and their lengths."""
     sounds = [
         voice(seconds, pitch) * np.float32(gain)
         for seconds, pitch, gain in (
@@ -64,7 +64,7 @@ def decibels(ratio: Tensor) -> Tensor:
 @both
 @settings(max_examples=30)
 @given(num_samples=st.integers(256, 3000), seed=st.integers(0, 99), peak=st.floats(1e-3, 1))
-def test_the_loudest_cell_is_within_one_level_step_of_1_and_all_lie_from_0_to_1(
+def test_values_are_in_0_to_1_and_the_largest_is_within_one_level_step_of_1(
     spectrogram: Spectrogram, num_samples: int, seed: int, peak: float
 ) -> None:
     image, level = spectrogram(noise(num_samples, seed, peak))
@@ -79,7 +79,7 @@ def test_the_loudest_cell_is_within_one_level_step_of_1_and_all_lie_from_0_to_1(
 
 @both
 @pytest.mark.parametrize("period", [1, 2, 8, 100, 10_000])
-def test_a_full_scale_square_wave_fits_in_the_range(spectrogram: Spectrogram, period: int) -> None:
+def test_a_full_scale_square_wave_is_within_range(spectrogram: Spectrogram, period: int) -> None:
     square = torch.ones(1, 4000)
     square[:, torch.arange(4000) // max(1, period // 2) % 2 == 1] = -1
     image, level = spectrogram(square)
@@ -89,7 +89,7 @@ def test_a_full_scale_square_wave_fits_in_the_range(spectrogram: Spectrogram, pe
 
 
 @pytest.mark.parametrize("gain_db", [0, -0.7, -20, -60])
-def test_the_level_and_the_loudest_cell_tell_the_peak_of_a_sine_in_decibels(gain_db: float) -> None:
+def test_level_and_loudest_cell_give_the_peak_of_a_sine_in_decibels(gain_db: float) -> None:
     time = torch.arange(8000) / 8000
     sine = 10 ** (gain_db / 20) * torch.sin(2 * math.pi * 1000 * time)  # on a bin
     image, level = LINEAR(sine[None])
@@ -100,7 +100,7 @@ def test_the_level_and_the_loudest_cell_tell_the_peak_of_a_sine_in_decibels(gain
 @both
 @settings(max_examples=20)
 @given(steps=st.integers(0, 40), seed=st.integers(0, 99))
-def test_a_gain_of_whole_level_steps_changes_the_level_alone(
+def test_a_gain_of_whole_level_steps_changes_only_the_level(
     spectrogram: Spectrogram, steps: int, seed: int
 ) -> None:
     loud = noise(1000, seed)
@@ -112,7 +112,7 @@ def test_a_gain_of_whole_level_steps_changes_the_level_alone(
 
 
 @both
-def test_a_padded_batch_gives_what_each_clip_gives_alone(
+def test_a_padded_batch_matches_each_clip_alone(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]
 ) -> None:
     waveform, num_samples = voices
@@ -127,7 +127,7 @@ def test_a_padded_batch_gives_what_each_clip_gives_alone(
 
 
 @both
-def test_what_lies_beyond_a_clips_end_is_not_heard(
+def test_samples_after_a_clips_end_are_ignored(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]
 ) -> None:
     waveform, num_samples = voices
@@ -139,7 +139,7 @@ def test_what_lies_beyond_a_clips_end_is_not_heard(
 
 
 @both
-def test_forward_leaves_the_waveform_as_it_was(
+def test_forward_does_not_modify_the_waveform(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]
 ) -> None:
     waveform, num_samples = voices
@@ -150,7 +150,7 @@ def test_forward_leaves_the_waveform_as_it_was(
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_mel_filters_are_those_of_librosa_with_rows_that_sum_to_one(rate: int) -> None:
+def test_mel_filters_match_librosa_with_rows_that_sum_to_one(rate: int) -> None:
     config = SpectrogramConfig.for_rate(rate)
     filters = Spectrogram(config).mel
     assert filters is not None
@@ -161,7 +161,7 @@ def test_mel_filters_are_those_of_librosa_with_rows_that_sum_to_one(rate: int) -
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(filters.numpy(), expected, atol=1e-7)
     np.testing.assert_allclose(filters.sum(dim=1).numpy(), 1, atol=1e-6)
-    if rate % 2 == 0:  # an odd one torchaudio halves to a whole number
+    if rate % 2 == 0:  # torchaudio halves odd rates to an integer
         grid = config.n_fft // 2 + 1, 0.0, rate / 2, config.n_mels, rate
         other = torchaudio.functional.melscale_fbanks(*grid, mel_scale="slaney").T
         torch.testing.assert_close(
@@ -171,7 +171,7 @@ def test_mel_filters_are_those_of_librosa_with_rows_that_sum_to_one(rate: int) -
 
 @pytest.mark.parametrize("n_mels", [64, 0])
 @pytest.mark.parametrize(("rate", "hop_length"), [(8000, None), (16_000, 100), (22_050, None)])
-def test_decibels_are_those_of_librosa(
+def test_decibels_match_librosa(
     voice: Voice, n_mels: int, rate: int, hop_length: int | None
 ) -> None:
     config = SpectrogramConfig.for_rate(rate, hop_length=hop_length, n_mels=n_mels)
@@ -199,13 +199,13 @@ def test_decibels_are_those_of_librosa(
     image, own_level = Spectrogram(config)(torch.from_numpy(waveform)[None])
     assert own_level == level
     own = image[0, 0].numpy() * config.range_db + floor
-    np.testing.assert_allclose(own, expected.clip(floor, None), atol=0.02)  # float32 by the floor
+    np.testing.assert_allclose(own, expected.clip(floor, None), atol=0.02)  # float32 near the floor
 
 
 # --- The grid ---------------------------------------------------------------------------------
 
 
-def test_linear_bins_leave_out_nyquist_and_the_magnitude_puts_back_a_row_of_zeros() -> None:
+def test_linear_bins_omit_nyquist_and_the_magnitude_restores_it_as_zeros() -> None:
     nyquist = 0.5 * (-1.0) ** torch.arange(2000)[None]
     waveform = noise(2000) + nyquist
     image, level = LINEAR(waveform)
@@ -218,7 +218,7 @@ def test_linear_bins_leave_out_nyquist_and_the_magnitude_puts_back_a_row_of_zero
     torch.testing.assert_close(gain * magnitude[:, :-1], expected, rtol=1e-3, atol=1e-2)
 
 
-def test_mel_bands_of_the_magnitude_are_the_bands_it_was_made_of(
+def test_mel_bands_of_the_inverted_magnitude_match_the_input(
     voices: tuple[Tensor, Tensor],
 ) -> None:
     image, _ = MEL(*voices)
@@ -232,7 +232,7 @@ def test_mel_bands_of_the_magnitude_are_the_bands_it_was_made_of(
 
 
 @pytest.mark.parametrize("rate", RATES[:-2])
-def test_the_settings_for_any_rate_make_a_spectrogram_that_comes_back(rate: int) -> None:
+def test_the_default_settings_of_any_rate_can_be_inverted(rate: int) -> None:
     spectrogram = Spectrogram(SpectrogramConfig.for_rate(rate))
     waveform = noise(2 * spectrogram.config.n_fft)
     image, level = spectrogram(waveform)
@@ -244,7 +244,7 @@ def test_the_settings_for_any_rate_make_a_spectrogram_that_comes_back(rate: int)
 @pytest.mark.parametrize("n_fft", [128, 256, 512, 1024, 2048])
 @pytest.mark.parametrize("n_mels", [40, 64, 128])
 @pytest.mark.filterwarnings("ignore:Empty filters detected")
-def test_mel_bands_that_cover_no_bin_are_refused_with_what_to_do(n_fft: int, n_mels: int) -> None:
+def test_mel_bands_that_cover_no_bin_raise_with_advice(n_fft: int, n_mels: int) -> None:
     config = SpectrogramConfig(22_050, n_fft, n_fft // 4, min(n_mels, n_fft // 2))
     filters = librosa.filters.mel(sr=22_050, n_fft=n_fft, n_mels=config.n_mels)
     if filters.any(axis=1).all():
@@ -259,7 +259,7 @@ def test_mel_bands_that_cover_no_bin_are_refused_with_what_to_do(n_fft: int, n_m
 
 
 @both
-def test_the_inverse_gives_back_the_level_and_the_spectrum(
+def test_the_inverse_restores_loudness_and_spectrum(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]
 ) -> None:
     waveform, num_samples = voices
@@ -276,7 +276,7 @@ def test_the_inverse_gives_back_the_level_and_the_spectrum(
 
 @both
 @pytest.mark.parametrize("folder", ["digits", "fsdd"])
-def test_spoken_digits_come_back_as_loud_as_they_were(
+def test_the_inverse_restores_the_loudness_of_spoken_digits(
     spectrogram: Spectrogram, folder: str, request: pytest.FixtureRequest
 ) -> None:
     changes = []
@@ -288,14 +288,14 @@ def test_spoken_digits_come_back_as_loud_as_they_were(
     change = torch.stack(changes)
     if spectrogram is LINEAR:
         assert change.abs().max() < 0.1
-    else:  # what is narrower than a band is spread over it, and that takes a little
+    else:  # energy narrower than a band is spread over it, which loses a little
         assert change.abs().mean() < 0.3
         assert change.abs().max() < CONFIG.level_step_db / 2
 
 
 @both
 @both_phases
-def test_a_batch_comes_back_as_each_clip_alone_with_its_exact_length(
+def test_the_inverse_of_a_batch_matches_each_clip_alone_with_exact_lengths(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor], phase: Phase, n_iter: int | None
 ) -> None:
     waveform, num_samples = voices
@@ -318,7 +318,7 @@ def test_a_batch_comes_back_as_each_clip_alone_with_its_exact_length(
 
 @both
 @both_phases
-def test_padding_frames_and_what_they_hold_are_not_heard(
+def test_the_inverse_ignores_padding_frames(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor], phase: Phase, n_iter: int | None
 ) -> None:
     waveform, num_samples = voices
@@ -327,13 +327,13 @@ def test_padding_frames_and_what_they_hold_are_not_heard(
     filled = torch.nn.functional.pad(images + 0.9 * beyond[:, None, None], (0, 7), value=0.9)
     other = spectrogram.inverse(filled, levels, num_samples, phase=phase, n_iter=n_iter)
     back = spectrogram.inverse(images, levels, num_samples, phase=phase, n_iter=n_iter)
-    # The random phases are drawn frame by frame: further frames change none of those before.
+    # Random phases are drawn frame by frame, so that further frames change none of the earlier ones.
     torch.testing.assert_close(other, back, atol=1e-5, rtol=0)
 
 
 @both
 @both_phases
-def test_silence_becomes_silence(
+def test_silence_stays_silence(
     spectrogram: Spectrogram, voices: tuple[Tensor, Tensor], phase: Phase, n_iter: int | None
 ) -> None:
     waveform, num_samples = voices
@@ -350,7 +350,7 @@ def test_silence_becomes_silence(
 @both
 @settings(max_examples=20)
 @given(exponent=st.integers(-44, -4))
-def test_the_faintest_sound_has_no_nan(spectrogram: Spectrogram, exponent: int) -> None:
+def test_the_faintest_sounds_give_no_nan(spectrogram: Spectrogram, exponent: int) -> None:
     waveform = noise(600) * 10.0**exponent
     image, level = spectrogram(waveform)
     assert image.isfinite().all()
@@ -361,7 +361,7 @@ def test_the_faintest_sound_has_no_nan(spectrogram: Spectrogram, exponent: int) 
 
 
 @both
-def test_one_level_more_is_one_step_less_loud(spectrogram: Spectrogram, voice: Voice) -> None:
+def test_one_more_level_is_one_step_quieter(spectrogram: Spectrogram, voice: Voice) -> None:
     waveform = torch.from_numpy(voice(0.2))[None]
     image, level = spectrogram(waveform)
     length = torch.tensor([waveform.shape[1]])
@@ -390,13 +390,13 @@ def test_the_same_generator_state_gives_the_same_sound(phase: Phase, n_iter: int
 
 
 @both
-def test_too_few_frames_for_the_length_are_refused(spectrogram: Spectrogram) -> None:
+def test_too_few_frames_for_the_length_raise(spectrogram: Spectrogram) -> None:
     image, level = spectrogram(noise(1000))
     with pytest.raises(ValueError, match="too few"):
         spectrogram.inverse(image, level, torch.tensor([1024]))
 
 
-def test_numbers_out_of_a_network_may_leave_0_to_1() -> None:
+def test_the_inverse_clamps_values_to_0_to_1() -> None:
     image, level = MEL(noise(1000))
     wild = image + 0.5 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     length = torch.tensor([1000])
@@ -406,9 +406,7 @@ def test_numbers_out_of_a_network_may_leave_0_to_1() -> None:
 
 @pytest.mark.gpu
 @both
-def test_a_gpu_gives_what_the_cpu_gives(
-    spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]
-) -> None:
+def test_gpu_matches_cpu(spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]) -> None:
     waveform, num_samples = voices
     image, level = spectrogram(waveform, num_samples)
     on_gpu = Spectrogram(spectrogram.config).cuda()
