@@ -1,4 +1,4 @@
-"""A Dask cluster as an executor of shards."""
+"""Executor on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from concurrent.futures import CancelledError, Executor
 from audiovq.config import AudiovqError
 
 WAIT_SECONDS = 30
-"""For the scheduler to answer, and then for a first worker."""
+"""Timeout for the scheduler's answer, and again for a first worker."""
 
 
 @contextlib.contextmanager
 def cluster(address: str) -> Iterator[Executor]:
-    """The workers of the scheduler at `address`, such as tcp://head:8786.
+    """Executor on the workers of the scheduler at `address`, such as tcp://head:8786.
 
-    They must see the same folders under the same names, and have the same audiovq. What a worker had
-    in hand when it was lost, another does again. Raises AudiovqError where Dask is not installed, no
-    scheduler answers, or all workers are lost.
+    Workers must see the same folders at the same paths, and have the same version of audiovq. Jobs of a
+    lost worker are repeated by another. Raises AudiovqError where Dask is not installed, no scheduler
+    answers, or all workers are lost.
     """
     try:
         from distributed import Client, KilledWorker
@@ -41,5 +41,5 @@ def cluster(address: str) -> Iterator[Executor]:
             raise AudiovqError(f"--cluster {address}: has no workers; start some") from error
         except (KilledWorker, CancelledError) as error:
             raise AudiovqError(
-                f"--cluster {address}: lost its workers; the same command goes on from here"
+                f"--cluster {address}: lost its workers; run the same command to resume"
             ) from error

@@ -1,10 +1,10 @@
-"""dataset.json and model.json: what lies in a folder, with a checksum of every file and of itself.
+"""Checksummed headers, dataset.json and model.json: a folder's contents, with SHA-256 of every file.
 
-    "format"    what the folder is
-    "version"   of its layout
-    "sha256"    of this very file, computed with sixty-four zeros in the place of its own digits
+    "format"    kind of folder
+    "version"   of its format
+    "sha256"    of the header itself, computed with 64 zeros in place of its own digits
 
-It is over bytes, so that a reader need not agree with us on how JSON is written.
+The checksum is over bytes, so that it does not depend on how a reader would write JSON.
 """
 
 from __future__ import annotations
@@ -18,45 +18,44 @@ from audiovq.config import AudiovqError
 from audiovq.files import atomic, read_json, sha256
 
 ZEROS = b"0" * 64
-"""Where a checksum will stand."""
+"""Placeholder of a file's own checksum."""
 DAMAGED = "damaged (its checksum is not that of its bytes)"
 
 
 def seal(data: bytes) -> bytes:
-    """Bytes that hold ZEROS → the same with the SHA-256 of them all in the place of the first."""
+    """`data`, which contains ZEROS, with the first of them replaced by the SHA-256 of `data`."""
     return data.replace(ZEROS, hashlib.sha256(data).hexdigest().encode(), 1)
 
 
 def is_sealed(data: bytes, digest: Any) -> bool:
-    """Whether `data` are bytes that `seal` gave `digest`."""
+    """Whether `digest` is the checksum that `seal` put into `data`."""
     if not isinstance(digest, str) or len(digest) != len(ZEROS) or not digest.isascii():
         return False
     return hashlib.sha256(data.replace(digest.encode(), ZEROS, 1)).hexdigest() == digest
 
 
 def header_bytes(header: dict[str, Any]) -> bytes:
-    """`header`, which has format and version, as indented JSON with its checksum."""
+    """`header`, with keys format and version, as indented JSON with its checksum."""
     first = {"format": header["format"], "version": header["version"], "sha256": ZEROS.decode()}
     text = json.dumps(first | header, indent=2, ensure_ascii=False) + "\n"
     return seal(text.encode())
 
 
 def write_header(path: Path, header: dict[str, Any]) -> None:
-    """Write `header_bytes`, atomically."""
+    """Write `header_bytes` atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(header_bytes(header))
 
 
 def read_header(path: Path, kind: str, version: int, again: str) -> dict[str, Any]:
-    """The inverse of `write_header`, for the format `audiovq-KIND`.
+    """Header of the format `audiovq-KIND`, without its checksum: inverse of `write_header`.
 
-    Raises AudiovqError where the file is none, is of another version, or is damaged, and says to do
-    it `again`.
+    Raises AudiovqError, ending in the advice `again`, for another kind or version, or a damaged file.
     """
     header = read_json(path, f"a {kind}")
     if not isinstance(header, dict) or header.get("format") != f"audiovq-{kind}":
         raise AudiovqError(
-            f"{path.parent}: not a {kind} ({path.name} says no 'audiovq-{kind}'); {again}"
+            f"{path.parent}: not a {kind} ({path.name} is not of format 'audiovq-{kind}'); {again}"
         )
     found = header.get("version")
     if type(found) is not int or found != version:
@@ -69,31 +68,31 @@ def read_header(path: Path, kind: str, version: int, again: str) -> dict[str, An
 
 
 def listed(folder: Path, name: Any, digest: Any, again: str) -> Path:
-    """The path of the file `name` that a header lists with its SHA-256.
+    """Path of the file `name` that a header lists, verified against its SHA-256.
 
-    All of it is read, at a gigabyte a second or so. Raises AudiovqError where it does not lie in
-    `folder` itself, is missing, or has other bytes.
+    Reads the whole file, at about a gigabyte per second. Raises AudiovqError where it is not directly in
+    `folder`, is missing, or has another checksum.
     """
     if not isinstance(name, str) or not name.isprintable() or PurePath(name).name != name:
-        raise AudiovqError(f"{folder}: {name!r:.80} does not lie in its own folder; {again}")
+        raise AudiovqError(f"{folder}: {name!r:.80} is outside its folder; {again}")
     path = folder / name
     try:
         if path.resolve().parent != folder.resolve():
-            raise AudiovqError(f"{path}: does not lie in its own folder; {again}")
+            raise AudiovqError(f"{path}: is outside its folder; {again}")
         if not path.is_file():
             raise AudiovqError(f"{path}: missing; {again}")
         if sha256(path) != digest:
             raise AudiovqError(f"{path}: damaged (its checksum is not the one listed); {again}")
-    except (OSError, RuntimeError) as error:  # the latter where a link leads to itself
+    except (OSError, RuntimeError) as error:  # the latter for a link to itself
         raise AudiovqError(f"{path}: cannot be read ({error}); {again}") from error
     return path
 
 
 def leads_out(name: str, flavour: type[PurePath] = PurePath) -> bool:
-    """Whether a path in a file of ours leads out of the folder that it is meant for.
+    """Whether a relative path read from a file escapes the folder that it is relative to.
 
-    By the rules of this system, where `flavour` names no other: a backslash or a colon is a letter
-    like any other on one, and a way out on another.
+    By the rules of this system or of `flavour`: a backslash or a colon is an ordinary character on one
+    system and a separator on another.
     """
     path = flavour(name)
     return bool(path.anchor) or ".." in path.parts or "\0" in name

@@ -1,4 +1,4 @@
-"""Threads and processes of this machine as an executor."""
+"""Executors on this machine: threads and processes."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Literal
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def can_fork() -> bool:
-    """Whether copies of this process can work: on Linux, with one thread, and without torch, whose own
-    threads do not outlive a fork."""
-    alone = len(sys._current_frames()) == 1
-    return sys.platform == "linux" and alone and "torch" not in sys.modules
+    """Whether this process may be forked: on Linux, with one thread, and without torch, whose threads do
+    not survive a fork."""
+    single = len(sys._current_frames()) == 1
+    return sys.platform == "linux" and single and "torch" not in sys.modules
 
 
 @contextlib.contextmanager
 def quick() -> Iterator[Executor]:
-    """What starts at once: copies of this process, one for each core, where it `can_fork`; else threads,
-    which wait for each other in Python."""
+    """Executor that starts at once: forked processes, one per core, if this one `can_fork`; else threads,
+    which share Python's lock."""
     if can_fork():
         with pool("fork") as processes:
-            processes.submit(os.getpid)  # they are copied now, while there is little to copy
+            processes.submit(os.getpid)  # fork now, while the process is small
             yield processes
         return
     threads = ThreadPoolExecutor(cores())
@@ -44,10 +44,10 @@ def quick() -> Iterator[Executor]:
 
 @contextlib.contextmanager
 def pool(start: Literal["fork", "spawn"] = "spawn") -> Iterator[Executor]:
-    """A process for each core: copies of this one, or new ones, which take a second to start.
+    """Executor with a process per core: forks of this one, or new ones, which take a second to start.
 
-    What has not begun when the block ends is dropped; they end with it, or with this process where it
-    is killed.
+    Jobs that have not started when the block ends are cancelled. The processes end with the block, or
+    with this process if it is killed.
     """
     context = multiprocessing.get_context(start)
     executor = ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
@@ -58,12 +58,13 @@ def pool(start: Literal["fork", "spawn"] = "spawn") -> Iterator[Executor]:
 
 
 def _begin(parent: int) -> None:
-    """What each process does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asked hears Ctrl-C
+    """Initialise a worker process: ignore Ctrl-C, and exit with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
+    """Exit once the parent process has ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""How far a long task is: a bar on a terminal, elsewhere a plain line now and then."""
+"""Progress of long tasks: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import time
 from collections.abc import Callable, Iterator
 
 LINE_SECONDS = 15.0
-"""Between two lines in a log, a pipe or a notebook."""
+"""Interval of lines in a log, a pipe or a notebook."""
 
 
 @contextlib.contextmanager
 def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields what is to be called with the number of units just done.
+    """Progress report on standard error; yields a function to call with the number of units just done.
 
-    Shows on standard error, with rate and time left, how many of `total` are, those that were done
-    `before` included. Off a terminal a task that is done within LINE_SECONDS says nothing.
+    Shows units done of `total`, `before` included, with rate and time left. Off a terminal, a task that
+    takes less than LINE_SECONDS prints nothing.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, initial=before, desc=task, unit=f" {unit}") as bar:
-            yield lambda more: bar.update(more) and None  # tqdm says whether it drew
+            yield lambda more: bar.update(more) and None  # tqdm returns whether it redrew
         return
-    started = spoken = time.monotonic()
+    started = printed = time.monotonic()
     done = 0
 
     def update(more: int) -> None:
-        nonlocal done, spoken
+        nonlocal done, printed
         done, now = done + more, time.monotonic()
-        if now - spoken >= LINE_SECONDS and done:
-            spoken, rate = now, done / (now - started)
+        if now - printed >= LINE_SECONDS and done:
+            printed, rate = now, done / (now - started)
             print(
                 f"{task}: {before + done:,} of {total:,} {unit}, {rate:.3g} a second,"
                 f" {clock((total - before - done) / rate)} left",
@@ -42,7 +42,7 @@ def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Call
 
 
 def stepping(task: str, steps: int) -> Iterator[int]:
-    """0 to `steps` - 1, with `progress`."""
+    """`range(steps)` with `progress`."""
     with progress(task, steps, "steps") as update:
         for step in range(steps):
             yield step
@@ -50,5 +50,5 @@ def stepping(task: str, steps: int) -> Iterator[int]:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, as 2:05."""
+    """Duration as minutes and seconds, such as 2:05."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

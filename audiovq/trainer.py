@@ -1,8 +1,8 @@
-"""Steps, schedule, validation, resuming. Knows neither audio nor what it trains.
+"""Training loop: steps, schedule, validation, resuming. Knows neither audio nor the module's purpose.
 
-All that is drawn at random in a step comes from (seed, step) alone: a run that was stopped and
-goes on takes the very steps of one that was not. Several processes that train together (`ranks`) take
-them too, each with its share of the batch; the main one alone writes and speaks.
+All random numbers of a step depend on (seed, step) only: a resumed run takes exactly the steps of an
+uninterrupted one. With several ranks, each computes its slice of the batch, and only rank 0 writes files
+and logs.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ from audiovq.files import append_line
 from audiovq.graphs import Recorded, follow_gradients, make_recordable, own_stream, set_rate
 
 POOL = 24
-"""Batches are cut from so many batches' worth of clips, sorted by length: little is padded."""
+"""Batches per pool of clips that is sorted by length before it is cut into batches, to pad little."""
 
 QUIET_SECONDS = 45.0
-"""Without a validation in this time, a line says where training stands all the same."""
+"""Longest time without a progress line; one is printed then even without a validation."""
 
 CHECK_STEPS = 100
-"""Losses are looked at once in so many steps: each look makes a GPU wait."""
+"""Steps between checks for non-finite losses: each check synchronises with the GPU."""
 
 
 Inputs = tuple[Tensor, ...]
-"""What a step's loss is made from."""
+"""Arguments of a step's loss function."""
 Losses = Mapping[str, Tensor]
-"""Scalars by name: `loss`, to be minimized, and others."""
+"""Scalars by name: `loss`, to be minimized, and others to log."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the state is saved, the next run goes on from it."""
+    """Training was stopped by Ctrl-C or SIGTERM; its state is saved for the next run."""
 
 
 class Diverged(AudiovqError):
-    """A loss or a gradient was no finite number; nothing of it was saved."""
+    """A loss or gradient was NaN or infinite; nothing since then was saved."""
 
     def __init__(self, message: str, places: list[int]) -> None:
         super().__init__(message)
         self.places = places
-        """Of the clips in the batch where it was first seen."""
+        """Indices of the clips in the first such batch."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a loss function is told."""
+    """Current step, as `prepare` receives it."""
 
     number: int
     progress: float
-    """0 to 1 over the schedule."""
+    """Share of the schedule, 0 to 1."""
     indices: Tensor
-    """(batch,) places of the clips, of which `ranks.mine()` are this process's."""
+    """(batch,) indices of the clips; `ranks.mine()` is this rank's slice of them."""
     generator: torch.Generator
-    """Of the CPU, seeded for this step."""
+    """CPU generator, seeded for this step."""
     recorded: bool = False
-    """Whether what follows is recorded for each size that it comes in."""
+    """Whether the step is captured as a CUDA graph, one for each input size."""
 
     def width(self, size: int) -> int:
-        """`size`, or where steps are recorded the next of eight an octave, so that there are few."""
+        """Padded `size`: with CUDA graphs the next of eight sizes per octave, so that graphs are few."""
         if not self.recorded:
             return size
         step = 1 << max(0, size.bit_length() - 4)
@@ -80,21 +80,21 @@ class Step:
 
 @dataclass
 class State:
-    """Where training stands; saved with weights and optimizer."""
+    """State of training; saved with weights and optimizer."""
 
     step: int = 0
     seconds: float = 0.0
     best: float = math.inf
     best_step: int = 0
     stale: int = 0
-    """Validations since the best one."""
+    """Number of validations since the best one."""
     done: bool = False
 
 
 def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """(clips,) lengths → one epoch of index tensors, clips of like length together, in random order.
+    """One epoch of batches, as index tensors in random order, with clips of similar length together.
 
-    Lengths are jittered by 5 %, so that a clip meets other partners in every epoch.
+    `lengths` (clips,) are jittered by 5 %, so that batches differ in every epoch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     shuffled = torch.randperm(len(lengths), generator=generator)
@@ -106,7 +106,7 @@ def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Ten
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """`auto` → bfloat16 where the device computes in it, else float32."""
+    """Autocast dtype: for `auto` bfloat16 where all ranks' devices support it, else float32."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     able = False
@@ -119,7 +119,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 class Trainer:
-    """Trains one module with AdamW, warm-up, decay, clipping, validation and patience."""
+    """Training of one module: AdamW, warm-up, decay, gradient clipping, validation and early stopping."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Trainer:
         self.steps = config.steps_for(clips)
         self.device = next(module.parameters()).device
         self.records = self.device.type == "cuda" and ranks.world() == 1
-        """Whether steps become CUDA graphs."""
+        """Whether steps are captured as CUDA graphs."""
         self.state = State()
         decayed = [p for p in module.parameters() if p.ndim >= 2]
         others = [p for p in module.parameters() if p.ndim < 2]
@@ -162,12 +162,12 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """0 to 1: steps done of the schedule, or time used of the limit, whichever is further."""
+        """Share, 0 to 1, of the steps done or of the time limit used, whichever is larger."""
         by_time = self.state.seconds / self.max_seconds if self.max_seconds else 0.0
         return min(1.0, max(self.state.step / self.steps, by_time))
 
     def learning_rate(self) -> float:
-        """Warm-up to the peak, then a cosine to its final share, or an exponential decay."""
+        """Current learning rate: linear warm-up, then cosine or exponential decay."""
         config = self.config
         cosine = (1 + math.cos(math.pi * self.progress)) / 2
         share = config.final_share + (1 - config.final_share) * cosine
@@ -187,23 +187,22 @@ class Trainer:
         say: Callable[[Mapping[str, float]], None],
         ahead: Callable[[Tensor], None] = lambda _: None,
     ) -> State:
-        """Train until the schedule, the time limit or the patience ends.
+        """Train until the end of the schedule, the time limit or the patience.
 
-        `lengths` (clips,) are cut into batches; `prepare` gives the tensors, on the CPU or the device,
-        that `loss` is called with, and that gives `loss`, to minimize, and any other scalars to log, as
-        parts whose mean over ranks is the batch's. On a GPU it gets all of them there, and is recorded:
-        it may depend on nothing else that changes. `validate` gives `score`, the
-        lower the better, and others, the same in all ranks; in the main one `keep` is called
-        with every best state, `say` with every validation's metrics and, where that takes long, now
-        and then with the training's alone; `ahead` hears of the next step's clips. Goes on where a
-        stopped run stood. Raises Stopped on Ctrl-C, after saving, and Diverged where a loss or its
-        gradient is not finite.
+        `lengths` (clips,) are cut into batches. `prepare` returns the arguments of `loss`, on the CPU or
+        the device; `loss` returns `loss`, to minimize, and other scalars to log, as local terms whose
+        mean over ranks is that of the batch. On a GPU `loss` gets all arguments there and is captured as
+        a CUDA graph, so it may depend on nothing else that changes. `validate` returns `score`, lower
+        being better, and other scalars, equal in all ranks. In rank 0, `keep` is called with every best
+        state, and `say` with the metrics of every validation and, between distant ones, with those of
+        training. `ahead` gets the next step's clips, to prefetch. Resumes a stopped run. Raises Stopped
+        on Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
         """
         totals: dict[str, Tensor] = {}
         counted, epoch, order = 0, -1, list[Tensor]()
-        unseen: list[tuple[Tensor, Tensor]] = []
+        unchecked: list[tuple[Tensor, Tensor]] = []
         started = time.perf_counter() - self.state.seconds
-        spoken = self.state.seconds
+        reported = self.state.seconds
         update = self._updating(ranks.parallel(self.module, loss))
         bar = tqdm(
             total=1000,
@@ -220,7 +219,7 @@ class Trainer:
                 indices = order[self.state.step % len(order)]
                 ahead(order[(self.state.step + 1) % len(order)])
                 scalars, norm = self._step(prepare, update, indices)
-                unseen.append((indices, scalars["loss"] + norm))
+                unchecked.append((indices, scalars["loss"] + norm))
                 for name, value in scalars.items():
                     totals[name] = totals[name] + value if name in totals else value.clone()
                 counted += 1
@@ -230,11 +229,11 @@ class Trainer:
                 bar.update(int(1000 * self.progress) - bar.n)
                 ended = self.progress >= 1
                 due = ended or self.state.step % self.config.validate_every == 0
-                speaks = due or self.state.seconds - spoken > QUIET_SECONDS
-                if speaks or stop or len(unseen) == CHECK_STEPS:
-                    self._check(unseen)
-                    unseen = []
-                if speaks:
+                reports = due or self.state.seconds - reported > QUIET_SECONDS
+                if reports or stop or len(unchecked) == CHECK_STEPS:
+                    self._check(unchecked)
+                    unchecked = []
+                if reports:
                     sums = ranks.totals(*(float(total) for total in totals.values()))
                     steps = counted * ranks.world()
                     means = {name: x / steps for name, x in zip(totals, sums, strict=True)}
@@ -245,11 +244,11 @@ class Trainer:
                     if ranks.is_main():
                         with tqdm.external_write_mode():
                             say(metrics)
-                    spoken, stop = ranks.agreed(time.perf_counter() - started, interrupted())
-                # After a validation that is due, or the run that goes on would go without it.
+                    reported, stop = ranks.agreed(time.perf_counter() - started, interrupted())
+                # After a validation that is due, or the resumed run would skip it.
                 if stop:
-                    if unseen:
-                        self._check(unseen)
+                    if unchecked:
+                        self._check(unchecked)
                     self.save()
                     raise Stopped
         return self.state
@@ -260,7 +259,7 @@ class Trainer:
         update: Callable[..., tuple[Losses, Tensor]],
         indices: Tensor,
     ) -> tuple[Losses, Tensor]:
-        """One step: the losses, and the norm of the gradient; the next step may overwrite both."""
+        """Losses and gradient norm of one training step; the next step may overwrite both."""
         number = self.state.step
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
         _seed(self.seed * 1_000_003 + 2 * number, self.device)
@@ -271,7 +270,7 @@ class Trainer:
             return update(*prepare(Step(number, self.progress, indices, generator, self.records)))
 
     def _updating(self, loss: Callable[..., Losses]) -> Callable[..., tuple[Losses, Tensor]]:
-        """What `prepare` gives → the losses, and the norm of the gradient that was followed."""
+        """Function of the output of `prepare`: optimizer step; returns losses and gradient norm."""
 
         def update(*inputs: Tensor) -> tuple[Losses, Tensor]:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -284,9 +283,9 @@ class Trainer:
 
         return Recorded(update, self.device) if self.records else update
 
-    def _check(self, unseen: list[tuple[Tensor, Tensor]]) -> None:
-        """Raise Diverged where one of the last steps, (clips, loss + norm) each, went wrong."""
-        finite = ranks.total(torch.stack([value for _, value in unseen])).isfinite().tolist()
+    def _check(self, unchecked: list[tuple[Tensor, Tensor]]) -> None:
+        """Raise Diverged unless all (clips, loss + gradient norm) are finite."""
+        finite = ranks.total(torch.stack([value for _, value in unchecked])).isfinite().tolist()
         if not all(finite):
             first = finite.index(False)
             kept = (
@@ -295,14 +294,14 @@ class Trainer:
                 else "there is no model of an earlier step yet"
             )
             raise Diverged(
-                f"{self.stage}: the loss stopped being a number at step"
-                f" {self.state.step - len(unseen) + first + 1}; {kept}."
+                f"{self.stage}: the loss became NaN or infinite at step"
+                f" {self.state.step - len(unchecked) + first + 1}; {kept}."
                 " Train again with a lower learning rate",
-                unseen[first][0].tolist(),
+                unchecked[first][0].tolist(),
             )
 
     def _metrics(self, means: Mapping[str, float]) -> dict[str, float]:
-        """Where training stands, and the means of its losses since the last validation."""
+        """Step, time, learning rate, and mean losses since the last validation."""
         return {
             "step": self.state.step,
             "seconds": round(self.state.seconds, 2),
@@ -318,7 +317,7 @@ class Trainer:
         keep: Callable[[State, Mapping[str, float]], None],
         ended: bool,
     ) -> dict[str, float]:
-        """Validate, keep what is best, save the state, log; returns the validation's metrics."""
+        """Metrics of a validation, after keeping the best model, saving the state and logging."""
         state = self.state
         self._require_finite_weights()
         self.module.eval()
@@ -342,16 +341,19 @@ class Trainer:
         return named
 
     def _require_finite_weights(self) -> None:
-        """What is not finite must not take the place of what was good."""
+        """Raise AudiovqError if weights are not finite, before they replace good ones on disk."""
         for name, value in self.module.state_dict().items():
             if not bool(value.isfinite().all()):
                 raise AudiovqError(
-                    f"{self.stage}: {name} stopped being numbers before step {self.state.step};"
-                    " what was saved before is kept. Train again with a lower learning rate"
+                    f"{self.stage}: {name} became NaN or infinite before step {self.state.step};"
+                    " earlier saves are kept. Train again with a lower learning rate"
                 )
 
     def save(self) -> None:
-        """Weights, optimizer and state in one file, atomically. Never weights that are not finite."""
+        """Save weights, optimizer and state in one file, atomically.
+
+        Raises AudiovqError if weights are not finite.
+        """
         self._require_finite_weights()
         if not ranks.is_main():
             return
@@ -363,7 +365,10 @@ class Trainer:
         save_tensors(self._path, tensors, {"state": json.dumps(asdict(self.state))})
 
     def resume(self) -> None:
-        """Take up what `save` left, if anything."""
+        """Load the file of `save`, if there is one.
+
+        Raises AudiovqError where it does not match the module and optimizer.
+        """
         if not self._path.exists():
             return
         tensors, metadata = read_tensors(self._path, sealed=True)
@@ -387,9 +392,9 @@ class Trainer:
             ) from error
 
     def _restored(self, moment: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
-        """A moment of AdamW as it lay in memory: files keep no strides, but the fused kernels walk
-        weights and moments side by side, whatever the strides of each."""
-        if moment == "step":  # AdamW keeps it on the CPU unless it is fused on a GPU
+        """A moment of AdamW with the strides of its parameter: files store none, and the fused kernels assume
+        equal strides of both."""
+        if moment == "step":  # AdamW holds it on the CPU unless fused on a GPU
             return value.to(self.device)
         return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
@@ -399,7 +404,7 @@ class Trainer:
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    """torch.manual_seed, but for the kinds of device that are not in use: it asks all, at length."""
+    """torch.manual_seed for devices in use only: it initialises all kinds of device, which is slow."""
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
         return
@@ -410,7 +415,7 @@ def _seed(seed: int, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the end of a step; a second Ctrl-C does not."""
+    """Defer Ctrl-C and SIGTERM to the end of a step; yields a test for them. A second Ctrl-C is immediate."""
     caught: list[int] = []
 
     def catch(number: int, _: Any) -> None:
@@ -420,7 +425,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
     try:
         before = {n: signal.signal(n, catch) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
+    except ValueError:  # not in the main thread: the caller handles signals
         before = {}
     try:
         yield lambda: bool(caught)

@@ -1,4 +1,4 @@
-"""Preprocessing on a Dask cluster: the bytes of a local run, whatever becomes of the workers."""
+"""Preprocessing on a Dask cluster and in process pools: the bytes of a local run, also if workers die."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from audiovq.preprocess import preprocess
 from audiovq.shard import ShardJob, make_shard
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own, of ports and of workers that go
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask, for ports and lost workers
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -32,7 +32,7 @@ def quiet(_: str) -> None:
 
 
 def fatal(job: ShardJob) -> int:
-    """Makes a shard; the first process that comes to the second one dies with it half done."""
+    """Make a shard; the first process to make the second shard is killed halfway."""
     mark = job.target.parent.parent / "killed"
     if job.name == "train-00001" and not mark.exists():
         mark.write_text(str(os.getpid()))
@@ -43,7 +43,7 @@ def fatal(job: ShardJob) -> int:
 
 
 def elsewhere(job: ShardJob) -> int:
-    """Makes a shard, and notes in which process."""
+    """Make a shard, and log the process's id."""
     with open(job.target.parent.parent / "makers", "a", encoding="utf-8") as file:
         file.write(f"{os.getpid()}\n")
     return make_shard(job)
@@ -51,7 +51,7 @@ def elsewhere(job: ShardJob) -> int:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Any]:
-    """A scheduler and two workers, processes of their own, on this machine."""
+    """A scheduler and two worker processes on this machine."""
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as local:
@@ -64,7 +64,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_cluster_gives_the_bytes_of_a_local_run_though_a_worker_is_killed(
+def test_a_cluster_gives_the_bytes_of_a_local_run_even_if_a_worker_is_killed(
     recordings: Path, tmp_path: Path, workers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preprocess(recordings, tmp_path / "local", say=quiet)
@@ -76,21 +76,21 @@ def test_a_cluster_gives_the_bytes_of_a_local_run_though_a_worker_is_killed(
     assert content(tmp_path / "far") == content(tmp_path / "local")
 
 
-def test_the_verb_sends_its_work_to_the_cluster(
+def test_the_command_runs_its_work_on_the_cluster(
     recordings: Path,
     dataset_folder: Path,
     tmp_path: Path,
     workers: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preprocess_module, "quick", None)  # nothing is done here
-    monkeypatch.chdir(tmp_path)  # where no worker is
+    monkeypatch.setattr(preprocess_module, "quick", None)  # no local work
+    monkeypatch.chdir(tmp_path)  # which is not the workers' folder
     arguments = ["preprocess", str(recordings), "far", "--cluster", workers.scheduler_address]
     assert main(arguments) == 0
     assert content(tmp_path / "far") == content(dataset_folder)
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_cluster_raises_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiovq.cluster.WAIT_SECONDS", 0.2)
     for address in ("tcp://127.0.0.1:1", "nonsense://x"):
         with pytest.raises(AudiovqError, match=f"--cluster {address}: no scheduler") as caught:
@@ -98,7 +98,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.Mon
         assert "\n" not in str(caught.value)
 
 
-def test_a_cluster_without_workers_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_workers_raises_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiovq.cluster.WAIT_SECONDS", 0.2)
     with (
         distributed.LocalCluster(
@@ -124,12 +124,12 @@ def test_many_shards_are_made_by_processes_with_the_same_bytes(
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_killed_process_of_a_pool_is_told_in_one_line_and_the_next_run_goes_on(
+def test_a_killed_pool_process_raises_in_one_line_and_the_next_run_resumes(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preprocess(recordings, tmp_path / "local", say=quiet)
     target = tmp_path / "pool"
-    spawn = multiprocessing.get_context("spawn")  # torch's threads do not outlive a fork
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with monkeypatch.context() as patch, ProcessPoolExecutor(1, spawn) as pool:
         patch.setattr(preprocess_module, "make_shard", fatal)
         with pytest.raises(AudiovqError, match=r"pool: a process .* run again"):

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.header`: what is sealed is known by its bytes; no name leads out."""
+"""Tests of `audiovq.header`: checksums, versions, and names that escape their folder."""
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -25,14 +25,14 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values, max_size=4))
-def test_what_is_written_is_read(path: Path, content: dict[str, Any]) -> None:
+def test_read_header_inverts_header_bytes(path: Path, content: dict[str, Any]) -> None:
     header = {**content, **HEADER}
     header.pop("sha256", None)
     path.write_bytes(header_bytes(header))
     assert read_header(path, "thing", 3, "again") == header
 
 
-def test_every_changed_bit_is_refused_and_every_byte_more_or_less(tmp_path: Path) -> None:
+def test_every_flipped_bit_and_every_other_length_raises(tmp_path: Path) -> None:
     path = tmp_path / "thing.json"
     write_header(path, HEADER | {"a": 1.5e-7, "b": [True, "ä"]})
     data = path.read_bytes()
@@ -57,18 +57,18 @@ def test_every_changed_bit_is_refused_and_every_byte_more_or_less(tmp_path: Path
 
 
 @pytest.mark.parametrize("version", [4, 0, True, 3.0, None, "3", [3], 10**50])
-def test_another_version_is_refused_by_its_number(tmp_path: Path, version: Any) -> None:
+def test_another_version_raises_with_its_number(tmp_path: Path, version: Any) -> None:
     write_header(tmp_path / "thing.json", HEADER | {"version": version})
     with pytest.raises(AudiovqError, match="this program reads 3") as caught:
         read_header(tmp_path / "thing.json", "thing", 3, "again")
     assert repr(version)[:40] in str(caught.value)
 
 
-def test_a_file_is_listed_by_a_plain_name_and_the_checksum_of_its_bytes(tmp_path: Path) -> None:
+def test_a_listed_file_needs_a_plain_name_and_a_matching_checksum(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    for place in (folder, tmp_path):
-        (place / "a.bin").write_bytes(b"abc")
+    for parent in (folder, tmp_path):
+        (parent / "a.bin").write_bytes(b"abc")
     digest = sha256(folder / "a.bin")
     assert listed(folder, "a.bin", digest, "again") == folder / "a.bin"
     (folder / "link").symlink_to(tmp_path / "a.bin")
@@ -97,19 +97,19 @@ def test_a_file_is_listed_by_a_plain_name_and_the_checksum_of_its_bytes(tmp_path
 
 @pytest.mark.parametrize("flavour", [PurePosixPath, PureWindowsPath])
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b", "..", "a\0b", "//host/a"])
-def test_names_that_lead_out_anywhere_are_known(name: str, flavour: Any) -> None:
+def test_names_that_escape_on_any_system_are_detected(name: str, flavour: Any) -> None:
     assert leads_out(name, flavour)
 
 
 @pytest.mark.parametrize(
     "name", ["C:\\a", "C:a", "\\a", "..\\a", "a\\..\\..\\b", "\\\\host\\share\\a"]
 )
-def test_names_that_lead_out_on_windows_alone_are_known_there(name: str) -> None:
+def test_names_that_escape_on_windows_only_are_detected_there(name: str) -> None:
     assert leads_out(name, PureWindowsPath)
     assert not leads_out(name, PurePosixPath)
 
 
 @pytest.mark.parametrize("flavour", [PurePosixPath, PureWindowsPath])
 @pytest.mark.parametrize("name", ["a", "a/b.wav", "..a/b..c/...wav", "日本/a b.wav", "a\nb"])
-def test_names_that_stay_inside_are_let(name: str, flavour: Any) -> None:
+def test_names_within_the_folder_are_accepted(name: str, flavour: Any) -> None:
     assert not leads_out(name, flavour)

@@ -1,4 +1,4 @@
-"""Long tasks show themselves: a bar on a terminal, plain lines elsewhere, nothing where they are short."""
+"""Tests of `audiovq.progress`: a bar on a terminal, plain lines elsewhere, nothing for short tasks."""
 
 import io
 import re
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_off_a_terminal_lines_tell_how_many_how_fast_and_how_long_yet(
+def test_off_a_terminal_lines_show_units_rate_and_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = iter([100.0, 104.0, 120.0, 121.0, 140.0])
@@ -29,12 +29,12 @@ def test_off_a_terminal_lines_tell_how_many_how_fast_and_how_long_yet(
     ]
 
 
-def test_what_is_short_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_task_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(stepping("judge", 50)) == list(range(50))
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_has_a_bar_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_bar_with_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress("generate", 8, "sounds", before=2) as step:
@@ -42,5 +42,5 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left(monkeypatch: pytest.Monkey
     assert re.search(r"generate: 100%.* 8/8 \[.*sounds/s\]", terminal.getvalue())
 
 
-def test_minutes_and_seconds() -> None:
+def test_clock_shows_minutes_and_seconds() -> None:
     assert [clock(s) for s in (0, 9.9, 60, 3725)] == ["0:00", "0:09", "1:00", "62:05"]

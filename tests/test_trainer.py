@@ -1,4 +1,4 @@
-"""The laws of `audiovq.trainer`: same steps whether stopped or not, schedule, patience, limits."""
+"""Tests of `audiovq.trainer`: exact resuming, schedule, patience, limits, divergence, batches."""
 
 import json
 import math
@@ -35,7 +35,7 @@ INPUTS = torch.randn(10, 2, 5, 5, generator=torch.Generator().manual_seed(0))
 
 
 class Task:
-    """A toy regression with all that a stage has: dropout, noise, buffers, strides of its own."""
+    """A toy regression with the features of a stage: dropout, noise, buffers, channels-last strides."""
 
     def __init__(self, folder: Path, config: OptimizerConfig = CONFIG, **changes: Any) -> None:
         torch.manual_seed(0)
@@ -52,19 +52,21 @@ class Task:
         self.trainer = Trainer(self.module, config, folder, **self.settings)
         self.steps: list[Step] = []
         self.rates: list[float] = []
-        self.drawn: list[tuple[float, float]] = []
-        """At random, from either source."""
+        self.random_numbers: list[tuple[float, float]] = []
+        """Random numbers of each step, from the global and from the step's generator."""
         self.kept: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         self.said: list[Mapping[str, float]] = []
         self.scores: list[float] = []
         self.before_step: dict[int, Any] = {}
-        """What happens inside the loss at a step."""
+        """Functions called inside the loss, by step."""
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         assert self.module.training
         assert torch.is_grad_enabled()
         self.steps.append(step)
-        self.drawn.append((float(torch.rand(1)), float(torch.rand(1, generator=step.generator))))
+        self.random_numbers.append(
+            (float(torch.rand(1)), float(torch.rand(1, generator=step.generator)))
+        )
         self.rates.append(self.trainer.optimizer.param_groups[0]["lr"])
         x = INPUTS[step.indices]
         noise = 0.1 * torch.randn(x.shape, generator=step.generator)
@@ -112,7 +114,7 @@ def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_it_learns_a_toy_regression(tmp_path: Path) -> None:
+def test_training_fits_a_toy_regression(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=150, validate_every=50, weight_decay=0.0)
     task = Task(tmp_path, config)
     state = task.fit()
@@ -126,7 +128,7 @@ def test_it_learns_a_toy_regression(tmp_path: Path) -> None:
 # 6 and 12 are steps with a validation, 20 is the last, 13 the first after one.
 @pytest.mark.parametrize("stops", [[1], [6], [12], [13], [20], [3, 7, 12, 19]])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_and_resumed_is_the_straight_run_bit_for_bit(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     stops: list[int], number: int, tmp_path: Path
 ) -> None:
     straight = Task(tmp_path / "straight")
@@ -138,7 +140,7 @@ def test_stopped_and_resumed_is_the_straight_run_bit_for_bit(
             task.before_step[stop - 1] = interrupt(number)
             with pytest.raises(Stopped):
                 task.fit()
-            assert task.trainer.state.step == stop, "the step begun is finished, no more"
+            assert task.trainer.state.step == stop, "finishes the current step and no more"
         else:
             assert asdict(task.fit()) | {"seconds": 0} == final | {"seconds": 0}
         rates += task.rates
@@ -156,7 +158,7 @@ def test_stopped_and_resumed_is_the_straight_run_bit_for_bit(
     assert steps[0] == steps[1] == [6, 12, 18, 20]
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_stops_immediately(tmp_path: Path) -> None:
     task = Task(tmp_path)
     task.before_step[4] = interrupt(times=2)
     with pytest.raises(KeyboardInterrupt):
@@ -177,10 +179,10 @@ def test_ctrl_c_during_the_last_validation_is_not_lost(tmp_path: Path) -> None:
         task.fit()
     again = Task(tmp_path, replace(CONFIG, steps=6))
     assert again.fit().done
-    assert not again.steps, "nothing is left to do"
+    assert not again.steps, "no steps are left"
 
 
-def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
+def test_signal_handlers_are_restored(tmp_path: Path) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     task = Task(tmp_path)
     task.before_step[2] = interrupt()
@@ -189,7 +191,7 @@ def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_crash_costs_no_more_than_the_steps_since_the_last_validation(tmp_path: Path) -> None:
+def test_a_crash_loses_only_the_steps_since_the_last_validation(tmp_path: Path) -> None:
     straight = Task(tmp_path / "straight")
     straight.fit()
 
@@ -206,7 +208,7 @@ def test_a_crash_costs_no_more_than_the_steps_since_the_last_validation(tmp_path
     assert same_weights(again.module.state_dict(), straight.module.state_dict())
 
 
-def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
+def test_a_finished_run_takes_no_more_steps(tmp_path: Path) -> None:
     task = Task(tmp_path)
     task.fit()
     again = Task(tmp_path)
@@ -215,18 +217,18 @@ def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
     assert same_weights(again.module.state_dict(), task.module.state_dict())
 
 
-def test_every_step_draws_afresh_from_seed_and_step_alone(tmp_path: Path) -> None:
+def test_random_numbers_of_a_step_depend_on_seed_and_step_only(tmp_path: Path) -> None:
     one, again, other = Task(tmp_path / "1"), Task(tmp_path / "2"), Task(tmp_path / "3", seed=4)
     one.fit()
     torch.manual_seed(99)
     again.fit()
     other.fit()
-    assert one.drawn == again.drawn
-    numbers = [number for pair in one.drawn + other.drawn for number in pair]
+    assert one.random_numbers == again.random_numbers
+    numbers = [number for pair in one.random_numbers + other.random_numbers for number in pair]
     assert len(set(numbers)) == len(numbers) == 80
 
 
-def test_other_seeds_take_other_steps(tmp_path: Path) -> None:
+def test_seeds_differ_in_their_steps(tmp_path: Path) -> None:
     one, other = Task(tmp_path / "one"), Task(tmp_path / "other", seed=4)
     for task in (one, other):
         task.fit()
@@ -235,7 +237,7 @@ def test_other_seeds_take_other_steps(tmp_path: Path) -> None:
     assert orders[0] != orders[1]
 
 
-def test_learning_rate_warms_up_and_falls_along_a_cosine(tmp_path: Path) -> None:
+def test_learning_rate_warms_up_and_decays_by_a_cosine(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, steps=40, warmup=10))
     task.fit()
     progress = np.arange(40) / 40
@@ -248,7 +250,7 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("fewest", "steps"), [(2, 9), (12, 12), (50, 20)])
-def test_passes_over_the_clips_shorten_the_schedule_but_not_below_the_fewest_steps(
+def test_max_epochs_shortens_the_schedule_but_not_below_the_minimum_of_steps(
     fewest: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config_module, "FEWEST_STEPS", fewest)
@@ -256,10 +258,10 @@ def test_passes_over_the_clips_shorten_the_schedule_but_not_below_the_fewest_ste
     task.fit()
     assert len(task.rates) == steps
     cosine = (1 + math.cos(math.pi * (steps - 1) / steps)) / 2
-    assert task.rates[-1] == pytest.approx(1e-2 * (0.1 + 0.9 * cosine)), "it ends where it should"
+    assert task.rates[-1] == pytest.approx(1e-2 * (0.1 + 0.9 * cosine)), "the schedule is complete"
 
 
-def test_an_exponential_schedule_falls_by_the_same_share_in_every_step(tmp_path: Path) -> None:
+def test_exponential_decay_is_by_the_same_factor_in_every_step(tmp_path: Path) -> None:
     task = Task(
         tmp_path, replace(CONFIG, steps=40, warmup=0, schedule="exponential", decay_rate=0.05)
     )
@@ -268,7 +270,7 @@ def test_an_exponential_schedule_falls_by_the_same_share_in_every_step(tmp_path:
     assert task.said[-1]["learning_rate"] == pytest.approx(5e-4), "ends at the decay rate's share"
 
 
-def test_weights_decay_and_biases_do_not(tmp_path: Path) -> None:
+def test_weight_decay_applies_to_weights_and_not_to_biases(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, steps=5, warmup=0))
     before = {name: value.clone() for name, value in task.module.named_parameters()}
 
@@ -284,7 +286,7 @@ def test_weights_decay_and_biases_do_not(tmp_path: Path) -> None:
             assert torch.equal(value, before[name]), name
 
 
-def test_no_gradient_is_longer_than_clip_norm(tmp_path: Path) -> None:
+def test_gradients_are_clipped_to_clip_norm(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, clip_norm=0.01))
     lengths = []
 
@@ -296,7 +298,7 @@ def test_no_gradient_is_longer_than_clip_norm(tmp_path: Path) -> None:
     assert lengths == pytest.approx([0.01] * len(lengths), rel=1e-3)
 
 
-def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+def test_patience_ends_a_run_without_improvement(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, steps=1000, validate_every=2, patience=3))
     scores = iter([3.0, 2.0, 2.5, 2.0, 1.0, 1.0, 5.0, math.nan, 0.0])
     task.validate = lambda: {"score": next(scores)}
@@ -306,7 +308,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     assert [kept["best_step"] for kept, _ in task.kept] == [2, 4, 10]
 
 
-def test_time_limit_ends_the_schedule_and_leaves_a_kept_model(tmp_path: Path) -> None:
+def test_time_limit_ends_the_schedule_and_keeps_a_model(tmp_path: Path) -> None:
     task = Task(
         tmp_path, replace(CONFIG, steps=10**9, validate_every=10**9, warmup=1), max_seconds=0.4
     )
@@ -326,7 +328,7 @@ def test_time_of_earlier_runs_counts(tmp_path: Path) -> None:
     task.before_step[2] = interrupt()
     with pytest.raises(Stopped):
         task.fit()
-    task.trainer.state.seconds = 999.9  # as if it had been long
+    task.trainer.state.seconds = 999.9  # as if it had taken long
     task.trainer.save()
     again = Task(tmp_path, config, max_seconds=1000.0)
     state = again.fit()
@@ -336,11 +338,11 @@ def test_time_of_earlier_runs_counts(tmp_path: Path) -> None:
     assert again.steps[0].progress == pytest.approx(0.9999)
 
 
-@pytest.mark.parametrize("look", [1, 2, 100])
-def test_a_loss_that_is_no_number_stops_naming_step_and_clips_and_keeps_what_was_good(
-    tmp_path: Path, look: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("check_steps", [1, 2, 100])
+def test_a_non_finite_loss_raises_with_step_and_clips_and_keeps_the_best_model(
+    tmp_path: Path, check_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "CHECK_STEPS", look)
+    monkeypatch.setattr(trainer, "CHECK_STEPS", check_steps)
     task = Task(tmp_path)
     task.before_step[8] = lambda: math.nan
     message = r"^toy: .* at step 9; the best model .* of step 6, is kept.*lower learning rate$"
@@ -351,17 +353,17 @@ def test_a_loss_that_is_no_number_stops_naming_step_and_clips_and_keeps_what_was
     assert all(bool(value.isfinite().all()) for value in task.kept[0][1].values())
     again = Task(tmp_path)
     again.trainer.resume()
-    assert again.trainer.state.step == 6, "the next run goes on from before the fault"
+    assert again.trainer.state.step == 6, "the next run resumes before the fault"
     assert all(bool(value.isfinite().all()) for value in again.module.state_dict().values())
 
 
-def test_a_gradient_that_is_no_number_stops_at_its_own_step(tmp_path: Path) -> None:
+def test_a_non_finite_gradient_raises_with_its_step(tmp_path: Path) -> None:
     task = Task(tmp_path)
     plain = task.loss
 
     def loss(step: Step) -> dict[str, Tensor]:
         weight = task.module[0].weight
-        # Finite itself, but the root's slope at 0 is not.
+        # Finite itself, but the derivative of the root at 0 is not.
         fault = (weight * 0).sum().abs().sqrt() if step.number == 8 else 0.0
         return {"loss": plain(step)["loss"] + fault}
 
@@ -371,7 +373,7 @@ def test_a_gradient_that_is_no_number_stops_at_its_own_step(tmp_path: Path) -> N
     assert Task(tmp_path).trainer.state.step == 6
 
 
-def test_a_fault_is_not_what_ctrl_c_saves(tmp_path: Path) -> None:
+def test_ctrl_c_saves_no_diverged_state(tmp_path: Path) -> None:
     task = Task(tmp_path)
 
     def fault() -> float:
@@ -384,17 +386,17 @@ def test_a_fault_is_not_what_ctrl_c_saves(tmp_path: Path) -> None:
     assert Task(tmp_path).trainer.state.step == 6
 
 
-def test_weights_that_are_no_numbers_are_never_saved_or_kept(tmp_path: Path) -> None:
+def test_non_finite_weights_are_never_saved_or_kept(tmp_path: Path) -> None:
     task = Task(tmp_path)
     plain = task.loss
 
     def loss(step: Step) -> dict[str, Tensor]:
-        if step.number == 10:  # behind the loss's back: running means are not trained
+        if step.number == 10:  # invisible to the loss: running means are not trained
             task.module[1].running_mean.fill_(math.nan)
         return plain(step)
 
     task.loss = loss
-    with pytest.raises(AudiovqError, match=r"1\.running_mean stopped being numbers"):
+    with pytest.raises(AudiovqError, match=r"1\.running_mean became NaN or infinite"):
         task.fit()
     assert len(task.kept) == 1
     again = Task(tmp_path)
@@ -425,7 +427,7 @@ def test_metrics_are_means_since_the_last_validation(tmp_path: Path) -> None:
         assert line == {"stage": "toy", **said}
 
 
-def test_state_of_other_settings_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_state_of_other_settings_raises_in_one_line(tmp_path: Path) -> None:
     Task(tmp_path).fit()
     path = tmp_path / "toy.state.safetensors"
     for module in (nn.Linear(2, 3), nn.Sequential(nn.Conv2d(2, 5, 3))):
@@ -440,7 +442,7 @@ def test_state_of_other_settings_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_every_clip_comes_once_an_epoch_in_training(tmp_path: Path) -> None:
+def test_training_uses_every_clip_once_per_epoch(tmp_path: Path) -> None:
     task = Task(tmp_path, replace(CONFIG, steps=9))
     task.fit()
     epochs = [torch.cat([s.indices for s in task.steps[i : i + 3]]).tolist() for i in (0, 3, 6)]
@@ -454,7 +456,7 @@ def test_every_clip_comes_once_an_epoch_in_training(tmp_path: Path) -> None:
     seed=st.integers(0, 5),
     epoch=st.integers(0, 5),
 )
-def test_batches_hold_every_clip_once_and_hang_on_seed_and_epoch_alone(
+def test_batches_contain_every_clip_once_and_depend_on_seed_and_epoch_only(
     lengths: list[int], batch_size: int, seed: int, epoch: int
 ) -> None:
     clips = torch.tensor(lengths)
@@ -467,7 +469,7 @@ def test_batches_hold_every_clip_once_and_hang_on_seed_and_epoch_alone(
     assert all(torch.equal(a, b) for a, b in zip(cut, again, strict=True))
 
 
-def test_batches_pad_little_and_come_in_random_order() -> None:
+def test_batches_pad_little_and_are_in_random_order() -> None:
     lengths = torch.randint(1, 200, (1000,), generator=torch.Generator().manual_seed(0))
 
     def padding(cut: list[Tensor] | tuple[Tensor, ...]) -> int:
@@ -483,7 +485,7 @@ def test_batches_pad_little_and_come_in_random_order() -> None:
     assert {tuple(b.tolist()) for b in cut} != {tuple(b.tolist()) for b in other}
 
 
-def test_clips_of_a_small_set_meet_other_partners_in_every_epoch() -> None:
+def test_batches_of_a_small_set_differ_between_epochs() -> None:
     lengths = torch.randint(50, 200, (64,), generator=torch.Generator().manual_seed(0))
     pairs = [
         {
@@ -497,7 +499,7 @@ def test_clips_of_a_small_set_meet_other_partners_in_every_epoch() -> None:
     assert len(pairs[0] & pairs[1]) < 0.8 * len(pairs[0])
 
 
-def test_precision_is_what_was_asked_for_or_what_the_device_computes_in(
+def test_precision_is_as_requested_or_as_the_device_supports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cpu = torch.device("cpu")
@@ -514,7 +516,7 @@ def test_precision_is_what_was_asked_for_or_what_the_device_computes_in(
         assert pick_precision("auto", cpu) == expected
 
 
-def test_bfloat16_trains_weights_that_stay_float32(tmp_path: Path) -> None:
+def test_bfloat16_training_keeps_weights_in_float32(tmp_path: Path) -> None:
     task = Task(tmp_path, dtype=torch.bfloat16)
     dtypes = set()
     task.module[0].register_forward_hook(lambda *a: dtypes.add(a[2].dtype))
