@@ -20,11 +20,11 @@ GPU_CHUNK_CELLS = 1 << 26
 """The same on a GPU, which needs large kernels."""
 DEAD_SHARE = 0.05
 """A code used less often than this share of the mean usage is dead."""
-APART = 2.0
+LABEL_MEAN_STD = 2.0
 """Initial standard deviation of the learnt means of label values."""
 FSQ_MARGIN = 1e-3
 """Share by which FSQ latents may exceed the outermost levels, so that tanh can reach these."""
-FADED = 1e-5
+MIN_CLUSTER_SIZE = 1e-5
 """Cluster size below which the EMA mean is a quotient of two tiny numbers and is not used."""
 
 
@@ -84,7 +84,7 @@ class Gaussian(nn.Module):
         self.means = nn.ModuleList(nn.Embedding(size + 1, dim, padding_idx=size) for size in sizes)
         for embedding in self.means.parameters():
             with torch.no_grad():  # far apart: means that start close take long to separate
-                embedding[:-1].normal_(std=APART)
+                embedding[:-1].normal_(std=LABEL_MEAN_STD)
         self.register_buffer("warmth", torch.ones(()), persistent=False)
 
     def prior_mean(self, labels: Tensor | None) -> Tensor | float:
@@ -222,8 +222,8 @@ class Codebook(nn.Module):
             self.embedding_sum.copy_(torch.where(dead[:, None], restarted, self.embedding_sum))
             self.cluster_size.copy_(torch.where(dead, mean_size, self.cluster_size))
         # A code whose average has faded to nothing keeps its vector.
-        live = (self.cluster_size > FADED)[:, None]
-        means = self.embedding_sum / self.cluster_size.clamp_min(FADED)[:, None]
+        live = (self.cluster_size > MIN_CLUSTER_SIZE)[:, None]
+        means = self.embedding_sum / self.cluster_size.clamp_min(MIN_CLUSTER_SIZE)[:, None]
         self.embedding.copy_(torch.where(live, means, self.embedding))
 
     def _random_latents(self, latents: Tensor, weights: Tensor | None) -> Tensor:
@@ -329,7 +329,7 @@ class LatentProjection(nn.Module):
         return bounded / (levels // 2)
 
 
-def rotated(latents: Tensor, quantized: Tensor) -> Tensor:
+def rotation_trick(latents: Tensor, quantized: Tensor) -> Tensor:
     """Rotation trick: latents (vectors, dim) mapped to `quantized` by a rotation and scaling held constant.
 
     Fifty et al. 2024, section 4.2: |q| / |e| · (I - 2 r rᵀ + 2 q̂ êᵀ) e, r being the unit vector halfway
@@ -389,7 +389,7 @@ class Quantizer(nn.Module):
                 quantized, loss = quantized + part, loss + part_loss
                 codes.append(part_codes)
             if self.gradient_through == "rotation":
-                latents = rotated(latents, quantized)
+                latents = rotation_trick(latents, quantized)
             quantized = _StraightThrough.apply(latents, quantized)
             return Bottleneck(quantized, torch.stack(codes, dim=1), loss)
 

@@ -26,9 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from audiovq.config import AudiovqError
 
-PATIENCE = timedelta(hours=6)
+TIMEOUT = timedelta(hours=6)
 """Timeout of collectives, for waiting on a busy rank. A rank that has died is noticed at once."""
-LOST = "gloo", "NCCL", "Connection", "ProcessGroup"
+LOST_RANK_WORDS = "gloo", "NCCL", "Connection", "ProcessGroup"
 """Words by which errors of torch for a lost rank are recognised; it has no exception class for them."""
 _batch: ContextVar[int] = ContextVar("batch", default=0)
 """Clips in the global batch of the current step; 0 outside a step, and with one rank."""
@@ -47,7 +47,7 @@ def rank() -> int:
 
 def is_main() -> bool:
     """Whether this is rank 0, the one that writes files and logs; valid without a process group, too."""
-    return rank() == 0 and (world() > 1 or not _started() or os.environ["RANK"] == "0")
+    return rank() == 0 and (world() > 1 or not _under_torchrun() or os.environ["RANK"] == "0")
 
 
 def place_on_machine() -> int:
@@ -55,7 +55,7 @@ def place_on_machine() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _started() -> bool:
+def _under_torchrun() -> bool:
     """Whether torchrun launched several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
@@ -67,18 +67,18 @@ def together() -> Iterator[None]:
     A failure in one rank ends all, and one of them reports it: the first to fail raises its error, or
     AudiovqError where another rank was killed; the others exit silently.
     """
-    if not _started() or dist.is_initialized():
+    if not _under_torchrun() or dist.is_initialized():
         yield
         return
     store, this, ranks = next(rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=this, world_size=ranks, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=this, world_size=ranks, timeout=TIMEOUT)
     try:
         yield
     except BaseException as error:
-        if not _first(store):
+        if not _is_first_failure(store):
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
-        if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST):
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST_RANK_WORDS):
             raise AudiovqError(
                 f"rank {this} of {ranks}: another rank was killed;"
                 " run the same command to resume from the last validation"
@@ -88,8 +88,8 @@ def together() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _first(store: Any) -> bool:
-    """Whether this rank is the first to fail, as far as the store still answers."""
+def _is_first_failure(store: Any) -> bool:
+    """Whether this rank is the first to fail; assumed where the store is gone."""
     try:
         return int(store.add("failed", 1)) == 1
     except RuntimeError:  # the store was hosted by a rank that is gone
