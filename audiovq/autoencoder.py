@@ -123,7 +123,7 @@ class Autoencoder(nn.Module):
         depend on input shapes only.
         """
         frames_in = spectrogram.shape[3]
-        spectrogram, num_frames = self._fitted(spectrogram, num_frames)
+        spectrogram, num_frames = self._fit_to_grid(spectrogram, num_frames)
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < sent(num_frames, spectrogram.device)[:, None])[:, None, None]
         encoded = spectrogram
@@ -159,7 +159,7 @@ class Autoencoder(nn.Module):
         Takes a spectrogram (batch, 1, bins, frames) and `num_frames` (batch,). For a Gaussian its mean;
         with `dense` (batch, dense).
         """
-        latents, _ = self._latents(*self._fitted(spectrogram, num_frames))
+        latents, _ = self._latents(*self._fit_to_grid(spectrogram, num_frames))
         if self.dense is not None:
             latents = self.dense(latents)
         if isinstance(self.bottleneck, Gaussian):
@@ -233,7 +233,7 @@ class Autoencoder(nn.Module):
             )
         return self.bottleneck
 
-    def _fitted(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _fit_to_grid(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrogram and frames; with `dense` cut or padded with silence to the grid's columns."""
         if self.dense is None:
             return spectrogram, num_frames
