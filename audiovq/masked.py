@@ -232,7 +232,7 @@ class MaskedPrior(nn.Module):
             mean = ranks.part_of_mean(nats, mask.flatten().float())
         else:
             mean = ranks.part_of_mean(self._nats(clips, tokens, self.to_slots(mask)))
-        uncropped = clips.whole.all(dim=1)  # the true length of a cropped clip is unknown
+        length_known = clips.whole.all(dim=1)  # not that of cropped clips
         lengths, levels = (
             nn.functional.cross_entropy(logits.float(), target, reduction="none")
             for logits, target in (
@@ -240,8 +240,8 @@ class MaskedPrior(nn.Module):
                 (self._level_logits(clips.labels, clips.num_columns), clips.levels),
             )
         )
-        count = ranks.mean(uncropped.sum().float()).clamp(min=1 / ranks.world())
-        sums = (lengths * uncropped).sum(), (levels * uncropped).sum()
+        count = ranks.mean(length_known.sum().float()).clamp(min=1 / ranks.world())
+        sums = (lengths * length_known).sum(), (levels * length_known).sum()
         return mean, sums[0] / count, sums[1] / count
 
     def _nats(self, clips: Canvas, tokens: Tensor, cells: Tensor) -> Tensor:
