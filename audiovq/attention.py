@@ -1,4 +1,4 @@
-"""A layer of attention and MLP over a sequence, told by labels: what both transformers are made of."""
+"""Transformer block with label-conditioned scale and shift (adaLN), of both transformer priors."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiovq import ranks
 from audiovq.config import MaskedConfig, PriorConfig
-from audiovq.places import Place, write
+from audiovq.places import Position, write_at
 
-FEW_ROWS = 128
-"""Up to so many a Linear multiplies the other way round."""
+SMALL_BATCH = 128
+"""Batch size up to which `Linear` computes (W xᵀ)ᵀ on a CPU."""
 
-KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""For attention on a GPU."""
+SDPA_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Kernels that attention may use on a GPU."""
 
-GAIN = 0.1
-"""Of what a layer adds, at first."""
+LAYER_SCALE_INIT = 0.1
+"""Initial value of the LayerScale parameters."""
 
 
 class Linear(nn.Linear):
-    """nn.Linear, but a few rows on a CPU are multiplied weights first, the rows turned: cores then share
-    the weights evenly, which takes a fifth less time."""
+    """nn.Linear that computes small batches on a CPU as (W xᵀ)ᵀ, so that the cores share the weights
+    evenly: a fifth faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 2 and x.shape[0] <= FEW_ROWS and not x.is_cuda:
+        if x.dim() == 2 and x.shape[0] <= SMALL_BATCH and not x.is_cuda:
             return torch.addmm(self.bias.unsqueeze(1), self.weight, x.t()).t()
         return super().forward(x)
 
 
-class Layer(nn.Module):
-    """Attention and MLP; the labels scale and shift what enters both (Peebles and Xie 2023).
+class TransformerBlock(nn.Module):
+    """Attention and MLP; the labels scale and shift the input of both (adaLN, Peebles and Xie 2023).
 
-    What both give is normalized again (Ding et al. 2021, CogView, "Sandwich-LN") and scaled channel by
-    channel (Touvron et al. 2021, LayerScale). Without that, sums grew a thousandfold from layer to
-    layer, gradients ten-thousandfold, and whatever began with such weights learnt little.
+    The outputs of both are normalized again (Ding et al. 2021, CogView, "Sandwich-LN") and scaled per
+    channel (Touvron et al. 2021, LayerScale). Without these, activations grew a thousandfold and
+    gradients ten-thousandfold from layer to layer, and a model that started from such weights learnt
+    little.
     """
 
     def __init__(self, config: PriorConfig | MaskedConfig) -> None:
@@ -50,119 +51,128 @@ class Layer(nn.Module):
         self.mlp_in = Linear(dim, 4 * dim)
         self.mlp_out = Linear(4 * dim, dim)
         self.modulation = nn.Linear(dim, 4 * dim)
-        self.attended_gain = nn.Parameter(torch.full((dim,), GAIN))
-        self.mlp_gain = nn.Parameter(torch.full((dim,), GAIN))
+        self.attn_scale = nn.Parameter(torch.full((dim,), LAYER_SCALE_INIT))
+        self.mlp_scale = nn.Parameter(torch.full((dim,), LAYER_SCALE_INIT))
 
-    def start(self) -> None:
-        """First weights: labels have no say yet (call after `initialize`)."""
+    def zero_init(self) -> None:
+        """Zero the modulation weights: no effect of labels at first (call after `init_weights`)."""
         nn.init.zeros_(self.modulation.weight)
 
-    def told(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """condition (batch, dim) → what the labels scale and shift by, four times (batch, dim)."""
-        told = self.modulation(normed(condition))
-        scale_1, shift_1, scale_2, shift_2 = told.chunk(4, dim=-1)
+    def compute_modulation(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """Label condition (batch, dim) → scale, shift (attention), scale, shift (MLP), each (batch, dim)."""
+        modulation = self.modulation(layer_norm(condition))
+        scale_1, shift_1, scale_2, shift_2 = modulation.chunk(4, dim=-1)
         return 1 + scale_1, shift_1, 1 + scale_2, shift_2
 
     def forward(
         self,
         x: Tensor,
-        told: tuple[Tensor, ...],
-        inside: Tensor | None = None,
-        asked: int | None = None,
+        modulation: tuple[Tensor, ...],
+        key_mask: Tensor | None = None,
+        num_queries: int | None = None,
     ) -> Tensor:
-        """x (batch, places, dim) and what `told` gives → the same shape as x, or of the first so many
-        places that are `asked` for.
+        """x (batch, length, dim), `modulation` from `compute_modulation` → (batch, length, dim).
 
-        The places are a whole sequence, of which each sees those up to itself, or, with `inside`
-        (batch, 1, 1, places), all that are.
+        Attention is causal, or, with `key_mask` bool (batch, 1, 1, length), bidirectional over the
+        positions that are True. With `num_queries`, only the first `num_queries` positions are computed
+        and returned.
         """
-        scale_1, shift_1, scale_2, shift_2 = (each[:, None] for each in told)
-        entering = torch.addcmul(shift_1, normed(x), scale_1)
-        if asked is None:
-            q, k, v = self._split(self.qkv(entering), 3)
+        scale_1, shift_1, scale_2, shift_2 = (each[:, None] for each in modulation)
+        attn_in = torch.addcmul(shift_1, layer_norm(x), scale_1)
+        if num_queries is None:
+            q, k, v = self._split_heads(self.qkv(attn_in), 3)
         else:
-            x, linear, dim = x[:, :asked], nn.functional.linear, x.shape[2]
+            x, linear, dim = x[:, :num_queries], nn.functional.linear, x.shape[2]
             weight, bias = self.qkv.weight, self.qkv.bias
-            (q,) = self._split(linear(entering[:, :asked], weight[:dim], bias[:dim]), 1)
-            k, v = self._split(linear(entering, weight[dim:], bias[dim:]), 2)
-        attended = attend(q, k, v, causal=inside is None, inside=inside)
-        out = self.out(attended.transpose(1, 2).reshape(x.shape))
-        x = x + self._drop(normed(out, self.attended_gain))
-        hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), scale_2))
+            (q,) = self._split_heads(linear(attn_in[:, :num_queries], weight[:dim], bias[:dim]), 1)
+            k, v = self._split_heads(linear(attn_in, weight[dim:], bias[dim:]), 2)
+        attn_out = attend(q, k, v, causal=key_mask is None, key_mask=key_mask)
+        out = self.out(attn_out.transpose(1, 2).reshape(x.shape))
+        x = x + self._channel_dropout(layer_norm(out, self.attn_scale))
+        hidden = self.mlp_in(torch.addcmul(shift_2, layer_norm(x), scale_2))
         out = self.mlp_out(nn.functional.gelu(hidden))
-        return x + self._drop(normed(out, self.mlp_gain))
+        return x + self._channel_dropout(layer_norm(out, self.mlp_scale))
 
-    def step(self, x: Tensor, told: tuple[Tensor, ...], kept: Tensor, place: Place) -> Tensor:
-        """x (batch, dim), the place of that number → the same as `forward` at it, which saw those before.
+    def step(
+        self, x: Tensor, modulation: tuple[Tensor, ...], kv_cache: Tensor, position: Position
+    ) -> Tensor:
+        """Causal `forward` of one position: x (batch, dim) → (batch, dim).
 
-        `kept` (2, batch, heads, places, dim / heads) are keys and values: those before are read there,
-        its own are written.
+        `kv_cache` (2, batch, heads, length, dim / heads) holds the keys and values of earlier
+        positions; those of `position` are written into it.
         """
-        scale_1, shift_1, scale_2, shift_2 = told
-        entering = torch.addcmul(shift_1, normed(x), scale_1)
-        qkv = self.qkv(entering).unflatten(1, (3, self.heads, -1))
-        write(kept, 3, place, qkv[:, 1:].transpose(0, 1))
-        q, inside = qkv[:, 0, :, None], None
-        if isinstance(place, int):
-            kept = kept.narrow(3, 0, place + 1)
-        else:  # all places that there are, as their number must stay the same
-            inside = (torch.arange(kept.shape[3], device=x.device) <= place)[None, None, None]
-        k, v = kept.to(q.dtype)
-        attended = attend(q, k, v, causal=False, inside=inside)
-        out = self.out(attended.flatten(1))
-        x = x + normed(out, self.attended_gain)
-        hidden = self.mlp_in(torch.addcmul(shift_2, normed(x), scale_2))
+        scale_1, shift_1, scale_2, shift_2 = modulation
+        attn_in = torch.addcmul(shift_1, layer_norm(x), scale_1)
+        qkv = self.qkv(attn_in).unflatten(1, (3, self.heads, -1))
+        write_at(kv_cache, 3, position, qkv[:, 1:].transpose(0, 1))
+        q, key_mask = qkv[:, 0, :, None], None
+        if isinstance(position, int):
+            kv_cache = kv_cache.narrow(3, 0, position + 1)
+        else:  # a CUDA graph has fixed shapes: attend over the whole cache, and mask later positions
+            key_mask = (torch.arange(kv_cache.shape[3], device=x.device) <= position)[
+                None, None, None
+            ]
+        k, v = kv_cache.to(q.dtype)
+        attn_out = attend(q, k, v, causal=False, key_mask=key_mask)
+        out = self.out(attn_out.flatten(1))
+        x = x + layer_norm(out, self.attn_scale)
+        hidden = self.mlp_in(torch.addcmul(shift_2, layer_norm(x), scale_2))
         out = self.mlp_out(nn.functional.gelu(hidden))
-        return x + normed(out, self.mlp_gain)
+        return x + layer_norm(out, self.mlp_scale)
 
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        """(batch, places, parts × dim) → (parts, batch, heads, places, dim / heads)."""
+    def _split_heads(self, x: Tensor, parts: int) -> Tensor:
+        """(batch, length, parts × dim) → (parts, batch, heads, length, dim / heads)."""
         split: Tensor = x.unflatten(2, (parts, self.heads, -1))
         return split.permute(2, 0, 3, 1, 4)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        """Dropout of whole channels of a clip (Gal and Ghahramani 2016): a mask of (batch, 1, dim)
-        costs next to nothing, where one of every cell was a sixth of a training step."""
+    def _channel_dropout(self, x: Tensor) -> Tensor:
+        """Dropout of whole channels of a clip (Gal and Ghahramani 2016). Its mask (batch, 1, dim) costs
+        next to nothing; one per element took a sixth of a training step."""
         if not self.training or self.dropout == 0:
             return x
         clips, _, dim = x.shape
-        chance = ranks.drawn(clips, lambda n: torch.rand(n, 1, dim, device=x.device))
-        return x * ((chance >= self.dropout) / (1 - self.dropout)).to(x.dtype)
+        uniform = ranks.drawn(clips, lambda n: torch.rand(n, 1, dim, device=x.device))
+        return x * ((uniform >= self.dropout) / (1 - self.dropout)).to(x.dtype)
 
 
-def all_told(layers: nn.ModuleList, condition: Tensor) -> list[tuple[Tensor, ...]]:
-    """condition (batch, dim) → what the labels tell each of the layers."""
-    return [layer.told(condition) for layer in layers if isinstance(layer, Layer)]
+def compute_modulations(blocks: nn.ModuleList, condition: Tensor) -> list[tuple[Tensor, ...]]:
+    """Label condition (batch, dim) → the scale and shift of each block, see `compute_modulation`."""
+    return [
+        block.compute_modulation(condition)
+        for block in blocks
+        if isinstance(block, TransformerBlock)
+    ]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, inside: Tensor | None = None) -> Tensor:
-    """(batch, heads, places, dim) each → the same: softmax(q kᵀ / √dim) v (Vaswani et al. 2017).
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, key_mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention, softmax(q kᵀ / √dim) v (Vaswani et al. 2017).
 
-    Over all places, those up to each (`causal`), or those `inside`, bool (batch, 1, 1, places).
+    q, k, v and the result are (batch, heads, length, dim). `key_mask`, bool (batch, 1, 1, length), is
+    True for keys to attend to; None: all of them, or, if `causal`, those up to each query.
     """
-    fused = nn.functional.scaled_dot_product_attention
+    sdpa = nn.functional.scaled_dot_product_attention
     if q.is_cuda:
-        # Not cuDNN's, which gives gradients that are no numbers for some masks (torch 2.11, H200), and
-        # whose plans for each shape take longer than it saves.
-        with sdpa_kernel(KERNELS):
-            return fused(q, k, v, attn_mask=inside, is_causal=causal)
-    if not causal and inside is None:
-        return fused(q, k, v)
-    # On a CPU, in bfloat16 and at these lengths, the fused kernel trains at a third of this speed.
+        # Not cuDNN: its gradients are NaN for some masks (torch 2.11, H200), and planning a kernel for
+        # each new shape takes longer than it saves.
+        with sdpa_kernel(SDPA_BACKENDS):
+            return sdpa(q, k, v, attn_mask=key_mask, is_causal=causal)
+    if not causal and key_mask is None:
+        return sdpa(q, k, v)
+    # On a CPU, in bfloat16 and at these lengths, training with the fused kernel is three times slower.
     with torch.autocast(q.device.type, enabled=False):
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
-        if inside is None:
-            inside = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-        return scores.masked_fill(~inside, -torch.inf).softmax(dim=-1) @ v
+        if key_mask is None:
+            key_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        return scores.masked_fill(~key_mask, -torch.inf).softmax(dim=-1) @ v
 
 
-def normed(x: Tensor, gain: Tensor | None = None) -> Tensor:
-    """x (…, dim) → the same, of mean 0 and variance 1 (Ba, Kiros and Hinton 2016), times `gain` (dim,)."""
-    return torch.layer_norm(x, x.shape[-1:], gain)
+def layer_norm(x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Layer norm of x (…, dim) without a bias (Ba, Kiros and Hinton 2016), times `scale` (dim,)."""
+    return torch.layer_norm(x, x.shape[-1:], scale)
 
 
-def initialize(module: nn.Module) -> None:
-    """Weights of a standard deviation of 0.02, no biases (Radford et al. 2018)."""
+def init_weights(module: nn.Module) -> None:
+    """Initialize linear and embedding weights from N(0, 0.02²), biases with 0 (Radford et al. 2018)."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear):

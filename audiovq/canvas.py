@@ -1,4 +1,4 @@
-"""Clips of codes with holes: how holes are made to learn from, and in which order they are filled."""
+"""Masked clips of codes: random masks for training, and the schedule for unmasking in sampling."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from torch import Tensor, nn
 
 from audiovq.graphs import sent
 
-CROPPED = 0.2
-"""How often in training a clip's beginning is cut off, and how often its end."""
-KINDS = (0.5, 0.65, 0.8, 0.9)
-"""Of masks in training, the shares, added up, that hide whole columns as sampling does, whole columns
-anywhere, those of a span of time, and codes in a band of rows; the rest hide codes anywhere."""
+CROP_PROBABILITY = 0.2
+"""Probability that a training clip's beginning is cut off, and, independently, its end."""
+MASK_KINDS = (0.5, 0.65, 0.8, 0.9)
+"""Cumulative probabilities of the training mask kinds: columns in sampling order, random columns, random
+columns of a time span, random codes of a frequency band; else random codes."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Clips of unequal lengths with holes, and what is known about them."""
+    """A batch of partly masked clips of different lengths, with their levels and labels."""
 
     codes: Tensor
-    """(batch, quantizers, rows, columns); what stands where `hidden` only codes above it in its column are
-    told, in training."""
+    """(batch, quantizers, rows, columns). Masked codes are the training targets; only the codes above
+    them in their column are predicted from them."""
     hidden: Tensor
-    """The same shape, bool: the holes."""
+    """(batch, quantizers, rows, columns) bool: True for masked codes."""
     num_columns: Tensor
-    """(batch,) at most the vocabulary's; columns beyond are padding."""
+    """(batch,) length of each clip, at most the vocabulary's max_columns; later columns are padding."""
     levels: Tensor
     """(batch,)"""
     labels: Tensor
-    """(batch, labels), one past the last value where it is left open."""
+    """(batch, labels), the null label where unknown."""
     whole: Tensor
-    """(batch, 2) bool: whether the clip begins with the first column, and ends with its last one;
-    else it was cut from something longer."""
+    """(batch, 2) bool: whether the clip includes the beginning of the sound, and its end; False where it
+    was cropped."""
 
     @property
     def inside(self) -> Tensor:
-        """(batch, columns) bool: what is no padding."""
+        """(batch, columns) bool: False for padding."""
         columns = torch.arange(self.codes.shape[3], device=self.codes.device)
         return columns < self.num_columns[:, None]
 
     def repeat(self, times: int) -> Canvas:
-        """All clips, so many times over."""
+        """The batch repeated `times` times."""
         parts = (getattr(self, field.name) for field in fields(self))
         return Canvas(*(x.repeat(times, *[1] * (x.ndim - 1)) for x in parts))
 
     def to(self, device: torch.device) -> Canvas:
-        """The same on `device`."""
+        """A copy on `device`."""
         return Canvas(*(sent(getattr(self, field.name), device) for field in fields(self)))
 
 
 def masked_at_random(
     codes: Tensor, num_columns: Tensor, levels: Tensor, labels: Tensor, generator: torch.Generator
 ) -> Canvas:
-    """Clips (batch, quantizers, rows, columns) with holes to learn from, some of them cut short.
+    """Mask clips (batch, quantizers, rows, columns) at random for training, and crop some of them.
 
-    The share that is hidden is cos(π u / 2), u even from 0 to 1, of what KINDS says, and all where that
-    is nothing. Everything on the CPU, `generator` too.
+    A share cos(π u / 2) of the codes that MASK_KINDS selects is masked, u uniform in [0, 1); a clip with
+    no masked code is masked completely. All tensors, and `generator`, must be on the CPU.
     """
     batch, _, rows, columns = codes.shape
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(batch, *shape, generator=generator)
 
-    cut, keep = uniform(2) < CROPPED, uniform(2)
-    begin = ((num_columns - 1) * cut[:, 0] * keep[:, 0]).long()
-    end = num_columns - ((num_columns - 1 - begin) * cut[:, 1] * keep[:, 1]).long()
-    places = (torch.arange(columns) + begin[:, None]).clamp(max=columns - 1)
-    codes = codes.gather(3, places[:, None, None].expand_as(codes))
+    cut, amount = uniform(2) < CROP_PROBABILITY, uniform(2)
+    begin = ((num_columns - 1) * cut[:, 0] * amount[:, 0]).long()
+    end = num_columns - ((num_columns - 1 - begin) * cut[:, 1] * amount[:, 1]).long()
+    source = (torch.arange(columns) + begin[:, None]).clamp(max=columns - 1)
+    codes = codes.gather(3, source[:, None, None].expand_as(codes))
     count = end - begin
     kind, share = uniform(1), torch.cos(uniform(1) * math.pi / 2)
     first, last = (uniform(2) * count[:, None]).sort(dim=1).values.T
@@ -78,27 +78,29 @@ def masked_at_random(
     column, row = torch.arange(columns), torch.arange(rows)
     span = (column >= first.floor()[:, None]) & (column <= last[:, None])
     band = (row >= low.floor()[:, None]) & (row <= high[:, None])
-    rank = torch.stack([nn.functional.pad(ranks_of(int(n)), (0, columns - int(n))) for n in count])
-    late = rank >= ((1 - share) * count[:, None]).floor()
-    some = uniform(columns) < share
-    whole = torch.where(kind < KINDS[0], late, some & (span | (kind < KINDS[1])))
-    single = (uniform(*codes.shape[1:]) < share[:, None, None]) & (
-        band[:, None, :, None] | (kind >= KINDS[3])[:, None, None]
+    rank = torch.stack(
+        [nn.functional.pad(bisection_order(int(n)), (0, columns - int(n))) for n in count]
     )
-    hidden = torch.where(
-        (kind < KINDS[2])[:, None, None], whole[:, None, None].expand_as(codes), single
+    scheduled = rank >= ((1 - share) * count[:, None]).floor()
+    random = uniform(columns) < share
+    by_column = torch.where(
+        kind < MASK_KINDS[0], scheduled, random & (span | (kind < MASK_KINDS[1]))
     )
-    inside = column < count[:, None]
-    nothing = ~(hidden & inside[:, None, None]).flatten(1).any(
-        dim=1
-    )  # there would be none to learn
-    return Canvas(codes, hidden | nothing[:, None, None, None], count, levels, labels, ~cut)
+    by_code = (uniform(*codes.shape[1:]) < share[:, None, None]) & (
+        band[:, None, :, None] | (kind >= MASK_KINDS[3])[:, None, None]
+    )
+    mask = torch.where(
+        (kind < MASK_KINDS[2])[:, None, None], by_column[:, None, None].expand_as(codes), by_code
+    )
+    valid = column < count[:, None]
+    unmasked = ~(mask & valid[:, None, None]).flatten(1).any(dim=1)  # no target to learn from
+    return Canvas(codes, mask | unmasked[:, None, None, None], count, levels, labels, ~cut)
 
 
 @functools.lru_cache(4096)
-def ranks_of(columns: int) -> Tensor:
-    """(columns,) when each is drawn: the middle one first, then the middles of what lies on both its
-    sides, and so on, so that none is drawn in a row with the one beside it."""
+def bisection_order(columns: int) -> Tensor:
+    """Rank (columns,) of each column in the sampling order: the middle one, then the middles of both
+    halves, and so on breadth-first, so that columns sampled one after the other are not adjacent."""
     ranks, spans = torch.zeros(columns, dtype=torch.long), [(0, columns)]
     for rank in range(columns):
         begin, end = spans.pop(0)
@@ -108,14 +110,16 @@ def ranks_of(columns: int) -> Tensor:
     return ranks
 
 
-def turns(holes: Tensor, steps: int) -> Tensor:
-    """(batch, columns) bool, on the CPU → the step at which each column with holes is drawn, -1 for
-    the others. What is left after each step goes as the cosine (Chang et al. 2022, section 3.2)."""
-    turn = torch.full(holes.shape, -1)
-    for row, clip in zip(turn, holes, strict=True):
+def unmask_schedule(masked: Tensor, steps: int) -> Tensor:
+    """Sampling step of each `masked` column, bool (batch, columns) on the CPU; -1 for the others.
+
+    The share still masked after each step follows a cosine (Chang et al. 2022, section 3.2).
+    """
+    schedule = torch.full(masked.shape, -1)
+    for row, clip in zip(schedule, masked, strict=True):
         count = int(clip.sum())
         shares = 1 - torch.cos(math.pi / 2 * torch.arange(1, steps + 1) / steps)
-        drawn = (shares * count).ceil().long()
-        drawn[-1] = count
-        row[clip] = torch.searchsorted(drawn, ranks_of(count), right=True)
-    return turn
+        unmasked = (shares * count).ceil().long()
+        unmasked[-1] = count
+        row[clip] = torch.searchsorted(unmasked, bisection_order(count), right=True)
+    return schedule

@@ -1,9 +1,9 @@
-"""Codes of a column from what is known of the column, one after another: what stands between a
-transformer over columns and single codes.
+"""Column decoder: a small network that predicts the codes of a column one after another, given the
+transformer's vector for that column.
 
-Attention over single codes would spend most of a transformer's time on codes right beside each other.
-So attention goes over columns, and a small network without any draws a column's codes, each knowing
-those below it (after the depth transformer of Lee et al. 2022, RQ-Transformer).
+Attention over single codes would spend most of its time on codes of the same column. So the
+transformer attends over columns, and this network predicts a column's codes, each from those below it
+(after the depth transformer of Lee et al. 2022, RQ-Transformer).
 """
 
 from __future__ import annotations
@@ -14,113 +14,119 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.attention import Linear, normed
+from audiovq.attention import Linear, layer_norm
 
-BLOCKS = 2
-"""Of residual MLPs that a cell passes; labels scale and shift what enters each."""
+NUM_BLOCKS = 2
+"""Residual MLP blocks per cell; labels scale and shift the input of each (adaLN)."""
 TOKEN_DROPOUT = 0.2
-"""Share of the tokens beside a code that it does not see in training."""
+"""Probability that an input token is dropped in training."""
 
 
-def forgotten(tokens: Tensor, nothing: int) -> Tensor:
-    """Tokens (batch, …) with a share of TOKEN_DROPOUT become `nothing` (Bowman et al. 2016), in training:
-    else what lies right beside a code is all that it listens to."""
-    chance = ranks.drawn(
+def drop_tokens(tokens: Tensor, pad_token: int) -> Tensor:
+    """Replace a share TOKEN_DROPOUT of tokens (batch, …) by `pad_token` (word dropout, Bowman et al.
+    2016). Only for training: otherwise the network learns from a code's nearest neighbours alone."""
+    uniform = ranks.drawn(
         len(tokens), lambda n: torch.rand(n, *tokens.shape[1:], device=tokens.device)
     )
-    return tokens.masked_fill(chance < TOKEN_DROPOUT, nothing)
+    return tokens.masked_fill(uniform < TOKEN_DROPOUT, pad_token)
 
 
-class Cells(nn.Module):
-    """A column's tokens → a vector for it, and such a vector → what is known of each of its cells."""
+class ColumnDecoder(nn.Module):
+    """Embeds a column's tokens for the transformer, and decodes the transformer's output into features
+    of each cell of a column."""
 
     def __init__(
-        self, dim: int, cell: int, tokens: int, slots: int, around: int, below: int
+        self, dim: int, cell: int, tokens: int, slots: int, neighbours: int, prefix: int
     ) -> None:
-        """`dim` of a column's vector, `cell` of a cell's features; so many different `tokens`, `slots`
-        a column, and tokens that a cell sees by itself: `around` its column, and just `below` it."""
+        """`dim`: size of a column's vector; `cell`: size of a cell's features; `tokens`: vocabulary
+        size; `slots`: cells per column; `neighbours`, `prefix`: number of tokens of other columns, and
+        just before it, that a cell sees directly."""
         super().__init__()
-        self.gather = Table(slots, tokens, dim)
-        self.spread = Linear(dim, slots * cell)
-        self.around = Table(around, tokens, cell)
-        self.below = Table(below, tokens, cell)
-        self.modulation = nn.Linear(dim, 2 * BLOCKS * cell)
-        self.into = nn.ModuleList(Linear(cell, 4 * cell) for _ in range(BLOCKS))
-        self.out = nn.ModuleList(Linear(4 * cell, cell) for _ in range(BLOCKS))
+        self.column_embed = EmbeddingSum(slots, tokens, dim)
+        self.to_cells = Linear(dim, slots * cell)
+        self.neighbour_embed = EmbeddingSum(neighbours, tokens, cell)
+        self.prefix_embed = EmbeddingSum(prefix, tokens, cell)
+        self.modulation = nn.Linear(dim, 2 * NUM_BLOCKS * cell)
+        self.mlp_in = nn.ModuleList(Linear(cell, 4 * cell) for _ in range(NUM_BLOCKS))
+        self.mlp_out = nn.ModuleList(Linear(4 * cell, cell) for _ in range(NUM_BLOCKS))
 
-    def start(self) -> None:
-        """First weights (call after `initialize`)."""
+    def zero_init(self) -> None:
+        """Zero the modulation and the MLPs' output weights (call after `init_weights`)."""
         nn.init.zeros_(self.modulation.weight)
-        for out in self.out:
-            nn.init.zeros_(torch.as_tensor(out.weight))
+        for mlp_out in self.mlp_out:
+            nn.init.zeros_(torch.as_tensor(mlp_out.weight))
 
     @torch.no_grad()
-    def start_from(self, other: Cells, codes: int, around: Mapping[int, int]) -> None:
-        """Begin as `other`, where the first `codes` tokens mean the same; `around` says which of the
-        tokens around a cell is which of the other's. All others begin as nothing."""
-        for own, theirs, places in (
-            (self.gather, other.gather, {i: i for i in range(len(self.gather.first))}),
-            (self.below, other.below, {i: i for i in range(len(self.below.first))}),
-            (self.around, other.around, around),
+    def init_from(self, other: ColumnDecoder, codes: int, neighbours: Mapping[int, int]) -> None:
+        """Copy the weights of `other` for the first `codes` tokens, which both share; `neighbours` maps
+        own neighbour indices to those of `other`. Embeddings without a counterpart become 0."""
+        slots, prefix = len(self.column_embed.offsets), len(self.prefix_embed.offsets)
+        for own, theirs, indices in (
+            (self.column_embed, other.column_embed, {i: i for i in range(slots)}),
+            (self.prefix_embed, other.prefix_embed, {i: i for i in range(prefix)}),
+            (self.neighbour_embed, other.neighbour_embed, neighbours),
         ):
-            own.start_from(theirs, codes, places)
-        for name in ("spread", "modulation", "into", "out"):
+            own.init_from(theirs, codes, indices)
+        for name in ("to_cells", "modulation", "mlp_in", "mlp_out"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
 
-    def columns(self, tokens: Tensor) -> Tensor:
-        """(…, slots) tokens → (…, dim)."""
-        gathered: Tensor = self.gather(tokens)
-        return gathered
+    def embed_columns(self, tokens: Tensor) -> Tensor:
+        """Column tokens (…, slots) → column vectors (…, dim)."""
+        vectors: Tensor = self.column_embed(tokens)
+        return vectors
 
-    def context(self, x: Tensor, around: Tensor) -> Tensor:
-        """x (…, dim), around (…, slots, tokens) → (…, slots, cell), what a cell can know before any
-        of its column is drawn."""
-        known: Tensor = self.around(around)
-        told: Tensor = self.spread(normed(x))
-        return known + told.view(known.shape)
+    def cell_inputs(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Column vectors x (…, dim), neighbour tokens (…, slots, neighbours) → inputs (…, slots, cell) of
+        the cells, independent of the column's own codes."""
+        embedded: Tensor = self.neighbour_embed(neighbours)
+        from_column: Tensor = self.to_cells(layer_norm(x))
+        return embedded + from_column.view(embedded.shape)
 
-    def told(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """condition (…, dim) → what labels shift and scale by, in turns, for each block: (…, cell) each."""
-        parts = self.modulation(normed(condition)).chunk(2 * BLOCKS, dim=-1)
+    def compute_modulation(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """Label condition (…, dim) → shift and scale, alternating, of each block: (…, cell) each."""
+        parts = self.modulation(layer_norm(condition)).chunk(2 * NUM_BLOCKS, dim=-1)
         return tuple(part + i % 2 for i, part in enumerate(parts))
 
-    def forward(self, context: Tensor, below: Tensor, told: tuple[Tensor, ...]) -> Tensor:
-        """context (…, cell), below (…, tokens), the nearest last, and what `told` gives → features
-        (…, cell), normalized."""
-        x: Tensor = context + self.below(below)
-        for into, out, shift, scale in zip(self.into, self.out, told[::2], told[1::2], strict=True):
-            x = x + out(nn.functional.silu(into(torch.addcmul(shift, normed(x), scale))))
-        return normed(x)
+    def forward(self, inputs: Tensor, prefix: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
+        """Cell inputs (…, cell), tokens before each cell (…, prefix), the nearest last, and `modulation`
+        from `compute_modulation` → normalized features (…, cell)."""
+        x: Tensor = inputs + self.prefix_embed(prefix)
+        for mlp_in, mlp_out, shift, scale in zip(
+            self.mlp_in, self.mlp_out, modulation[::2], modulation[1::2], strict=True
+        ):
+            x = x + mlp_out(nn.functional.silu(mlp_in(torch.addcmul(shift, layer_norm(x), scale))))
+        return layer_norm(x)
 
 
-class Table(nn.Module):
-    """The sum of what tokens at some places say, each place with vectors of its own.
+class EmbeddingSum(nn.Module):
+    """Sum of the embeddings of the tokens in several slots, with an embedding table per slot.
 
-    Vectors that all places shared, each with a matrix of its own, learnt more slowly.
+    One table shared by all slots, followed by a matrix per slot, learnt more slowly.
     """
 
-    first: Tensor
-    """(places,) the row of each place's first token."""
+    offsets: Tensor
+    """(slots,) first row of each slot's table."""
 
-    def __init__(self, places: int, tokens: int, dim: int) -> None:
+    def __init__(self, slots: int, tokens: int, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(places * tokens, dim)
-        self.register_buffer("first", torch.arange(0, places * tokens, tokens), persistent=False)
+        self.embedding = nn.Embedding(slots * tokens, dim)
+        self.register_buffer("offsets", torch.arange(0, slots * tokens, tokens), persistent=False)
 
     @torch.no_grad()
-    def start_from(self, other: Table, codes: int, places: Mapping[int, int]) -> None:
-        """Take over what the first `codes` tokens say at some places; all else says nothing."""
-        own, theirs = (t.embedding.weight.unflatten(0, (len(t.first), -1)) for t in (self, other))
+    def init_from(self, other: EmbeddingSum, codes: int, slots: Mapping[int, int]) -> None:
+        """Copy the embeddings of the first `codes` tokens; `slots` maps own slots to those of `other`.
+        All other embeddings become 0."""
+        own, theirs = (t.embedding.weight.unflatten(0, (len(t.offsets), -1)) for t in (self, other))
         own.zero_()
-        for place, place_there in places.items():
-            own[place, :codes] = theirs[place_there, :codes]
+        for slot, other_slot in slots.items():
+            own[slot, :codes] = theirs[other_slot, :codes]
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(…, places) → (…, dim)."""
-        rows = tokens + self.first
-        if rows.is_cuda:  # gradients of an embedding would be sorted there, which takes longer
-            found = self.embedding.weight.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        """Tokens (…, slots) → (…, dim)."""
+        rows = tokens + self.offsets
+        if rows.is_cuda:  # nn.Embedding's backward sorts the indices on a GPU, which is slower
+            vectors = self.embedding.weight.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         else:
-            found = self.embedding(rows)
-        summed: Tensor = found.sum(dim=-2)
+            vectors = self.embedding(rows)
+        summed: Tensor = vectors.sum(dim=-2)
         return summed

@@ -1,13 +1,13 @@
-"""A masked prior: any codes of a clip from all its others, earlier and later, higher and lower.
+"""Masked prior: a bidirectional transformer that predicts masked codes from all unmasked ones.
 
-It learns to fill random masks and is sampled in a few parallel steps (Chang et al. 2022, MaskGIT; over
-codes of sound: Garcia et al. 2023, VampNet). So it meets a future, which a prior in time order cannot,
-and paints over parts of a grid (Bazin et al. 2020, NOTONO), or a whole one in a few steps.
+It is trained on random masks and sampled in a few parallel steps (Chang et al. 2022, MaskGIT; for audio
+codes: Garcia et al. 2023, VampNet). As it sees the future, which an autoregressive prior does not, it
+can inpaint parts of a grid (Bazin et al. 2020, NOTONO), or sample a whole one in a few steps.
 
-What is drawn at once must not depend on each other, and codes of a column do, most of all. So attention
-goes over columns, and a column's codes are drawn from low to high, each knowing those below it
-(`cells.py`; Li et al. 2024, "Autoregressive Image Generation without Vector Quantization", put such
-a network on masked attention too). Columns that are drawn at once lie apart, with others in between.
+Codes sampled in parallel do not depend on each other, but those of one column should, most of all. So
+attention is over columns, and a column decoder samples a column's codes from low to high (`cells.py`;
+Li et al. 2024, "Autoregressive Image Generation without Vector Quantization", also put such a network
+on masked attention). Columns sampled in the same step lie apart, with others in between.
 """
 
 from __future__ import annotations
@@ -18,62 +18,64 @@ import torch
 from torch import Tensor, nn
 
 from audiovq import ranks
-from audiovq.attention import Layer, all_told, initialize
-from audiovq.canvas import Canvas, turns
-from audiovq.cells import Cells, forgotten
+from audiovq.attention import TransformerBlock, compute_modulations, init_weights
+from audiovq.canvas import Canvas, unmask_schedule
+from audiovq.cells import ColumnDecoder, drop_tokens
 from audiovq.config import MaskedConfig, SamplingConfig
-from audiovq.prior import Vocabulary, hide_labels
-from audiovq.sampling import draw
+from audiovq.prior import Vocabulary, drop_labels
+from audiovq.sampling import sample_categorical
 from audiovq.transformer import Transformer
 
-MOST_BELOW = 15
-"""So many codes of its own column, just below it, a code sees by itself."""
-AROUND = (-2, 0), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, -1), (1, 0), (1, 1), (2, 0)
-"""Columns and slots to the other codes that it sees by itself, where they are known."""
+MAX_PREFIX = 15
+"""Maximum number of codes just below it, in its own column, that a code sees directly."""
+NEIGHBOURS = (-2, 0), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, -1), (1, 0), (1, 1), (2, 0)
+"""Offsets (columns, slots) of the other codes that it sees directly, where unmasked."""
 
 
 class MaskedPrior(nn.Module):
-    """p(hidden codes of a column | all that is not hidden, level, length, labels).
+    """p(masked codes of a column | unmasked codes, level, length, labels).
 
-    The number of columns is drawn from the labels, the level from both.
+    Two more heads predict the number of columns from the labels, and the level from both.
     """
 
-    _offsets: Tensor
-    """(quantizers, 1, 1) what tokens are beyond codes."""
+    _token_offsets: Tensor
+    """(quantizers, 1, 1): token minus code, of each quantizer."""
 
     def __init__(
         self, config: MaskedConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
     ) -> None:
-        """`label_sizes`: how many values each label has; one more stands for "left open"."""
+        """`label_sizes`: number of values of each label; the index after the last is the null label."""
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
         dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
-        self.hole, self.nothing = vocabulary.end, vocabulary.end + 1
-        self.below = min(max(1, slots - 1), MOST_BELOW)
-        self.cells = Cells(dim, config.cell, vocabulary.end + 2, slots, len(AROUND), self.below)
+        self.mask_token, self.pad_token = vocabulary.end, vocabulary.end + 1
+        self.prefix = min(max(1, slots - 1), MAX_PREFIX)
+        self.column_decoder = ColumnDecoder(
+            dim, config.cell, vocabulary.end + 2, slots, len(NEIGHBOURS), self.prefix
+        )
         offsets = torch.arange(0, vocabulary.end, vocabulary.codebook_size)
-        self.register_buffer("_offsets", offsets[:, None, None], persistent=False)
+        self.register_buffer("_token_offsets", offsets[:, None, None], persistent=False)
         self.begin_embedding = nn.Embedding(columns + 1, dim)
         self.end_embedding = nn.Embedding(columns + 1, dim)
         self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)
         self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
-        layers = [Layer(config) for _ in range(config.layers)]
+        layers = [TransformerBlock(config) for _ in range(config.layers)]
         self.layers = nn.ModuleList(layers)
         self.heads = nn.ModuleList(
             nn.Linear(config.cell, vocabulary.codebook_size)
             for _ in range(vocabulary.num_quantizers)
         )
-        self.length_head = _head(dim, columns)
-        self.level_head = _head(dim, vocabulary.num_levels)
-        self.apply(initialize)
+        self.length_head = _mlp_head(dim, columns)
+        self.level_head = _mlp_head(dim, vocabulary.num_levels)
+        self.apply(init_weights)
         for layer in layers:
-            layer.start()
-        self.cells.start()
+            layer.zero_init()
+        self.column_decoder.zero_init()
 
     def can_start_from(self, prior: Transformer) -> bool:
-        """Whether all sizes are the same, so that `start_from` can."""
+        """Whether `prior` has the same sizes, as `start_from` requires."""
         own, theirs = self.config, prior.config
         return prior.group == self.vocabulary.slots and all(
             getattr(own, name) == getattr(theirs, name)
@@ -82,8 +84,10 @@ class MaskedPrior(nn.Module):
 
     @torch.no_grad()
     def start_from(self, prior: Transformer) -> None:
-        """Begin with what a prior in time order, of the same sizes, has learnt of the same codes: which
-        go together, and how labels are heard. What it does not know, the future, begins as nothing."""
+        """Initialize from an autoregressive prior of the same sizes, trained on the same codes.
+
+        Embeddings that it lacks, those of mask tokens and future neighbours, become 0.
+        """
         size, slots = self.vocabulary.codebook_size, self.vocabulary.slots
         for own, theirs in (
             (self.layers, prior.layers),
@@ -95,157 +99,161 @@ class MaskedPrior(nn.Module):
             part = slice(quantizer * size, (quantizer + 1) * size)
             torch.as_tensor(head.weight).copy_(prior.head.weight[part])
             torch.as_tensor(head.bias).copy_(prior.head.bias[part])
-        places = prior.place_embedding.weight[1:-1]
-        self.begin_embedding.weight[: len(places)] = places
-        lags = [slots * -column - slot for column, slot in AROUND]
-        known = {
-            place: prior.lags.index(lag) for place, lag in enumerate(lags) if lag in prior.lags
-        }
-        self.cells.start_from(prior.cells, self.vocabulary.end, known)
+        positions = prior.position_embedding.weight[1:-1]
+        self.begin_embedding.weight[: len(positions)] = positions
+        lags = [slots * -column - slot for column, slot in NEIGHBOURS]
+        shared = {i: prior.lags.index(lag) for i, lag in enumerate(lags) if lag in prior.lags}
+        self.column_decoder.init_from(prior.column_decoder, self.vocabulary.end, shared)
 
-    def forward(self, canvas: Canvas) -> Tensor:
-        """→ logits (batch, quantizers, rows, columns, codebook_size), of what is hidden and all else.
+    def forward(self, clips: Canvas) -> Tensor:
+        """Masked clips → logits (batch, quantizers, rows, columns, codebook_size) of all codes.
 
-        Those of a code depend on no other that is hidden but those below it in its own column, which
-        are taken as they stand in `canvas.codes`, and on no padding.
+        The logits of a code depend on the unmasked codes and on all codes below it in its own column,
+        masked or not, but never on padding.
         """
-        return self._logits(canvas, self.tokens(canvas))
+        return self._logits(clips, self.tokens(clips))
 
-    def context(self, canvas: Canvas, columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What all that is not hidden tells each cell of some `columns`, bool (batch, columns), and
-        what their clips tell them: (as many as are asked for, slots, cell), (as many, cell) each.
+    def context(self, clips: Canvas, columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Inputs and modulation of the column decoder for selected `columns`, bool (batch, columns).
 
-        Columns attend to those that tell something and to each other.
+        The inputs (selected, slots, cell) are computed from all unmasked codes; the modulation is
+        (selected, cell) each. Attention is over selected columns and those with unmasked codes.
         """
-        inside, hidden = canvas.inside, self.in_columns(canvas.hidden)
-        seen, condition = self._seen(canvas), self._conditions(canvas)
-        # Those asked for, then those that tell something. Holes that are left for later tell nothing.
-        telling = inside & ~hidden.all(dim=2)
-        used = columns | telling
-        order = torch.where(columns, 2, telling.int()).argsort(dim=1, descending=True, stable=True)
-        order = order[:, : _most(used)]
-        first = order[:, : _most(columns)]
-        heard = (used & inside).gather(1, order)[:, None, None]
-        tokens = seen.gather(1, order[:, :, None].expand(-1, -1, seen.shape[2]))
-        x = self.cells.columns(tokens) + self._places(canvas, order) + condition[:, None]
-        asked = [None] * (len(self.layers) - 1) + [first.shape[1]]
-        told = all_told(self.layers, condition)
-        for layer, layer_told, count in zip(self.layers, told, asked, strict=True):
-            x = layer(x, layer_told, inside=heard, asked=count)
-        x = x[columns.gather(1, first)]
+        valid, mask = clips.inside, self.to_slots(clips.hidden)
+        tokens, condition = self._masked_tokens(clips), self._clip_condition(clips)
+        # Selected columns first, then those with unmasked codes. The rest carry no information.
+        informative = valid & ~mask.all(dim=2)
+        used = columns | informative
+        priority = torch.where(columns, 2, informative.int())
+        order = priority.argsort(dim=1, descending=True, stable=True)
+        order = order[:, : _max_count(used)]
+        selected = order[:, : _max_count(columns)]
+        key_mask = (used & valid).gather(1, order)[:, None, None]
+        reordered = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[2]))
+        x = self.column_decoder.embed_columns(reordered)
+        x = x + self._embed_positions(clips, order) + condition[:, None]
+        num_queries = [None] * (len(self.layers) - 1) + [selected.shape[1]]
+        modulations = compute_modulations(self.layers, condition)
+        for layer, modulation, count in zip(self.layers, modulations, num_queries, strict=True):
+            x = layer(x, modulation, key_mask=key_mask, num_queries=count)
+        x = x[columns.gather(1, selected)]
         clip = columns.nonzero()[:, 0]
-        cells_told = tuple(part[clip] for part in self.cells.told(condition))
-        return self.cells.context(x, self._around(seen)[columns]), cells_told
+        cell_modulation = self.column_decoder.compute_modulation(condition)
+        inputs = self.column_decoder.cell_inputs(x, self._neighbours(tokens)[columns])
+        return inputs, tuple(part[clip] for part in cell_modulation)
 
     def logits(
-        self, context: Tensor, below: Tensor, told: tuple[Tensor, ...], quantizer: int
+        self, inputs: Tensor, prefix: Tensor, modulation: tuple[Tensor, ...], quantizer: int
     ) -> Tensor:
-        """context (…, cell), below (…, tokens), told (…, cell) each → logits (…, codebook_size) of codes
-        of one quantizer."""
-        logits: Tensor = self.heads[quantizer](self.cells(context, below, told))
+        """Cell inputs (…, cell), preceding tokens (…, prefix), modulation (…, cell) each → logits (…,
+        codebook_size) of codes of one quantizer."""
+        logits: Tensor = self.heads[quantizer](self.column_decoder(inputs, prefix, modulation))
         return logits.float()
 
-    def in_columns(self, grid: Tensor) -> Tensor:
-        """(batch, quantizers, rows, columns) → (batch, columns, slots), from low to high."""
+    def to_slots(self, grid: Tensor) -> Tensor:
+        """(batch, quantizers, rows, columns) → (batch, columns, slots), from low to high frequency."""
         return grid.permute(0, 3, 2, 1).flatten(2)
 
-    def tokens(self, canvas: Canvas) -> Tensor:
-        """The canvas's codes → (batch, columns, slots), nothing where there is padding."""
-        tokens = self.in_columns(canvas.codes + self._offsets)
-        return tokens.masked_fill(~canvas.inside[:, :, None], self.nothing)
+    def tokens(self, clips: Canvas) -> Tensor:
+        """Tokens (batch, columns, slots) of all codes, masked ones too; padding is `pad_token`."""
+        tokens = self.to_slots(clips.codes + self._token_offsets)
+        return tokens.masked_fill(~clips.inside[:, :, None], self.pad_token)
 
-    def codes(self, tokens: Tensor, canvas: Canvas) -> Tensor:
-        """The inverse of `tokens`; padding is as it was in the canvas."""
+    def codes(self, tokens: Tensor, clips: Canvas) -> Tensor:
+        """Inverse of `tokens`; padding is copied from `clips`."""
         vocabulary = self.vocabulary
         grid = tokens.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
-        codes = grid.permute(0, 3, 2, 1) - self._offsets
-        return torch.where(canvas.inside[:, None, None], codes, canvas.codes)
+        codes = grid.permute(0, 3, 2, 1) - self._token_offsets
+        return torch.where(clips.inside[:, None, None], codes, clips.codes)
 
-    def _logits(self, canvas: Canvas, tokens: Tensor) -> Tensor:
-        """`forward`, where of `tokens` (batch, columns, slots) codes are told those below them.
+    def _logits(self, clips: Canvas, tokens: Tensor) -> Tensor:
+        """`forward` with `tokens` (batch, columns, slots) as the prefixes of the column decoder.
 
-        Everything of every shape is asked for, and so no number of what.
+        Computes every position, masked or not, so that shapes do not depend on values (no GPU sync).
         """
-        vocabulary, inside = self.vocabulary, canvas.inside
-        seen = self._seen(canvas)
-        condition = self._conditions(canvas)
-        columns = torch.arange(inside.shape[1], device=inside.device).expand_as(inside)
-        x = self.cells.columns(seen) + self._places(canvas, columns) + condition[:, None]
-        for layer, told in zip(self.layers, all_told(self.layers, condition), strict=True):
-            x = layer(x, told, inside=inside[:, None, None])
-        context = self.cells.context(x, self._around(seen))
-        told = tuple(part[:, None, None] for part in self.cells.told(condition))
-        features = self.cells(context, self._below(tokens), told)
+        vocabulary, valid = self.vocabulary, clips.inside
+        masked_tokens = self._masked_tokens(clips)
+        condition = self._clip_condition(clips)
+        columns = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+        x = self.column_decoder.embed_columns(masked_tokens)
+        x = x + self._embed_positions(clips, columns) + condition[:, None]
+        modulations = compute_modulations(self.layers, condition)
+        for layer, modulation in zip(self.layers, modulations, strict=True):
+            x = layer(x, modulation, key_mask=valid[:, None, None])
+        inputs = self.column_decoder.cell_inputs(x, self._neighbours(masked_tokens))
+        cell_modulation = self.column_decoder.compute_modulation(condition)
+        modulation = tuple(part[:, None, None] for part in cell_modulation)
+        features = self.column_decoder(inputs, self._prefixes(tokens), modulation)
         cells = features.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
         logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
         return torch.stack(logits, dim=1).transpose(2, 3)
 
-    def _below(self, tokens: Tensor) -> Tensor:
-        """(…, slots) tokens → (…, slots, below), those just below each."""
-        padded = nn.functional.pad(tokens, (self.below, 0), value=self.nothing)
-        return padded[..., :-1].unfold(-1, self.below, 1)
+    def _prefixes(self, tokens: Tensor) -> Tensor:
+        """Tokens (…, slots) → the `self.prefix` tokens just below each: (…, slots, prefix)."""
+        padded = nn.functional.pad(tokens, (self.prefix, 0), value=self.pad_token)
+        return padded[..., :-1].unfold(-1, self.prefix, 1)
 
-    def _around(self, tokens: Tensor) -> Tensor:
-        """(batch, columns, slots) tokens → (batch, columns, slots, around)."""
+    def _neighbours(self, tokens: Tensor) -> Tensor:
+        """Tokens (batch, columns, slots) → neighbours (batch, columns, slots, len(NEIGHBOURS))."""
         _, columns, slots = tokens.shape
-        padded = nn.functional.pad(tokens, (1, 1, 2, 2), value=self.nothing)
+        padded = nn.functional.pad(tokens, (1, 1, 2, 2), value=self.pad_token)
         parts = [
-            padded[:, 2 + aside : 2 + aside + columns, 1 + above : 1 + above + slots]
-            for aside, above in AROUND
+            padded[:, 2 + column : 2 + column + columns, 1 + slot : 1 + slot + slots]
+            for column, slot in NEIGHBOURS
         ]
         return torch.stack(parts, dim=3)
 
-    def _seen(self, canvas: Canvas) -> Tensor:
-        """The canvas's tokens, (batch, columns, slots), with holes where they are hidden."""
-        hidden = self.in_columns(canvas.hidden) & canvas.inside[:, :, None]
-        return self.tokens(canvas).masked_fill(hidden, self.hole)
+    def _masked_tokens(self, clips: Canvas) -> Tensor:
+        """Tokens (batch, columns, slots) of the clips, with `mask_token` for masked codes."""
+        mask = self.to_slots(clips.hidden) & clips.inside[:, :, None]
+        return self.tokens(clips).masked_fill(mask, self.mask_token)
 
-    def _conditions(self, canvas: Canvas) -> Tensor:
-        """(batch, dim) what is known of the clips."""
-        levels: Tensor = self.level_embedding(canvas.levels)
-        return self.condition(canvas.labels) + levels
+    def _clip_condition(self, clips: Canvas) -> Tensor:
+        """Sum (batch, dim) of the label and level embeddings."""
+        levels: Tensor = self.level_embedding(clips.levels)
+        return self.condition(clips.labels) + levels
 
     def condition(self, labels: Tensor) -> Tensor:
-        """labels (batch, labels) → (batch, dim)."""
+        """Sum of the label embeddings: labels (batch, labels) → (batch, dim)."""
         condition = self.level_embedding.weight.new_zeros(len(labels), self.config.dim)
         for i, embedding in enumerate(self.label_embeddings):
             condition = condition + embedding(labels[:, i])
         return condition
 
-    def loss(self, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor]:
-        """Nats: (per hidden code, per clip's length, per clip's level), each a mean."""
-        hidden = canvas.hidden & canvas.inside[:, None, None]
-        tokens = self.tokens(canvas)
+    def loss(self, clips: Canvas) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean negative log-likelihood in nats: (per masked code, of a clip's length, of its level)."""
+        mask = clips.hidden & clips.inside[:, None, None]
+        tokens = self.tokens(clips)
         if self.training:
-            tokens = forgotten(tokens, self.nothing)
-        if hidden.is_cuda:  # which would be waited for if what is hidden were picked out
-            logits = self._logits(canvas, tokens).flatten(0, 3)
-            nats = nn.functional.cross_entropy(logits, canvas.codes.flatten(), reduction="none")
-            mean = ranks.part_of_mean(nats, hidden.flatten().float())
+            tokens = drop_tokens(tokens, self.pad_token)
+        if mask.is_cuda:  # selecting the masked codes by a bool mask would synchronize
+            logits = self._logits(clips, tokens).flatten(0, 3)
+            nats = nn.functional.cross_entropy(logits, clips.codes.flatten(), reduction="none")
+            mean = ranks.part_of_mean(nats, mask.flatten().float())
         else:
-            mean = ranks.part_of_mean(self._nats(canvas, tokens, self.in_columns(hidden)))
-        entire = canvas.whole.all(dim=1)  # how long the others are, nobody knows
+            mean = ranks.part_of_mean(self._nats(clips, tokens, self.to_slots(mask)))
+        length_known = clips.whole.all(dim=1)  # not that of cropped clips
         lengths, levels = (
             nn.functional.cross_entropy(logits.float(), target, reduction="none")
             for logits, target in (
-                (self._lengths(canvas.labels), canvas.num_columns - 1),
-                (self._levels(canvas.labels, canvas.num_columns), canvas.levels),
+                (self._length_logits(clips.labels), clips.num_columns - 1),
+                (self._level_logits(clips.labels, clips.num_columns), clips.levels),
             )
         )
-        count = ranks.mean(entire.sum().float()).clamp(min=1 / ranks.world())
-        sums = (lengths * entire).sum(), (levels * entire).sum()
+        count = ranks.mean(length_known.sum().float()).clamp(min=1 / ranks.world())
+        sums = (lengths * length_known).sum(), (levels * length_known).sum()
         return mean, sums[0] / count, sums[1] / count
 
-    def _nats(self, canvas: Canvas, tokens: Tensor, cells: Tensor) -> Tensor:
-        """(codes,) what each costs in some `cells`, bool (batch, columns, slots)."""
+    def _nats(self, clips: Canvas, tokens: Tensor, cells: Tensor) -> Tensor:
+        """Negative log-likelihood (codes,), in nats, at `cells`, bool (batch, columns, slots)."""
         columns = cells.any(dim=2)
-        context, told = self.context(canvas, columns)
-        context, column = context[cells[columns]], cells[columns].nonzero()[:, 0]
-        told = tuple(part[column] for part in told)
-        below, codes = self._below(tokens)[cells], self.in_columns(canvas.codes)[cells]
+        inputs, modulation = self.context(clips, columns)
+        inputs, column = inputs[cells[columns]], cells[columns].nonzero()[:, 0]
+        modulation = tuple(part[column] for part in modulation)
+        prefix, codes = self._prefixes(tokens)[cells], self.to_slots(clips.codes)[cells]
         slots = torch.arange(self.vocabulary.slots, device=cells.device).expand_as(cells)[cells]
         quantizers = slots % self.vocabulary.num_quantizers
-        features = self.cells(context, below, told)
+        features = self.column_decoder(inputs, prefix, modulation)
         nats = [
             nn.functional.cross_entropy(
                 head(features[quantizers == q]).float(), codes[quantizers == q], reduction="none"
@@ -255,104 +263,113 @@ class MaskedPrior(nn.Module):
         return torch.cat(nats)
 
     def draw_sizes(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """labels (batch, labels) → (batch,) columns and (batch,) levels, as training clips have them."""
+        """Sample the number of columns (batch,) and the level (batch,) for labels (batch, labels)."""
         uniform = torch.rand(len(labels), 2, 1, generator=generator).to(labels.device)
         plain = SamplingConfig(temperature=1.0)
-        num_columns = 1 + draw(self._lengths(labels).float(), plain, uniform[:, 0])
-        levels = draw(self._levels(labels, num_columns).float(), plain, uniform[:, 1])
+        length_logits = self._length_logits(labels).float()
+        num_columns = 1 + sample_categorical(length_logits, plain, uniform[:, 0])
+        level_logits = self._level_logits(labels, num_columns).float()
+        levels = sample_categorical(level_logits, plain, uniform[:, 1])
         return num_columns, levels
 
     def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Leave labels open at random: all of a clip's, or single ones."""
-        return hide_labels(labels, self.label_sizes, self.config.label_dropout, generator)
+        """Label dropout: see `drop_labels`, at the configured rate."""
+        return drop_labels(labels, self.label_sizes, self.config.label_dropout, generator)
 
-    def _lengths(self, labels: Tensor) -> Tensor:
+    def _length_logits(self, labels: Tensor) -> Tensor:
         logits: Tensor = self.length_head(self.condition(labels))
         return logits
 
-    def _levels(self, labels: Tensor, num_columns: Tensor) -> Tensor:
-        known = self.condition(labels) + self.end_embedding(num_columns - 1)
-        logits: Tensor = self.level_head(known)
+    def _level_logits(self, labels: Tensor, num_columns: Tensor) -> Tensor:
+        condition = self.condition(labels) + self.end_embedding(num_columns - 1)
+        logits: Tensor = self.level_head(condition)
         return logits
 
-    def _places(self, canvas: Canvas, columns: Tensor) -> Tensor:
-        """columns (batch, any) by number → (batch, any, dim): how far they are from the beginning and the
-        end, where these are known."""
+    def _embed_positions(self, clips: Canvas, columns: Tensor) -> Tensor:
+        """Column indices (batch, any) → position embeddings (batch, any, dim).
+
+        They encode the distances to the sound's beginning and end, where the clip includes these.
+        """
         unknown = self.vocabulary.max_columns
-        begin = torch.where(canvas.whole[:, :1], columns, unknown)
-        left = (canvas.num_columns[:, None] - 1 - columns).clamp(min=0)
-        end = torch.where(canvas.whole[:, 1:], left, unknown)
+        begin = torch.where(clips.whole[:, :1], columns, unknown)
+        remaining = (clips.num_columns[:, None] - 1 - columns).clamp(min=0)
+        end = torch.where(clips.whole[:, 1:], remaining, unknown)
         both: Tensor = self.begin_embedding(begin) + self.end_embedding(end)
         return both
 
 
-def _most(columns: Tensor) -> int:
-    """Of bool (batch, columns), how many a clip has at most; a rank without clips takes one."""
+def _max_count(columns: Tensor) -> int:
+    """Maximum over clips of the number of True in bool (batch, columns); 1 for an empty batch."""
     return int(columns.sum(dim=1).max()) if len(columns) else 1
 
 
-def _head(dim: int, size: int) -> nn.Sequential:
-    """(batch, dim) → (batch, size)."""
+def _mlp_head(dim: int, size: int) -> nn.Sequential:
+    """MLP (batch, dim) → (batch, size)."""
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, size))
 
 
 @torch.inference_mode()
 def sample_masked(
     prior: MaskedPrior,
-    canvas: Canvas,
+    clips: Canvas,
     config: SamplingConfig,
     generator: torch.Generator,
 ) -> Tensor:
-    """The canvas's codes, its holes filled; all others as they are.
+    """The clips' codes (batch, quantizers, rows, columns), with the masked ones sampled.
 
-    In each of `config.steps` some columns' holes are drawn (`turns`), from all that is known by then.
-    What a clip gets does not depend on those after it. `generator` is one of the CPU.
+    Each of `config.steps` steps samples some of the masked columns (see `unmask_schedule`), given the
+    unmasked codes and those sampled before. A clip's codes do not depend on later clips of the batch.
+    `generator` must be on the CPU.
     """
-    vocabulary, device = prior.vocabulary, canvas.codes.device
-    hidden = canvas.hidden & canvas.inside[:, None, None]
-    turn = turns(hidden.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
-    uniform = torch.rand(*turn.shape, vocabulary.slots, 1, generator=generator).to(device)
-    guided = config.guidance != 0 and canvas.labels.shape[1] > 0
-    labels = canvas.labels[None]
-    if guided:  # each clip with the labels asked for, and with none
-        opened = labels.new_tensor(prior.label_sizes).expand_as(labels)
-        labels = torch.cat([labels, opened])
-    for step in range(int(turn.max()) + 1):
-        now = turn == step
-        seen = replace(canvas, hidden=hidden).repeat(len(labels))
-        context, told = prior.context(
-            replace(seen, labels=labels.flatten(0, 1)), now.repeat(len(labels), 1)
+    vocabulary, device = prior.vocabulary, clips.codes.device
+    mask = clips.hidden & clips.inside[:, None, None]
+    schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
+    uniform = torch.rand(*schedule.shape, vocabulary.slots, 1, generator=generator).to(device)
+    guided = config.guidance != 0 and clips.labels.shape[1] > 0
+    labels = clips.labels[None]
+    if guided:  # each clip twice: with its labels, and with null labels
+        null = labels.new_tensor(prior.label_sizes).expand_as(labels)
+        labels = torch.cat([labels, null])
+    for step in range(int(schedule.max()) + 1):
+        now = schedule == step
+        repeated = replace(clips, hidden=mask).repeat(len(labels))
+        inputs, modulation = prior.context(
+            replace(repeated, labels=labels.flatten(0, 1)), now.repeat(len(labels), 1)
         )
-        tokens, holes = prior.tokens(canvas), prior.in_columns(hidden)[now]
-        context = context.unflatten(0, (len(labels), -1))
-        told = tuple(part.unflatten(0, (len(labels), -1)) for part in told)
-        tokens[now] = _drawn(prior, tokens[now], holes, context, told, uniform[now], config)
-        canvas = replace(canvas, codes=prior.codes(tokens, canvas))
-        hidden = hidden & ~now[:, None, None]
-    return canvas.codes
+        tokens, masked = prior.tokens(clips), prior.to_slots(mask)[now]
+        inputs = inputs.unflatten(0, (len(labels), -1))
+        modulation = tuple(part.unflatten(0, (len(labels), -1)) for part in modulation)
+        tokens[now] = _sample_columns(
+            prior, tokens[now], masked, inputs, modulation, uniform[now], config
+        )
+        clips = replace(clips, codes=prior.codes(tokens, clips))
+        mask = mask & ~now[:, None, None]
+    return clips.codes
 
 
-def _drawn(
+def _sample_columns(
     prior: MaskedPrior,
     tokens: Tensor,
-    holes: Tensor,
-    context: Tensor,
-    told: tuple[Tensor, ...],
+    masked: Tensor,
+    inputs: Tensor,
+    modulation: tuple[Tensor, ...],
     uniform: Tensor,
     config: SamplingConfig,
 ) -> Tensor:
-    """Columns' tokens (columns, slots), those in `holes` drawn, from low to high.
+    """Tokens (columns, slots) with those where `masked` is True sampled, from low to high.
 
-    `context` (ways, columns, slots, cell) and `told`, (ways, columns, cell) each, are what
-    `MaskedPrior.context` gives with the labels asked for and, where there are two ways, without, from which to be led away.
+    `inputs` (conditions, columns, slots, cell) and `modulation`, (conditions, columns, cell) each, are
+    from `MaskedPrior.context`: with the clips' labels, and, for guidance, with null labels.
     """
-    vocabulary, below = prior.vocabulary, prior.below
-    padded = nn.functional.pad(tokens, (below, 0), value=prior.nothing)
-    for slot in holes.any(dim=0).nonzero()[:, 0].tolist():
-        quantizer, here = slot % vocabulary.num_quantizers, below + slot
-        seen = padded[:, slot:here].expand(len(context), -1, -1)
-        asked, *anything = prior.logits(context[:, :, slot], seen, told, quantizer)
-        logits = asked + config.guidance * (asked - anything[0]) if anything else asked
-        drawn = draw(logits, config, uniform[:, slot]) + quantizer * vocabulary.codebook_size
-        padded[:, here] = torch.where(holes[:, slot], drawn, padded[:, here])
-    return padded[:, below:]
+    vocabulary, prefix = prior.vocabulary, prior.prefix
+    padded = nn.functional.pad(tokens, (prefix, 0), value=prior.pad_token)
+    for slot in masked.any(dim=0).nonzero()[:, 0].tolist():
+        quantizer, index = slot % vocabulary.num_quantizers, prefix + slot
+        before = padded[:, slot:index].expand(len(inputs), -1, -1)
+        logits, *unconditional = prior.logits(inputs[:, :, slot], before, modulation, quantizer)
+        if unconditional:
+            logits = logits + config.guidance * (logits - unconditional[0])
+        sampled = sample_categorical(logits, config, uniform[:, slot])
+        sampled = sampled + quantizer * vocabulary.codebook_size
+        padded[:, index] = torch.where(masked[:, slot], sampled, padded[:, index])
+    return padded[:, prefix:]

@@ -1,9 +1,9 @@
-"""Priors over codes in time order learn which code follows which: what they share. `transformer.py` and
-`pixelcnn.py` hold the two kinds, `sampling.py` draws from them.
+"""Autoregressive priors over codes: the vocabulary and the base class of `transformer.py` and
+`pixelcnn.py`. `sampling.py` samples from them.
 
 A clip is a sequence of *tokens*: its level, then its codes column by column, in each column from
 low to high frequency (and from coarse to fine where quantization is residual), then END. So a prior
-learns how loud a clip is and where it ends, and can go on with a sound that has begun.
+learns how loud a clip is and where it ends, and can continue a given sound.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from audiovq.config import PriorConfig
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which token means what, and which may stand where."""
+    """Mapping between codes and tokens, and the tokens allowed in each slot."""
 
     codebook_size: int
     num_quantizers: int
@@ -37,24 +37,24 @@ class Vocabulary:
 
     @property
     def end(self) -> int:
-        """The token that ends a clip; stands where a column would begin."""
+        """The token that ends a clip, in the first slot of a column."""
         return self.codebook_size * self.num_quantizers
 
     @property
     def size(self) -> int:
-        """Codes of every quantizer, END, levels."""
+        """Number of tokens: the codes of all quantizers, END, levels."""
         return self.end + 1 + self.num_levels
 
     @property
     def max_tokens(self) -> int:
-        """Level, all columns, END."""
+        """Length of the longest sequence: level, all columns, END."""
         return 2 + self.slots * self.max_columns
 
     def tokens(self, codes: Tensor, num_columns: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (batch, quantizers, rows, columns), columns and level of each → tokens, lengths.
+        """Codes (batch, quantizers, rows, columns), columns and levels (batch,) → tokens, lengths.
 
-        Tokens are (batch, 2 + slots × columns), END and beyond filled with END. A clip of
-        max_columns was cut from something longer, or as good as: it has no END to learn.
+        Tokens are (batch, 2 + slots × columns), padded with END; lengths (batch,) include END. A clip
+        of max_columns is treated as cut from a longer sound: its length excludes END.
         """
         batch, quantizers, _, columns = codes.shape
         offsets = torch.arange(quantizers, device=codes.device) * self.codebook_size
@@ -63,14 +63,14 @@ class Vocabulary:
         tokens = torch.full((batch, 2 + self.slots * columns), self.end, device=codes.device)
         tokens[:, 0] = self.end + 1 + levels
         tokens[:, 1:-1] = grid
-        places = torch.arange(tokens.shape[1], device=codes.device)
-        beyond = places > self.slots * num_columns[:, None].to(codes.device)
-        return tokens.masked_fill(beyond, self.end), lengths
+        positions = torch.arange(tokens.shape[1], device=codes.device)
+        past_end = positions > self.slots * num_columns[:, None].to(codes.device)
+        return tokens.masked_fill(past_end, self.end), lengths
 
     def codes(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The inverse of `tokens`: tokens (batch, 1 + slots × columns [+ 1]) → codes, columns, levels.
+        """Inverse of `tokens`: tokens (batch, 1 + slots × columns [+ 1]) → codes, columns, levels.
 
-        Codes and levels are of the tokens' type.
+        Codes and levels have the tokens' dtype; codes are 0 from END on.
         """
         batch = len(tokens)
         columns = (tokens.shape[1] - 1) // self.slots
@@ -82,12 +82,12 @@ class Vocabulary:
         codes = (grid - offsets).masked_fill(ended[:, :, None, None], 0)
         return codes.permute(0, 3, 2, 1), num_columns, tokens[:, 0] - self.end - 1
 
-    def slot(self, places: Tensor) -> Tensor:
-        """Place in the sequence → 0 for the level, else 1 + slot within the column."""
-        return torch.where(places == 0, 0, 1 + (places - 1) % self.slots)
+    def slot(self, positions: Tensor) -> Tensor:
+        """Positions in the sequence → 0 for the level, else 1 + slot within the column."""
+        return torch.where(positions == 0, 0, 1 + (positions - 1) % self.slots)
 
     def allowed(self) -> Tensor:
-        """(1 + slots, size) which tokens may stand in which slot."""
+        """Bool (1 + slots, size): the tokens allowed in each slot."""
         table = torch.zeros(1 + self.slots, self.size, dtype=torch.bool)
         table[0, self.end + 1 :] = True
         for slot in range(self.slots):
@@ -99,19 +99,22 @@ class Vocabulary:
 
 
 class Prior(nn.Module, ABC):
-    """p(tokens | labels), a token at a time: what every kind of prior can do."""
+    """Base class of autoregressive priors: p(tokens | labels), one token at a time."""
 
     label_embeddings: nn.ModuleList
     head: nn.Linear
     allowed: Tensor
     step_at: Callable[..., Tensor] | None = None
-    """(tokens, place, here, condition, caches) → as `step` gives, at a place `here` (1,) whose number the
-    GPU alone knows, in a column like that of `place`: any but the first two are alike. None: it cannot."""
+    """`step` at a position that may be a tensor (1,) on the GPU, for CUDA graphs; None: not supported.
+
+    Arguments: (tokens, template, position, condition, caches). `template` is an int position in the same
+    slot, which decides what runs; it may be of another column, as all but the first two run the same.
+    """
 
     def __init__(
         self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
     ) -> None:
-        """`label_sizes`: how many values each label has; one more stands for "left open"."""
+        """`label_sizes`: number of values of each label; the index after the last is the null label."""
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -122,73 +125,76 @@ class Prior(nn.Module, ABC):
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """tokens (batch, length), labels (batch, labels) → logits (batch, length, size).
 
-        Logits at a place depend on the tokens before it alone; what may not stand there has -inf.
+        Logits at a position depend on earlier tokens only; tokens not allowed there have -inf.
         """
 
     @abstractmethod
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
-        """Logits (batch, size) at `place`, from `tokens` before it and `caches` filled so far.
+    def step(self, tokens: Tensor, position: int, condition: Tensor, caches: Any) -> Tensor:
+        """Logits (batch, size) at `position`, from earlier `tokens` and the caches, which it updates.
 
-        Places must be asked for in their order, from 0 on.
+        Must be called for each position in order, from 0 on.
         """
 
     @abstractmethod
     def new_caches(self, batch: int, tokens: int) -> Any:
-        """Room for what `step` keeps of up to so many tokens."""
+        """Empty caches for `step`, for a batch of sequences of up to `tokens` tokens."""
 
     def loss(
         self, tokens: Tensor, lengths: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Nats: (mean over all tokens, with gradient; summed over codes and END; over levels)."""
+        """Negative log-likelihood in nats: (mean per token, with gradient; sum over codes and END,
+        detached; sum over levels, detached)."""
         nats = self._nats(tokens, lengths, labels)
         mean = nats.sum() / ranks.mean(lengths.sum())
         return mean, nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
 
     def log_likelihood(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """tokens (batch, length), lengths (batch,), labels (batch, labels) → (batch,) log p, nats.
+        """Log-likelihood (batch,) of tokens (batch, length) with lengths (batch,), in nats.
 
-        The sum over a clip's tokens, level and END included, up to its length; at most 0. Divided
-        by the length, it compares clips of different lengths.
+        The sum over a clip's tokens up to its length, level and END included; at most 0. Divide by the
+        length to compare clips of different lengths.
         """
         return -self._nats(tokens, lengths, labels).sum(dim=1)
 
     def condition(self, labels: Tensor) -> Tensor:
-        """labels (batch, labels) → (batch, dim)."""
+        """Sum of the label embeddings: labels (batch, labels) → (batch, dim)."""
         condition = self.head.weight.new_zeros(labels.shape[0], self.config.dim)
         for i, embedding in enumerate(self.label_embeddings):
             condition = condition + embedding(labels[:, i])
         return condition
 
     def open_labels(self, batch: int) -> Tensor:
-        """(batch, labels) with every label left open."""
+        """Null labels (batch, labels), for unconditional sampling."""
         sizes = torch.tensor(self.label_sizes, dtype=torch.long, device=self.head.weight.device)
         return sizes.expand(batch, -1)
 
     def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Leave labels open at random: all of a clip's, or single ones."""
-        return hide_labels(labels, self.label_sizes, self.config.label_dropout, generator)
+        """Label dropout: see `drop_labels`, at the configured rate."""
+        return drop_labels(labels, self.label_sizes, self.config.label_dropout, generator)
 
     def _nats(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """(batch, length) what each token costs, 0 beyond a clip's length."""
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        inside = places < lengths[:, None].to(tokens.device)
-        targets = tokens.masked_fill(~inside, -100)  # cross_entropy's sign for "leave out"
+        """Negative log-likelihood (batch, length) of each token in nats, 0 beyond a clip's length."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        valid = positions < lengths[:, None].to(tokens.device)
+        targets = tokens.masked_fill(~valid, -100)  # cross_entropy's ignore_index
         logits = self(tokens, labels).flatten(0, 1)
         nats = nn.functional.cross_entropy(logits, targets.flatten(), reduction="none")
         return nats.view(tokens.shape)
 
-    def _legal(self, logits: Tensor, slots: Tensor | int) -> Tensor:
-        """logits (…, size) → the same in float32, -inf for what may not stand in those slots."""
+    def _mask_disallowed(self, logits: Tensor, slots: Tensor | int) -> Tensor:
+        """logits (…, size) → float32, -inf for tokens not allowed in `slots` (…)."""
         return logits.float().masked_fill(~self.allowed[slots], -torch.inf)
 
 
-def hide_labels(
-    labels: Tensor, sizes: tuple[int, ...], share: float, generator: torch.Generator
+def drop_labels(
+    labels: Tensor, sizes: tuple[int, ...], rate: float, generator: torch.Generator
 ) -> Tensor:
-    """labels (batch, labels) → the same, a `share` of clips with all of them left open, and half as
-    large a share of single ones."""
-    drawn = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
-    hidden = (drawn[:, 1:] < share / 2) | (drawn[:, :1] < share)
-    # Clips and their labels may still lie on the CPU while the weights do not.
-    opened = labels.new_tensor(sizes).expand_as(labels)
-    return torch.where(hidden.to(labels.device), opened, labels)
+    """Label dropout for classifier-free guidance: labels (batch, labels) → the same with null labels.
+
+    All labels of a clip are dropped with probability `rate`, else each one with `rate` / 2.
+    """
+    uniform = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
+    dropped = (uniform[:, 1:] < rate / 2) | (uniform[:, :1] < rate)
+    # Labels may be on the CPU while the weights are on a GPU.
+    null = labels.new_tensor(sizes).expand_as(labels)
+    return torch.where(dropped.to(labels.device), null, labels)

@@ -1,4 +1,4 @@
-"""Drawing from a prior in time order: a token after the other, for a batch of clips at once."""
+"""Sampling from an autoregressive prior: one token after another, for a batch of clips at once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from audiovq.config import SamplingConfig
 from audiovq.graphs import Recorded, own_stream, sent
-from audiovq.places import Place, read, write
+from audiovq.places import Position, read_at, write_at
 from audiovq.prior import Prior
 
 LIKE_OTHERS = 2
-"""From this column on all are drawn alike."""
+"""First column that the CUDA graph samples; the same graph serves all later columns."""
 CHECK_COLUMNS = 4
-"""Once in so many it is seen whether all clips have ended, where that makes a GPU wait."""
+"""On a GPU, test for an early stop every CHECK_COLUMNS columns, as each test synchronizes."""
 
 
 @torch.inference_mode()
@@ -26,41 +26,40 @@ def sample(
     shortest: Tensor | int = 1,
     longest: int | None = None,
 ) -> Tensor:
-    """labels (batch, labels) → tokens (batch, 1 + slots × columns), END from a clip's end on.
+    """Sample clips: labels (batch, labels) → tokens (batch, 1 + slots × columns), padded with END.
 
-    Where `given` (batch, any length) is no -1, it stands as it is, and what comes after is drawn to go
-    with it. No clip has fewer columns than `shortest`, one number or (batch,), or more than `longest`;
-    None: max_columns. What was computed is cached: each token costs one token. `generator` is one of
-    the CPU. Tokens are an inference tensor: clone it to train on it.
+    `given` (batch, any length) fixes the tokens where it is not -1; the others are sampled. `shortest`,
+    an int or (batch,), and `longest` (None: max_columns) limit the number of columns. `generator` must
+    be on the CPU. The tokens are an inference tensor: clone it to train on it.
     """
     vocabulary, device = prior.vocabulary, labels.device
     columns = vocabulary.max_columns if longest is None else longest
-    drawing = _Drawing(prior, labels, config, generator, given, shortest, columns)
-    drawing.token(0, 0)
+    sampler = _Sampler(prior, labels, config, generator, given, shortest, columns)
+    sampler.sample_token(0, 0)
     with own_stream(device):
-        recorded = None
+        graphed = None
         if device.type == "cuda" and prior.step_at is not None:
-            recorded = Recorded(drawing.column, device, warm=1)
+            graphed = Recorded(sampler.sample_column, device, warm=1)
         for column in range(columns):
             first = 1 + column * vocabulary.slots
-            if recorded is not None and column >= LIKE_OTHERS:
-                recorded(torch.tensor([first]))
+            if graphed is not None and column >= LIKE_OTHERS:
+                graphed(torch.tensor([first]))
             else:
-                for place in range(first, first + vocabulary.slots):
-                    if drawing.num_ended < len(labels):
-                        drawing.token(place, place)
-            if recorded is not None and column % CHECK_COLUMNS == 0:
-                drawing.count_ended()
-            if drawing.num_ended == len(labels):
+                for position in range(first, first + vocabulary.slots):
+                    if sampler.num_ended < len(labels):
+                        sampler.sample_token(position, position)
+            if graphed is not None and column % CHECK_COLUMNS == 0:
+                sampler.count_ended()
+            if sampler.num_ended == len(labels):
                 break
-        tokens = drawing.tokens[0]
+        tokens = sampler.tokens[0]
         ends = tokens[:, 1 :: vocabulary.slots] == vocabulary.end
         used = max(1, int((~ends).sum(dim=1).max())) if columns else 0
     return tokens[:, : 1 + used * vocabulary.slots]
 
 
-class _Drawing:
-    """A batch of clips, as far as they are drawn."""
+class _Sampler:
+    """Tokens sampled so far, caches and random numbers of a batch of clips."""
 
     def __init__(
         self,
@@ -75,105 +74,113 @@ class _Drawing:
         self.prior, self.config, self.end = prior, config, prior.vocabulary.end
         batch, device, self.slots = len(labels), labels.device, prior.vocabulary.slots
         length = 1 + self.slots * columns
-        self.guides = config.guidance != 0 and labels.shape[1] > 0
-        if self.guides:  # each clip with the labels asked for, and with none
+        self.guided = config.guidance != 0 and labels.shape[1] > 0
+        if self.guided:  # each clip twice: with its labels, and with null labels
             labels = torch.cat([labels, prior.open_labels(batch)])
         self.tokens = torch.full((len(labels) // batch, batch, length), self.end, device=device)
-        self.seen = self.tokens.flatten(0, 1)
+        self.flat_tokens = self.tokens.flatten(0, 1)
         self.ended = torch.zeros(batch, dtype=torch.bool, device=device)
         self.num_ended = 0
-        """As far as Python knows."""
+        """Sum of `ended`, as of the last `count_ended`."""
         self.condition = prior.condition(labels)
-        self.least = sent(torch.as_tensor(shortest), device)
+        self.min_columns = sent(torch.as_tensor(shortest), device)
         self.given = given
         if given is not None:
             self.given = nn.functional.pad(given, (0, length - given.shape[1]), value=-1)
         self.caches = prior.new_caches(len(labels), length)
-        # Once: a GPU waits for it.
+        # One copy for all positions, as it synchronizes with the GPU.
         self.uniform = torch.rand(length, batch, 1, generator=generator).to(device)
-        self.by_place = self.uniform.unbind()
+        self.uniform_at = self.uniform.unbind()
 
-    def token(self, place: int, here: Place) -> None:
-        """Draw the token `here`, at a place like `place`, of all clips."""
-        known = isinstance(here, int)
-        if known or self.prior.step_at is None:
-            logits = self.prior.step(self.seen, place, self.condition, self.caches)
+    def sample_token(self, template: int, position: Position) -> None:
+        """Sample the token at `position` of all clips; `template`: see `Prior.step_at`."""
+        static = isinstance(position, int)
+        tokens = self.flat_tokens
+        if static or self.prior.step_at is None:
+            logits = self.prior.step(tokens, template, self.condition, self.caches)
         else:
-            logits = self.prior.step_at(self.seen, place, here, self.condition, self.caches)
-        if self.guides:
-            asked, anything = logits.chunk(2)
-            logits = guided(asked, anything, self.config.guidance, self.end)
-        begins = place > 0 and (place - 1) % self.slots == 0
-        if begins:  # a column, or an end
-            too_soon = here <= 1 + self.slots * (self.least - 1)
-            logits[:, self.end].masked_fill_(too_soon, -torch.inf)
-        drawn = draw(logits, self.config, self._uniform(here))
+            logits = self.prior.step_at(tokens, template, position, self.condition, self.caches)
+        if self.guided:
+            conditional, unconditional = logits.chunk(2)
+            guidance = self.config.guidance
+            logits = apply_guidance(conditional, unconditional, guidance, self.end)
+        first_slot = template > 0 and (template - 1) % self.slots == 0
+        if first_slot:  # the only one where END is allowed
+            too_short = position <= 1 + self.slots * (self.min_columns - 1)
+            logits[:, self.end].masked_fill_(too_short, -torch.inf)
+        sampled = sample_categorical(logits, self.config, self._uniform_at(position))
         if self.given is not None:
-            as_given = read(self.given, 1, here, 1)[:, 0]
-            drawn = torch.where(as_given < 0, drawn, as_given)
-        if begins:
-            self.ended.logical_or_(drawn == self.end)
-            if known:
+            given = read_at(self.given, 1, position, 1)[:, 0]
+            sampled = torch.where(given < 0, sampled, given)
+        if first_slot:
+            self.ended.logical_or_(sampled == self.end)
+            if static:
                 self.count_ended()
-        if self.num_ended or not known:
-            drawn = torch.where(self.ended, self.end, drawn)
-        write(self.tokens, 2, here, drawn)
+        if self.num_ended or not static:
+            sampled = torch.where(self.ended, self.end, sampled)
+        write_at(self.tokens, 2, position, sampled)
 
-    def _uniform(self, here: Place) -> Tensor:
-        """(batch, 1) random numbers of a place."""
-        return self.by_place[here] if isinstance(here, int) else read(self.uniform, 0, here, 1)[0]
+    def _uniform_at(self, position: Position) -> Tensor:
+        """Uniform random numbers (batch, 1) for a position."""
+        if isinstance(position, int):
+            return self.uniform_at[position]
+        return read_at(self.uniform, 0, position, 1)[0]
 
-    def column(self, first: Tensor) -> None:
-        """Draw a column that begins at `first` (1,): any but the first two."""
-        like = 1 + LIKE_OTHERS * self.slots
+    def sample_column(self, first: Tensor) -> None:
+        """Sample the column that begins at position `first` (1,): LIKE_OTHERS or any later one."""
+        template = 1 + LIKE_OTHERS * self.slots
         for slot in range(self.slots):
-            self.token(like + slot, first + slot)
+            self.sample_token(template + slot, first + slot)
 
     def count_ended(self) -> None:
-        """Ask how many clips have ended: a GPU is waited for."""
+        """Update `num_ended`, which synchronizes with the GPU."""
         self.num_ended = int(self.ended.sum())
 
 
-def guided(asked: Tensor, anything: Tensor, guidance: float, end: int) -> Tensor:
-    """Logits (batch, size) with the labels asked for, and with none → led further from the second to the
-    first (Ho and Salimans 2022), but for END, which keeps its probability.
+def apply_guidance(conditional: Tensor, unconditional: Tensor, guidance: float, end: int) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022) on logits (batch, size) of all tokens but END.
 
-    Of what sounds more like a label, guidance makes more, and so clips would not end.
+    END keeps its conditional probability: guided towards a label, clips would hardly ever end.
     """
-    led = torch.where(asked.isinf(), asked, asked + guidance * (asked - anything))
-    led[:, end] = -torch.inf
-    codes = asked.clone()
+    guided = torch.where(
+        conditional.isinf(), conditional, conditional + guidance * (conditional - unconditional)
+    )
+    guided[:, end] = -torch.inf
+    codes = conditional.clone()
     codes[:, end] = -torch.inf
-    led[:, end] = asked[:, end] + led.logsumexp(dim=1) - codes.logsumexp(dim=1)
-    return led
+    guided[:, end] = conditional[:, end] + guided.logsumexp(dim=1) - codes.logsumexp(dim=1)
+    return guided
 
 
-def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
-    """logits (batch, size), uniform (batch, 1) in [0, 1), float32 → (batch,) tokens, by the inverse of
-    the CDF."""
+def sample_categorical(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
+    """Sample tokens (batch,) from logits (batch, size), after temperature, top-k and top-p.
+
+    Inverts the CDF at `uniform` (batch, 1), float32 in [0, 1).
+    """
     if config.temperature == 0:
         return logits.argmax(dim=1)
     if logits.is_mps:  # which has no float64
-        return draw(logits.cpu(), config, uniform.cpu()).to(logits.device)
+        return sample_categorical(logits.cpu(), config, uniform.cpu()).to(logits.device)
     logits = logits / config.temperature
     if config.top_k or config.top_p < 1:
-        logits = _cut(logits, config)
-    # A GPU adds up in no order: only in float64 does a sum never fall where nothing is added.
-    exact = torch.float64 if logits.is_cuda else torch.float32
-    cumulative = logits.softmax(dim=1).cumsum(dim=1, dtype=exact)
-    # Of the total, which is not just 1: what has no probability may stand at the end. Even the largest
-    # uniform number, 1 - 2⁻²⁴, times it is rounded to less than it.
-    place = uniform * cumulative.narrow(1, -1, 1)
-    return torch.searchsorted(cumulative, place, right=True).squeeze(1)
+        logits = _top_k_top_p(logits, config)
+    # A GPU's cumsum adds in no fixed order: only in float64 does it never decrease at tokens of
+    # probability 0.
+    dtype = torch.float64 if logits.is_cuda else torch.float32
+    cdf = logits.softmax(dim=1).cumsum(dim=1, dtype=dtype)
+    # Scaled by the total, which is not exactly 1: otherwise a last token of probability 0 could be
+    # sampled. Even for the largest uniform number, 1 - 2⁻²⁴, the product rounds to less than the total.
+    target = uniform * cdf.narrow(1, -1, 1)
+    return torch.searchsorted(cdf, target, right=True).squeeze(1)
 
 
-def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """(batch, size) → the same, -inf for what is none of the `top_k`, or lies beyond `top_p`."""
+def _top_k_top_p(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Logits (batch, size) with -inf for tokens outside the `top_k`, or outside the `top_p` nucleus."""
     values, order = logits.sort(dim=1, descending=True, stable=True)
     if config.top_k:
         values[:, config.top_k :] = -torch.inf
     if config.top_p < 1:
         probabilities = values.softmax(dim=1)
-        before = probabilities.cumsum(dim=1) - probabilities
+        before = probabilities.cumsum(dim=1) - probabilities  # of all likelier tokens
         values = values.masked_fill(before >= config.top_p, -torch.inf)
     return torch.empty_like(values).scatter_(1, order, values)

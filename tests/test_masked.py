@@ -1,4 +1,4 @@
-"""The laws of the masked prior: what it sees, what it leaves alone, lengths, steps, learning."""
+"""Laws of the masked prior and of its masks: dependencies, padding, schedule, sampling, learning."""
 
 import itertools
 import math
@@ -10,26 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import MASKED, shake
 
-from audiovq.canvas import Canvas, masked_at_random, ranks_of, turns
+from audiovq.canvas import Canvas, bisection_order, masked_at_random, unmask_schedule
 from audiovq.config import AudiovqError, MaskedConfig, PriorConfig, SamplingConfig
 from audiovq.masked import MaskedPrior, sample_masked
 from audiovq.prior import Vocabulary
 from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=6)
-SURE = SamplingConfig(temperature=0.0, steps=3)
+GREEDY = SamplingConfig(temperature=0.0, steps=3)
 
 
-def masked(vocabulary: Vocabulary = VOCABULARY, labels: tuple[int, ...] = (3, 2)) -> MaskedPrior:
-    """A small one in eval mode; random weights, so that all there is has a say."""
+def tiny_prior(labels: tuple[int, ...] = (3, 2)) -> MaskedPrior:
+    """A small prior in eval mode, with random weights throughout, so that every input matters."""
     torch.manual_seed(0)
-    made = MaskedPrior(MASKED, vocabulary, labels)
-    shake(made)
-    return made.eval()
+    prior = MaskedPrior(MASKED, VOCABULARY, labels)
+    shake(prior)
+    return prior.eval()
 
 
-def canvas(columns: tuple[int, ...] = (6, 3, 4), share: float = 0.5) -> Canvas:
-    """Clips of unequal lengths, a share of whose codes is hidden."""
+def masked_clips(columns: tuple[int, ...] = (6, 3, 4), share: float = 0.5) -> Canvas:
+    """Clips of different lengths, with a share of their codes masked."""
     generator = torch.Generator().manual_seed(0)
     shape = len(columns), 2, 2, max(columns)
     return Canvas(
@@ -43,7 +43,7 @@ def canvas(columns: tuple[int, ...] = (6, 3, 4), share: float = 0.5) -> Canvas:
 
 
 def alone(clips: Canvas, i: int) -> Canvas:
-    """One clip of a canvas, without padding."""
+    """Clip `i` as a batch of one, without padding."""
     width = int(clips.num_columns[i])
     one = slice(i, i + 1)
     return Canvas(
@@ -56,41 +56,41 @@ def alone(clips: Canvas, i: int) -> Canvas:
     )
 
 
-def test_a_batch_gives_what_its_clips_give_alone_whatever_the_padding_holds() -> None:
-    clips, prior = canvas(), masked()
+def test_clips_in_a_batch_give_the_same_as_alone_whatever_their_padding() -> None:
+    clips, prior = masked_clips(), tiny_prior()
     with torch.no_grad():
         logits = prior(clips)
-        torch.testing.assert_close(prior(dirty(clips)), logits)
+        torch.testing.assert_close(prior(with_other_padding(clips)), logits)
         for i, width in enumerate(clips.num_columns.tolist()):
             torch.testing.assert_close(prior(alone(clips, i))[0], logits[i, ..., :width, :])
-    filled = sample_masked(prior, clips, SURE, torch.Generator())
+    filled = sample_masked(prior, clips, GREEDY, torch.Generator())
     for i, width in enumerate(clips.num_columns.tolist()):
-        one = sample_masked(prior, alone(clips, i), SURE, torch.Generator())
+        one = sample_masked(prior, alone(clips, i), GREEDY, torch.Generator())
         assert torch.equal(one[0], filled[i, ..., :width])
 
 
-def dirty(clips: Canvas) -> Canvas:
-    """Other codes in the padding, which nothing may read."""
-    unread = ~clips.inside[:, None, None]
-    return replace(clips, codes=torch.where(unread, (clips.codes + 1) % 5, clips.codes))
+def with_other_padding(clips: Canvas) -> Canvas:
+    """The same clips with other codes in the padding, which must not matter."""
+    padding = ~clips.inside[:, None, None]
+    return replace(clips, codes=torch.where(padding, (clips.codes + 1) % 5, clips.codes))
 
 
-def test_a_code_knows_what_is_not_hidden_and_of_what_is_the_codes_below_it_in_its_column() -> None:
-    prior, clips = masked(), canvas((6,), share=0.5)
-    slots, places = VOCABULARY.slots, torch.arange(24)
-    columns, slot = places // slots, places % slots
-    hidden = prior.in_columns(clips.hidden)[0].flatten()
-    tokens = prior.in_columns(clips.codes).flatten().repeat(24, 1)
-    tokens[places, places] = (tokens[places, places] + 1) % 5
+def test_logits_depend_on_unmasked_codes_and_on_codes_below_in_the_same_column() -> None:
+    prior, clips = tiny_prior(), masked_clips((6,), share=0.5)
+    slots, positions = VOCABULARY.slots, torch.arange(24)
+    columns, slot = positions // slots, positions % slots
+    mask = prior.to_slots(clips.hidden)[0].flatten()
+    tokens = prior.to_slots(clips.codes).flatten().repeat(24, 1)
+    tokens[positions, positions] = (tokens[positions, positions] + 1) % 5
     grid = tokens.view(24, 6, 2, 2).permute(0, 3, 2, 1)
     many = Canvas(grid, *(getattr(clips, name).expand(24, *shape) for name, shape in SHAPES))
     with torch.no_grad():
-        away = prior(many) - prior(clips)
-    # More than another batch's order of sums makes of a logit.
-    changed = prior.in_columns(away.abs().amax(dim=4)).flatten(1) > 1e-5
+        difference = prior(many) - prior(clips)
+    # More than the rounding error from another batch size.
+    changed = prior.to_slots(difference.abs().amax(dim=4)).flatten(1) > 1e-5
     below = (columns[:, None] == columns) & (slot[:, None] < slot)
-    expected = below | ~hidden[:, None].expand(24, 24)
-    assert torch.equal(changed, expected), "(source, place)"
+    expected = below | ~mask[:, None].expand(24, 24)
+    assert torch.equal(changed, expected), "(changed code, affected logits)"
 
 
 SHAPES = (
@@ -103,33 +103,33 @@ SHAPES = (
 
 
 @torch.no_grad()
-def test_columns_asked_for_beside_those_with_holes_change_nothing() -> None:
-    prior, clips = masked(), canvas(share=0.7)
-    columns = prior.in_columns(clips.hidden).any(dim=2) & clips.inside
+def test_selecting_some_columns_gives_the_same_inputs_as_selecting_all() -> None:
+    prior, clips = tiny_prior(), masked_clips(share=0.7)
+    columns = prior.to_slots(clips.hidden).any(dim=2) & clips.inside
     assert 0 < columns.sum() < columns.numel()
-    everywhere, told_everywhere = prior.context(clips, torch.ones_like(columns))
-    context, told = prior.context(clips, columns)
-    torch.testing.assert_close(context, everywhere[columns.flatten()])
-    assert len(told) == len(told_everywhere)
-    for part, everyone in zip(told, told_everywhere, strict=True):
-        torch.testing.assert_close(part, everyone[columns.flatten()])
+    all_inputs, all_modulation = prior.context(clips, torch.ones_like(columns))
+    inputs, modulation = prior.context(clips, columns)
+    torch.testing.assert_close(inputs, all_inputs[columns.flatten()])
+    assert len(modulation) == len(all_modulation)
+    for part, of_all in zip(modulation, all_modulation, strict=True):
+        torch.testing.assert_close(part, of_all[columns.flatten()])
 
 
 @torch.no_grad()
-def test_columns_left_for_later_are_not_even_there_but_for_the_two_beside() -> None:
-    prior = masked()
-    clips = replace(canvas((6,)), hidden=torch.ones(1, 2, 2, 6, dtype=torch.bool))
+def test_fully_masked_columns_that_are_not_selected_take_no_part_in_attention() -> None:
+    prior = tiny_prior()
+    clips = replace(masked_clips((6,)), hidden=torch.ones(1, 2, 2, 6, dtype=torch.bool))
     clips.hidden[..., :2] = False
     columns = torch.tensor([[False, False, True, False, False, False]])
-    alone = prior.context(clips, columns)[0]
-    begins = replace(clips, codes=clips.codes[..., :5], hidden=clips.hidden[..., :5])
-    # How long the clip is, it is told all the same.
-    torch.testing.assert_close(prior.context(begins, columns[:, :5])[0], alone)
+    expected = prior.context(clips, columns)[0]
+    # Without the last column; its clip's length, which is an input too, stays 6.
+    shorter = replace(clips, codes=clips.codes[..., :5], hidden=clips.hidden[..., :5])
+    torch.testing.assert_close(prior.context(shorter, columns[:, :5])[0], expected)
 
 
 @pytest.mark.parametrize("column", [0, 2, 5])
-def test_a_hole_is_filled_from_the_past_and_from_the_future(column: int) -> None:
-    prior, clips = masked(), canvas((6,), share=0.0)
+def test_logits_of_a_masked_column_depend_on_all_past_and_future_columns(column: int) -> None:
+    prior, clips = tiny_prior(), masked_clips((6,), share=0.0)
     clips.hidden[:, :, :, column] = True
     with torch.no_grad():
         logits = prior(clips)[..., column, :]
@@ -140,8 +140,8 @@ def test_a_hole_is_filled_from_the_past_and_from_the_future(column: int) -> None
 
 
 @pytest.mark.parametrize("field", ["levels", "labels", "whole", "num_columns"])
-def test_what_is_known_of_a_clip_has_a_say(field: str) -> None:
-    prior, clips = masked(), canvas((4,), share=0.5)
+def test_logits_depend_on_level_labels_length_and_crop(field: str) -> None:
+    prior, clips = tiny_prior(), masked_clips((4,), share=0.5)
     changed = {
         "levels": clips.levels + 1,
         "labels": clips.labels + 1,
@@ -161,57 +161,59 @@ def test_what_is_known_of_a_clip_has_a_say(field: str) -> None:
     guidance=st.sampled_from([0.0, 1.5]),
     top_k=st.sampled_from([0, 2]),
 )
-def test_all_holes_are_filled_and_nothing_else_is_touched(
+def test_all_masked_codes_are_sampled_and_no_others_changed(
     steps: int, share: float, temperature: float, guidance: float, top_k: int
 ) -> None:
-    clips = canvas(share=share)
-    clips.codes[clips.hidden] = 99  # no code: what is left of it was not filled
+    clips = masked_clips(share=share)
+    clips.codes[clips.hidden] = 99  # not a code, so that any masked code left over is found
     config = SamplingConfig(steps=steps, temperature=temperature, guidance=guidance, top_k=top_k)
-    kept = ~clips.hidden | ~clips.inside[:, None, None]
-    filled = sample_masked(masked(), clips, config, torch.Generator().manual_seed(1))
-    assert torch.equal(filled[kept], clips.codes[kept])
-    assert bool(((filled >= 0) & (filled < 5))[~kept].all())
+    unchanged = ~clips.hidden | ~clips.inside[:, None, None]
+    filled = sample_masked(tiny_prior(), clips, config, torch.Generator().manual_seed(1))
+    assert torch.equal(filled[unchanged], clips.codes[unchanged])
+    assert bool(((filled >= 0) & (filled < 5))[~unchanged].all())
 
 
 @pytest.mark.parametrize("columns", [1, 2, 5, 14, 31])
-def test_columns_are_drawn_apart_and_those_between_them_later(columns: int) -> None:
-    ranks = ranks_of(columns)
+def test_between_two_columns_of_a_bisection_level_lies_one_of_an_earlier_level(
+    columns: int,
+) -> None:
+    ranks = bisection_order(columns)
     assert sorted(ranks.tolist()) == list(range(columns))
     assert int(ranks[columns // 2]) == 0
-    halvings = columns.bit_length()
-    for level in range(halvings):
-        new = (ranks >= 2**level - 1) & (ranks < 2 ** (level + 1) - 1)
-        known = ranks < 2**level - 1
-        drawn = new.nonzero()[:, 0].tolist()
-        for one, other in itertools.pairwise(drawn):
-            assert bool(known[one:other].any()), "something known lies between any two"
+    for level in range(columns.bit_length()):
+        of_level = (ranks >= 2**level - 1) & (ranks < 2 ** (level + 1) - 1)
+        earlier = ranks < 2**level - 1
+        for one, other in itertools.pairwise(of_level.nonzero()[:, 0].tolist()):
+            assert bool(earlier[one:other].any())
 
 
 @given(
-    holes=st.lists(st.booleans(), min_size=1, max_size=12),
+    masked=st.lists(st.booleans(), min_size=1, max_size=12),
     steps=st.integers(1, 20),
 )
-def test_turns_follow_the_ranks_and_what_is_left_the_cosine(holes: list[bool], steps: int) -> None:
-    turn = turns(torch.tensor([holes]), steps)[0]
-    count = sum(holes)
-    drawn = turn[torch.tensor(holes)]
-    assert bool((turn[~torch.tensor(holes)] == -1).all())
-    assert bool(((drawn >= 0) & (drawn < steps)).all())
-    assert bool((drawn[ranks_of(count).argsort()].diff() >= 0).all())
+def test_the_schedule_follows_the_bisection_order_and_the_cosine(
+    masked: list[bool], steps: int
+) -> None:
+    schedule = unmask_schedule(torch.tensor([masked]), steps)[0]
+    count = sum(masked)
+    sampled_at = schedule[torch.tensor(masked)]
+    assert bool((schedule[~torch.tensor(masked)] == -1).all())
+    assert bool(((sampled_at >= 0) & (sampled_at < steps)).all())
+    assert bool((sampled_at[bisection_order(count).argsort()].diff() >= 0).all())
     for step in range(1, steps):
         left = count * math.cos(math.pi / 2 * step / steps)
-        assert abs(int((drawn >= step).sum()) - math.floor(left + 1e-5)) <= (left % 1 < 1e-5)
+        assert abs(int((sampled_at >= step).sum()) - math.floor(left + 1e-5)) <= (left % 1 < 1e-5)
 
 
-def test_what_is_drawn_first_is_what_later_steps_see() -> None:
-    prior, clips = masked(), canvas((6,), share=1.1)
-    at_once = sample_masked(prior, clips, replace(SURE, steps=1), torch.Generator())
-    in_steps = sample_masked(prior, clips, replace(SURE, steps=24), torch.Generator())
+def test_later_steps_depend_on_codes_sampled_in_earlier_ones() -> None:
+    prior, clips = tiny_prior(), masked_clips((6,), share=1.1)
+    at_once = sample_masked(prior, clips, replace(GREEDY, steps=1), torch.Generator())
+    in_steps = sample_masked(prior, clips, replace(GREEDY, steps=24), torch.Generator())
     assert not torch.equal(at_once, in_steps)
 
 
-def test_same_generator_same_codes_and_those_of_a_clip_do_not_depend_on_later_ones() -> None:
-    prior, clips = masked(), canvas((6, 6, 6), share=1.1)
+def test_the_seed_determines_the_codes_and_later_clips_do_not_matter() -> None:
+    prior, clips = tiny_prior(), masked_clips((6, 6, 6), share=1.1)
     config = SamplingConfig(temperature=1.0, steps=4)
     first, again, other = (
         sample_masked(prior, clips, config, torch.Generator().manual_seed(seed))
@@ -223,8 +225,8 @@ def test_same_generator_same_codes_and_those_of_a_clip_do_not_depend_on_later_on
     assert torch.equal(one[0], first[0])
 
 
-def test_sizes_are_drawn_as_the_labels_have_them() -> None:
-    prior = masked(labels=(2,))
+def test_lengths_and_levels_are_sampled_from_the_heads_distributions() -> None:
+    prior = tiny_prior(labels=(2,))
     with torch.no_grad():
         for head in (prior.length_head, prior.level_head):
             for parameter in head.parameters():
@@ -239,7 +241,7 @@ def test_sizes_are_drawn_as_the_labels_have_them() -> None:
     assert set(levels.tolist()) == {0, 2}
 
 
-def test_holes_to_learn_from_hide_any_share_and_cut_clips_keep_what_is_left() -> None:
+def test_training_masks_have_all_shares_and_cropped_clips_are_contiguous() -> None:
     columns = torch.full((3000,), 6)
     codes = torch.arange(6).expand(3000, 2, 2, 6)
     clips = masked_at_random(
@@ -247,22 +249,22 @@ def test_holes_to_learn_from_hide_any_share_and_cut_clips_keep_what_is_left() ->
     )
     assert int(clips.num_columns.min()) >= 1
     assert int(clips.num_columns.max()) == 6
-    for cut in ((True, True), (True, False)):
-        same = (clips.whole == torch.tensor(cut)).all(dim=1)
+    for whole in ((True, True), (True, False)):
+        same = (clips.whole == torch.tensor(whole)).all(dim=1)
         assert bool((clips.codes[same, 0, 0, 0] == 0).all())
     assert bool((clips.num_columns[clips.whole.all(dim=1)] == 6).all())
     begin = clips.codes[:, 0, 0, 0]
     assert set(begin[~clips.whole[:, 0]].tolist()) >= {0, 1, 2, 3, 4}
     last = clips.codes[:, 0, 0].gather(1, clips.num_columns[:, None] - 1)[:, 0]
-    assert bool((last == begin + clips.num_columns - 1).all()), "in order, and nothing left out"
+    assert bool((last == begin + clips.num_columns - 1).all()), "contiguous columns"
     shares = clips.hidden.float().flatten(1).mean(dim=1)
-    assert bool((shares.histc(5, 0, 1) > 150).all()), "few holes and many"
-    holes = clips.hidden & clips.inside[:, None, None]
-    assert bool(holes.flatten(1).any(dim=1).all()), "and none without"
+    assert bool((shares.histc(5, 0, 1) > 150).all()), "small shares and large ones"
+    masks = clips.hidden & clips.inside[:, None, None]
+    assert bool(masks.flatten(1).any(dim=1).all()), "at least one masked code per clip"
 
 
-def test_it_learns_to_fill_from_both_sides() -> None:
-    """Clips of one code each: what is left of one tells all of it."""
+def test_it_learns_to_fill_clips_that_repeat_one_code() -> None:
+    """Any unmasked code of such a clip determines all others."""
     torch.manual_seed(0)
     prior = MaskedPrior(MASKED, VOCABULARY, ())
     optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)
@@ -275,37 +277,40 @@ def test_it_learns_to_fill_from_both_sides() -> None:
         optimizer.zero_grad()
         torch.as_tensor(loss).backward()
         optimizer.step()
-    hidden = torch.arange(6).expand(5, 2, 2, 6) % 3 > 0
+    mask = torch.arange(6).expand(5, 2, 2, 6) % 3 > 0
     codes = torch.arange(5)[:, None, None, None].expand(-1, 2, 2, 6)
-    known = torch.full((5,), 6), torch.zeros(5, dtype=torch.long)
-    whole = torch.ones(5, 2, dtype=torch.bool)
-    empty = Canvas(codes * ~hidden, hidden, *known, torch.zeros(5, 0, dtype=torch.long), whole)
-    filled = sample_masked(prior.eval(), empty, SURE, torch.Generator())
+    lengths_and_levels = torch.full((5,), 6), torch.zeros(5, dtype=torch.long)
+    labels, whole = torch.zeros(5, 0, dtype=torch.long), torch.ones(5, 2, dtype=torch.bool)
+    clips = Canvas(codes * ~mask, mask, *lengths_and_levels, labels, whole)
+    filled = sample_masked(prior.eval(), clips, GREEDY, torch.Generator())
     assert float((filled == codes).float().mean()) > 0.9
 
 
-def test_it_begins_with_what_a_prior_in_time_order_has_learnt_of_the_same_codes() -> None:
+def test_initialized_from_an_autoregressive_prior_it_predicts_the_same_from_the_same_inputs() -> (
+    None
+):
     sizes = {"dim": 16, "cell": 8, "layers": 2, "heads": 2}
     prior = Transformer(PriorConfig(**sizes), VOCABULARY, (3, 2))
     shake(prior, seed=1)
-    own = masked()
+    own = tiny_prior()
     assert own.can_start_from(prior)
     own.start_from(prior)
     generator = torch.Generator().manual_seed(0)
-    context, *told = torch.randn(5, 9, 8, generator=generator)
-    below = torch.randint(10, (9, own.below), generator=generator)
+    inputs, *modulation = torch.randn(5, 9, 8, generator=generator)
+    prefix = torch.randint(10, (9, own.prefix), generator=generator)
     with torch.no_grad():
-        features = own.cells(context, below, tuple(told))
-        torch.testing.assert_close(features, prior.cells(context, below, tuple(told)))
+        features = own.column_decoder(inputs, prefix, tuple(modulation))
+        expected = prior.column_decoder(inputs, prefix, tuple(modulation))
+        torch.testing.assert_close(features, expected)
         codes = torch.cat([head(features) for head in own.heads], dim=1)
         torch.testing.assert_close(codes, prior.head(features)[:, : VOCABULARY.end])
         labels = torch.tensor([[1, 0]])
         torch.testing.assert_close(own.condition(labels), prior.condition(labels))
-    assert not masked(labels=()).can_start_from(
+    assert not tiny_prior(labels=()).can_start_from(
         Transformer(PriorConfig(**(sizes | {"layers": 3})), VOCABULARY, ())
     )
 
 
-def test_a_width_that_heads_do_not_divide_is_refused() -> None:
+def test_a_dim_that_is_not_a_multiple_of_the_heads_raises_an_error() -> None:
     with pytest.raises(AudiovqError, match="multiple of the heads"):
         MaskedConfig(dim=10, heads=4)

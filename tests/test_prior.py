@@ -1,4 +1,4 @@
-"""The laws of `audiovq.prior`, for both kinds: tokens, causality, conditioning, sampling."""
+"""Laws of autoregressive priors, for both kinds: tokens, causality, conditioning, sampling."""
 
 import math
 from dataclasses import replace
@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from tiny import shake
 from torch import Tensor
 
-from audiovq.cells import TOKEN_DROPOUT, forgotten
+from audiovq.cells import TOKEN_DROPOUT, drop_tokens
 from audiovq.config import PriorConfig, SamplingConfig
 from audiovq.pixelcnn import PixelCNN
 from audiovq.prior import Prior, Vocabulary
-from audiovq.sampling import draw, guided, sample
+from audiovq.sampling import apply_guidance, sample, sample_categorical
 from audiovq.transformer import Transformer
 
 VOCABULARY = Vocabulary(codebook_size=5, num_quantizers=2, rows=2, num_levels=3, max_columns=4)
 PLAIN = SamplingConfig(temperature=1.0, top_k=0, top_p=1.0, guidance=0.0)
 SMALL = PriorConfig(dim=16, cell=8, layers=2, heads=2, kernel=3, dropout=0.0)
 ROUNDING = 1e-5
-"""More than another batch's order of sums makes of a logit."""
+"""More than the rounding error of a logit from another batch size."""
 Kind = type[Transformer] | type[PixelCNN]
-of_either_kind = pytest.mark.parametrize("kind", [Transformer, PixelCNN])
+for_both_priors = pytest.mark.parametrize("kind", [Transformer, PixelCNN])
 
 
 def prior(
@@ -33,11 +33,11 @@ def prior(
     vocabulary: Vocabulary = VOCABULARY,
     labels: tuple[int, ...] = (3, 2),
 ) -> Any:
-    """A small one in eval mode; random weights, so that labels and depth have a say."""
+    """A small prior in eval mode, with random weights throughout, so that every input matters."""
     torch.manual_seed(0)
-    made = kind(SMALL, vocabulary, labels)
-    shake(made)
-    return made.eval()
+    model = kind(SMALL, vocabulary, labels)
+    shake(model)
+    return model.eval()
 
 
 def random_codes(vocabulary: Vocabulary, batch: int, columns: int, seed: int = 0) -> Tensor:
@@ -63,7 +63,7 @@ vocabularies = st.builds(
 )
 
 
-def written_out(vocabulary: Vocabulary, codes: Any, columns: int, level: int) -> list[int]:
+def expected_tokens(vocabulary: Vocabulary, codes: Any, columns: int, level: int) -> list[int]:
     """One clip's tokens, by the definition: level, columns in time order, END."""
     end = vocabulary.codebook_size * vocabulary.num_quantizers
     tokens = [end + 1 + level]
@@ -76,7 +76,7 @@ def written_out(vocabulary: Vocabulary, codes: Any, columns: int, level: int) ->
 
 
 @given(data=st.data(), vocabulary=vocabularies)
-def test_tokens_are_the_definition_and_codes_their_inverse(
+def test_tokens_follow_the_definition_and_codes_is_their_inverse(
     data: st.DataObject, vocabulary: Vocabulary
 ) -> None:
     columns = data.draw(st.lists(st.integers(1, vocabulary.max_columns), min_size=1, max_size=3))
@@ -88,18 +88,20 @@ def test_tokens_are_the_definition_and_codes_their_inverse(
     assert back_columns.tolist() == columns
     assert back_levels.tolist() == levels
     for i, n in enumerate(columns):
-        expected = written_out(vocabulary, codes[i], n, levels[i])
+        expected = expected_tokens(vocabulary, codes[i], n, levels[i])
         assert tokens[i, : len(expected)].tolist() == expected
         assert int(lengths[i]) == len(expected)
         assert bool((tokens[i, len(expected) :] == vocabulary.end).all())
         assert torch.equal(back[i, ..., :n], codes[i, ..., :n])
         assert not back[i, ..., n:].any()
-        for place, token in enumerate(expected):
-            assert bool(vocabulary.allowed()[vocabulary.slot(torch.tensor(place)), token])
+        for position, token in enumerate(expected):
+            assert bool(vocabulary.allowed()[vocabulary.slot(torch.tensor(position)), token])
 
 
 @given(vocabulary=vocabularies)
-def test_in_each_slot_only_what_may_stand_there_is_allowed(vocabulary: Vocabulary) -> None:
+def test_each_slot_allows_exactly_the_tokens_of_its_kind(
+    vocabulary: Vocabulary,
+) -> None:
     table = vocabulary.allowed()
     size, end = vocabulary.codebook_size, vocabulary.end
     assert table.shape == (1 + vocabulary.rows * vocabulary.num_quantizers, vocabulary.size)
@@ -114,43 +116,43 @@ def test_in_each_slot_only_what_may_stand_there_is_allowed(vocabulary: Vocabular
 
 
 @pytest.mark.parametrize(("rows", "quantizers"), [(2, 2), (1, 1), (10, 2), (17, 1)])
-def test_logits_depend_on_all_tokens_before_and_on_none_from_there_on(
-    rows: int, quantizers: int
-) -> None:
+def test_logits_depend_on_all_earlier_tokens_and_on_no_others(rows: int, quantizers: int) -> None:
     vocabulary = Vocabulary(5, quantizers, rows, 3, max_columns=4)
     model = prior(vocabulary=vocabulary)
     codes = random_codes(vocabulary, 1, 4)
     tokens, _ = vocabulary.tokens(codes, torch.tensor([3]), torch.tensor([1]))
     length = tokens.shape[1]
     others = tokens.repeat(length, 1)
-    places = torch.arange(length)
-    others[places, places] = torch.where(places == 0, vocabulary.size - 1, (tokens[0] + 1) % 5)
+    positions = torch.arange(length)
+    others[positions, positions] = torch.where(
+        positions == 0, vocabulary.size - 1, (tokens[0] + 1) % 5
+    )
     with torch.no_grad():
         plain = model(tokens, torch.tensor([[0, 0]]))
-        away = model(others, torch.tensor([[0, 0]]).expand(length, 2)) - plain
-    changed = away.nan_to_num(0).abs().amax(dim=2) > ROUNDING
-    assert torch.equal(changed, places[:, None] < places), "(source, place)"
+        difference = model(others, torch.tensor([[0, 0]]).expand(length, 2)) - plain
+    changed = difference.nan_to_num(0).abs().amax(dim=2) > ROUNDING
+    assert torch.equal(changed, positions[:, None] < positions), "(changed token, affected logits)"
 
 
-@of_either_kind
-def test_a_changed_token_changes_no_logits_up_to_its_own_place(kind: Kind) -> None:
+@for_both_priors
+def test_a_changed_token_changes_no_logits_up_to_its_own_position(kind: Kind) -> None:
     tokens, _, labels = some_tokens()
     model, slots = prior(kind), VOCABULARY.slots
     logits = model(tokens, labels)
-    for place in range(tokens.shape[1]):
+    for position in range(tokens.shape[1]):
         other = tokens.clone()
-        other[:, place] = (other[:, place] + 1) % VOCABULARY.size
+        other[:, position] = (other[:, position] + 1) % VOCABULARY.size
         changed = model(other, labels)
-        assert torch.equal(changed[:, : place + 1], logits[:, : place + 1])
-        for later in (place + 1, place + slots):
+        assert torch.equal(changed[:, : position + 1], logits[:, : position + 1])
+        for later in (position + 1, position + slots):
             if later < tokens.shape[1]:
                 assert not torch.equal(changed[:, later], logits[:, later])
 
 
-@of_either_kind
+@for_both_priors
 @pytest.mark.parametrize("rows", [1, 2, 3, 10])
 @pytest.mark.parametrize("quantizers", [1, 2])
-def test_token_by_token_with_a_cache_gives_the_logits_of_the_whole(
+def test_cached_steps_give_the_logits_of_the_forward_pass(
     kind: Kind, rows: int, quantizers: int
 ) -> None:
     vocabulary = Vocabulary(5, quantizers, rows, 3, max_columns=4)
@@ -160,41 +162,41 @@ def test_token_by_token_with_a_cache_gives_the_logits_of_the_whole(
         whole = model(tokens, labels)
         condition = model.condition(labels)
         caches = model.new_caches(3, tokens.shape[1])
-        for place in range(tokens.shape[1]):
+        for position in range(tokens.shape[1]):
             before = tokens.clone()
-            before[:, place:] = 0  # not known yet
-            step = model.step(before, place, condition, caches)
-            torch.testing.assert_close(step, whole[:, place], atol=1e-5, rtol=1e-4)
+            before[:, position:] = 0  # not known yet
+            step = model.step(before, position, condition, caches)
+            torch.testing.assert_close(step, whole[:, position], atol=1e-5, rtol=1e-4)
 
 
-@of_either_kind
-def test_the_illegal_is_impossible_and_probabilities_sum_to_one(kind: Kind) -> None:
+@for_both_priors
+def test_disallowed_tokens_have_probability_0_and_all_sum_to_1(kind: Kind) -> None:
     tokens, _, labels = some_tokens()
     with torch.no_grad():
         logits = prior(kind)(tokens, labels)
     assert logits.dtype == torch.float32
     slots = VOCABULARY.slot(torch.arange(tokens.shape[1]))
     assert slots.tolist() == [0, *[1 + i % 4 for i in range(tokens.shape[1] - 1)]]
-    legal = VOCABULARY.allowed()[slots].expand_as(logits)
-    assert torch.equal(logits.isfinite(), legal)
-    assert bool((logits[~legal] == -torch.inf).all())
+    allowed = VOCABULARY.allowed()[slots].expand_as(logits)
+    assert torch.equal(logits.isfinite(), allowed)
+    assert bool((logits[~allowed] == -torch.inf).all())
     probabilities = logits.softmax(dim=-1)
     torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(tokens.shape))
-    assert not probabilities[~legal].any()
+    assert not probabilities[~allowed].any()
 
 
-@of_either_kind
-def test_loss_is_the_mean_of_minus_log_probability_by_hand(kind: Kind) -> None:
+@for_both_priors
+def test_loss_is_the_mean_negative_log_likelihood_computed_in_numpy(kind: Kind) -> None:
     tokens, lengths, labels = some_tokens()
     model = prior(kind)
     mean, code_nats, level_nats = model.loss(tokens, lengths, labels)
     logits = model(tokens, labels).detach().double().numpy()
     codes, levels, count = 0.0, 0.0, 0
     for clip in range(3):
-        for place in range(int(lengths[clip])):
-            row = logits[clip, place]
-            nats = math.log(np.exp(row).sum()) - row[tokens[clip, place]]
-            codes, levels = (codes, levels + nats) if place == 0 else (codes + nats, levels)
+        for position in range(int(lengths[clip])):
+            row = logits[clip, position]
+            nats = math.log(np.exp(row).sum()) - row[tokens[clip, position]]
+            codes, levels = (codes, levels + nats) if position == 0 else (codes + nats, levels)
             count += 1
     assert count == (1 + 16) + (1 + 4 + 1) + (1 + 12 + 1)  # a clip of max_columns has no END
     assert mean.item() == pytest.approx((codes + levels) / count, rel=1e-5)
@@ -202,7 +204,7 @@ def test_loss_is_the_mean_of_minus_log_probability_by_hand(kind: Kind) -> None:
     assert level_nats.item() == pytest.approx(levels, rel=1e-5)
 
 
-@of_either_kind
+@for_both_priors
 def test_padding_changes_neither_loss_nor_gradients(kind: Kind) -> None:
     tokens, lengths, labels = some_tokens()
     model = prior(kind)
@@ -219,7 +221,7 @@ def test_padding_changes_neither_loss_nor_gradients(kind: Kind) -> None:
         torch.testing.assert_close(result, results[0], atol=1e-6, rtol=1e-4)
 
 
-@of_either_kind
+@for_both_priors
 def test_gradients_reach_every_parameter(kind: Kind) -> None:
     tokens, lengths, labels = some_tokens()
     model = prior(kind)
@@ -229,24 +231,24 @@ def test_gradients_reach_every_parameter(kind: Kind) -> None:
         assert bool(parameter.grad.any()), name
 
 
-@of_either_kind
-def test_every_label_has_a_say_at_every_place_and_open_differs(kind: Kind) -> None:
+@for_both_priors
+def test_logits_at_all_positions_differ_between_all_labels_and_null_labels(kind: Kind) -> None:
     tokens, _, _ = some_tokens()
     model = prior(kind)
     tokens = tokens[:1]
-    seen: dict[tuple[int, int], Tensor] = {}
+    logits: dict[tuple[int, int], Tensor] = {}
     for digit in range(4):
         for speaker in range(3):
             with torch.no_grad():
-                seen[digit, speaker] = model(tokens, torch.tensor([[digit, speaker]]))
+                logits[digit, speaker] = model(tokens, torch.tensor([[digit, speaker]]))
     assert model.open_labels(2).tolist() == [[3, 2], [3, 2]]
-    pairs = [(a, b) for a in seen for b in seen if a < b]
+    pairs = [(a, b) for a in logits for b in logits if a < b]
     for a, b in pairs:
-        different = (seen[a] - seen[b]).nan_to_num(0).abs().amax(dim=2)
-        assert bool((different > 1e-4).all()), (a, b)
+        difference = (logits[a] - logits[b]).nan_to_num(0).abs().amax(dim=2)
+        assert bool((difference > 1e-4).all()), (a, b)
 
 
-@of_either_kind
+@for_both_priors
 def test_a_prior_without_labels_works(kind: Kind) -> None:
     tokens, lengths, _ = some_tokens()
     model = prior(kind, labels=())
@@ -254,57 +256,57 @@ def test_a_prior_without_labels_works(kind: Kind) -> None:
     assert model.loss(tokens, lengths, labels)[0].isfinite()
     assert model.open_labels(3).shape == (3, 0)
     assert model.hide_labels(labels, torch.Generator()).shape == (3, 0)
-    drawn = sample(
+    sampled = sample(
         model, labels, SamplingConfig(temperature=1, guidance=2.0), torch.Generator().manual_seed(0)
     )
-    assert len(drawn) == 3
+    assert len(sampled) == 3
 
 
-def test_labels_are_hidden_as_often_as_asked() -> None:
+def test_labels_are_dropped_at_the_configured_rate() -> None:
     share, clips = 0.2, 20_000
     config = PriorConfig(dim=8, layers=1, heads=1, label_dropout=share)
     model: Prior = Transformer(config, VOCABULARY, (3, 2))
     labels = torch.stack([torch.arange(clips) % 3, torch.arange(clips) % 2], dim=1)
-    hidden = model.hide_labels(labels, torch.Generator().manual_seed(0))
-    opened = hidden == model.open_labels(clips)
-    assert torch.equal(hidden[~opened], labels[~opened])
-    # All at once with probability `share`, else each by itself with half of it.
+    result = model.hide_labels(labels, torch.Generator().manual_seed(0))
+    dropped = result == model.open_labels(clips)
+    assert torch.equal(result[~dropped], labels[~dropped])
+    # All of a clip's labels with probability `share`, else each one with half of it.
     single = share + (1 - share) * share / 2
     both = share + (1 - share) * (share / 2) ** 2
-    assert opened.float().mean(dim=0).tolist() == pytest.approx([single] * 2, abs=0.01)
-    assert opened.all(dim=1).float().mean().item() == pytest.approx(both, abs=0.01)
+    assert dropped.float().mean(dim=0).tolist() == pytest.approx([single] * 2, abs=0.01)
+    assert dropped.all(dim=1).float().mean().item() == pytest.approx(both, abs=0.01)
     model = Transformer(PriorConfig(dim=8, layers=1, heads=1, label_dropout=0), VOCABULARY, (3, 2))
     assert torch.equal(model.hide_labels(labels, torch.Generator()), labels)
 
 
-def test_in_training_some_tokens_are_forgotten_but_never_the_level() -> None:
+def test_token_dropout_is_only_in_training_and_never_drops_the_level() -> None:
     model = prior().train()
     tokens = torch.zeros(2000, 9, dtype=torch.long)
-    lost = forgotten(tokens, 7)
-    assert set(lost.unique().tolist()) == {0, 7}
-    assert lost.float().mean().item() / 7 == pytest.approx(TOKEN_DROPOUT, abs=0.01)
+    dropped = drop_tokens(tokens, 7)
+    assert set(dropped.unique().tolist()) == {0, 7}
+    assert dropped.float().mean().item() / 7 == pytest.approx(TOKEN_DROPOUT, abs=0.01)
     torch.manual_seed(0)
     one, other = (model(tokens[:50], torch.zeros(50, 2, dtype=torch.long)) for _ in range(2))
-    assert torch.equal(one[:, :2], other[:, :2]), "what has the level alone before it"
+    assert torch.equal(one[:, :2], other[:, :2]), "these logits depend on the level alone"
     assert not torch.equal(one[:, 2:], other[:, 2:])
     model.eval()
     assert torch.equal(*(model(tokens[:5], torch.zeros(5, 2, dtype=torch.long)) for _ in range(2)))
 
 
-def test_labels_on_the_cpu_are_hidden_whatever_device_the_weights_are_on() -> None:
+def test_labels_on_the_cpu_can_be_dropped_with_weights_on_another_device() -> None:
     model = prior().to("meta")
     labels = torch.tensor([[0, 0], [2, 1]])
     assert model.hide_labels(labels, torch.Generator()).device == labels.device
 
 
-def test_dropout_is_of_training_alone_and_keeps_the_mean() -> None:
+def test_dropout_is_only_in_training_and_preserves_the_mean() -> None:
     model = prior()
     layer: Any = model.layers[0]
     layer.dropout = 0.25
     x = torch.ones(4000, 3, 16)
-    assert layer._drop(x) is x
+    assert layer._channel_dropout(x) is x
     layer.train()
-    dropped = layer._drop(x)
+    dropped = layer._channel_dropout(x)
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
 
@@ -317,19 +319,19 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@of_either_kind
-def test_same_seed_same_tokens(kind: Kind) -> None:
+@for_both_priors
+def test_the_seed_determines_the_tokens(kind: Kind) -> None:
     model, labels = prior(kind), labels_for(8)
     first = sample(model, labels, PLAIN, seeded(1))
-    torch.rand(5)  # the global generator has no say
+    torch.rand(5)  # advances the global generator, which must not matter
     assert torch.equal(sample(model, labels, PLAIN, seeded(1)), first)
     other = sample(model, labels, PLAIN, seeded(2))
     assert other.shape != first.shape or not torch.equal(other, first)
 
 
-@of_either_kind
+@for_both_priors
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
-def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(
+def test_temperature_0_takes_the_argmax_of_uncached_guided_logits(
     kind: Kind, guidance: float
 ) -> None:
     model, labels = prior(kind), labels_for(4)
@@ -337,24 +339,26 @@ def test_temperature_0_takes_the_likeliest_of_uncached_guided_logits(
     tokens = sample(model, labels, sampling, seeded())
     assert torch.equal(sample(model, labels, sampling, seeded(9)), tokens)
     done = torch.zeros(4, dtype=torch.bool)
-    for place in range(tokens.shape[1]):
+    for position in range(tokens.shape[1]):
+        before = tokens[:, : position + 1]
         with torch.no_grad():
-            asked = model(tokens[:, : place + 1], labels)[:, place]
-            anything = model(tokens[:, : place + 1], model.open_labels(4))[:, place]
-        led = ((1 + guidance) * asked - guidance * anything).nan_to_num(-1e9, neginf=-1e9)
+            conditional = model(before, labels)[:, position]
+            unconditional = model(before, model.open_labels(4))[:, position]
+        led = (1 + guidance) * conditional - guidance * unconditional
+        led = led.nan_to_num(-1e9, neginf=-1e9)
         led[:, VOCABULARY.end] = -1e9
-        ends = asked.softmax(dim=1)[:, VOCABULARY.end]  # to which guidance has nothing to say
-        chances = led.softmax(dim=1) * (1 - ends[:, None])
-        chances[:, VOCABULARY.end] = 0 if place == 1 else ends
-        expected = chances.argmax(dim=1)
-        if place >= 1 and (place - 1) % VOCABULARY.slots == 0:
+        ends = conditional.softmax(dim=1)[:, VOCABULARY.end]  # END is not guided
+        probabilities = led.softmax(dim=1) * (1 - ends[:, None])
+        probabilities[:, VOCABULARY.end] = 0 if position == 1 else ends
+        expected = probabilities.argmax(dim=1)
+        if position >= 1 and (position - 1) % VOCABULARY.slots == 0:
             done |= expected == VOCABULARY.end
         expected[done] = VOCABULARY.end
-        assert torch.equal(tokens[:, place], expected), f"place {place}"
+        assert torch.equal(tokens[:, position], expected), f"position {position}"
 
 
-@of_either_kind
-def test_guidance_0_is_plain_and_guidance_of_the_open_is_too(kind: Kind) -> None:
+@for_both_priors
+def test_guidance_changes_samples_with_labels_but_not_with_null_labels(kind: Kind) -> None:
     model, labels = prior(kind), labels_for(8)
     plain = sample(model, labels, PLAIN, seeded())
     guided = sample(model, labels, SamplingConfig(temperature=1, guidance=3.0), seeded())
@@ -366,20 +370,19 @@ def test_guidance_0_is_plain_and_guidance_of_the_open_is_too(kind: Kind) -> None
     )
 
 
-def test_guidance_leads_codes_and_has_no_say_in_where_a_clip_ends() -> None:
-    asked, anything = torch.randn(2, 30, 6, generator=seeded())
-    asked[:10, 5] = anything[:10, 5] = -torch.inf  # where END may not stand
-    led = guided(asked, anything, 1.5, end=5)
-    chances = led.softmax(dim=1)
-    torch.testing.assert_close(chances[:, 5], asked.softmax(dim=1)[:, 5])
-    expected = (asked + 1.5 * (asked - anything))[:, :5].softmax(dim=1)
-    torch.testing.assert_close(chances[:, :5] / (1 - chances[:, 5:]), expected)
+def test_guidance_changes_the_codes_but_not_the_probability_of_end() -> None:
+    conditional, unconditional = torch.randn(2, 30, 6, generator=seeded())
+    conditional[:10, 5] = unconditional[:10, 5] = -torch.inf  # slots that do not allow END
+    probabilities = apply_guidance(conditional, unconditional, 1.5, end=5).softmax(dim=1)
+    torch.testing.assert_close(probabilities[:, 5], conditional.softmax(dim=1)[:, 5])
+    expected = (conditional + 1.5 * (conditional - unconditional))[:, :5].softmax(dim=1)
+    torch.testing.assert_close(probabilities[:, :5] / (1 - probabilities[:, 5:]), expected)
 
 
-@of_either_kind
+@for_both_priors
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize(("rows", "quantizers"), [(1, 1), (2, 2), (3, 1)])
-def test_samples_are_legal_end_once_and_are_never_empty(
+def test_samples_have_allowed_tokens_at_least_one_column_and_only_end_after_their_end(
     kind: Kind, rows: int, quantizers: int, guidance: float
 ) -> None:
     vocabulary = Vocabulary(3, quantizers, rows, 3, max_columns=6)
@@ -392,14 +395,14 @@ def test_samples_are_legal_end_once_and_are_never_empty(
     assert len(columns.unique()) > 1, "the test needs clips of several lengths"
     assert bool(((levels >= 0) & (levels < 3)).all())
     for i, n in enumerate(columns.tolist()):
-        expected = written_out(vocabulary, codes[i], n, int(levels[i]))
+        expected = expected_tokens(vocabulary, codes[i], n, int(levels[i]))
         row = tokens[i].tolist()
         assert row == (expected + [vocabulary.end] * len(row))[: len(row)]
         assert bool(((codes[i] >= 0) & (codes[i] < 3)).all())
 
 
-@of_either_kind
-def test_a_prior_that_always_ends_gives_one_column_and_one_that_never_ends_gives_all(
+@for_both_priors
+def test_clips_have_one_column_if_end_is_certain_and_max_columns_if_it_is_impossible(
     kind: Kind,
 ) -> None:
     model = prior(kind)
@@ -413,8 +416,8 @@ def test_a_prior_that_always_ends_gives_one_column_and_one_that_never_ends_gives
     assert VOCABULARY.codes(never)[1].tolist() == [VOCABULARY.max_columns] * 4
 
 
-@of_either_kind
-def test_sampling_follows_the_probabilities_of_the_prior(kind: Kind) -> None:
+@for_both_priors
+def test_sampled_tokens_have_the_priors_probabilities(kind: Kind) -> None:
     model = prior(kind)
     labels = torch.tensor([[1, 0]]).expand(4000, -1)
     tokens = sample(model, labels, PLAIN, seeded())
@@ -431,12 +434,12 @@ def test_sampling_follows_the_probabilities_of_the_prior(kind: Kind) -> None:
 
 
 EVENLY = (torch.arange(4000)[:, None] + 0.5) / 4000
-"""Draws spaced so that shares come out right to a four-thousandth."""
+"""Evenly spaced numbers in [0, 1), so that shares of samples are exact to 1/4000."""
 
 
 def shares_of(logits: Tensor, config: SamplingConfig) -> np.ndarray:
-    drawn = draw(logits.expand(4000, -1).clone(), config, EVENLY)
-    return (torch.bincount(drawn, minlength=len(logits)) / 4000).numpy()
+    sampled = sample_categorical(logits.expand(4000, -1).clone(), config, EVENLY)
+    return (torch.bincount(sampled, minlength=len(logits)) / 4000).numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -456,23 +459,23 @@ logit_lists = st.lists(
     top_k=st.integers(0, 9),
     top_p=st.sampled_from([0.05, 0.5, 0.9, 1.0]),
 )
-def test_draw_follows_softmax_cut_by_top_k_then_top_p(
+def test_samples_follow_the_softmax_after_temperature_top_k_and_top_p(
     values: list[float], temperature: float, top_k: int, top_p: float
 ) -> None:
     logits = np.array(values)
     expected = softmax(logits / temperature)
     if top_k:
-        kept = sorted(range(len(values)), key=lambda i: -values[i])[:top_k]
-        expected = np.array([p if i in kept else 0 for i, p in enumerate(expected)])
+        top = sorted(range(len(values)), key=lambda i: -values[i])[:top_k]
+        expected = np.array([p if i in top else 0 for i, p in enumerate(expected)])
         expected /= expected.sum()
-    reached, keep = 0.0, []
-    for i in sorted(range(len(values)), key=lambda i: -expected[i]):  # the least set that makes p
-        if abs(reached - top_p) < 1e-5:
+    cumulative, nucleus = 0.0, []
+    for i in sorted(range(len(values)), key=lambda i: -expected[i]):
+        if abs(cumulative - top_p) < 1e-5:
             return  # a tie that rounding decides
-        if reached < top_p:
-            keep.append(i)
-        reached += expected[i]
-    expected = np.array([p if i in keep else 0 for i, p in enumerate(expected)])
+        if cumulative < top_p:
+            nucleus.append(i)
+        cumulative += expected[i]
+    expected = np.array([p if i in nucleus else 0 for i, p in enumerate(expected)])
     expected /= expected.sum()
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     shares = shares_of(torch.tensor(values), config)
@@ -480,37 +483,38 @@ def test_draw_follows_softmax_cut_by_top_k_then_top_p(
     assert not shares[expected == 0].any()
 
 
-def test_draw_never_takes_the_impossible_even_at_the_ends_of_the_interval() -> None:
+def test_tokens_of_probability_0_are_never_sampled_even_at_the_ends_of_the_interval() -> None:
     logits = torch.tensor([[-torch.inf, 0.3, -torch.inf, 0.1, -30.0, -torch.inf]])
-    for uniform in (0.0, 0.5, 1 - 2**-24):  # the last that torch.rand gives
+    for uniform in (0.0, 0.5, 1 - 2**-24):  # the largest value of torch.rand
         for config in (PLAIN, replace(PLAIN, top_p=0.999), replace(PLAIN, top_k=5)):
-            drawn = draw(logits.clone(), config, torch.tensor([[uniform]]))
-            assert int(drawn) in (1, 3, 4)
+            sampled = sample_categorical(logits.clone(), config, torch.tensor([[uniform]]))
+            assert int(sampled) in (1, 3, 4)
 
 
-def test_draw_never_goes_beyond_the_last_that_is_possible_whatever_the_sum() -> None:
-    """Sums of float32 end a little below or above 1."""
+def test_trailing_tokens_of_probability_0_are_never_sampled_whatever_the_total() -> None:
+    """Cumulative sums in float32 end a little below or above 1."""
     logits = torch.randn(2000, 37, generator=seeded())
     logits[:, 20:] = -torch.inf
-    last = torch.full((2000, 1), 1 - 2**-24)
-    assert int(draw(logits, PLAIN, last).max()) <= 19
+    largest = torch.full((2000, 1), 1 - 2**-24)
+    assert int(sample_categorical(logits, PLAIN, largest).max()) <= 19
 
 
-def test_draw_gives_each_its_half_open_share_of_the_interval() -> None:
+def test_each_token_has_a_half_open_interval_of_the_cdf() -> None:
     uniform = torch.arange(8)[:, None] / 8
-    drawn = draw(torch.zeros(8, 4), PLAIN, uniform)
-    assert drawn.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    sampled = sample_categorical(torch.zeros(8, 4), PLAIN, uniform)
+    assert sampled.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_draw_at_temperature_0_is_the_likeliest() -> None:
-    logits = torch.randn(50, 7, generator=seeded())
-    drawn = draw(logits, SamplingConfig(temperature=0), torch.rand(50, 1, generator=seeded()))
-    assert torch.equal(drawn, logits.argmax(dim=1))
-    assert torch.equal(draw(logits.clone(), replace(PLAIN, top_k=1), torch.rand(50, 1)), drawn)
+def test_temperature_0_and_top_k_1_take_the_argmax() -> None:
+    logits, uniform = torch.randn(50, 7, generator=seeded()), torch.rand(50, 1, generator=seeded())
+    greedy = sample_categorical(logits, SamplingConfig(temperature=0), uniform)
+    assert torch.equal(greedy, logits.argmax(dim=1))
+    top_1 = sample_categorical(logits.clone(), replace(PLAIN, top_k=1), torch.rand(50, 1))
+    assert torch.equal(top_1, greedy)
 
 
-@of_either_kind
-def test_a_tiny_prior_learns_a_toy_pattern_by_heart_and_samples_it_by_label(kind: Kind) -> None:
+@for_both_priors
+def test_a_tiny_prior_memorizes_two_clips_and_samples_them_by_label(kind: Kind) -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary(4, 1, rows=2, num_levels=2, max_columns=4)
     model = kind(PriorConfig(dim=32, layers=2, heads=2, dropout=0.0), vocabulary, (2,))
@@ -525,10 +529,10 @@ def test_a_tiny_prior_learns_a_toy_pattern_by_heart_and_samples_it_by_label(kind
         optimizer.step()
     model.eval()
     assert model.loss(tokens, lengths, labels)[0].item() < 0.02
-    drawn = sample(
+    sampled = sample(
         model, torch.tensor([[1], [0], [0]]), SamplingConfig(temperature=0.5, guidance=0), seeded()
     )
-    back, back_columns, back_levels = vocabulary.codes(drawn)
+    back, back_columns, back_levels = vocabulary.codes(sampled)
     assert back_columns.tolist() == [2, 4, 4]
     assert back_levels.tolist() == [0, 1, 1]
     assert torch.equal(back[0, ..., :2], codes[1, ..., :2])
