@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,8 @@ UNFINISHED = ".unfinished"
 """Name of the mark of a folder that is being filled."""
 _LEFT = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
 """Names of the files that `atomic` has not renamed yet."""
+MOST_JSON = 100 << 20
+"""Bytes of the largest JSON file that is read."""
 
 
 @contextlib.contextmanager
@@ -33,7 +38,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     number = int.from_bytes(os.urandom(4))  # a process of another machine may have the same one
-    temporary = path.with_name(f".{path.name}.{number}.tmp")
+    temporary = path.with_name(f".audiovq.{number}.tmp")  # short, however long the name is
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -54,8 +59,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON, atomically."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    """Write `data` as indented JSON, atomically: see `json_text`."""
+    write_text(path, json_text(data, indent=2) + "\n")
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """`data` as JSON. NaN and infinity, which JSON does not have, become null."""
+    try:
+        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    """`data` with None in place of numbers that are not finite."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def append_line(path: Path, line: str) -> None:
@@ -70,11 +92,38 @@ def append_line(path: Path, line: str) -> None:
 def read_json(path: Path, what: str) -> Any:
     """The inverse of `write_json`. Raises AudiovqError saying that `path` is not `what`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_regular(path, MOST_JSON).decode("utf-8"))
     except FileNotFoundError as error:
         raise AudiovqError(f"{path.parent}: not {what} (it has no {path.name})") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise AudiovqError(f"{path}: cannot be read as JSON ({error})") from error
+        words = getattr(error, "strerror", None) or error
+        raise AudiovqError(f"{path}: cannot be read as JSON ({words})") from error
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """As `read_json`, where the file has to hold an object."""
+    data = read_json(path, what)
+    if not isinstance(data, dict):
+        raise AudiovqError(f"{path}: not {what} (no JSON object)")
+    return data
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file. Raises AudiovqError where it is none, or holds more than `most`."""
+    try:
+        return _regular(path, most)
+    except OSError as error:
+        raise AudiovqError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _regular(path: Path, most: int | None) -> bytes:
+    """As `read_bytes`, but raises OSError. A pipe is not waited for, a device not read without end."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if most is not None and found.st_size > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
+    return path.read_bytes()
 
 
 def sha256(path: Path | str) -> str:
@@ -91,31 +140,57 @@ def claimed(folder: Path) -> Iterator[None]:
     where the system cannot lock one (Windows, some network file systems), nothing does. A folder
     that is still empty at the end goes. Raises AudiovqError where another run holds it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
-    except OSError as error:
-        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    _make(folder)
     if sys.platform == "win32":
         yield
         return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise AudiovqError(
-            f"{folder}: another run is writing here; wait for it, or name another folder"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
+    lock = _locked(folder)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()
         os.close(lock)
+
+
+def _make(folder: Path) -> None:
+    """Make `folder` where it is missing. Raises AudiovqError where it cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
+    except OSError as error:
+        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor of `folder`, locked. Raises AudiovqError where another run holds it.
+
+    A run that ends removes its folder where it is empty, so that what was opened may be gone by the
+    time that it is locked. Then the folder is made and opened again.
+    """
+    held = f"{folder}: another run is writing here; wait for it, or name another folder"
+    for _ in range(100):
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            _make(folder)
+            continue
+        except OSError as error:
+            raise AudiovqError(f"{folder}: cannot be opened ({error.strerror or error})") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise AudiovqError(held) from error
+        except OSError:  # a file system without locks
+            return lock
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(lock), os.stat(folder)):
+                return lock
+        os.close(lock)
+        _make(folder)
+    raise AudiovqError(held)
 
 
 @contextlib.contextmanager
@@ -169,3 +244,32 @@ def require_new(path: Path, overwrite: bool) -> None:
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
+
+
+def require_apart(out: Path, *inputs: Path) -> None:
+    """Raise AudiovqError where writing `out` would change one of `inputs`.
+
+    That is so where `out` is one of them or a folder that holds one, and where it is a file that lies
+    in one, such as a model's weights. Links are followed on both sides.
+    """
+    try:
+        own = os.stat(out)
+    except OSError:  # there is nothing to write over
+        return
+    for path in inputs:
+        if any(os.path.samestat(own, place) for place in _places(path)):
+            raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
+        if path.is_dir() and not out.is_dir():
+            folder = os.stat(path)
+            if any(os.path.samestat(folder, place) for place in _places(out)):
+                raise AudiovqError(
+                    f"{out}: is a part of {path}, which is read; name another output"
+                )
+
+
+def _places(path: Path) -> Iterator[os.stat_result]:
+    """What `path` leads to, and every folder around it."""
+    real = Path(os.path.realpath(path))
+    for place in (real, *real.parents):
+        with contextlib.suppress(OSError):
+            yield os.stat(place)

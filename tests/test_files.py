@@ -26,7 +26,9 @@ from audiovq.files import (
     write_text,
 )
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 trees = st.recursive(
     scalars | texts,
