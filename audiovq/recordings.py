@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import math
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,7 +22,15 @@ from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
 from audiovq.context import LARGEST_WEIGHT
-from audiovq.files import atomic, filling, read_bytes, require_apart, require_new
+from audiovq.files import (
+    UNFINISHED,
+    WRITTEN,
+    atomic,
+    filling,
+    read_bytes,
+    require_apart,
+    require_new,
+)
 from audiovq.header import leads_out
 from audiovq.names import plain, wav_names
 from audiovq.predictors import Coder
@@ -111,15 +120,19 @@ def decode_files(
                 raise AudiovqError(
                     f"holds a sound named {name!r:.80}, which leads out of the folder"
                 )
+            if PurePosixPath(name).parts[0].casefold() in (UNFINISHED, WRITTEN):
+                raise AudiovqError(f"holds a sound named {name!r:.80}, a name that audiovq uses")
     except AudiovqError as error:
         raise AudiovqError(f"{source}: {error}") from error
-    places = {name: target / path for name, path in _placed(sounds, say, "note: writing").items()}
-    if single := target.suffix.lower() == ".wav" and len(places) == 1:
-        places = dict.fromkeys(places, target)
-    require_apart(target, source)
-    with _into(target, overwrite, is_file=single) as folder:
-        decoded = {places[name]: sound for name, sound in sounds.items()}
-        return _write(model, decoded, folder, phase, n_iter, say)
+    places = _placed(sounds, say, "note: writing")
+    single = target.suffix.lower() == ".wav" and len(places) == 1
+    if single:
+        places = dict.fromkeys(places, target.name)
+    decoded = {places[name]: sound for name, sound in sounds.items()}
+    command = _command(model, "decode", phase, n_iter)
+    command["archive"] = hashlib.sha256(data).hexdigest()
+    with _into(target, single, overwrite, command, [source]) as (folder, expect):
+        return _write(model, decoded, folder, expect, phase, n_iter, say)
 
 
 def reconstruct_files(
@@ -141,18 +154,35 @@ def reconstruct_files(
     source, target = Path(source), Path(target)
     _require_iterations(n_iter)
     recordings = _recordings(source, say)
-    if source.is_dir() or target.is_dir():
-        names = _placed(recordings, say, "note: writing")
-        places = {name: target / path for name, path in names.items()}
+    if single := not source.is_dir():
+        if target.is_dir():
+            target /= wav_names(recordings)[source.name]
+        places = dict.fromkeys(recordings, target.name)
     else:
-        places = dict.fromkeys(recordings, target)
-    single = None if source.is_dir() else next(iter(places.values()))
-    require_apart(single or target, source, *recordings.values())
-    with _into(single or target, overwrite, is_file=single is not None) as folder:
+        places = _placed(recordings, say, "note: writing")
+    command = _command(model, "reconstruct", phase, n_iter)
+    command["recordings"] = [[name, *_state(path)] for name, path in recordings.items()]
+    inputs = [source, *recordings.values()]
+    with _into(target, single, overwrite, command, inputs) as (folder, expect):
         sounds = _encoded(model, recordings, say)
         coded = {places[name]: sound for name, sound in sounds.items()}
-        _write(model, coded, folder, phase, n_iter, say)
+        _write(model, coded, folder, expect, phase, n_iter, say)
     return archive.rates(model, sounds, archive.pack(model, sounds))
+
+
+def _command(model: Model, verb: str, phase: Phase, n_iter: int | None) -> dict[str, Any]:
+    """What decides on what is written, short of what is read: see `files.filling`."""
+    weights = model.header.get("autoencoder", {}).get("sha256")
+    return {"verb": verb, "autoencoder": weights, "phase": phase, "n_iter": n_iter}
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file: equal where it was not written to. Zeros where it cannot be asked."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _require_iterations(n_iter: int | None) -> None:
@@ -161,14 +191,22 @@ def _require_iterations(n_iter: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _into(target: Path, overwrite: bool, is_file: bool) -> Iterator[Path]:
-    """The block may write `target`, a file or a folder; gives the folder that is written into."""
+def _into(
+    target: Path, is_file: bool, overwrite: bool, command: Mapping[str, Any], inputs: Iterable[Path]
+) -> Iterator[tuple[Path, Callable[..., None]]]:
+    """The block may write `target`, a file or a folder.
+
+    Gives the folder that it writes into, and what must be told the names below it before they are
+    written. Raises AudiovqError where `target` is there already, unless `overwrite`, or is or holds one
+    of `inputs`.
+    """
+    require_apart(target, *inputs)
     if is_file:
         require_new(target, overwrite)
-        yield target.parent
+        yield target.parent, lambda *names: None
     else:
-        with filling(target, overwrite):
-            yield target
+        with filling(target, overwrite, command) as filled:
+            yield target, filled.expect
 
 
 def _recordings(source: Path, say: Say) -> dict[str, Path]:
@@ -283,18 +321,20 @@ def _excerpts(model: Model, recordings: Mapping[str, Path]) -> list[Waveform]:
 
 def _write(
     model: Model,
-    sounds: Mapping[Path, Encoded],
+    sounds: Mapping[str, Encoded],
     folder: Path,
+    expect: Callable[..., None],
     phase: Phase,
     n_iter: int | None,
     say: Say,
 ) -> list[Path]:
-    """Codes by path → WAVs; returns their paths.
+    """Codes by the path of their WAV below `folder` → WAVs; returns their paths.
 
     Where one would go beyond full scale, all are turned down alike, so that their levels to each other
     stay. Until the loudest is known, samples wait in a file without a name in `folder`, which goes
-    with the process. A path that the system does not take is said and left out; raises AudiovqError
-    where it takes none.
+    with the process; so a run that is killed leaves none of its WAVs, or some that are as they will
+    be. A path that the system does not take is said and left out; raises AudiovqError where it takes
+    none.
     """
     begins, peak, failed = [0], 0.0, None
     written: list[Path] = []
@@ -306,7 +346,9 @@ def _write(
             begins.append(spool.tell())
             step(1)
         gain = audio.safe_gain(peak)
-        for path, begin, end in zip(sounds, begins[:-1], begins[1:], strict=True):
+        expect(*sounds)
+        for name, begin, end in zip(sounds, begins[:-1], begins[1:], strict=True):
+            path = folder / name
             try:
                 audio.write_blocks(path, _read(spool, begin, end), model.sample_rate, gain)
                 written.append(path)
