@@ -209,7 +209,8 @@ class Filling:
     def __init__(self, folder: Path, command: str, sources: Sequence[Path]) -> None:
         self.folder = folder
         self._command, self._begun = command, False
-        self._sources = {identity: path for path in sources if (identity := _identity(path))}
+        self._sources = {_identity(path): path for path in sources}
+        self._sources.pop(None, None)
         self._old: list[str] = []
         self._files: dict[str, None] = {}
         self._rows: dict[str, dict[str, Any]] = {}
@@ -423,30 +424,21 @@ def require_new(path: Path, overwrite: bool) -> None:
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
 
 
-def require_apart(out: Path, *inputs: Path) -> None:
+def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
     """Raise AudiovqError where writing `out` would change one of `inputs`.
 
-    That is so where `out` is one of them or a folder that holds one, and where it is a file that lies
-    in one, such as a model's weights. Links are followed on both sides.
+    That is so where `out` is one of them, or a file that lies in one, such as a model's weights; and,
+    if `out` is `emptied` first, where it holds one. Links are followed on both sides.
     """
-    try:
-        own = os.stat(out)
-    except OSError:  # there is nothing to write over
+    own = _identity(out)
+    if own is None:  # there is nothing to write over
         return
     for path in inputs:
-        if any(os.path.samestat(own, place) for place in _places(path)):
+        if _identity(path) is None:
+            continue
+        around = [_identity(place) for place in Path(os.path.realpath(path)).parents]
+        if own == _identity(path) or (emptied and own in around):
             raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
-        if path.is_dir() and not out.is_dir():
-            folder = os.stat(path)
-            if any(os.path.samestat(folder, place) for place in _places(out)):
-                raise AudiovqError(
-                    f"{out}: is a part of {path}, which is read; name another output"
-                )
-
-
-def _places(path: Path) -> Iterator[os.stat_result]:
-    """What `path` leads to, and every folder around it."""
-    real = Path(os.path.realpath(path))
-    for place in (real, *real.parents):
-        with contextlib.suppress(OSError):
-            yield os.stat(place)
+        around = [_identity(place) for place in Path(os.path.realpath(out)).parents]
+        if not out.is_dir() and _identity(path) in around:
+            raise AudiovqError(f"{out}: is a part of {path}, which is read; name another output")

@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -192,7 +192,7 @@ def _require_iterations(n_iter: int | None) -> None:
 
 @contextlib.contextmanager
 def _into(
-    target: Path, is_file: bool, overwrite: bool, command: Mapping[str, Any], inputs: Iterable[Path]
+    target: Path, is_file: bool, overwrite: bool, command: Mapping[str, Any], inputs: Sequence[Path]
 ) -> Iterator[tuple[Path, Callable[..., None]]]:
     """The block may write `target`, a file or a folder.
 
@@ -205,7 +205,7 @@ def _into(
         require_new(target, overwrite)
         yield target.parent, lambda *names: None
     else:
-        with filling(target, overwrite, command) as filled:
+        with filling(target, overwrite, command, inputs) as filled:
             yield target, filled.expect
 
 

@@ -73,8 +73,21 @@ def test_istft_inverts_stft(length: int, overlap: int) -> None:
 
 @pytest.mark.parametrize(
     ("n_fft", "hop"),
-    [(16, 8), (16, 5), (18, 9), (64, 32), (250, 64), (256, 128), (300, 77), (512, 256), (1000, 500)]
-    + [(1024, 333), (2048, 1024), (2048, 1000), (4096, 2048)],
+    [
+        (16, 8),
+        (16, 5),
+        (18, 9),
+        (64, 32),
+        (250, 64),
+        (256, 128),
+        (300, 77),
+        (512, 256),
+        (1000, 500),
+        (1024, 333),
+        (2048, 1024),
+        (2048, 1000),
+        (4096, 2048),
+    ],
 )
 def test_istft_inverts_stft_on_every_grid_as_exactly_as_rounding_allows(
     n_fft: int, hop: int
