@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,15 +13,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from modes import modes_hold
 
 from audiovq.config import AudiovqError
 from audiovq.files import (
+    MOST_JSON,
     atomic,
     claimed,
     clear,
     filling,
     is_blank,
+    json_text,
+    read_bytes,
     read_json,
+    read_object,
+    require_apart,
     require_new,
     sha256,
     sweep,
@@ -379,3 +386,135 @@ def test_a_source_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(AudiovqError, match="own: would be written over"):
         fill(tmp_path, ["c", "own"], overwrite=True, sources=[tmp_path / "own"])
     assert (tmp_path / "own").read_text() == "mine"
+
+
+# --- Names, claims, and what is no file ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "語" * 85, "a b.wav"])
+def test_a_name_as_long_as_a_file_system_holds_is_written(tmp_path: Path, name: str) -> None:
+    with atomic(tmp_path / name) as temporary:
+        temporary.write_bytes(b"new")
+        assert is_blank(tmp_path), "what is not finished is nothing"
+        (left,) = tmp_path.iterdir()
+        assert left == temporary
+    assert (tmp_path / name).read_bytes() == b"new"
+    (tmp_path / temporary.name).touch()
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+CLAIMER = """
+import os, sys
+from pathlib import Path
+from audiovq.config import AudiovqError
+from audiovq.files import claimed
+folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
+held = 0
+for _ in range(300):
+    try:
+        with claimed(folder):
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails where another is inside
+            held += 1
+            inside.unlink()
+    except AudiovqError as error:
+        assert "another run" in str(error), error
+print(held)
+"""
+
+
+def test_no_two_processes_hold_a_folder_that_ends_up_empty(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLAIMER, str(tmp_path / "out"), str(tmp_path / "inside")]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for run in runs:
+        said, error = run.communicate()
+        assert not run.returncode, error
+        assert int(said) > 0
+
+
+def test_a_claim_of_a_folder_that_another_run_removes_is_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tmp_path / "out", os.open
+
+    def slow(path: Path, *flags: int) -> int:
+        monkeypatch.undo()
+        lock = opened(path, *flags)
+        folder.rmdir()  # another run ends between opening and locking
+        return lock
+
+    monkeypatch.setattr(os, "open", slow)
+    with claimed(folder):
+        assert folder.is_dir()
+        with pytest.raises(AudiovqError, match="another run"), claimed(folder):
+            pass
+
+
+def test_a_closed_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    try:
+        with modes_hold(), pytest.raises(AudiovqError, match="cannot be opened"), claimed(folder):
+            pass
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a device", "large"])
+def test_json_is_read_from_regular_files_of_some_size_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        with open(path, "wb") as file:
+            file.truncate(MOST_JSON + 1)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_json, read_object):
+        with pytest.raises(AudiovqError, match=r"model\.json: cannot be read as JSON") as caught:
+            read(path, "a model")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(AudiovqError, match=r"model\.json: cannot be read"):
+        read_bytes(path, MOST_JSON)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", '"text"'])
+def test_json_that_is_no_object_is_refused_where_one_is_meant(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(AudiovqError, match=r"a\.json: not a plan"):
+        read_object(tmp_path / "a.json", "a plan")
+
+
+@given(st.recursive(scalars | st.floats(), lambda inner: st.lists(inner) | st.tuples(inner)))
+def test_what_is_written_is_json_whatever_the_numbers(data: Any) -> None:
+    def none(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(json_text({"data": data}), parse_constant=none)
+
+
+def test_an_output_that_is_an_input_is_refused_by_any_path(tmp_path: Path) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    for folder in (model, other):
+        folder.mkdir()
+        (folder / "a.bin").touch()
+    (tmp_path / "link").symlink_to(model)
+    (tmp_path / "a.link").symlink_to(model / "a.bin")
+    for out in (
+        model,
+        tmp_path / "link",
+        other / ".." / "model",
+        model / "a.bin",
+        tmp_path / "a.link",
+    ):
+        with pytest.raises(AudiovqError, match="which is read; name another output"):
+            require_apart(out, other, model)
+    for out in (other, other / "a.bin", model / "new.bin", tmp_path, tmp_path / "new"):
+        require_apart(out, model, tmp_path / "missing")
+    with pytest.raises(AudiovqError, match="would overwrite"):
+        require_apart(tmp_path, model / "a.bin", emptied=True)
