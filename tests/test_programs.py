@@ -193,6 +193,34 @@ def test_the_example_makes_a_sound_from_programs(onnx_folder: Path, tmp_path: Pa
     assert np.abs(samples).max() > 0
 
 
+def test_the_example_makes_a_sound_of_a_model_without_labels(tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="programs as ONNX need the extra [onnx]")
+    write_programs(tiny_model(labels={}), tmp_path / "onnx")
+    command = [sys.executable, EXAMPLE, tmp_path / "onnx", tmp_path / "one.wav"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    with wave.open(str(tmp_path / "one.wav")) as file:
+        assert file.getnframes() > 0
+
+
+def test_an_export_over_another_leaves_nothing_of_it_and_spares_what_is_not_its_own(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_nothing(program: Any, file: Any) -> None:
+        file.write(b"program")
+
+    monkeypatch.setattr(torch.export, "save", save_nothing)
+    for names in (["encoder", "decoder", "prior"], ["encoder", "decoder"]):
+        monkeypatch.setattr(
+            programs, "_traced", lambda _, names=names: dict.fromkeys(names, (0, []))
+        )
+        write_programs(model, tmp_path / "out", "pt2", overwrite=True)
+        (tmp_path / "out" / "mine.txt").touch()
+    left = {path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."}
+    assert left == {"encoder.pt2", "decoder.pt2", "programs.json", "mine.txt"}
+
+
 def test_where_the_prior_would_end_at_once_the_example_draws_a_column(
     model: Model, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
