@@ -37,7 +37,6 @@ from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
 from audiovq.config import AudiovqError
 from audiovq.context import (
-    LARGEST_WEIGHT,
     SEGMENT_COLUMNS,
     Integers,
     least_weight,
@@ -163,8 +162,8 @@ def weight_within(
 ) -> float:
     """The least weight of bits with which an archive of `waveforms` takes at most `rate` bit/s.
 
-    For `codec.encode(…, rate_weight=…)`. Raises AudiovqError where no weight does, or where the
-    model has no tables to weigh bits by.
+    LARGEST_WEIGHT where no weight does. For `codec.encode(…, rate_weight=…)`. Raises AudiovqError
+    where the model has no tables to weigh bits by.
     """
     if model.context is None:
         raise AudiovqError("the model has no context tables, so it cannot meet a rate")
@@ -174,13 +173,7 @@ def weight_within(
         sounds = {str(number): sound for number, sound in enumerate(encoded)}
         return rates(model, sounds, pack(model, sounds, coder))["stored_bits_per_second"]
 
-    weight = least_weight(stored, rate, 0.0)
-    if weight == LARGEST_WEIGHT and (least := stored(weight)) > rate:
-        raise AudiovqError(
-            f"rate {rate:g}: these recordings take at least {least:.0f} bit/s with this model;"
-            " give a higher one, or train a model with a smaller codebook"
-        )
-    return weight
+    return least_weight(stored, rate, 0.0)
 
 
 def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str, float]:

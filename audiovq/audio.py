@@ -29,6 +29,8 @@ SPOOLED = 1 << 24
 """Bytes of a sound to be written that stay in memory; more goes to disk until its peak is known."""
 MOST_BYTES = (1 << 32) - 1024
 """Of samples in a WAV, whose header counts them in 32 bits."""
+LIMIT = 32767 / 32768
+"""The largest value that 16 bits hold on both sides of zero."""
 OFFSET = 0.25
 """A constant that much larger than the sound around it (its standard deviation) is no sound."""
 _HEAD = struct.Struct("<4sI12sHHIIHH4sI")
@@ -370,11 +372,18 @@ def limited_note(limited: int, written: int) -> str:
     )
 
 
-def write_blocks(path: Path | str, blocks: Iterable[Waveform], sample_rate: int) -> bool:
+def safe_gain(peak: float) -> float:
+    """What a waveform of this peak is multiplied by to stay within full scale: at most 1."""
+    return min(1.0, LIMIT / peak) if peak else 1.0
+
+
+def write_blocks(
+    path: Path | str, blocks: Iterable[Waveform], sample_rate: int, gain: float | None = None
+) -> bool:
     """Write blocks (samples,), one after another, as one 16-bit WAV, atomically.
 
-    Returns True where the waveform went beyond full scale and was brought down to it as a whole
-    (a clipped one would crackle). Raises AudiovqError where it cannot be written, or is longer than
+    All are multiplied by `gain`; None: by what `safe_gain` says (a clipped waveform would crackle).
+    Returns True where that is less than 1. Raises AudiovqError where it cannot be written, or is longer than
     a WAV can be.
     """
     path = Path(path)
@@ -384,12 +393,11 @@ def write_blocks(path: Path | str, blocks: Iterable[Waveform], sample_rate: int)
     ):
         peak = 0.0  # known only at the end
         for block in blocks:
-            peak = max(peak, float(np.abs(block).max(initial=0)))
+            peak = max(peak, peak_of(block))
             spool.write(block.astype("<f4").tobytes())
         if spool.tell() > 2 * MOST_BYTES:
             raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
-        limit = 32767 / 32768
-        gain = np.float32(limit / peak if peak > limit else 1)
+        factor = np.float32(safe_gain(peak) if gain is None else gain)
         spool.seek(0)
         # By Python's own writer: libsndfile rounds down, and says nothing where a disk is full.
         with open(temporary, "wb") as raw, wave.open(raw, "wb") as file:
@@ -397,6 +405,6 @@ def write_blocks(path: Path | str, blocks: Iterable[Waveform], sample_rate: int)
             file.setsampwidth(2)
             file.setframerate(sample_rate)
             while data := spool.read(4 * BLOCK):
-                samples = np.frombuffer(data, "<f4") * gain
+                samples = np.frombuffer(data, "<f4") * factor
                 file.writeframesraw(np.rint(samples * 32768).astype("<i2").tobytes())
-    return peak > limit
+    return bool(factor < 1)

@@ -106,11 +106,11 @@ def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
         elif audio.is_recording(name):
             names.append(name)
         else:
-            skipped.append(Skipped(name, _other(source / name)))
+            skipped.append(Skipped(name, no_recording(source / name)))
     return names, skipped
 
 
-def _other(path: Path) -> str:
+def no_recording(path: Path) -> str:
     """Why what is named unlike a recording is none."""
     try:
         audio.require_file(path)

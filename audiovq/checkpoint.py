@@ -39,7 +39,7 @@ from audiovq.config import (
     to_json,
 )
 from audiovq.context import ContextTables
-from audiovq.files import atomic, read_json, sha256
+from audiovq.files import atomic, read_bytes, read_json, sha256
 from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
 from audiovq.masked import MaskedPrior
 from audiovq.pixelcnn import PixelCNN
@@ -390,11 +390,11 @@ def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], d
     Raises AudiovqError where the file is damaged.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         tensors = from_bytes(data)
         (length,) = struct.unpack_from("<Q", data)
         metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__") or {})
-    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise AudiovqError(f"{path}: cannot be read as safetensors ({words:.200})") from error
     if (sealed or metadata) and not is_sealed(data, metadata.pop("sha256", None)):

@@ -18,6 +18,12 @@ MOST_LAYERS = 256
 """What asks for more layers is damaged, and would take memory and time before that is known."""
 
 
+MOST_STEPS = 1_000_000_000
+"""No training takes more steps, and no batch more clips."""
+LARGEST_SEED = (1 << 32) - 1
+"""Generators are seeded by products of a seed and a step, which have 63 bits."""
+
+
 class AudiovqError(Exception):
     """Something the user can mend: its text is one line that names the thing and says what to do."""
 
@@ -68,7 +74,24 @@ class PreprocessConfig:
             0 <= self.validation_share < 0.9,
             f"validation_share {self.validation_share}: give a share from 0 to 0.9",
         )
-        _require(self.trim_db > 0, f"trim_db {self.trim_db}: give decibels above 0")
+        _require(
+            0 < self.trim_db <= 200, f"trim_db {self.trim_db}: give decibels above 0, up to 200"
+        )
+        _require(
+            20 <= self.range_db <= 120, f"range_db {self.range_db}: give decibels from 20 to 120"
+        )
+        _require(
+            self.n_fft is None or (16 <= self.n_fft <= 32_768 and self.n_fft % 2 == 0),
+            f"n_fft {self.n_fft}: give an even number from 16 to 32768",
+        )
+        _require(
+            self.hop_length is None or 1 <= self.hop_length <= (self.n_fft or 32_768) // 2,
+            f"hop_length {self.hop_length}: give 1 to n_fft / 2",
+        )
+        _require(
+            self.n_mels is None or 0 <= self.n_mels <= 512,
+            f"n_mels {self.n_mels}: give 0 (linear bins) to 512",
+        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +250,7 @@ class AutoencoderConfig:
         )
         sizes = *self.patch, self.channels, self.latent_dim, *self.filters
         _require(
-            min(sizes) >= 1 and max(sizes) <= WIDEST,
+            all(1 <= size <= WIDEST for size in sizes),
             f"patch, channels, latent_dim and filters: give numbers from 1 to {WIDEST}",
         )
         _require(
@@ -235,8 +258,7 @@ class AutoencoderConfig:
             f"codebook_size {self.codebook_size}: give 2 to 65536",
         )
         _require(
-            min(self.encoder_blocks, self.decoder_blocks) >= 0
-            and max(self.encoder_blocks, self.decoder_blocks) <= MOST_LAYERS,
+            all(0 <= n <= MOST_LAYERS for n in (self.encoder_blocks, self.decoder_blocks)),
             f"encoder_blocks and decoder_blocks: give numbers from 0 to {MOST_LAYERS}",
         )
         _require(
@@ -244,13 +266,20 @@ class AutoencoderConfig:
             f"num_quantizers {self.num_quantizers}: give 1 to 64",
         )
         _require(
-            self.target_rate is None or self.target_rate > 0,
-            f"target_rate {self.target_rate}: give bits per second above 0",
+            self.target_rate is None or 0 < self.target_rate <= 1e9,
+            f"target_rate {self.target_rate}: give bits per second above 0, up to 1e9",
         )
         _require(
             0.5 <= self.contrast <= 2, f"contrast {self.contrast}: give a number from 0.5 to 2"
         )
-        _require(self.rate_weight >= 0, f"rate_weight {self.rate_weight}: give 0 or more")
+        for name, most in (
+            ("emphasis", 10),
+            ("commitment", 1000),
+            ("rate_weight", 1000),
+            ("kl_weight", 1e6),
+        ):
+            value = getattr(self, name)
+            _require(0 <= value <= most, f"{name} {value}: give a number from 0 to {most:g}")
         _require(0 < self.decay < 1, f"decay {self.decay}: give a number between 0 and 1")
         _require(
             self.loss == "squared" or self.output == "sigmoid",
@@ -268,7 +297,6 @@ class AutoencoderConfig:
             self.dense is None or not self.quantizes,
             f"dense {self.dense}: give bottleneck none or gaussian; one vector makes no grid of codes",
         )
-        _require(self.kl_weight >= 0, f"kl_weight {self.kl_weight}: give 0 or more")
         _require(0 <= self.kl_warmup <= 1, f"kl_warmup {self.kl_warmup}: give a share from 0 to 1")
         _require(
             not self.conditional or self.bottleneck == "gaussian",
@@ -339,8 +367,8 @@ class PriorConfig:
             f"dim {self.dim}: give a multiple of twice the heads ({self.heads})",
         )
         _require(
-            self.kernel >= 3 and self.kernel % 2 == 1,
-            f"kernel {self.kernel}: give an odd size from 3 upward",
+            3 <= self.kernel <= 255 and self.kernel % 2 == 1,
+            f"kernel {self.kernel}: give an odd size from 3 to 255",
         )
         _require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share below 1")
         _require(
@@ -409,9 +437,27 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "patience", "max_epochs"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} {value}: give 1 or more")
+            _require(
+                value is None or 1 <= value <= MOST_STEPS, f"{name} {value}: give 1 to {MOST_STEPS}"
+            )
         _require(
-            self.learning_rate > 0, f"learning_rate {self.learning_rate}: give a number above 0"
+            0 < self.learning_rate <= 100,
+            f"learning_rate {self.learning_rate}: give a number above 0, up to 100",
+        )
+        _require(
+            0 <= self.final_share <= 1, f"final_share {self.final_share}: give a share from 0 to 1"
+        )
+        _require(
+            0 <= self.warmup <= MOST_STEPS,
+            f"warmup {self.warmup}: give steps from 0 to {MOST_STEPS}",
+        )
+        _require(
+            0 <= self.weight_decay <= 100,
+            f"weight_decay {self.weight_decay}: give a number from 0 to 100",
+        )
+        _require(
+            0 < self.clip_norm <= 1e6,
+            f"clip_norm {self.clip_norm}: give a number above 0, up to 1e6",
         )
         _require(
             0 < self.decay_rate <= 1,
@@ -454,8 +500,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.max_minutes is None or self.max_minutes > 0,
-            f"max_minutes {self.max_minutes}: give minutes above 0",
+            self.max_minutes is None or 0 < self.max_minutes <= 1e7,
+            f"max_minutes {self.max_minutes}: give minutes above 0, up to 1e7",
         )
         _require(
             0 < self.autoencoder_share <= 1,
@@ -465,6 +511,7 @@ class TrainConfig:
             0 <= self.masked_share < 1,
             f"masked_share {self.masked_share}: give a share from 0 to below 1",
         )
+        _require(0 <= self.seed <= LARGEST_SEED, f"seed {self.seed}: give 0 to {LARGEST_SEED}")
 
 
 @dataclass(frozen=True)
@@ -491,7 +538,7 @@ class SamplingConfig:
             0 <= self.temperature <= 10,
             f"temperature {self.temperature}: give a number from 0 to 10",
         )
-        _require(self.top_k >= 0, f"top_k {self.top_k}: give 0 (all) or more")
+        _require(0 <= self.top_k <= MOST_STEPS, f"top_k {self.top_k}: give 0 (all) to {MOST_STEPS}")
         _require(0 < self.top_p <= 1, f"top_p {self.top_p}: give a probability above 0, up to 1")
         _require(
             0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"

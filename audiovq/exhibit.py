@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, PreprocessConfig, TrainConfig, from_json
 from audiovq.dataset import Dataset, Split
 from audiovq.figures import code_counts, describe_figures, require_match, through_networks
-from audiovq.files import read_json
+from audiovq.files import MOST_JSON, read_bytes, read_object
 from audiovq.flags import flags
 from audiovq.generation import DRAWN_DB, generate
 from audiovq.manifest import Clip
@@ -239,8 +240,7 @@ def _band(model: Model, row: int) -> str:
 def _figures(model: Model, folder: Path) -> dict[str, Any]:
     """Of evaluation.json; where there is none, what training reached."""
     if (folder / "evaluation.json").exists():
-        figures: dict[str, Any] = read_json(folder / "evaluation.json", "figures")
-        return figures
+        return read_object(folder / "evaluation.json", "figures")
     found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
     figures = {}
     if "validation_error_db" in found:
@@ -267,7 +267,10 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
     path = folder / "training" / "metrics.jsonl"
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rows = []
+    for line in read_bytes(path, MOST_JSON).decode("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError):  # a run killed as it wrote leaves half a line
+            rows.append(json.loads(line))
     summary = model.header.get("prior", {}).get("summary", {})
     baselines = {
         name: summary[name] for name in ("uniform_bits", "unigram_bits") if name in summary
@@ -281,7 +284,7 @@ def _commands(dataset: Dataset, folder: Path) -> list[str]:
     train = [f"audiovq train {source} {name}"]
     settings = folder / "training" / "settings.json"
     if settings.exists():
-        config = from_json(TrainConfig, read_json(settings, "settings").get("config"), "settings")
+        config = from_json(TrainConfig, read_object(settings, "settings").get("config"), "settings")
         preset = min(PRESETS, key=lambda preset: len(flags(config, PRESETS[preset])))
         train += [f"--preset {preset}", *flags(config, PRESETS[preset])]
     wanted = flags(dataset.preprocess, PreprocessConfig())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,12 @@ if sys.platform != "win32":
 
 UNFINISHED = ".unfinished"
 """Name of the mark of a folder that is being filled."""
+WRITTEN = ".written"
+"""Name of the list of the files that the command wrote which filled a folder, as JSON."""
 _LEFT = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
 """Names of the files that `atomic` has not renamed yet."""
+MOST_JSON = 100 << 20
+"""Bytes of the largest JSON file that is read."""
 
 
 @contextlib.contextmanager
@@ -33,7 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     number = int.from_bytes(os.urandom(4))  # a process of another machine may have the same one
-    temporary = path.with_name(f".{path.name}.{number}.tmp")
+    temporary = path.with_name(f".audiovq.{number}.tmp")  # short, however long the name is
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -54,8 +61,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON, atomically."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    """Write `data` as indented JSON, atomically: see `json_text`."""
+    write_text(path, json_text(data, indent=2) + "\n")
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """`data` as JSON. NaN and infinity, which JSON does not have, become null."""
+    try:
+        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    """`data` with None in place of numbers that are not finite."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def append_line(path: Path, line: str) -> None:
@@ -70,11 +94,38 @@ def append_line(path: Path, line: str) -> None:
 def read_json(path: Path, what: str) -> Any:
     """The inverse of `write_json`. Raises AudiovqError saying that `path` is not `what`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_regular(path, MOST_JSON).decode("utf-8"))
     except FileNotFoundError as error:
         raise AudiovqError(f"{path.parent}: not {what} (it has no {path.name})") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise AudiovqError(f"{path}: cannot be read as JSON ({error})") from error
+        words = getattr(error, "strerror", None) or error
+        raise AudiovqError(f"{path}: cannot be read as JSON ({words})") from error
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """As `read_json`, where the file has to hold an object."""
+    data = read_json(path, what)
+    if not isinstance(data, dict):
+        raise AudiovqError(f"{path}: not {what} (no JSON object)")
+    return data
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file. Raises AudiovqError where it is none, or holds more than `most`."""
+    try:
+        return _regular(path, most)
+    except OSError as error:
+        raise AudiovqError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _regular(path: Path, most: int | None) -> bytes:
+    """As `read_bytes`, but raises OSError. A pipe is not waited for, a device not read without end."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if most is not None and found.st_size > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
+    return path.read_bytes()
 
 
 def sha256(path: Path | str) -> str:
@@ -91,25 +142,11 @@ def claimed(folder: Path) -> Iterator[None]:
     where the system cannot lock one (Windows, some network file systems), nothing does. A folder
     that is still empty at the end goes. Raises AudiovqError where another run holds it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
-    except OSError as error:
-        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    _make(folder)
     if sys.platform == "win32":
         yield
         return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise AudiovqError(
-            f"{folder}: another run is writing here; wait for it, or name another folder"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
+    lock = _locked(folder)
     try:
         yield
     finally:
@@ -118,30 +155,246 @@ def claimed(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-@contextlib.contextmanager
-def filling(folder: Path, overwrite: bool) -> Iterator[None]:
-    """`folder` is claimed, and marked as unfinished until the block ends well.
+def _make(folder: Path) -> None:
+    """Make `folder` where it is missing. Raises AudiovqError where it cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
+    except OSError as error:
+        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
-    What a killed run left is gone on with; raises AudiovqError where something else is there already,
-    unless `overwrite`, or where another run holds the folder.
+
+def _locked(folder: Path) -> int:
+    """A descriptor of `folder`, locked. Raises AudiovqError where another run holds it.
+
+    A run that ends removes its folder where it is empty, so that what was opened may be gone by the
+    time that it is locked. Then the folder is made and opened again.
     """
-    with claimed(folder):
-        mark = folder / UNFINISHED
-        if not mark.exists():
-            require_new(folder, overwrite)
-        write_text(mark, "")
+    held = f"{folder}: another run is writing here; wait for it, or name another folder"
+    for _ in range(100):
         try:
-            yield
-            mark.unlink()
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            _make(folder)
+            continue
+        except OSError as error:
+            raise AudiovqError(f"{folder}: cannot be opened ({error.strerror or error})") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise AudiovqError(held) from error
+        except OSError:  # a file system without locks
+            return lock
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(lock), os.stat(folder)):
+                return lock
+        os.close(lock)
+        _make(folder)
+    raise AudiovqError(held)
+
+
+class Filling:
+    """A folder that one command fills, file by file: what is there already, and what was written.
+
+    The mark `.unfinished` holds all of it while the command runs, a JSON object a line:
+
+        {"command": SHA-256}                what the run was asked for
+        {"old": [NAME, ...]}                files of an earlier run, which go
+        {"files": [NAME, ...]}              files that are about to be written
+        {"done": NAME, "row": {...}}        a file that is whole, and what is told of it
+    """
+
+    def __init__(self, folder: Path, command: str, sources: Sequence[Path]) -> None:
+        self.folder = folder
+        self._command, self._begun = command, False
+        self._sources = {_identity(path): path for path in sources}
+        self._sources.pop(None, None)
+        self._old: list[str] = []
+        self._files: dict[str, None] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def row(self, name: str) -> dict[str, Any] | None:
+        """What `done` was told of the file `name` by this run or the stopped one that it resumes; None
+        where the file is still to be written."""
+        return self._rows.get(name) if (self.folder / name).is_file() else None
+
+    def expect(self, *names: str) -> None:
+        """Files that are about to be written, relative to the folder, with forward slashes.
+
+        Call it before each batch of files: whatever stops the run, they are known as its own. With
+        the first call, the files of the run that is overwritten go. Raises AudiovqError where a
+        file would be written over one of the sources.
+        """
+        self._spare((*self._old, *names))
+        if not self._begun:
+            self._begin()
+        new = [name for name in names if name not in self._files]
+        if new:
+            self._files |= dict.fromkeys(new)
+            append_line(self.folder / UNFINISHED, json.dumps({"files": new}))
+
+    def done(self, name: str, row: Mapping[str, Any] | None = None) -> None:
+        """The file `name` is whole; `row` is what a resumed run needs to know of it, as JSON has it."""
+        self._rows[name] = dict(row or {})
+        append_line(self.folder / UNFINISHED, json.dumps({"done": name, "row": self._rows[name]}))
+
+    def _spare(self, names: Iterable[str]) -> None:
+        """Raise AudiovqError where one of `names` is a source."""
+        if not self._sources:
+            return
+        for name in names:
+            source = self._sources.get(_identity(self.folder / name))
+            if source is not None:
+                raise AudiovqError(
+                    f"{source}: would be written over by what is made of it; name another folder"
+                )
+
+    def _begin(self) -> None:
+        """Mark the folder as this run's, and remove what an overwritten run left."""
+        mark = self.folder / UNFINISHED
+        lines: list[dict[str, Any]] = [
+            {"command": self._command},
+            {"old": self._old},
+            {"files": list(self._files)},
+            *({"done": name, "row": row} for name, row in self._rows.items()),
+        ]
+        write_text(mark, "".join(json.dumps(line) + "\n" for line in lines))
+        (self.folder / WRITTEN).unlink(missing_ok=True)
+        for name in self._old:
+            if name not in self._rows:
+                _remove(self.folder, name)
+        self._begun = True
+
+    def _end(self) -> None:
+        """Leave a list of the files in place of the mark."""
+        if self._files and not self._begun:  # all was there, short of the list
+            self._begin()
+        if self._files:
+            write_text(self.folder / WRITTEN, json.dumps(list(self._files), indent=1) + "\n")
+        if self._begun:
+            (self.folder / UNFINISHED).unlink()
+
+    def _take_over(self, overwrite: bool) -> None:
+        """Find what earlier runs left. Raises AudiovqError where it is not this run's to resume, unless
+        `overwrite`."""
+        mark = self.folder / UNFINISHED
+        left = _marked(mark) if mark.exists() else []
+        before = next((line["command"] for line in left if "command" in line), None)
+        if mark.exists() and before == self._command:
+            for line in left:
+                self._old += line.get("old", [])
+                self._files |= dict.fromkeys(line.get("files", []))
+                if "done" in line:
+                    self._rows[line["done"]] = line["row"]
+        elif mark.exists() and not overwrite:
+            raise AudiovqError(
+                f"{self.folder}: another command was stopped here; run that one again, name another"
+                " folder, or add --overwrite"
+            )
+        else:
+            if not mark.exists():
+                require_new(self.folder, overwrite)
+            for line in left:
+                self._old += [*line.get("old", []), *line.get("files", [])]
+            if (self.folder / WRITTEN).exists():
+                self._old += _names(read_json(self.folder / WRITTEN, "an output folder"))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common, whatever links or letter case lead to it."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _marked(mark: Path) -> list[dict[str, Any]]:
+    """The lines of a mark, checked; a line that is cut, as by a power failure, ends them."""
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        for text in mark.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                break
+            for key in ("old", "files"):
+                line[key] = _names(line.get(key, []))
+            if "done" in line and not (
+                _names([line["done"]]) and isinstance(line.get("row"), dict)
+            ):
+                break
+            lines.append(line)
+    return lines
+
+
+def _names(listed: Any) -> list[str]:
+    """The strings in a list that came from a file."""
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Delete the file `name` in `folder` or below it, and the folders that it leaves empty; nothing
+    where the name leads anywhere else, as a list from a stranger may."""
+    root = folder.resolve()
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        path = (root / name).parent.resolve() / Path(name).name
+        if root not in path.parents or path.is_dir():
+            return
+        path.unlink(missing_ok=True)
+        for above in path.parents:
+            if above == root:
+                return
+            above.rmdir()
+
+
+@contextlib.contextmanager
+def filling(
+    folder: Path,
+    overwrite: bool,
+    command: Mapping[str, Any] | None = None,
+    sources: Sequence[Path] = (),
+) -> Iterator[Filling]:
+    """`folder`, claimed, for one command to fill; unfinished until the block ends without an error.
+
+    `command` is all that decides what is written, as JSON has it: verb, settings, checksums of the
+    model and of what is read, no paths. Where the same command was stopped, what it wrote is still
+    there and is not to be written again (`Filling.row`). Raises AudiovqError where the folder holds
+    anything else, unless `overwrite`, or another run holds the folder. With `overwrite`, the files
+    that the earlier run listed go when the first new one is about to be written (`Filling.expect`);
+    files that no run listed stay. `sources` are files that must never be written over.
+
+        with filling(out, overwrite, {"verb": "decode", "archive": digest}, [archive]) as filled:
+            for name in names:
+                if filled.row(name) is None:
+                    filled.expect(name)
+                    limited = audio.write(out / name, ...)
+                    filled.done(name, {"limited": limited})
+
+    None for `command`: nothing is listed, and any such run is resumed by any other.
+    """
+    text = json.dumps(command, sort_keys=True, ensure_ascii=True)
+    with claimed(folder):
+        filled = Filling(folder, hashlib.sha256(text.encode()).hexdigest(), sources)
+        filled._take_over(overwrite)
+        if command is None:
+            filled.expect()
+        mark = folder / UNFINISHED
+        try:
+            yield filled
+            filled._end()
         finally:
             if list(folder.iterdir()) == [mark]:
                 mark.unlink()
 
 
 def is_blank(folder: Path) -> bool:
-    """Whether `folder` holds no file but what killed runs left half-written, in any sub-folder."""
+    """Whether `folder` holds no file but what killed runs left half-written, in any sub-folder, and the
+    list of files that are gone."""
     return not any(
-        not path.is_dir() and not _LEFT.fullmatch(path.name) for path in folder.rglob("*")
+        not path.is_dir() and not _LEFT.fullmatch(path.name) and path != folder / WRITTEN
+        for path in folder.rglob("*")
     )
 
 
@@ -169,3 +422,23 @@ def require_new(path: Path, overwrite: bool) -> None:
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
+
+
+def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
+    """Raise AudiovqError where writing `out` would change one of `inputs`.
+
+    That is so where `out` is one of them, or a file that lies in one, such as a model's weights; and,
+    if `out` is `emptied` first, where it holds one. Links are followed on both sides.
+    """
+    own = _identity(out)
+    if own is None:  # there is nothing to write over
+        return
+    for path in inputs:
+        if _identity(path) is None:
+            continue
+        around = [_identity(place) for place in Path(os.path.realpath(path)).parents]
+        if own == _identity(path) or (emptied and own in around):
+            raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
+        around = [_identity(place) for place in Path(os.path.realpath(out)).parents]
+        if not out.is_dir() and _identity(path) in around:
+            raise AudiovqError(f"{out}: is a part of {path}, which is read; name another output")

@@ -10,12 +10,11 @@ The checksum is over bytes, so that it does not depend on how a reader would wri
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path, PurePath
 from typing import Any
 
 from audiovq.config import AudiovqError
-from audiovq.files import atomic, read_json, sha256
+from audiovq.files import MOST_JSON, atomic, json_text, read_bytes, read_json, sha256
 
 ZEROS = b"0" * 64
 """Placeholder of a file's own checksum."""
@@ -37,7 +36,7 @@ def is_sealed(data: bytes, digest: Any) -> bool:
 def header_bytes(header: dict[str, Any]) -> bytes:
     """`header`, with keys format and version, as indented JSON with its checksum."""
     first = {"format": header["format"], "version": header["version"], "sha256": ZEROS.decode()}
-    text = json.dumps(first | header, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(first | header, indent=2) + "\n"
     return seal(text.encode())
 
 
@@ -62,7 +61,7 @@ def read_header(path: Path, kind: str, version: int, again: str) -> dict[str, An
         raise AudiovqError(
             f"{path.parent}: {kind} version {found!r:.40}; this program reads {version}"
         )
-    if not is_sealed(path.read_bytes(), header.pop("sha256", None)):
+    if not is_sealed(read_bytes(path, MOST_JSON), header.pop("sha256", None)):
         raise AudiovqError(f"{path}: {DAMAGED}; {again}")
     return header
 

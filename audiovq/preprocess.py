@@ -31,6 +31,7 @@ from audiovq.files import (
     clear,
     is_blank,
     read_json,
+    read_object,
     require_new,
     sha256,
     sweep,
@@ -199,7 +200,7 @@ def _fingerprint(
 def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
     """Leave `target` empty but for shards of this very dataset."""
     plan = target / "work" / "plan.json"
-    if plan.exists() and read_json(plan, "a plan").get("fingerprint") == fingerprint:
+    if plan.exists() and read_object(plan, "a plan").get("fingerprint") == fingerprint:
         sweep(target)
         return
     if plan.exists() or (overwrite and (target / "dataset.json").exists()):

@@ -119,8 +119,12 @@ def write_programs(
             " --format pt2"
         )
     folder, paths = Path(folder), []
-    with filling(folder, overwrite), _quiet():
-        for name, (program, outputs) in _traced(model).items():
+    weights = [part.get("sha256") for part in model.header.values() if isinstance(part, dict)]
+    command = {"verb": "export", "format": form, "weights": weights}
+    with filling(folder, overwrite, command) as filled, _quiet():
+        programs = _traced(model)
+        filled.expect(*(f"{name}.{form}" for name in programs), "programs.json")
+        for name, (program, outputs) in programs.items():
             paths.append(folder / f"{name}.{form}")
             with atomic(paths[-1]) as temporary:
                 if form == "onnx":

@@ -46,6 +46,10 @@ def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
 def istft(spectrum: Tensor, n_fft: int, hop_length: int, num_samples: Tensor) -> Tensor:
     """Inverse of `stft` by least squares (Griffin and Lim, IEEE TASSP 1984, equation 6).
 
+    Exact but for rounding, which grows where only the fading end of the last window covers a sample:
+    at hop_length n_fft / 2, the last sample of a clip of k * hop_length - 1 samples has an error of
+    about 1e-7 * (n_fft / pi) ** 2.
+
     Args:
         spectrum: (batch, n_fft // 2 + 1, frames), complex64. Frames after a clip's last one,
             `num_frames(n, hop_length)`, are ignored, whatever they hold.
@@ -61,8 +65,8 @@ def istft(spectrum: Tensor, n_fft: int, hop_length: int, num_samples: Tensor) ->
     num_samples = check_batch(spectrum, n_fft, hop_length, num_samples)
     if spectrum.dtype != torch.complex64:
         raise ValueError(f"spectrum must be complex64, not {spectrum.dtype}")
-    # The floor only keeps rounding errors from being blown up where the window is all but zero.
-    packing = Packing(num_samples, n_fft, hop_length, envelope_floor=1e-8)
+    # Below this, rounding is larger than what it is added to.
+    packing = Packing(num_samples, n_fft, hop_length, envelope_floor=1e-13)
     return packing.unpack(packing.synthesise(packing.pack(spectrum)))
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from audiovq import ranks
 from audiovq.checkpoint import read_tensors, save_tensors
 from audiovq.config import AudiovqError, OptimizerConfig
-from audiovq.files import append_line
+from audiovq.files import append_line, json_text
 from audiovq.graphs import Recorded, follow_gradients, make_recordable, own_stream, set_rate
 
 POOL = 24
@@ -337,7 +337,7 @@ class Trainer:
         state.done = ended or state.stale >= self.config.patience
         self.save()
         if ranks.is_main():
-            append_line(self.folder / "metrics.jsonl", json.dumps({"stage": self.stage, **metrics}))
+            append_line(self.folder / "metrics.jsonl", json_text({"stage": self.stage, **metrics}))
         return named
 
     def _require_finite_weights(self) -> None:

@@ -18,7 +18,7 @@ from audiovq.autoencoder_stage import train_autoencoder
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
-from audiovq.files import claimed, clear, is_blank, read_json, sweep, write_json, write_text
+from audiovq.files import claimed, clear, is_blank, read_object, sweep, write_json, write_text
 from audiovq.fitting import fit_context
 from audiovq.masked_stage import train_masked
 from audiovq.presets import PRESETS
@@ -194,7 +194,7 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
         clear(folder, but=path.parent)
         clear(path.parent, but=path)
     elif path.exists():
-        before = read_json(path, "a training folder")
+        before = read_object(path, "a training folder")
         if before.get("dataset") != settings["dataset"]:
             raise AudiovqError(
                 f"{folder}: was trained on another dataset; name another folder, or add --overwrite"
@@ -223,9 +223,9 @@ def trained_on(folder: Path) -> Dataset:
     path = folder / "training" / "settings.json"
     if not path.exists():
         raise AudiovqError(f"{folder}: does not say which dataset it was trained on; {NAME_IT}")
-    where = read_json(path, "a model that knows its dataset").get("dataset_folder", "")
+    where = read_object(path, "a model that knows its dataset").get("dataset_folder", "")
     try:
-        return Dataset(Path(where))
+        return Dataset(Path(str(where)))
     except AudiovqError as error:
         raise AudiovqError(
             f"{folder}: its dataset is not where it was; {NAME_IT} ({error})"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig, TrainConfig
+from audiovq.files import json_text, require_apart, require_new
 
 Labels = UseAppendAction[tuple[str, ...]]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
@@ -62,8 +62,10 @@ def inspect(
 
     from audiovq.inspection import inspect, inspection_table
 
+    if out is not None:
+        require_apart(out, audio_dir)
     found = inspect(audio_dir, out, config, overwrite=overwrite)
-    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else inspection_table(found))
+    print(json_text(dataclasses.asdict(found), 2) if as_json else inspection_table(found))
 
 
 def preprocess(
@@ -89,6 +91,8 @@ def preprocess(
         audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
         dataset: Folder to be made.
     """
+    if config.labels and config.labels.endswith(".csv"):
+        require_apart(dataset, Path(config.labels), emptied=True)
     if images:
         from audiovq.images import preprocess_images
 
@@ -136,6 +140,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         from audiovq.dataset import Dataset
         from audiovq.pipeline import train, write_report
 
+        require_apart(model, dataset, emptied=True)
         opened = Dataset(dataset)
         trained = train(opened, model, config, device=device, overwrite=overwrite)
         if not ranks.is_main():
@@ -191,6 +196,7 @@ def generate(
         raise AudiovqError(f"--{ways[0]}, --{ways[1]}: give one of the two")
     way = ways[0] if ways else ""
     _require_fitting(way, length=length, loop=loop, time=time, band=band, best_of=best_of)
+    require_apart(out, model, *filter(None, sources.values()))
     spans: dict[str, Any] = {"time": _span("time", time), "band": _span("band", band)}
 
     from audiovq import pipeline, play
@@ -248,6 +254,7 @@ def morph(
     from audiovq.pipeline import play_files
     from audiovq.training import pick_device
 
+    require_apart(out, model, first, second)
     paths = play_files(
         load(model, pick_device(device)),
         [first, second],
@@ -319,6 +326,7 @@ def encode(
     from audiovq.pipeline import encode_files
     from audiovq.training import pick_device
 
+    require_apart(out, model)
     figures = encode_files(
         load(model, pick_device(device)),
         source,
@@ -351,6 +359,7 @@ def decode(
     from audiovq.pipeline import decode_files
     from audiovq.training import pick_device
 
+    require_apart(out, model)
     paths = decode_files(
         load(model, pick_device(device)),
         source,
@@ -384,6 +393,7 @@ def reconstruct(
     from audiovq.pipeline import reconstruct_files
     from audiovq.training import pick_device
 
+    require_apart(out, model)
     figures = reconstruct_files(
         load(model, pick_device(device)),
         source,
@@ -403,7 +413,7 @@ def _tell(line: str) -> None:
 
 def _print_rates(figures: dict[str, float], out: Path, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(figures))
+        print(json_text(figures))
         return
     print(
         f"{figures['files']:.0f} files, {figures['seconds']:.1f} s,"
@@ -445,7 +455,7 @@ def evaluate(
     )
     if model.is_dir():  # a model that ships is not written into
         write_json(model / "evaluation.json", figures)  # where `report` finds them
-    print(json.dumps(figures, indent=2) if as_json else figure_table(figures))
+    print(json_text(figures, 2) if as_json else figure_table(figures))
 
 
 def report(
@@ -453,6 +463,7 @@ def report(
     dataset: Positional[Path | None] = None,
     out: Annotated[Path | None, arg(help="The page; None: MODEL/report.html.")] = None,
     device: Device = "auto",
+    overwrite: Annotated[bool, arg(help="Replace the file that --out names.")] = False,
 ) -> None:
     """Write one HTML page to look at and listen to a model.
 
@@ -465,9 +476,14 @@ def report(
     from audiovq.pipeline import write_report
     from audiovq.training import pick_device, trained_on
 
-    loaded = load(model, pick_device(device))
     if not model.is_dir():  # a model that ships is not written into
         model, out = located(model), out or Path("report.html")
+    if out is not None and out.resolve() != (model / "report.html").resolve():
+        require_apart(out, model, *filter(None, [dataset]))
+        require_new(out, overwrite)
+        if out.is_dir():
+            raise AudiovqError(f"{out}: is a folder; name the page, such as report.html")
+    loaded = load(model, pick_device(device))
     path = write_report(loaded, Dataset(dataset) if dataset else trained_on(model), model, out)
     print(f"wrote {path}")
 
@@ -484,7 +500,7 @@ def summary(model: Positional[Path], as_json: Json = False) -> None:
     from audiovq.summary import summarize, summary_table
 
     found = summarize(load(model))
-    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else summary_table(found))
+    print(json_text(dataclasses.asdict(found), 2) if as_json else summary_table(found))
 
 
 def plot(
@@ -515,6 +531,7 @@ def plot(
     from audiovq.plot import plot
     from audiovq.training import pick_device, trained_on
 
+    require_apart(out, model, *filter(None, [dataset]))
     paths = plot(
         load(model, pick_device(device)),
         Dataset(dataset) if dataset else trained_on(located(model)),
@@ -546,6 +563,7 @@ def export(
     from audiovq.checkpoint import load
     from audiovq.programs import write_programs
 
+    require_apart(out, model)
     paths = write_programs(load(model), out, form, overwrite=overwrite)
     print(f"wrote {', '.join(path.name for path in paths)} and programs.json to {out}")
 
@@ -560,6 +578,9 @@ def app(
     Args:
         model: Folder made by train, or `digits`, which comes with audiovq.
     """
+    if not 1 <= port <= 65_535:
+        raise AudiovqError(f"port {port}: give 1 to 65535")
+
     from audiovq.app import serve
     from audiovq.checkpoint import load
     from audiovq.training import pick_device
@@ -584,10 +605,12 @@ def demo(
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
-    labels = {}
+    labels: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise AudiovqError(f"--label {pair}: give NAME=VALUE, such as digit=7")
+        if labels.get(name, value) != value:
+            raise AudiovqError(f"--label {pair}: {name}={labels[name]} is given too; give one")
         labels[name] = value
     return labels

@@ -25,7 +25,10 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> t
     wanted = [v.index(asked[n]) if n in asked else len(v) for n, v in facts["labels"].items()]
     tokens, random = np.zeros((1, 0), np.int64), np.random.default_rng()
     while tokens.shape[1] <= words["slots"] * words["max_columns"]:
-        given = {"tokens": tokens.repeat(2, axis=0), "labels": np.array([wanted, left_open])}
+        given = {
+            "tokens": tokens.repeat(2, axis=0),
+            "labels": np.array([wanted, left_open], dtype=np.int64),
+        }
         ours, anything = np.maximum(prior.run(None, given)[0].astype(float), -1e9)
         if tokens.shape[1] == 1:
             ours[words["end"]] = -1e9  # a sound has at least one column
@@ -63,7 +66,7 @@ def griffin_lim(magnitude: Any, n_fft: int, hop_length: int, n_iter: int = 64) -
 
 if __name__ == "__main__":
     programs, target, *pairs = sys.argv[1:]
-    sound, sample_rate = generate(Path(programs), dict(pair.split("=") for pair in pairs))
+    sound, sample_rate = generate(Path(programs), dict(pair.split("=", 1) for pair in pairs))
     with wave.open(target, "wb") as file:
         file.setparams((1, 2, sample_rate, 0, "NONE", ""))
         file.writeframes((32767 * sound / max(1, np.abs(sound).max())).astype("<i2").tobytes())

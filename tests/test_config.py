@@ -1,7 +1,9 @@
 """The laws of `audiovq.config`: JSON both ways, and every bad setting refused by its name."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from audiovq.config import (
     AudiovqError,
     AutoencoderConfig,
+    MaskedConfig,
     OptimizerConfig,
     PreprocessConfig,
     PriorConfig,
+    SamplingConfig,
     SpectrogramConfig,
     TrainConfig,
     from_json,
@@ -54,8 +58,8 @@ preprocessings = st.builds(
     PreprocessConfig,
     sample_rate=st.none() | whole(1000, 384_000),
     clip_seconds=st.none() | st.floats(0.02, 600),
-    n_fft=st.none() | whole(),
-    hop_length=st.none() | whole(),
+    n_fft=st.none() | whole(64, 2048).map(lambda half: 2 * half),
+    hop_length=st.none() | whole(1, 64),
     n_mels=st.none() | whole(0, 256),
     range_db=st.floats(20, 120),
     trim=st.booleans(),
@@ -110,7 +114,7 @@ trainings = st.builds(
     prior_training=optimizers,
     max_minutes=st.none() | st.floats(0.01, 1e6),
     precision=st.sampled_from(["auto", "float32", "bfloat16"]),
-    seed=st.integers(),
+    seed=st.integers(0, 2**32 - 1),
 )
 
 
@@ -266,6 +270,27 @@ def test_a_bad_setting_is_refused_in_python_too(cls: type, name: str, value: Any
     data = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
     with pytest.raises(AudiovqError, match=name):
         cls(**data)
+
+
+NUMBERS = [
+    (cls, field.name)
+    for cls in (*CLASSES, MaskedConfig, SamplingConfig)
+    for field in dataclasses.fields(cls)
+    if str(field.type).removesuffix(" | None") in ("int", "float")
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), NUMBERS)
+def test_every_number_has_bounds_on_both_sides_and_is_never_no_number(cls: type, name: str) -> None:
+    for value in (math.nan, math.inf, -math.inf, -1, -1e-9, -(10**30), 10**400):
+        with pytest.raises(AudiovqError, match=name) as caught:
+            cls(**{**(NEEDED if cls is SpectrogramConfig else {}), name: value})
+        assert "\n" not in str(caught.value)
+    for value in (0, 1e-300, 1e9):
+        with contextlib.suppress(AudiovqError):
+            json.dumps(
+                to_json(cls(**{**(NEEDED if cls is SpectrogramConfig else {}), name: value}))
+            )
 
 
 def test_a_whole_number_in_json_may_stand_for_a_fraction() -> None:

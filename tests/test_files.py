@@ -1,6 +1,9 @@
 """The laws of `audiovq.files`: a file is there whole or not at all."""
 
+import contextlib
 import hashlib
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,15 +13,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from modes import modes_hold
 
 from audiovq.config import AudiovqError
 from audiovq.files import (
+    MOST_JSON,
     atomic,
     claimed,
     clear,
     filling,
     is_blank,
+    json_text,
+    read_bytes,
     read_json,
+    read_object,
+    require_apart,
     require_new,
     sha256,
     sweep,
@@ -26,7 +35,9 @@ from audiovq.files import (
     write_text,
 )
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 trees = st.recursive(
     scalars | texts,
@@ -249,3 +260,261 @@ def test_a_folder_half_filled_is_gone_on_with_and_a_full_one_is_not_touched(tmp_
     with pytest.raises(FileNotFoundError), filling(tmp_path / "none", overwrite=False):
         (tmp_path / "none" / "no" / "folder").touch()  # before anything was written
     assert not (tmp_path / "none").exists()
+
+
+# --- Folders that a command fills ---------------------------------------------------------------
+
+ASKED = {"verb": "generate", "seed": 1}
+
+
+def fill(folder: Path, names: list[str], command: Any = ASKED, **options: Any) -> list[str]:
+    """Write each name's own bytes; a name `STOP` stops the run. Returns the names written."""
+    written = []
+    with filling(folder, options.pop("overwrite", False), command, **options) as filled:
+        for name in names:
+            if filled.row(name) is None:
+                filled.expect(name)
+                if name == "STOP":
+                    raise KeyboardInterrupt
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(name)
+                filled.done(name, {"length": len(name)})
+                written.append(name)
+    return written
+
+
+def seen(folder: Path) -> list[str]:
+    """The files in `folder` and below that are not hidden."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(p.relative_to(folder)) for p in paths if not p.name.startswith("."))
+
+
+def test_a_stopped_command_goes_on_and_writes_nothing_twice(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, ["a", "sub/b", "STOP"])
+    with pytest.raises(AudiovqError, match=r"another command was stopped here.*--overwrite"):
+        fill(out, ["x"], {"verb": "generate", "seed": 2})
+    assert seen(out) == ["a", "sub/b"]
+    (out / "a").unlink()  # what is gone is made again
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, ["a", "sub/b", "c", "STOP"])
+    with filling(out, False, ASKED) as filled:
+        assert filled.row("sub/b") == {"length": 5}
+        assert filled.row("d") is None
+    assert seen(out) == ["a", "c", "sub/b"]
+    with pytest.raises(AudiovqError, match="exists already"):
+        fill(out, ["a"])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_overwrite_removes_what_the_earlier_run_wrote_and_nothing_else(
+    stopped: bool, tmp_path: Path
+) -> None:
+    out, old = tmp_path / "out", ["a", "b", "sub/inner/c"]
+    with contextlib.suppress(KeyboardInterrupt):
+        fill(out, [*old, *["STOP"] * stopped])
+    (out / "mine.txt").write_text("keep me")
+    (out / "sub" / "mine.txt").write_text("keep me")
+    other = {"verb": "generate", "seed": 2}
+    with pytest.raises(ZeroDivisionError), filling(out, True, other):
+        raise ZeroDivisionError  # before anything was written: so nothing is lost
+    assert seen(out) == ["a", "b", "mine.txt", "sub/inner/c", "sub/mine.txt"]
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, ["b", "STOP"], other, overwrite=True)
+    assert seen(out) == ["b", "mine.txt", "sub/mine.txt"]
+    assert fill(out, ["b", "d"], other) == ["d"], "the same command goes on without --overwrite"
+    assert seen(out) == ["b", "d", "mine.txt", "sub/mine.txt"]
+    assert not (out / "sub" / "inner").exists()
+
+
+def test_a_list_from_a_stranger_deletes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    out, precious = tmp_path / "out", tmp_path / "precious"
+    out.mkdir()
+    precious.write_text("keep me")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").touch()
+    (out / "link").symlink_to(tmp_path / "folder")
+    names = [
+        "../precious",
+        str(precious),
+        "link/a",
+        "..",
+        ".",
+        "",
+        "\0",
+        "link",
+        "a/../../precious",
+    ]
+    listed = json.dumps({"old": names, "files": names})
+    for mark, text in ((".written", json.dumps(names)), (".unfinished", listed)):
+        (out / mark).write_text(text)
+        fill(out, ["new"], overwrite=True)
+        assert precious.read_text() == "keep me"
+        assert (tmp_path / "folder" / "a").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]\n", '{"command": 1}\n', '{"done": 3}\n', "\udcff"])
+def test_a_damaged_mark_is_another_commands(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / ".unfinished").write_bytes(damage.encode("utf-8", "surrogateescape"))
+    with pytest.raises(AudiovqError, match="another command"):
+        fill(tmp_path, ["b"])
+    assert fill(tmp_path, ["b"], overwrite=True) == ["b"]
+    assert seen(tmp_path) == ["a", "b"]
+
+
+def test_a_line_cut_by_a_kill_costs_one_file_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path, ["a", "b", "STOP"])
+    mark = tmp_path / ".unfinished"
+    whole = mark.read_bytes()
+    for end in range(len(whole.splitlines(keepends=True)[0]), len(whole)):
+        mark.write_bytes(whole[:end])
+        with pytest.raises(KeyboardInterrupt):
+            fill(tmp_path, ["a", "b", "STOP"])
+        with contextlib.suppress(KeyboardInterrupt):
+            assert fill(tmp_path, ["a", "b", "STOP"]) == []
+
+
+def test_a_source_is_never_written_over(tmp_path: Path) -> None:
+    fill(tmp_path, ["a", "b"])
+    for source in (tmp_path / "a", tmp_path / ".." / tmp_path.name / "b"):
+        with pytest.raises(AudiovqError, match="would be written over"):
+            fill(tmp_path, ["c"], overwrite=True, sources=[source])
+    (tmp_path / "own").write_text("mine")
+    with pytest.raises(AudiovqError, match="own: would be written over"):
+        fill(tmp_path, ["c", "own"], overwrite=True, sources=[tmp_path / "own"])
+    assert (tmp_path / "own").read_text() == "mine"
+
+
+# --- Names, claims, and what is no file ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "語" * 85, "a b.wav"])
+def test_a_name_as_long_as_a_file_system_holds_is_written(tmp_path: Path, name: str) -> None:
+    with atomic(tmp_path / name) as temporary:
+        temporary.write_bytes(b"new")
+        assert is_blank(tmp_path), "what is not finished is nothing"
+        (left,) = tmp_path.iterdir()
+        assert left == temporary
+    assert (tmp_path / name).read_bytes() == b"new"
+    (tmp_path / temporary.name).touch()
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+CLAIMER = """
+import os, sys
+from pathlib import Path
+from audiovq.config import AudiovqError
+from audiovq.files import claimed
+folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
+held = 0
+for _ in range(300):
+    try:
+        with claimed(folder):
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails where another is inside
+            held += 1
+            inside.unlink()
+    except AudiovqError as error:
+        assert "another run" in str(error), error
+print(held)
+"""
+
+
+def test_no_two_processes_hold_a_folder_that_ends_up_empty(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLAIMER, str(tmp_path / "out"), str(tmp_path / "inside")]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for run in runs:
+        said, error = run.communicate()
+        assert not run.returncode, error
+        assert int(said) > 0
+
+
+def test_a_claim_of_a_folder_that_another_run_removes_is_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tmp_path / "out", os.open
+
+    def slow(path: Path, *flags: int) -> int:
+        monkeypatch.undo()
+        lock = opened(path, *flags)
+        folder.rmdir()  # another run ends between opening and locking
+        return lock
+
+    monkeypatch.setattr(os, "open", slow)
+    with claimed(folder):
+        assert folder.is_dir()
+        with pytest.raises(AudiovqError, match="another run"), claimed(folder):
+            pass
+
+
+def test_a_closed_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    try:
+        with modes_hold(), pytest.raises(AudiovqError, match="cannot be opened"), claimed(folder):
+            pass
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a device", "large"])
+def test_json_is_read_from_regular_files_of_some_size_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        with open(path, "wb") as file:
+            file.truncate(MOST_JSON + 1)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_json, read_object):
+        with pytest.raises(AudiovqError, match=r"model\.json: cannot be read as JSON") as caught:
+            read(path, "a model")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(AudiovqError, match=r"model\.json: cannot be read"):
+        read_bytes(path, MOST_JSON)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", '"text"'])
+def test_json_that_is_no_object_is_refused_where_one_is_meant(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(AudiovqError, match=r"a\.json: not a plan"):
+        read_object(tmp_path / "a.json", "a plan")
+
+
+@given(st.recursive(scalars | st.floats(), lambda inner: st.lists(inner) | st.tuples(inner)))
+def test_what_is_written_is_json_whatever_the_numbers(data: Any) -> None:
+    def none(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(json_text({"data": data}), parse_constant=none)
+
+
+def test_an_output_that_is_an_input_is_refused_by_any_path(tmp_path: Path) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    for folder in (model, other):
+        folder.mkdir()
+        (folder / "a.bin").touch()
+    (tmp_path / "link").symlink_to(model)
+    (tmp_path / "a.link").symlink_to(model / "a.bin")
+    for out in (
+        model,
+        tmp_path / "link",
+        other / ".." / "model",
+        model / "a.bin",
+        tmp_path / "a.link",
+    ):
+        with pytest.raises(AudiovqError, match="which is read; name another output"):
+            require_apart(out, other, model)
+    for out in (other, other / "a.bin", model / "new.bin", tmp_path, tmp_path / "new"):
+        require_apart(out, model, tmp_path / "missing")
+    with pytest.raises(AudiovqError, match="would overwrite"):
+        require_apart(tmp_path, model / "a.bin", emptied=True)

@@ -13,7 +13,11 @@ from audiovq.header import header_bytes, leads_out, listed, read_header, write_h
 
 HEADER: dict[str, Any] = {"format": "audiovq-thing", "version": 3}
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )

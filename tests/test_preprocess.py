@@ -821,7 +821,7 @@ def alone(do: str, source: Path, target: Path) -> tuple[int, str, set[int]]:
     (target.parent / "makers").unlink(missing_ok=True)
     command = [sys.executable, "-c", ALONE, do, str(source), str(target)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     makers = set(map(int, (target.parent / "makers").read_text().split()))
     assert process.pid not in makers or not sys.platform.startswith("linux")
     for maker in makers - {process.pid}:

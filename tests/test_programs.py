@@ -193,6 +193,54 @@ def test_the_example_makes_a_sound_from_programs(onnx_folder: Path, tmp_path: Pa
     assert np.abs(samples).max() > 0
 
 
+def test_the_example_gives_programs_whole_numbers_without_labels_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the example needs the extra [onnx]")
+    monkeypatch.syspath_prepend(str(EXAMPLE.parent))
+    example = importlib.import_module("onnx_example")
+    unlabelled = tiny_model(labels={})
+    (tmp_path / "programs.json").write_text(json.dumps(programs.facts(unlabelled)))
+
+    class Program:
+        """Takes what the prior or the decoder takes, and gives some of what they give."""
+
+        def __init__(self, path: Path) -> None:
+            pass
+
+        def run(self, names: Any, given: dict[str, Any]) -> Any:
+            assert all(array.dtype == np.int64 for array in given.values())
+            if "codes" in given:
+                return [np.ones((1, 17, 4 * given["codes"].shape[3]), np.float32)]
+            assert given["labels"].shape == (2, 0)
+            logits = np.full((2, unlabelled.vocabulary.size), -np.inf, np.float32)
+            first = given["tokens"].shape[1] == 0
+            logits[:, unlabelled.vocabulary.end + 1 if first else 0] = 0  # a level, then codes
+            return [logits]
+
+    patched = types.SimpleNamespace(InferenceSession=Program)
+    monkeypatch.setattr(example, "onnxruntime", patched)
+    sound, _ = example.generate(tmp_path, {})
+    assert len(sound) > 0
+
+
+def test_an_export_over_another_leaves_nothing_of_it_and_spares_what_is_not_its_own(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_nothing(program: Any, file: Any) -> None:
+        file.write(b"program")
+
+    monkeypatch.setattr(torch.export, "save", save_nothing)
+    for names in (["encoder", "decoder", "prior"], ["encoder", "decoder"]):
+        monkeypatch.setattr(
+            programs, "_traced", lambda _, names=names: dict.fromkeys(names, (0, []))
+        )
+        write_programs(model, tmp_path / "out", "pt2", overwrite=True)
+        (tmp_path / "out" / "mine.txt").touch()
+    left = {path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."}
+    assert left == {"encoder.pt2", "decoder.pt2", "programs.json", "mine.txt"}
+
+
 def test_where_the_prior_would_end_at_once_the_example_draws_a_column(
     model: Model, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

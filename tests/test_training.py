@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ticking import ticking
 from trained import CONFIG
 
 from audiovq import trainer
@@ -120,8 +121,9 @@ def test_a_finished_training_is_left_alone(
 
 
 def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ticking(monkeypatch, 0.04)
     long = dataclasses.replace(CONFIG.autoencoder_training, steps=1_000_000)
     config = dataclasses.replace(
         CONFIG, autoencoder_training=long, prior_training=long, max_minutes=4 / 60
@@ -132,7 +134,7 @@ def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
     ends = {row["stage"]: row for row in map(json.loads, rows)}
     assert ends["autoencoder"]["progress"] == ends["prior"]["progress"] == 1
     assert ends["autoencoder"]["learning_rate"] < 0.05 * long.learning_rate
-    assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 12
+    assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 4.3
 
 
 def test_the_masked_prior_is_a_third_stage_that_resumes(
