@@ -77,12 +77,19 @@ def scan(
     """
     names, others = _find(source, target)
     if not names:
-        raise AudiovqError(
-            f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
-            + (f"; {len(others)} other files" if others else "")
-        )
+        raise AudiovqError(f"{source}: holds no recordings ({audio.KINDS}){_others(others)}")
     headers, broken = _headers(source, names, executor)
     return headers, others, broken
+
+
+def _others(others: list[Skipped]) -> str:
+    """How many files are left out, and why the first that its user may take for a recording is."""
+    if not others:
+        return ""
+    sounds = [one for one in others if "convert it" in one.reason]
+    return f"; {len(others)} other files" + (
+        f", such as {sounds[0].path}, which {sounds[0].reason}" if sounds else ""
+    )
 
 
 def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
@@ -106,17 +113,8 @@ def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
         elif audio.is_recording(name):
             names.append(name)
         else:
-            skipped.append(Skipped(name, _other(source / name)))
+            skipped.append(Skipped(name, audio.left_out(source / name)))
     return names, skipped
-
-
-def _other(path: Path) -> str:
-    """Why what is named unlike a recording is none."""
-    try:
-        audio.require_file(path)
-    except audio.AudioError as error:
-        return str(error)
-    return "is not a sound file by its name"
 
 
 def _below(path: Path, folder: Path) -> bool:
