@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +22,13 @@ import torch
 
 from audiovq import audio, codec, fidelity
 from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
+from audiovq.choice import choose_settings, voters
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
 from audiovq.extent import Extent
 from audiovq.files import filling, write_json
 from audiovq.flags import flags
-from audiovq.preprocess import choose_settings
 from audiovq.progress import progress
-from audiovq.shard import ShardJob, excerpt, plan
+from audiovq.shard import ShardJob, excerpt, in_words, plan
 from audiovq.spectrogram import Spectrogram
 
 WINDOW = 1024
@@ -56,6 +57,8 @@ class Heard:
     """Hz up to which it has sound."""
     sha256: str
     """Of its samples and its rate, in whatever kind of file."""
+    notes: tuple[str, ...] = ()
+    """What its user should know, as `audio.blocks` tells it."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def inspect(
                 step(1)
         if not heard:
             raise AudiovqError(_nothing(source, skipped + unheard))
-        settings, frames, reasons = _settings(config, headers, heard)
+        settings, frames, reasons = _settings(config, voters(source, headers, config), heard)
         job = ShardJob("", source, source, (), settings, frames, trim_db)
 
         def fit(path: str) -> list[tuple[int, int]] | str:
@@ -160,6 +163,7 @@ def inspect(
     lengths = sorted(headers[path].seconds for path in spans)
     how = config.labels or guess_pattern(list(spans))
     by_folder, notes = labels_of(source, list(spans), config.labels)
+    told = [(path, note) for path, one in heard.items() for note in one.notes]
     labelled = by_folder
     if not any(by_folder.values()) and how:
         labelled, notes = labels_of(source, list(spans), how)
@@ -186,7 +190,7 @@ def inspect(
         duplicates=_alike(heard),
         skipped=skipped,
         labels=_values(labelled),
-        notes=notes,
+        notes=notes + in_words(told, len(spans)),
         settings=settings,
         clip_seconds=frames * settings.hop_length / settings.sample_rate,
         clips=clips,
@@ -207,7 +211,8 @@ def hear(path: Path, trim_db: float) -> Heard:
     extent = Extent(rate)
     digest = hashlib.sha256(str(rate).encode())
     power, held = np.zeros(WINDOW // 2 + 1), Counter[float]()
-    for block in audio.blocks(path):
+    notes: list[str] = []
+    for block in audio.blocks(path, note=notes.append):
         extent.add(block)
         digest.update(block.tobytes())
         power += _power(block)
@@ -222,6 +227,7 @@ def hear(path: Path, trim_db: float) -> Heard:
         clipped=still / extent.num_samples,
         reaches=min(rate / 2, (int(strong[-1]) + 1) * rate / WINDOW) if len(strong) else 0.0,
         sha256=digest.hexdigest(),
+        notes=tuple(notes),
     )
 
 
@@ -241,10 +247,9 @@ def _nothing(source: Path, skipped: list[Skipped]) -> str:
 
 
 def _settings(
-    config: PreprocessConfig, headers: dict[str, audio.AudioInfo], heard: dict[str, Heard]
+    config: PreprocessConfig, infos: list[audio.AudioInfo], heard: dict[str, Heard]
 ) -> tuple[SpectrogramConfig, int, list[str]]:
     """Those of `preprocess`, at a lower rate where that holds all sound; and why."""
-    infos = list(headers.values())
     settings, frames, notes = choose_settings(config, infos)
     rate = settings.sample_rate
     same = sum(info.sample_rate == rate for info in infos)
@@ -390,10 +395,20 @@ def inspection_table(found: Inspection) -> str:
 def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:
     """Rows of name, number and bar, the title before the first."""
     most = max(n for _, n in rows)
+    sign = _sign("█", "#")
     return [
-        f"{title if i == 0 else '':<11} {name:>20} {n:>7,}  {'█' * math.ceil(BAR * n / most)}".rstrip()
+        f"{title if i == 0 else '':<11} {name:>20} {n:>7,}  {sign * math.ceil(BAR * n / most)}".rstrip()
         for i, (name, n) in enumerate(rows)
     ]
+
+
+def _sign(wanted: str, plain: str) -> str:
+    """`wanted`, or `plain` where the standard output has no such sign."""
+    try:
+        wanted.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return plain
+    return wanted
 
 
 def _bins(values: Sequence[float], unit: str, how: str) -> list[tuple[str, int]]:
@@ -416,7 +431,7 @@ def _listed(lines: Sequence[str]) -> list[str]:
 
 
 def _some(values: Sequence[str]) -> str:
-    return f"{len(values)} values: {', '.join(values[:LISTED])}{', …' * (len(values) > LISTED)}"
+    return f"{len(values)} values: {', '.join(values[:LISTED])}{_sign(', …', ', ...') * (len(values) > LISTED)}"
 
 
 def _duration(seconds: float) -> str:

@@ -30,16 +30,9 @@ def can_fork() -> bool:
 def quick() -> Iterator[Executor]:
     """What starts at once: copies of this process, one for each core, where it `can_fork`; else threads,
     which wait for each other in Python."""
-    if can_fork():
-        with pool("fork") as processes:
-            processes.submit(os.getpid)  # they are copied now, while there is little to copy
-            yield processes
-        return
-    threads = ThreadPoolExecutor(cores())
-    try:
-        yield threads
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with _ending(_processes("fork") if can_fork() else ThreadPoolExecutor(cores())) as executor:
+        executor.submit(os.getpid)  # processes are copied now, while there is little to copy
+        yield executor
 
 
 @contextlib.contextmanager
@@ -47,10 +40,22 @@ def pool(start: Literal["fork", "spawn"] = "spawn") -> Iterator[Executor]:
     """A process for each core: copies of this one, or new ones, which take a second to start.
 
     What has not begun when the block ends is dropped; they end with it, or with this process where it
-    is killed.
+    is killed. Where there can be no processes, threads.
     """
+    with _ending(_processes(start)) as executor:
+        yield executor
+
+
+def _processes(start: Literal["fork", "spawn"]) -> Executor:
     context = multiprocessing.get_context(start)
-    executor = ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
+    try:
+        return ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
+    except (OSError, ImportError, NotImplementedError):
+        return ThreadPoolExecutor(cores())  # no semaphores: /dev/shm is closed, say
+
+
+@contextlib.contextmanager
+def _ending(executor: Executor) -> Iterator[Executor]:
     try:
         yield executor
     finally:
