@@ -27,6 +27,7 @@ from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
 from audiovq.suffixes import KINDS as KINDS
 from audiovq.suffixes import SUFFIXES as SUFFIXES
 from audiovq.suffixes import is_recording as is_recording
+from audiovq.unfinished import Patched, patches_of
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
@@ -198,7 +199,16 @@ def _opened(path: Path | str) -> Iterator[Any]:
     if suffix(str(path)) in HEADERLESS:
         raise AudioError(why_not(str(path)))
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(soundfile.SoundFile(str(path)))
+        try:
+            file = stack.enter_context(soundfile.SoundFile(str(path)))
+            is_finished = file.frames > 0
+        except soundfile.LibsndfileError:
+            is_finished = False
+            if not patches_of(str(path)):
+                raise
+        if not is_finished and (patches := patches_of(str(path))):
+            patched = stack.enter_context(Patched(str(path), patches))
+            file = stack.enter_context(soundfile.SoundFile(patched))
         if file.format == "RAW":  # told by its suffix: any text would be noise
             raise AudioError("is broken or not a sound file (it has no header)")
         if file.format == "MP3":
@@ -293,7 +303,7 @@ def _next(file: Any, wanted: int, is_first: bool) -> tuple[Waveform, bool]:
 
 def _goes_on(file: Any) -> bool:
     """Whether a file that could not be read further has its last sample: then its middle is damaged."""
-    if file.format == "MP3":  # its decoder finds the next frame itself
+    if not isinstance(file.name, str):  # an MP3, whose decoder finds the next frame, or unfinished
         return False
     with soundfile.SoundFile(file.name) as again:
         return _holds_its_last(again)

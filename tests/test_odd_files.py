@@ -82,8 +82,8 @@ def vbr(samples: Waveform) -> list[bytes]:
 def odd() -> dict[str, bytes]:
     """Name → a file's bytes."""
     files: dict[str, bytes] = {}
-    for kind, form in FORMATS.items():
-        data = coded(sound(), *form)
+    for kind in FORMATS:
+        data = FILES_OF[kind]
         files[f"whole.{kind}"] = data
         files[f"half.{kind}"] = data[: len(data) // 2]
         files[f"most.{kind}"] = data[:-7]
@@ -100,6 +100,7 @@ def odd() -> dict[str, bytes]:
         flac[count + 1 : count + 5] = struct.pack(">I", number)
         files[f"{name}.flac"] = bytes(flac)
         files |= {f"{name}-{behind}.flac": bytes(flac) + junk for behind, junk in JUNK.items()}
+    files |= unfinished()
     quiet, loud = np.zeros(LENGTH, np.float32), sound(3)
     files["starts-quiet.mp3"] = b"".join(vbr(np.concatenate([quiet, loud])))
     files["starts-loud.mp3"] = b"".join(vbr(np.concatenate([loud, quiet])))
@@ -108,6 +109,37 @@ def odd() -> dict[str, bytes]:
     return files
 
 
+def unfinished() -> dict[str, bytes]:
+    """Files whose headers say that there are no samples, or without end."""
+    files = {}
+    for name, value in {"zero": 0, "endless": (1 << 64) - 1}.items():
+        narrow = (value & 0xFFFFFFFF).to_bytes(4, "little")
+        for kind in ("wav", "24.wav", "float.wav"):
+            data = bytearray(FILES_OF[kind])
+            place = data.index(b"data") + 4
+            data[place : place + 4] = narrow
+            files[f"{name}-samples.{kind}"] = bytes(data)
+            data[4:8] = narrow
+            files[f"{name}-in-all.{kind}"] = bytes(data)
+        data = bytearray(FILES_OF["rf64"])
+        place = data.index(b"ds64") + 8
+        data[place : place + 24] = 3 * value.to_bytes(8, "little")
+        files[f"{name}-samples.rf64"] = bytes(data)
+        data = bytearray(FILES_OF["caf"])
+        place = data.index(b"data") + 4
+        data[place : place + 8] = value.to_bytes(8, "big")
+        files[f"{name}-samples.caf"] = bytes(data)
+        data = bytearray(FILES_OF["au"])
+        data[8:12] = narrow
+        files[f"{name}-samples.au"] = bytes(data)
+        data = bytearray(FILES_OF["aiff"])
+        place = data.index(b"SSND") + 4
+        data[place : place + 4] = narrow
+        files[f"{name}-samples.aiff"] = bytes(data)
+    return files
+
+
+FILES_OF = {kind: coded(sound(), *form) for kind, form in FORMATS.items()}
 FILES = odd()
 
 
@@ -169,6 +201,22 @@ def test_a_flac_whose_length_is_not_known_or_not_true_gives_all_samples(
     path.write_bytes(FILES[f"{name}.flac"])
     assert audio.info(path).num_samples == LENGTH
     np.testing.assert_allclose(audio.read(path)[0], sound(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", unfinished())
+def test_a_header_that_was_never_finished_hides_no_sample(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    waveform, rate = audio.read(tmp_path / name)
+    assert rate == RATE
+    np.testing.assert_allclose(waveform, sound(), atol=1e-4)
+    assert audio.info(tmp_path / name).num_samples == LENGTH
+
+
+def test_an_empty_wav_with_something_behind_is_empty(tmp_path: Path) -> None:
+    empty = coded(sound(0), *FORMATS["wav"]) + b"LIST\x04\0\0\0INFO"
+    for size in (0, len(empty) - 8):
+        (tmp_path / "a.wav").write_bytes(empty[:4] + struct.pack("<I", size) + empty[8:])
+        assert set(lengths(tmp_path / "a.wav").values()) == {"holds no samples"}
 
 
 @pytest.mark.parametrize("name", ["starts-quiet", "starts-loud"])
