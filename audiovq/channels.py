@@ -72,7 +72,10 @@ def cancelled(samples: Waveform, step: int) -> int | None:
         mixed = np.einsum("ij,ij->i", mono, mono).astype(np.float64) / samples.shape[1] ** 2
         power = powers.mean(axis=0)
         lost = power[mixed < LOST * power].sum()
-        return int(powers.sum(axis=1).argmax()) if 0 < PART * power.sum() <= lost else None
+        if not 0 < PART * power.sum() <= lost:
+            return None
+    whole = powers.sum(axis=1)
+    return int(np.argmax(whole > 0.999 * whole.max()))  # of equally loud ones the first
 
 
 def _offset(samples: npt.NDArray[np.float64]) -> float:
