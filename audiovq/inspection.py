@@ -24,7 +24,7 @@ from audiovq import audio, codec, fidelity
 from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
 from audiovq.choice import choose_settings, voters
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
-from audiovq.extent import Extent
+from audiovq.extent import SILENT, Extent
 from audiovq.files import filling, write_json
 from audiovq.flags import flags
 from audiovq.progress import progress
@@ -49,6 +49,8 @@ CLIPS = 6
 class Heard:
     """One recording, listened to at its own rate from end to end."""
 
+    peak: float
+    """Of its absolute values."""
     silent: float
     """Share of its 20 ms windows."""
     clipped: float
@@ -223,6 +225,7 @@ def hear(path: Path, trim_db: float) -> Heard:
     strong = np.flatnonzero(power > power.max() * 10 ** (-REACH_DB / 10))
     loud = extent.loud(trim_db)
     return Heard(
+        peak=extent.peak,
         silent=1 - float(loud.mean()),
         clipped=still / extent.num_samples,
         reaches=min(rate / 2, (int(strong[-1]) + 1) * rate / WINDOW) if len(strong) else 0.0,
@@ -253,7 +256,8 @@ def _settings(
     settings, frames, notes = choose_settings(config, infos)
     rate = settings.sample_rate
     same = sum(info.sample_rate == rate for info in infos)
-    reach = float(np.quantile([one.reaches for one in heard.values()], 0.9))
+    reaches = [one.reaches for one in heard.values() if one.peak >= SILENT]
+    reach = float(np.quantile(reaches or [0.0], 0.9))
     reason = f"{rate:,} Hz: as asked"
     if config.sample_rate is None:
         files = "all files have it" if same == len(infos) else "most files have it"
