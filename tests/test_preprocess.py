@@ -738,6 +738,22 @@ def test_an_empty_folder_and_one_without_use_are_refused(tmp_path: Path) -> None
     assert not target.exists()
 
 
+def test_the_reason_why_nothing_can_be_learnt_is_that_of_a_recording(
+    tmp_path: Path, voice: Callable[..., Waveform]
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "README.txt").write_text("Dear diary")
+    (source / "a cover.jpg").touch()
+    soundfile.write(source / "one-shot.wav", voice(0.02), 8000)
+    said = refusal(source, target)
+    assert "one-shot.wav is shorter than one window" in said
+    assert "README" not in said
+    soundfile.write(source / "sound.wav", voice(0.5), 8000)
+    said = refusal(source, target, test="sound", validation_share=0.0)
+    assert "clips are for validation and test alone" in said
+
+
 @pytest.mark.parametrize(
     "damage",
     [
