@@ -91,15 +91,6 @@ def find(folder: Path) -> tuple[list[str], list[str]]:
     return recordings, others
 
 
-def left_out(path: Path) -> str:
-    """The reason why one of the others that `find` tells is no recording."""
-    try:
-        require_file(path)
-    except AudioError as error:
-        return str(error)
-    return why_not(path.name)
-
-
 def info(path: Path | str) -> AudioInfo:
     """A recording's rate, channels and length, as `blocks` gives them at its own rate.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiovq import audio
 from audiovq.config import AudiovqError, PreprocessConfig
+from audiovq.suffixes import why_not
 
 PART = 64
 """Headers that are read by one task."""
@@ -113,8 +114,17 @@ def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
         elif audio.is_recording(name):
             names.append(name)
         else:
-            skipped.append(Skipped(name, audio.left_out(source / name)))
+            skipped.append(Skipped(name, no_recording(source / name)))
     return names, skipped
+
+
+def no_recording(path: Path) -> str:
+    """Why what is named unlike a recording is none."""
+    try:
+        audio.require_file(path)
+    except audio.AudioError as error:
+        return str(error)
+    return why_not(path.name)
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -244,7 +244,8 @@ def _power(block: audio.Waveform) -> npt.NDArray[np.float64]:
 
 
 def _nothing(source: Path, skipped: list[Skipped]) -> str:
-    first = "; ".join(f"{one.path} {one.reason}" for one in skipped[:8])
+    recordings_first = sorted(skipped, key=lambda one: not audio.is_recording(one.path))
+    first = "; ".join(f"{one.path} {one.reason}" for one in recordings_first[:8])
     more = f"; and {len(skipped) - 8} more" if len(skipped) > 8 else ""
     return f"{source}: none of {len(skipped)} files can be used: {first}{more}"
 

@@ -253,8 +253,10 @@ def _assemble(
         shard["sha256"] = checksum
     skipped.sort(key=lambda s: s.path)
     if not shards["train"]:
+        own = [one for one in skipped if audio.is_recording(one.path)] or skipped
+        worst = own[0] if own else Skipped(str(target), "nothing is left to learn from")
         shutil.rmtree(target)
-        raise AudiovqError(f"no recording can be learnt from: {_why(jobs, skipped, shards)}")
+        raise AudiovqError(f"no recording can be learnt from: {worst.path} {worst.reason}")
     totals = write_manifests(
         target,
         {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS},
@@ -270,19 +272,6 @@ def _assemble(
     shutil.rmtree(target / "work")
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
     return Summary(found, totals.used, skipped, counts, totals.seconds, warnings)
-
-
-def _why(
-    jobs: list[ShardJob], skipped: list[Skipped], shards: dict[str, list[dict[str, Any]]]
-) -> str:
-    """Why no clip is left to train on: what is wrong with the first of the recordings."""
-    named = {recording.path for job in jobs for recording in job.recordings}
-    own = [one for one in skipped if one.path in named]
-    own = own or [one for one in skipped if audio.is_recording(one.path)]
-    words = f"{own[0].path} {own[0].reason}" if own else "none is left for training"
-    if others := sum(shard["clips"] for split in shards.values() for shard in split):
-        words += f"; {others} clips are for validation and test alone"
-    return words
 
 
 def _clips(jobs: Iterable[ShardJob]) -> Iterator[Clip]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,16 +116,18 @@ class Plan(NamedTuple):
     spans: list[tuple[int, int]]
     """Each clip's start and end. They come one after another; a short rest is covered by a clip that
     ends with it."""
+    notes: Sequence[str] = ()
+    """What the user should know, as `audio.blocks` tells it."""
 
 
 def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Waveform]:
     """The samples of every clip; its row, or the file's reason to be skipped, is added to `rows`."""
-    for recording, path, checksum, found, notes in _plans(job):
+    for recording, path, checksum, found in _plans(job):
         if isinstance(found, str):
             rows.append({"path": recording.path, "reason": found})
             continue
+        blocks, peak, spans, notes = found
         rows += [{"path": recording.path, "note": note} for note in notes]
-        blocks, peak, spans = found
         for (start, end), piece in zip(spans, _cut(path, blocks, spans), strict=True):
             rows.append(
                 {
@@ -141,8 +143,8 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
             yield piece / np.float32(peak) if peak > 1 else piece
 
 
-def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str, list[str]]]:
-    """Each recording, its path, its SHA-256, its plan or the reason why it is left out, and notes.
+def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
+    """Each recording, its path, its SHA-256 and its plan, or the reason why it is left out.
 
     Short ones that follow each other are read once, and resampled together.
     """
@@ -151,9 +153,9 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str, lis
         paths = [os.path.join(job.source, recording.path) for recording in run]
         found: list[tuple[audio.Waveform, int, str] | str | None] = []
         notes: list[list[str]] = [[] for _ in run]
-        for recording, path, own_notes in zip(run, paths, notes, strict=True):
+        for recording, path, told in zip(run, paths, notes, strict=True):
             try:
-                found.append(audio.short(path, _most(recording.info, rate), own_notes.append))
+                found.append(audio.short(path, _most(recording.info, rate), told.append))
             except (audio.AudioError, OSError) as error:
                 found.append(_reason(error))
         sounds = [sound for sound in found if isinstance(sound, tuple)]
@@ -161,20 +163,20 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str, lis
         for own in {sound[1] for sound in sounds}:
             alike = [sound[0] for sound in sounds if sound[1] == own]
             resampled[own] = iter(resample_all(alike, own, rate))
-        for recording, path, sound, own_notes in zip(run, paths, found, notes, strict=True):
+        for recording, path, sound, told in zip(run, paths, found, notes, strict=True):
             checksum = ""
             planned: Plan | str
             try:
                 if sound is None:
-                    checksum, planned = sha256(path), plan(path, job, own_notes.append)
+                    checksum, planned = sha256(path), plan(path, job)
                 elif isinstance(sound, str):
                     planned = sound
                 else:
                     _, own, checksum = sound
-                    planned = _planned(next(resampled[own]), job)
+                    planned = _planned(next(resampled[own]), job)._replace(notes=told)
             except (audio.AudioError, OSError) as error:
                 planned = _reason(error)
-            yield recording, path, checksum, planned, own_notes
+            yield recording, path, checksum, planned
 
 
 def _reason(error: Exception) -> str:
@@ -202,16 +204,16 @@ def _most(info: audio.AudioInfo, rate: int) -> int:
     return max(1, int(audio.BLOCK / info.channels * min(1, info.sample_rate / rate)))
 
 
-def plan(path: Path | str, job: ShardJob, note: audio.Say | None = None) -> Plan:
-    """A first pass over a file, in blocks; `note` is told what `audio.blocks` tells it. Raises AudioError
-    with the reason where it is left out."""
+def plan(path: Path | str, job: ShardJob) -> Plan:
+    """A first pass over a file, in blocks. Raises AudioError with the reason where it is left out."""
     rate = job.spectrogram.sample_rate
     extent = Extent(rate, job.trim_db is not None)
-    for block in audio.blocks(path, rate, note):
+    notes: list[str] = []
+    for block in audio.blocks(path, rate, notes.append):
         extent.add(block)
     short = extent.num_samples == len(block)  # and so need not be read again
     blocks = iter([block]) if short else audio.blocks(path, rate)
-    return Plan(blocks, extent.peak, _spans(extent, job))
+    return Plan(blocks, extent.peak, _spans(extent, job), notes)
 
 
 def is_used(path: Path | str, job: ShardJob) -> bool:
@@ -267,7 +269,7 @@ def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
 
     Raises AudioError where the recording cannot be used, or has no such clip.
     """
-    blocks, peak, spans = plan(job.source / path, job)
+    blocks, peak, spans, _ = plan(job.source / path, job)
     for start, end in spans:
         if start - spans[0][0] == offset:
             return next(_cut(job.source / path, blocks, [(start, end)])) / np.float32(max(1, peak))

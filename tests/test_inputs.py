@@ -14,6 +14,7 @@ import soundfile
 from modes import modes_hold
 
 from audiovq import audio
+from audiovq.catalog import no_recording
 from audiovq.config import AudiovqError, PreprocessConfig
 from audiovq.dataset import Dataset
 from audiovq.inspection import inspect
@@ -213,7 +214,7 @@ def test_sound_that_cannot_be_read_is_told_how_it_can(
     soundfile.write(folder / "b.wav", voice(SECONDS), 8000)
     summary, _ = run(folder, tmp_path / "out")
     assert expected in reasons(summary)[f"a.{suffix}"]
-    assert audio.left_out(folder / f"a.{suffix}") == reasons(summary)[f"a.{suffix}"]
+    assert no_recording(folder / f"a.{suffix}") == reasons(summary)[f"a.{suffix}"]
 
 
 @pytest.mark.parametrize("rate", [8000, 44_100])

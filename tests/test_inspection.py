@@ -89,6 +89,8 @@ def test_a_folder_without_a_usable_file_is_refused_with_the_reasons(
 ) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
     (tmp_path / "empty.wav").write_bytes(b"")
+    for number in range(9):
+        (tmp_path / f"a{number}.txt").touch()
     assert main(["inspect", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
