@@ -32,7 +32,7 @@ class PreprocessConfig:
     """How a folder of recordings becomes a dataset. `None` means: chosen from the recordings."""
 
     sample_rate: int | None = None
-    """Hz of everything after reading; None: the rate that most files have."""
+    """Hz of everything after reading; None: the rate that most usable files have."""
     clip_seconds: float | None = None
     """Length of a clip; None: the longest file's up to 2.5 s, else what 99 % of the files need, at
     most 2 s."""
