@@ -55,8 +55,8 @@ def choose_settings(
 
 def voters(
     source: Path, infos: Mapping[str, AudioInfo], config: PreprocessConfig
-) -> list[AudioInfo]:
-    """Those recordings, by their paths below `source`, that `choose_settings` is to go by.
+) -> dict[str, AudioInfo]:
+    """Those of some recordings, by their paths below `source`, that `choose_settings` is to go by.
 
     What will be left out (too short, silent, broken) has no say in it. All lengths are looked at, but
     only so many files are read as it takes to be sure: a few where all have one rate. Where none can
@@ -84,7 +84,7 @@ def voters(
             _agree_on_length(left, can_be_used)
     except AudiovqError:  # settings that cannot be; `choose_settings` says why
         left = {}
-    return list((left or infos).values())
+    return left or dict(infos)
 
 
 def _agree_on_rate(left: dict[str, AudioInfo], can_be_used: Callable[[str], bool]) -> None:

@@ -251,13 +251,15 @@ def _nothing(source: Path, skipped: list[Skipped]) -> str:
 
 
 def _settings(
-    config: PreprocessConfig, infos: list[audio.AudioInfo], heard: dict[str, Heard]
+    config: PreprocessConfig, voting: dict[str, audio.AudioInfo], heard: dict[str, Heard]
 ) -> tuple[SpectrogramConfig, int, list[str]]:
     """Those of `preprocess`, at a lower rate where that holds all sound; and why."""
+    infos = list(voting.values())
     settings, frames, notes = choose_settings(config, infos)
     rate = settings.sample_rate
     same = sum(info.sample_rate == rate for info in infos)
-    reaches = [one.reaches for one in heard.values() if one.peak >= SILENT]
+    sure = [heard[path] for path in voting if path in heard]
+    reaches = [one.reaches for one in sure if one.peak >= SILENT]
     reach = float(np.quantile(reaches or [0.0], 0.9))
     reason = f"{rate:,} Hz: as asked"
     if config.sample_rate is None:

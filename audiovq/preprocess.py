@@ -81,7 +81,7 @@ def preprocess(
         files = catalog(source, target, config, makers)
         recordings, skipped = files.recordings, files.skipped
         infos = voters(source, {r.path: r.info for r in recordings}, config)
-        settings, clip_frames, warnings = choose_settings(config, infos)
+        settings, clip_frames, warnings = choose_settings(config, list(infos.values()))
         Analysis(settings)  # refuses what cannot be, before anything is written
         warnings += files.notes
         fingerprint = _fingerprint(config, settings, clip_frames, recordings, skipped)
@@ -108,11 +108,8 @@ def preprocess(
                 else contextlib.nullcontext(makers) as makers
             ):
                 _make_shards(target, jobs, makers, say)
-                told = itertools.chain.from_iterable(map(shard_notes, jobs))
-                for note in in_words(told, len(recordings)):
-                    warnings.append(note)
-                    say(f"note: {note}")
-                return _assemble(
+                told = list(itertools.chain.from_iterable(map(shard_notes, jobs)))
+                summary = _assemble(
                     target,
                     jobs,
                     makers,
@@ -124,6 +121,10 @@ def preprocess(
                     files.found,
                     warnings,
                 )
+            for note in in_words(told, summary.used):
+                summary.warnings.append(note)
+                say(f"note: {note}")
+            return summary
 
 
 def _make_shards(

@@ -105,7 +105,9 @@ def test_few_are_read_and_the_choice_is_that_of_all_that_can_be_used(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "is_used", is_used)
-        found = choose_settings(PreprocessConfig(), voters(Path(), infos, PreprocessConfig()))
+        found = choose_settings(
+            PreprocessConfig(), list(voters(Path(), infos, PreprocessConfig()).values())
+        )
     expected = [infos[path] for path in sorted(usable)] or list(infos.values())
     assert found[0] == choose_settings(PreprocessConfig(), expected)[0]
     if len({rate for rate, _ in files}) == 1 and all(is_good for _, is_good in files):
