@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import math
 import os
 import struct
 import tempfile
 import wave
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
+from audiovq.channels import NOTE, Mixer
+from audiovq.channels import Waveform as Waveform
 from audiovq.config import AudiovqError
 from audiovq.files import atomic
+from audiovq.resampling import Resampler
+from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
+from audiovq.suffixes import KINDS as KINDS
+from audiovq.suffixes import SUFFIXES as SUFFIXES
+from audiovq.suffixes import is_recording as is_recording
+from audiovq.unfinished import Patched, patches_of
 
-Waveform = npt.NDArray[np.float32]
+Say = Callable[[str], object]
 BLOCK = 1 << 20
 """Samples that are read at a time, all channels together, before or after resampling."""
 SPOOLED = 1 << 24
@@ -31,18 +38,13 @@ MOST_BYTES = (1 << 32) - 1024
 """Of samples in a WAV, whose header counts them in 32 bits."""
 LIMIT = 32767 / 32768
 """The largest value that 16 bits hold on both sides of zero."""
-OFFSET = 0.25
-"""A constant that much larger than the sound around it (its standard deviation) is no sound."""
 _HEAD = struct.Struct("<4sI12sHHIIHH4sI")
 HEAD = _HEAD.size
 """Bytes before the samples of a WAV of the plainest kind."""
-RING = 128
-"""Samples, at the lower of two rates, after which the resampling filter is silent again."""
-LONGEST_PERIOD = 2048
-"""Samples after which two rates meet, up to which recordings share a filter."""
 
 NO_NUMBERS = "holds samples that are not numbers (NaN or infinity)"
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+ENDLESS = 1 << 45
+"""Bytes that an MP3 is said to have, so that no guess of its length from them is too small."""
 
 
 class AudioError(AudiovqError):
@@ -51,7 +53,7 @@ class AudioError(AudiovqError):
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a file's header says."""
+    """What a file holds."""
 
     sample_rate: int
     channels: int
@@ -91,62 +93,57 @@ def find(folder: Path) -> tuple[list[str], list[str]]:
     return recordings, others
 
 
-def is_recording(name: str) -> bool:
-    """Whether a file is a recording by its name."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
 def info(path: Path | str) -> AudioInfo:
-    """The header of a recording. Raises AudioError with the reason where it cannot be used."""
-    try:
-        require_file(path)
-        str(path).encode()  # libsndfile takes no other names, and so neither do we
+    """A recording's rate, channels and length, as `blocks` gives them at its own rate.
+
+    A length that its header only promises is counted: that of an MP3, and of what was cut short.
+    Raises AudioError with the reason where the file cannot be used.
+    """
+    with _reasons(path):
         with open(path, "rb", buffering=0) as opened:
-            plain = _plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
-        if plain:
-            found = plain
-        else:
-            with soundfile.SoundFile(str(path)) as file:
+            found = _plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
+        if not found:
+            with _opened(path) as file:
                 found = AudioInfo(file.samplerate, file.channels, file.frames)
-    except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
-        raise AudioError(_reason(path, error)) from error
+                is_sure = file.frames == 0 or _holds_its_last(file)
+            if not is_sure:
+                num_samples = sum(map(len, blocks(path)))
+                found = AudioInfo(found.sample_rate, found.channels, num_samples)
     if found.num_samples == 0:
         raise AudioError("holds no samples")
     return found
 
 
-def blocks(path: Path | str, sample_rate: int | None = None) -> Iterator[Waveform]:
+def blocks(
+    path: Path | str, sample_rate: int | None = None, note: Say | None = None
+) -> Iterator[Waveform]:
     """A recording's samples in order, as mono blocks (samples,), channels averaged: at least one.
 
     However long the file is, up to BLOCK samples are in memory. With `sample_rate` the stream is
     resampled to it, to round(samples * to / from) in all. What lies beyond full scale is left so.
     A constant offset that outweighs the sound is taken away: no ear hears it, but levels and
-    trimming would be its own. Raises AudioError with the reason where the file cannot be used.
+    trimming would be its own. Where channels cancel each other, the louder one is taken, and `note`
+    is told. Raises AudioError with the reason where the file cannot be used.
     """
-    try:
-        require_file(path)
-        with soundfile.SoundFile(str(path)) as file:
-            rate = sample_rate or file.samplerate
-            resampler = _Resampler(file.samplerate, rate)
-            frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
-            for mono, last in _mono(file, max(1, frames)):
-                block = resampler(mono, last)
-                _require_numbers(block)  # what is close to infinity may reach it
-                yield block
-    except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
-        raise AudioError(_reason(path, error)) from error
+    with _reasons(path), _opened(path) as file:
+        rate = sample_rate or file.samplerate
+        resampler = Resampler(file.samplerate, rate)
+        frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
+        for mono, last in _mono(file, max(1, frames), note):
+            block = resampler(mono, last)
+            _require_numbers(block)  # what is close to infinity may reach it
+            yield block
 
 
-def short(path: Path | str, most: int) -> tuple[Waveform, int, str] | None:
-    """A recording of up to `most` samples: its one block as `blocks` gives it, its rate in Hz, and the
-    SHA-256 of its bytes, which are read once for both. None where it is longer, or a large file.
+def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Waveform, int, str] | None:
+    """A recording of less than `most` samples: its one block as `blocks` gives it, its rate in Hz, and
+    the SHA-256 of its bytes. None where it is longer, or a large file.
 
-    Raises AudioError with the reason where the file cannot be used.
+    Raises AudioError with the reason where the file cannot be used, or changed while it was read.
     """
-    try:
-        require_file(path)
-        str(path).encode()  # libsndfile takes no other names, and so neither do we
+    with _reasons(path):
         with open(path, "rb", buffering=0) as opened:
+            before = os.fstat(opened.fileno())
             data = opened.read(8 * BLOCK)
         if len(data) == 8 * BLOCK:
             return None
@@ -155,13 +152,95 @@ def short(path: Path | str, most: int) -> tuple[Waveform, int, str] | None:
             if plain.num_samples >= most:
                 return None
             samples = np.frombuffer(data, "<i2", offset=HEAD).astype(np.float32) / np.float32(32768)
-            mono, _ = _centred(_averaged(samples.reshape(-1, plain.channels)), None)
+            mixer = Mixer(plain.sample_rate)
+            mono = mixer(samples.reshape(-1, plain.channels))
+            if note and mixer.channel is not None:
+                note(NOTE)
             return mono, plain.sample_rate, checksum
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            mono, last = next(_mono(file, most))
-            return (mono, file.samplerate, checksum) if last else None
+        told: list[str] = []
+        with _opened(path) as file:
+            mono, last = next(_mono(file, most, told.append))
+            rate = file.samplerate
+        after = os.stat(path)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise AudioError("changed while it was read")
+        if not last or len(mono) >= most:
+            return None
+        if note and told:
+            note(told[0])
+        return mono, rate, checksum
+
+
+@contextlib.contextmanager
+def _reasons(path: Path | str) -> Iterator[None]:
+    """The block reads `path`; what libsndfile and the system say of it becomes an AudioError."""
+    try:
+        require_file(path)
+        str(path).encode()  # libsndfile takes no other names, and so neither do we
+        yield
     except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
         raise AudioError(_reason(path, error)) from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    """A file as libsndfile reads it, open: always by its name, since many an MP3 is told by that alone.
+
+    Of an MP3 without a count of its frames it knows the length by a guess, and reads no further. So
+    it is given another one, of which nobody knows where it ends.
+    """
+    if suffix(str(path)) in HEADERLESS:
+        raise AudioError(why_not(str(path)))
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(soundfile.SoundFile(str(path)))
+            is_finished = file.frames > 0
+        except soundfile.LibsndfileError:
+            is_finished = False
+            if not patches_of(str(path)):
+                raise
+        if not is_finished and (patches := patches_of(str(path))):
+            patched = stack.enter_context(Patched(str(path), patches))
+            file = stack.enter_context(soundfile.SoundFile(patched))
+        if file.format == "RAW":  # told by its suffix: any text would be noise
+            raise AudioError("is broken or not a sound file (it has no header)")
+        if file.format == "MP3":
+            endless = stack.enter_context(_Endless(path))
+            with contextlib.suppress(soundfile.LibsndfileError):  # told by its name alone
+                file = stack.enter_context(soundfile.SoundFile(endless))
+        yield file
+
+
+class _Endless(io.FileIO):
+    """A file that says that it is longer than any, and gives no more than it has."""
+
+    _far = 0
+    """Where it says that it is, beyond the end of all files."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        place = ENDLESS + offset if whence == os.SEEK_END else offset
+        self._far = place if place > ENDLESS // 2 else 0
+        return self._far or super().seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._far or super().tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        if not self._far:
+            return super().readinto(buffer) or 0
+        buffer[:] = bytes(len(buffer))  # where a tag might be
+        return len(buffer)
+
+
+def _holds_its_last(file: Any) -> bool:
+    """Whether an open file has the last sample that its header promises, of which we can be sure."""
+    if file.format == "MP3":
+        return False
+    try:
+        file.seek(file.frames - 1)
+        return len(file.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
 
 
 def _plain(head: bytes, size: int) -> AudioInfo | None:
@@ -180,48 +259,47 @@ def _plain(head: bytes, size: int) -> AudioInfo | None:
     return AudioInfo(rate, channels, stored // frame) if 0 < rate < 1 << 31 else None
 
 
-def _mono(file: Any, frames: int) -> Iterator[tuple[Waveform, bool]]:
+def _mono(file: Any, frames: int, note: Say | None) -> Iterator[tuple[Waveform, bool]]:
     """Blocks of so many samples of an open file, at its own rate, and whether each is the last."""
     file.seekable = lambda: False  # soundfile would seek after each read, which upsets MP3 decoders
-    offset = None
-    while True:
-        samples = file.read(frames, dtype="float32", always_2d=True)
-        mono = _averaged(samples)
-        _require_numbers(mono)
-        mono, offset = _centred(mono, offset)
-        last = len(samples) < frames
-        yield mono, last
-        if last:
-            return
-
-
-def _averaged(samples: Waveform) -> npt.NDArray[np.floating[Any]]:
-    """(samples, channels) → (samples,), the mean of the channels."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
-    mono = np.zeros(len(samples))  # by hand: NumPy's mean over so few takes several times as long
-    for channel in samples.T:
-        mono += channel
-    mono /= samples.shape[1]
-    return mono
-
-
-def _centred(mono: npt.NDArray[np.floating[Any]], offset: float | None) -> tuple[Waveform, float]:
-    """Samples (samples,) without the offset: that of the first block, which is this one where None."""
-    if offset is None:
-        if not len(mono):
+    mixer = Mixer(file.samplerate)
+    left = file.frames
+    last = False
+    while not last:
+        # No more than there are: FLAC's decoder would take any byte behind the last one for damage.
+        wanted = min(frames, left)
+        samples, is_cut = _next(file, wanted, left == file.frames)
+        left -= len(samples)
+        last = is_cut or len(samples) < wanted or not left
+        if not len(samples) and left == file.frames:
             raise AudioError("holds no samples")
-        offset = _offset(mono.astype(np.float64))
-    if offset:
-        mono = mono - offset
-    return mono.astype(np.float32, copy=False), offset
+        is_mixed = mixer.channel is not None
+        mono = mixer(samples)
+        _require_numbers(mono)
+        if note and not is_mixed and mixer.channel is not None:
+            note(NOTE)
+        yield mono, last
 
 
-def _offset(samples: npt.NDArray[np.float64]) -> float:
-    """The mean, where it is OFFSET times as large as the standard deviation around it; else 0."""
-    mean = float(samples.sum()) / len(samples)
-    variance = float(np.einsum("i,i->", samples, samples)) / len(samples) - mean**2
-    return mean if mean**2 > OFFSET**2 * variance else 0.0
+def _next(file: Any, wanted: int, is_first: bool) -> tuple[Waveform, bool]:
+    """The next samples (samples, channels) of an open file, up to so many, and whether it ended there in
+    an error: it was cut short, or has junk behind the last sample and does not say which that is."""
+    out = np.zeros((wanted, file.channels), np.float32)
+    try:
+        return file.read(out=out), False
+    except soundfile.LibsndfileError:
+        given = np.flatnonzero(out.any(axis=1))
+        if (is_first and not len(given)) or _goes_on(file):
+            raise
+        return out[: given[-1] + 1 if len(given) else 0], True
+
+
+def _goes_on(file: Any) -> bool:
+    """Whether a file that could not be read further has its last sample: then its middle is damaged."""
+    if not isinstance(file.name, str):  # an MP3, whose decoder finds the next frame, or unfinished
+        return False
+    with soundfile.SoundFile(file.name) as again:
+        return _holds_its_last(again)
 
 
 def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
@@ -229,64 +307,16 @@ def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
         raise AudioError(NO_NUMBERS)
 
 
-def peak_of(samples: Waveform) -> float:
-    """The largest absolute value, 0 of none, NaN where one is no number."""
-    return float(np.maximum(samples.max(initial=0), -samples.min(initial=0)))
-
-
-class _Resampler:
-    """soxr's high quality over blocks: the same samples as over the whole.
-
-    Silence goes before the first one, since soxr's first samples would be off without it.
-    """
-
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        self.stream: Any = None
-        self._rates = from_rate, to_rate
-        self._taken = self._given = 0
-        if from_rate != to_rate:
-            self.stream = soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
-            silence, self._early = _periods(from_rate, to_rate, RING)
-            self._before = np.zeros(silence, np.float32)
-
-    def __call__(self, block: Waveform, last: bool) -> Waveform:
-        """The samples that are ready after `block`; all that are left after the last one."""
-        if self.stream is None:
-            return block
-        self._taken += len(block)
-        if len(self._before):
-            block = np.concatenate([self._before, block])
-            self._before = self._before[:0]
-        resampled: Waveform = self.stream.resample_chunk(block, last)
-        early = min(self._early, len(resampled))
-        self._early -= early
-        resampled = resampled[early:]
-        if last:
-            resampled = resampled[: _length(self._taken, *self._rates) - self._given]
-        self._given += len(resampled)
-        return resampled
-
-
-def _length(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """Of so many samples resampled, to the nearest, a half down: soxr gives at least as many."""
-    return (2 * num_samples * to_rate + from_rate - 1) // (2 * from_rate)
-
-
-def _periods(from_rate: int, to_rate: int, least: int) -> tuple[int, int]:
-    """The shortest time of whole samples at both rates that is `least` at the lower one: in both."""
-    common = math.gcd(from_rate, to_rate)
-    times = math.ceil(least * common / min(from_rate, to_rate))
-    return times * from_rate // common, times * to_rate // common
-
-
-def read(path: Path, sample_rate: int | None = None) -> tuple[Waveform, int]:
+def read(
+    path: Path, sample_rate: int | None = None, note: Say | None = None
+) -> tuple[Waveform, int]:
     """A recording as (mono waveform (samples,), rate in Hz): all its `blocks` at once.
 
     What goes beyond full scale is brought down to it as a whole. Raises AudioError with the reason
     where the file cannot be used.
     """
     rate = sample_rate or info(path).sample_rate
-    waveform = np.concatenate(list(blocks(path, rate)))
+    waveform = np.concatenate(list(blocks(path, rate, note)))
     peak = np.abs(waveform).max(initial=0)
     return waveform / peak if peak > 1 else waveform, rate
 
@@ -317,44 +347,11 @@ def _reason(path: Path | str, error: Exception) -> str:
             pass
     except OSError as system:
         return f"cannot be opened ({system.strerror})"
+    if suffix(str(path)) in UNREADABLE:
+        return why_not(str(path))
     return f"is broken or not a sound file ({getattr(error, 'error_string', error)})".replace(
         ".)", ")"
     )
-
-
-def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
-    """(samples,) at one rate → (round(samples * to / from),) at another, by soxr's high quality."""
-    return _Resampler(from_rate, to_rate)(waveform, last=True)
-
-
-def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) -> Sequence[Waveform]:
-    """Waveforms (samples,), each as `resample` gives it, within two millionths of its
-    peak.
-
-    A filter is designed once for all: they go through it end to end, silence in between, each from
-    where samples of both rates meet. Scaled by powers of two, so that none drowns another in its
-    rounding. Takes several times their memory.
-    """
-    period, _ = _periods(from_rate, to_rate, 1)
-    if from_rate == to_rate:
-        return waveforms
-    if period > LONGEST_PERIOD:
-        return [resample(waveform, from_rate, to_rate) for waveform in waveforms]
-    silence, _ = _periods(from_rate, to_rate, RING)
-    places = np.cumsum([0, *(-(-len(w) // period) * period + silence for w in waveforms)]).tolist()
-    peaks = [peak_of(waveform) for waveform in waveforms]
-    scales = [2.0 ** (math.frexp(peak)[1] - 1) for peak in peaks]
-    signal = np.zeros(places[-1], np.float32)
-    for waveform, place, scale in zip(waveforms, places, scales, strict=False):
-        np.divide(waveform, scale, out=signal[place : place + len(waveform)])
-    resampled = resample(signal, from_rate, to_rate)
-    found = []
-    for waveform, place, scale, peak in zip(waveforms, places, scales, peaks, strict=False):
-        begin = place * to_rate // from_rate
-        length = _length(len(waveform), from_rate, to_rate)
-        with np.errstate(over="ignore"):  # what is close to infinity may reach it
-            found.append(resampled[begin : begin + length] * np.float32(scale if peak else 0))
-    return found
 
 
 def write(path: Path | str, waveform: Waveform, sample_rate: int) -> bool:

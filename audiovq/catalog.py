@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiovq import audio
 from audiovq.config import AudiovqError, PreprocessConfig
+from audiovq.suffixes import why_not
 
 PART = 64
 """Headers that are read by one task."""
@@ -77,12 +78,19 @@ def scan(
     """
     names, others = _find(source, target)
     if not names:
-        raise AudiovqError(
-            f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
-            + (f"; {len(others)} other files" if others else "")
-        )
+        raise AudiovqError(f"{source}: holds no recordings ({audio.KINDS}){_others(others)}")
     headers, broken = _headers(source, names, executor)
     return headers, others, broken
+
+
+def _others(others: list[Skipped]) -> str:
+    """How many files are left out, and why the first that its user may take for a recording is."""
+    if not others:
+        return ""
+    sounds = [one for one in others if "convert it" in one.reason]
+    return f"; {len(others)} other files" + (
+        f", such as {sounds[0].path}, which {sounds[0].reason}" if sounds else ""
+    )
 
 
 def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
@@ -116,7 +124,7 @@ def no_recording(path: Path) -> str:
         audio.require_file(path)
     except audio.AudioError as error:
         return str(error)
-    return "is not a sound file by its name"
+    return why_not(path.name)
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -86,6 +86,11 @@ def failing(work: Callable[[], object]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a sign that it cannot show becomes a question mark
+            stream.reconfigure(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
     return failing(lambda: _asked(arguments)())
 

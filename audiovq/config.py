@@ -38,7 +38,7 @@ class PreprocessConfig:
     """How a folder of recordings becomes a dataset. `None` means: chosen from the recordings."""
 
     sample_rate: int | None = None
-    """Hz of everything after reading; None: the rate that most files have."""
+    """Hz of everything after reading; None: the rate that most usable files have."""
     clip_seconds: float | None = None
     """Length of a clip; None: the longest file's up to 2.5 s, else what 99 % of the files need, at
     most 2 s."""
@@ -159,8 +159,16 @@ class SpectrogramConfig:
             n_mels = next(
                 (n for top, n in ((8e3, 64), (16e3, 80), (24e3, 96)) if sample_rate <= top), 128
             )
-            n_mels = min(n_mels, n_fft // 4)
+            n_mels = max(1, min(n_mels, n_fft // 4, _most_bands(sample_rate, n_fft)))
         return cls(sample_rate, n_fft, hop_length or n_fft // 4, n_mels, range_db)
+
+
+def _most_bands(sample_rate: int, n_fft: int) -> int:
+    """So many mel bands of `scale.mel_bands` cover a bin of the spectrum each: the narrowest ones, below
+    1 kHz, are two steps of the scale wide, and a bin's width at least."""
+    top = sample_rate / 2
+    highest = 3 * top / 200 if top < 1000 else 15 + 27 * math.log(top / 1000, 6.4)
+    return math.ceil(400 / 3 * highest * n_fft / sample_rate) - 2
 
 
 @dataclass(frozen=True)

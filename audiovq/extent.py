@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from audiovq import audio
+from audiovq.resampling import peak_of
+
+SILENT = 9.1e-5
+"""A recording whose samples stay below it, -80 dBFS within what 16 bits tell, is silent."""
 
 
 class Extent:
@@ -26,7 +30,7 @@ class Extent:
     def add(self, block: audio.Waveform) -> None:
         """Take in the next block, of any length. Raises AudioError where a sample is no number."""
         self.num_samples += len(block)
-        peak = audio.peak_of(block)
+        peak = peak_of(block)
         if not math.isfinite(peak):
             raise audio.AudioError(audio.NO_NUMBERS)
         self.peak = max(self.peak, peak)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.audio import Waveform, resample
+from audiovq.audio import Waveform
 from audiovq.config import SpectrogramConfig
+from audiovq.resampling import resample
 from audiovq.scale import mel_bands
 from audiovq.stft import stft
 

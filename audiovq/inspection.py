@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +22,13 @@ import torch
 
 from audiovq import audio, codec, fidelity
 from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
+from audiovq.choice import choose_settings, voters
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
-from audiovq.extent import Extent
+from audiovq.extent import SILENT, Extent
 from audiovq.files import filling, write_json
 from audiovq.flags import flags
-from audiovq.preprocess import choose_settings
 from audiovq.progress import progress
-from audiovq.shard import ShardJob, excerpt, plan
+from audiovq.shard import ShardJob, excerpt, in_words, plan
 from audiovq.spectrogram import Spectrogram
 
 WINDOW = 1024
@@ -48,6 +49,8 @@ CLIPS = 6
 class Heard:
     """One recording, listened to at its own rate from end to end."""
 
+    peak: float
+    """Of its absolute values."""
     silent: float
     """Share of its 20 ms windows."""
     clipped: float
@@ -56,6 +59,8 @@ class Heard:
     """Hz up to which it has sound."""
     sha256: str
     """Of its samples and its rate, in whatever kind of file."""
+    notes: tuple[str, ...] = ()
+    """What its user should know, as `audio.blocks` tells it."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def inspect(
                 step(1)
         if not heard:
             raise AudiovqError(_nothing(source, skipped + unheard))
-        settings, frames, reasons = _settings(config, headers, heard)
+        settings, frames, reasons = _settings(config, voters(source, headers, config), heard)
         job = ShardJob("", source, source, (), settings, frames, trim_db)
 
         def fit(path: str) -> list[tuple[int, int]] | str:
@@ -160,6 +165,7 @@ def inspect(
     lengths = sorted(headers[path].seconds for path in spans)
     how = config.labels or guess_pattern(list(spans))
     by_folder, notes = labels_of(source, list(spans), config.labels)
+    told = [(path, note) for path, one in heard.items() for note in one.notes]
     labelled = by_folder
     if not any(by_folder.values()) and how:
         labelled, notes = labels_of(source, list(spans), how)
@@ -186,7 +192,7 @@ def inspect(
         duplicates=_alike(heard),
         skipped=skipped,
         labels=_values(labelled),
-        notes=notes,
+        notes=notes + in_words(told, len(spans)),
         settings=settings,
         clip_seconds=frames * settings.hop_length / settings.sample_rate,
         clips=clips,
@@ -207,7 +213,8 @@ def hear(path: Path, trim_db: float) -> Heard:
     extent = Extent(rate)
     digest = hashlib.sha256(str(rate).encode())
     power, held = np.zeros(WINDOW // 2 + 1), Counter[float]()
-    for block in audio.blocks(path):
+    notes: list[str] = []
+    for block in audio.blocks(path, note=notes.append):
         extent.add(block)
         digest.update(block.tobytes())
         power += _power(block)
@@ -218,10 +225,12 @@ def hear(path: Path, trim_db: float) -> Heard:
     strong = np.flatnonzero(power > power.max() * 10 ** (-REACH_DB / 10))
     loud = extent.loud(trim_db)
     return Heard(
+        peak=extent.peak,
         silent=1 - float(loud.mean()),
         clipped=still / extent.num_samples,
         reaches=min(rate / 2, (int(strong[-1]) + 1) * rate / WINDOW) if len(strong) else 0.0,
         sha256=digest.hexdigest(),
+        notes=tuple(notes),
     )
 
 
@@ -235,20 +244,23 @@ def _power(block: audio.Waveform) -> npt.NDArray[np.float64]:
 
 
 def _nothing(source: Path, skipped: list[Skipped]) -> str:
-    first = "; ".join(f"{one.path} {one.reason}" for one in skipped[:8])
+    recordings_first = sorted(skipped, key=lambda one: not audio.is_recording(one.path))
+    first = "; ".join(f"{one.path} {one.reason}" for one in recordings_first[:8])
     more = f"; and {len(skipped) - 8} more" if len(skipped) > 8 else ""
     return f"{source}: none of {len(skipped)} files can be used: {first}{more}"
 
 
 def _settings(
-    config: PreprocessConfig, headers: dict[str, audio.AudioInfo], heard: dict[str, Heard]
+    config: PreprocessConfig, voting: dict[str, audio.AudioInfo], heard: dict[str, Heard]
 ) -> tuple[SpectrogramConfig, int, list[str]]:
     """Those of `preprocess`, at a lower rate where that holds all sound; and why."""
-    infos = list(headers.values())
+    infos = list(voting.values())
     settings, frames, notes = choose_settings(config, infos)
     rate = settings.sample_rate
     same = sum(info.sample_rate == rate for info in infos)
-    reach = float(np.quantile([one.reaches for one in heard.values()], 0.9))
+    sure = [heard[path] for path in voting if path in heard]
+    reaches = [one.reaches for one in sure if one.peak >= SILENT]
+    reach = float(np.quantile(reaches or [0.0], 0.9))
     reason = f"{rate:,} Hz: as asked"
     if config.sample_rate is None:
         files = "all files have it" if same == len(infos) else "most files have it"
@@ -390,10 +402,20 @@ def inspection_table(found: Inspection) -> str:
 def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:
     """Rows of name, number and bar, the title before the first."""
     most = max(n for _, n in rows)
+    sign = _sign("█", "#")
     return [
-        f"{title if i == 0 else '':<11} {name:>20} {n:>7,}  {'█' * math.ceil(BAR * n / most)}".rstrip()
+        f"{title if i == 0 else '':<11} {name:>20} {n:>7,}  {sign * math.ceil(BAR * n / most)}".rstrip()
         for i, (name, n) in enumerate(rows)
     ]
+
+
+def _sign(wanted: str, plain: str) -> str:
+    """`wanted`, or `plain` where the standard output has no such sign."""
+    try:
+        wanted.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return plain
+    return wanted
 
 
 def _bins(values: Sequence[float], unit: str, how: str) -> list[tuple[str, int]]:
@@ -416,7 +438,7 @@ def _listed(lines: Sequence[str]) -> list[str]:
 
 
 def _some(values: Sequence[str]) -> str:
-    return f"{len(values)} values: {', '.join(values[:LISTED])}{', …' * (len(values) > LISTED)}"
+    return f"{len(values)} values: {', '.join(values[:LISTED])}{_sign(', …', ', ...') * (len(values) > LISTED)}"
 
 
 def _duration(seconds: float) -> str:

@@ -30,27 +30,32 @@ def can_fork() -> bool:
 def quick() -> Iterator[Executor]:
     """Executor that starts at once: forked processes, one per core, if this one `can_fork`; else threads,
     which share Python's lock."""
-    if can_fork():
-        with pool("fork") as processes:
-            processes.submit(os.getpid)  # fork now, while the process is small
-            yield processes
-        return
-    threads = ThreadPoolExecutor(cores())
-    try:
-        yield threads
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with _ending(_processes("fork") if can_fork() else ThreadPoolExecutor(cores())) as executor:
+        executor.submit(os.getpid)  # fork now, while the process is small
+        yield executor
 
 
 @contextlib.contextmanager
 def pool(start: Literal["fork", "spawn"] = "spawn") -> Iterator[Executor]:
     """Executor with a process per core: forks of this one, or new ones, which take a second to start.
 
-    Jobs that have not started when the block ends are cancelled. The processes end with the block, or
-    with this process if it is killed.
+    Threads where the system allows no processes. Jobs that have not started when the block ends are
+    cancelled. The processes end with the block, or with this process if it is killed.
     """
+    with _ending(_processes(start)) as executor:
+        yield executor
+
+
+def _processes(start: Literal["fork", "spawn"]) -> Executor:
     context = multiprocessing.get_context(start)
-    executor = ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
+    try:
+        return ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
+    except (OSError, ImportError, NotImplementedError):
+        return ThreadPoolExecutor(cores())  # no semaphores: /dev/shm is closed, say
+
+
+@contextlib.contextmanager
+def _ending(executor: Executor) -> Iterator[Executor]:
     try:
         yield executor
     finally:

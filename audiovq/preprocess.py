@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from audiovq import audio
 from audiovq.analysis import Analysis
 from audiovq.catalog import Recording, Skipped, catalog
+from audiovq.choice import choose_settings, voters
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.files import (
     claimed,
@@ -40,14 +39,12 @@ from audiovq.files import (
 from audiovq.manifest import SPLITS, Clip, as_dict, write_manifests
 from audiovq.pool import pool, quick
 from audiovq.progress import progress
-from audiovq.shard import ShardJob, make_shard, shard_rows
+from audiovq.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 
 FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
 MANY_SHARDS = 32
 """With fewer, threads are done before processes have started."""
-FRAMES_MULTIPLE = 16
-"""Clips are whole multiples of so many frames, which every network's stride divides."""
 
 
 @dataclass
@@ -84,7 +81,8 @@ def preprocess(
     with contextlib.nullcontext(executor) if executor else quick() as makers:
         files = catalog(source, target, config, makers)
         recordings, skipped = files.recordings, files.skipped
-        settings, clip_frames, warnings = choose_settings(config, [r.info for r in recordings])
+        infos = voters(source, {r.path: r.info for r in recordings}, config)
+        settings, clip_frames, warnings = choose_settings(config, list(infos.values()))
         Analysis(settings)  # refuses what cannot be, before anything is written
         warnings += files.notes
         fingerprint = _fingerprint(config, settings, clip_frames, recordings, skipped)
@@ -111,7 +109,8 @@ def preprocess(
                 else contextlib.nullcontext(makers) as makers
             ):
                 _make_shards(target, jobs, makers, say)
-                return _assemble(
+                told = list(itertools.chain.from_iterable(map(shard_notes, jobs)))
+                summary = _assemble(
                     target,
                     jobs,
                     makers,
@@ -123,37 +122,10 @@ def preprocess(
                     files.found,
                     warnings,
                 )
-
-
-def choose_settings(
-    config: PreprocessConfig, headers: list[audio.AudioInfo]
-) -> tuple[SpectrogramConfig, int, list[str]]:
-    """The spectrogram's settings, frames per clip, and what the user should know of the choice."""
-    rates = Counter(header.sample_rate for header in headers)
-    rate = config.sample_rate or min(rates, key=lambda r: (-rates[r], r))
-    settings = SpectrogramConfig.for_rate(
-        rate, config.n_fft, config.hop_length, config.n_mels, config.range_db
-    )
-    warnings = []
-    if lower := sum(n for r, n in rates.items() if r < rate):
-        warnings.append(
-            f"{lower} of {len(headers)} files have a lower rate than {rate} Hz;"
-            " bringing them up adds nothing to their sound (--sample-rate sets another)"
-        )
-    seconds = config.clip_seconds
-    if seconds is None:
-        lengths = [h.seconds for h in headers]
-        longest = max(lengths)
-        seconds = min(2.0, float(np.quantile(lengths, 0.99)))
-        if longest <= 2.5:
-            seconds = longest + 1 / rate  # a clip of n frames ends one sample before n hops
-    frames = math.ceil(seconds * rate / settings.hop_length / FRAMES_MULTIPLE) * FRAMES_MULTIPLE
-    if longer := sum(h.seconds * rate >= frames * settings.hop_length for h in headers):
-        warnings.append(
-            f"{longer} of {len(headers)} files are longer than a clip of"
-            f" {frames * settings.hop_length / rate:.2f} s and are cut into several"
-        )
-    return settings, frames, warnings
+            for note in in_words(told, summary.used):
+                summary.warnings.append(note)
+                say(f"note: {note}")
+            return summary
 
 
 def _make_shards(
@@ -283,7 +255,8 @@ def _assemble(
         shard["sha256"] = checksum
     skipped.sort(key=lambda s: s.path)
     if not shards["train"]:
-        worst = skipped[0] if skipped else Skipped(str(target), "nothing is left to learn from")
+        own = [one for one in skipped if audio.is_recording(one.path)] or skipped
+        worst = own[0] if own else Skipped(str(target), "nothing is left to learn from")
         shutil.rmtree(target)
         raise AudiovqError(f"no recording can be learnt from: {worst.path} {worst.reason}")
     totals = write_manifests(

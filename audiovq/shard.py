@@ -6,10 +6,11 @@ not at all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,13 @@ from audiovq import audio
 from audiovq.analysis import Analysis
 from audiovq.catalog import Recording, Skipped
 from audiovq.config import AudiovqError, SpectrogramConfig
-from audiovq.extent import Extent
+from audiovq.extent import SILENT, Extent
 from audiovq.files import atomic, sha256, write_text
 from audiovq.manifest import Clip, json_line, write_shard_header
+from audiovq.resampling import resample_all
 
+SHORTEST = 128
+"""Samples of the shortest window that is recommended."""
 RUN_SAMPLES = 1 << 20
 """Of short recordings, before or after resampling, that are held and resampled at a time."""
 HEAP = 1 << 24
@@ -83,7 +87,24 @@ def shard_rows(job: ShardJob) -> Iterator[Clip | Skipped]:
     with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            yield Skipped(**row) if "reason" in row else Clip(**row)
+            if "note" not in row:
+                yield Skipped(**row) if "reason" in row else Clip(**row)
+
+
+def shard_notes(job: ShardJob) -> Iterator[tuple[str, str]]:
+    """What a finished shard's user should know: paths of recordings, each with a note."""
+    with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
+        for line in file:
+            if '"note"' in line and "note" in (row := json.loads(line)):
+                yield row["path"], row["note"]
+
+
+def in_words(notes: Iterable[tuple[str, str]], files: int) -> list[str]:
+    """Notes on single ones of so many files → a sentence for all that are alike."""
+    paths: dict[str, list[str]] = {}
+    for path, note in notes:
+        paths.setdefault(note, []).append(path)
+    return [f"{len(of)} of {files} files: {note} ({of[0]})" for note, of in paths.items()]
 
 
 class Plan(NamedTuple):
@@ -95,6 +116,8 @@ class Plan(NamedTuple):
     spans: list[tuple[int, int]]
     """Each clip's start and end. They come one after another; a short rest is covered by a clip that
     ends with it."""
+    notes: Sequence[str] = ()
+    """What the user should know, as `audio.blocks` tells it."""
 
 
 def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Waveform]:
@@ -103,7 +126,8 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Wavefor
         if isinstance(found, str):
             rows.append({"path": recording.path, "reason": found})
             continue
-        blocks, peak, spans = found
+        blocks, peak, spans, notes = found
+        rows += [{"path": recording.path, "note": note} for note in notes]
         for (start, end), piece in zip(spans, _cut(path, blocks, spans), strict=True):
             rows.append(
                 {
@@ -128,17 +152,18 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
     for run in _runs(job):
         paths = [os.path.join(job.source, recording.path) for recording in run]
         found: list[tuple[audio.Waveform, int, str] | str | None] = []
-        for recording, path in zip(run, paths, strict=True):
+        notes: list[list[str]] = [[] for _ in run]
+        for recording, path, told in zip(run, paths, notes, strict=True):
             try:
-                found.append(audio.short(path, _most(recording.info, rate)))
+                found.append(audio.short(path, _most(recording.info, rate), told.append))
             except (audio.AudioError, OSError) as error:
                 found.append(_reason(error))
         sounds = [sound for sound in found if isinstance(sound, tuple)]
         resampled = {}
         for own in {sound[1] for sound in sounds}:
             alike = [sound[0] for sound in sounds if sound[1] == own]
-            resampled[own] = iter(audio.resample_all(alike, own, rate))
-        for recording, path, sound in zip(run, paths, found, strict=True):
+            resampled[own] = iter(resample_all(alike, own, rate))
+        for recording, path, sound, told in zip(run, paths, found, notes, strict=True):
             checksum = ""
             planned: Plan | str
             try:
@@ -148,7 +173,7 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
                     planned = sound
                 else:
                     _, own, checksum = sound
-                    planned = _planned(next(resampled[own]), job)
+                    planned = _planned(next(resampled[own]), job)._replace(notes=told)
             except (audio.AudioError, OSError) as error:
                 planned = _reason(error)
             yield recording, path, checksum, planned
@@ -183,11 +208,23 @@ def plan(path: Path | str, job: ShardJob) -> Plan:
     """A first pass over a file, in blocks. Raises AudioError with the reason where it is left out."""
     rate = job.spectrogram.sample_rate
     extent = Extent(rate, job.trim_db is not None)
-    for block in audio.blocks(path, rate):
+    notes: list[str] = []
+    for block in audio.blocks(path, rate, notes.append):
         extent.add(block)
     short = extent.num_samples == len(block)  # and so need not be read again
     blocks = iter([block]) if short else audio.blocks(path, rate)
-    return Plan(blocks, extent.peak, _spans(extent, job))
+    return Plan(blocks, extent.peak, _spans(extent, job), notes)
+
+
+def is_used(path: Path | str, job: ShardJob) -> bool:
+    """Whether a file has sound enough for a clip; it is read up to there."""
+    extent = Extent(job.spectrogram.sample_rate, job.trim_db is not None)
+    with contextlib.suppress(audio.AudioError):
+        for block in audio.blocks(path, job.spectrogram.sample_rate):
+            extent.add(block)
+            with contextlib.suppress(audio.AudioError):
+                return bool(_sounding(extent, job))
+    return False
 
 
 def _planned(waveform: audio.Waveform, job: ShardJob) -> Plan:
@@ -199,21 +236,32 @@ def _planned(waveform: audio.Waveform, job: ShardJob) -> Plan:
 
 def _spans(extent: Extent, job: ShardJob) -> list[tuple[int, int]]:
     """Where the clips of a recording lie. Raises AudioError where it has none."""
-    rate = job.spectrogram.sample_rate
-    if extent.peak == 0:
-        raise audio.AudioError("is silent throughout")
-    start, end = 0, extent.num_samples
-    if job.trim_db is not None:
-        start, end = extent.trim(job.trim_db)
-    if end - start < job.spectrogram.n_fft:
-        raise audio.AudioError(
-            f"is shorter than one window ({1000 * (end - start) / rate:.0f} ms of sound,"
-            f" a window is {1000 * job.spectrogram.n_fft / rate:.0f} ms)"
-        )
+    start, end = _sounding(extent, job)
     starts = list(range(start, end, job.clip_samples))
     if len(starts) > 1 and end - starts[-1] < job.clip_samples // 4:
         starts[-1] = end - job.clip_samples
     return [(at, min(at + job.clip_samples, end)) for at in starts]
+
+
+def _sounding(extent: Extent, job: ShardJob) -> tuple[int, int]:
+    """Where the sound of a recording begins and ends. Raises AudioError where it is too little."""
+    rate = job.spectrogram.sample_rate
+    if extent.peak == 0:
+        raise audio.AudioError("is silent throughout")
+    if extent.peak < SILENT:
+        decibels = 20 * math.log10(extent.peak)
+        raise audio.AudioError(f"is silent (its peak is {decibels:.0f} dBFS, noise below -80 dBFS)")
+    start, end = 0, extent.num_samples
+    if job.trim_db is not None:
+        start, end = extent.trim(job.trim_db)
+    if end - start < job.spectrogram.n_fft:
+        n_fft = 2 ** int(math.log2(max(2, end - start)))
+        way_out = f"; --n-fft {n_fft} takes it" if n_fft >= SHORTEST else ""
+        raise audio.AudioError(
+            f"is shorter than one window ({1000 * (end - start) / rate:.0f} ms of sound,"
+            f" a window is {1000 * job.spectrogram.n_fft / rate:.0f} ms{way_out})"
+        )
+    return start, end
 
 
 def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
@@ -221,7 +269,7 @@ def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
 
     Raises AudioError where the recording cannot be used, or has no such clip.
     """
-    blocks, peak, spans = plan(job.source / path, job)
+    blocks, peak, spans, _ = plan(job.source / path, job)
     for start, end in spans:
         if start - spans[0][0] == offset:
             return next(_cut(job.source / path, blocks, [(start, end)])) / np.float32(max(1, peak))

@@ -56,7 +56,7 @@ def inspect(
     """Tell what a folder of recordings holds, what would be left out, and which settings fit.
 
     Args:
-        audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
+        audio_dir: Folder of WAV, FLAC, OGG, MP3, AIFF and other files, in folders of any depth.
     """
     import dataclasses
 
@@ -88,7 +88,7 @@ def preprocess(
     """Make a dataset of spectrograms from a folder of recordings.
 
     Args:
-        audio_dir: Folder of WAV, FLAC, OGG or MP3 files, in folders of any depth.
+        audio_dir: Folder of WAV, FLAC, OGG, MP3, AIFF and other files, in folders of any depth.
         dataset: Folder to be made.
     """
     if config.labels and config.labels.endswith(".csv"):

@@ -56,6 +56,12 @@ def test_a_recording_too_long_is_refused_by_name(model: Model, tmp_path: Path) -
     soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 11), 8000)
     with pytest.raises(AudiovqError, match=r"long\.wav: lasts 11\.0 s; give .* 10 s at most"):
         moves.record(model, Desk(), tmp_path / "long.wav")
+    flac = tmp_path / "streamed.flac"
+    soundfile.write(flac, 0.1 * np.sin(np.arange(4000)), 8000)
+    data = bytearray(flac.read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # its length is not known
+    flac.write_bytes(data)
+    assert len(moves.record(model, Desk(), flac).shelf[1].sound.waveform) == 4000
     (tmp_path / "text.wav").write_text("words")
     with pytest.raises(AudiovqError, match=r"text\.wav: is broken"):
         moves.record(model, Desk(), tmp_path / "text.wav")

@@ -1,9 +1,11 @@
 """Whatever a folder holds: each thing in it is used, or named with the reason why not."""
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +13,11 @@ import pytest
 import soundfile
 from modes import modes_hold
 
-from audiovq.config import PreprocessConfig
+from audiovq import audio
+from audiovq.catalog import no_recording
+from audiovq.config import AudiovqError, PreprocessConfig
 from audiovq.dataset import Dataset
+from audiovq.inspection import inspect
 from audiovq.manifest import SPLITS, Clip
 from audiovq.preprocess import Summary, preprocess
 
@@ -153,3 +158,106 @@ def test_what_may_not_be_read_is_named(tmp_path: Path, voice: Callable[..., Wave
     found = reasons(summary)
     assert found.keys() == {"closed", "closed.wav"}
     assert all("cannot be opened" in reason for reason in found.values())
+
+
+SUFFIXES_OF = {
+    "AIFF": ("aif", "aiff", "aifc"),
+    "AU": ("au", "snd"),
+    "AVR": ("avr",),
+    "CAF": ("caf",),
+    "FLAC": ("flac",),
+    "HTK": ("htk",),
+    "IRCAM": ("sf", "ircam"),
+    "MAT4": ("mat", "mat4"),
+    "MAT5": ("mat", "mat5"),
+    "MP3": ("mp3", "mpga"),
+    "NIST": ("nist", "sph"),
+    "OGG": ("ogg", "oga"),
+    "PAF": ("paf",),
+    "PVF": ("pvf",),
+    "RF64": ("rf64", "wav"),
+    "SDS": ("sds",),
+    "SVX": ("iff", "svx", "8svx", "16sv"),
+    "VOC": ("voc",),
+    "W64": ("w64",),
+    "WAV": ("wav", "wave", "bwf", "WAV"),
+    "WAVEX": ("wav",),
+}
+
+
+def test_every_format_that_can_be_read_is_a_recording_by_its_name(
+    tmp_path: Path, voice: Callable[..., Waveform]
+) -> None:
+    assert SUFFIXES_OF.keys() <= soundfile.available_formats().keys()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for form, suffixes in SUFFIXES_OF.items():
+        for suffix in suffixes:
+            soundfile.write(folder / f"{form}.{suffix}", voice(SECONDS), 8000, format=form)
+    summary, clips = run(folder, tmp_path / "out")
+    assert reasons(summary) == {}
+    assert {clip.path for clip in clips} == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "M4A", "aac", "wma", "mp4", "ape", "wv", "amr", "raw"])
+def test_sound_that_cannot_be_read_is_told_how_it_can(
+    suffix: str, tmp_path: Path, voice: Callable[..., Waveform]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / f"a.{suffix}").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
+    expected = f"(.{suffix.lower()}); convert it to WAV or FLAC"
+    with pytest.raises(AudiovqError, match=re.escape(expected)):
+        run(folder, tmp_path / "out")
+    with pytest.raises(audio.AudioError, match=re.escape(expected)):
+        audio.read(folder / f"a.{suffix}")
+    soundfile.write(folder / "b.wav", voice(SECONDS), 8000)
+    summary, _ = run(folder, tmp_path / "out")
+    assert expected in reasons(summary)[f"a.{suffix}"]
+    assert no_recording(folder / f"a.{suffix}") == reasons(summary)[f"a.{suffix}"]
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_near_silence_is_silent_and_what_is_quiet_is_not(
+    rate: int, channels: int, tmp_path: Path, voice: Callable[..., Waveform]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    length = rate // 2
+
+    def write(name: str, samples: npt.NDArray[np.floating[Any]], subtype: str = "PCM_16") -> None:
+        both = np.stack([samples] * channels, axis=1)
+        soundfile.write(folder / name, both, rate, subtype=subtype)
+
+    sound = 2 * voice(0.5, sample_rate=rate)  # peak 1
+    write("good.wav", 0.5 * sound)
+    write("dither.wav", random.integers(-1, 2, length) / 32768)
+    write("dither-and-offset.wav", 0.01 + random.integers(-1, 2, length) / 32768)
+    write("dither-24.wav", random.integers(-200, 200, length) / (1 << 23), "PCM_24")
+    write("below.wav", 10 ** (-82 / 20) * sound, "FLOAT")
+    write("quiet.wav", 10 ** (-80 / 20) * sound, "FLOAT")
+    write("quiet-16.wav", 10 ** (-79 / 20) * sound)
+    summary, clips = run(folder, tmp_path / "out")
+    assert {clip.path for clip in clips} == {"good.wav", "quiet.wav", "quiet-16.wav"}
+    assert all("dBFS" in reason for reason in reasons(summary).values())
+    assert summary.skipped == inspect(folder, config=PreprocessConfig(sample_rate=8000)).skipped
+
+
+def test_an_odd_mp3_is_used_by_preprocess_as_by_all_others(
+    tmp_path: Path, voice: Callable[..., Waveform]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "whole.mp3", voice(SECONDS), 8000)
+    data = (folder / "whole.mp3").read_bytes()
+    (folder / "zeros.mp3").write_bytes(bytes(100) + data)
+    (folder / "tag.mp3").write_bytes(b"ID3\x04\0\0\0\0\0\0" + data)
+    soundfile.write(folder / "whole.flac", voice(SECONDS), 8000)
+    (folder / "byte.flac").write_bytes((folder / "whole.flac").read_bytes() + b"\n")
+    summary, clips = run(folder, tmp_path / "out")
+    assert reasons(summary) == {}
+    lengths = {clip.path: clip.num_samples for clip in clips}
+    assert lengths["zeros.mp3"] == lengths["tag.mp3"] == lengths["whole.mp3"]
+    assert lengths["byte.flac"] == lengths["whole.flac"]

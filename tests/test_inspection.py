@@ -1,5 +1,6 @@
 """`inspect` tells of a folder what `preprocess` will do with it, and what it holds."""
 
+import io
 import json
 import math
 import os
@@ -88,6 +89,8 @@ def test_a_folder_without_a_usable_file_is_refused_with_the_reasons(
 ) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
     (tmp_path / "empty.wav").write_bytes(b"")
+    for number in range(9):
+        (tmp_path / f"a{number}.txt").touch()
     assert main(["inspect", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -222,6 +225,19 @@ def test_a_recording_sounds_alike_in_one_block_and_in_many(
     assert whole.clipped > 0.05
     soundfile.write(path, voice(2.048), 8000)
     assert hear(path, 50).clipped == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_any_terminal_shows_the_table(
+    encoding: str, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["inspect", str(recordings)]) == 0
+    shown.flush()
+    said = shown.buffer.getvalue().decode(encoding)
+    assert ("█" if encoding == "utf-8" else "##") in said
+    assert "?" not in said
 
 
 def test_histograms_count_every_recording(recordings: Path) -> None:

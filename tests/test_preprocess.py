@@ -24,12 +24,13 @@ from audiovq import audio
 from audiovq import manifest as manifest_module
 from audiovq import preprocess as preprocess_module
 from audiovq.catalog import Skipped
+from audiovq.choice import choose_settings
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset import Dataset, Split
 from audiovq.extent import trim
 from audiovq.files import claimed
 from audiovq.manifest import SPLITS, Clip
-from audiovq.preprocess import Summary, choose_settings, preprocess
+from audiovq.preprocess import Summary, preprocess
 from audiovq.spectrogram import Spectrogram
 
 Waveform = npt.NDArray[np.float32]
@@ -481,10 +482,10 @@ def test_a_file_that_changes_while_it_is_read_ends_the_run_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "in" / "a.wav", 1.0)
-    real, times = audio.blocks, iter([99, 2])  # whole at first, then cut short
+    real, times = audio.blocks, iter([99, 99, 2])  # whole for choice and plan, then cut short
 
-    def blocks(path: Path, rate: int | None = None) -> Iterator[Waveform]:
-        return itertools.islice(real(path, rate), next(times))
+    def blocks(path: Path, *rest: Any) -> Iterator[Waveform]:
+        return itertools.islice(real(path, *rest), next(times))
 
     monkeypatch.setattr(audio, "BLOCK", 1000)
     monkeypatch.setattr(audio, "blocks", blocks)
@@ -735,6 +736,19 @@ def test_an_empty_folder_and_one_without_use_are_refused(tmp_path: Path) -> None
     soundfile.write(source / "silent.wav", np.zeros(4000), 8000)
     assert "no recording can be learnt from" in refusal(source, target)
     assert not target.exists()
+
+
+def test_the_reason_why_nothing_can_be_learnt_is_that_of_a_recording(
+    tmp_path: Path, voice: Callable[..., Waveform]
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "README.txt").write_text("Dear diary")
+    (source / "a cover.jpg").touch()
+    soundfile.write(source / "one-shot.wav", voice(0.02), 8000)
+    said = refusal(source, target)
+    assert "one-shot.wav is shorter than one window" in said
+    assert "README" not in said
 
 
 @pytest.mark.parametrize(
