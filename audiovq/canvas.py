@@ -54,10 +54,17 @@ class Canvas:
 
 
 def masked_at_random(
-    codes: Tensor, num_columns: Tensor, levels: Tensor, labels: Tensor, generator: torch.Generator
+    codes: Tensor,
+    num_columns: Tensor,
+    levels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    complete: Tensor | None = None,
 ) -> Canvas:
     """Clips (batch, quantizers, rows, columns) with holes to learn from, some of them cut short.
 
+    `complete` (batch, 2) says which begin and end as their recordings do (None: all); the others were
+    cut before.
     The share that is hidden is cos(π u / 2), u even from 0 to 1, of what KINDS says, and all where that
     is nothing. Everything on the CPU, `generator` too.
     """
@@ -81,18 +88,19 @@ def masked_at_random(
     rank = torch.stack([nn.functional.pad(ranks_of(int(n)), (0, columns - int(n))) for n in count])
     late = rank >= ((1 - share) * count[:, None]).floor()
     some = uniform(columns) < share
-    whole = torch.where(kind < KINDS[0], late, some & (span | (kind < KINDS[1])))
+    columns_hidden = torch.where(kind < KINDS[0], late, some & (span | (kind < KINDS[1])))
     single = (uniform(*codes.shape[1:]) < share[:, None, None]) & (
         band[:, None, :, None] | (kind >= KINDS[3])[:, None, None]
     )
     hidden = torch.where(
-        (kind < KINDS[2])[:, None, None], whole[:, None, None].expand_as(codes), single
+        (kind < KINDS[2])[:, None, None], columns_hidden[:, None, None].expand_as(codes), single
     )
     inside = column < count[:, None]
     nothing = ~(hidden & inside[:, None, None]).flatten(1).any(
         dim=1
     )  # there would be none to learn
-    return Canvas(codes, hidden | nothing[:, None, None, None], count, levels, labels, ~cut)
+    whole = ~cut if complete is None else ~cut & complete
+    return Canvas(codes, hidden | nothing[:, None, None, None], count, levels, labels, whole)
 
 
 @functools.lru_cache(4096)

@@ -49,6 +49,9 @@ class MaskedPrior(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
+        self.longest_complete = (True, True)
+        """Whether training clips of the most columns begin and end as their recordings do, mostly; shorter
+        ones are taken to."""
         dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
         self.hole, self.nothing = vocabulary.end, vocabulary.end + 1
         self.below = min(max(1, slots - 1), MOST_BELOW)
@@ -224,7 +227,7 @@ class MaskedPrior(nn.Module):
             mean = ranks.part_of_mean(nats, hidden.flatten().float())
         else:
             mean = ranks.part_of_mean(self._nats(canvas, tokens, self.in_columns(hidden)))
-        entire = canvas.whole.all(dim=1)  # how long the others are, nobody knows
+        entire = self.entire(canvas)
         lengths, levels = (
             nn.functional.cross_entropy(logits.float(), target, reduction="none")
             for logits, target in (
@@ -235,6 +238,17 @@ class MaskedPrior(nn.Module):
         count = ranks.mean(entire.sum().float()).clamp(min=1 / ranks.world())
         sums = (lengths * entire).sum(), (levels * entire).sum()
         return mean, sums[0] / count, sums[1] / count
+
+    def entire(self, canvas: Canvas) -> Tensor:
+        """(batch,) bool: which clips' lengths are known, those of the most columns being as long as any; how
+        long the others are, nobody knows."""
+        return canvas.whole.all(dim=1) | (canvas.num_columns == self.vocabulary.max_columns)
+
+    def ends(self, num_columns: Tensor) -> Tensor:
+        """(batch,) columns → (batch, 2) bool: whether new sounds so long begin and end, as training clips do,
+        or are cut from something longer."""
+        complete = torch.tensor(self.longest_complete, device=num_columns.device)
+        return complete | (num_columns < self.vocabulary.max_columns)[:, None]
 
     def _nats(self, canvas: Canvas, tokens: Tensor, cells: Tensor) -> Tensor:
         """(codes,) what each costs in some `cells`, bool (batch, columns, slots)."""

@@ -26,7 +26,7 @@ from audiovq.audio import Waveform
 from audiovq.checkpoint import Model, load
 from audiovq.config import SamplingConfig
 from audiovq.dataset import Dataset
-from audiovq.figures import original_waveforms
+from audiovq.originals import original_waveforms
 from audiovq.files import write_json
 from audiovq.generation import Sound, generate
 

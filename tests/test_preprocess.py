@@ -197,7 +197,7 @@ def test_a_dataset_among_the_recordings_is_no_recording(tmp_path: Path) -> None:
 # --- Splits -----------------------------------------------------------------------------------
 
 
-def test_a_file_never_changes_its_split_when_others_come_or_go(tmp_path: Path) -> None:
+def test_few_files_change_their_split_when_others_come_or_go(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 30)
     run(source, tmp_path / "before")
     before = split_of_path(tmp_path / "before")
@@ -211,7 +211,8 @@ def test_a_file_never_changes_its_split_when_others_come_or_go(tmp_path: Path) -
     for path in list(source.iterdir())[::2]:
         path.unlink()
     run(source, tmp_path / "fewer")
-    assert split_of_path(tmp_path / "fewer").items() <= after.items()
+    moved = split_of_path(tmp_path / "fewer").items() - after.items()
+    assert len(moved) <= 1, "one at most, so that no split is empty"
 
 
 def test_all_clips_of_a_file_are_in_one_split(tmp_path: Path) -> None:
@@ -425,7 +426,8 @@ def test_long_files_are_cut_into_clips_that_hold_every_sample(
     path = write(tmp_path / "in" / "long.wav", seconds, sample_rate)
     write(tmp_path / "in" / "other.wav", 0.1)
     write(tmp_path / "in" / "third.wav", 0.1)
-    run(tmp_path / "in", tmp_path / "out", clip_seconds=0.128, trim=False)
+    none = {"test_share": 0.0, "validation_share": 0.0}
+    run(tmp_path / "in", tmp_path / "out", clip_seconds=0.128, trim=False, **none)
     dataset = Dataset(tmp_path / "out")
     assert dataset.clip_frames == 16
     num_samples = len(audio.read(path, 8000)[0])
@@ -528,8 +530,17 @@ def test_what_is_stored_is_the_spectrogram_of_the_clip_to_float16(
             waveform, rate = audio.read(recordings / clip.path)
             assert rate == clip.sample_rate
             start, end = trim(waveform, rate, dataset.preprocess.trim_db)
-            waveform = waveform[start:end][clip.offset : clip.offset + clip.num_samples]
-            image, level = spectrogram(torch.from_numpy(waveform)[None])
+            # The clip with whole hops of what surrounds it, silence beyond the recording's ends.
+            hop = dataset.spectrogram.hop_length
+            around = math.ceil(dataset.spectrogram.n_fft / 2 / hop)
+            sound = np.pad(waveform[start:end], around * hop)
+            wide = torch.from_numpy(
+                sound[clip.offset : clip.offset + clip.num_samples + 2 * around * hop]
+            )[None]
+            decibels = spectrogram.decibels(wide, torch.tensor([wide.shape[1]]))
+            decibels = decibels[:, :, around : around + 1 + clip.num_samples // hop]
+            level = spectrogram.level(decibels.amax(dim=(1, 2)))
+            image = spectrogram.normalized(decibels, level)
             assert int(level) == clip.level == int(split.levels[place])
             stored = split.spectrograms(torch.tensor([place]))
             assert stored.shape == image.shape
@@ -834,10 +845,10 @@ def alone(do: str, source: Path, target: Path) -> tuple[int, str, set[int]]:
 def test_the_verb_loads_no_torch_and_its_processes_give_the_bytes_of_threads(
     recordings: Path, tmp_path: Path
 ) -> None:
-    run(recordings, tmp_path / "straight")
+    run(recordings, tmp_path / "b" / "straight")
     status, said, _ = alone("go", recordings, tmp_path / "a" / "out")
     assert status == 0, said
-    assert content(tmp_path / "a" / "out") == content(tmp_path / "straight")
+    assert content(tmp_path / "a" / "out") == content(tmp_path / "b" / "straight")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is forked")
@@ -855,8 +866,8 @@ def test_a_copy_killed_or_ctrl_c_is_one_line_leaves_no_process_and_the_next_run_
     assert not (target / "dataset.json").exists()
     ended, said, _ = alone("go", recordings, target)
     assert ended == 0, said
-    run(recordings, tmp_path / "straight")
-    assert content(target) == content(tmp_path / "straight")
+    run(recordings, tmp_path / "b" / "straight")
+    assert content(target) == content(tmp_path / "b" / "straight")
 
 
 def test_nothing_is_forked_where_torch_or_a_thread_is() -> None:
