@@ -121,8 +121,7 @@ def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float
 def longest_complete(source: Encodings, vocabulary: Vocabulary) -> tuple[bool, bool]:
     """Whether most clips of the most columns begin and end as their recordings do; True where none is so
     long."""
-    tokens = source.tokens[:, :: vocabulary.slots][:, 1 : 1 + vocabulary.max_columns]
-    longest = (tokens != vocabulary.end).all(dim=1)
+    longest = source.tokens[:, vocabulary.max_tokens - 2] != vocabulary.end
     begin, end = (2 * source.complete[longest].sum(dim=0) >= longest.sum()).tolist()
     return begin, end
 

@@ -1,5 +1,6 @@
 """The laws of `audiovq.analysis`: in NumPy what `Spectrogram` is in torch, and clips that keep apart."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -84,7 +85,9 @@ def test_a_clip_does_not_hear_its_neighbours(
 
 
 @configs
-def test_a_cut_clip_has_the_frames_of_the_whole_sound(voice: Voice, config: SpectrogramConfig) -> None:
+def test_a_cut_clip_has_the_frames_of_the_whole_sound(
+    voice: Voice, config: SpectrogramConfig
+) -> None:
     """Clips end to end, whole hops long, each with half a window around: the sound's own frames."""
     hop, half_window = config.hop_length, config.n_fft // 2
     sound = 0.4 + voice(2.0, 140, config.sample_rate)  # loud where it is cut, and at its ends
@@ -95,8 +98,10 @@ def test_a_cut_clip_has_the_frames_of_the_whole_sound(voice: Voice, config: Spec
         pieces.append(Piece(sound[first:last], begin - first, last - begin - size))
     images, levels = zip(*Analysis(config).batches(pieces, 13), strict=True)
     found = np.concatenate(images).astype(np.float32)
-    decibels = Spectrogram(config).decibels(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
-    level_db = Spectrogram(config).level_db(torch.tensor(sum(levels, [])))
+    decibels = Spectrogram(config).decibels(
+        torch.from_numpy(sound)[None], torch.tensor([len(sound)])
+    )
+    level_db = Spectrogram(config).level_db(torch.tensor([*itertools.chain(*levels)]))
     for number, image in enumerate(found):
         true = decibels[0, :, 12 * number : 12 * number + 13] - level_db[number]
         true = (1 + true / config.range_db).clamp(0, 1)
