@@ -1,13 +1,15 @@
 """NumPy spectrograms for preprocessing, the counterpart of `Spectrogram` in torch.
 
-Clips are packed end to end in one signal, separated by the zeros that their first and last windows
-cover, and as many at a time as the caches hold. So short clips need few calls, and padding no work.
+Clips are packed end to end in one signal, each with the samples around it, or zeros, that its first and
+last windows cover, and as many at a time as the caches hold. So short clips need few calls, and padding
+no work.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,25 @@ CHUNK_SAMPLES = 1 << 18
 """Samples of windows transformed at a time, at least."""
 FRAME_MULTIPLE = 64
 """Band sums run over a multiple of this many frames: a SIMD remainder would be rounded differently."""
+
+
+class Piece(NamedTuple):
+    """A clip with what surrounds it in its recording."""
+
+    samples: Waveform
+    """Of the surroundings too."""
+    before: int = 0
+    """Samples before the clip."""
+    after: int = 0
+
+    def own(self, samples: Waveform) -> Waveform:
+        """What of `samples`, as many as the piece has, is the clip's."""
+        return samples[self.before : len(samples) - self.after]
+
+    @property
+    def num_samples(self) -> int:
+        """Of the clip."""
+        return len(self.samples) - self.before - self.after
 
 
 class Analysis:
@@ -38,21 +59,21 @@ class Analysis:
             self._bands.append((slice(first, last + 1), weights[first : last + 1]))
 
     def batches(
-        self, waveforms: Iterable[Waveform], clip_frames: int
+        self, pieces: Iterable[Piece], clip_frames: int
     ) -> Iterator[tuple[npt.NDArray[np.float16], list[int]]]:
         """Batches of spectrograms (clips, bins, clip_frames) in [0, 1] with levels, in order.
 
-        Waveforms are (samples,). Clips have 1 + samples // hop_length frames, at most `clip_frames`;
-        later frames are 0.
+        Clips have 1 + samples // hop_length frames, at most `clip_frames`; later frames are 0. The first and
+        last windows of a clip cover up to n_fft / 2 samples of its surroundings, zeros where there are none.
         """
-        batch: list[Waveform] = []
+        batch: list[Piece] = []
         rows = 0
-        for waveform in waveforms:
-            more = self._blocks(len(waveform))
+        for piece in pieces:
+            more = self._blocks(piece.num_samples)
             if batch and rows + more > self._rows:
                 yield self._spectrograms(batch, clip_frames)
                 batch, rows = [], 0
-            batch.append(waveform)
+            batch.append(piece)
             rows += more
         if batch:
             yield self._spectrograms(batch, clip_frames)
@@ -60,23 +81,27 @@ class Analysis:
     def _blocks(self, num_samples: int) -> int:
         """Rows of a clip in the packed signal: its frames, and those whose windows cover two clips."""
         config = self.config
-        return num_frames(num_samples, config.hop_length) + -(
-            -config.n_fft // 2 // config.hop_length
-        )
+        return num_frames(num_samples, config.hop_length) - 1 - (-config.n_fft // config.hop_length)
 
     def _spectrograms(
-        self, waveforms: Sequence[Waveform], clip_frames: int
+        self, pieces: Sequence[Piece], clip_frames: int
     ) -> tuple[npt.NDArray[np.float16], list[int]]:
         """Spectrograms (clips, bins, clip_frames) and levels of one batch."""
         config = self.config
-        blocks = [self._blocks(len(waveform)) for waveform in waveforms]
-        frames = [num_frames(len(waveform), config.hop_length) for waveform in waveforms]
+        blocks = [self._blocks(piece.num_samples) for piece in pieces]
+        frames = [num_frames(piece.num_samples, config.hop_length) for piece in pieces]
         starts = np.cumsum([0, *blocks])
         signal = np.zeros((starts[-1] - 1) * config.hop_length + config.n_fft, np.float32)
         outside = np.ones(starts[-1], bool)
-        for waveform, start, count in zip(waveforms, starts.tolist(), frames, strict=False):
-            begin = start * config.hop_length + config.n_fft // 2
-            signal[begin : begin + len(waveform)] = waveform
+        for piece, start, count in zip(pieces, starts.tolist(), frames, strict=False):
+            begin = (
+                start * config.hop_length
+            )  # of the first frame's window, as end is the last one's
+            end = begin + (count - 1) * config.hop_length + config.n_fft
+            begin += config.n_fft // 2 - piece.before
+            first = max(0, start * config.hop_length - begin)
+            heard = piece.samples[first : max(0, end - begin)]
+            signal[begin + first : begin + first + len(heard)] = heard
             outside[start : start + count] = False
         decibels = scale.decibels(np, self._magnitude(signal), config)
         loudest = decibels.max(axis=0)
@@ -84,7 +109,7 @@ class Analysis:
         levels = scale.level(np, np.maximum.reduceat(loudest, starts[:-1]), config)
         loudest_db = np.repeat(scale.level_db(levels, config), blocks)
         halves = to_float16(scale.normalized(decibels, loudest_db, config))
-        images = np.zeros((len(waveforms), config.bins, clip_frames), "<f2")
+        images = np.zeros((len(pieces), config.bins, clip_frames), "<f2")
         for image, start, count in zip(images, starts.tolist(), frames, strict=False):
             image[:, :count] = halves[:, start : start + count]
         return images, levels.astype(int).tolist()

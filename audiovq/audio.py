@@ -22,7 +22,7 @@ from audiovq.channels import NOTE, Mixer
 from audiovq.channels import Waveform as Waveform
 from audiovq.config import AudiovqError
 from audiovq.files import atomic
-from audiovq.resampling import Resampler
+from audiovq.resampling import Resampler, peak_of
 from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
 from audiovq.suffixes import KINDS as KINDS
 from audiovq.suffixes import SUFFIXES as SUFFIXES

@@ -54,12 +54,18 @@ class Canvas:
 
 
 def masked_at_random(
-    codes: Tensor, num_columns: Tensor, levels: Tensor, labels: Tensor, generator: torch.Generator
+    codes: Tensor,
+    num_columns: Tensor,
+    levels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    complete: Tensor | None = None,
 ) -> Canvas:
     """Mask clips (batch, quantizers, rows, columns) at random for training, and crop some of them.
 
     A share cos(π u / 2) of the codes that MASK_KINDS selects is masked, u uniform in [0, 1); a clip with
-    no masked code is masked completely. All tensors, and `generator`, must be on the CPU.
+    no masked code is masked completely. `complete` (batch, 2), bool: whether each clip begins and ends
+    with its recording; None: all do. All tensors, and `generator`, must be on the CPU.
     """
     batch, _, rows, columns = codes.shape
 
@@ -94,7 +100,8 @@ def masked_at_random(
     )
     valid = column < count[:, None]
     unmasked = ~(mask & valid[:, None, None]).flatten(1).any(dim=1)  # no target to learn from
-    return Canvas(codes, mask | unmasked[:, None, None, None], count, levels, labels, ~cut)
+    whole = ~cut if complete is None else ~cut & complete
+    return Canvas(codes, mask | unmasked[:, None, None, None], count, levels, labels, whole)
 
 
 @functools.lru_cache(4096)

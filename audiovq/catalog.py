@@ -1,33 +1,53 @@
-"""Which recordings a folder holds, what their paths and headers tell, and which split each is in."""
+"""Which recordings a folder holds, what their paths and headers tell, and what their bytes are."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import itertools
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from audiovq import audio
 from audiovq.config import AudiovqError, PreprocessConfig
+from audiovq.files import atomic, sha256
 from audiovq.suffixes import why_not
 
 PART = 64
 """Headers that are read by one task."""
+UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff"})
+
+Stamp = tuple[int, int, int]
+"""A file's size in bytes, and when it and its entry were last changed, in ns: where these are the same, its
+bytes are taken to be."""
+
+
+class Content(NamedTuple):
+    """What a recording's bytes are."""
+
+    sha256: str
+    stamp: Stamp
+    """Taken before they were read."""
+    sound: str = ""
+    """SHA-256 of its samples and its rate, where it may be equal to another file of other bytes."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Recording:
-    """A file to be used, as its header and its path tell."""
+    """A file to be used, as its header, its path and its bytes tell."""
 
     path: str
     info: audio.AudioInfo
     labels: dict[str, str]
-    split: str
+    splits: tuple[str, ...]
+    """Several where each takes its stretches of it."""
+    content: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +60,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All files below a folder."""
+    """All files below a folder. What belongs to recordings is by their paths."""
 
-    recordings: list[Recording]
+    headers: dict[str, audio.AudioInfo]
+    labels: dict[str, dict[str, str]]
+    contents: dict[str, Content]
     skipped: list[Skipped]
     notes: list[str]
     """What the user should know of the labels."""
@@ -50,23 +72,43 @@ class Catalog:
     @property
     def found(self) -> int:
         """Files in all."""
-        return len(self.recordings) + len(self.skipped)
+        return len(self.headers) + len(self.skipped)
+
+    @property
+    def sounds(self) -> dict[str, str]:
+        """A name of what each recording holds: the same one where it is equal."""
+        return {path: content.sound or content.sha256 for path, content in self.contents.items()}
+
+    def recordings(self, splits: Mapping[str, tuple[str, ...]]) -> list[Recording]:
+        """All recordings, each in its `splits`."""
+        return [
+            Recording(path, info, self.labels[path], splits[path], self.contents[path])
+            for path, info in self.headers.items()
+        ]
 
 
-def catalog(source: Path, target: Path, config: PreprocessConfig, executor: Executor) -> Catalog:
-    """The recordings below `source`, from their paths and headers alone; `target` is left out.
+def catalog(
+    source: Path,
+    target: Path,
+    config: PreprocessConfig,
+    executor: Executor,
+    known: Mapping[str, Content] | None = None,
+) -> Catalog:
+    """The recordings below `source`; `target` is left out. What is `known` of a file's bytes from a run
+    before is taken over where its stamp is the same; all others are read.
 
-    Raises AudiovqError where there are none, or labels or test pattern fit none.
+    Raises AudiovqError where there are none, or labels fit none.
     """
     headers, others, broken = scan(source, target, executor)
+    contents, gone = _contents(source, headers, known or {}, executor)
+    broken += gone
+    headers = {path: info for path, info in headers.items() if path in contents}
     if not headers:
         raise AudiovqError(
             f"{source}: none of {len(broken)} recordings can be used: {broken[0].path} {broken[0].reason}"
         )
     labels, notes = labels_of(source, list(headers), config.labels)
-    splits = splits_of(list(headers), config)
-    recordings = [Recording(p, headers[p], labels[p], splits[p]) for p in headers]
-    return Catalog(recordings, others + broken, notes)
+    return Catalog(headers, labels, contents, others + broken, notes)
 
 
 def scan(
@@ -164,6 +206,115 @@ def _header(path: str) -> tuple[int, int, int] | str:
     return info.sample_rate, info.channels, info.num_samples
 
 
+# --- Bytes --------------------------------------------------------------------------------------
+
+
+def _contents(
+    source: Path,
+    headers: Mapping[str, audio.AudioInfo],
+    known: Mapping[str, Content],
+    executor: Executor,
+) -> tuple[dict[str, Content], list[Skipped]]:
+    """What each recording's bytes are, and those that can no longer be read, with the reason.
+
+    Copies in another container are found as well, where they are as long: these files' samples are
+    read too.
+    """
+    folder = str(source.absolute())
+
+    def told(
+        task: Callable[[str, list[str], list[Content | None]], list[Content | str]],
+        names: Sequence[str],
+        before: Mapping[str, Content],
+    ) -> dict[str, Content | str]:
+        parts = [list(names[begin : begin + PART]) for begin in range(0, len(names), PART)]
+        seen = [[before.get(name) for name in part] for part in parts]
+        found = executor.map(task, [folder] * len(parts), parts, seen)
+        return dict(zip(names, itertools.chain.from_iterable(found), strict=True))
+
+    found = told(_hashed, list(headers), known)
+    contents = {name: one for name, one in found.items() if isinstance(one, Content)}
+    alike = _maybe_equal({name: headers[name] for name in contents}, contents)
+    heard = told(_heard, alike, contents)  # what cannot be is left out later, with the reason
+    contents |= {name: one for name, one in heard.items() if isinstance(one, Content)}
+    return contents, [Skipped(name, one) for name, one in found.items() if isinstance(one, str)]
+
+
+def _hashed(source: str, names: list[str], known: list[Content | None]) -> list[Content | str]:
+    found: list[Content | str] = []
+    for name, before in zip(names, known, strict=True):
+        path = os.path.join(source, name)
+        try:
+            stamp = stamp_of(path)
+            same = before is not None and before.stamp == stamp
+            found.append(before if before and same else Content(sha256(path), stamp))
+        except OSError as error:
+            found.append(f"cannot be read ({error.strerror or error})")
+    return found
+
+
+def _heard(source: str, names: list[str], known: list[Content | None]) -> list[Content | str]:
+    found: list[Content | str] = []
+    for name, content in zip(names, known, strict=True):
+        if content is None or content.sound:
+            found.append(content or "")
+            continue
+        path = os.path.join(source, name)
+        try:
+            digest = hashlib.sha256(str(audio.info(path).sample_rate).encode())
+            for block in audio.blocks(path):
+                digest.update(block.tobytes())
+            found.append(content._replace(sound=digest.hexdigest()))
+        except audio.AudioError as error:
+            found.append(str(error))
+    return found
+
+
+def _maybe_equal(
+    headers: Mapping[str, audio.AudioInfo], contents: Mapping[str, Content]
+) -> list[str]:
+    """The recordings that may hold the samples of another one in another container: of the same rate and
+    length, but of another kind of file, or uncompressed and of another size."""
+    kinds: dict[audio.AudioInfo, set[str | int]] = {}
+    for name, info in headers.items():
+        kinds.setdefault(info, set()).add(_kind(name, contents[name]))
+    return [name for name, info in headers.items() if len(kinds[info]) > 1]
+
+
+def _kind(name: str, content: Content) -> str | int:
+    suffix = os.path.splitext(name)[1].lower()
+    return content.stamp[0] if suffix in UNCOMPRESSED else suffix
+
+
+def stamp_of(path: Path | str) -> Stamp:
+    """A file's stamp as it is now. Raises OSError where there is no file."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def write_contents(path: Path, contents: Mapping[str, Content]) -> None:
+    """Write what `read_contents` reads."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for name, content in contents.items():
+            file.write(json.dumps([name, *content]) + "\n")
+
+
+def read_contents(path: Path) -> dict[str, Content]:
+    """What a run before found of the recordings' bytes; nothing where it left nothing that can be read."""
+    found = {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                name, digest, (size, modified, changed), sound = json.loads(line)
+                found[str(name)] = Content(str(digest), (size, modified, changed), str(sound))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return found
+
+
+# --- Labels -------------------------------------------------------------------------------------
+
+
 def labels_of(
     source: Path, paths: list[str], how: str | None
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -250,34 +401,3 @@ def guess_pattern(paths: list[str]) -> str | None:
         if found:
             return separator.join(names.get(i, part) for i in range(len(rows[0]))) + r"\.\w+$"
     return None
-
-
-def splits_of(paths: list[str], config: PreprocessConfig) -> dict[str, str]:
-    """Each path's split, from the path alone: files added later move no other."""
-    test = None
-    if config.test is not None:
-        try:
-            test = re.compile(config.test)
-        except re.error as error:
-            raise AudiovqError(f"--test {config.test}: not a pattern ({error})") from error
-        if not any(map(test.search, paths)):
-            raise AudiovqError(f"--test {config.test}: fits none of {len(paths)} recordings")
-        if all(map(test.search, paths)):
-            raise AudiovqError(f"--test {config.test}: fits every recording; none is left to learn")
-
-    def split(path: str) -> str:
-        share = int(hashlib.sha256(path.encode()).hexdigest()[:12], 16) / 16**12
-        if test is not None:
-            if test.search(path):
-                return "test"
-        elif share >= 0.9:
-            return "test"
-        rest = 0.9 if test is None else 1.0
-        return "validation" if share < rest * config.validation_share else "train"
-
-    splits = {path: split(path) for path in paths}
-    if "train" not in splits.values():  # a handful of files: learning comes first
-        splits = {
-            path: "train" if config.test is None or s != "test" else s for path, s in splits.items()
-        }
-    return splits

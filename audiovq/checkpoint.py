@@ -258,6 +258,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
         if masked := header.get("masked"):
             masked_config = from_json(MaskedConfig, masked["config"], where)
             model.masked = _network(folder, masked, lambda: model.new_masked(masked_config))
+            begin, end = masked["summary"].get("longest_complete", (True, True))
+            model.masked.longest_complete = begin is True, end is True
     except (
         LookupError,
         TypeError,

@@ -57,9 +57,11 @@ class PreprocessConfig:
     labels: str | None = None
     """`folder`, a pattern with named groups matched against the path, or a CSV file."""
     test: str | None = None
-    """Regular expression that names the test files; None: a tenth, by the hash of the path."""
+    """Regular expression that names the test files; None: --test-share of them, by the hash of the path."""
+    test_share: float = 0.1
+    """Share of the files kept for the test, where --test names none; 0: no test."""
     validation_share: float = 0.1
-    """Share of the remaining files kept for validation, by the hash of the path."""
+    """Share of the remaining files kept for validation, by the hash of the path; 0: no validation."""
 
     def __post_init__(self) -> None:
         _require(
@@ -70,10 +72,9 @@ class PreprocessConfig:
             self.clip_seconds is None or 0.02 <= self.clip_seconds <= 600,
             f"clip_seconds {self.clip_seconds}: give seconds from 0.02 to 600",
         )
-        _require(
-            0 <= self.validation_share < 0.9,
-            f"validation_share {self.validation_share}: give a share from 0 to 0.9",
-        )
+        for name in ("test_share", "validation_share"):
+            share = getattr(self, name)
+            _require(0 <= share < 0.9, f"{name} {share}: give a share from 0 to 0.9")
         _require(
             0 < self.trim_db <= 200, f"trim_db {self.trim_db}: give decibels above 0, up to 200"
         )

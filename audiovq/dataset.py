@@ -5,8 +5,8 @@
     train.jsonl …             one line a clip, in the shards' order: path, offset, labels, level …
     skipped.jsonl             one line a file that was left out, with the reason
 
-The splits are train, validation and test; a file is never in two of them. `docs/formats.md` has it
-to the byte.
+The splits are train, validation and test; a file is in one of them, or in several with stretches that lie
+apart. `docs/formats.md` has it to the byte.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,9 @@ class Split:
         self.num_samples = torch.tensor([clip.num_samples for clip in self.clips], dtype=torch.long)
         self.num_frames = 1 + self.num_samples // spectrogram.hop_length
         self.levels = torch.tensor([clip.level for clip in self.clips], dtype=torch.long)
+        ends = [clip.complete for clip in self.clips]
+        self.complete = torch.tensor(ends, dtype=torch.bool).view(len(self.clips), 2)
+        """(clips, 2) whether each begins and ends as its recording does; else it is cut there."""
         fits = (self.num_samples > 0) & (self.num_frames <= clip_frames)
         if not (fits & (self.levels < spectrogram.num_levels)).all():
             raise AudiovqError(
@@ -139,7 +142,8 @@ class Dataset:
     disk all the same.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, recordings: Path | None = None) -> None:
+        """`recordings` is the folder of the recordings, where they are no longer where they were."""
         self.folder = Path(folder)
         path = self.folder / "dataset.json"
         self.header: dict[str, Any] = read_header(path, "dataset", VERSION, AGAIN)
@@ -149,6 +153,8 @@ class Dataset:
             self.labels: dict[str, list[str]] = _labels(self.header["labels"])
             self.clip_frames = _number(self.header["clip_frames"])
             self.fingerprint = str(self.header["fingerprint"])
+            self.recordings = self._recordings(recordings)
+            """The folder of the recordings; None where it is not known."""
             for name in MANIFESTS:
                 listed(self.folder, name, self.header["manifests"][name], AGAIN)
             shards = {split: self._shards(split) for split in SPLITS}
@@ -158,6 +164,23 @@ class Dataset:
             Split(self.folder, name, shards[name], self.labels, self.spectrogram, self.clip_frames)
             for name in SPLITS
         )
+
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        """All three."""
+        return self.train, self.validation, self.test
+
+    def _recordings(self, asked: Path | None) -> Path | None:
+        if asked is not None:
+            if not asked.is_dir():
+                raise AudiovqError(f"--recordings {asked}: no such folder")
+            return asked
+        source = self.header["source"]
+        if source is None:
+            return None
+        if type(source) is not str or "\0" in source or PurePath(source).anchor:
+            raise ValueError(f"a relative path is meant, not {source!r:.80}")
+        return self.folder / source
 
     def _shards(self, split: str) -> list[Path]:
         """A split's shards, their bytes checked."""
@@ -175,7 +198,10 @@ def _read_manifest(path: Path) -> list[Clip]:
 
 def _clip(row: Any) -> Clip:
     """One line of a manifest, checked: no path in it leads out of the recordings' folder."""
-    clip = Clip(**row)
+    ends = row["complete"]
+    if type(ends) is not list or [type(end) for end in ends] != [bool, bool]:
+        raise ValueError(f"two of true and false are meant, not {ends!r:.40}")
+    clip = Clip(**(row | {"complete": tuple(ends)}))
     for number in (clip.offset, clip.num_samples, clip.sample_rate, clip.level):
         _number(number)
     strings = clip.path, clip.sha256, *clip.labels.values()

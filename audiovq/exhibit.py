@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from audiovq import audio, codec, evaluation, report
+from audiovq.analysis import Piece
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, PreprocessConfig, TrainConfig, from_json
 from audiovq.dataset import Dataset, Split
@@ -19,10 +20,10 @@ from audiovq.figures import code_counts, describe_figures, require_match, throug
 from audiovq.files import MOST_JSON, read_bytes, read_object
 from audiovq.flags import flags
 from audiovq.generation import DRAWN_DB, generate
-from audiovq.manifest import Clip
+from audiovq.originals import missing, recorded
 from audiovq.plot import plane
 from audiovq.presets import PRESETS
-from audiovq.shard import ShardJob, excerpt
+from audiovq.stage import Say
 from audiovq.views import encode_split
 
 COMPARED = 8
@@ -37,7 +38,14 @@ PAGE_SAMPLES = 1_000_000
 """Of all sounds on a page, which then stays below 5 MB, the pictures included."""
 
 
-def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None = None) -> Path:
+def write_report(
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    path: Path | None = None,
+    *,
+    say: Say = lambda line: None,
+) -> Path:
     """One HTML page about the model in `folder`: sounds, codebook, curves, figures, settings.
 
     Figures are those of `folder`/evaluation.json where `evaluate` left them, else those that training
@@ -55,7 +63,7 @@ def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None
     room = PAGE_SAMPLES // longest
     compared = max(1, min(COMPARED, room // 6))
     generated = _generated(model, max(1, min(_enough(model), room - 3 * compared)))
-    comparisons = _comparisons(model, dataset, compared)
+    comparisons = _comparisons(model, dataset, compared, say)
     counts = code_counts(model, dataset.train)
     points = torch.zeros(0, 2)
     if len(counts):
@@ -111,23 +119,28 @@ def _pictures(
     ]
 
 
-def _comparisons(model: Model, dataset: Dataset, n: int) -> list[report.Group]:
+def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[report.Group]:
     """Held-out clips, what codes keep of them, and what their true spectrograms do."""
     split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     places = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
     clips = [split.clips[place] for place in places.tolist()]
     ceilings = _inverted(model, split, places)
-    recorded = [_recorded(dataset, clip) for clip in clips]
-    known = [r if r is not None else c for r, c in zip(recorded, ceilings, strict=True)]
+    originals = [recorded(dataset, clip) for clip in clips]
+    known = [piece or Piece(ceiling) for piece, ceiling in zip(originals, ceilings, strict=True)]
+    samples = [piece.samples for piece in known]
     if model.autoencoder.config.quantizes:
-        kept = codec.decode(model, codec.encode(model, known))
+        kept = codec.decode(model, codec.encode(model, samples))
     else:
-        kept = through_networks(model, known)
+        kept = through_networks(model, samples)
+    if None in originals:
+        say(missing(dataset, "the recordings beside what the codes keep of them"))
     groups = []
-    for clip, original, through, ceiling in zip(clips, recorded, kept, ceilings, strict=True):
-        sounds = {"coded": through, "ceiling": ceiling}
+    for clip, original, piece, through, ceiling in zip(
+        clips, originals, known, kept, ceilings, strict=True
+    ):
+        sounds = {"coded": piece.own(through), "ceiling": ceiling}
         if original is not None:
-            sounds = {"recording": original} | sounds
+            sounds = {"recording": piece.own(piece.samples)} | sounds
         pictures = _pictures(model, list(sounds), list(sounds.values()))
         groups.append(report.Group(" · ".join(clip.labels.values()) or clip.path, pictures))
     return groups
@@ -143,25 +156,6 @@ def _inverted(model: Model, split: Split, places: Tensor) -> list[audio.Waveform
             num_samples.to(model.device),
         )
     return [w[:n].cpu().numpy() for w, n in zip(waveforms, num_samples.tolist(), strict=True)]
-
-
-def _recorded(dataset: Dataset, clip: Clip) -> audio.Waveform | None:
-    """The very samples of a clip; None where its recording is gone."""
-    settings = dataset.preprocess
-    job = ShardJob(
-        "",
-        Path(str(dataset.header.get("source", ""))),
-        dataset.folder,
-        (),
-        dataset.spectrogram,
-        dataset.clip_frames,
-        settings.trim_db if settings.trim else None,
-    )
-    try:
-        waveform = excerpt(job, clip.path, clip.offset)
-    except AudiovqError:
-        return None
-    return waveform if len(waveform) == clip.num_samples else None
 
 
 # --- Single codes -------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
+from audiovq.originals import missing, original_waveforms
 from audiovq.prior_stage import validate_prior
 from audiovq.progress import progress
 from audiovq.views import VIEWS, encode_split
@@ -50,6 +50,8 @@ def evaluate(
     figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
     say("evaluate: reconstruction of held-out clips")
     originals = original_waveforms(dataset, held_out, 400)
+    if not originals and not held_out.images:
+        say(missing(dataset, "scores of waveforms, such as PESQ, and the bit rate as stored"))
     encoded = codec.encode(model, originals) if model.autoencoder.config.quantizes else []
     figures["reconstruction"] = _evaluate_reconstruction(
         model, held_out, dataset.spectrogram.range_db, originals, encoded
@@ -145,17 +147,6 @@ def through_networks(model: Model, waveforms: Sequence[audio.Waveform]) -> list[
             inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)
             back.append(inverted[0].cpu().numpy())
     return back
-
-
-def original_waveforms(dataset: Dataset, split: Split, most: int) -> list[audio.Waveform]:
-    """Up to `most` of a split's recordings at the dataset's rate; none where one is gone."""
-    paths = sorted({clip.path for clip in split.clips})
-    paths = paths[:: max(1, -(-len(paths) // most))]
-    source = Path(str(dataset.header.get("source", "")))
-    try:
-        return [audio.read(source / path, dataset.spectrogram.sample_rate)[0] for path in paths]
-    except audio.AudioError:
-        return []
 
 
 def _evaluate_codebook(

@@ -134,6 +134,18 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def relative(path: Path, folder: Path) -> str | None:
+    """The way from `folder` to `path`, with forward slashes; None where they have no folder in common but
+    the root of the file system.
+
+    It tells others who get `folder` less than the whole path, and holds when both are moved together.
+    """
+    path, folder = path.resolve(), folder.resolve()
+    if path.anchor != folder.anchor or path.parts[1:2] != folder.parts[1:2] or not path.parts[1:]:
+        return None
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """`folder`, made where it is missing, is this process's to write into until the block ends.

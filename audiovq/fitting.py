@@ -153,7 +153,7 @@ def _cells(
     model: Model, split: Split, views: int, max_seconds: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
     """Output of `cells` for all clips, in a small dtype, and columns and levels (clips · views,)."""
-    tokens, _, _ = encode_split(model, split, views, max_seconds)
+    tokens, *_ = encode_split(model, split, views, max_seconds)
     vocabulary = model.vocabulary
     parts = tokens.split(PART)
     columns, levels = (

@@ -271,8 +271,8 @@ def _sampled(
     vocabulary = prior.vocabulary
     shape = len(labels), vocabulary.num_quantizers, vocabulary.rows, int(num_columns.max())
     codes = torch.zeros(shape, dtype=torch.long, device=labels.device)
-    holes, whole = torch.ones_like(codes, dtype=torch.bool), torch.ones_like(labels[:, :1]) > 0
-    canvas = Canvas(codes, holes, num_columns, levels, labels, whole.expand(-1, 2))
+    holes, whole = torch.ones_like(codes, dtype=torch.bool), prior.complete(num_columns)
+    canvas = Canvas(codes, holes, num_columns, levels, labels, whole)
     codes = paint(prior, canvas, sampling, generator)
     return vocabulary.tokens(codes, num_columns, levels)[0][:, :-1]
 

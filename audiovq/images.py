@@ -14,7 +14,7 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,20 @@ import numpy.typing as npt
 from torch import Tensor
 
 from audiovq.audio import AudioError, find, require_file
-from audiovq.catalog import Skipped, labels_of, splits_of
+from audiovq.catalog import Skipped, labels_of
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.dataset import Dataset
 from audiovq.files import atomic, claimed, sha256
-from audiovq.manifest import SPLITS, Clip, write_manifests, write_shard_header
+from audiovq.manifest import (
+    SPLITS,
+    VERSION,
+    Clip,
+    without_paths,
+    write_manifests,
+    write_shard_header,
+)
 from audiovq.preprocess import Summary, prepare
+from audiovq.splits import notes_of, splits_of
 
 Pixels = npt.NDArray[np.uint8]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
@@ -83,19 +91,23 @@ def preprocess_images(
             skipped.append(Skipped(image.path, reason))
     images = [image for image in images if image.pixels.shape == size]
     labels, notes = _labelled(source, images, config)
-    splits = _split(images, config)
+    sums = {image.path: hashlib.sha256(image.pixels.tobytes()).hexdigest() for image in images}
+    splits, split_notes = _split(sums, labels, config)
+    notes += split_notes
     grids: dict[str, list[Pixels]] = {split: [] for split in SPLITS}
     clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for image in images:
-        path, split = image.path, splits[image.path]
-        checksum = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+        path, (split,) = image.path, splits[image.path]
         grids[split].append(image.pixels)
-        clips[split].append(Clip(path, 0, columns - 1, 1, 0, labels[path], checksum))
+        clips[split].append(
+            Clip(path, 0, columns - 1, 1, 0, labels[path], sums[path], (True, True))
+        )
     settings = SpectrogramConfig.for_images(rows)
     manifest = [
         (clip.path, clip.sha256, clip.labels, split) for split in SPLITS for clip in clips[split]
     ]
-    text = json.dumps([to_json(config), to_json(settings), manifest], sort_keys=True)
+    made_with = [VERSION, to_json(without_paths(config)), to_json(settings)]
+    text = json.dumps([*made_with, manifest], sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     summary = Summary(found, len(images), skipped, {s: len(clips[s]) for s in SPLITS}, 0.0, notes)
     with claimed(target):
@@ -108,10 +120,12 @@ def preprocess_images(
             return summary
         prepare(target, fingerprint, overwrite)
         shards = {split: _write_shard(target, split, grids[split], size) for split in SPLITS}
-        write_manifests(
-            target, clips, shards, skipped, found, settings, columns, config, fingerprint, source
+        folder = source if source.exists() else None
+        totals = write_manifests(
+            target, clips, shards, skipped, found, settings, columns, config, fingerprint, folder
         )
         shutil.rmtree(target / "work")
+    notes += totals.notes
     for note in notes:
         say(f"note: {note}")
     return summary
@@ -152,12 +166,15 @@ def _labelled(
     return labels_of(source, [image.path for image in images], config.labels)
 
 
-def _split(images: list[Image], config: PreprocessConfig) -> dict[str, str]:
-    """Each image's split: where the collection has test images of its own, none but these."""
-    paths = [image.path for image in images]
-    if config.test is None and any(path.startswith("t10k") for path in paths):
-        config = PreprocessConfig(test="^t10k", validation_share=config.validation_share)
-    return splits_of(paths, config)
+def _split(
+    sums: dict[str, str], labels: dict[str, dict[str, str]], config: PreprocessConfig
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Each image's split, and what the user should know of them: where the collection has test images of
+    its own, none but these are, and their copies."""
+    if config.test is None and any(path.startswith("t10k") for path in sums):
+        config = replace(config, test="^t10k")
+    splits = splits_of(list(sums), config, sounds=sums, labels=labels)
+    return splits, notes_of(splits, sums, config, lambda n: f"{n} images")
 
 
 # --- Reading ------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from audiovq.extent import SILENT, Extent
 from audiovq.files import filling, write_json
 from audiovq.flags import flags
 from audiovq.progress import progress
-from audiovq.shard import ShardJob, excerpt, in_words, plan
+from audiovq.shard import ShardJob, first_clip, in_words, plan
 from audiovq.spectrogram import Spectrogram
 
 WINDOW = 1024
@@ -146,7 +146,7 @@ def inspect(
 
         def fit(path: str) -> list[tuple[int, int]] | str:
             try:
-                return plan(source / path, job)[2]
+                return plan(source / path, job).spans
             except audio.AudioError as error:  # what could not be listened to among them
                 return str(error)
 
@@ -339,8 +339,10 @@ def _invert(
     job: ShardJob, paths: Sequence[str], out: Path | None, overwrite: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The first clips of recordings → true spectrograms → waveforms; scores of all, and of each."""
-    originals = [excerpt(job, path) for path in paths]
-    inverted = codec.invert(Spectrogram(job.spectrogram), originals)
+    pieces = [first_clip(job, path) for path in paths]
+    whole = codec.invert(Spectrogram(job.spectrogram), [piece.samples for piece in pieces])
+    originals = [piece.own(piece.samples) for piece in pieces]
+    inverted = [piece.own(waveform) for piece, waveform in zip(pieces, whole, strict=True)]
     grid = job.spectrogram.n_fft, job.spectrogram.hop_length
     each = {
         path: fidelity.spectral_convergence(a, b, *grid)

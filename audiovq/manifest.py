@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,12 +15,12 @@ import numpy as np
 
 from audiovq.catalog import Skipped
 from audiovq.config import PreprocessConfig, SpectrogramConfig, to_json
-from audiovq.files import atomic, sha256, write_text
+from audiovq.files import atomic, relative, sha256, write_text
 from audiovq.header import write_header
+from audiovq.splits import SPLITS as SPLITS
 
 FORMAT = "audiovq-dataset"
-VERSION = 1
-SPLITS = ("train", "validation", "test")
+VERSION = 2
 AGAIN = "run preprocess again with --overwrite"
 """What to do where a dataset is damaged."""
 MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
@@ -43,6 +43,9 @@ class Clip:
     labels: dict[str, str]
     sha256: str
     """Of the recording's bytes."""
+    complete: tuple[bool, bool]
+    """Whether it begins where the (trimmed) recording begins, and ends where that ends; else it is cut
+    there."""
 
 
 class Totals(NamedTuple):
@@ -52,6 +55,26 @@ class Totals(NamedTuple):
     """Files of which there are clips."""
     seconds: float
     """Of sound in all clips, padding not counted."""
+    unlearnt: dict[str, list[str]]
+    """The values of each label that no training clip has."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the labels."""
+        return [
+            f"label {name}: no training clip has {', '.join(values[:5])}"
+            + (f" and {len(values) - 5} other values" if len(values) > 5 else "")
+            + "; a model cannot learn what it does not hear"
+            for name, values in self.unlearnt.items()
+            if values
+        ]
+
+
+def without_paths(preprocess: PreprocessConfig) -> PreprocessConfig:
+    """The settings with the name of a table of labels, in the place of its path: others may read them."""
+    if preprocess.labels is None or not preprocess.labels.endswith(".csv"):
+        return preprocess
+    return replace(preprocess, labels=Path(preprocess.labels).name)
 
 
 def write_manifests(
@@ -64,16 +87,17 @@ def write_manifests(
     clip_frames: int,
     preprocess: PreprocessConfig,
     fingerprint: str,
-    source: Path,
+    source: Path | None,
 ) -> Totals:
     """All of a dataset but its shards, which lie in `folder` already; dataset.json comes last.
 
     `clips` and `shards` (file, clips, sha256) are by split. Clips are taken one by one and not kept; a
-    file's come one after another.
+    file's come one after another. `source` is the recordings' folder.
     """
     labels: dict[str, set[str]] = {}
-    used = samples = 0
-    before = None
+    learnt: dict[str, set[str]] = {}
+    used: set[str] = set()
+    samples = 0
     for split in SPLITS:
         with (
             atomic(folder / f"{split}.jsonl") as temporary,
@@ -81,31 +105,36 @@ def write_manifests(
         ):
             for clip in clips[split]:
                 file.write(json_line(clip))
-                used += clip.path != before
-                before = clip.path
+                used.add(clip.path)
                 samples += clip.num_samples
                 for name, value in clip.labels.items():
                     labels.setdefault(name, set()).add(value)
+                    if split == "train":
+                        learnt.setdefault(name, set()).add(value)
     write_text(folder / "skipped.jsonl", "".join(map(json_line, skipped)))
-    totals = Totals(used, samples / spectrogram.sample_rate)
+    unlearnt = {
+        name: sorted(values - learnt.get(name, set()), key=_in_order)
+        for name, values in labels.items()
+    }
+    totals = Totals(len(used), samples / spectrogram.sample_rate, unlearnt)
     write_header(
         folder / "dataset.json",
         {
             "format": FORMAT,
             "version": VERSION,
             "fingerprint": fingerprint,
-            "source": str(source.resolve()),
+            "source": None if source is None else relative(source, folder),
             "spectrogram": to_json(spectrogram),
             "clip_frames": clip_frames,
             "labels": {name: sorted(labels[name], key=_in_order) for name in sorted(labels)},
-            "files": {"found": found, "used": used, "skipped": len(skipped)},
+            "files": {"found": found, "used": totals.used, "skipped": len(skipped)},
             "seconds": round(totals.seconds, 3),
             "splits": {
                 split: {"clips": sum(shard["clips"] for shard in own), "shards": list(own)}
                 for split, own in ((split, shards[split]) for split in SPLITS)
             },
             "manifests": {name: sha256(folder / name) for name in MANIFESTS},
-            "preprocess": to_json(preprocess),
+            "preprocess": to_json(without_paths(preprocess)),
         },
     )
     return totals

@@ -49,6 +49,9 @@ class MaskedPrior(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
+        self.longest_complete = (True, True)
+        """Whether training clips of the most columns begin and end as their recordings do, mostly; shorter
+        ones are taken to."""
         dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
         self.mask_token, self.pad_token = vocabulary.end, vocabulary.end + 1
         self.prefix = min(max(1, slots - 1), MAX_PREFIX)
@@ -232,7 +235,7 @@ class MaskedPrior(nn.Module):
             mean = ranks.part_of_mean(nats, mask.flatten().float())
         else:
             mean = ranks.part_of_mean(self._nats(clips, tokens, self.to_slots(mask)))
-        length_known = clips.whole.all(dim=1)  # not that of cropped clips
+        length_known = self.length_known(clips)
         lengths, levels = (
             nn.functional.cross_entropy(logits.float(), target, reduction="none")
             for logits, target in (
@@ -243,6 +246,21 @@ class MaskedPrior(nn.Module):
         count = ranks.mean(length_known.sum().float()).clamp(min=1 / ranks.world())
         sums = (lengths * length_known).sum(), (levels * length_known).sum()
         return mean, sums[0] / count, sums[1] / count
+
+    def length_known(self, clips: Canvas) -> Tensor:
+        """Whether each clip's length is that of its recording, bool (batch,).
+
+        Clips of the most columns count too, as none is longer; the length of other cropped clips is unknown.
+        """
+        return clips.whole.all(dim=1) | (clips.num_columns == self.vocabulary.max_columns)
+
+    def complete(self, num_columns: Tensor) -> Tensor:
+        """Whether new clips of `num_columns` (batch,) begin and end as recordings do, bool (batch, 2).
+
+        Shorter clips do; those of the most columns as most training clips of that length.
+        """
+        complete = torch.tensor(self.longest_complete, device=num_columns.device)
+        return complete | (num_columns < self.vocabulary.max_columns)[:, None]
 
     def _nats(self, clips: Canvas, tokens: Tensor, cells: Tensor) -> Tensor:
         """Negative log-likelihood (codes,), in nats, at `cells`, bool (batch, columns, slots)."""

@@ -17,6 +17,7 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.masked import MaskedPrior
+from audiovq.prior import Vocabulary
 from audiovq.stage import Say, naming, standing, underway
 from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
 from audiovq.transformer import Transformer
@@ -59,6 +60,7 @@ def train_masked(
         return
     started = time.perf_counter()
     source, held_out = encoded()
+    masked.longest_complete = longest_complete(source, masked.vocabulary)
     seconds = time.perf_counter() - started
     parameters = sum(p.numel() for p in masked.parameters())
     say(f"masked: {parameters:,} parameters, {len(source[0]):,} clips ({seconds:.0f} s)")
@@ -77,7 +79,8 @@ def train_masked(
         return validate_masked(masked, held_out)
 
     def keep(state: State, metrics: Mapping[str, float]) -> None:
-        save(folder, model, "masked", {"step": state.step, **metrics})
+        ends = {"longest_complete": list(masked.longest_complete)}
+        save(folder, model, "masked", {"step": state.step, **ends, **metrics})
 
     def speak(metrics: Mapping[str, float]) -> None:
         say(describe_masked(metrics))
@@ -97,7 +100,7 @@ def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float
         generator = torch.Generator().manual_seed(number)
         canvas = _canvas(masked, held_out, indices, generator).to(device)
         counts = int((canvas.hidden & canvas.inside[:, None, None]).sum())
-        whole = int(canvas.whole.all(dim=1).sum())
+        whole = int(masked.length_known(canvas).sum())
         weights = counts, whole, whole
         for i, (nats, weight) in enumerate(zip(masked.loss(canvas), weights, strict=True)):
             totals[i] += float(nats) * weight if weight else 0.0
@@ -115,6 +118,14 @@ def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float
     }
 
 
+def longest_complete(source: Encodings, vocabulary: Vocabulary) -> tuple[bool, bool]:
+    """Whether most clips of the most columns begin and end as their recordings do; True where none is so
+    long."""
+    longest = source.tokens[:, vocabulary.max_tokens - 2] != vocabulary.end
+    begin, end = (2 * source.complete[longest].sum(dim=0) >= longest.sum()).tolist()
+    return begin, end
+
+
 def _canvas(
     masked: MaskedPrior,
     source: Encodings,
@@ -125,12 +136,12 @@ def _canvas(
 ) -> Canvas:
     """Clips with random holes, on the CPU; drawn for all, made of those in `part`, as wide as `width` makes
     the widest."""
-    tokens, lengths, labels = (part[indices] for part in source)
+    tokens, lengths, labels, complete = (part[indices] for part in source)
     slots = masked.vocabulary.slots
     wide = width(int(lengths.max() - 1) // slots)
     codes, num_columns, levels = masked.vocabulary.codes(tokens[:, : 1 + slots * wide].long())
     hidden = masked.hide_labels(labels, generator)
-    canvas = masked_at_random(codes, num_columns, levels, hidden, generator)
+    canvas = masked_at_random(codes, num_columns, levels, hidden, generator, complete)
     fields = {field.name: getattr(canvas, field.name)[part] for field in dataclasses.fields(canvas)}
     return Canvas(**fields)
 

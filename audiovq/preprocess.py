@@ -2,27 +2,29 @@
 
 Headers are scanned and all settings chosen first; then each shard is made on its own, by any
 executor, from a list of files to one array and one manifest. A shard is there whole or not at all,
-so a run that was stopped goes on where it stood and ends in the same bytes.
+so a run that was stopped goes on where it stood and ends in the same bytes. What a dataset is made from is
+known by its bytes; while a run is at work, size and times tell which files need not be read for it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audiovq import audio
 from audiovq.analysis import Analysis
-from audiovq.catalog import Recording, Skipped, catalog
+from audiovq.catalog import Catalog, Recording, Skipped, catalog, read_contents, write_contents
 from audiovq.choice import choose_settings, voters
 from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.files import (
@@ -36,15 +38,20 @@ from audiovq.files import (
     sweep,
     write_json,
 )
-from audiovq.manifest import SPLITS, Clip, as_dict, write_manifests
+from audiovq.manifest import SPLITS, VERSION, Clip, as_dict, without_paths, write_manifests
 from audiovq.pool import pool, quick
 from audiovq.progress import progress
 from audiovq.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
+from audiovq.splits import Dealt, held_shares, notes_of, splits_of
 
 FILES_PER_SHARD = 256
 SHARD_BYTES = 1 << 30
 MANY_SHARDS = 32
 """With fewer, threads are done before processes have started."""
+CONTENTS = "contents.txt"
+"""What a run at work knows of the recordings' bytes."""
+ROUNDS = 3
+"""How often recordings are dealt to splits at most: again where what cannot be used leaves one empty."""
 
 
 @dataclass
@@ -79,53 +86,108 @@ def preprocess(
     config = config or PreprocessConfig()
     source, target = Path(source), Path(target)
     with contextlib.nullcontext(executor) if executor else quick() as makers:
-        files = catalog(source, target, config, makers)
-        recordings, skipped = files.recordings, files.skipped
-        infos = voters(source, {r.path: r.info for r in recordings}, config)
+        known = read_contents(target / "work" / CONTENTS)
+        files = catalog(source, target, config, makers, known)
+        del known
+        infos = voters(source, files.headers, config)
         settings, clip_frames, warnings = choose_settings(config, list(infos.values()))
         Analysis(settings)  # refuses what cannot be, before anything is written
+        clips = _clips_by_header(files, settings, clip_frames)
+        dealt = splits_of(
+            list(files.headers), config, sounds=files.sounds, clips=clips, labels=files.labels
+        )
         warnings += files.notes
-        fingerprint = _fingerprint(config, settings, clip_frames, recordings, skipped)
+        fingerprint = _fingerprint(config, settings, clip_frames, files)
         with claimed(target):
             if (target / "dataset.json").exists() and not overwrite:
-                from audiovq.dataset import Dataset  # and torch, which nothing else here needs
-
-                if Dataset(target).fingerprint != fingerprint:
-                    raise AudiovqError(
-                        f"{target}: holds another dataset; name another folder, or add --overwrite"
-                    )
+                _require_same(target, fingerprint, files)
                 shutil.rmtree(target / "work", ignore_errors=True)  # of a run killed at its end
-                say(f"{target}: complete already, made from these recordings with these settings")
+                say(
+                    f"{target}: complete already; all {len(files.headers)} recordings have the bytes"
+                    " that it was made from, and the settings are the same"
+                )
                 return read_summary(target)
             prepare(target, fingerprint, overwrite)
+            write_contents(target / "work" / CONTENTS, files.contents)
             for warning in warnings:
                 say(f"note: {warning}")
-            work = (target / "work").absolute()  # another machine has another working folder
-            jobs = list(_jobs(source.absolute(), work, recordings, settings, clip_frames, config))
+            told = len(warnings)
             slow = processes and isinstance(makers, ThreadPoolExecutor) and executor is None
-            with (
-                pool()
-                if slow and len(jobs) >= MANY_SHARDS
-                else contextlib.nullcontext(makers) as makers
-            ):
-                _make_shards(target, jobs, makers, say)
-                told = list(itertools.chain.from_iterable(map(shard_notes, jobs)))
-                summary = _assemble(
-                    target,
-                    jobs,
-                    makers,
-                    config,
-                    settings,
-                    clip_frames,
-                    fingerprint,
-                    skipped,
-                    files.found,
-                    warnings,
+            work = (target / "work").absolute()  # another machine has another working folder
+            for number in range(ROUNDS):
+                folder = work / str(number) if number else work
+                folder.mkdir(exist_ok=True)
+                recordings = files.recordings(dealt)
+                jobs = list(
+                    _jobs(source.absolute(), folder, recordings, settings, clip_frames, config)
                 )
-            for note in in_words(told, summary.used):
-                summary.warnings.append(note)
+                many = slow and len(jobs) >= MANY_SHARDS
+                with pool() if many else contextlib.nullcontext(makers) as hands:
+                    _make_shards(target, jobs, hands, say)
+                again = _dealt_again(jobs, dealt, files, config)
+                if again == dealt:
+                    break
+                dealt = again
+            warnings += notes_of(dealt, files.sounds, config)
+            of_files = itertools.chain.from_iterable(map(shard_notes, jobs))
+            warnings += in_words(of_files, len(files.headers))
+            summary = _assemble(
+                target, jobs, makers, config, settings, clip_frames, fingerprint, files, warnings
+            )
+            for note in summary.warnings[told:]:
                 say(f"note: {note}")
             return summary
+
+
+def _clips_by_header(
+    files: Catalog, settings: SpectrogramConfig, clip_frames: int
+) -> dict[str, int]:
+    """About how many clips each recording gives, silence at its ends not known yet."""
+    seconds = (clip_frames * settings.hop_length - 1) / settings.sample_rate
+    return {path: math.ceil(info.seconds / seconds) for path, info in files.headers.items()}
+
+
+def _dealt_again(
+    jobs: list[ShardJob], dealt: Dealt, files: Catalog, config: PreprocessConfig
+) -> Dealt:
+    """The splits, by the clips that there are: other ones than those `dealt` where that leaves a split empty
+    which need not be."""
+    clips: Counter[str] = Counter()
+    found: set[str] = set()
+    for job in jobs:
+        for row in shard_rows(job):
+            if isinstance(row, Clip):
+                clips[row.path] += 1
+                found.add(job.split)
+    wanted = {"train", *(split for split, share in held_shares(config).items() if share)}
+    used = [path for path in files.headers if clips[path]]
+    if wanted <= found or not used:
+        return dealt
+    pattern = config.test is not None
+    if pattern and not any("test" in dealt[path] for path in used):
+        config = dataclasses.replace(config, test=None, test_share=0.0)
+    elif pattern and all(dealt[path] == ("test",) for path in used):
+        return dealt
+    again = splits_of(used, config, sounds=files.sounds, clips=clips, labels=files.labels)
+    return dict.fromkeys(files.headers, ("train",)) | again
+
+
+def _require_same(target: Path, fingerprint: str, files: Catalog) -> None:
+    """Raise AudiovqError where the dataset `target` was made from other recordings, or otherwise."""
+    from audiovq.dataset import Dataset  # and torch, which nothing else here needs
+
+    dataset = Dataset(target)
+    if dataset.fingerprint == fingerprint:
+        return
+    before = {clip.path: clip.sha256 for split in dataset.splits for clip in split.clips}
+    now = {path: content.sha256 for path, content in files.contents.items()}
+    changed = [path for path in before if path in now and now[path] != before[path]]
+    what = "holds another dataset"
+    if changed:
+        what = f"{changed[0]} has changed since this dataset was made"
+        if len(changed) > 1:
+            what = f"{len(changed)} recordings ({changed[0]}, …) have changed since this dataset was made"
+    raise AudiovqError(f"{target}: {what}; name another folder, or add --overwrite")
 
 
 def _make_shards(
@@ -150,22 +212,16 @@ def _make_shards(
 
 
 def _fingerprint(
-    config: PreprocessConfig,
-    settings: SpectrogramConfig,
-    clip_frames: int,
-    recordings: list[Recording],
-    skipped: list[Skipped],
+    config: PreprocessConfig, settings: SpectrogramConfig, clip_frames: int, files: Catalog
 ) -> str:
-    """SHA-256 over all that the dataset is made from, short of the recordings' samples."""
+    """SHA-256 over all that the dataset is made from: the settings, and each file's name, labels and bytes."""
     encode = json.JSONEncoder(sort_keys=True, default=as_dict).encode
-    settled = encode([to_json(config), to_json(settings), clip_frames])
-    digest = hashlib.sha256(settled[:-1].encode())
-    for rows in (recordings, skipped):  # of which the text may be long: a row at a time
-        digest.update(b", [")
-        for number, row in enumerate(rows):
-            digest.update((", " * (number > 0) + encode(row)).encode())
-        digest.update(b"]")
-    digest.update(b"]")
+    made_with = [VERSION, to_json(without_paths(config)), to_json(settings), clip_frames]
+    digest = hashlib.sha256(encode(made_with).encode())
+    for path, content in files.contents.items():  # a row at a time: there may be many
+        digest.update(encode([path, files.labels[path], content.sha256]).encode())
+    for row in files.skipped:
+        digest.update(encode(row).encode())
     return digest.hexdigest()
 
 
@@ -205,8 +261,9 @@ def _jobs(
     clips_limit = max(1, SHARD_BYTES // (settings.bins * clip_frames * 2))
     most_files = max(FILES_PER_SHARD, len(recordings) // 1024)
     trim_db = config.trim_db if config.trim else None
+    shares = held_shares(config)
     for split in SPLITS:
-        own = [recording for recording in recordings if recording.split == split]
+        own = [recording for recording in recordings if split in recording.splits]
         files_limit = math.ceil(len(own) / max(1, math.ceil(len(own) / most_files)))  # all alike
         shards: list[list[Recording]] = []
         clips = 0
@@ -219,7 +276,7 @@ def _jobs(
             clips += more
         for number, shard in enumerate(shards):
             name = f"{split}-{number:05d}"
-            yield ShardJob(name, source, work, tuple(shard), settings, clip_frames, trim_db)
+            yield ShardJob(name, source, work, tuple(shard), settings, clip_frames, trim_db, shares)
 
 
 def _assemble(
@@ -230,20 +287,19 @@ def _assemble(
     settings: SpectrogramConfig,
     clip_frames: int,
     fingerprint: str,
-    skipped: list[Skipped],
-    found: int,
+    files: Catalog,
     warnings: list[str],
 ) -> Summary:
     """Shards' manifests → the dataset's; dataset.json comes last and makes it a dataset."""
     shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    skipped = list(skipped)
+    unusable: dict[str, Skipped] = {}  # one that several splits share is left out once
     for job in jobs:
         count = 0
         for row in shard_rows(job):
             if isinstance(row, Clip):
                 count += 1
             else:
-                skipped.append(row)
+                unusable[row.path] = row
         made, final = job.target / f"{job.name}.npy", target / f"{job.name}.npy"
         if count:
             if made.exists():
@@ -253,27 +309,32 @@ def _assemble(
     paths = [target.absolute() / shard["file"] for shard in listed]
     for shard, checksum in zip(listed, executor.map(sha256, paths), strict=True):
         shard["sha256"] = checksum
-    skipped.sort(key=lambda s: s.path)
+    skipped = sorted([*files.skipped, *unusable.values()], key=lambda s: s.path)
     if not shards["train"]:
-        own = [one for one in skipped if audio.is_recording(one.path)] or skipped
-        worst = own[0] if own else Skipped(str(target), "nothing is left to learn from")
         shutil.rmtree(target)
+        if not unusable:
+            raise AudiovqError(f"{target}: no recording is left to learn from")
+        worst = unusable[min(unusable)]
         raise AudiovqError(f"no recording can be learnt from: {worst.path} {worst.reason}")
     totals = write_manifests(
         target,
         {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS},
         shards,
         skipped,
-        found,
+        files.found,
         settings,
         clip_frames,
         config,
         fingerprint,
         jobs[0].source,
     )
+    warnings = warnings + totals.notes
     shutil.rmtree(target / "work")
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
-    return Summary(found, totals.used, skipped, counts, totals.seconds, warnings)
+    asked = {"validation": config.validation_share, "test": config.test or config.test_share}
+    if empty := [split for split, how in asked.items() if how and not counts[split]]:
+        warnings.append(f"too few clips: none is kept for {' and '.join(empty)}")
+    return Summary(files.found, totals.used, skipped, counts, totals.seconds, warnings)
 
 
 def _clips(jobs: Iterable[ShardJob]) -> Iterator[Clip]:

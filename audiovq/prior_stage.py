@@ -59,7 +59,7 @@ def train_prior(
         say("prior: trained already")
         return
     started = time.perf_counter()
-    (tokens, lengths, labels), held_out = encoded()
+    (tokens, lengths, labels, _), held_out = encoded()
     baselines = _baselines(model, tokens, lengths, *held_out[:2])
     parameters = sum(p.numel() for p in prior.parameters())
     say(
@@ -111,7 +111,7 @@ def train_prior(
 
 def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
     """Over up to 512 clips: score and bits per code (END included), bits per level."""
-    tokens, lengths, labels = held_out
+    tokens, lengths, labels, _ = held_out
     device = next(prior.parameters()).device
     places = torch.arange(len(tokens))[:: max(1, len(tokens) // 512)]
     places = places[lengths[places].argsort(stable=True)]

@@ -35,6 +35,7 @@ from audiovq.header import leads_out
 from audiovq.names import plain, wav_names
 from audiovq.predictors import Coder
 from audiovq.progress import progress
+from audiovq.resampling import peak_of
 from audiovq.spectrogram import Phase
 
 Say = Callable[[str], None]
@@ -341,7 +342,7 @@ def _write(
     with _spool(folder) as spool, progress("decode", len(sounds), "files") as step:
         for blocks in _decoded(model, list(sounds.values()), phase, n_iter):
             for block in blocks:
-                peak = max(peak, audio.peak_of(block))
+                peak = max(peak, peak_of(block))
                 spool.write(block.astype("<f4").tobytes())
             begins.append(spool.tell())
             step(1)

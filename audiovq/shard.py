@@ -10,26 +10,28 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from audiovq import audio
-from audiovq.analysis import Analysis
-from audiovq.catalog import Recording, Skipped
+from audiovq.analysis import Analysis, Piece
+from audiovq.catalog import Recording, Skipped, stamp_of
 from audiovq.config import AudiovqError, SpectrogramConfig
 from audiovq.extent import SILENT, Extent
 from audiovq.files import atomic, sha256, write_text
 from audiovq.manifest import Clip, json_line, write_shard_header
 from audiovq.resampling import resample_all
+from audiovq.splits import GAP_SECONDS, Stretch, clips_of, stretches
 
 SHORTEST = 128
 """Samples of the shortest window that is recommended."""
 RUN_SAMPLES = 1 << 20
 """Of short recordings, before or after resampling, that are held and resampled at a time."""
+CHANGED = "changed while it was read; run preprocess again with --overwrite"
 HEAP = 1 << 24
 """Bytes of an array up to which its memory is used again; to clear new pages takes longer than what we
 do with them."""
@@ -46,6 +48,8 @@ class ShardJob:
     spectrogram: SpectrogramConfig
     clip_frames: int
     trim_db: float | None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of validation and test, in recordings that are split in time."""
 
     @property
     def split(self) -> str:
@@ -101,10 +105,10 @@ def shard_notes(job: ShardJob) -> Iterator[tuple[str, str]]:
 
 def in_words(notes: Iterable[tuple[str, str]], files: int) -> list[str]:
     """Notes on single ones of so many files → a sentence for all that are alike."""
-    paths: dict[str, list[str]] = {}
+    paths: dict[str, dict[str, None]] = {}  # a recording that splits share has several rows
     for path, note in notes:
-        paths.setdefault(note, []).append(path)
-    return [f"{len(of)} of {files} files: {note} ({of[0]})" for note, of in paths.items()]
+        paths.setdefault(note, {})[path] = None
+    return [f"{len(of)} of {files} files: {note} ({next(iter(of))})" for note, of in paths.items()]
 
 
 class Plan(NamedTuple):
@@ -113,40 +117,59 @@ class Plan(NamedTuple):
     blocks: Iterator[audio.Waveform]
     """All of it, for the second pass."""
     peak: float
-    spans: list[tuple[int, int]]
+    sound: Stretch
+    """Where it begins and ends, silence at its ends left out."""
+    spans: list[Stretch]
     """Each clip's start and end. They come one after another; a short rest is covered by a clip that
     ends with it."""
     notes: Sequence[str] = ()
     """What the user should know, as `audio.blocks` tells it."""
 
 
-def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[audio.Waveform]:
-    """The samples of every clip; its row, or the file's reason to be skipped, is added to `rows`."""
-    for recording, path, checksum, found in _plans(job):
+def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[Piece]:
+    """Every clip with its surroundings; its row, or the file's reason to be skipped, is added to `rows`."""
+    for recording, path, found in _plans(job):
         if isinstance(found, str):
             rows.append({"path": recording.path, "reason": found})
             continue
-        blocks, peak, spans, notes = found
-        rows += [{"path": recording.path, "note": note} for note in notes]
-        for (start, end), piece in zip(spans, _cut(path, blocks, spans), strict=True):
+        begin, end = found.sound
+        rows += [{"path": recording.path, "note": note} for note in found.notes]
+        pieces = _cut(path, found, job.spectrogram.n_fft // 2)
+        for span, piece in zip(found.spans, pieces, strict=True):
             rows.append(
                 {
                     "path": recording.path,
-                    "offset": start - spans[0][0],
-                    "num_samples": end - start,
+                    "offset": span[0] - begin,
+                    "num_samples": span[1] - span[0],
                     "sample_rate": recording.info.sample_rate,
                     "level": 0,
                     "labels": recording.labels,
-                    "sha256": checksum,
+                    "sha256": recording.content.sha256,
+                    "complete": (span[0] == begin, span[1] == end),
                 }
             )
-            yield piece / np.float32(peak) if peak > 1 else piece
+            yield piece
+        _require_unchanged(path, recording)
 
 
-def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
-    """Each recording, its path, its SHA-256 and its plan, or the reason why it is left out.
+def _require_unchanged(path: str, recording: Recording, checksum: str = "") -> None:
+    """Raise AudiovqError where a file's bytes, with this SHA-256 where it is known, are no longer those
+    that the run began with."""
+    content = recording.content
+    try:
+        if not checksum and stamp_of(path) != content.stamp:
+            checksum = sha256(path)
+    except OSError:
+        checksum = "gone"
+    if checksum and checksum != content.sha256:
+        raise AudiovqError(f"{path}: {CHANGED}")
 
-    Short ones that follow each other are read once, and resampled together.
+
+def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
+    """Each recording, its path and its plan, or the reason why it is left out.
+
+    Short ones that follow each other are read once, and resampled together. Raises AudiovqError where one
+    has changed since the run began.
     """
     rate = job.spectrogram.sample_rate
     for run in _runs(job):
@@ -164,19 +187,22 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, str, Plan | str]]:
             alike = [sound[0] for sound in sounds if sound[1] == own]
             resampled[own] = iter(resample_all(alike, own, rate))
         for recording, path, sound, told in zip(run, paths, found, notes, strict=True):
-            checksum = ""
             planned: Plan | str
             try:
                 if sound is None:
-                    checksum, planned = sha256(path), plan(path, job)
+                    planned = plan(path, job, recording.splits)
                 elif isinstance(sound, str):
                     planned = sound
                 else:
                     _, own, checksum = sound
-                    planned = _planned(next(resampled[own]), job)._replace(notes=told)
+                    _require_unchanged(path, recording, checksum)
+                    planned = _planned(next(resampled[own]), job, recording.splits)
+                    planned = planned._replace(notes=told)
             except (audio.AudioError, OSError) as error:
                 planned = _reason(error)
-            yield recording, path, checksum, planned
+            if isinstance(planned, str):  # which may be so because it has changed
+                _require_unchanged(path, recording)
+            yield recording, path, planned
 
 
 def _reason(error: Exception) -> str:
@@ -204,8 +230,9 @@ def _most(info: audio.AudioInfo, rate: int) -> int:
     return max(1, int(audio.BLOCK / info.channels * min(1, info.sample_rate / rate)))
 
 
-def plan(path: Path | str, job: ShardJob) -> Plan:
-    """A first pass over a file, in blocks. Raises AudioError with the reason where it is left out."""
+def plan(path: Path | str, job: ShardJob, splits: tuple[str, ...] = ()) -> Plan:
+    """A first pass over a file, in blocks. Where several `splits` share it, the clips are those of the
+    job's own. Raises AudioError with the reason where it is left out."""
     rate = job.spectrogram.sample_rate
     extent = Extent(rate, job.trim_db is not None)
     notes: list[str] = []
@@ -213,11 +240,11 @@ def plan(path: Path | str, job: ShardJob) -> Plan:
         extent.add(block)
     short = extent.num_samples == len(block)  # and so need not be read again
     blocks = iter([block]) if short else audio.blocks(path, rate)
-    return Plan(blocks, extent.peak, _spans(extent, job), notes)
+    return Plan(blocks, extent.peak, *_spans(extent, job, splits), notes)
 
 
 def is_used(path: Path | str, job: ShardJob) -> bool:
-    """Whether a file has sound enough for a clip; it is read up to there."""
+    """Whether a file has enough sound for a clip; it is read up to there."""
     extent = Extent(job.spectrogram.sample_rate, job.trim_db is not None)
     with contextlib.suppress(audio.AudioError):
         for block in audio.blocks(path, job.spectrogram.sample_rate):
@@ -227,23 +254,14 @@ def is_used(path: Path | str, job: ShardJob) -> bool:
     return False
 
 
-def _planned(waveform: audio.Waveform, job: ShardJob) -> Plan:
+def _planned(waveform: audio.Waveform, job: ShardJob, splits: tuple[str, ...]) -> Plan:
     """The plan of a recording that is there already. Raises as `plan` does."""
     extent = Extent(job.spectrogram.sample_rate, job.trim_db is not None)
     extent.add(waveform)
-    return Plan(iter([waveform]), extent.peak, _spans(extent, job))
+    return Plan(iter([waveform]), extent.peak, *_spans(extent, job, splits))
 
 
-def _spans(extent: Extent, job: ShardJob) -> list[tuple[int, int]]:
-    """Where the clips of a recording lie. Raises AudioError where it has none."""
-    start, end = _sounding(extent, job)
-    starts = list(range(start, end, job.clip_samples))
-    if len(starts) > 1 and end - starts[-1] < job.clip_samples // 4:
-        starts[-1] = end - job.clip_samples
-    return [(at, min(at + job.clip_samples, end)) for at in starts]
-
-
-def _sounding(extent: Extent, job: ShardJob) -> tuple[int, int]:
+def _sounding(extent: Extent, job: ShardJob) -> Stretch:
     """Where the sound of a recording begins and ends. Raises AudioError where it is too little."""
     rate = job.spectrogram.sample_rate
     if extent.peak == 0:
@@ -264,28 +282,60 @@ def _sounding(extent: Extent, job: ShardJob) -> tuple[int, int]:
     return start, end
 
 
-def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
-    """The samples (samples,) of the clip of a recording that begins at `offset`, as `Clip` counts it.
+def _spans(extent: Extent, job: ShardJob, splits: tuple[str, ...]) -> tuple[Stretch, list[Stretch]]:
+    """Where the sound of a recording lies, and where its clips do. Raises AudioError where it has none."""
+    rate = job.spectrogram.sample_rate
+    start, end = _sounding(extent, job)
+    own = [(0, end - start)]
+    if len(splits) > 1:
+        gap = round(GAP_SECONDS * rate)
+        shares = {split: job.shares[split] for split in splits if split != "train"}
+        found = stretches(end - start, job.clip_samples, job.spectrogram.n_fft, gap, shares)
+        own = found[job.split]
+    clips = [
+        span
+        for begin, stop in own
+        for span in clips_of(start + begin, start + stop, job.clip_samples)
+    ]
+    return (start, end), clips
 
-    Raises AudioError where the recording cannot be used, or has no such clip.
+
+def excerpts(job: ShardJob, path: str, spans: Sequence[tuple[int, int]]) -> Iterator[Piece]:
+    """Stretches of a recording, given by offset and samples as in `Clip`, each with a window of what surrounds
+    it on both sides; offsets only rise.
+
+    Raises AudioError where the recording cannot be used, or has no such stretch.
     """
-    blocks, peak, spans, _ = plan(job.source / path, job)
-    for start, end in spans:
-        if start - spans[0][0] == offset:
-            return next(_cut(job.source / path, blocks, [(start, end)])) / np.float32(max(1, peak))
-    raise audio.AudioError(f"has no clip at {offset}")
+    found = plan(job.source / path, job)
+    begin, end = found.sound
+    wanted = [(begin + offset, begin + offset + samples) for offset, samples in spans]
+    for offset, stop in wanted:
+        if not begin <= offset < stop <= end:
+            raise audio.AudioError(f"has no clip at {offset - begin}")
+    yield from _cut(job.source / path, found._replace(spans=wanted), job.spectrogram.n_fft)
 
 
-def _cut(
-    path: Path | str, blocks: Iterator[audio.Waveform], spans: list[tuple[int, int]]
-) -> Iterator[audio.Waveform]:
-    """The samples from each start to its end, out of blocks; starts only rise."""
+def first_clip(job: ShardJob, path: str) -> Piece:
+    """A recording's first clip, with a window of what follows it. Raises AudioError where the recording cannot
+    be used."""
+    found = plan(job.source / path, job)
+    only = found._replace(spans=found.spans[:1])
+    return next(_cut(job.source / path, only, job.spectrogram.n_fft))
+
+
+def _cut(path: Path | str, found: Plan, margin: int) -> Iterator[Piece]:
+    """Each clip of a plan with up to `margin` samples of the sound before and after it."""
+    blocks, (first, last) = found.blocks, found.sound
     held, at = np.zeros(0, np.float32), 0
     try:
-        for start, end in spans:
-            while at + len(held) < end:
-                passed = min(start - at, len(held))
+        for start, end in found.spans:
+            begin, stop = max(first, start - margin), min(last, end + margin)
+            while at + len(held) < stop:
+                passed = min(begin - at, len(held))
                 held, at = np.concatenate([held[passed:], next(blocks)]), at + passed
-            yield held[start - at : end - at]
+            samples = held[begin - at : stop - at]
+            if found.peak > 1:
+                samples = samples / np.float32(found.peak)
+            yield Piece(samples, start - begin, stop - end)
     except (audio.AudioError, StopIteration) as error:
-        raise AudiovqError(f"{path}: changed while it was read; run preprocess again") from error
+        raise AudiovqError(f"{path}: {CHANGED}") from error

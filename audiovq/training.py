@@ -18,7 +18,16 @@ from audiovq.autoencoder_stage import train_autoencoder
 from audiovq.checkpoint import Model, load, new_model, save
 from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
-from audiovq.files import claimed, clear, is_blank, read_object, sweep, write_json, write_text
+from audiovq.files import (
+    claimed,
+    clear,
+    is_blank,
+    read_object,
+    relative,
+    sweep,
+    write_json,
+    write_text,
+)
 from audiovq.fitting import fit_context
 from audiovq.masked_stage import train_masked
 from audiovq.presets import PRESETS
@@ -186,7 +195,7 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
     path = folder / "training" / "settings.json"
     settings = {
         "dataset": dataset.fingerprint,
-        "dataset_folder": str(dataset.folder.resolve()),
+        "dataset_folder": relative(dataset.folder, folder),
         "config": to_json(config),
     }
     if overwrite and ((folder / "model.json").exists() or path.exists()):
@@ -218,14 +227,17 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
     write_json(path, settings)
 
 
-def trained_on(folder: Path) -> Dataset:
-    """The dataset that the model in `folder` was trained on. Raises AudiovqError where it is gone."""
+def trained_on(folder: Path, recordings: Path | None = None) -> Dataset:
+    """The dataset that the model in `folder` was trained on; `recordings` as `Dataset` takes it. Raises
+    AudiovqError where it is gone."""
     path = folder / "training" / "settings.json"
-    if not path.exists():
+    where = None
+    if path.exists():
+        where = read_object(path, "a model that knows its dataset").get("dataset_folder")
+    if not isinstance(where, str) or not where:
         raise AudiovqError(f"{folder}: does not say which dataset it was trained on; {NAME_IT}")
-    where = read_object(path, "a model that knows its dataset").get("dataset_folder", "")
     try:
-        return Dataset(Path(str(where)))
+        return Dataset(folder / where, recordings)
     except AudiovqError as error:
         raise AudiovqError(
             f"{folder}: its dataset is not where it was; {NAME_IT} ({error})"

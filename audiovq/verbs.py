@@ -20,6 +20,13 @@ Labels = UseAppendAction[tuple[str, ...]]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, arg(help="Replace what the output folder holds.")]
 Json = Annotated[bool, arg(name="json", help="Print the figures as JSON, and nothing else.")]
+Recordings = Annotated[
+    Path | None,
+    arg(
+        help="Folder of the dataset's recordings, to compare with; None: where they were when the"
+        " dataset was made, seen from its folder."
+    ),
+]
 Phase = Annotated[Literal["pghi", "griffin-lim"], arg(help="Where Griffin-Lim starts.")]
 Iterations = Annotated[
     int | None, arg(help="Griffin-Lim's iterations; None: 16 after pghi, else 32.")
@@ -124,6 +131,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         model: Positional[Path],
         preset: Preset = "small",
         config: Annotated[TrainConfig, arg(name="")] = preset_config,
+        recordings: Recordings = None,
         device: Device = "auto",
         overwrite: Overwrite = False,
     ) -> None:
@@ -141,12 +149,12 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         from audiovq.pipeline import train, write_report
 
         require_apart(model, dataset, emptied=True)
-        opened = Dataset(dataset)
+        opened = Dataset(dataset, recordings)
         trained = train(opened, model, config, device=device, overwrite=overwrite)
         if not ranks.is_main():
             return
         if not trained.spectrogram.config.images:
-            page = write_report(trained, opened, model)
+            page = write_report(trained, opened, model, say=print)
             print(f"{page}: open it in a browser to look and listen")
         print(f"wrote {model}")
 
@@ -429,6 +437,7 @@ def evaluate(
     n: Annotated[int, arg(aliases=("-n",), help="How many new sounds are judged.")] = 200,
     sampling: Sampling = SamplingConfig(),
     seed: int = 0,
+    recordings: Recordings = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -444,10 +453,15 @@ def evaluate(
     from audiovq.files import write_json
     from audiovq.training import pick_device
 
-    say: Callable[[str], None] = (lambda _: None) if as_json else print
+    def say(line: str) -> None:
+        if not as_json:
+            print(line)
+        elif line.startswith("note:"):
+            _tell(line)
+
     figures = evaluate(
         load(model, pick_device(device)),
-        Dataset(dataset),
+        Dataset(dataset, recordings),
         n=n,
         sampling=sampling,
         seed=seed,
@@ -462,6 +476,7 @@ def report(
     model: Positional[Path],
     dataset: Positional[Path | None] = None,
     out: Annotated[Path | None, arg(help="The page; None: MODEL/report.html.")] = None,
+    recordings: Recordings = None,
     device: Device = "auto",
     overwrite: Annotated[bool, arg(help="Replace the file that --out names.")] = False,
 ) -> None:
@@ -484,7 +499,8 @@ def report(
         if out.is_dir():
             raise AudiovqError(f"{out}: is a folder; name the page, such as report.html")
     loaded = load(model, pick_device(device))
-    path = write_report(loaded, Dataset(dataset) if dataset else trained_on(model), model, out)
+    opened = Dataset(dataset, recordings) if dataset else trained_on(model, recordings)
+    path = write_report(loaded, opened, model, out, say=_tell)
     print(f"wrote {path}")
 
 

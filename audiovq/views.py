@@ -7,6 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ def drawn(
     part: slice = slice(None),
     width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
-    """Clips begun up to a code's `stride` of frames later, and changed in speed by up to `speed`.
+    """Clips begun up to a code's `stride` of frames later, and changed in speed by up to `speed`: see
+    `varied`.
 
     Images are moved by up to ASIDE. Returns (batch, 1, bins, frames) and the clips' (batch,) frames;
     with `part`, only those of the clips, as wide as with all, which `width` may make wider.
@@ -82,6 +84,9 @@ def varied(
 ) -> tuple[Tensor, Tensor]:
     """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), None as they are.
 
+    Silence goes before what begins as its recording does; of what was cut there, the first frames are left
+    out, since before them there is no silence.
+
     Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
     new (batch,) frames. Frames between frames are mixed linearly. With `part`, only those of the
     clips, as wide as with all, which `width` may make wider. Spectrograms lie where `split` gives
@@ -89,6 +94,7 @@ def varied(
     """
     frames = split.num_frames[indices]
     played = frames if speed is None else ((frames - 1) / speed).floor().long() + 1
+    shift = torch.where(split.complete[indices, 0], shift, -torch.minimum(shift, played - 1))
     new_frames = played + shift
     wide = width(int(new_frames.max()))
     images = split.spectrograms(indices[part])
@@ -118,8 +124,17 @@ def scratch(*shape: int, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))
 
 
-Encodings = tuple[Tensor, Tensor, Tensor]
-"""Tokens, lengths, labels, as `encode_split` gives them."""
+class Encodings(NamedTuple):
+    """Clips as the priors learn them, a row each."""
+
+    tokens: Tensor
+    """(clips, max_tokens), END from a clip's end on."""
+    lengths: Tensor
+    """(clips,) of the tokens to be learnt: END is not among them where it is not known that a clip ends."""
+    labels: Tensor
+    """(clips, labels)"""
+    complete: Tensor
+    """(clips, 2) bool: whether each begins and ends as its recording does."""
 
 
 def encode_views(
@@ -133,11 +148,17 @@ def encode_views(
     return source, held_out
 
 
+def known_ends(split: Split, clip_frames: int) -> Tensor:
+    """(clips, 2) bool: `split.complete`. Where no clip is complete or as long as a clip can be, nothing would
+    tell how long sounds are; then all are taken as complete."""
+    known = split.complete.all(dim=1) | (split.num_frames >= clip_frames)
+    return split.complete if bool(known.any()) else torch.ones_like(split.complete)
+
+
 def encode_split(
     model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
 ) -> Encodings:
-    """All clips → tokens, lengths, labels (clips × views, …), on the CPU; tokens are int16 where that
-    holds them, and else int32.
+    """All clips × views, on the CPU; tokens are int16 where that holds them, and else int32.
 
     The first view is the clips as they are; each further one is `drawn`, with changes of speed by up
     to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds`
@@ -148,6 +169,8 @@ def encode_split(
     dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
     all_tokens = scratch(len(split) * views, vocabulary.max_tokens, dtype=dtype)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
+    known = known_ends(split, model.clip_frames)
+    all_cut = torch.zeros(len(all_tokens), dtype=torch.bool)
     order = split.num_frames.argsort(stable=True)
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
@@ -160,6 +183,7 @@ def encode_split(
                     images, frames = drawn(split, indices, generator, stride, SPEED, part)
                 if not own:
                     continue
+                ends = known[indices, 1] & (frames <= model.clip_frames)  # longer ones are cut
                 frames = frames.clamp(max=model.clip_frames)
                 images = images[..., : int(frames.max())].to(model.device)
                 codes = model.autoencoder.encode(images, frames).cpu()
@@ -168,12 +192,15 @@ def encode_split(
                 rows = indices + view * len(split)
                 all_tokens[rows] = vocabulary.end
                 all_tokens[rows, : tokens.shape[1]] = tokens.to(dtype)
-                all_lengths[rows] = lengths
+                all_lengths[rows] = lengths - (~ends & (columns < vocabulary.max_columns)).long()
+                all_cut[rows] = ~ends
             if ranks.agreed(time.perf_counter() - started)[0] > max_seconds:
                 views = view + 1
                 break
     rows_made = len(split) * views
     all_tokens, all_lengths = all_tokens[:rows_made], all_lengths[:rows_made]
-    for made in (all_tokens, all_lengths):
+    for made in (all_tokens, all_lengths, all_cut := all_cut[:rows_made]):
         ranks.total(made.view(torch.uint8))  # a row is zeros in all ranks but one
-    return all_tokens, all_lengths, split.label_indices.repeat(views, 1)
+    complete = known.repeat(views, 1)
+    complete[:, 1] &= ~all_cut
+    return Encodings(all_tokens, all_lengths, split.label_indices.repeat(views, 1), complete)

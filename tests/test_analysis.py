@@ -1,5 +1,6 @@
 """Tests of `audiovq.analysis`: agreement with `Spectrogram`, independent clips, float16 rounding."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq import analysis
-from audiovq.analysis import Analysis, to_float16
+from audiovq.analysis import Analysis, Piece, to_float16
 from audiovq.config import SpectrogramConfig
 from audiovq.spectrogram import Spectrogram
 
@@ -46,7 +47,7 @@ def sounds(voice: Voice, config: SpectrogramConfig) -> list[Waveform]:
 def spectrograms(
     waveforms: list[Waveform], config: SpectrogramConfig, frames: int
 ) -> tuple[npt.NDArray[np.float16], list[int]]:
-    batches = list(Analysis(config).batches(waveforms, frames))
+    batches = list(Analysis(config).batches(map(Piece, waveforms), frames))
     images = np.concatenate([images for images, _ in batches])
     return images, [level for _, levels in batches for level in levels]
 
@@ -75,11 +76,36 @@ def test_packed_clips_do_not_affect_each_other(
     waveforms = sounds(voice, config)
     frames = 1 + max(map(len, waveforms)) // config.hop_length
     together = spectrograms(waveforms, config, frames)
-    assert len(list(Analysis(config).batches(waveforms, frames))) < len(waveforms)
+    pieces = list(map(Piece, waveforms))
+    assert len(list(Analysis(config).batches(pieces, frames))) < len(waveforms)
     monkeypatch.setattr(analysis, "CHUNK_SAMPLES", 1)
     alone = spectrograms(waveforms, config, frames)
     np.testing.assert_array_equal(together[0], alone[0])
     assert together[1] == alone[1]
+
+
+@configs
+def test_a_cut_clip_has_the_frames_of_the_whole_sound(
+    voice: Voice, config: SpectrogramConfig
+) -> None:
+    """Clips end to end, whole hops long, each with half a window around: the sound's own frames."""
+    hop, half_window = config.hop_length, config.n_fft // 2
+    sound = 0.4 + voice(2.0, 140, config.sample_rate)  # loud where it is cut, and at its ends
+    size = 12 * hop
+    pieces = []
+    for begin in range(0, len(sound) - size, size):
+        first, last = max(0, begin - half_window), min(len(sound), begin + size + half_window)
+        pieces.append(Piece(sound[first:last], begin - first, last - begin - size))
+    images, levels = zip(*Analysis(config).batches(pieces, 13), strict=True)
+    found = np.concatenate(images).astype(np.float32)
+    decibels = Spectrogram(config).decibels(
+        torch.from_numpy(sound)[None], torch.tensor([len(sound)])
+    )
+    level_db = Spectrogram(config).level_db(torch.tensor([*itertools.chain(*levels)]))
+    for number, image in enumerate(found):
+        true = decibels[0, :, 12 * number : 12 * number + 13] - level_db[number]
+        true = (1 + true / config.range_db).clamp(0, 1)
+        torch.testing.assert_close(torch.from_numpy(image), true, atol=1e-3, rtol=0)
 
 
 @given(st.integers(0, 0x3F800000))

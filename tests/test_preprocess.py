@@ -21,6 +21,7 @@ import soundfile
 import torch
 
 from audiovq import audio
+from audiovq import catalog as catalog_module
 from audiovq import manifest as manifest_module
 from audiovq import preprocess as preprocess_module
 from audiovq.catalog import Skipped
@@ -164,6 +165,25 @@ def test_equal_names_and_even_equal_files_in_two_folders_are_both_kept(tmp_path:
     assert len({c.sha256 for c in clips(tmp_path / "out")}) == 1
 
 
+def test_equal_sounds_are_in_one_split_whatever_holds_them_and_told(tmp_path: Path) -> None:
+    source = many(tmp_path / "in", 12)
+    for number in range(12):
+        for copy in range(3):
+            shutil.copy(source / f"{number}.wav", source / f"copy{copy} of {number}.wav")
+        samples, rate = soundfile.read(source / f"{number}.wav", dtype="int16")
+        soundfile.write(source / f"{number}.flac", samples, rate)
+    lines = said(source, tmp_path / "out")
+    assert any("60 of 60 recordings are copies of one another (12 different" in x for x in lines)
+    found = split_of_path(tmp_path / "out")
+    assert len(found) == 60
+    for number in range(12):
+        own = [split for path, split in found.items() if Path(path).stem.split()[-1] == f"{number}"]
+        assert len(own) == 5
+        assert len(set(own)) == 1
+    assert set(found.values()) == set(SPLITS)
+    assert not any("copies" in line for line in said(many(tmp_path / "other", 12), tmp_path / "o"))
+
+
 @pytest.mark.parametrize(
     "name", ["a\u2028b", "a\x85b", "a\nb", 'a"b', "日本", "a b", "%s{}", "a\\b"]
 )
@@ -198,7 +218,7 @@ def test_a_dataset_among_the_recordings_is_no_recording(tmp_path: Path) -> None:
 # --- Splits -----------------------------------------------------------------------------------
 
 
-def test_a_file_never_changes_its_split_when_others_come_or_go(tmp_path: Path) -> None:
+def test_few_files_change_their_split_when_others_come_or_go(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 30)
     run(source, tmp_path / "before")
     before = split_of_path(tmp_path / "before")
@@ -212,7 +232,8 @@ def test_a_file_never_changes_its_split_when_others_come_or_go(tmp_path: Path) -
     for path in list(source.iterdir())[::2]:
         path.unlink()
     run(source, tmp_path / "fewer")
-    assert split_of_path(tmp_path / "fewer").items() <= after.items()
+    moved = split_of_path(tmp_path / "fewer").items() - after.items()
+    assert len(moved) <= 1, "one at most, so that no split is empty"
 
 
 def test_all_clips_of_a_file_are_in_one_split(tmp_path: Path) -> None:
@@ -267,7 +288,85 @@ def test_a_test_pattern_that_is_none_or_fits_none_or_all_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("files", [1, 2, 3, 4, 7])
+def test_every_split_has_a_clip_where_there_are_three_and_no_sound_is_in_two(
+    tmp_path: Path, files: int
+) -> None:
+    for number in range(files):
+        write(tmp_path / "in" / f"{number}.wav", 8.0 / files + 0.3, seed=number)
+    summary = run(tmp_path / "in", tmp_path / "out", clip_seconds=0.5, trim=False)
+    assert min(summary.clips.values()) >= 1
+    assert (summary.used, summary.skipped) == (files, [])
+    spans = [
+        (clip.path, clip.offset, clip.offset + clip.num_samples, name)
+        for name, split in splits(tmp_path / "out").items()
+        for clip in split.clips
+    ]
+    window = Dataset(tmp_path / "out").spectrogram.n_fft
+    for (path, _, end, one), (next_path, begin, _, other) in itertools.pairwise(sorted(spans)):
+        if path == next_path and one != other:
+            assert begin >= end + window, "what surrounds a clip is in no other split's clips"
+
+
+def test_a_long_recording_is_split_in_time_with_the_bytes_of_any_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in" / "long.wav", 40.0)
+    lines = said(tmp_path / "in", tmp_path / "out", clip_seconds=0.128)
+    assert any("long.wav: split in time into train, validation, test" in x for x in lines)
+    shares = {name: len(split) for name, split in splits(tmp_path / "out").items()}
+    assert 0.06 < shares["validation"] / sum(shares.values()) < 0.14
+    assert 0.06 < shares["test"] / sum(shares.values()) < 0.14
+    monkeypatch.setattr(audio, "BLOCK", 5000)
+    run(tmp_path / "in", tmp_path / "blocks", clip_seconds=0.128)
+    assert content(tmp_path / "blocks") == content(tmp_path / "out")
+
+
+def test_two_recordings_of_two_clips_give_all_splits(tmp_path: Path) -> None:
+    for number in range(2):
+        write(tmp_path / "in" / f"{number}.wav", 0.24, seed=number)
+    summary = run(tmp_path / "in", tmp_path / "out", clip_seconds=0.128, trim=False)
+    assert min(summary.clips.values()) >= 1
+
+
+def test_too_few_clips_to_hold_any_back_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.wav")
+    lines = said(tmp_path / "in", tmp_path / "out")
+    assert any("none is kept for validation and test" in line for line in lines)
+    lines = said(tmp_path / "in", tmp_path / "all", validation_share=0.0, test_share=0.0)
+    assert not any("none is kept" in line for line in lines)
+
+
+@pytest.mark.parametrize("good", [0, 1, 2, 5])
+def test_what_cannot_be_used_leaves_no_split_empty(tmp_path: Path, good: int) -> None:
+    """Silent files are known only when they have been heard; any of them may have been a split's own."""
+    for number in range(8):
+        write(tmp_path / "in" / f"{number}.wav", seed=number)
+    kept = {f"{good}.wav", f"{(good + 1) % 8}.wav", f"{(good + 2) % 8}.wav"}
+    for number in range(8):
+        if f"{number}.wav" not in kept:
+            soundfile.write(tmp_path / "in" / f"{number}.wav", np.zeros(800 + number), 8000)
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert summary.clips == {"train": 1, "validation": 1, "test": 1}
+    assert len(summary.skipped) == 5
+    for name in sorted(kept)[1:]:
+        soundfile.write(tmp_path / "in" / name, np.zeros(900), 8000)
+    summary = run(tmp_path / "in", tmp_path / "one")
+    assert summary.clips == {"train": 1, "validation": 0, "test": 0}
+
+
 # --- Labels -----------------------------------------------------------------------------------
+
+
+def test_a_label_value_that_no_training_clip_has_is_told(recordings: Path, tmp_path: Path) -> None:
+    pattern = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d"
+    lines = said(recordings, tmp_path / "out", labels=pattern, test="(^|/)2_|sam/1_")
+    told = [line for line in lines if "no training clip" in line]
+    assert len(told) == 1
+    assert told[0].startswith("note: label digit: no training clip has 2;")
+    assert not any(
+        "no training clip" in x for x in said(recordings, tmp_path / "b", labels=pattern)
+    )
 
 
 def test_labels_are_taken_from_folders_where_there_are_several(
@@ -426,7 +525,8 @@ def test_long_files_are_cut_into_clips_that_hold_every_sample(
     path = write(tmp_path / "in" / "long.wav", seconds, sample_rate)
     write(tmp_path / "in" / "other.wav", 0.1)
     write(tmp_path / "in" / "third.wav", 0.1)
-    run(tmp_path / "in", tmp_path / "out", clip_seconds=0.128, trim=False)
+    none = {"test_share": 0.0, "validation_share": 0.0}
+    run(tmp_path / "in", tmp_path / "out", clip_seconds=0.128, trim=False, **none)
     dataset = Dataset(tmp_path / "out")
     assert dataset.clip_frames == 16
     num_samples = len(audio.read(path, 8000)[0])
@@ -529,12 +629,46 @@ def test_what_is_stored_is_the_spectrogram_of_the_clip_to_float16(
             waveform, rate = audio.read(recordings / clip.path)
             assert rate == clip.sample_rate
             start, end = trim(waveform, rate, dataset.preprocess.trim_db)
-            waveform = waveform[start:end][clip.offset : clip.offset + clip.num_samples]
-            image, level = spectrogram(torch.from_numpy(waveform)[None])
+            # The clip with whole hops of what surrounds it, silence beyond the recording's ends.
+            hop = dataset.spectrogram.hop_length
+            around = math.ceil(dataset.spectrogram.n_fft / 2 / hop)
+            sound = np.pad(waveform[start:end], around * hop)
+            wide = torch.from_numpy(
+                sound[clip.offset : clip.offset + clip.num_samples + 2 * around * hop]
+            )[None]
+            decibels = spectrogram.decibels(wide, torch.tensor([wide.shape[1]]))
+            decibels = decibels[:, :, around : around + 1 + clip.num_samples // hop]
+            level = spectrogram.level(decibels.amax(dim=(1, 2)))
+            image = spectrogram.normalized(decibels, level)
             assert int(level) == clip.level == int(split.levels[place])
             stored = split.spectrograms(torch.tensor([place]))
             assert stored.shape == image.shape
             torch.testing.assert_close(stored, image, atol=2**-11 + 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100])
+def test_cut_clips_have_no_click_and_say_which_ends_are_real(tmp_path: Path, rate: int) -> None:
+    """A low tone: where a clip were cut off, its highest bands would be loud."""
+    time = np.arange(round(4.3 * rate)) / rate
+    tone = (0.5 * np.sin(2 * np.pi * 300 * time)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", tone, rate, subtype="FLOAT")
+    none = {"validation_share": 0.0, "test_share": 0.0}
+    run(tmp_path / "in", tmp_path / "out", clip_seconds=0.5, **none)
+    train = Dataset(tmp_path / "out").train
+    assert len(train) >= 8
+    assert train.complete.tolist() == [
+        [number == 0, number == len(train) - 1] for number in range(len(train))
+    ]
+    bins = Dataset(tmp_path / "out").spectrogram.bins
+    high = train.spectrograms(torch.arange(len(train)))[:, 0, bins // 2 :] * 80
+    for number, clip in enumerate(high):
+        frames = clip[:, : int(train.num_frames[number])].amax(dim=0)
+        middle = float(frames[8:-8].max())
+        if number:
+            assert float(frames[:8].max()) < middle + 1
+        if number < len(train) - 1:
+            assert float(frames[-8:].max()) < middle + 1
 
 
 def test_the_manifest_names_each_files_bytes(recordings: Path, tmp_path: Path) -> None:
@@ -666,6 +800,123 @@ def test_a_run_again_says_complete_already_and_touches_nothing(
         first.skipped,
         first.clips,
     )
+
+
+def replaced(path: Path, seed: int) -> None:
+    """Other sound of the same length, at the same time: only its bytes differ."""
+    stat = path.stat()
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, noise(len(samples), seed), rate)
+    assert path.stat().st_size == stat.st_size
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_recordings_replaced_at_equal_length_make_another_dataset(
+    own_recordings: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    run(own_recordings, target)
+    before = content(target)
+    paths = sorted(own_recordings.rglob("*.wav"))
+    replaced(paths[0], 1)
+    name = paths[0].relative_to(own_recordings).as_posix()
+    assert f"{name} has changed since" in refusal(own_recordings, target)
+    replaced(paths[1], 2)
+    assert "2 recordings (" in refusal(own_recordings, target)
+    assert content(target) == before
+    preprocess(own_recordings, target, overwrite=True, say=print)
+    fingerprints = {json.loads(x["dataset.json"])["fingerprint"] for x in (before, content(target))}
+    assert len(fingerprints) == 2, "train looks at these"
+
+
+def test_copied_and_touched_recordings_are_the_same_ones(
+    own_recordings: Path, tmp_path: Path
+) -> None:
+    run(own_recordings, tmp_path / "out")
+    for path in own_recordings.rglob("*.wav"):
+        path.touch()
+    moved = shutil.copytree(own_recordings, tmp_path / "moved")
+    for source in (own_recordings, moved):
+        assert any("complete already" in line for line in said(source, tmp_path / "out"))
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("length", ["equal", "other"])
+def test_a_run_that_was_stopped_does_not_mix_old_and_new_recordings(
+    own_recordings: Path, tmp_path: Path, length: str
+) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="power"):
+        preprocess(own_recordings, target, executor=Dying(2), say=print)
+    path = own_recordings / "sam" / "2_sam_3.wav"
+    if length == "equal":
+        replaced(path, 1)
+    else:
+        write(path, 0.3, seed=5)
+    assert "--overwrite" in refusal(own_recordings, target)
+    preprocess(own_recordings, target, overwrite=True, say=print)
+    run(own_recordings, tmp_path / "straight")
+    assert content(target) == content(tmp_path / "straight")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_run_that_goes_on_reads_no_recording_again_for_its_checksum(
+    own_recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="power"):
+        preprocess(own_recordings, target, executor=Dying(2), say=print)
+    read: list[str] = []
+
+    def counted(path: Path | str) -> str:
+        read.append(os.path.basename(path))
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    monkeypatch.setattr(catalog_module, "sha256", counted)
+    (own_recordings / "jan" / "0_jan_0.wav").touch()
+    preprocess(own_recordings, target, say=print)
+    assert read == ["0_jan_0.wav"]
+
+
+@pytest.mark.parametrize("block", [1 << 20, 300])
+def test_a_recording_replaced_while_a_run_is_at_work_ends_it_in_one_line(
+    own_recordings: Path, tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Meddling(Dying):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if fn.__name__ == "make_shard":
+                replaced(own_recordings / "jan" / "1_jan_1.wav", self.left)
+            return super().submit(fn, *args, **kwargs)
+
+    monkeypatch.setattr(audio, "BLOCK", block)  # with 300 samples, all are long
+    with pytest.raises(
+        AudiovqError, match=r"1_jan_1.wav: changed while it was read; .*--overwrite$"
+    ):
+        preprocess(own_recordings, tmp_path / "out", executor=Meddling(1000), say=print)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    preprocess(own_recordings, tmp_path / "out", overwrite=True, say=print)
+    run(own_recordings, tmp_path / "straight")
+    monkeypatch.setattr(audio, "BLOCK", 1 << 20)
+    assert len(clips(tmp_path / "out")) == len(clips(tmp_path / "straight")) == 24
+
+
+def test_no_path_of_this_machine_is_in_a_dataset(own_recordings: Path, tmp_path: Path) -> None:
+    rows = [f"{p.name},glad" for p in own_recordings.rglob("*.wav")]
+    table = tmp_path / "mine" / "moods.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(["file,mood", *rows]))
+    run(own_recordings, tmp_path / "out", labels=str(table))
+    header = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert header["source"] == "../recordings"
+    assert header["preprocess"]["labels"] == "moods.csv"
+    for name, data in content(tmp_path / "out").items():
+        assert str(tmp_path).encode() not in data, name
+    assert Dataset(tmp_path / "out").recordings is not None
+    shutil.move(own_recordings, tmp_path / "elsewhere")
+    moved = Dataset(tmp_path / "out", tmp_path / "elsewhere")
+    assert moved.recordings == tmp_path / "elsewhere"
+    with pytest.raises(AudiovqError, match=r"--recordings .*gone: no such folder"):
+        Dataset(tmp_path / "out", tmp_path / "gone")
 
 
 def test_another_dataset_is_left_alone_unless_overwrite_is_given(
@@ -848,10 +1099,10 @@ def alone(do: str, source: Path, target: Path) -> tuple[int, str, set[int]]:
 def test_the_verb_loads_no_torch_and_its_processes_give_the_bytes_of_threads(
     recordings: Path, tmp_path: Path
 ) -> None:
-    run(recordings, tmp_path / "straight")
+    run(recordings, tmp_path / "b" / "straight")
     status, said, _ = alone("go", recordings, tmp_path / "a" / "out")
     assert status == 0, said
-    assert content(tmp_path / "a" / "out") == content(tmp_path / "straight")
+    assert content(tmp_path / "a" / "out") == content(tmp_path / "b" / "straight")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is forked")
@@ -869,8 +1120,8 @@ def test_a_copy_killed_or_ctrl_c_is_one_line_leaves_no_process_and_the_next_run_
     assert not (target / "dataset.json").exists()
     ended, said, _ = alone("go", recordings, target)
     assert ended == 0, said
-    run(recordings, tmp_path / "straight")
-    assert content(target) == content(tmp_path / "straight")
+    run(recordings, tmp_path / "b" / "straight")
+    assert content(target) == content(tmp_path / "b" / "straight")
 
 
 def test_nothing_is_forked_where_torch_or_a_thread_is() -> None:

@@ -228,9 +228,10 @@ def test_every_view_of_a_split_keeps_its_labels_and_levels(
     straight: tuple[Path, list[str]], dataset: Dataset
 ) -> None:
     model = load(straight[0])
-    tokens, lengths, labels = encode_split(model, dataset.train, 3)
+    tokens, lengths, labels, complete = encode_split(model, dataset.train, 3)
     clips = len(dataset.train)
-    assert len(tokens) == len(lengths) == len(labels) == 3 * clips
+    assert len(tokens) == len(lengths) == len(labels) == len(complete) == 3 * clips
+    assert bool(complete[:, 0].all())
     assert torch.equal(labels, dataset.train.label_indices.repeat(3, 1))
     levels = model.vocabulary.codes(tokens.long())[2]
     assert torch.equal(levels, dataset.train.levels.repeat(3))

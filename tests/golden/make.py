@@ -1,4 +1,4 @@
-"""Makes the golden files: datasets and archives of version 1, a model of version 3. None may ever change:
+"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 3. None may ever change:
 see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
@@ -80,8 +80,8 @@ def make_dataset(folder: Path) -> None:
             n_fft=32, hop_length=8, n_mels=0, test="5.wav", validation_share=0.3
         )
         preprocess(source, folder, config)
-    header = read_header(folder / "dataset.json", "dataset", 1, "")
-    write_header(folder / "dataset.json", header | {"source": "/recordings"})
+    header = read_header(folder / "dataset.json", "dataset", 2, "")
+    write_header(folder / "dataset.json", header | {"source": "../recordings"})
     dataset = Dataset(folder)
     sums = {
         split.name: [
