@@ -28,6 +28,10 @@ from audiovq.views import encode_split, scratch
 VIEWS = 8
 """Encodings of each training clip that are learnt from."""
 STEPS = 3_000
+"""At most;"""
+STEPS_A_MINUTE = 200
+"""under a time limit, for each minute of it, and one view for each. Steps are counted, not timed, so that
+a slow machine fits the tables that a fast one does."""
 PASSES = 30
 """Over the training cells at most: where there are few, more would only learn them by heart."""
 BATCH_CELLS = 2_048
@@ -35,11 +39,11 @@ LEARNING_RATE = 3e-3
 TARGET_SHARE = 0.95
 """Of the rate asked for is aimed at: other recordings may take more bits than those at hand."""
 TUNING_CLIPS = 128
-"""Held-out clips on which the weight of bits is chosen for it."""
+"""Clips of the validation split on which the weight of bits is chosen for it."""
 PART = 512
 """Clips whose codes are taken apart at a time."""
 CHECKS = 8
-"""Looks at held-out clips; the best state is kept."""
+"""Looks at the clips of the validation split; the best state is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Fitted:
 
     tables: ContextTables
     bits_per_code: float
-    """On held-out clips, mean over cells and quantizers."""
+    """On the clips of `held_out`, mean over cells and quantizers."""
+    steps: int
+    steps_planned: int
+    cut_short: bool
+    """Whether the clock ended it, with fewer steps or views than planned."""
 
 
 def fit_context(
@@ -58,16 +66,23 @@ def fit_context(
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    max_minutes: float | None = None,
     max_seconds: float = math.inf,
 ) -> Fitted:
     """Learn from `train` which code is likely where; keep what does best on `held_out`.
 
-    Raises AudiovqError where the model has no codes.
+    `max_minutes`, the limit of the whole training, chooses how many steps and views are planned;
+    `max_seconds` cuts the fit short, which the result then says. Raises AudiovqError where the model has no codes.
     """
     started = time.perf_counter()
     books = model.autoencoder.quantizer.codebooks()
     codebooks = torch.stack([book.vectors.detach() for book in books])
-    seen, columns, levels = _cells(model, train, VIEWS, max_seconds / 4)
+    most, views = STEPS, VIEWS
+    if max_minutes is not None:
+        most = min(STEPS, math.ceil(STEPS_A_MINUTE * max_minutes))
+        views = min(VIEWS, math.ceil(max_minutes))
+    seen, columns, levels = _cells(model, train, views, max_seconds / 4)
+    cut_short = len(columns) < views * len(train)
     unseen, _, _ = _cells(model, held_out, 1, math.inf)
 
     torch.manual_seed(seed)
@@ -89,7 +104,7 @@ def fit_context(
         make_recordable(optimizer, device)
     learn = Recorded(update, device) if on_gpu else update
     generator = torch.Generator().manual_seed(seed)
-    steps = min(STEPS, max(CHECKS, PASSES * len(seen[2]) // BATCH_CELLS))
+    steps = min(most, max(CHECKS, PASSES * len(seen[2]) // BATCH_CELLS))
     best, best_bits, step, progress = dict(network.state_dict()), math.inf, 0, 0.0
     with own_stream(device):
         for check in range(CHECKS):
@@ -118,7 +133,8 @@ def fit_context(
     if config.target_rate is not None:
         weight = _weight_for(model, ContextTables(integers), held_out, config.target_rate)
         integers["rate_weight"] = torch.tensor(weight)
-    return Fitted(ContextTables(integers), best_bits / len(codebooks))
+    bits_per_code = best_bits / len(codebooks)
+    return Fitted(ContextTables(integers), bits_per_code, step, steps, cut_short or step < steps)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,11 +221,20 @@ def excerpt(job: ShardJob, path: str, offset: int = 0) -> audio.Waveform:
 
     Raises AudioError where the recording cannot be used, or has no such clip.
     """
+    return next(excerpts(job, path, [offset]))
+
+
+def excerpts(job: ShardJob, path: str, offsets: Sequence[int]) -> Iterator[audio.Waveform]:
+    """The samples (samples,) of those clips of a recording that begin at `offsets`, which only rise.
+
+    Raises AudioError where the recording cannot be used, or lacks one of the clips.
+    """
     blocks, peak, spans = plan(job.source / path, job)
-    for start, end in spans:
-        if start - spans[0][0] == offset:
-            return next(_cut(job.source / path, blocks, [(start, end)])) / np.float32(max(1, peak))
-    raise audio.AudioError(f"has no clip at {offset}")
+    by_offset = {start - spans[0][0]: (start, end) for start, end in spans}
+    if missing := [offset for offset in offsets if offset not in by_offset]:
+        raise audio.AudioError(f"has no clip at {missing[0]}")
+    for waveform in _cut(job.source / path, blocks, [by_offset[offset] for offset in offsets]):
+        yield waveform / np.float32(max(1, peak))
 
 
 def _cut(

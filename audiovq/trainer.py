@@ -141,6 +141,7 @@ class Trainer:
         self.dtype = dtype
         self.max_seconds = max_seconds
         self.steps = config.steps_for(clips)
+        self.validate_every = config.validations_for(clips)
         self.device = next(module.parameters()).device
         self.records = self.device.type == "cuda" and ranks.world() == 1
         """Whether steps become CUDA graphs."""
@@ -165,6 +166,15 @@ class Trainer:
         """0 to 1: steps done of the schedule, or time used of the limit, whichever is further."""
         by_time = self.state.seconds / self.max_seconds if self.max_seconds else 0.0
         return min(1.0, max(self.state.step / self.steps, by_time))
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the training: `steps`, `patience` or `time`; None before its end."""
+        if not self.state.done:
+            return None
+        if self.state.step >= self.steps:
+            return "steps"
+        return "patience" if self.state.stale >= self.config.patience else "time"
 
     def learning_rate(self) -> float:
         """Warm-up to the peak, then a cosine to its final share, or an exponential decay."""
@@ -229,7 +239,7 @@ class Trainer:
                 self.state.seconds, stop = ranks.agreed(elapsed, interrupted())
                 bar.update(int(1000 * self.progress) - bar.n)
                 ended = self.progress >= 1
-                due = ended or self.state.step % self.config.validate_every == 0
+                due = ended or self.state.step % self.validate_every == 0
                 speaks = due or self.state.seconds - spoken > QUIET_SECONDS
                 if speaks or stop or len(unseen) == CHECK_STEPS:
                     self._check(unseen)

@@ -64,11 +64,21 @@ def picture(title: str, seconds: float = 0.1, frames: int = 13, seed: int = 0) -
 def metrics() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for step in (100, 200, 300):
-        common = {"step": step, "seconds": step / 10, "loss": 50 / step}
+        common = {
+            "measured_on": "validation",
+            "step": step,
+            "seconds": step / 10,
+            "loss": 50 / step,
+        }
         error = {"validation_error_db": 900 / step, "validation_perplexity": 5.0}
         rows.append({"stage": "autoencoder", **common, **error})
     for step in (100, 200):
-        bits = {"validation_bits_per_code": 2.9, "uniform_bits": 3.0, "unigram_bits": 2.5}
+        bits = {
+            "measured_on": "validation",
+            "validation_bits_per_code": 2.9,
+            "uniform_bits": 3.0,
+            "unigram_bits": 2.5,
+        }
         rows.append({"stage": "prior", "step": step, "seconds": 30.0, "loss": math.log(2), **bits})
     return rows
 
@@ -79,7 +89,9 @@ def report(**changed: Any) -> Report:
         "title": "Digits",
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
+        "data": "9 recordings",
         "comparisons": [Group("1 · ben", compared)],
+        "compared": "test clips",
         "codes": [
             Group("31 to 281 Hz", [picture("code 3", seed=5), picture("nearest: 0", seed=6)])
         ],
@@ -117,7 +129,7 @@ def test_shows_every_part(tmp_path: Path) -> None:
     for part in parts.split("|"):
         assert page.text.count(part) >= 2  # its heading, and the link to it
     assert len(page.all("h1")) == 1
-    assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min" in page.text
+    assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min · 9 recordings" in page.text
     assert "prior · inner · on" in page.text
     assert "audiovq train digits\naudiovq report digits" in page.text
     names = {attributes["id"] for attributes in page.all("h2")}
@@ -230,8 +242,8 @@ def test_large_codebook_stays_small(tmp_path: Path) -> None:
 
 def test_curves_show_the_last_values_and_baselines(tmp_path: Path) -> None:
     page = made(tmp_path)
-    assert "training 1unseen clips 2.9" in page.text  # ln 2 nats are one bit
-    for words in ("guess by frequency 2.5", "blind guess 3", "unseen clips 3"):
+    assert "training 1validation clips 2.9" in page.text  # ln 2 nats are one bit
+    for words in ("guess by frequency 2.5", "blind guess 3", "validation clips 3"):
         assert words in page.text
     assert len(page.all("svg")) == 6
     for attributes in page.all("svg"):

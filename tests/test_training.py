@@ -63,7 +63,7 @@ def test_training_leaves_a_model_metrics_samples_and_a_card(
     assert {"autoencoder-000060.png", "autoencoder-000060.wav", "prior-000040.wav"} <= samples
     assert "folder" in (folder / "README.md").read_text(encoding="utf-8")
     assert any("codes in use" in line for line in lines)
-    assert any("bits a code on unseen clips" in line for line in lines)
+    assert any("bits a code on validation clips" in line for line in lines)
 
 
 def test_the_same_seed_gives_the_same_bytes(
@@ -151,7 +151,7 @@ def test_the_masked_prior_is_a_third_stage_that_resumes(
     with pytest.raises(Stopped):
         train(dataset, folder, config, device="cpu", say=stop)
     model = train(dataset, folder, config, device="cpu", say=lines.append)
-    assert any("bits a hidden code on unseen clips" in line for line in lines)
+    assert any("bits a hidden code on validation clips" in line for line in lines)
     assert "masked: step 40" in (folder / "README.md").read_text("utf-8")
     assert model.masked is not None
     straight_run = tmp_path / "straight"
