@@ -1,22 +1,28 @@
 """The laws of `audiovq.figures`: what stands beside a figure is what it is said to be."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import Waveform
 from tiny import AUTOENCODER, PRIOR, shake, tiny_model
 
-from audiovq import codec, evaluation, figures, judges, listener, reconstruction
+from audiovq import codec, evaluation, figures, files, judges, listener, originals, reconstruction
 from audiovq.bottlenecks import Quantizer
 from audiovq.checkpoint import Model, new_model
-from audiovq.config import AudiovqError
+from audiovq.cli import main
+from audiovq.config import AudiovqError, PreprocessConfig
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound
 from audiovq.manifest import Clip
+from audiovq.preprocess import preprocess
 from audiovq.spectrogram import Spectrogram
 
 NOISE = [
@@ -246,3 +252,91 @@ def test_figures_of_an_earlier_version_can_still_be_shown() -> None:
     rows = {name: (value, words) for name, value, words in figures.describe_figures(earlier)}
     assert set(rows) == {"spectrogram error", "PESQ", "codebook use", "perplexity", "bit rate"}
     assert rows["PESQ"] == ("3.50", "speech quality from 1 to 4.5; 4.30 from the true spectrogram")
+
+
+def test_reconstruction_is_measured_on_seconds_of_each_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six minutes of sound: nothing that is held grows with them."""
+    noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32) * 0.1
+    (tmp_path / "sounds").mkdir()
+    with soundfile.SoundFile(tmp_path / "sounds" / "long.wav", "w", 8000, 1) as file:
+        for _ in range(360):
+            file.write(noise)
+    config = PreprocessConfig(clip_seconds=1, test=r"^$", validation_share=0)
+    preprocess(tmp_path / "sounds", tmp_path / "dataset", config, say=lambda _: None)
+    dataset = Dataset(tmp_path / "dataset")
+    torch.manual_seed(0)
+    model = new_model(dataset.spectrogram, AUTOENCODER, {}, [((), 1)], dataset.clip_frames)
+    model.autoencoder.eval()
+    held: list[int] = []
+    invert = codec.invert
+
+    def inverted(spectrogram: Spectrogram, waveforms: list[Waveform]) -> list[Waveform]:
+        held.append(sum(map(len, waveforms)))
+        return invert(spectrogram, waveforms)
+
+    monkeypatch.setattr(codec, "invert", inverted)
+    tracemalloc.start()
+    found, encoded = reconstruction.evaluate_reconstruction(model, dataset, dataset.train)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held == [round(originals.SECONDS * 8000)]
+    assert [sound.num_samples for sound in encoded] == held
+    assert found["mel_distance_db"] > 0
+    assert peak < 6 * 8000 * 4 * 60, "bytes of six minutes"
+
+
+def test_all_recordings_together_are_measured_for_a_bounded_time(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "TOTAL_SECONDS", 1.0)
+    monkeypatch.setattr(originals, "SECONDS", 0.25)
+    monkeypatch.setattr(reconstruction, "BATCH_SECONDS", 0.5)
+    waveforms = list(originals.beginnings(dataset, dataset.train))
+    assert {len(waveform) for waveform in waveforms} <= set(range(1600, 2001))
+    assert 8000 <= sum(map(len, waveforms)) < 10_000
+    batches = list(reconstruction._batches(iter(waveforms), 8000))
+    assert [w for batch in batches for w in batch] == waveforms
+    assert all(sum(map(len, batch)) <= 4000 + 2000 for batch in batches)
+
+
+def test_judges_hold_a_fixed_number_of_clips(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in {"REAL_CLIPS": 2, "LEARNT_CLIPS": 5, "BATCH": 2}.items():
+        monkeypatch.setattr(judges, name, most)
+    asked: list[int] = []
+    learnt: list[int] = []
+    real_clips, train_listener = judges.clip_waveforms, listener.train_listener
+
+    def read(dataset: Dataset, clips: list[Clip]) -> Iterator[Waveform | None]:
+        asked.append(len(clips))
+        return real_clips(dataset, clips)
+
+    def trained(images: list[torch.Tensor], *arguments: Any) -> listener.Listener:
+        learnt.append(len(images))
+        return train_listener(images, *arguments)
+
+    monkeypatch.setattr(judges, "clip_waveforms", read)
+    monkeypatch.setattr(listener, "train_listener", trained)
+    sounds = of_split(dataset, dataset.train)
+    judges.evaluate_labels(untrained(dataset), dataset, dataset.test, sounds, seed=0)
+    assert max(asked) <= 2
+    assert learnt == [5]
+
+
+def test_figures_are_printed_before_a_folder_that_cannot_be_written_is_named(
+    dataset_folder: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def closed(path: Path, data: Any) -> None:
+        raise AudiovqError(f"{path}: cannot be written (Permission denied)")
+
+    monkeypatch.setattr(files, "write_json", closed)
+    assert main(["evaluate", str(folder), str(dataset_folder), "-n", "3", "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["measured_on"] == "test"
+    assert "evaluation.json: cannot be written" in said.err

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from reseal import reseal
 
-from audiovq import codec, evaluation, pipeline
+from audiovq import codec, evaluation, listener, pipeline
 from audiovq.audio import read
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
@@ -23,6 +23,7 @@ from audiovq.recordings import encode_files
 def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the judge says is not what these tests are about."""
     monkeypatch.setattr(evaluation, "JUDGE_STEPS", (20, 20))
+    monkeypatch.setattr(listener, "STEPS", 20)
 
 
 def test_generated_files_are_named_by_number_and_labels_and_listed(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audiovq import evaluation, listener
 from audiovq.cli import main
 from audiovq.presets import PRESETS
 
@@ -55,8 +56,6 @@ def test_every_preset_trains_from_the_command_line_to_its_page(
     assert f"wrote {model}" in capsys.readouterr().out
     page = (model / "report.html").read_text("utf-8")
     assert f"--preset {preset}" in page
-    assert ran("report", model) == 0
-    assert ran("train", dataset_folder, model, "--preset", preset, *SHORT, "--device", "cpu") == 0
 
 
 @pytest.mark.parametrize("kind", some_slow(list(KINDS), QUICK))
@@ -68,14 +67,12 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from audiovq import evaluation
-
     monkeypatch.setattr(evaluation, "JUDGE_STEPS", (5, 5))
+    monkeypatch.setattr(listener, "STEPS", 5)
     model, out = tmp_path / "model", tmp_path / "out"
     flags = ["--preset", "tiny", *SHORT, *SMALL, "--autoencoder.channels", "16", *KINDS[kind]]
     assert ran("train", dataset_folder, model, *flags, "--device", "cpu") == 0
     assert ran("summary", model) == 0
-    assert ran("report", model) == 0
     capsys.readouterr()
     assert ran("evaluate", model, dataset_folder, "-n", "4", "--json") == 0
     figures = json.loads(capsys.readouterr().out)
@@ -88,7 +85,7 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
         "generate --like": (["--like", sound, "-n", 2], kind in CODES),
         "reconstruct": ([sound], kind in CODES),
         "encode": ([sound], kind in CODES),
-        "morph": ([sound, sound, "--steps", 2], True),
+        "morph": ([sound, sound, "--steps", 2], kind in CODES),
     }
     for plotted in (
         "reconstructions",

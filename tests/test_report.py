@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -321,3 +322,16 @@ def test_forty_sounds_stay_under_two_megabytes(tmp_path: Path) -> None:
 def test_rows_from_a_file_of_metrics(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in map(json.dumps, metrics())]
     assert made(tmp_path, metrics=rows).html == made(tmp_path).html
+
+
+def test_a_chart_of_a_single_value_has_an_axis_around_it(tmp_path: Path) -> None:
+    for value in (3.67, 0.0, 512.0, -2.5):
+        row = {"stage": "autoencoder", "step": 800, "validation_error_db": value}
+        page = made(tmp_path, metrics=[row], codes=[], code_counts=np.zeros((0, 4), np.int64))
+        ticks = {
+            float(x.replace(",", "")) for x in re.findall(r'class="end">(-?[\d,.]+)<', page.html)
+        }
+        assert min(ticks) < value < max(ticks)
+        assert 3 <= len(ticks) <= 8
+        (dot,) = (a for a in page.all("circle"))
+        assert 24 < float(dot["cy"]) < 192
