@@ -99,7 +99,7 @@ def train_autoencoder(
     elif not trainer.state.step:
         parameters = sum(p.numel() for p in autoencoder.parameters())
         say(
-            f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace(
+            f"autoencoder: {parameters:,} parameters, {len(split):,} training clips, on {device} in {trainer.dtype}".replace(
                 "torch.", ""
             )
         )

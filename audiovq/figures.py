@@ -51,6 +51,8 @@ def evaluate(
     the model's.
     """
     require_match(model, dataset)
+    if n < 1:
+        raise AudiovqError(f"n {n}: give 1 or more")
     require_seed(seed)
     held_out = measured_split(dataset, *HELD_OUT)
     figures: dict[str, Any] = {"measured_on": held_out.name, "clips": len(held_out)}
@@ -128,6 +130,8 @@ def _evaluate_generation(
     figures: dict[str, Any] = {"sounds": len(sounds)}
     if model.labels:
         figures |= evaluate_labels(model, dataset, split, sounds, seed)
+    else:
+        figures["left_out"] = "what judges say: the dataset has no labels, which they learn"
 
     training, real = evaluation.split_images(dataset.train), evaluation.split_images(split, places)
     figures["nearest_training_clip_db"] = {}

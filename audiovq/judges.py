@@ -7,6 +7,7 @@ The first (`evaluation.Classifier`) learns from augmented spectrograms of the da
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -126,17 +127,17 @@ def _heard(model: Model, dataset: Dataset, split: Split, places: Tensor, compare
     heard = Heard(split.label_indices[places], [], [], [], True)
     through = set(compared.tolist())
     again: dict[int, tuple[Tensor, Tensor]] = {}
-    for begin in range(0, len(places), BATCH):
-        own = places[begin : begin + BATCH]
-        waveforms, recordings = _waveforms(model, dataset, split, own)
+    begin = 0
+    for waveforms, recordings in _waveforms(model, dataset, split, places):
         heard.recordings &= recordings
         heard.real += [listener.mel_image(w, model.sample_rate) for w in waveforms]
-        chosen = [i for i in range(len(own)) if begin + i in through]
+        chosen = [i for i in range(len(waveforms)) if begin + i in through]
         clips = [waveforms[i] for i in chosen]
         back = codec.decode(model, codec.encode(model, clips))
         images = evaluation.waveform_images(model.spectrogram, back)
         for i, waveform, image in zip(chosen, back, images, strict=True):
             again[begin + i] = listener.mel_image(waveform, model.sample_rate), image
+        begin += len(waveforms)
     heard.reconstructed = [again[place][0] for place in compared.tolist()]
     heard.images = [again[place][1] for place in compared.tolist()]
     return heard
@@ -144,25 +145,26 @@ def _heard(model: Model, dataset: Dataset, split: Split, places: Tensor, compare
 
 def _waveforms(
     model: Model, dataset: Dataset, split: Split, places: Tensor
-) -> tuple[list[Waveform], bool]:
-    """Clips' beginnings (samples,) from the recordings, and True; where one is gone, all of them from
-    their true spectrograms, and False."""
+) -> Iterator[tuple[list[Waveform], bool]]:
+    """The beginnings (samples,) of clips at `places`, which only rise, BATCH together: those of the
+    recordings, and True; where one is gone, all of its batch from their true spectrograms, and False."""
     most = int(SECONDS * model.sample_rate)
-    waveforms: list[Waveform] = []
-    for waveform in clip_waveforms(dataset, [split.clips[place] for place in places.tolist()]):
-        if waveform is None:
-            break
-        waveforms.append(waveform[:most].copy())
-    if len(waveforms) == len(places):
-        return waveforms, True
-    num_samples = split.num_samples[places].clamp(max=most)
-    with torch.inference_mode():
-        inverted = model.spectrogram.inverse(
-            split.spectrograms(places).to(model.device),
-            split.levels[places].to(model.device),
-            num_samples.to(model.device),
-        )
-    return [w[:n].cpu().numpy() for w, n in zip(inverted, num_samples.tolist(), strict=True)], False
+    recorded = clip_waveforms(dataset, [split.clips[place] for place in places.tolist()])
+    for own in places.split(BATCH):
+        waveforms = list(itertools.islice(recorded, len(own)))
+        there = [waveform[:most].copy() for waveform in waveforms if waveform is not None]
+        if len(there) == len(own):
+            yield there, True
+            continue
+        num_samples = split.num_samples[own]
+        with torch.inference_mode():
+            inverted = model.spectrogram.inverse(
+                split.spectrograms(own).to(model.device),
+                split.levels[own].to(model.device),
+                num_samples.to(model.device),
+            )
+        lengths = num_samples.clamp(max=most).tolist()
+        yield [w[:n].cpu().numpy() for w, n in zip(inverted, lengths, strict=True)], False
 
 
 def _first_judge(
@@ -235,8 +237,7 @@ def _second_judge(
     learnt = learnt[drawn[:LEARNT_CLIPS]].sort().values
 
     def images(places: Tensor) -> Iterator[Tensor]:
-        for part in places.split(BATCH):
-            waveforms, recordings = _waveforms(model, dataset, dataset.train, part)
+        for waveforms, recordings in _waveforms(model, dataset, dataset.train, places):
             heard.recordings &= recordings
             yield from (listener.mel_image(w, model.sample_rate) for w in waveforms)
 

@@ -64,7 +64,9 @@ def train_masked(
     source, held_out = encoded()
     seconds = time.perf_counter() - started
     parameters = sum(p.numel() for p in masked.parameters())
-    say(f"masked: {parameters:,} parameters, {len(source[0]):,} clips ({seconds:.0f} s)")
+    say(
+        f"masked: {parameters:,} parameters, {len(dataset.train):,} training clips ({seconds:.0f} s)"
+    )
     if limit is not None:
         trainer.max_seconds = max(1.0, limit - ranks.agreed(seconds)[0])
 

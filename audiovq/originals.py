@@ -37,15 +37,15 @@ def beginnings(dataset: Dataset, split: Split) -> Iterator[Waveform]:
     for place in order[:RECORDINGS].tolist():
         if seconds >= TOTAL_SECONDS:
             return
-        waveform = beginning(_source(dataset) / paths[place], rate)
+        waveform = _beginning(_source(dataset) / paths[place], rate)
         seconds += len(waveform) / rate
         yield waveform
 
 
-def beginning(path: Path, sample_rate: int, seconds: float = SECONDS) -> Waveform:
-    """The first `seconds` of a recording, read no further; raises AudioError."""
+def _beginning(path: Path, sample_rate: int) -> Waveform:
+    """The first SECONDS of a recording, read no further; raises AudioError."""
     parts: list[Waveform] = []
-    wanted = max(1, round(seconds * sample_rate))
+    wanted = max(1, round(SECONDS * sample_rate))
     for block in audio.blocks(path, sample_rate):
         parts.append(block[:wanted])
         wanted -= len(parts[-1])

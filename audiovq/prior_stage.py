@@ -79,7 +79,9 @@ def train_prior(
 
     if trainer.steps < config.prior_training.steps:
         clips = len(dataset.train)
-        say(f"prior: {trainer.steps:,} steps; in more, {clips:,} clips would be learnt by heart")
+        say(
+            f"prior: {trainer.steps:,} steps; in more, {clips:,} training clips would be learnt by heart"
+        )
     if limit is not None:
         elapsed, _ = ranks.agreed(time.perf_counter() - started)
         trainer.max_seconds = max(1.0, limit - elapsed)

@@ -327,7 +327,8 @@ def test_rows_from_a_file_of_metrics(tmp_path: Path) -> None:
 def test_a_chart_of_a_single_value_has_an_axis_around_it(tmp_path: Path) -> None:
     for value in (3.67, 0.0, 512.0, -2.5):
         row = {"stage": "autoencoder", "step": 800, "validation_error_db": value}
-        page = made(tmp_path, metrics=[row], codes=[], code_counts=np.zeros((0, 4), np.int64))
+        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        page = made(tmp_path, metrics=[row], codes=[], **none)
         ticks = {
             float(x.replace(",", "")) for x in re.findall(r'class="end">(-?[\d,.]+)<', page.html)
         }
