@@ -17,7 +17,7 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset, Split
 from audiovq.graphs import sent
-from audiovq.measured import clips_and_why, measured_split
+from audiovq.measured import clips_and_why, counted, measured_split
 from audiovq.stage import (
     SAMPLE_EVERY,
     SAMPLES,
@@ -99,7 +99,7 @@ def train_autoencoder(
     elif not trainer.state.step:
         parameters = sum(p.numel() for p in autoencoder.parameters())
         say(
-            f"autoencoder: {parameters:,} parameters, {len(split):,} training clips, on {device} in {trainer.dtype}".replace(
+            f"autoencoder: {parameters:,} parameters, {counted(len(split), 'train')}, on {device} in {trainer.dtype}".replace(
                 "torch.", ""
             )
         )

@@ -18,7 +18,13 @@ from audiovq.figures import code_counts, describe_figures, require_match
 from audiovq.files import read_json
 from audiovq.flags import flags
 from audiovq.generation import DRAWN_DB, generate
-from audiovq.measured import HELD_OUT, clips_and_why, measured_split, recordings_in_words
+from audiovq.measured import (
+    HELD_OUT,
+    clips_and_why,
+    counted,
+    measured_split,
+    recordings_in_words,
+)
 from audiovq.originals import clip_waveforms
 from audiovq.plot import plane
 from audiovq.presets import PRESETS
@@ -61,7 +67,7 @@ def write_report(model: Model, dataset: Dataset, folder: Path, path: Path | None
     if len(counts):
         points = plane(model.autoencoder.quantizer.codebooks()[0].vectors.detach().float().cpu())
     page = report.Report(
-        title=f"Sounds learnt from {len(dataset.train):,} training clips",
+        title=f"Sounds learnt from {counted(len(dataset.train), 'train')}",
         data=recordings_in_words(dataset),
         sample_rate=model.sample_rate,
         generated=generated,

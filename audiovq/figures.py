@@ -15,7 +15,7 @@ from audiovq.config import MOST_SEED, AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
 from audiovq.judges import evaluate_labels
-from audiovq.measured import HELD_OUT, clips_and_why, clips_of, measured_split
+from audiovq.measured import HELD_OUT, clips_and_why, clips_of, counted, measured_split
 from audiovq.prior_stage import validate_prior
 from audiovq.progress import progress
 from audiovq.reconstruction import evaluate_reconstruction
@@ -192,7 +192,7 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if "clips" in figures and measured_on in MEASURED:
         missing = clips_and_why(measured_on, *HELD_OUT).removeprefix(real).strip(" ()")
         why = MEASURED[measured_on] + f": {missing}" * bool(missing)
-        add("measured on", f"{figures['clips']:,} {real}", why)
+        add("measured on", counted(figures["clips"], str(measured_on)), why)
     back = figures.get("reconstruction", {})
     for name, title, unit, meaning in (
         (

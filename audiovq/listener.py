@@ -28,6 +28,11 @@ RANGE_DB = 70.0
 STRIDES = (2, 2, 1)
 FEATURES = 64
 STEPS = 300
+"""At most,"""
+SMOOTHING = 0.1
+"""Of the labels, so that features stay small where they are known for sure."""
+PASSES = 40
+"""and over the clips: few are learnt by heart in no time."""
 BATCH = 32
 
 
@@ -90,13 +95,14 @@ def train_listener(
     torch.manual_seed(seed)
     listener = Listener(label_sizes)
     optimizer = torch.optim.AdamW(listener.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    steps = min(STEPS, PASSES * -(-len(images) // BATCH))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in stepping("evaluate: training a second judge", STEPS):
+    for _ in stepping("evaluate: training a second judge", steps):
         places = torch.randint(len(images), (min(BATCH, len(images)),), generator=generator)
         logits = listener(*_padded([images[i] for i in places.tolist()]))
         losses = [
-            nn.functional.cross_entropy(logit, targets[places, i])
+            nn.functional.cross_entropy(logit, targets[places, i], label_smoothing=SMOOTHING)
             for i, logit in enumerate(logits)
             if bool((targets[places, i] >= 0).any())
         ]

@@ -17,7 +17,7 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.masked import MaskedPrior
-from audiovq.measured import clips_and_why, measured_split
+from audiovq.measured import clips_and_why, counted, measured_split
 from audiovq.stage import Say, ended, naming, standing, underway
 from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
 from audiovq.transformer import Transformer
@@ -65,7 +65,7 @@ def train_masked(
     seconds = time.perf_counter() - started
     parameters = sum(p.numel() for p in masked.parameters())
     say(
-        f"masked: {parameters:,} parameters, {len(dataset.train):,} training clips ({seconds:.0f} s)"
+        f"masked: {parameters:,} parameters, {counted(len(dataset.train), 'train')} ({seconds:.0f} s)"
     )
     if limit is not None:
         trainer.max_seconds = max(1.0, limit - ranks.agreed(seconds)[0])

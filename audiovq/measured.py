@@ -35,6 +35,11 @@ def clips_and_why(split: str | None, *wanted: str, noun: str = "clips") -> str:
     return clips_of(split, noun) + (f" (this dataset has no {names} split)" if names else "")
 
 
+def counted(n: int, split: str) -> str:
+    """`1 training clip`, `1,200 test clips`."""
+    return f"{n:,} {clips_of(split, 'clip' if n == 1 else 'clips')}"
+
+
 def recordings_in_words(dataset: Dataset) -> str:
     """`122 recordings used of 123 files found; 131 clips: 104 training, 13 validation, 14 test`.
 

@@ -18,7 +18,6 @@ from audiovq.config import AudiovqError, MaskedConfig
 from audiovq.dataset import Dataset
 from audiovq.files import claimed
 from audiovq.pipeline import demo
-from audiovq.presets import PRESETS
 from audiovq.prior_stage import describe_prior
 from audiovq.trainer import Stopped, Trainer
 from audiovq.training import train
@@ -159,29 +158,6 @@ def test_minutes_that_are_no_time_are_refused_before_any_work(
     with pytest.raises(AudiovqError, match="max_minutes"):
         demo(tmp_path / "demo", max_minutes=minutes)
     assert not (tmp_path / "demo").exists()
-
-
-def test_what_learns_by_heart_is_validated_often_and_stopped_past_its_best(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    """22 clips in 3,000 steps: the best prior is found within some passes, not at step 1,000."""
-    prior = dataclasses.replace(PRESETS["tiny"].prior_training, learning_rate=5e-3, warmup=5)
-    assert prior.validations_for(86) == 44
-    assert prior.validations_for(10**6) == prior.validate_every == 1_000
-    assert CONFIG.prior_training.validations_for(86) == 20, "without a number of passes, as it says"
-    config = dataclasses.replace(CONFIG, prior_training=prior)
-    lines: list[str] = []
-    train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)
-    rows = (tmp_path / "model" / "training" / "metrics.jsonl").read_text().splitlines()
-    bits = {
-        row["step"]: row["validation_bits_per_code"]
-        for row in map(json.loads, rows)
-        if row["stage"] == "prior"
-    }
-    summary = load(tmp_path / "model").header["prior"]["summary"]
-    assert summary["ended_by"] == "patience"
-    assert summary["step"] == min(bits, key=lambda step: bits[step]) < 0.5 * max(bits) < 1_500
-    assert max(bits) == summary["step"] + prior.patience * prior.validations_for(len(dataset.train))
 
 
 def test_a_prior_that_learns_by_heart_says_what_to_do() -> None:
