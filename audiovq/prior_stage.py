@@ -17,7 +17,7 @@ from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.generation import draw, generate
 from audiovq.graphs import sent
-from audiovq.measured import clips_and_why, measured_split
+from audiovq.measured import clips_and_why, counted, measured_split
 from audiovq.prior import Prior
 from audiovq.stage import (
     SAMPLE_EVERY,
@@ -78,10 +78,8 @@ def train_prior(
     )
 
     if trainer.steps < config.prior_training.steps:
-        clips = len(dataset.train)
-        say(
-            f"prior: {trainer.steps:,} steps; in more, {clips:,} training clips would be learnt by heart"
-        )
+        clips = counted(len(dataset.train), "train")
+        say(f"prior: {trainer.steps:,} steps at most, for {clips}: more would learn them by heart")
     if limit is not None:
         elapsed, _ = ranks.agreed(time.perf_counter() - started)
         trainer.max_seconds = max(1.0, limit - elapsed)
