@@ -31,7 +31,7 @@ from audiovq.stage import (
     write_strips,
 )
 from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
-from audiovq.views import Encodings
+from audiovq.views import VIEWS, Encodings
 
 HEART_BITS = 1.0
 """A prior that needs so many more bits for a code of a validation clip than in training learns by heart."""
@@ -71,8 +71,11 @@ def train_prior(
     (tokens, lengths, labels), held_out = encoded()
     baselines = _baselines(model, tokens, lengths, *held_out[:2])
     parameters = sum(p.numel() for p in prior.parameters())
+    views = len(tokens) // len(dataset.train)
     say(
-        f"prior: {parameters:,} parameters, {int(lengths.sum()):,} tokens ({time.perf_counter() - started:.0f} s);"
+        f"prior: {parameters:,} parameters, {int(lengths.sum()):,} tokens in {views} of {VIEWS}"
+        f" encodings of each clip{', cut short by the time limit' * (views < VIEWS)}"
+        f" ({time.perf_counter() - started:.0f} s);"
         f" a blind guess needs {baselines['uniform_bits']:.2f} bits a code,"
         f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
     )

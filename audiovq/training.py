@@ -24,15 +24,15 @@ from audiovq.masked_stage import train_masked
 from audiovq.measured import clips_and_why, measured_split, recordings_in_words
 from audiovq.presets import PRESETS
 from audiovq.prior_stage import BY_HEART, learns_by_heart, train_prior
-from audiovq.progress import clock
 from audiovq.stage import Say
 from audiovq.trainer import pick_precision
 from audiovq.views import Encodings, encode_views
 
 CONTEXT_SHARE = 0.05
 """Of a time limit that is left for fitting the context tables,"""
-CONTEXT_LATE = 3.0
-"""and so many times that before the clock cuts the fit short: it is planned in steps."""
+CONTEXT_LATE = 10.0
+"""and how many times that may pass before the clock cuts the fit short: it is planned in steps, and takes as
+many on a slow machine."""
 CODEC_CONTEXT_SHARE = 0.2
 """and where archives are all that a model is for (no prior), up to CODEC_CONTEXT_SECONDS."""
 CODEC_CONTEXT_SECONDS = 300.0
@@ -291,10 +291,7 @@ def _fit_context(
 ) -> None:
     """Fit and save the tables by which archives are coded."""
     started = time.perf_counter()
-    say(
-        "context: fitting the entropy coder's tables, which `encode` uses"
-        + (f", in {clock(limit)} at most" if limit else "")
-    )
+    say("context: fitting the entropy coder's tables, which `encode` uses")
     held_out = measured_split(dataset, "validation")
     fitted = fit_context(
         model,
