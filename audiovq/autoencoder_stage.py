@@ -17,10 +17,12 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset, Split
 from audiovq.graphs import sent
+from audiovq.measured import clips_and_why, counted, measured_split
 from audiovq.stage import (
     SAMPLE_EVERY,
     SAMPLES,
     Say,
+    ended,
     naming,
     standing,
     underway,
@@ -69,13 +71,14 @@ def train_autoencoder(
             "bottleneck_loss": result.bottleneck_loss,
         } | ({} if result.kl is None else {"kl": result.kl})
 
-    held_out = dataset.validation if len(dataset.validation) else split
+    held_out = measured_split(dataset, "validation")
 
     def validate() -> dict[str, float]:
         return validate_autoencoder(autoencoder, held_out, dataset.spectrogram.range_db)
 
     def keep(state: State, metrics: Mapping[str, float]) -> None:
-        save(folder, model, "autoencoder", {"step": state.step, **metrics})
+        measured = {"step": state.step, "measured_on": held_out.name}
+        save(folder, model, "autoencoder", measured | dict(metrics))
 
     def ahead(indices: Tensor) -> None:
         with ranks.sharing(len(indices)):
@@ -84,7 +87,8 @@ def train_autoencoder(
     shown = [trainer.progress]
 
     def speak(metrics: Mapping[str, float]) -> None:
-        say(describe_autoencoder(metrics, config.autoencoder.codebook_size, split.images))
+        size = config.autoencoder.codebook_size
+        say(describe_autoencoder(metrics, size, split.images, held_out.name))
         validated = "validation_score" in metrics
         if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
@@ -95,16 +99,18 @@ def train_autoencoder(
     elif not trainer.state.step:
         parameters = sum(p.numel() for p in autoencoder.parameters())
         say(
-            f"autoencoder: {parameters:,} parameters, {len(split):,} clips, on {device} in {trainer.dtype}".replace(
+            f"autoencoder: {parameters:,} parameters, {counted(len(split), 'train')}, on {device} in {trainer.dtype}".replace(
                 "torch.", ""
             )
         )
     with naming(split):
-        return trainer.fit(split.num_frames, prepare, loss, validate, keep, speak, ahead).seconds
+        trainer.fit(split.num_frames, prepare, loss, validate, keep, speak, ahead)
+    ended(folder, trainer, say)
+    return trainer.state.seconds
 
 
 def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int) -> None:
-    """A few held-out clips and what the autoencoder makes of them, to look at and listen to."""
+    """A few clips and what the autoencoder makes of them, to look at and listen to."""
     places = torch.arange(len(split))[:: max(1, len(split) // SAMPLES)][:SAMPLES]
     frames, levels = split.num_frames[places], split.levels[places].to(model.device)
     images = split.spectrograms(places).to(model.device)
@@ -179,14 +185,18 @@ def validate_autoencoder(
 
 
 def describe_autoencoder(
-    metrics: Mapping[str, float], codebook_size: int, images: bool = False
+    metrics: Mapping[str, float],
+    codebook_size: int,
+    images: bool = False,
+    measured_on: str = "validation",
 ) -> str:
-    """A validation's metrics, or the training's alone, in a line of plain words."""
+    """A validation's metrics on the split `measured_on`, or the training's alone, in a line of words."""
     if "validation_error_db" not in metrics:
         return underway("autoencoder", metrics)
     line = (
-        f"{standing('autoencoder', metrics)}: unseen {'images' if images else 'clips'} come back"
-        f" {metrics['validation_error_db']:.2f} {'% of white' if images else 'dB'} off"
+        f"{standing('autoencoder', metrics)}: error {metrics['validation_error_db']:.2f}"
+        f" {'% of white' if images else 'dB'} on"
+        f" {clips_and_why(measured_on, 'validation', noun='images' if images else 'clips')}"
     )
     if (usage := metrics.get("validation_usage")) is not None:
         health = "healthy" if usage > 0.7 else "thin" if usage > 0.3 else "mostly unused"

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from audiovq.measured import clips_of
+
 CURVES = [
     ("autoencoder", "Perplexity while it learned", "codes", "validation_perplexity"),
     ("autoencoder", "Autoencoder: loss", "loss", "loss squared_error validation_score"),
@@ -16,7 +18,7 @@ CURVES = [
     ("masked", "Masked prior", "bits per hidden code", "validation_bits_per_code"),
 ]
 """Stage, title, unit, and the columns of the metrics to draw. The first goes to the codebook."""
-NAMES = {  # of columns; the others are of unseen clips
+NAMES = {  # of columns; the others are of the clips that rows say they were measured on
     "loss": "training",
     "squared_error": "training, spectrograms alone",
     "unigram_bits": "guess by frequency",
@@ -59,7 +61,10 @@ def curves(metrics: list[dict[str, Any]], charts: list[tuple[str, str, str, str]
             elif column in ("unigram_bits", "uniform_bits"):
                 line = [(step, y) for _, y in line[-1:] for step in (0, rows[-1]["step"])]
             if line:
-                lines[f"line line{number}"] = (NAMES.get(column, "unseen clips"), line)
+                lines[f"line line{number}"] = (
+                    NAMES.get(column) or clips_of(rows[-1].get("measured_on")),
+                    line,
+                )
         if lines:
             drawn += _chart(title, "step", unit, lines)
     return drawn
@@ -96,7 +101,10 @@ def _chart(title: str, x_unit: str, y_unit: str, lines: Lines, words: str = "") 
     points = np.array([point for _, line in lines.values() for point in line])
     x_high = points[:, 0].max() or 1
     locator = MaxNLocator(5, steps=[1, 2, 5, 10])
-    y_ticks = locator.tick_values(points[:, 1].min(), points[:, 1].max())
+    low, high = points[:, 1].min(), points[:, 1].max()
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # a single point, or a level line
+        low, high = low - 0.1 * (abs(low) or 1), high + 0.1 * (abs(high) or 1)
+    y_ticks = locator.tick_values(low, high)
 
     def place(x: float, y: float) -> tuple[float, float]:
         height = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])

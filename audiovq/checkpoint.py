@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -57,6 +57,8 @@ SHIPPED = Path(__file__).parent / "models"
 AGAIN = "train again, or fetch a whole copy"
 LARGEST_FRAMES = 1 << 24
 """No clip trained on is longer."""
+READINGS = 5
+"""Of a model that is being trained, at most."""
 ROOM = 8
 """A network may take so many times the bytes of its file, float16 or float32: some tables are made."""
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -189,6 +191,15 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     spare.unlink(missing_ok=True)
 
 
+def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
+    """Add to the summary of a stage in model.json. Leaves a model without that stage alone."""
+    path = folder / "model.json"
+    header = read_header(path, "model", VERSION, AGAIN)
+    if stage in header and header[stage]["summary"] | more != header[stage]["summary"]:
+        header[stage]["summary"] |= more
+        write_header(path, header)
+
+
 def _file_listed(folder: Path, stage: Stage) -> Any:
     """The file that holds a stage by model.json, which may not be there yet."""
     try:
@@ -215,7 +226,7 @@ def located(folder: Path | str) -> Path:
 def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """Read a model, ready for use (eval mode): a folder, or a name among SHIPPED.
 
-    Raises AudiovqError where `folder` is not a model, is of an unknown version, or holds weights
+    It may be in training: where model.json changed while its files were read, they are read again. Raises AudiovqError where `folder` is not a model, is of an unknown version, or holds weights
     that are damaged or do not belong to it.
     """
     folder = located(folder)
@@ -224,7 +235,20 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
             f"{folder.name}: not a model (no such folder, nor a model that ships:"
             f" {', '.join(shipped_names())})"
         )
-    header = read_header(folder / "model.json", "model", VERSION, AGAIN)
+    for _ in range(READINGS):
+        header = read_header(folder / "model.json", "model", VERSION, AGAIN)
+        try:
+            return _read(folder, header).to(device)
+        except AudiovqError as error:
+            failed = error
+        # A file that model.json lists is replaced after a model.json that no longer lists it.
+        if read_header(folder / "model.json", "model", VERSION, AGAIN) == header:
+            break
+    raise failed
+
+
+def _read(folder: Path, header: dict[str, Any]) -> Model:
+    """The model that `header`, the content of model.json, lists, on the CPU. Raises as `load`."""
     where = f"{folder}/model.json"
     try:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
@@ -269,7 +293,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
         RuntimeError,  # torch's, of sizes that cannot be
     ) as error:
         raise AudiovqError(f"{where}: damaged ({error!r:.200}); {AGAIN}") from error
-    return model.to(device)
+    return model
 
 
 def export(folder: Path, target: Path) -> None:

@@ -33,6 +33,14 @@ def _require(condition: bool, message: str) -> None:
         raise AudiovqError(message)
 
 
+def _require_finite(config: Any) -> None:
+    """Raise AudiovqError where a setting is infinite or no number."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        _require(finite, f"{f.name} {value}: give a finite number")
+
+
 @dataclass(frozen=True)
 class PreprocessConfig:
     """How a folder of recordings becomes a dataset. `None` means: chosen from the recordings."""
@@ -244,6 +252,7 @@ class AutoencoderConfig:
     """Give codes that nothing uses a new place among the batch's latents (ema only)."""
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         _require(
             len(self.filters) == len(self.kernels) == len(self.strides)
             and 1 <= len(self.filters) <= MOST_LAYERS,
@@ -367,6 +376,7 @@ class PriorConfig:
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         sizes = ("dim", WIDEST), ("cell", WIDEST), ("layers", MOST_LAYERS), ("heads", WIDEST)
         for name, most in sizes:
             value = getattr(self, name)
@@ -400,6 +410,7 @@ class MaskedConfig:
     """How often a label is hidden in training, so that it can be left open, and guided, later."""
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         for name, most in (("dim", WIDEST), ("cell", WIDEST), ("layers", MOST_LAYERS)):
             value = getattr(self, name)
             _require(1 <= value <= most, f"{name} {value}: give 1 to {most}")
@@ -415,6 +426,10 @@ class MaskedConfig:
 
 FEWEST_STEPS = 3_000
 """To which no number of passes shortens a schedule."""
+VALIDATION_EPOCHS = 4
+"""Passes after which what learns by heart is validated, but not before"""
+FEWEST_BETWEEN = 25
+"""steps."""
 
 
 @dataclass(frozen=True)
@@ -437,13 +452,16 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     validate_every: int = 500
+    """Steps from one validation to the next, at most: see max_epochs."""
     patience: int = 10
     """Stop after so many validations without a better one."""
     max_epochs: int | None = None
     """So many passes over the clips at most, but 3,000 steps in any case (or `steps`, if fewer). What
-    learns by heart does better with a schedule that ends than with the best state of a longer one."""
+    learns by heart does better with a schedule that ends than with the best state of a longer one, and is
+    validated every 4 passes."""
 
     def __post_init__(self) -> None:
+        _require_finite(self)
         for name in ("steps", "batch_size", "validate_every", "patience", "max_epochs"):
             value = getattr(self, name)
             _require(
@@ -480,9 +498,24 @@ class OptimizerConfig:
         per_epoch = -(-clips // self.batch_size)
         return min(self.steps, max(FEWEST_STEPS, self.max_epochs * per_epoch))
 
+    def validations_for(self, clips: int) -> int:
+        """Steps from one validation to the next with so many clips to learn from.
 
+        What learns by heart (`max_epochs`) is best after few passes over few clips, and is looked at as
+        often as every VALIDATION_EPOCHS passes, so that this is not missed.
+        """
+        if self.max_epochs is None:
+            return self.validate_every
+        per_epoch = -(-clips // self.batch_size)
+        return min(self.validate_every, max(FEWEST_BETWEEN, VALIDATION_EPOCHS * per_epoch))
+
+
+MOST_SEED = (1 << 32) - 1
+"""Of a training; the seeds of its steps are made from it, and torch takes 64 bits."""
 PRIOR_EPOCHS = 60
 """Passes over the clips after which a prior knows them by heart."""
+PRIOR_PATIENCE = 5
+"""Validations without a better one after which a prior is past its best."""
 
 
 @dataclass(frozen=True)
@@ -494,7 +527,7 @@ class TrainConfig:
     masked: MaskedConfig = field(default_factory=MaskedConfig)
     autoencoder_training: OptimizerConfig = field(default_factory=OptimizerConfig)
     prior_training: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(max_epochs=PRIOR_EPOCHS)
+        default_factory=lambda: OptimizerConfig(max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
     )
     masked_training: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_minutes: float | None = None
@@ -508,6 +541,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require_finite(self)
+        _require(0 <= self.seed <= MOST_SEED, f"seed {self.seed}: give 0 to {MOST_SEED}")
         _require(
             self.max_minutes is None or 0 < self.max_minutes <= 1e7,
             f"max_minutes {self.max_minutes}: give minutes above 0, up to 1e7",

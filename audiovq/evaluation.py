@@ -27,7 +27,7 @@ class Classifier(nn.Module):
     """A small convolutional network that names every label of a spectrogram.
 
     Trained on a dataset's own training split, it is the judge of generated sounds; what it says of
-    the real test clips is the measure of the judge.
+    real clips that it did not learn from is the measure of the judge.
     """
 
     def __init__(self, bins: int, label_sizes: Sequence[int]) -> None:
@@ -74,8 +74,9 @@ class Classifier(nn.Module):
 def train_classifier(
     splits: Sequence[Split], seed: int = 0, device: str | torch.device = "cpu"
 ) -> Classifier:
-    """A judge for the labels of `splits` (training and validation), seconds to a minute of CPU.
+    """A judge for the labels of `splits`, seconds to a minute of CPU.
 
+    `splits` must not hold what the judge is to be tested on. From a single clip it learns nothing.
     Clips are shifted, blurred by noise, tilted and masked in training, so that it hears the word
     and not the recording.
     """
@@ -98,6 +99,10 @@ def train_classifier(
         if place == 0:
             order = batches(num_frames, JUDGE_BATCH, seed, epoch)
         indices = order[place]
+        if len(indices) == 1:  # of which batch norm has no statistics
+            if len(order) == 1:
+                break
+            indices = torch.cat([indices, order[place - 1]])
         images, frames = _augment(_gather(owner, indices), num_frames[indices], generator)
         with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
             logits = classifier(images.to(device), frames)
@@ -108,11 +113,11 @@ def train_classifier(
             for i, logit in enumerate(logits)
             if bool((targets[indices, i] >= 0).any())
         ]
-        if len(indices) > 1 and losses:
+        if losses:
             optimizer.zero_grad(set_to_none=True)
             torch.stack(losses).sum().backward()
             optimizer.step()
-        schedule.step()
+            schedule.step()
     return classifier.eval()
 
 

@@ -16,13 +16,21 @@ from audiovq.analysis import Piece
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, PreprocessConfig, TrainConfig, from_json
 from audiovq.dataset import Dataset, Split
-from audiovq.figures import code_counts, describe_figures, require_match, through_networks
+from audiovq.figures import code_counts, describe_figures, require_match
 from audiovq.files import MOST_JSON, read_bytes, read_object
 from audiovq.flags import flags
 from audiovq.generation import DRAWN_DB, generate
+from audiovq.measured import (
+    HELD_OUT,
+    clips_and_why,
+    counted,
+    measured_split,
+    recordings_in_words,
+)
 from audiovq.originals import missing, recorded
 from audiovq.plot import plane
 from audiovq.presets import PRESETS
+from audiovq.reconstruction import through_networks
 from audiovq.stage import Say
 from audiovq.views import encode_split
 
@@ -49,7 +57,7 @@ def write_report(
     """One HTML page about the model in `folder`: sounds, codebook, curves, figures, settings.
 
     Figures are those of `folder`/evaluation.json where `evaluate` left them, else those that training
-    reached on validation clips. Returns the path, `folder`/report.html unless `path` names another.
+    reached. Returns the path, `folder`/report.html unless `path` names another.
     Raises AudiovqError where the dataset's spectrograms or labels are not the model's, or the model
     makes images.
     """
@@ -67,17 +75,19 @@ def write_report(
     counts = code_counts(model, dataset.train)
     points = torch.zeros(0, 2)
     if len(counts):
-        points = plane(model.autoencoder.quantizer.codebooks()[0].vectors.float().cpu())
+        points = plane(model.autoencoder.quantizer.codebooks()[0].vectors.detach().float().cpu())
     page = report.Report(
-        title=f"Sounds learnt from {len({c.path for c in dataset.train.clips}):,} recordings",
+        title=f"Sounds learnt from {counted(len(dataset.train), 'train')}",
+        data=recordings_in_words(dataset),
         sample_rate=model.sample_rate,
         generated=generated,
         comparisons=comparisons,
+        compared=clips_and_why(measured_split(dataset, *HELD_OUT).name, *HELD_OUT),
         codes=_codes(model, dataset.train) if len(counts) else [],
         metrics=_metrics(model, folder),
         code_counts=counts.numpy(),
         code_points=points.numpy(),
-        figures=describe_figures(_figures(model, folder)),
+        figures=describe_figures(_figures(model, dataset, folder)),
         settings={
             k: model.header.get(k)
             for k in ("spectrogram", "autoencoder", "prior", "masked")
@@ -120,8 +130,8 @@ def _pictures(
 
 
 def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[report.Group]:
-    """Held-out clips, what codes keep of them, and what their true spectrograms do."""
-    split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
+    """Clips, those of the test split if there are any, after encoding and decoding, and at their ceiling."""
+    split = measured_split(dataset, *HELD_OUT)
     places = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
     clips = [split.clips[place] for place in places.tolist()]
     ceilings = _inverted(model, split, places)
@@ -133,7 +143,7 @@ def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[repor
     else:
         kept = through_networks(model, samples)
     if None in originals:
-        say(missing(dataset, "the recordings beside what the codes keep of them"))
+        say("note: " + missing(dataset, "the recordings beside what the codes keep of them"))
     groups = []
     for clip, original, piece, through, ceiling in zip(
         clips, originals, known, kept, ceilings, strict=True
@@ -231,12 +241,13 @@ def _band(model: Model, row: int) -> str:
 # --- How it was made ----------------------------------------------------------------------------
 
 
-def _figures(model: Model, folder: Path) -> dict[str, Any]:
+def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
     """Of evaluation.json; where there is none, what training reached."""
     if (folder / "evaluation.json").exists():
         return read_object(folder / "evaluation.json", "figures")
     found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
-    figures = {}
+    split = measured_split(dataset, "validation")
+    figures = {"measured_on": split.name, "clips": len(split)}
     if "validation_error_db" in found:
         figures["reconstruction"] = {"error_db": found["validation_error_db"]}
     if "validation_usage" in found:
@@ -269,6 +280,9 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
     baselines = {
         name: summary[name] for name in ("uniform_bits", "unigram_bits") if name in summary
     }
+    for row in rows:
+        measured = model.header.get(row["stage"], {}).get("summary", {})
+        row["measured_on"] = measured.get("measured_on", "validation")
     return [row | (baselines if row["stage"] == "prior" else {}) for row in rows]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -39,21 +38,37 @@ def waveform_scores(
     spectral_convergence, means over clips. Originals without a sound in them have nothing that
     could come back and are left out; empty where no other is there.
     """
-    pairs = [
-        (original, other)
-        for original, other in zip(originals, others, strict=True)
-        if np.abs(original).max(initial=0) > INAUDIBLE
-    ]
-    if not pairs:
-        return {}
-    grid = config.n_fft, config.hop_length
-    measures = {
-        "log_spectral_distance_db": [log_spectral_distance(a, b, *grid) for a, b in pairs],
-        "mel_distance_db": [mel_distance(a, b, config.sample_rate) for a, b in pairs],
-        "spectral_convergence": [spectral_convergence(a, b, *grid) for a, b in pairs],
-    }
-    scores = speech_scores([a for a, _ in pairs], [b for _, b in pairs], config.sample_rate)
-    return scores | {name: float(np.mean(values)) for name, values in measures.items()}
+    scores = WaveformScores(config)
+    for original, other in zip(originals, others, strict=True):
+        scores.add(original, other)
+    return scores.means()
+
+
+class WaveformScores:
+    """`waveform_scores` of pairs that come one after another, of which STRETCH_SECONDS or so are held."""
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        self._config = config
+        self._speech = _SpeechScores(config.sample_rate)
+        self._measures: dict[str, list[float]] = {}
+
+    def add(self, original: Waveform, other: Waveform) -> None:
+        """One pair (samples,), as long as each other."""
+        if np.abs(original).max(initial=0) <= INAUDIBLE:
+            return
+        grid = self._config.n_fft, self._config.hop_length
+        for name, value in {
+            "log_spectral_distance_db": log_spectral_distance(original, other, *grid),
+            "mel_distance_db": mel_distance(original, other, self._config.sample_rate),
+            "spectral_convergence": spectral_convergence(original, other, *grid),
+        }.items():
+            self._measures.setdefault(name, []).append(value)
+        self._speech.add(original, other)
+
+    def means(self) -> dict[str, float]:
+        """The scores of all pairs; no more are added afterwards."""
+        measures = {name: float(np.mean(values)) for name, values in self._measures.items()}
+        return self._speech.means() | measures
 
 
 def log_spectral_distance(
@@ -127,28 +142,53 @@ def speech_scores(
     second, STOI 30 frames of sound, some 0.4 s. What cannot be scored at all is left out, and
     everything without the packages `pesq` and `pystoi` (extra `eval`).
     """
-    try:
-        import pesq
-        import pystoi
-    except ImportError:
-        return {}
-    rate = 16_000 if sample_rate >= 16_000 else 8_000
-    mode = "wb" if rate == 16_000 else "nb"
-    pause = np.zeros(int(PAUSE_SECONDS * rate), np.float32)
-    stretches: list[tuple[list[Waveform], list[Waveform]]] = []
-    seconds = math.inf
+    scores = _SpeechScores(sample_rate)
     for original, other in zip(originals, others, strict=True):
-        if seconds > STRETCH_SECONDS:
-            stretches.append(([], []))
-            seconds = 0.0
-        for side, waveform in zip(stretches[-1], (original, other), strict=True):
-            side += [resample(waveform, sample_rate, rate), pause]
-        seconds += len(original) / sample_rate
-    scores: dict[str, list[tuple[float, int]]] = {"pesq": [], "stoi": [], "estoi": []}
-    for left, right in stretches:
-        a, b = np.concatenate(left), np.concatenate(right)
+        scores.add(original, other)
+    return scores.means()
+
+
+class _SpeechScores:
+    """`speech_scores` of pairs that come one after another; one stretch of them is held."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._rate = 16_000 if sample_rate >= 16_000 else 8_000
+        self._pause = np.zeros(int(PAUSE_SECONDS * self._rate), np.float32)
+        self._sides: tuple[list[Waveform], list[Waveform]] = ([], [])
+        self._seconds = 0.0
+        self._scores: dict[str, list[tuple[float, int]]] = {"pesq": [], "stoi": [], "estoi": []}
+
+    def add(self, original: Waveform, other: Waveform) -> None:
+        if self._seconds > STRETCH_SECONDS:
+            self._score()
+        for side, waveform in zip(self._sides, (original, other), strict=True):
+            side += [resample(waveform, self._sample_rate, self._rate), self._pause]
+        self._seconds += len(original) / self._sample_rate
+
+    def means(self) -> dict[str, float]:
+        self._score()
+        return {
+            name: sum(score * length for score, length in scored) / sum(n for _, n in scored)
+            for name, scored in self._scores.items()
+            if scored
+        }
+
+    def _score(self) -> None:
+        """Score the stretch that is held, and drop it."""
+        sides, self._sides, self._seconds = self._sides, ([], []), 0.0
+        try:
+            import pesq
+            import pystoi
+        except ImportError:
+            return
+        if not sides[0]:
+            return
+        a, b = map(np.concatenate, sides)
         if not a.any() or not b.any():
-            continue
+            return
+        rate, scores = self._rate, self._scores
+        mode = "wb" if rate == 16_000 else "nb"
         with contextlib.suppress(pesq.PesqError):  # too short, or no speech found
             scores["pesq"].append((float(pesq.pesq(rate, a, b, mode)), len(a)))
         with warnings.catch_warnings(), contextlib.suppress(RuntimeWarning):
@@ -157,8 +197,3 @@ def speech_scores(
             warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
             scores["stoi"].append((float(pystoi.stoi(a, b, rate)), len(a)))
             scores["estoi"].append((float(pystoi.stoi(a, b, rate, extended=True)), len(a)))
-    return {
-        name: sum(score * length for score, length in scored) / sum(n for _, n in scored)
-        for name, scored in scores.items()
-        if scored
-    }

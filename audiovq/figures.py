@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from audiovq import archive, audio, codec, evaluation, fidelity
-from audiovq.autoencoder import Autoencoder
-from audiovq.autoencoder_stage import validate_autoencoder
-from audiovq.bottlenecks import NoBottleneck
+from audiovq import archive, codec, evaluation
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError, SamplingConfig, to_json
+from audiovq.config import MOST_SEED, AudiovqError, SamplingConfig, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
-from audiovq.originals import missing, original_waveforms
+from audiovq.judges import evaluate_labels
+from audiovq.measured import HELD_OUT, clips_and_why, clips_of, counted, measured_split
 from audiovq.prior_stage import validate_prior
 from audiovq.progress import progress
+from audiovq.reconstruction import evaluate_reconstruction
 from audiovq.views import VIEWS, encode_split
 
 Say = Callable[[str], None]
+MEASURED = {
+    "test": "which neither training nor the choice of the best model saw",
+    "validation": "by which the best model was chosen",
+    "train": "which the model has learnt from",
+}
+"""What there is to know of the split that figures are of."""
 COPY_SHARE = 0.9
 """A sound that shares more of its codes with one training clip is a copy of it."""
 
@@ -40,22 +44,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
 
-    For the last, `n` sounds are drawn with `sampling` and `best_of` as `generate` takes them. Their
-    judge is a classifier trained here on the dataset's training and validation clips; beside each
-    figure stands what real test clips score. Raises AudiovqError where the dataset's spectrograms
-    or labels are not the model's.
+    They are of test clips, else of validation clips, else of the training clips themselves: "measured_on"
+    says which. For generation, `n` sounds are drawn with `sampling` and `best_of` as `generate` takes
+    them. Their judges learn here, from clips that they are not tested on (`judges`); beside each figure
+    stands what real clips score. Raises AudiovqError where the dataset's spectrograms or labels are not
+    the model's.
     """
     require_match(model, dataset)
-    held_out = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
-    figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
-    say("evaluate: reconstruction of held-out clips")
-    originals = original_waveforms(dataset, held_out, 400)
-    if not originals and not held_out.images:
-        say(missing(dataset, "scores of waveforms, such as PESQ, and the bit rate as stored"))
-    encoded = codec.encode(model, originals) if model.autoencoder.config.quantizes else []
-    figures["reconstruction"] = _evaluate_reconstruction(
-        model, held_out, dataset.spectrogram.range_db, originals, encoded
-    )
+    if n < 1:
+        raise AudiovqError(f"n {n}: give 1 or more")
+    require_seed(seed)
+    held_out = measured_split(dataset, *HELD_OUT)
+    figures: dict[str, Any] = {"measured_on": held_out.name, "clips": len(held_out)}
+    say(f"evaluate: reconstruction of {clips_of(held_out.name)}")
+    figures["reconstruction"], encoded = evaluate_reconstruction(model, dataset, held_out)
     figures["codebook"] = _evaluate_codebook(model, held_out, encoded)
     if model.prior is None:
         return figures
@@ -63,13 +65,19 @@ def evaluate(
         name: model.header["prior"]["summary"][name] for name in ("uniform_bits", "unigram_bits")
     } | validate_prior(model.prior, encode_split(model, held_out))
     del figures["prior"]["score"]
-    say(f"evaluate: {n} new sounds and a judge for them")
+    say(f"evaluate: {n} new sounds and judges for them")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(
             model, n, sampling=sampling, best_of=best_of, seed=seed + 1, progress=step
         )
     figures["generation"] = _evaluate_generation(model, dataset, held_out, sounds, seed)
     return figures
+
+
+def require_seed(seed: int) -> None:
+    """Raise AudiovqError where figures cannot be drawn with a seed."""
+    if not 0 <= seed <= MOST_SEED:
+        raise AudiovqError(f"seed {seed}: give 0 to {MOST_SEED}")
 
 
 def require_match(model: Model, dataset: Dataset) -> None:
@@ -86,67 +94,6 @@ def require_match(model: Model, dataset: Dataset) -> None:
             f"{dataset.folder}: has other labels than the model;"
             " name the dataset that the model was trained on"
         )
-
-
-def _evaluate_reconstruction(
-    model: Model,
-    split: Split,
-    range_db: float,
-    originals: Sequence[audio.Waveform],
-    encoded: Sequence[codec.Encoded],
-) -> dict[str, float]:
-    """Error in dB of the spectrogram; where the recordings are still there, of waveforms as well.
-
-    Names that begin with `ceiling_` are of waveforms from the true spectrograms, which no codec on
-    these spectrograms can exceed; those with `unquantized_` of the same networks with the latents
-    led past the codebook, which no codebook for them can.
-    """
-    figures = {"error_db": validate_autoencoder(model.autoencoder, split, range_db)["error_db"]}
-    if not originals:
-        return figures
-    others = {"ceiling_": codec.invert(model.spectrogram, originals)}
-    if model.autoencoder.config.quantizes:
-        others[""] = codec.decode(model, encoded)
-        with unquantized(model.autoencoder):
-            metrics = validate_autoencoder(model.autoencoder, split, range_db)
-            figures["unquantized_error_db"] = metrics["error_db"]
-            others["unquantized_"] = through_networks(model, originals)
-    else:
-        others[""] = through_networks(model, originals)
-    for prefix, waveforms in others.items():
-        scores = fidelity.waveform_scores(originals, waveforms, model.spectrogram.config)
-        figures |= {prefix + name: value for name, value in scores.items()}
-    return figures
-
-
-@contextlib.contextmanager
-def unquantized(autoencoder: Autoencoder) -> Iterator[None]:
-    """Inside, `autoencoder(…)` leads the encoder's latents past the codebook to the decoder."""
-    bottleneck = autoencoder.bottleneck
-    autoencoder.bottleneck = NoBottleneck()
-    try:
-        yield
-    finally:
-        autoencoder.bottleneck = bottleneck
-
-
-def through_networks(model: Model, waveforms: Sequence[audio.Waveform]) -> list[audio.Waveform]:
-    """Waveforms (samples,) → encoder → the bottleneck there is → decoder → waveforms as long.
-
-    As `codec` does it, but for models without codes too.
-    """
-    back = []
-    with torch.inference_mode():
-        for waveform in waveforms:
-            batch = torch.from_numpy(waveform)[None].to(model.device)
-            images, level = model.spectrogram(batch)
-            output = model.autoencoder(images, torch.tensor([images.shape[3]])).spectrogram
-            output = model.autoencoder.heard(output)
-            num_samples = torch.tensor([len(waveform)], device=model.device)
-            generator = torch.Generator().manual_seed(0)
-            inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)
-            back.append(inverted[0].cpu().numpy())
-    return back
 
 
 def _evaluate_codebook(
@@ -182,7 +129,9 @@ def _evaluate_generation(
     places = torch.randperm(len(split), generator=shuffle)[: len(sounds)]
     figures: dict[str, Any] = {"sounds": len(sounds)}
     if model.labels:
-        figures |= _evaluate_labels(model, dataset, split, sounds, images, seed)
+        figures |= evaluate_labels(model, dataset, split, sounds, seed)
+    else:
+        figures["left_out"] = "what judges say: the dataset has no labels, which they learn"
 
     training, real = evaluation.split_images(dataset.train), evaluation.split_images(split, places)
     figures["nearest_training_clip_db"] = {}
@@ -207,56 +156,6 @@ def _evaluate_generation(
     return figures
 
 
-def _evaluate_labels(
-    model: Model,
-    dataset: Dataset,
-    split: Split,
-    sounds: Sequence[Sound],
-    images: Sequence[Tensor],
-    seed: int,
-) -> dict[str, Any]:
-    """What a classifier that learns from the training clips hears in new sounds and in real ones."""
-    learnt_from = [s for s in (dataset.train, dataset.validation) if len(s)]
-    judge = evaluation.train_classifier(learnt_from, seed)
-    picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
-    training = evaluation.split_images(dataset.train, picked[: len(sounds)])
-    of_new, of_real, of_training = (
-        evaluation.judge(judge, clips)
-        for clips in (images, evaluation.split_images(split), training)
-    )
-    asked = torch.tensor(
-        [
-            [
-                values.index(sound.labels[name]) if name in sound.labels else len(values)
-                for name, values in model.labels.items()
-            ]
-            for sound in sounds
-        ]
-    )
-    new, old = of_new.accuracy(asked), of_real.accuracy(split.label_indices)
-    figures: dict[str, Any] = {"accuracy": {}, "inception_score": {}}
-    for i, name in enumerate(model.labels):
-        figures["accuracy"][name] = {"generated": new[i], "real": old[i]}
-        figures["inception_score"][name] = {
-            "generated": evaluation.inception_score(of_new.probabilities[i]),
-            "real": evaluation.inception_score(of_real.probabilities[i]),
-        }
-    if min(len(sounds), len(split), len(training)) > 1:
-        figures["frechet_distance"] = {
-            "generated": evaluation.frechet_distance(of_new.features, of_real.features),
-            "training_clips": evaluation.frechet_distance(of_training.features, of_real.features),
-        }
-    spreads = evaluation.class_spreads(of_new.features, asked)
-    real_spreads = evaluation.class_spreads(of_real.features, split.label_indices)
-    if both := spreads.keys() & real_spreads.keys():
-        figures["diversity_within_classes"] = {
-            "classes": len(both),
-            "generated": math.fsum(spreads[values] for values in both) / len(both),
-            "real": math.fsum(real_spreads[values] for values in both) / len(both),
-        }
-    return figures
-
-
 def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
     """Sounds → tokens (sounds, max_tokens), filled with END."""
     vocabulary = model.vocabulary
@@ -274,21 +173,34 @@ def code_counts(model: Model, split: Split) -> Tensor:
     if not model.autoencoder.config.quantizes:
         return torch.zeros(0, 0, dtype=torch.long)
     vocabulary = model.vocabulary
-    tokens = encode_split(model, split)[0]
-    counts = torch.bincount(tokens[tokens < vocabulary.end].long(), minlength=vocabulary.end)
+    counts = torch.zeros(vocabulary.end, dtype=torch.long)
+    for tokens in encode_split(model, split)[0].split(4096):
+        codes = tokens[tokens < vocabulary.end].long()
+        counts += torch.bincount(codes, minlength=vocabulary.end)
     return counts.view(vocabulary.num_quantizers, -1)
 
 
 def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What `evaluate` returned, as rows of name, value and a sentence that says what it means."""
     rows: list[tuple[str, str, str]] = []
+    measured_on = figures.get("measured_on")
+    real = clips_of(measured_on)
 
     def add(name: str, value: str, meaning: str) -> None:
         rows.append((name, value, meaning))
 
+    if "clips" in figures and measured_on in MEASURED:
+        missing = clips_and_why(measured_on, *HELD_OUT).removeprefix(real).strip(" ()")
+        why = MEASURED[measured_on] + f": {missing}" * bool(missing)
+        add("measured on", counted(figures["clips"], str(measured_on)), why)
     back = figures.get("reconstruction", {})
     for name, title, unit, meaning in (
-        ("error_db", "spectrogram error", " dB", "how far off held-out spectrograms come back"),
+        (
+            "error_db",
+            "spectrogram error",
+            " dB",
+            f"of {clips_of(measured_on, 'spectrograms')}, after encoding and decoding",
+        ),
         ("pesq", "PESQ", "", "speech quality from 1 to 4.5"),
         ("stoi", "STOI", "", "how well words are understood, at most 1"),
         ("estoi", "ESTOI", "", "the same, stricter, at most 1"),
@@ -309,7 +221,7 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             add(title, f"{back[name]:.2f}{unit}", words)
     book = figures.get("codebook", {})
     if book:
-        add("codebook use", f"{100 * book['usage']:.0f} %", "codes that held-out clips use at all")
+        add("codebook use", f"{100 * book['usage']:.0f} %", f"codes that {real} use at all")
         add("perplexity", f"{book['perplexity']:.0f}", "as rich as so many codes used evenly")
         if "entropy_bits" in book:
             add(
@@ -322,7 +234,7 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             "bit rate",
             f"{book.get('stored_bits_per_second', book['nominal_bits_per_second']):.0f} bit/s",
             (
-                "as held-out recordings are stored in an archive; "
+                f"as the recordings of {real} are stored in an archive; "
                 * ("stored_bits_per_second" in book)
             )
             + f"{book['codes_per_second']:.0f} codes a second would take"
@@ -336,41 +248,49 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"a blind guess needs {prior['uniform_bits']:.2f}, one by frequency {prior['unigram_bits']:.2f}; the lower, the more it has learnt",
         )
     new = figures.get("generation", {})
+    second = new.get("second_judge", {})
     for label, shares in new.get("accuracy", {}).items():
         if shares["generated"] is not None and shares["real"] is not None:
+            other = second.get("accuracy", {}).get(label, {}).get("generated")
             add(
-                f"{label} named rightly",
+                f"{label} recognised",
                 f"{100 * shares['generated']:.1f} %",
-                f"of {new['sounds']} new sounds, by a classifier that names"
-                f" {100 * shares['real']:.1f} % of real test clips rightly",
+                f"of {new['sounds']} new sounds, by a classifier that is {100 * shares['real']:.1f} %"
+                f" correct on {real}"
+                + (f"; {100 * other:.1f} % by the second judge" if other is not None else ""),
             )
     for label, scores in new.get("inception_score", {}).items():
         add(
             f"{label} inception score",
             f"{scores['generated']:.2f}",
-            "as if so many values were heard, each surely and equally often;"
-            f" real test clips stand at {scores['real']:.2f}",
+            f"from 1 to the number of values; {real} score {scores['real']:.2f}",
         )
     spread = new.get("diversity_within_classes")
     if spread and spread["real"]:
         add(
             "diversity",
             f"{spread['generated'] / spread['real']:.2f}",
-            "how far new sounds of the same labels lie apart, real test clips being 1",
+            f"how far new sounds of the same labels lie apart; {real}: 1",
         )
-    if distance := new.get("frechet_distance"):
-        add(
-            "Fréchet distance",
-            f"{distance['generated']:.1f}",
-            "of new sounds to real test clips in the classifier's features;"
-            f" real training clips stand at {distance['training_clips']:.1f}",
-        )
+    for name, distance, features in (
+        ("Fréchet distance", new.get("frechet_distance"), "the classifier's features"),
+        ("Fréchet, judge 2", second.get("frechet_distance"), "the features of an unlike judge"),
+    ):
+        if distance:
+            beside = [f"training clips {distance['training_clips']:.1f}"]
+            if "reconstructed" in distance:
+                beside.append(f"reconstructed clips {distance['reconstructed']:.1f}")
+            add(
+                name,
+                f"{distance['generated']:.1f}",
+                f"of new sounds to {real}, in {features}; {', '.join(beside)}",
+            )
     if new:
         near, shared = new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]
         add(
             "nearest training clip",
             f"{near['generated']['median']:.1f} dB",
-            f"median over new sounds; real test clips stand at {near['real']['median']:.1f} dB",
+            f"median over new sounds; {real} stand at {near['real']['median']:.1f} dB",
         )
         add(
             "copies",
@@ -378,6 +298,9 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training"
             f" clip; the most shared is {100 * shared['generated']['most']:.0f} %",
         )
+    for left_out in (back.get("left_out"), new.get("left_out")):
+        if left_out:
+            add("left out", "", left_out)
     return rows
 
 

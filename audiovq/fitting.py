@@ -28,6 +28,10 @@ from audiovq.views import encode_split, scratch
 VIEWS = 8
 """Augmented encodings of each training clip."""
 STEPS = 3_000
+"""Maximum number of steps."""
+STEPS_A_MINUTE = 200
+"""Steps for each minute of a time limit, and one view for each minute. Steps are counted, not timed, so that
+a slow machine fits the same tables as a fast one."""
 PASSES = 30
 """Maximum epochs over the training cells, against overfitting on small sets."""
 BATCH_CELLS = 2_048
@@ -35,11 +39,11 @@ LEARNING_RATE = 3e-3
 TARGET_SHARE = 0.95
 """Share of `target_rate` to aim at, as other recordings may take more bits than the held-out ones."""
 TUNING_CLIPS = 128
-"""Held-out clips on which the rate weight is tuned."""
+"""Clips of the validation split on which the rate weight is tuned."""
 PART = 512
 """Clips whose cells are extracted at a time."""
 CHECKS = 8
-"""Validations on held-out clips; the best state is kept."""
+"""Validations; the best state is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Fitted:
 
     tables: ContextTables
     bits_per_code: float
-    """Mean over cells and quantizers of held-out clips."""
+    """Mean over cells and quantizers of the clips of `held_out`."""
+    steps: int
+    steps_planned: int
+    cut_short: bool
+    """Whether the clock ended it, with fewer steps or views than planned."""
 
 
 def fit_context(
@@ -58,16 +66,23 @@ def fit_context(
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    max_minutes: float | None = None,
     max_seconds: float = math.inf,
 ) -> Fitted:
     """Train a context model on the codes of `train`; keep the state that is best on `held_out`.
 
-    Raises AudiovqError where the model has no codes.
+    `max_minutes`, the limit of the whole training, chooses how many steps and views are planned;
+    `max_seconds` cuts the fit short, which the result then says. Raises AudiovqError where the model has no codes.
     """
     started = time.perf_counter()
     books = model.autoencoder.quantizer.codebooks()
     codebooks = torch.stack([book.vectors.detach() for book in books])
-    seen, columns, levels = _cells(model, train, VIEWS, max_seconds / 4)
+    most, views = STEPS, VIEWS
+    if max_minutes is not None:
+        most = min(STEPS, math.ceil(STEPS_A_MINUTE * max_minutes))
+        views = min(VIEWS, math.ceil(max_minutes))
+    seen, columns, levels = _cells(model, train, views, max_seconds / 4)
+    cut_short = len(columns) < views * len(train)
     unseen, _, _ = _cells(model, held_out, 1, math.inf)
 
     torch.manual_seed(seed)
@@ -89,7 +104,7 @@ def fit_context(
         make_recordable(optimizer, device)
     learn = Recorded(update, device) if on_gpu else update
     generator = torch.Generator().manual_seed(seed)
-    steps = min(STEPS, max(CHECKS, PASSES * len(seen[2]) // BATCH_CELLS))
+    steps = min(most, max(CHECKS, PASSES * len(seen[2]) // BATCH_CELLS))
     best, best_bits, step, progress = dict(network.state_dict()), math.inf, 0, 0.0
     with own_stream(device):
         for check in range(CHECKS):
@@ -118,7 +133,8 @@ def fit_context(
     if config.target_rate is not None:
         weight = _weight_for(model, ContextTables(integers), held_out, config.target_rate)
         integers["rate_weight"] = torch.tensor(weight)
-    return Fitted(ContextTables(integers), best_bits / len(codebooks))
+    bits_per_code = best_bits / len(codebooks)
+    return Fitted(ContextTables(integers), bits_per_code, step, steps, cut_short or step < steps)
 
 
 @torch.inference_mode()

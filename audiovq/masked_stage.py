@@ -17,8 +17,9 @@ from audiovq.checkpoint import Model, save
 from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.masked import MaskedPrior
+from audiovq.measured import clips_and_why, counted, measured_split
 from audiovq.prior import Vocabulary
-from audiovq.stage import Say, naming, standing, underway
+from audiovq.stage import Say, ended, naming, standing, underway
 from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
 from audiovq.transformer import Transformer
 from audiovq.views import Encodings
@@ -57,13 +58,17 @@ def train_masked(
     )
     if trainer.state.done:
         say("masked: trained already")
+        ended(folder, trainer, say)
         return
+    measured_on = measured_split(dataset, "validation").name
     started = time.perf_counter()
     source, held_out = encoded()
     masked.longest_complete = longest_complete(source, masked.vocabulary)
     seconds = time.perf_counter() - started
     parameters = sum(p.numel() for p in masked.parameters())
-    say(f"masked: {parameters:,} parameters, {len(source[0]):,} clips ({seconds:.0f} s)")
+    say(
+        f"masked: {parameters:,} parameters, {counted(len(dataset.train), 'train')} ({seconds:.0f} s)"
+    )
     if limit is not None:
         trainer.max_seconds = max(1.0, limit - ranks.agreed(seconds)[0])
 
@@ -79,14 +84,16 @@ def train_masked(
         return validate_masked(masked, held_out)
 
     def keep(state: State, metrics: Mapping[str, float]) -> None:
+        measured = {"step": state.step, "measured_on": measured_on}
         ends = {"longest_complete": list(masked.longest_complete)}
-        save(folder, model, "masked", {"step": state.step, **ends, **metrics})
+        save(folder, model, "masked", measured | ends | dict(metrics))
 
     def speak(metrics: Mapping[str, float]) -> None:
-        say(describe_masked(metrics))
+        say(describe_masked(metrics, measured_on))
 
     with naming(dataset.train):
         trainer.fit(source[1], prepare, loss, validate, keep, speak)
+    ended(folder, trainer, say)
 
 
 def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float]:
@@ -146,11 +153,11 @@ def _canvas(
     return Canvas(**fields)
 
 
-def describe_masked(metrics: Mapping[str, float]) -> str:
-    """A validation's metrics, or the training's alone, in a line of plain words."""
+def describe_masked(metrics: Mapping[str, float], measured_on: str = "validation") -> str:
+    """A validation's metrics on the split `measured_on`, or the training's alone, in a line of words."""
     if "validation_bits_per_code" not in metrics:
         return underway("masked", metrics)
     return (
         f"{standing('masked', metrics)}: {metrics['validation_bits_per_code']:.2f} bits a hidden code on"
-        f" unseen clips, {metrics['nats_per_code'] / math.log(2):.2f} in training"
+        f" {clips_and_why(measured_on, 'validation')}, {metrics['nats_per_code'] / math.log(2):.2f} in training"
     )

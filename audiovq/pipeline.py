@@ -210,6 +210,7 @@ def demo(
     it goes on where it stood.
     """
     out = Path(out)
+    config = dataclasses.replace(PRESETS["tiny"], max_minutes=max_minutes)
     source = Path(__file__).parent.parent / "data" / "digits"
     if not source.is_dir():
         raise AudiovqError(
@@ -222,7 +223,6 @@ def demo(
     preprocess(source, out / "dataset", DEMO_DATA, overwrite=overwrite, say=say)
     dataset = Dataset(out / "dataset")
     say("2 of 5: training")
-    config = dataclasses.replace(PRESETS["tiny"], max_minutes=max_minutes)
     model = train(dataset, out / "model", config, device=device, overwrite=overwrite, say=say)
     say("3 of 5: new sounds, four of each digit")
     sounds = [
@@ -234,8 +234,8 @@ def demo(
     say(f"wrote {len(paths)} recordings to {out / 'sounds'}")
     say("4 of 5: figures")
     figures = evaluate(model, dataset, say=say)
-    write_json(out / "model" / "evaluation.json", figures)
     say(figure_table(figures))
+    write_json(out / "model" / "evaluation.json", figures)
     say("5 of 5: page")
     say(f"wrote {write_report(model, dataset, out / 'model', out / 'report.html')}")
     return figures

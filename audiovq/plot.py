@@ -25,6 +25,7 @@ from audiovq.figures import code_counts, require_match
 from audiovq.files import atomic, require_new
 from audiovq.generation import DRAWN_DB
 from audiovq.manifest import Clip
+from audiovq.measured import HELD_OUT, measured_split
 from audiovq.play import between
 from audiovq.stft import num_frames
 
@@ -55,14 +56,15 @@ def plot(
 ) -> list[Path]:
     """Draw a PNG, with WAVs beside it where there is something to hear; returns all paths.
 
-    reconstructions  `n` held-out clips, and below them what comes back
-    latent-scatter   a point for each held-out clip, coloured by label
+    reconstructions  `n` clips, and below them what comes back
+    latent-scatter   a point for each clip, coloured by label
     latent-grid      the plane of a model with `dense` 2, decoded at `n` × `n` points; WAVs row by
                      row, from low to high
-    interpolation    `n` steps on the straight line between the latents of two held-out clips; WAVs
+    interpolation    `n` steps on the straight line between the latents of two clips; WAVs
     codebook         a point for each code, the larger the more often training clips use it
 
-    `seed` draws the clips. Raises AudiovqError where the model has no such thing, the dataset is not
+    Clips are of the test split, else of the validation split, else of the training split; `seed` draws
+    them. Raises AudiovqError where the model has no such thing, the dataset is not
     the model's, or a file is there already, unless `overwrite`.
     """
     path = Path(path)
@@ -72,7 +74,7 @@ def plot(
         raise AudiovqError(f"n {n}: give 2 to {MOST}")
     require_match(model, dataset)
     require_new(path, overwrite)
-    split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
+    split = measured_split(dataset, *HELD_OUT)
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     drawn: list[Drawn] = []
     with torch.inference_mode():
@@ -224,7 +226,7 @@ def _draw_scatter(model: Model, split: Split) -> Figure:
 
 
 def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Drawn]]:
-    """As far as the latents of held-out clips go."""
+    """As far as the latents of the split's clips go."""
     autoencoder, config = model.autoencoder, model.spectrogram.config
     if autoencoder.config.dense != 2:
         raise AudiovqError(

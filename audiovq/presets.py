@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from audiovq.config import (
     PRIOR_EPOCHS,
+    PRIOR_PATIENCE,
     AutoencoderConfig,
     MaskedConfig,
     OptimizerConfig,
@@ -13,7 +14,7 @@ from audiovq.config import (
     TrainConfig,
 )
 
-_prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS)
+_prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
 
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(

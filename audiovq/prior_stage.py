@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,13 @@ from audiovq.config import TrainConfig
 from audiovq.dataset import Dataset
 from audiovq.generation import draw, generate
 from audiovq.graphs import sent
+from audiovq.measured import clips_and_why, counted, measured_split
 from audiovq.prior import Prior
 from audiovq.stage import (
     SAMPLE_EVERY,
     SAMPLES,
     Say,
+    ended,
     naming,
     standing,
     underway,
@@ -28,7 +31,11 @@ from audiovq.stage import (
     write_strips,
 )
 from audiovq.trainer import Inputs, State, Step, Trainer, pick_precision
-from audiovq.views import Encodings
+from audiovq.views import VIEWS, Encodings
+
+HEART_BITS = 1.0
+"""A prior that needs so many more bits for a code of a validation clip than in training learns by heart."""
+BY_HEART = "learning by heart: expect copies of the training clips; add recordings, or stop earlier"
 
 
 def train_prior(
@@ -57,20 +64,25 @@ def train_prior(
     )
     if trainer.state.done:
         say("prior: trained already")
+        ended(folder, trainer, say)
         return
+    measured_on = measured_split(dataset, "validation").name
     started = time.perf_counter()
     (tokens, lengths, labels, _), held_out = encoded()
     baselines = _baselines(model, tokens, lengths, *held_out[:2])
     parameters = sum(p.numel() for p in prior.parameters())
+    views = len(tokens) // len(dataset.train)
     say(
-        f"prior: {parameters:,} parameters, {int(lengths.sum()):,} tokens ({time.perf_counter() - started:.0f} s);"
+        f"prior: {parameters:,} parameters, {int(lengths.sum()):,} tokens in {views} of {VIEWS}"
+        f" encodings of each clip{', cut short by the time limit' * (views < VIEWS)}"
+        f" ({time.perf_counter() - started:.0f} s);"
         f" a blind guess needs {baselines['uniform_bits']:.2f} bits a code,"
         f" one that knows which codes are common {baselines['unigram_bits']:.2f}"
     )
 
     if trainer.steps < config.prior_training.steps:
-        clips = len(dataset.train)
-        say(f"prior: {trainer.steps:,} steps; in more, {clips:,} clips would be learnt by heart")
+        clips = counted(len(dataset.train), "train")
+        say(f"prior: {trainer.steps:,} steps at most, for {clips}: more would learn them by heart")
     if limit is not None:
         elapsed, _ = ranks.agreed(time.perf_counter() - started)
         trainer.max_seconds = max(1.0, limit - elapsed)
@@ -90,12 +102,13 @@ def train_prior(
         return validate_prior(prior, held_out)
 
     def keep(state: State, metrics: Mapping[str, float]) -> None:
-        save(folder, model, "prior", {"step": state.step, **baselines, **metrics})
+        measured = {"step": state.step, "measured_on": measured_on}
+        save(folder, model, "prior", measured | baselines | dict(metrics))
 
     shown = [trainer.progress]
 
     def speak(metrics: Mapping[str, float]) -> None:
-        say(describe_prior(metrics, baselines))
+        say(describe_prior(metrics, baselines, measured_on))
         validated = "validation_score" in metrics
         if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
@@ -107,6 +120,7 @@ def train_prior(
 
     with naming(dataset.train):
         trainer.fit(lengths, prepare, loss, validate, keep, speak)
+    ended(folder, trainer, say)
 
 
 def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
@@ -147,16 +161,27 @@ def _baselines(
     }
 
 
-def describe_prior(metrics: Mapping[str, float], baselines: Mapping[str, float]) -> str:
-    """A validation's metrics, or the training's alone, in a line of plain words."""
+def learns_by_heart(metrics: Mapping[str, Any]) -> bool:
+    """Whether a prior needs many more bits for a validation clip's codes than for those it learns from:
+    then what it draws are, more and more often, copies. Unknown, and False, without a validation split."""
+    if metrics.get("measured_on", "validation") != "validation":
+        return False
+    return bool(metrics["validation_bits_per_code"] > metrics["loss"] / math.log(2) + HEART_BITS)
+
+
+def describe_prior(
+    metrics: Mapping[str, float], baselines: Mapping[str, float], measured_on: str = "validation"
+) -> str:
+    """A validation's metrics on the split `measured_on`, or the training's alone, in a line of words."""
     if "validation_bits_per_code" not in metrics:
         return underway("prior", metrics)
     bits, blind = metrics["validation_bits_per_code"], baselines["unigram_bits"]
     train_bits = metrics["loss"] / math.log(2)
     verdict = "is learning" if bits < 0.95 * blind else "has learnt little yet"
-    if bits > train_bits + 1.0:
-        verdict = "is learning; it knows its training clips better than new ones"
+    if learns_by_heart({**metrics, "measured_on": measured_on}):
+        verdict = BY_HEART
     return (
-        f"{standing('prior', metrics)}: {bits:.2f} bits a code on unseen clips (blind {baselines['uniform_bits']:.2f},"
-        f" by frequency {blind:.2f}), {train_bits:.2f} in training; {verdict}"
+        f"{standing('prior', metrics)}: {bits:.2f} bits a code on"
+        f" {clips_and_why(measured_on, 'validation')}, {train_bits:.2f} in training (blind"
+        f" {baselines['uniform_bits']:.2f}, by frequency {blind:.2f}); {verdict}"
     )

@@ -47,8 +47,12 @@ class Report:
     title: str
     sample_rate: int
     generated: list[Picture]
+    data: str
+    """What there was to learn from: files, recordings, clips."""
     comparisons: list[Group]
     """Recordings, the same through the codes, and from their true spectrograms."""
+    compared: str
+    """Which clips these are: `test clips`."""
     codes: list[Group]
     """Single codes, each beside the one that is nearest to it."""
     metrics: list[dict[str, Any]]
@@ -92,6 +96,7 @@ def _summary(report: Report) -> str:
         f"{report.sample_rate / 1000:g} kHz",
         quantizers and f"{quantizers} × {size} codes".removeprefix("1 × "),
         seconds and f"trained in {sum(seconds.values()) / 60:.3g} min",
+        report.data,
     ]
     return " · ".join(str(word) for word in words if word)
 
@@ -112,9 +117,9 @@ def _new_sounds(report: Report) -> str:
 def _comparisons(report: Report) -> str:
     groups = _groups(report.comparisons, report.sample_rate)
     return groups and (
-        "<p>Recordings that the model did not learn from, what is left of them after the codes, and"
-        " the ceiling: the true spectrogram turned back into sound, which no codes can exceed. New"
-        f" sounds are made of the same codes, so they are at best as clear.</p>\n{groups}"
+        f"<p>{escape(report.compared.capitalize())}: the recording, the same after encoding and"
+        " decoding, and the ceiling: the true spectrogram turned back into sound, which no codes can"
+        f" exceed. New sounds are made of the same codes, so they are at best as clear.</p>\n{groups}"
     )
 
 

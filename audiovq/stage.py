@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq import audio
-from audiovq.checkpoint import Model
+from audiovq import audio, ranks
+from audiovq.checkpoint import Model, amend
 from audiovq.config import AudiovqError
 from audiovq.dataset import Split
 from audiovq.files import atomic
 from audiovq.images import write_images
 from audiovq.progress import clock
-from audiovq.trainer import Diverged
+from audiovq.trainer import Diverged, Trainer
 
 Say = Callable[[str], None]
 SAMPLES = 6
@@ -60,6 +60,18 @@ def write_strips(folder: Path, stage: str, step: int, rows: Sequence[Tensor]) ->
     strips = [torch.cat(list(images[:, 0].cpu()), dim=1) for images in reversed(rows)]
     grid = torch.cat(strips)[None, None]
     write_images(folder / "training" / "samples", grid, [f"{stage}-{step:06d}"])
+
+
+def ended(folder: Path, trainer: Trainer, say: Say) -> None:
+    """Keep in model.json how a stage of training ended, and say so where the time limit cut it short."""
+    if not ranks.is_main() or trainer.ended_by is None:
+        return
+    amend(folder, trainer.stage, {"steps_planned": trainer.steps, "ended_by": trainer.ended_by})
+    if trainer.ended_by == "time":
+        say(
+            f"{trainer.stage}: cut short by the time limit, after {trainer.state.step:,} of"
+            f" {trainer.steps:,} steps; more minutes may give a better model"
+        )
 
 
 def standing(stage: str, metrics: Mapping[str, float]) -> str:

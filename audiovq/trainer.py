@@ -141,6 +141,7 @@ class Trainer:
         self.dtype = dtype
         self.max_seconds = max_seconds
         self.steps = config.steps_for(clips)
+        self.validate_every = config.validations_for(clips)
         self.device = next(module.parameters()).device
         self.records = self.device.type == "cuda" and ranks.world() == 1
         """Whether steps are captured as CUDA graphs."""
@@ -165,6 +166,15 @@ class Trainer:
         """Share, 0 to 1, of the steps done or of the time limit used, whichever is larger."""
         by_time = self.state.seconds / self.max_seconds if self.max_seconds else 0.0
         return min(1.0, max(self.state.step / self.steps, by_time))
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the training: `steps`, `patience` or `time`; None before its end."""
+        if not self.state.done:
+            return None
+        if self.state.step >= self.steps:
+            return "steps"
+        return "patience" if self.state.stale >= self.config.patience else "time"
 
     def learning_rate(self) -> float:
         """Current learning rate: linear warm-up, then cosine or exponential decay."""
@@ -228,7 +238,7 @@ class Trainer:
                 self.state.seconds, stop = ranks.agreed(elapsed, interrupted())
                 bar.update(int(1000 * self.progress) - bar.n)
                 ended = self.progress >= 1
-                due = ended or self.state.step % self.config.validate_every == 0
+                due = ended or self.state.step % self.validate_every == 0
                 reports = due or self.state.seconds - reported > QUIET_SECONDS
                 if reports or stop or len(unchecked) == CHECK_STEPS:
                     self._check(unchecked)

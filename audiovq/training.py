@@ -15,7 +15,7 @@ import torch
 
 from audiovq import ranks
 from audiovq.autoencoder_stage import train_autoencoder
-from audiovq.checkpoint import Model, load, new_model, save
+from audiovq.checkpoint import PARTS, Model, load, new_model, save
 from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
 from audiovq.dataset import Dataset, Split
 from audiovq.files import (
@@ -30,15 +30,18 @@ from audiovq.files import (
 )
 from audiovq.fitting import fit_context
 from audiovq.masked_stage import train_masked
+from audiovq.measured import clips_and_why, measured_split, recordings_in_words
 from audiovq.presets import PRESETS
-from audiovq.prior_stage import train_prior
-from audiovq.progress import clock
+from audiovq.prior_stage import BY_HEART, learns_by_heart, train_prior
 from audiovq.stage import Say
 from audiovq.trainer import pick_precision
 from audiovq.views import Encodings, encode_views
 
 CONTEXT_SHARE = 0.05
-"""Of a time limit that fitting the context tables may take,"""
+"""Of a time limit that is left for fitting the context tables,"""
+CONTEXT_LATE = 10.0
+"""and how many times that may pass before the clock cuts the fit short: it is planned in steps, and takes as
+many on a slow machine."""
 CODEC_CONTEXT_SHARE = 0.2
 """and where archives are all that a model is for (no prior), up to CODEC_CONTEXT_SECONDS."""
 CODEC_CONTEXT_SECONDS = 300.0
@@ -100,6 +103,11 @@ def _train(
 ) -> Model:
     """All stages, each from where it stopped."""
     torch.manual_seed(config.seed)
+    if not len(dataset.validation):
+        say(
+            "note: this dataset has no validation split: training clips decide when training stops and"
+            " which model is the best, and the figures below are theirs"
+        )
     model = new_model(
         dataset.spectrogram,
         config.autoencoder,
@@ -123,7 +131,9 @@ def _train(
         limit = max(limit - seconds, limit * (1 - share) / 2)  # one that was raised has its due
     if config.autoencoder.quantizes:
         if model.context is None:
-            _fit_context(dataset, model, folder, config, context_limit, say)
+            _fit_context(
+                dataset, model, folder, config, context_limit and CONTEXT_LATE * context_limit, say
+            )
             ranks.wait()
         if share < 1:
             masked_limit = None
@@ -143,7 +153,8 @@ def _train(
                 ranks.wait()
         model = load(folder, place)
     if ranks.is_main():
-        write_text(folder / "README.md", model_card(model))
+        write_text(folder / "README.md", model_card(model, dataset))
+        _mark_finished(folder)
     return model
 
 
@@ -151,8 +162,8 @@ def _silent(_: str) -> None:
     """What all ranks but the main one say."""
 
 
-def model_card(model: Model) -> str:
-    """What a model is, in a page of Markdown."""
+def model_card(model: Model, dataset: Dataset) -> str:
+    """What a model is and what it was trained on, in a page of Markdown."""
     spectrogram = model.spectrogram.config
     lines = [
         "# A model made with audiovq",
@@ -161,20 +172,35 @@ def model_card(model: Model) -> str:
         f" {model.clip_frames * spectrogram.hop_length / model.sample_rate:.2f} s at a time;"
         f" {_codes_in_words(model)}.",
         "",
+        f"- trained on {recordings_in_words(dataset)}",
     ]
     for name, values in model.labels.items():
         lines.append(f"- label `{name}`: {', '.join(values[:40])}{' …' * (len(values) > 40)}")
-    for stage in ("autoencoder", "prior", "masked"):
-        summary = model.header.get(stage, {}).get("summary", {})
-        reached = ", ".join(
-            f"{key.removeprefix('validation_')} {summary[key]:.3g}"
-            for key in sorted(summary)
-            if key.startswith("validation_") and key != "validation_score"
-        )
-        if summary:
-            lines.append(f"- {stage}: step {summary['step']:,}, on validation clips: {reached}")
+    reached = {part: model.header.get(part, {}).get("summary") for part in ("autoencoder", *PARTS)}
+    lines += [f"- {part}: {_summary_in_words(found)}" for part, found in reached.items() if found]
     lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
     return "\n".join(lines)
+
+
+def _summary_in_words(summary: dict[str, Any]) -> str:
+    """What a stage reached, on which clips, and how it ended."""
+    reached = (
+        [f"bits_per_code {summary['bits_per_code']:.3g}"] if "bits_per_code" in summary else []
+    )
+    reached += [
+        f"{key.removeprefix('validation_')} {summary[key]:.3g}"
+        for key in sorted(summary)
+        if key.startswith("validation_") and key != "validation_score"
+    ]
+    measured_on = summary.get("measured_on", "validation")
+    words = f"on {clips_and_why(measured_on, 'validation')}: {', '.join(reached)}"
+    if "step" in summary:
+        words = f"step {summary['step']:,}, {words}"
+    if summary.get("ended_by") == "time":
+        words += f"; cut short by the time limit ({summary['steps_planned']:,} steps were planned)"
+    if "unigram_bits" in summary and learns_by_heart(summary):
+        words += f"; {BY_HEART}"
+    return words
 
 
 def _codes_in_words(model: Model) -> str:
@@ -217,7 +243,16 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
                 " name another folder, or add --overwrite"
             )
+        if before.get("finished") and (config.max_minutes or math.inf) > (
+            from_json(TrainConfig, before["config"], str(path)).max_minutes or math.inf
+        ):
+            raise AudiovqError(
+                f"{folder}: its training is finished, and more minutes do not continue it; name another"
+                " folder, or add --overwrite to train again"
+            )
         sweep(folder)
+        if not before.get("finished"):  # what is left goes by the new limit
+            write_json(path, settings)
         return
     elif not is_blank(folder):
         raise AudiovqError(
@@ -225,6 +260,14 @@ def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool)
         )
     sweep(folder)
     write_json(path, settings)
+
+
+def _mark_finished(folder: Path) -> None:
+    """Keep in settings.json that no stage is left to be trained."""
+    path = folder / "training" / "settings.json"
+    settings = read_object(path, "a training folder")
+    if not settings.get("finished"):
+        write_json(path, settings | {"finished": True})
 
 
 def trained_on(folder: Path, recordings: Path | None = None) -> Dataset:
@@ -260,24 +303,35 @@ def _fit_context(
 ) -> None:
     """Fit and save the tables by which archives are coded."""
     started = time.perf_counter()
-    say(
-        "context: learning which code is likely beside which, for small archives"
-        + (f", in {clock(limit)} at most" if limit else "")
-    )
+    say("context: fitting the entropy coder's tables, which `encode` uses")
+    held_out = measured_split(dataset, "validation")
     fitted = fit_context(
         model,
         dataset.train,
-        dataset.validation if len(dataset.validation) else dataset.train,
+        held_out,
         seed=config.seed,
         dtype=pick_precision(config.precision, model.device),
+        max_minutes=config.max_minutes,
         max_seconds=math.inf if limit is None else limit,
     )
     if not ranks.is_main():
         return
     model.context = fitted.tables
-    save(folder, model, "context", {"bits_per_code": fitted.bits_per_code})
+    summary = {
+        "bits_per_code": fitted.bits_per_code,
+        "measured_on": held_out.name,
+        "step": fitted.steps,
+        "steps_planned": fitted.steps_planned,
+        "ended_by": "time" if fitted.cut_short else "steps",
+    }
+    save(folder, model, "context", summary)
     say(
-        f"context: {fitted.bits_per_code:.2f} bits a code of an unseen clip from its neighbours, where a"
-        f" blind guess needs {math.log2(model.vocabulary.codebook_size):.2f}"
+        f"context: {fitted.bits_per_code:.2f} bits a code on {clips_and_why(held_out.name, 'validation')},"
+        f" {math.log2(model.vocabulary.codebook_size):.2f} without tables"
         f" ({time.perf_counter() - started:.0f} s)"
     )
+    if fitted.cut_short:
+        say(
+            f"context: cut short by the time limit, after {fitted.steps:,} of {fitted.steps_planned:,}"
+            " steps: archives will be larger than they need be; give more minutes"
+        )

@@ -441,7 +441,9 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure a model on a dataset's held-out clips: reconstruction, codebook, prior, generation.
+    """Measure a model on a dataset's test clips: reconstruction, codebook, prior, generation.
+
+    Without a test split validation clips are measured, without those training clips; the table says so.
 
     Args:
         model: Folder made by train.
@@ -467,9 +469,9 @@ def evaluate(
         seed=seed,
         say=say,
     )
+    print(json_text(figures, 2) if as_json else figure_table(figures), flush=True)
     if model.is_dir():  # a model that ships is not written into
         write_json(model / "evaluation.json", figures)  # where `report` finds them
-    print(json_text(figures, 2) if as_json else figure_table(figures))
 
 
 def report(
@@ -532,7 +534,7 @@ def plot(
     n: Annotated[
         int, arg(aliases=("-n",), help="Clips, steps between two, or points on a side of the grid.")
     ] = 8,
-    seed: Annotated[int, arg(help="Which held-out clips are drawn.")] = 0,
+    seed: Annotated[int, arg(help="Which clips are drawn.")] = 0,
     device: Device = "auto",
     overwrite: Annotated[bool, arg(help="Replace files that are there.")] = False,
 ) -> None:

@@ -22,13 +22,12 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from audiovq import evaluation, play
-from audiovq.audio import Waveform
+from audiovq.audio import Waveform, read
 from audiovq.checkpoint import Model, load
 from audiovq.config import SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.files import write_json
 from audiovq.generation import Sound, generate
-from audiovq.originals import original_waveforms
 
 ORDERS = SamplingConfig(order="time"), SamplingConfig(order="masked")
 AROUND = 2
@@ -177,7 +176,8 @@ def main(
     judge = evaluation.train_classifier([data.train, data.validation])
     by_path = {clip.path: i for i, clip in enumerate(data.test.clips)}
     paths = sorted(by_path)[:: max(1, -(-len(by_path) // clips))]
-    waveforms = original_waveforms(data, data.test, clips)
+    source = data.recordings or Path()
+    waveforms = [read(source / path, loaded.sample_rate)[0] for path in paths]
     truth = data.test.label_indices[[by_path[path] for path in paths]]
     figures: dict[str, Any] = {"new": new_sounds(loaded, judge, n)}
     figures |= {"clips": len(waveforms)} | on_real_clips(loaded, judge, waveforms, truth)

@@ -619,3 +619,32 @@ def test_loading_imports_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3])
+def test_a_model_is_read_while_it_is_being_saved(
+    saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that a model.json lists are replaced after one that lists others: so it is read again."""
+    model, real_read = tiny_model(), checkpoint.read_header
+    for stage in ("autoencoder", "prior"):
+        save(tmp_path, model, stage, {"step": 0})
+    left = [saves]
+
+    def read_then_save(*arguments: Any) -> dict[str, Any]:
+        header = real_read(*arguments)
+        if left[0]:
+            left[0] -= 1
+            shake(model.autoencoder, left[0])
+            save(tmp_path, model, "autoencoder", {"step": left[0]})
+            save(tmp_path, model, "prior", {"step": left[0]})
+        return header
+
+    monkeypatch.setattr(checkpoint, "read_header", read_then_save)
+    found = load(tmp_path)
+    for name, value in model.autoencoder.state_dict().items():
+        assert torch.equal(found.autoencoder.state_dict()[name], value), name
+    monkeypatch.setattr(checkpoint, "read_header", real_read)
+    (tmp_path / "prior.safetensors").write_bytes(b"damaged")
+    with pytest.raises(AudiovqError, match=r"prior\.safetensors: damaged"):
+        load(tmp_path)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq.config import (
+    MOST_SEED,
     AudiovqError,
     AutoencoderConfig,
     MaskedConfig,
@@ -114,7 +115,7 @@ trainings = st.builds(
     prior_training=optimizers,
     max_minutes=st.none() | st.floats(0.01, 1e6),
     precision=st.sampled_from(["auto", "float32", "bfloat16"]),
-    seed=st.integers(0, 2**32 - 1),
+    seed=st.integers(0, MOST_SEED),
 )
 
 
@@ -184,6 +185,14 @@ WRONG: list[Any] = [
     (TrainConfig, "seed", None),
 ]
 BAD: list[Any] = [
+    (TrainConfig, "seed", -1),
+    (TrainConfig, "seed", MOST_SEED + 1),
+    (TrainConfig, "max_minutes", math.inf),
+    (TrainConfig, "max_minutes", math.nan),
+    (OptimizerConfig, "learning_rate", math.inf),
+    (OptimizerConfig, "weight_decay", math.nan),
+    (AutoencoderConfig, "emphasis", math.inf),
+    (PriorConfig, "dropout", math.nan),
     (PreprocessConfig, "sample_rate", 999),
     (PreprocessConfig, "sample_rate", 384_001),
     (PreprocessConfig, "clip_seconds", 0.0),

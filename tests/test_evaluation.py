@@ -69,6 +69,38 @@ def test_spread_is_the_mean_distance_within_a_class() -> None:
     assert evaluation.class_spreads(features, labels) == expected
 
 
+def test_a_judge_learns_from_any_number_of_clips_from_one_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batch norm has no statistics of a single clip, and the last batch holds what is left of sixteen."""
+    monkeypatch.setattr(evaluation, "JUDGE_STEPS", (4, 4))
+    generator = torch.Generator().manual_seed(0)
+    for n in range(1, 41):
+        clips = torch.rand(n, 1, 16, 12, generator=generator)
+        judge = evaluation.train_classifier([FewClips(clips)])
+        assert not judge.training
+        assert all(bool(value.isfinite().all()) for value in judge.state_dict().values())
+        judged = evaluation.judge(judge, list(clips))
+        assert judged.features.shape == (n, 128)
+
+
+class FewClips:
+    """Stands in for a split of clips (clips, 1, bins, frames), with two labels, one of them often open."""
+
+    def __init__(self, clips: torch.Tensor) -> None:
+        self.clips = clips
+        self.labels = {"digit": ["0", "1"], "speaker": ["ada"]}
+        self.num_frames = torch.full((len(clips),), clips.shape[3])
+        self.label_indices = torch.arange(len(clips))[:, None] % torch.tensor([2, 3])
+        self.label_indices[:, 1].clamp_(max=1)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def spectrograms(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.clips[indices]
+
+
 def test_the_judge_names_clips_it_has_not_heard(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,3 +85,27 @@ def test_the_rate_asked_for_is_met(model: Model, dataset: Dataset, recordings: P
     # The few bytes of a header weigh much in so short an archive.
     stored = 8 * (archive.size_without_names(archive.pack(model, sounds)) - 29)
     assert 0.7 * 900 < stored / seconds < 1.05 * 900
+
+
+def test_a_slow_machine_fits_the_tables_of_a_fast_one_or_says_that_time_was_short(
+    model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a limit of minutes as well: it is turned into steps, and the clock only guards them."""
+    splits = dataset.train, dataset.validation
+    fast = fit_context(model, *splits, max_minutes=0.1, max_seconds=3600)
+    assert fast.steps == fast.steps_planned == 20
+    assert not fast.cut_short
+    now = [0.0]
+
+    def slow_clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    monkeypatch.setattr(fitting.time, "perf_counter", slow_clock)
+    slow = fit_context(model, *splits, max_minutes=0.1, max_seconds=3600)
+    assert not slow.cut_short
+    for name, value in fast.tables.integers.items():
+        assert torch.equal(value, slow.tables.integers[name]), name
+    cut = fit_context(model, *splits, max_minutes=0.1, max_seconds=12)
+    assert cut.cut_short
+    assert cut.steps < cut.steps_planned == 20

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,21 @@ def picture(title: str, seconds: float = 0.1, frames: int = 13, seed: int = 0) -
 def metrics() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for step in (100, 200, 300):
-        common = {"step": step, "seconds": step / 10, "loss": 50 / step}
+        common = {
+            "measured_on": "validation",
+            "step": step,
+            "seconds": step / 10,
+            "loss": 50 / step,
+        }
         error = {"validation_error_db": 900 / step, "validation_perplexity": 5.0}
         rows.append({"stage": "autoencoder", **common, **error})
     for step in (100, 200):
-        bits = {"validation_bits_per_code": 2.9, "uniform_bits": 3.0, "unigram_bits": 2.5}
+        bits = {
+            "measured_on": "validation",
+            "validation_bits_per_code": 2.9,
+            "uniform_bits": 3.0,
+            "unigram_bits": 2.5,
+        }
         rows.append({"stage": "prior", "step": step, "seconds": 30.0, "loss": math.log(2), **bits})
     return rows
 
@@ -79,7 +90,9 @@ def report(**changed: Any) -> Report:
         "title": "Digits",
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
+        "data": "9 recordings",
         "comparisons": [Group("1 · ben", compared)],
+        "compared": "test clips",
         "codes": [
             Group("31 to 281 Hz", [picture("code 3", seed=5), picture("nearest: 0", seed=6)])
         ],
@@ -117,7 +130,7 @@ def test_shows_every_part(tmp_path: Path) -> None:
     for part in parts.split("|"):
         assert page.text.count(part) >= 2  # its heading, and the link to it
     assert len(page.all("h1")) == 1
-    assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min" in page.text
+    assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min · 9 recordings" in page.text
     assert "prior · inner · on" in page.text
     assert "audiovq train digits\naudiovq report digits" in page.text
     names = {attributes["id"] for attributes in page.all("h2")}
@@ -230,8 +243,8 @@ def test_large_codebook_stays_small(tmp_path: Path) -> None:
 
 def test_curves_show_the_last_values_and_baselines(tmp_path: Path) -> None:
     page = made(tmp_path)
-    assert "training 1unseen clips 2.9" in page.text  # ln 2 nats are one bit
-    for words in ("guess by frequency 2.5", "blind guess 3", "unseen clips 3"):
+    assert "training 1validation clips 2.9" in page.text  # ln 2 nats are one bit
+    for words in ("guess by frequency 2.5", "blind guess 3", "validation clips 3"):
         assert words in page.text
     assert len(page.all("svg")) == 6
     for attributes in page.all("svg"):
@@ -309,3 +322,17 @@ def test_forty_sounds_stay_under_two_megabytes(tmp_path: Path) -> None:
 def test_rows_from_a_file_of_metrics(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in map(json.dumps, metrics())]
     assert made(tmp_path, metrics=rows).html == made(tmp_path).html
+
+
+def test_a_chart_of_a_single_value_has_an_axis_around_it(tmp_path: Path) -> None:
+    for value in (3.67, 0.0, 512.0, -2.5):
+        row = {"stage": "autoencoder", "step": 800, "validation_error_db": value}
+        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        page = made(tmp_path, metrics=[row], codes=[], **none)
+        ticks = {
+            float(x.replace(",", "")) for x in re.findall(r'class="end">(-?[\d,.]+)<', page.html)
+        }
+        assert min(ticks) < value < max(ticks)
+        assert 3 <= len(ticks) <= 8
+        (dot,) = (a for a in page.all("circle"))
+        assert 24 < float(dot["cy"]) < 192

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from audiovq import config as config_module
 from audiovq import trainer
 from audiovq.config import AudiovqError, OptimizerConfig
+from audiovq.presets import PRESETS
 from audiovq.trainer import Diverged, State, Step, Stopped, Trainer, batches, pick_precision
 
 CONFIG = OptimizerConfig(
@@ -297,6 +298,23 @@ def test_gradients_are_clipped_to_clip_norm(tmp_path: Path) -> None:
 
     task.fit_saying(say)
     assert lengths == pytest.approx([0.01] * len(lengths), rel=1e-3)
+
+
+def test_what_learns_by_heart_is_validated_often_and_stopped_past_its_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prior's settings: on few clips its best state comes long before step 1,000."""
+    prior = PRESETS["tiny"].prior_training
+    assert prior.validations_for(86) == 44
+    assert prior.validations_for(642) == 324
+    assert prior.validations_for(10**6) == prior.validate_every == 1_000
+    assert replace(prior, max_epochs=None).validations_for(86) == 1_000
+    task = Task(tmp_path, prior)
+    monkeypatch.setattr(task, "validate", lambda: {"score": abs(task.trainer.state.step - 75)})
+    state = task.fit()
+    assert state.best_step == 75
+    assert state.step == 75 + prior.patience * 25 < prior.steps
+    assert task.trainer.ended_by == "patience"
 
 
 def test_patience_ends_a_run_without_improvement(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 import signal
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from audiovq.checkpoint import load
 from audiovq.config import AudiovqError, MaskedConfig
 from audiovq.dataset import Dataset
 from audiovq.files import claimed
+from audiovq.pipeline import demo
+from audiovq.prior_stage import describe_prior
 from audiovq.trainer import Stopped, Trainer
 from audiovq.training import train
 from audiovq.views import encode_split, varied
@@ -64,7 +68,7 @@ def test_training_leaves_a_model_metrics_samples_and_a_card(
     assert {"autoencoder-000060.png", "autoencoder-000060.wav", "prior-000040.wav"} <= samples
     assert "folder" in (folder / "README.md").read_text(encoding="utf-8")
     assert any("codes in use" in line for line in lines)
-    assert any("bits a code on unseen clips" in line for line in lines)
+    assert any("bits a code on validation clips" in line for line in lines)
 
 
 def test_the_same_seed_gives_the_same_bytes(
@@ -120,6 +124,69 @@ def test_a_finished_training_is_left_alone(
     assert weights(straight[0]) == before
 
 
+def test_more_minutes_after_the_end_are_refused_in_a_line_and_before_it_they_count(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    limited = dataclasses.replace(CONFIG, max_minutes=50.0)
+    shorter, longer = (dataclasses.replace(CONFIG, max_minutes=m) for m in (20.0, 90.0))
+
+    def stop(line: str) -> None:
+        if line.startswith("autoencoder") and "step 30" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        train(dataset, tmp_path / "model", shorter, device="cpu", say=stop)
+    train(dataset, tmp_path / "model", limited, device="cpu", say=quiet)
+    settings = json.loads((tmp_path / "model" / "training" / "settings.json").read_text())
+    assert settings["config"]["max_minutes"] == 50, "of which what was left went by"
+    before = weights(tmp_path / "model")
+    for config in (longer, CONFIG):  # without a limit there is more time too
+        with pytest.raises(AudiovqError, match="training is finished"):
+            train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
+    for config in (limited, shorter):
+        lines: list[str] = []
+        train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)
+        assert lines == ["autoencoder: trained already", "prior: trained already"]
+    assert weights(tmp_path / "model") == before
+
+
+@pytest.mark.parametrize("minutes", [math.inf, math.nan, 0.0, -1.0])
+def test_minutes_that_are_no_time_are_refused_before_any_work(
+    minutes: float, tmp_path: Path
+) -> None:
+    with pytest.raises(AudiovqError, match="max_minutes"):
+        dataclasses.replace(CONFIG, max_minutes=minutes)
+    with pytest.raises(AudiovqError, match="max_minutes"):
+        demo(tmp_path / "demo", max_minutes=minutes)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_prior_that_learns_by_heart_says_what_to_do() -> None:
+    metrics = {"progress": 0.5, "step": 10, "seconds": 1.0, "validation_bits_per_code": 5.0}
+    baselines = {"uniform_bits": 9.0, "unigram_bits": 8.0}
+    by_heart, learning = ({**metrics, "loss": bits * math.log(2)} for bits in (2.0, 4.5))
+    line = describe_prior(by_heart, baselines)
+    assert "expect copies" in line
+    assert "add recordings, or stop earlier" in line
+    assert "expect copies" not in describe_prior(learning, baselines)
+    assert "expect copies" not in describe_prior(by_heart, baselines, "train"), "nobody knows"
+
+
+def test_what_the_clock_cut_short_says_so(dataset: Dataset, tmp_path: Path) -> None:
+    """In a line of each stage, in the model card, in model.json."""
+    long = dataclasses.replace(CONFIG.autoencoder_training, steps=1_000_000, validate_every=1_000)
+    config = dataclasses.replace(
+        CONFIG, autoencoder_training=long, prior_training=long, max_minutes=2 / 60
+    )
+    lines: list[str] = []
+    model = train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    for stage in ("autoencoder", "prior"):
+        assert model.header[stage]["summary"]["ended_by"] == "time"
+        assert any(line.startswith(f"{stage}: cut short by the time limit") for line in lines)
+        assert re.search(rf"- {stage}: .*cut short by the time limit \(1,000,000 steps", card)
+
+
 def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +220,7 @@ def test_the_masked_prior_is_a_third_stage_that_resumes(
     with pytest.raises(Stopped):
         train(dataset, folder, config, device="cpu", say=stop)
     model = train(dataset, folder, config, device="cpu", say=lines.append)
-    assert any("bits a hidden code on unseen clips" in line for line in lines)
+    assert any("bits a hidden code on validation clips" in line for line in lines)
     assert "masked: step 40" in (folder / "README.md").read_text("utf-8")
     assert model.masked is not None
     straight_run = tmp_path / "straight"
