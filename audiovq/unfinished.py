@@ -38,8 +38,9 @@ def patches_of(path: str) -> dict[int, bytes]:
         size = file.seek(0, io.SEEK_END)
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return _wav(head, size)
-    if head[:4] in (b".snd", b"dns.") and len(head) >= 12 and head[8:12] == bytes(4):
-        return {8: b"\xff\xff\xff\xff"}  # not known, by the format itself
+    if head[:4] in (b".snd", b"dns.") and head[8:12] == bytes(4):
+        begin = int.from_bytes(head[4:8], "big" if head[:1] == b"." else "little")
+        return {8: b"\xff\xff\xff\xff"} if begin >= 24 else {}  # not known, by the format itself
     if head[:4] == b"caff":
         place = 8
         while place + 12 <= len(head):
