@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import struct
 import tempfile
@@ -41,6 +40,8 @@ HEAD = _HEAD.size
 """Bytes before the samples of a WAV of the plainest kind."""
 
 NO_NUMBERS = "holds samples that are not numbers (NaN or infinity)"
+FRAME = b"\xff\xfb\x90\0"
+"""Such bytes a frame of an MP3 may begin with."""
 ENDLESS = 1 << 45
 """Bytes that an MP3 is said to have, so that no guess of its length from them is too small."""
 
@@ -203,13 +204,15 @@ def _opened(path: Path | str) -> Iterator[Any]:
         if file.format == "RAW":  # told by its suffix: any text would be noise
             raise AudioError("is broken or not a sound file (it has no header)")
         if file.format == "MP3":
-            endless = stack.enter_context(_Endless(path))
-            with contextlib.suppress(soundfile.LibsndfileError):  # told by its name alone
-                file = stack.enter_context(soundfile.SoundFile(endless))
+            for patches in ({}, {0: FRAME}):  # as it is, or where it is told by its name alone
+                endless = stack.enter_context(_Endless(str(path), patches))
+                with contextlib.suppress(soundfile.LibsndfileError):
+                    file = stack.enter_context(soundfile.SoundFile(endless))
+                    break
         yield file
 
 
-class _Endless(io.FileIO):
+class _Endless(Patched):
     """A file that says that it is longer than any, and gives no more than it has."""
 
     _far = 0

@@ -21,7 +21,7 @@ class Patched(io.FileIO):
         self._patches = patches
 
     def readinto(self, buffer: Any, /) -> int:
-        begin = self.tell()
+        begin = self.tell() if self._patches else 0
         count = super().readinto(buffer) or 0
         for place, patch in self._patches.items():
             for number in range(len(patch)):
