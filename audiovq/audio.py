@@ -26,7 +26,7 @@ from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
 from audiovq.suffixes import KINDS as KINDS
 from audiovq.suffixes import SUFFIXES as SUFFIXES
 from audiovq.suffixes import is_recording as is_recording
-from audiovq.unfinished import Patched, patches_of
+from audiovq.unfinished import Patched, end_of_w64, patches_of
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
@@ -190,25 +190,29 @@ def _opened(path: Path | str) -> Iterator[Any]:
     """
     if suffix(str(path)) in HEADERLESS:
         raise AudioError(why_not(str(path)))
+    name = str(path)
     with contextlib.ExitStack() as stack:
+
+        def seen_as(view: Patched) -> Any:
+            return stack.enter_context(soundfile.SoundFile(stack.enter_context(view)))
+
         try:
-            file = stack.enter_context(soundfile.SoundFile(str(path)))
-            is_finished = file.frames > 0
+            file = stack.enter_context(soundfile.SoundFile(name))
         except soundfile.LibsndfileError:
-            is_finished = False
-            if not patches_of(str(path)):
+            if not (patches := patches_of(name)):
                 raise
-        if not is_finished and (patches := patches_of(str(path))):
-            patched = stack.enter_context(Patched(str(path), patches))
-            file = stack.enter_context(soundfile.SoundFile(patched))
+            file = seen_as(Patched(name, patches))
         if file.format == "RAW":  # told by its suffix: any text would be noise
             raise AudioError("is broken or not a sound file (it has no header)")
-        if file.format == "MP3":
-            for patches in ({}, {0: FRAME}):  # as it is, or where it is told by its name alone
-                endless = stack.enter_context(_Endless(str(path), patches))
-                with contextlib.suppress(soundfile.LibsndfileError):
-                    file = stack.enter_context(soundfile.SoundFile(endless))
-                    break
+        if not file.frames and (patches := patches_of(name)):
+            file = seen_as(Patched(name, patches))
+        elif file.format == "W64" and (end := end_of_w64(name)):
+            file = seen_as(Patched(name, {}, end))
+        elif file.format == "MP3":
+            try:
+                file = seen_as(_Endless(name, {}))
+            except soundfile.LibsndfileError:  # told by its name alone
+                file = seen_as(_Endless(name, {0: FRAME}))
         yield file
 
 

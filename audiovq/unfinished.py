@@ -14,14 +14,21 @@ HEADER = 1 << 16
 
 
 class Patched(io.FileIO):
-    """A file that is read as if other bytes were at some places of it."""
+    """A file that is read as if other bytes were at some places of it, and none from `end` on."""
 
-    def __init__(self, path: str, patches: dict[int, bytes]) -> None:
+    def __init__(self, path: str, patches: dict[int, bytes], end: int | None = None) -> None:
         super().__init__(path)
-        self._patches = patches
+        self._patches, self._end = patches, end
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END and self._end is not None:
+            return super().seek(self._end + offset)
+        return super().seek(offset, whence)
 
     def readinto(self, buffer: Any, /) -> int:
-        begin = self.tell() if self._patches else 0
+        begin = self.tell() if self._patches or self._end is not None else 0
+        if self._end is not None:
+            buffer = memoryview(buffer)[: max(0, self._end - begin)]
         count = super().readinto(buffer) or 0
         for place, patch in self._patches.items():
             for number in range(len(patch)):
@@ -51,6 +58,20 @@ def patches_of(path: str) -> dict[int, bytes]:
                 return {} if is_finished else {place - 8: struct.pack(">q", size - place)}
             place += max(0, length)
     return {}
+
+
+def end_of_w64(path: str) -> int | None:
+    """Where the samples of a W64 end, if something lies behind them: libsndfile would read it as sound."""
+    with open(path, "rb") as file:
+        head = file.read(HEADER)
+        size = file.seek(0, io.SEEK_END)
+    place = 40
+    while place + 24 <= len(head):
+        name, length = struct.unpack_from("<4s12xQ", head, place)
+        if name == b"data":
+            return place + length if 24 < length < size - place else None
+        place += max(24, length + -length % 8)
+    return None
 
 
 def _wav(head: bytes, size: int) -> dict[int, bytes]:
