@@ -26,7 +26,7 @@ from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
 from audiovq.suffixes import KINDS as KINDS
 from audiovq.suffixes import SUFFIXES as SUFFIXES
 from audiovq.suffixes import is_recording as is_recording
-from audiovq.unfinished import Patched, end_of_w64, patches_of
+from audiovq.unfinished import Patched, end_of_w64, patches_of, patches_of_joined_mp3
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
@@ -210,9 +210,10 @@ def _opened(path: Path | str) -> Iterator[Any]:
             file = seen_as(Patched(name, {}, end))
         elif file.format == "MP3":
             try:
-                file = seen_as(_Endless(name, {}))
+                file = seen_as(_Endless(name, patches_of_joined_mp3(name)))
             except soundfile.LibsndfileError:  # told by its name alone
-                file = seen_as(_Endless(name, {0: FRAME}))
+                with contextlib.suppress(soundfile.LibsndfileError):
+                    file = seen_as(_Endless(name, {0: FRAME}))
         yield file
 
 

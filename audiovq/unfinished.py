@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 HEADER = 1 << 16
 """Bytes in which the samples begin."""
@@ -72,6 +72,37 @@ def end_of_w64(path: str) -> int | None:
             return place + length if 24 < length < size - place else None
         place += max(24, length + -length % 8)
     return None
+
+
+def patches_of_joined_mp3(path: str) -> dict[int, bytes]:
+    """Where the first of several MP3s in one file counts its own frames, the place of that count's name:
+    without it all of them are read."""
+    with open(path, "rb") as file:
+        place = _behind_tags(file, 0)
+        file.seek(place)
+        frame = file.read(256)
+        at = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
+        if frame[:1] != b"\xff" or at < 0 or frame[at + 7 : at + 8] < b"\3":
+            return {}
+        length = int.from_bytes(frame[at + 12 : at + 16], "big")
+        file.seek(_behind_tags(file, place + max(length, len(frame))))
+        return {place + at: bytes(4)} if file.read(2) == frame[:2] else {}
+
+
+def _behind_tags(file: BinaryIO, place: int) -> int:
+    """The first place from `place` on where no ID3 tag begins."""
+    while True:
+        file.seek(place)
+        head = file.read(10)
+        if head[:3] == b"ID3" and len(head) == 10:
+            high, *rest = head[6:]
+            for byte in rest:
+                high = high << 7 | byte
+            place += 10 + high
+        elif head[:3] == b"TAG":
+            place += 128
+        else:
+            return place
 
 
 def _wav(head: bytes, size: int) -> dict[int, bytes]:

@@ -249,6 +249,17 @@ def test_an_mp3_without_a_count_of_its_frames_gives_them_all(name: str, tmp_path
     assert np.square(waveform[place]).mean() == pytest.approx(np.square(sound()).mean(), rel=0.1)
 
 
+@pytest.mark.parametrize("between", [b"", ID3, JUNK["tag"], JUNK["tag"] + ID3])
+def test_mp3s_joined_in_one_file_are_all_read(between: bytes, tmp_path: Path) -> None:
+    one = FILES["whole.mp3"]
+    path = tmp_path / "a.mp3"
+    path.write_bytes(ID3 + between.join([one, one, one]))
+    assert lengths(path)["info"] == pytest.approx(3 * LENGTH, abs=6000)
+    assert len(set(lengths(path).values())) == 1
+    path.write_bytes(ID3 + one + between)
+    assert lengths(path)["info"] == LENGTH
+
+
 @pytest.mark.parametrize("before", BEFORE)
 def test_an_mp3_is_read_whatever_lies_before_its_first_frame(before: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
