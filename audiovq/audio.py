@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import struct
 import tempfile
@@ -27,7 +26,7 @@ from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
 from audiovq.suffixes import KINDS as KINDS
 from audiovq.suffixes import SUFFIXES as SUFFIXES
 from audiovq.suffixes import is_recording as is_recording
-from audiovq.unfinished import Patched, patches_of
+from audiovq.unfinished import Patched, end_of_w64, patches_of, patches_of_joined_mp3
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
@@ -43,6 +42,8 @@ HEAD = _HEAD.size
 """Bytes before the samples of a WAV of the plainest kind."""
 
 NO_NUMBERS = "holds samples that are not numbers (NaN or infinity)"
+FRAME = b"\xff\xfb\x90\0"
+"""Such bytes a frame of an MP3 may begin with."""
 ENDLESS = 1 << 45
 """Bytes that an MP3 is said to have, so that no guess of its length from them is too small."""
 
@@ -191,27 +192,34 @@ def _opened(path: Path | str) -> Iterator[Any]:
     """
     if suffix(str(path)) in HEADERLESS:
         raise AudioError(why_not(str(path)))
+    name = str(path)
     with contextlib.ExitStack() as stack:
+
+        def seen_as(view: Patched) -> Any:
+            return stack.enter_context(soundfile.SoundFile(stack.enter_context(view)))
+
         try:
-            file = stack.enter_context(soundfile.SoundFile(str(path)))
-            is_finished = file.frames > 0
+            file = stack.enter_context(soundfile.SoundFile(name))
         except soundfile.LibsndfileError:
-            is_finished = False
-            if not patches_of(str(path)):
+            if not (patches := patches_of(name)):
                 raise
-        if not is_finished and (patches := patches_of(str(path))):
-            patched = stack.enter_context(Patched(str(path), patches))
-            file = stack.enter_context(soundfile.SoundFile(patched))
+            file = seen_as(Patched(name, patches))
         if file.format == "RAW":  # told by its suffix: any text would be noise
             raise AudioError("is broken or not a sound file (it has no header)")
-        if file.format == "MP3":
-            endless = stack.enter_context(_Endless(path))
-            with contextlib.suppress(soundfile.LibsndfileError):  # told by its name alone
-                file = stack.enter_context(soundfile.SoundFile(endless))
+        if not file.frames and (patches := patches_of(name)):
+            file = seen_as(Patched(name, patches))
+        elif file.format == "W64" and (end := end_of_w64(name)):
+            file = seen_as(Patched(name, {}, end))
+        elif file.format == "MP3":
+            try:
+                file = seen_as(_Endless(name, patches_of_joined_mp3(name)))
+            except soundfile.LibsndfileError:  # told by its name alone
+                with contextlib.suppress(soundfile.LibsndfileError):
+                    file = seen_as(_Endless(name, {0: FRAME}))
         yield file
 
 
-class _Endless(io.FileIO):
+class _Endless(Patched):
     """A file that says that it is longer than any, and gives no more than it has."""
 
     _far = 0

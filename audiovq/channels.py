@@ -34,11 +34,12 @@ class Mixer:
         if self.channel is None and samples.shape[1] > 1:
             self.channel = cancelled(samples, self._step)
         mono = mean(samples) if self.channel is None else samples[:, self.channel]
-        if self._offset is None:
-            self._offset = _offset(mono.astype(np.float64))
-        if self._offset:
-            mono = mono - self._offset
-        return np.ascontiguousarray(mono, np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if self._offset is None:
+                self._offset = _offset(mono.astype(np.float64))
+            if self._offset:
+                mono = mono - self._offset
+            return np.ascontiguousarray(mono, np.float32)
 
 
 def mean(samples: Waveform) -> npt.NDArray[np.floating[Any]]:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 HEADER = 1 << 16
 """Bytes in which the samples begin."""
 
 
 class Patched(io.FileIO):
-    """A file that is read as if other bytes were at some places of it."""
+    """A file that is read as if other bytes were at some places of it, and none from `end` on."""
 
-    def __init__(self, path: str, patches: dict[int, bytes]) -> None:
+    def __init__(self, path: str, patches: dict[int, bytes], end: int | None = None) -> None:
         super().__init__(path)
-        self._patches = patches
+        self._patches, self._end = patches, end
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END and self._end is not None:
+            return super().seek(self._end + offset)
+        return super().seek(offset, whence)
 
     def readinto(self, buffer: Any, /) -> int:
-        begin = self.tell()
+        begin = self.tell() if self._patches or self._end is not None else 0
+        if self._end is not None:
+            buffer = memoryview(buffer)[: max(0, self._end - begin)]
         count = super().readinto(buffer) or 0
         for place, patch in self._patches.items():
             for number in range(len(patch)):
@@ -38,8 +45,9 @@ def patches_of(path: str) -> dict[int, bytes]:
         size = file.seek(0, io.SEEK_END)
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return _wav(head, size)
-    if head[:4] in (b".snd", b"dns.") and len(head) >= 12 and head[8:12] == bytes(4):
-        return {8: b"\xff\xff\xff\xff"}  # not known, by the format itself
+    if head[:4] in (b".snd", b"dns.") and head[8:12] == bytes(4):
+        begin = int.from_bytes(head[4:8], "big" if head[:1] == b"." else "little")
+        return {8: b"\xff\xff\xff\xff"} if begin >= 24 else {}  # not known, by the format itself
     if head[:4] == b"caff":
         place = 8
         while place + 12 <= len(head):
@@ -50,6 +58,51 @@ def patches_of(path: str) -> dict[int, bytes]:
                 return {} if is_finished else {place - 8: struct.pack(">q", size - place)}
             place += max(0, length)
     return {}
+
+
+def end_of_w64(path: str) -> int | None:
+    """Where the samples of a W64 end, if something lies behind them: libsndfile would read it as sound."""
+    with open(path, "rb") as file:
+        head = file.read(HEADER)
+        size = file.seek(0, io.SEEK_END)
+    place = 40
+    while place + 24 <= len(head):
+        name, length = struct.unpack_from("<4s12xQ", head, place)
+        if name == b"data":
+            return place + length if 24 < length < size - place else None
+        place += max(24, length + -length % 8)
+    return None
+
+
+def patches_of_joined_mp3(path: str) -> dict[int, bytes]:
+    """Where the first of several MP3s in one file counts its own frames, the place of that count's name:
+    without it all of them are read."""
+    with open(path, "rb") as file:
+        place = _behind_tags(file, 0)
+        file.seek(place)
+        frame = file.read(256)
+        at = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
+        if frame[:1] != b"\xff" or at < 0 or frame[at + 7 : at + 8] < b"\3":
+            return {}
+        length = int.from_bytes(frame[at + 12 : at + 16], "big")
+        file.seek(_behind_tags(file, place + max(length, len(frame))))
+        return {place + at: bytes(4)} if file.read(2) == frame[:2] else {}
+
+
+def _behind_tags(file: BinaryIO, place: int) -> int:
+    """The first place from `place` on where no ID3 tag begins."""
+    while True:
+        file.seek(place)
+        head = file.read(10)
+        if head[:3] == b"ID3" and len(head) == 10:
+            high, *rest = head[6:]
+            for byte in rest:
+                high = high << 7 | byte
+            place += 10 + high
+        elif head[:3] == b"TAG":
+            place += 128
+        else:
+            return place
 
 
 def _wav(head: bytes, size: int) -> dict[int, bytes]:
