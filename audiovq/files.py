@@ -160,7 +160,10 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
+        with contextlib.suppress(FileNotFoundError):  # another run's folder, which is gone by now
+            mode = os.lstat(folder).st_mode
+            if not stat.S_ISDIR(mode) and not (stat.S_ISLNK(mode) and folder.is_dir()):
+                raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
     except OSError as error:
         raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
