@@ -257,7 +257,8 @@ def _within(
     is possible where it never does.
     """
     excerpts = _excerpts(model, recordings)
-    aim, weight = rate, archive.weight_within(model, excerpts, rate, coder)
+    aim = rate
+    weight = archive.weight_within(model, excerpts, rate, coder) if excerpts else 0.0
     while True:
         sounds = _encoded(model, recordings, say, weight)
         data = archive.pack(model, sounds, coder)
@@ -291,7 +292,11 @@ def _encoded(
                         blocks = functools.partial(audio.blocks, path, model.sample_rate)
                         sounds[name] = codec.encode_blocks(model, blocks, rate_weight=rate_weight)
                     else:
-                        waveforms[name] = audio.read(path, model.sample_rate)[0]
+                        waveform = audio.read(path, model.sample_rate)[0]
+                        if not len(waveform):
+                            rate = model.sample_rate
+                            raise audio.AudioError(f"is shorter than one sample at {rate} Hz")
+                        waveforms[name] = waveform
                 except audio.AudioError as error:
                     reason = f"{path}: {error}"
                     if len(names) > 1:
@@ -319,7 +324,8 @@ def _excerpts(model: Model, recordings: Mapping[str, Path]) -> list[Waveform]:
     waveforms: list[Waveform] = []
     for path in paths if most == len(paths) else random.Random(0).sample(paths, len(paths)):
         with contextlib.suppress(audio.AudioError):  # said when its turn comes
-            waveforms.append(next(audio.blocks(path, model.sample_rate))[:longest])
+            first = next(audio.blocks(path, model.sample_rate))[:longest]
+            waveforms += [first] if len(first) else []
         if len(waveforms) == most:
             break
     return waveforms

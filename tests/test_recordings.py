@@ -388,6 +388,25 @@ def test_arguments_are_checked_before_anything_is_read(model: Model, tmp_path: P
             verb(model, tmp_path / "none", tmp_path / "out", n_iter=-1)
 
 
+def test_a_sound_shorter_than_one_sample_at_the_models_rate_is_named(
+    model: Model, tmp_path: Path, voice: Any
+) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "click.wav", [0.5], 44_100)
+    for rate in (None, 1000.0):
+        with pytest.raises(
+            AudiovqError, match=r"click\.wav: is shorter than one sample at 8000 Hz"
+        ):
+            encode_files(model, tmp_path / "in", tmp_path / "all.avq", rate=rate)
+    with pytest.raises(AudiovqError, match="shorter than one sample"):
+        reconstruct_files(model, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    soundfile.write(tmp_path / "in" / "voice.wav", voice(0.3), 8000)
+    said: list[str] = []
+    assert encode_files(model, tmp_path / "in", tmp_path / "all.avq", say=said.append)["files"] == 1
+    assert ["click.wav" in line for line in said] == [True]
+
+
 def clean_and_noisy(folder: Path, files: int, voice: Any) -> Path:
     """Recordings that take few bits and many, in turn."""
     folder.mkdir()
