@@ -131,10 +131,6 @@ def test_from_recordings_to_new_ones_by_four_verbs(
         (["app", "digits", "--port", "0"], "port 0: give 1 to 65535"),
         (["app", "digits", "--port", "65536"], "port 65536"),
         (
-            ["generate", "empty", "o", "--label", "a=1", "--label", "a=2"],
-            "--label a=2: a=1 is given too",
-        ),
-        (
             ["report", "empty", "--out", "texts/a.txt"],
             "exists already; name another, or add --over",
         ),
