@@ -61,7 +61,7 @@ def test_from_recordings_to_new_ones_by_four_verbs(
     assert run("encode", model, out, tmp_path / "out.avq", "--coder", "prior") == 0
     assert "bit/s as stored" in capsys.readouterr().out
     assert run("decode", model, tmp_path / "out.avq", tmp_path / "decoded") == 0
-    assert sorted(p.name for p in (tmp_path / "decoded").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "decoded").glob("[!.]*")) == [
         "0000_jan.wav",
         "0001_jan.wav",
     ]
