@@ -177,7 +177,7 @@ def weight_within(
 
 
 def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str, float]:
-    """files, seconds, and bits per second: nominal (every code and level at its full bits), stored
+    """files, seconds, and bits per second (0 of no sound): nominal (every code and level at its full bits), stored
     (the archive's, names left out)."""
     seconds = sum(sound.num_samples for sound in sounds.values()) / model.sample_rate
     bits_per_code = math.log2(model.autoencoder.config.codebook_size)
@@ -186,8 +186,8 @@ def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str,
     return {
         "files": len(sounds),
         "seconds": seconds,
-        "nominal_bits_per_second": bits / seconds,
-        "stored_bits_per_second": 8 * size_without_names(data) / seconds,
+        "nominal_bits_per_second": bits / seconds if seconds else 0.0,
+        "stored_bits_per_second": 8 * size_without_names(data) / seconds if seconds else 0.0,
     }
 
 

@@ -31,12 +31,12 @@ from audiovq.unfinished import Patched, end_of_w64, patches_of, patches_of_joine
 Say = Callable[[str], object]
 BLOCK = 1 << 20
 """Samples that are read at a time, all channels together, before or after resampling."""
+LIMIT = 32767 / 32768
+"""The largest value that 16 bits hold on both sides of zero."""
 SPOOLED = 1 << 24
 """Bytes of a sound to be written that stay in memory; more goes to disk until its peak is known."""
 MOST_BYTES = (1 << 32) - 1024
 """Of samples in a WAV, whose header counts them in 32 bits."""
-LIMIT = 32767 / 32768
-"""The largest value that 16 bits hold on both sides of zero."""
 _HEAD = struct.Struct("<4sI12sHHIIHH4sI")
 HEAD = _HEAD.size
 """Bytes before the samples of a WAV of the plainest kind."""

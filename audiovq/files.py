@@ -146,33 +146,15 @@ def relative(path: Path, folder: Path) -> str | None:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """`folder`, made where it is missing, is this process's to write into until the block ends.
-
-    The system frees it when the process dies. What locks is the folder itself, so no file is left;
-    where the system cannot lock one (Windows, some network file systems), nothing does. A folder
-    that is still empty at the end goes. Raises AudiovqError where another run holds it.
-    """
-    _make(folder)
-    if sys.platform == "win32":
-        yield
-        return
-    lock = _locked(folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        os.close(lock)
-
-
 def _make(folder: Path) -> None:
     """Make `folder` where it is missing. Raises AudiovqError where it cannot be one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
+        with contextlib.suppress(FileNotFoundError):  # another run's folder, which is gone by now
+            mode = os.lstat(folder).st_mode
+            if not stat.S_ISDIR(mode) and not (stat.S_ISLNK(mode) and folder.is_dir()):
+                raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
     except OSError as error:
         raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
@@ -207,6 +189,27 @@ def _locked(folder: Path) -> int:
     raise AudiovqError(held)
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """`folder`, made where it is missing, is this process's to write into until the block ends.
+
+    The system frees it when the process dies. What locks is the folder itself, so no file is left;
+    where the system cannot lock one (Windows, some network file systems), nothing does. A folder
+    that is still empty at the end goes. Raises AudiovqError where another run holds it.
+    """
+    _make(folder)
+    if sys.platform == "win32":
+        yield
+        return
+    lock = _locked(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        os.close(lock)
+
+
 class Filling:
     """A folder that one command fills, file by file: what is there already, and what was written.
 
@@ -221,8 +224,7 @@ class Filling:
     def __init__(self, folder: Path, command: str, sources: Sequence[Path]) -> None:
         self.folder = folder
         self._command, self._begun = command, False
-        self._sources = {_identity(path): path for path in sources}
-        self._sources.pop(None, None)
+        self._sources = {identity: path for path in sources if (identity := _identity(path))}
         self._old: list[str] = []
         self._files: dict[str, None] = {}
         self._rows: dict[str, dict[str, Any]] = {}
@@ -257,8 +259,8 @@ class Filling:
         if not self._sources:
             return
         for name in names:
-            source = self._sources.get(_identity(self.folder / name))
-            if source is not None:
+            identity = _identity(self.folder / name)
+            if identity and (source := self._sources.get(identity)):
                 raise AudiovqError(
                     f"{source}: would be written over by what is made of it; name another folder"
                 )
@@ -410,6 +412,26 @@ def is_blank(folder: Path) -> bool:
     )
 
 
+def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
+    """Raise AudiovqError where writing `out` would change one of `inputs`.
+
+    That is so where `out` is one of them, or a file that lies in one, such as a model's weights; and,
+    if `out` is `emptied` first, where it holds one. Links are followed on both sides.
+    """
+    own = _identity(out)
+    if own is None:  # there is nothing to write over
+        return
+    for path in inputs:
+        if _identity(path) is None:
+            continue
+        around = [_identity(place) for place in Path(os.path.realpath(path)).parents]
+        if own == _identity(path) or (emptied and own in around):
+            raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
+        around = [_identity(place) for place in Path(os.path.realpath(out)).parents]
+        if not out.is_dir() and _identity(path) in around:
+            raise AudiovqError(f"{out}: is a part of {path}, which is read; name another output")
+
+
 def clear(folder: Path, but: Path | None = None) -> None:
     """Delete all that `folder` holds, short of the folder itself and of the sub-folder `but`."""
     for path in folder.iterdir():
@@ -434,23 +456,3 @@ def require_new(path: Path, overwrite: bool) -> None:
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
-
-
-def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
-    """Raise AudiovqError where writing `out` would change one of `inputs`.
-
-    That is so where `out` is one of them, or a file that lies in one, such as a model's weights; and,
-    if `out` is `emptied` first, where it holds one. Links are followed on both sides.
-    """
-    own = _identity(out)
-    if own is None:  # there is nothing to write over
-        return
-    for path in inputs:
-        if _identity(path) is None:
-            continue
-        around = [_identity(place) for place in Path(os.path.realpath(path)).parents]
-        if own == _identity(path) or (emptied and own in around):
-            raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
-        around = [_identity(place) for place in Path(os.path.realpath(out)).parents]
-        if not out.is_dir() and _identity(path) in around:
-            raise AudiovqError(f"{out}: is a part of {path}, which is read; name another output")

@@ -76,14 +76,17 @@ def encode_files(
     require_new(target, overwrite)
     if target.is_dir():
         raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
-    recordings = _recordings(source, say)
+    recordings, others = _recordings(source)
+    unnamed = []
     for name in [name for name in recordings if not _stays_inside(name)]:
         reason = f"{recordings.pop(name)}: no archive holds such a name; rename it"
         if not recordings:
             raise AudiovqError(reason)
-        say(f"left out: {reason}")
+        unnamed.append(f"left out: {reason}")
     require_apart(target, *recordings.values())
-    _placed(recordings, say, "note: decode will write")
+    _say_some(others, say)
+    _say_some(unnamed, say)
+    _say_names(wav_names(recordings), say, "note: decode will write")
     if rate is None:
         sounds = _encoded(model, recordings, say)
         data = archive.pack(model, sounds, coder)
@@ -125,7 +128,7 @@ def decode_files(
                 raise AudiovqError(f"holds a sound named {name!r:.80}, a name that audiovq uses")
     except AudiovqError as error:
         raise AudiovqError(f"{source}: {error}") from error
-    places = _placed(sounds, say, "note: writing")
+    places = wav_names(sounds)
     single = target.suffix.lower() == ".wav" and len(places) == 1
     if single:
         places = dict.fromkeys(places, target.name)
@@ -133,6 +136,8 @@ def decode_files(
     command = _command(model, "decode", phase, n_iter)
     command["archive"] = hashlib.sha256(data).hexdigest()
     with _into(target, single, overwrite, command, [source]) as (folder, expect):
+        if not single:
+            _say_names(places, say, "note: writing")
         return _write(model, decoded, folder, expect, phase, n_iter, say)
 
 
@@ -154,17 +159,20 @@ def reconstruct_files(
     """
     source, target = Path(source), Path(target)
     _require_iterations(n_iter)
-    recordings = _recordings(source, say)
+    recordings, others = _recordings(source)
     if single := not source.is_dir():
         if target.is_dir():
             target /= wav_names(recordings)[source.name]
         places = dict.fromkeys(recordings, target.name)
     else:
-        places = _placed(recordings, say, "note: writing")
+        places = wav_names(recordings)
     command = _command(model, "reconstruct", phase, n_iter)
     command["recordings"] = [[name, *_state(path)] for name, path in recordings.items()]
     inputs = [source, *recordings.values()]
     with _into(target, single, overwrite, command, inputs) as (folder, expect):
+        _say_some(others, say)
+        if not single:
+            _say_names(places, say, "note: writing")
         sounds = _encoded(model, recordings, say)
         coded = {places[name]: sound for name, sound in sounds.items()}
         _write(model, coded, folder, expect, phase, n_iter, say)
@@ -210,20 +218,20 @@ def _into(
             yield target, filled.expect
 
 
-def _recordings(source: Path, say: Say) -> dict[str, Path]:
-    """Name in an archive → path: of one recording, or of all below a folder, what is none being said."""
+def _recordings(source: Path) -> tuple[dict[str, Path], list[str]]:
+    """Name in an archive → path, of one recording or of all below a folder; a line on each other file."""
     if not source.is_dir():
         if not source.exists():
             raise AudiovqError(f"{source}: no such file or folder")
-        return {source.name: source}
+        return {source.name: source}, []
     names, others = audio.find(source)
     if not names:
         raise AudiovqError(
             f"{source}: holds no recordings ({', '.join(sorted(audio.SUFFIXES))})"
             + (f"; {len(others)} other files" if others else "")
         )
-    _say_some([f"left out: {source / name}: {no_recording(source / name)}" for name in others], say)
-    return {name: source / name for name in names}
+    left = [f"left out: {source / name}: {no_recording(source / name)}" for name in others]
+    return {name: source / name for name in names}, left
 
 
 def _say_some(lines: list[str], say: Say) -> None:
@@ -231,15 +239,13 @@ def _say_some(lines: list[str], say: Say) -> None:
     for line in lines[:LISTED]:
         say(line)
     if len(lines) > LISTED:
-        say(f"{lines[0].partition(':')[0]}: {len(lines) - LISTED} more files")
+        say(f"{lines[0].partition(':')[0]}: {len(lines) - LISTED} files more")
 
 
-def _placed(names: Iterable[str], say: Say, words: str) -> dict[str, str]:
-    """`wav_names`, and a line on each that is not the plain name, because it is taken or too long."""
-    paths = wav_names(names)
+def _say_names(paths: Mapping[str, str], say: Say, words: str) -> None:
+    """Say which of `wav_names` are not the plain ones, since those are taken or too long."""
     changed = {name: path for name, path in paths.items() if path != plain(name)}
     _say_some([f"{words} {name} as {path}" for name, path in changed.items()], say)
-    return paths
 
 
 def _within(
@@ -252,7 +258,8 @@ def _within(
     is possible where it never does.
     """
     excerpts = _excerpts(model, recordings)
-    aim, weight = rate, archive.weight_within(model, excerpts, rate, coder)
+    aim = rate
+    weight = archive.weight_within(model, excerpts, rate, coder) if excerpts else 0.0
     while True:
         sounds = _encoded(model, recordings, say, weight)
         data = archive.pack(model, sounds, coder)
@@ -286,7 +293,11 @@ def _encoded(
                         blocks = functools.partial(audio.blocks, path, model.sample_rate)
                         sounds[name] = codec.encode_blocks(model, blocks, rate_weight=rate_weight)
                     else:
-                        waveforms[name] = audio.read(path, model.sample_rate)[0]
+                        waveform = audio.read(path, model.sample_rate)[0]
+                        if not len(waveform):
+                            rate = model.sample_rate
+                            raise audio.AudioError(f"is shorter than one sample at {rate} Hz")
+                        waveforms[name] = waveform
                 except audio.AudioError as error:
                     reason = f"{path}: {error}"
                     if len(names) > 1:
@@ -314,7 +325,8 @@ def _excerpts(model: Model, recordings: Mapping[str, Path]) -> list[Waveform]:
     waveforms: list[Waveform] = []
     for path in paths if most == len(paths) else random.Random(0).sample(paths, len(paths)):
         with contextlib.suppress(audio.AudioError):  # said when its turn comes
-            waveforms.append(next(audio.blocks(path, model.sample_rate))[:longest])
+            first = next(audio.blocks(path, model.sample_rate))[:longest]
+            waveforms += [first] if len(first) else []
         if len(waveforms) == most:
             break
     return waveforms

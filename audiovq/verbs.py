@@ -204,13 +204,13 @@ def generate(
         raise AudiovqError(f"--{ways[0]}, --{ways[1]}: give one of the two")
     way = ways[0] if ways else ""
     _require_fitting(way, length=length, loop=loop, time=time, band=band, best_of=best_of)
-    require_apart(out, model, *filter(None, sources.values()))
     spans: dict[str, Any] = {"time": _span("time", time), "band": _span("band", band)}
 
     from audiovq import pipeline, play
     from audiovq.checkpoint import load
     from audiovq.training import pick_device
 
+    require_apart(out, model, *filter(None, sources.values()))
     common: dict[str, Any] = {
         "n": n,
         "labels": _labels(label),
@@ -623,12 +623,10 @@ def demo(
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
-    labels: dict[str, str] = {}
+    labels = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise AudiovqError(f"--label {pair}: give NAME=VALUE, such as digit=7")
-        if labels.get(name, value) != value:
-            raise AudiovqError(f"--label {pair}: {name}={labels[name]} is given too; give one")
         labels[name] = value
     return labels

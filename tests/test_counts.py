@@ -130,7 +130,7 @@ def require_counts(model: Model, files: list[dict[str, Any]], n: int) -> None:
         assert len(set(paths)) == wavs(folder / "new") == n
 
 
-@settings(max_examples=4)
+@settings(max_examples=15)
 @given(files=folders, n=st.integers(1, 2))
 def test_sounds_in_are_sounds_out_or_named(
     digits_model: Model, files: list[dict[str, Any]], n: int
