@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
@@ -179,7 +180,7 @@ def main(
     paths = sorted(by_path)[:: max(1, -(-len(by_path) // clips))]
     waveforms = original_waveforms(data, data.test, clips)
     truth = data.test.label_indices[[by_path[path] for path in paths]]
-    figures: dict[str, Any] = {"new": new_sounds(loaded, judge, n)}
+    figures: dict[str, Any] = stamp() | {"new": new_sounds(loaded, judge, n)}
     figures |= {"clips": len(waveforms)} | on_real_clips(loaded, judge, waveforms, truth)
     figures["long"] = long_sounds(loaded, 8)
     for name, value in figures.items():

@@ -15,6 +15,7 @@ from audiovq.files import atomic, read_json, write_json
 
 OURS = "audiovq"
 UNSEEN = "audiovq, unseen speakers"
+UNSEEN_WORDS = "audiovq, unseen words"
 CEILING = "true spectrograms inverted"
 """Families of points; the others are codecs' names."""
 
@@ -32,6 +33,16 @@ class Point:
     """The speaker that alone is scored, and whom the model never heard; None: all six."""
     minutes: float | None = None
     """Time limit of the training; None: not trained here."""
+    recordings_bits_per_second: float | None = None
+    """The same payload over the seconds of the recordings alone, without the pauses of the stream;
+    None: the codec has a constant rate, or `bits_per_second` is over the recordings already."""
+    files: int | None = None
+    """Test files scored; None: all."""
+    machine: str = ""
+    date: str = ""
+    """ISO 8601."""
+    commit: str = ""
+    """Of the code that was measured."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,6 @@ class Skipped:
 class Results:
     """All that was measured on one set of test files."""
 
-    machine: str
     data: str
     files: int
     seconds: float
