@@ -41,6 +41,7 @@ from provenance import commit, machine, today
 from results import (
     CEILING,
     OURS,
+    SAME_WORDS,
     UNSEEN,
     UNSEEN_WORDS,
     Point,
@@ -210,7 +211,7 @@ def ceiling(model: Model, clips: Clips) -> Point:
 
 
 def others(clips: Clips, said: str = "") -> Iterator[Point | Skipped]:
-    """All other codecs on the clips as one stream; `said` is added to their names."""
+    """All other codecs on the clips as one stream; `said` is added to their names and families."""
     stream = join(clips.waveforms)
     lengths = [len(w) for w in clips.waveforms]
     for peer in PEERS:
@@ -222,7 +223,7 @@ def others(clips: Clips, said: str = "") -> Iterator[Point | Skipped]:
             continue
         yield Point(
             peer.name + said,
-            peer.family,
+            peer.family + said,
             round(bits / seconds, 1),
             clips.score(cut(decoded, lengths)),
             recordings_bits_per_second=round(bits / clips.seconds, 1) if peer.variable else None,
@@ -257,10 +258,13 @@ def on_words(settings: Settings, rate: int, clips: Clips) -> Iterator[Point | Sk
     name = f"{OURS} {preset_of(rate)}"
     if settings.codecs:
         yield from others(clips, ", words 5 to 9")
-    for without, said in ((OTHER_WORDS, "unseen"), (LEARNT_WORDS, "alone learnt")):
+    for without, family, said in (
+        (OTHER_WORDS, UNSEEN_WORDS, "unseen"),
+        (LEARNT_WORDS, SAME_WORDS, "alone learnt"),
+    ):
         model = trained(settings, rate, without)
         point = measured(model, f"{name}, words 5 to 9 {said}", clips, rate, settings.minutes)
-        yield dataclasses.replace(point, family=UNSEEN_WORDS)
+        yield dataclasses.replace(point, family=family)
 
 
 def measure(settings: Settings) -> Results:
