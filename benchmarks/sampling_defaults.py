@@ -76,7 +76,7 @@ def chosen(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _named(row: dict[str, Any]) -> float:
-    shares = row["accuracy"].values()
+    shares: list[float] = list(row["accuracy"].values())
     return sum(shares) / len(shares)
 
 
