@@ -17,7 +17,7 @@ given over. How it is scored stands in `scores.py`. Needs the packages of the ex
 
 What favours ours: a model has learnt from other takes of the same ten words by the same six speakers;
 its weight of bits is found on the very files that are scored; it codes a recording as a whole, where
-the other codecs have delays of 20 to 100 ms; and its own size (megabytes) is not counted. Two options
+the other codecs are made for live speech; and its own size (megabytes) is not counted. Two options
 take the first away. With `--leave-one-out`, for each speaker a model learns from the other five and is
 scored on the official test files of the one. With `--unseen-words`, a model learns from the words zero
 to four and is scored on the official test files of five to nine; beside it stand the other codecs on

@@ -151,6 +151,11 @@ def claims() -> list[Claim]:
     shipped = value(SHIPPED, "digits")
     minutes = [point(f"audiovq rate-{k}k")["minutes"] for k in (1, 2, 4)]
     old, new = point("audiovq rate-2k"), point("Opus 8k")
+    for measured in (old, new):  # the README names one commit for each of the two groups
+        ours = measured is old
+        group = [p for p in value(QUALITY, "points") if (p["commit"] == old["commit"]) == ours]
+        assert {(p["commit"], p["date"]) for p in group} == {(measured["commit"], measured["date"])}
+        assert all(p["family"] in ("audiovq", "audiovq, unseen speakers") for p in group) == ours
     generated, masked = ("evaluation", "generation"), ("generation_masked",)
     nearest = [
         f"{value(SMALL, *generated, 'nearest_training_clip_db', which, 'median'):.1f}"
