@@ -21,6 +21,7 @@ from audiovq.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SAMPLING = "2026-11-28-cpu-1-core-sampling.json"
 QUALITY = "cpu-2-cores-fsdd-quality.json"
 SMALL = "2026-11-26-cpu-2-cores-fsdd-small.json"
 SHIPPED = "2026-11-28-cpu-1-core-shipped.json"
@@ -158,6 +159,7 @@ def claims() -> list[Claim]:
         group = [p for p in value(QUALITY, "points") if (p["commit"] == old["commit"]) == ours]
         assert {(p["commit"], p["date"]) for p in group} == {(measured["commit"], measured["date"])}
         assert all(p["family"] in ("audiovq", "audiovq, unseen speakers") for p in group) == ours
+    assert value(SAMPLING, "chosen", "time", "guidance") == SamplingConfig().guidance
     generated, masked = ("evaluation", "generation"), ("generation_masked",)
     nearest = [
         f"{value(SMALL, *generated, 'nearest_training_clip_db', which, 'median'):.1f}"
@@ -322,6 +324,11 @@ def claims() -> list[Claim]:
                 percent(*masked, "accuracy", "speaker", "generated"),
                 value(SMALL, *masked, "frechet_distance", "generated"),
             ),
+        ),
+        Claim(
+            "a temperature of {:g} was better than {:g}, which is still the default",
+            "温度 {:g} 比 {:g} 好,而默认值仍是后者",
+            (value(SAMPLING, "chosen", "time", "temperature"), SamplingConfig().temperature),
         ),
     ]
 
