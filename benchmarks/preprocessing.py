@@ -5,8 +5,9 @@ done; what the whole process took is told by the clock outside. All make the sam
 of the window, clips cut and padded to one length, decibels between 0 and 1.
 
 Ours makes a copy of itself for each core, the others are one process with one thread (on spectrograms
-this small torch's threads take longer than they save). So there are two kinds of rows: on one core
-each, which compares the code, and on all cores, which compares what a user waits for.
+this small torch's threads take longer than they save). So there are two kinds of rows: seconds of one
+core's processor time each, which compare the code and hardly depend on what else the machine does, and
+seconds by the clock on all cores, which compare what a user waits for.
 """
 
 from __future__ import annotations
@@ -135,19 +136,25 @@ def serve(job: Job) -> None:
     run = SIDES[job.side](job)
     paths = sorted(job.source.iterdir())
     run(paths[:1])
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), processor()
     run(paths)
-    print(time.perf_counter() - begin)
+    print(time.perf_counter() - begin, processor() - busy)
+
+
+def processor() -> float:
+    """Seconds of processor time of this process and of those it has started and seen end."""
+    return sum(os.times()[:4])
 
 
 def started(
     side: str, source: Path, rate: int, seconds: float, one_core: bool
 ) -> tuple[float, float]:
-    """Seconds of a side's whole process, and of its work alone; on one core, or on all there are."""
+    """Seconds of a side's whole process, and of its work alone: of processor time, kept to one core, or by
+    the clock, on all cores there are."""
     alone = {min(os.sched_getaffinity(0))} if one_core else None
     with tempfile.TemporaryDirectory() as target:
         words = (side, source, target, rate, seconds)
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), processor()
         done = subprocess.run(
             [sys.executable, __file__, *map(str, words)],
             check=True,
@@ -156,7 +163,10 @@ def started(
             text=True,
             preexec_fn=None if alone is None else lambda: os.sched_setaffinity(0, alone),
         )
-        return time.perf_counter() - begin, float(done.stdout.split()[-1])
+        clock, work = map(float, done.stdout.split()[-2:])
+        if one_core:
+            return processor() - busy, work
+        return time.perf_counter() - begin, clock
 
 
 def synthetic(folder: Path) -> None:
@@ -181,7 +191,7 @@ def rows() -> Iterator[Row]:
 
 def rows_on(one_core: bool) -> Iterator[Row]:
     """Those on one core each, or those on all cores."""
-    which = "one core each" if one_core else f"{cores()} processes beside 1"
+    which = "processor time of one core each" if one_core else f"{cores()} processes beside 1"
     with tempfile.TemporaryDirectory() as folder:
         synthetic(Path(folder))
         for source, rate, seconds, promised in (
