@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import platform
 import statistics
 import sys
 import time
@@ -17,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from provenance import commit, machine, today
 
 from audiovq.files import write_text
 
@@ -46,6 +46,10 @@ class Row:
     wanted: float | None
     """The ratio to be reached; None: nothing was promised."""
     machine: str
+    date: str = ""
+    """ISO 8601."""
+    commit: str = ""
+    """Of the code that was measured."""
 
 
 def compare(
@@ -94,18 +98,6 @@ def seconds(run: Run) -> float:
     return (time.perf_counter() - begin) / calls
 
 
-def machine() -> str:
-    """What the figures are true of, in a line."""
-    import torch  # not above: what is measured may do without
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads,"
-        f" {platform.system()},"
-        f" torch {torch.__version__}, {gpu}"
-    )
-
-
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table."""
     lines = [
@@ -139,7 +131,7 @@ def row(
     ratios = [theirs / ours for ours, theirs in pairs]
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     spread = statistics.median(ratios), min(ratios), max(ratios)
-    return Row(name, peer, *spread, ours, theirs, unit, wanted, machine())
+    return Row(name, peer, *spread, ours, theirs, unit, wanted, machine(), today(), commit())
 
 
 def _wait() -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 import tyro
+from provenance import stamp
 
 from audiovq.archive import HEADER, pack, unpack, with_checksum
 from audiovq.checkpoint import Model, load, read_tensors, save_tensors
@@ -440,7 +441,7 @@ def main(cases: int = 200_000, seed: int = 0, first: int = 0, out: Path | None =
     summary = run(cases, seed, first)
     print(json.dumps(asdict(summary) | {"faults": len(summary.faults)}, indent=2))
     if out is not None:
-        write_json(out, asdict(summary))
+        write_json(out, stamp() | asdict(summary))
     sys.exit(1 if summary.faults else 0)
 
 

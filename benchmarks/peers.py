@@ -45,10 +45,13 @@ class Peer:
     family: str
     code: Callable[[bytes], tuple[bytes, float]]
     """16-bit samples at RATE in; the decoded ones and the bits of the payload out."""
+    variable: bool = False
+    """Whether the rate follows the sound, so that pauses cost less than speech."""
 
 
-def through(peer: Peer, waveform: Waveform) -> tuple[Waveform, float]:
-    """(samples,) at RATE → the same samples coded, decoded and in place, and bits per second.
+def through(peer: Peer, waveform: Waveform) -> tuple[Waveform, float, float]:
+    """(samples,) at RATE → the same samples coded, decoded and in place; the payload's bits, and the
+    seconds that they are of: the samples' and those of FLUSH.
 
     Raises Missing where the codec's program is not installed or refuses.
     """
@@ -56,7 +59,7 @@ def through(peer: Peer, waveform: Waveform) -> tuple[Waveform, float]:
     samples = np.rint(padded * 32768).clip(-32768, 32767).astype("<i2")
     data, bits = peer.code(samples.tobytes())
     decoded = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
-    return aligned(waveform, decoded), bits / (len(padded) / RATE)
+    return aligned(waveform, decoded), bits, len(padded) / RATE
 
 
 def aligned(original: Waveform, other: Waveform) -> Waveform:
@@ -120,9 +123,8 @@ def _sox_raw() -> list[str]:
     return ["-t", "s16", "-r", str(RATE), "-c", "1"]
 
 
-def _opus(kilobits: int, samples: bytes) -> tuple[bytes, float]:
-    # Constant rate: with a variable one, pauses between the words would flatter the rate.
-    flags = f"-b:a {kilobits}k -vbr off -application voip -frame_duration 60 -f ogg".split()
+def _opus(kilobits: int, vbr: str, samples: bytes) -> tuple[bytes, float]:
+    flags = f"-b:a {kilobits}k -vbr {vbr} -application voip -frame_duration 60 -f ogg".split()
     stored = _ffmpeg(samples, *RAW, "-i", "-", "-c:a", "libopus", *flags, "-")
     return _ffmpeg(stored, "-c:a", "libopus", "-i", "-", *RAW, "-"), _packet_bits(stored)
 
@@ -157,6 +159,10 @@ PEERS = (
         for quality, rate in enumerate(("2.15", "3.95", "5.95", "8"))
     ),
     Peer("AMR-NB 4.75k", "AMR-NB", _amr),
-    *(Peer(f"Opus {rate}k", "Opus", functools.partial(_opus, rate)) for rate in (6, 8, 12)),
+    *(Peer(f"Opus {rate}k", "Opus", functools.partial(_opus, rate, "off")) for rate in (6, 8, 12)),
+    *(
+        Peer(f"Opus VBR {rate}k", "Opus VBR", functools.partial(_opus, rate, "on"), variable=True)
+        for rate in (6, 8, 12)
+    ),
 )
 """From the first of each family to the last, the rate rises."""

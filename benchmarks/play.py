@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
@@ -179,7 +180,7 @@ def main(
     source = data.recordings or Path()
     waveforms = [read(source / path, loaded.sample_rate)[0] for path in paths]
     truth = data.test.label_indices[[by_path[path] for path in paths]]
-    figures: dict[str, Any] = {"new": new_sounds(loaded, judge, n)}
+    figures: dict[str, Any] = stamp() | {"new": new_sounds(loaded, judge, n)}
     figures |= {"clips": len(waveforms)} | on_real_clips(loaded, judge, waveforms, truth)
     figures["long"] = long_sounds(loaded, 8)
     for name, value in figures.items():

@@ -15,6 +15,8 @@ from audiovq.files import atomic, read_json, write_json
 
 OURS = "audiovq"
 UNSEEN = "audiovq, unseen speakers"
+UNSEEN_WORDS = "audiovq, unseen words"
+SAME_WORDS = "audiovq, the same words learnt"
 CEILING = "true spectrograms inverted"
 """Families of points; the others are codecs' names."""
 
@@ -32,6 +34,16 @@ class Point:
     """The speaker that alone is scored, and whom the model never heard; None: all six."""
     minutes: float | None = None
     """Time limit of the training; None: not trained here."""
+    recordings_bits_per_second: float | None = None
+    """The same payload over the seconds of the recordings alone, without the pauses of the stream;
+    None: the codec has a constant rate, or `bits_per_second` is over the recordings already."""
+    files: int | None = None
+    """Test files scored; None: all."""
+    machine: str = ""
+    date: str = ""
+    """ISO 8601."""
+    commit: str = ""
+    """Of the code that was measured."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,6 @@ class Skipped:
 class Results:
     """All that was measured on one set of test files."""
 
-    machine: str
     data: str
     files: int
     seconds: float
@@ -109,19 +120,23 @@ def table(results: Results) -> str:
 STYLES: dict[str, dict[str, Any]] = {
     OURS: {"color": "#c0392b", "marker": "o", "linewidth": 2.2, "zorder": 5},
     UNSEEN: {"color": "#c0392b", "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
+    UNSEEN_WORDS: {"color": "#c0392b", "marker": "D", "markerfacecolor": "white"},
     "Codec 2": {"color": "#2471a3", "marker": "s"},
     "Speex": {"color": "#7d6608", "marker": "^"},
     "AMR-NB": {"color": "#6c3483", "marker": "D"},
     "Opus": {"color": "#117a65", "marker": "v"},
+    "Opus VBR": {"color": "#117a65", "marker": "v", "markerfacecolor": "white", "linestyle": "--"},
 }
 """Colour and mark of each family."""
 LABELS: dict[str, tuple[str, int, tuple[int, int], str]] = {
     OURS: (OURS, 0, (-6, 5), "right"),
-    UNSEEN: ("unseen speakers", 0, (2, -16), "left"),
+    UNSEEN: ("unseen speakers", 0, (8, -9), "left"),
+    UNSEEN_WORDS: ("unseen words", 0, (8, 1), "left"),
     "Codec 2": ("Codec 2", 1, (8, -12), "left"),
     "Speex": ("Speex", -1, (8, -4), "left"),
-    "AMR-NB": ("AMR-NB", 0, (-7, -1), "right"),
+    "AMR-NB": ("AMR-NB", 0, (-7, -12), "right"),
     "Opus": ("Opus", -1, (8, -4), "left"),
+    "Opus VBR": ("VBR", 1, (-6, 4), "right"),
 }
 """What stands beside each family's line: the text, at which point, how many points of type to the
 right and up, and which of its ends is there."""

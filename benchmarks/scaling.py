@@ -17,7 +17,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import platform
 import re
 import socket
 import tempfile
@@ -31,6 +30,7 @@ from typing import Any, Literal
 from unittest import mock
 
 import tyro
+from provenance import stamp
 
 from audiovq.config import AutoencoderConfig, OptimizerConfig, PreprocessConfig, PriorConfig
 from audiovq.config import TrainConfig as Config
@@ -243,9 +243,7 @@ def main(settings: Settings) -> None:
     figures: dict[str, Any] = {}
     if settings.out and settings.out.exists():
         figures = read_json(settings.out, "a folder of results")
-    figures["machine"] = (
-        f"{os.cpu_count()} cores, {platform.machine()}, no GPU, {platform.system()}"
-    )
+    figures |= stamp()
     with tempfile.TemporaryDirectory() as folder:
         if settings.memory:
             figures["memory"] = memories(settings, Path(folder))

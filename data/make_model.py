@@ -1,6 +1,6 @@
 """Makes the model that ships, audiovq/models/digits: trained on data/digits alone.
 
-    python data/make_model.py --max-minutes 20
+    python data/make_model.py --max-minutes 11
 
 Weights are stored as float16 and the training's state is left out, so that it stays below 6 MB. Then
 the README's picture of what it says, docs/pictures/digits.png: the first sound that `audiovq generate

@@ -90,11 +90,11 @@ def test_results_come_back_and_replace_what_is_measured_again(tmp_path: Path) ->
     path = tmp_path / "results.json"
     scores = Scores(3.0, 0.9, 0.8, 8.0)
     alone = [Point("ours", UNSEEN, rate, scores, who) for rate, who in ((900, "a"), (1100, "b"))]
-    first = Results("here", "digits", 2, 1.5).plus(alone[0], Skipped("Opus 6k", "is not installed"))
+    first = Results("digits", 2, 1.5).plus(alone[0], Skipped("Opus 6k", "is not installed"))
     write(path, first)
     assert read(path) == first
     opus = Point("Opus 6k", "Opus", 6000.0, scores)
-    later = Results("here", "digits", 2, 1.5).plus(
+    later = Results("digits", 2, 1.5).plus(
         alone[1], opus, dataclasses.replace(alone[0], scores=Scores(4.0, 0.9, 0.8, 8.0))
     )
     both = write(path, later)
@@ -114,3 +114,51 @@ def test_a_model_without_a_speaker_learns_from_none_of_hers_and_no_test_file() -
     heard = [name for name in names if not re.search(unheard("ada"), name)]
     assert heard == [f"{d}_bob_{take}.wav" for d in range(10) for take in range(5, 50)]
     assert len([name for name in names if not re.search(unheard(None), name)]) == 900
+
+
+def test_a_model_without_some_words_learns_none_of_them_and_is_scored_on_no_other() -> None:
+    from quality import LEARNT_WORDS, OTHER_WORDS, Clips, unheard
+
+    names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
+    for without, kept in ((OTHER_WORDS, LEARNT_WORDS), (LEARNT_WORDS, OTHER_WORDS)):
+        heard = [name for name in names if not re.search(unheard(without), name)]
+        assert heard == [
+            n for n in names if n[0] in kept and int(n.split("_")[2].removesuffix(".wav")) > 4
+        ]
+    assert sorted(LEARNT_WORDS + OTHER_WORDS) == list("0123456789")
+    silence = [np.zeros(8, np.float32)] * len(names)
+    scored = Clips(names, ["ada"] * len(names), silence).saying(OTHER_WORDS)
+    assert {name[0] for name in scored.names} == set(OTHER_WORDS)
+
+
+def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
+    clips: list[Waveform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import quality
+    from peers import FLUSH, RATE, Peer
+    from scores import PAUSE
+
+    peers = [
+        Peer(kind, kind, lambda data: (data, 9000.0), kind == "vbr") for kind in ("cbr", "vbr")
+    ]
+    monkeypatch.setattr(quality, "PEERS", peers)
+    monkeypatch.setattr(quality.Clips, "score", lambda self, others: None)
+    names = [f"{i}_ada_0.wav" for i in range(len(clips))]
+    constant, variable = quality.others(quality.Clips(names, ["ada"] * len(clips), clips))
+    samples = sum(map(len, clips))
+    stream = samples + PAUSE * (len(clips) - 1) + FLUSH
+    assert isinstance(constant, quality.Point)
+    assert isinstance(variable, quality.Point)
+    assert constant.bits_per_second == variable.bits_per_second == round(9000 * RATE / stream, 1)
+    assert constant.recordings_bits_per_second is None
+    assert variable.recordings_bits_per_second == round(9000 * RATE / samples, 1)
+
+
+def test_the_setting_that_is_chosen_is_the_nearest_of_those_that_are_named_as_often() -> None:
+    from sampling_defaults import chosen
+
+    rows = [
+        {"accuracy": {"digit": digit, "speaker": 1.0}, "frechet_distance": distance}
+        for digit, distance in ((0.99, 5.0), (0.98, 4.0), (0.90, 3.0))
+    ]
+    assert chosen(rows) is rows[1]

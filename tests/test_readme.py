@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -43,10 +44,33 @@ def test_every_verb_has_its_row_and_no_other() -> None:
         assert set(rows) == set(_verbs([]))
 
 
-def test_both_languages_have_the_same_commands_and_figures() -> None:
-    for pattern in (r"```.*?```", r"\d\.\d+"):
-        first, second = (re.findall(pattern, page, re.DOTALL) for page in (README, CHINESE))
-        assert sorted(first) == sorted(second)
+def test_both_languages_have_the_same_commands_figures_and_links() -> None:
+    """Figures are held against the results in `test_claims.py`."""
+    pages = [re.sub(r"\.zh-CN|README(\.zh-CN)?\.md", "", page) for page in (README, CHINESE)]
+    for pattern, prepare in (
+        (r"```.*?```", lambda found: found),  # in the same order
+        (r"(?<!`)`[^`\n]+`(?!`)", lambda found: sorted(set(found))),
+        (r"\d[\d,.]*\d|\d", sorted),
+        (r"^#+ ", lambda found: found),
+        (r"^\| ", lambda found: found),
+    ):
+        first, second = (
+            prepare(re.findall(pattern, page, re.DOTALL | re.MULTILINE)) for page in pages
+        )
+        assert first == second
+    first, second = (set(re.findall(r"\]\(([^)]*)\)", page)) for page in pages)
+    assert first == second
+
+
+def test_every_command_is_one_that_the_program_takes() -> None:
+    from audiovq.cli import _asked
+
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
+    commands = re.findall(r"(?:^|&& )(audiovq .*)$", blocks, re.MULTILINE)
+    commands += re.findall(r"`(audiovq [a-z]+ [^`]*)`", README)
+    assert len(commands) > 12
+    for command in commands:
+        assert callable(_asked(shlex.split(command)[1:])), command
 
 
 def test_the_page_of_verbs_says_what_help_says() -> None:

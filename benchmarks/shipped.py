@@ -1,0 +1,85 @@
+"""What ships: figures of the model `digits`, and how long `audiovq demo` takes.
+
+    python benchmarks/shipped.py --out benchmarks/results/NAME.json
+
+The model is evaluated on the test clips of `data/digits`, which it has not learnt from. The demo is run
+as a user runs it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from provenance import ROOT, stamp
+from startup import process
+
+from audiovq.checkpoint import SHIPPED, load
+from audiovq.dataset import Dataset
+from audiovq.figures import evaluate
+from audiovq.files import read_json, write_json
+from audiovq.pipeline import DEMO_DATA
+from audiovq.preprocess import preprocess
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure what ships."""
+
+    n: int = 600
+    """New sounds by which the model is judged."""
+    model: bool = True
+    """Measure the model."""
+    demo: bool = True
+    """Measure the demo."""
+    out: Path | None = None
+    """Write the figures as JSON, together with what the file holds already."""
+
+
+def of_model(n: int, work: Path) -> dict[str, Any]:
+    """Bytes, seconds of training, and what `audiovq evaluate` finds."""
+    folder = SHIPPED / "digits"
+    preprocess(ROOT / "data" / "digits", work / "dataset", DEMO_DATA)
+    model = load(folder)
+    stages = [model.header[stage]["summary"] for stage in ("autoencoder", "prior")]
+    return stamp() | {
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        # A stage's best step is kept; its time is that of the whole stage, which went on.
+        "training_seconds": round(sum(s["seconds"] / s["progress"] for s in stages)),
+        "evaluation": evaluate(model, Dataset(work / "dataset"), n=n),
+    }
+
+
+def of_demo(work: Path) -> dict[str, Any]:
+    """Seconds of the whole process, recordings made, and its figures."""
+    begin = time.perf_counter()
+    process("-m", "audiovq", "demo", str(work / "demo"))
+    seconds = time.perf_counter() - begin
+    return stamp() | {
+        "seconds": round(seconds, 1),
+        "recordings": len(list((work / "demo" / "sounds").glob("*.wav"))),
+        "evaluation": read_json(work / "demo" / "model" / "evaluation.json", "a demo"),
+    }
+
+
+def main(settings: Settings) -> None:
+    """Measure, and write where asked."""
+    figures: dict[str, Any] = {}
+    if settings.out and settings.out.exists():
+        figures = read_json(settings.out, "a folder of results")
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.model:
+            figures["digits"] = of_model(settings.n, Path(folder))
+        if settings.demo:
+            figures["demo"] = of_demo(Path(folder))
+    print(figures)
+    if settings.out:
+        write_json(settings.out, figures)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
