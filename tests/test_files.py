@@ -1,6 +1,8 @@
 """The laws of `audiovq.files`: a file is there whole or not at all."""
 
+import contextlib
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -249,3 +251,129 @@ def test_a_folder_half_filled_is_gone_on_with_and_a_full_one_is_not_touched(tmp_
     with pytest.raises(FileNotFoundError), filling(tmp_path / "none", overwrite=False):
         (tmp_path / "none" / "no" / "folder").touch()  # before anything was written
     assert not (tmp_path / "none").exists()
+
+
+# --- Folders that a command fills ---------------------------------------------------------------
+
+ASKED = {"verb": "generate", "seed": 1}
+
+
+def fill(folder: Path, names: list[str], command: Any = ASKED, **options: Any) -> list[str]:
+    """Write each name's own bytes; a name `STOP` stops the run. Returns the names written."""
+    written = []
+    with filling(folder, options.pop("overwrite", False), command, **options) as filled:
+        for name in names:
+            if filled.row(name) is None:
+                filled.expect(name)
+                if name == "STOP":
+                    raise KeyboardInterrupt
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(name)
+                filled.done(name, {"length": len(name)})
+                written.append(name)
+    return written
+
+
+def seen(folder: Path) -> list[str]:
+    """The files in `folder` and below that are not hidden."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(p.relative_to(folder)) for p in paths if not p.name.startswith("."))
+
+
+def test_a_stopped_command_goes_on_and_writes_nothing_twice(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, ["a", "sub/b", "STOP"])
+    with pytest.raises(AudiovqError, match=r"another command was stopped here.*--overwrite"):
+        fill(out, ["x"], {"verb": "generate", "seed": 2})
+    assert seen(out) == ["a", "sub/b"]
+    (out / "a").unlink()  # what is gone is made again
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, ["a", "sub/b", "c", "STOP"])
+    with filling(out, False, ASKED) as filled:
+        assert filled.row("sub/b") == {"length": 5}
+        assert filled.row("d") is None
+    assert seen(out) == ["a", "c", "sub/b"]
+    with pytest.raises(AudiovqError, match="exists already"):
+        fill(out, ["a"])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_overwrite_removes_what_the_earlier_run_wrote_and_nothing_else(
+    stopped: bool, tmp_path: Path
+) -> None:
+    out, old = tmp_path / "out", ["a", "b", "sub/inner/c"]
+    with contextlib.suppress(KeyboardInterrupt):
+        fill(out, [*old, *["STOP"] * stopped])
+    (out / "mine.txt").write_text("keep me")
+    (out / "sub" / "mine.txt").write_text("keep me")
+    other = {"verb": "generate", "seed": 2}
+    with pytest.raises(ZeroDivisionError), filling(out, True, other):
+        raise ZeroDivisionError  # before anything was written: so nothing is lost
+    assert seen(out) == ["a", "b", "mine.txt", "sub/inner/c", "sub/mine.txt"]
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, ["b", "STOP"], other, overwrite=True)
+    assert seen(out) == ["b", "mine.txt", "sub/mine.txt"]
+    assert fill(out, ["b", "d"], other) == ["d"], "the same command goes on without --overwrite"
+    assert seen(out) == ["b", "d", "mine.txt", "sub/mine.txt"]
+    assert not (out / "sub" / "inner").exists()
+
+
+def test_a_list_from_a_stranger_deletes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    out, precious = tmp_path / "out", tmp_path / "precious"
+    out.mkdir()
+    precious.write_text("keep me")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").touch()
+    (out / "link").symlink_to(tmp_path / "folder")
+    names = [
+        "../precious",
+        str(precious),
+        "link/a",
+        "..",
+        ".",
+        "",
+        "\0",
+        "link",
+        "a/../../precious",
+    ]
+    listed = json.dumps({"old": names, "files": names})
+    for mark, text in ((".written", json.dumps(names)), (".unfinished", listed)):
+        (out / mark).write_text(text)
+        fill(out, ["new"], overwrite=True)
+        assert precious.read_text() == "keep me"
+        assert (tmp_path / "folder" / "a").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]\n", '{"command": 1}\n', '{"done": 3}\n', "\udcff"])
+def test_a_damaged_mark_is_another_commands(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / ".unfinished").write_bytes(damage.encode("utf-8", "surrogateescape"))
+    with pytest.raises(AudiovqError, match="another command"):
+        fill(tmp_path, ["b"])
+    assert fill(tmp_path, ["b"], overwrite=True) == ["b"]
+    assert seen(tmp_path) == ["a", "b"]
+
+
+def test_a_line_cut_by_a_kill_costs_one_file_and_no_more(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path, ["a", "b", "STOP"])
+    mark = tmp_path / ".unfinished"
+    whole = mark.read_bytes()
+    for end in range(len(whole.splitlines(keepends=True)[0]), len(whole)):
+        mark.write_bytes(whole[:end])
+        with pytest.raises(KeyboardInterrupt):
+            fill(tmp_path, ["a", "b", "STOP"])
+        with contextlib.suppress(KeyboardInterrupt):
+            assert fill(tmp_path, ["a", "b", "STOP"]) == []
+
+
+def test_a_source_is_never_written_over(tmp_path: Path) -> None:
+    fill(tmp_path, ["a", "b"])
+    for source in (tmp_path / "a", tmp_path / ".." / tmp_path.name / "b"):
+        with pytest.raises(AudiovqError, match="would be written over"):
+            fill(tmp_path, ["c"], overwrite=True, sources=[source])
+    (tmp_path / "own").write_text("mine")
+    with pytest.raises(AudiovqError, match="own: would be written over"):
+        fill(tmp_path, ["c", "own"], overwrite=True, sources=[tmp_path / "own"])
+    assert (tmp_path / "own").read_text() == "mine"
