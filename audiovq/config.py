@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass, field
@@ -453,6 +454,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_seed(self.seed)
         _require(
             self.max_minutes is None or self.max_minutes > 0,
             f"max_minutes {self.max_minutes}: give minutes above 0",
@@ -496,6 +498,46 @@ class SamplingConfig:
         _require(
             0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"
         )
+
+
+MOST_SOUNDS = 1_000_000
+"""Sounds that one call may make."""
+MOST_ITERATIONS = 10_000
+"""Of Griffin-Lim: far beyond the last one that changes anything."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)
+
+
+def require_seed(seed: int) -> None:
+    """Raise AudiovqError where `seed` is not from 0 to 2⁶³ - 1, which every generator takes."""
+    _require(
+        _is_whole(seed) and 0 <= seed < 1 << 63,
+        f"seed {seed}: give a whole number from 0 to 2^63 - 1",
+    )
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """A seed that a seed and a number give, from 0 to 2⁶³ - 1 as well."""
+    return (seed * 1_000_003 + number) % (1 << 63)
+
+
+def require_count(n: int, name: str = "n", least: int = 1) -> None:
+    """Raise AudiovqError where a number of sounds is not from `least` to MOST_SOUNDS."""
+    _require(
+        _is_whole(n) and least <= n <= MOST_SOUNDS,
+        f"{name} {n}: give {least} to {MOST_SOUNDS:,}",
+    )
+
+
+def require_phase(phase: str, n_iter: int | None) -> None:
+    """Raise AudiovqError where Griffin-Lim cannot start so, or run so many iterations."""
+    _require(phase in ("pghi", "griffin-lim"), f"phase {phase!r:.40}: give 'pghi' or 'griffin-lim'")
+    _require(
+        n_iter is None or (_is_whole(n_iter) and 0 <= n_iter <= MOST_ITERATIONS),
+        f"n_iter {n_iter}: give 0 to {MOST_ITERATIONS:,}",
+    )
 
 
 _T = TypeVar("_T")
