@@ -21,12 +21,18 @@ from audiovq.known import KnownClips
 
 MOST_CLIPS = 20_000
 """Training clips that are kept, evenly spread over all, and"""
-MOST_CODES = 1 << 24
-"""codes that all of them have."""
+MOST_CODES = 1 << 25
+"""codes that all their views have."""
 BANDS = 16
 """Of the rough comparison."""
-SHORTLIST = 8
-"""Clips that are compared closely."""
+SHORTLIST = 6
+"""Clips that are compared closely, and"""
+VIEWED = 2
+"""the nearest of them, of which all views are, where the clip itself is not further than"""
+WORTH = 4
+"""times the decibels that make a copy."""
+VIEWS = 4
+"""Of each clip that is kept: itself, and begun a part of a column later."""
 COPY_SHARE = 0.9
 """A sound that shares more of its codes with one training clip is a copy, where it sounds like it too:
 in twice the decibels that make a copy by themselves."""
@@ -64,66 +70,71 @@ class Nearest:
     is_copy: bool
 
 
-def compare(model: Model, sounds: Sequence[Encoded]) -> list[Nearest | None]:
-    """The nearest training clip to each of some sounds, from the nearest that can be told apart.
+def compare(
+    model: Model, sounds: Sequence[Encoded], known: KnownClips | None = None
+) -> list[Nearest | None]:
+    """The nearest training clip to each of some sounds, of those in `known`; None: in `model.known`.
 
-    None where a sound is too quiet or short to be compared, and of all where `model` has no codes of
-    its training clips (`model.known`).
+    None where a sound is too quiet to be compared, or like no clip for long enough, and of all where
+    the model has no codes of its training clips.
     """
-    if model.known is None:
+    known = known or model.known
+    if known is None or not sounds:
         return [None] * len(sounds)
-    return _compared(model, model.known, sounds)
-
-
-def _compared(model: Model, known: KnownClips, sounds: Sequence[Encoded]) -> list[Nearest | None]:
-    """As `compare`, with what is known of the training clips."""
-    if not sounds:
-        return []
     found: list[Nearest | None] = []
-    close: dict[int, Tensor] = {}
+    seen: dict[tuple[int, int], Tensor] = {}
     for sound, places in zip(sounds, _shortlists(model, known, sounds), strict=True):
-        wanted = [place for place, _ in places if place not in close]
-        images = _images(model, [known.clip(place) for place in wanted])
-        close |= zip(wanted, images, strict=True)
-        found.append(_closest(model, known, sound, places, close))
+        first = [(place, 0, shift) for place, shift in places]
+        ranked = sorted(_measured(model, known, sound, first, seen), key=lambda one: one[0].db)
+        later = [
+            (place, view, shift)
+            for one, place, shift in ranked[:VIEWED]
+            if one.db <= WORTH * known.threshold_db
+            for view in range(1, len(known.codes))
+        ]
+        ranked += _measured(model, known, sound, later, seen)
+        nearest = [one for one, _, _ in ranked]
+        found.append(min(nearest, key=lambda one: (not one.is_copy, one.db)) if nearest else None)
     return found
 
 
-def _closest(
+def _measured(
     model: Model,
     known: KnownClips,
     sound: Encoded,
-    places: Sequence[tuple[int, int]],
-    images: dict[int, Tensor],
-) -> Nearest | None:
-    """The nearest of some clips, (place, shift in columns); images (bins, frames) by place."""
-    stride, frames, best = model.autoencoder.stride[1], 0, None
-    least = SHORTEST * model.sample_rate / model.spectrogram.config.hop_length
+    wanted: Sequence[tuple[int, int, int]],
+    seen: dict[tuple[int, int], Tensor],
+) -> list[tuple[Nearest, int, int]]:
+    """How far a sound is from views of clips, (place, view, shift in columns) each, with place and shift;
+    those left out that have too little in common. `seen` keeps what was decoded."""
+    new = [key for place, view, _ in wanted if (key := (place, view)) not in seen]
+    seen |= zip(new, _images(model, [known.clip(*key) for key in new]), strict=True)
+    stride, measured = model.autoencoder.stride[1], []
     frames = sound.codes.shape[2] * stride
+    least = SHORTEST * model.sample_rate / model.spectrogram.config.hop_length
     is_long = frames > WINDOW_FRAMES
     own = None if is_long else _spectrogram(model, sound.codes, 0, frames)
-    for place, shift in places:
-        image, begin = images[place], 0
+    for place, view, shift in wanted:
+        image, begin = seen[place, view], 0
         needs = frames < image.shape[1], frames >= image.shape[1]
         if min(frames, image.shape[1]) < least:
             needs = True, True
         if is_long:
             begin = max(0, (shift - 1) * stride)
-            end = min(frames, (shift + 1) * stride + image.shape[1])
+            end = min(frames, (shift + 2) * stride + image.shape[1])
             own = _spectrogram(model, sound.codes, begin, end)
             if needs[0]:
                 continue
         assert own is not None
-        shifts = range((shift - 1) * stride - begin, (shift + 1) * stride - begin + 1)
+        # A view begins later than its clip by less than a column.
+        shifts = range((shift - 1) * stride - begin, (shift + 2) * stride - begin + 1)
         db = decibels(own, image, model.spectrogram.config.range_db, shifts, needs)
-        if db is None:
-            continue
-        share = shared(sound.codes, known.clip(place), least / stride)
-        path, offset = known.names[place]
-        one = Nearest(path, offset, share, db, is_copy(known, share, db))
-        if best is None or (one.is_copy, -one.db) > (best.is_copy, -best.db):
-            best = one
-    return best
+        if db is not None:
+            share = shared(sound.codes, known.clip(place, view), least / stride)
+            path, offset = known.names[place]
+            nearest = Nearest(path, offset, share, db, is_copy(known, share, db))
+            measured.append((nearest, place, shift))
+    return measured
 
 
 def is_copy(known: KnownClips, share: float, db: float) -> bool:
@@ -166,6 +177,8 @@ def decibels(
         (image.shape[1], other.shape[1]),
         (COVERED * int(loud.sum()), COVERED * int(other_loud.sum())),
     )
+    if not own_all or not other_all:
+        return None
     best = math.inf
     for shift in shifts:
         begin, end = max(0, shift), min(a, shift + b)
@@ -288,28 +301,56 @@ def _images(model: Model, clips: Sequence[Tensor]) -> list[Tensor]:
 def know(model: Model, train: Split, validation: Split, *, seed: int = 0) -> KnownClips:
     """The codes of a model's training clips, and the decibels that make a copy.
 
-    Of the nearest codes of each clip as it is; clips beyond MOST_CLIPS, or MOST_CODES, are left out, evenly. The threshold
-    is drawn from real sounds: see `_calibrated`.
+    Codes are the nearest ones, of each clip as it is and of VIEWS less one that begin later. Clips
+    beyond MOST_CLIPS, or MOST_CODES, are left out, evenly. The threshold is drawn from real sounds:
+    see `_calibrated`.
     """
-    each = model.vocabulary.slots * int(train.num_frames.float().mean().ceil())
-    most = max(1, min(MOST_CLIPS, MOST_CODES * model.autoencoder.stride[1] // each))
-    places = _spread(len(train), most)
-    clips = _coded(model, train, places)
-    stride, count = model.autoencoder.stride[1], min(BANDS, model.spectrogram.config.bins)
-    dtype = torch.int16 if model.vocabulary.codebook_size < 1 << 15 else torch.int32
-    bands = [
-        nn.functional.adaptive_avg_pool2d(image[None], (count, image.shape[1] // stride))[0].T
-        for begin in range(0, len(clips), 64)
-        for image in _images(model, clips[begin : begin + 64])
+    stride = model.autoencoder.stride[1]
+    views = min(VIEWS, stride)
+    each = views * model.vocabulary.slots * int(train.num_frames.float().mean().ceil())
+    places = _spread(len(train), max(1, min(MOST_CLIPS, MOST_CODES * stride // each)))
+    later = [
+        torch.full_like(places, view * stride // views).minimum(train.num_frames[places] - 1)
+        for view in range(views)
     ]
-    known = KnownClips(
-        torch.cat([clip.permute(2, 0, 1) for clip in clips]).to(dtype),
-        (255 * torch.cat(bands)).round().clamp(0, 255).to(torch.uint8),
-        torch.tensor([clip.shape[2] for clip in clips], dtype=torch.int32),
-        [(train.clips[i].path, train.clips[i].offset) for i in places.tolist()],
+    names = [(train.clips[i].path, train.clips[i].offset) for i in places.tolist()]
+    known = assembled(
+        model,
+        [[clip.codes for clip in coded(model, train, places, by)] for by in later],
+        names,
         len(train),
+        {"threshold_db": 0.0},
     )
     return replace(known, calibration=_calibrated(model, known, train, validation, places, seed))
+
+
+def assembled(
+    model: Model,
+    views: Sequence[Sequence[Tensor]],
+    names: list[tuple[str, int]],
+    of: int,
+    calibration: dict[str, float],
+) -> KnownClips:
+    """Codes (quantizers, rows, columns) of each view of each clip → what a model keeps of them; a view
+    has no more columns than the first."""
+    first, size = views[0], model.vocabulary.codebook_size
+    columns = torch.tensor([clip.shape[2] for clip in first], dtype=torch.int32)
+    shape = len(views), int(columns.sum()), *first[0].shape[:2]
+    codes = torch.full(shape, -1, dtype=torch.int16 if size < 1 << 15 else torch.int32)
+    begins = (columns.cumsum(0) - columns).tolist()
+    for kept, view in zip(codes, views, strict=True):
+        for begin, clip in zip(begins, view, strict=True):
+            kept[begin : begin + clip.shape[2]] = clip.permute(2, 0, 1)
+    count = min(BANDS, model.spectrogram.config.bins)
+    bands = [
+        nn.functional.adaptive_avg_pool2d(image[None], (count, clip.shape[2]))[0].T
+        for begin in range(0, len(first), 64)
+        for image, clip in zip(
+            _images(model, first[begin : begin + 64]), first[begin : begin + 64], strict=True
+        )
+    ]
+    rounded = (255 * torch.cat(bands)).round().clamp(0, 255).to(torch.uint8)
+    return KnownClips(codes, rounded, columns, names, of, calibration)
 
 
 def _calibrated(
@@ -327,19 +368,17 @@ def _calibrated(
     some = places[_spread(len(places), CALIBRATED)]
     frames = train.num_frames[some]
     shifts = torch.minimum(shifts[: len(some)], frames // 4)
-    copied = _distances(model, known, _coded(model, train, some, shifts))
-    real = _distances(model, known, _coded(model, validation, _spread(len(validation), CALIBRATED)))
-    candidates = torch.cat([copied, real]).sort().values.tolist() or [1.0]
-
-    def cost(threshold: float) -> float:
-        missed = float((copied > threshold).sum()) / max(1, len(copied))
-        mistaken = float((real <= threshold).sum()) / max(1, len(real))
-        return missed + MISTAKE * mistaken
-
-    if len(real) < FEWEST:
-        threshold = float(copied.quantile(0.95)) if len(copied) else 1.0
-    else:
-        threshold = min(candidates, key=cost)
+    copied = _distances(model, known, coded(model, train, some, shifts))
+    real = _distances(model, known, coded(model, validation, _spread(len(validation), CALIBRATED)))
+    threshold = 1.0
+    if len(real) >= FEWEST:
+        both = torch.cat([copied, real]).sort().values
+        missed = (copied > both[:, None]).sum(dim=1) / max(1, len(copied))
+        mistaken = (real <= both[:, None]).sum(dim=1) / len(real)
+        best = int((missed + MISTAKE * mistaken).argmin())
+        threshold = float(both[best : best + 2].mean())  # half way to the next sound
+    elif len(copied):
+        threshold = float(copied.quantile(0.95))
     return {
         "threshold_db": threshold,
         "found": float((copied <= threshold).float().mean()) if len(copied) else 0.0,
@@ -347,11 +386,10 @@ def _calibrated(
     }
 
 
-def _distances(model: Model, known: KnownClips, clips: Sequence[Tensor]) -> Tensor:
+def _distances(model: Model, known: KnownClips, clips: Sequence[Encoded]) -> Tensor:
     """(clips,) decibels to the nearest training clip, of those that can be compared."""
-    uncalibrated = replace(known, calibration={"threshold_db": 0.0})
-    sounds = [Encoded(clip, 0, 0) for clip in clips]
-    found = _compared(model, uncalibrated, sounds)
+    uncalibrated = replace(known, calibration={"threshold_db": math.inf})
+    found = compare(model, clips, uncalibrated)
     return torch.tensor([one.db for one in found if one is not None])
 
 
@@ -360,11 +398,11 @@ def _spread(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
-def _coded(
+def coded(
     model: Model, split: Split, places: Tensor, shifts: Tensor | None = None
-) -> list[Tensor]:
-    """Clips of a split, begun some frames later → their nearest codes (quantizers, rows, columns)."""
-    clips: list[Tensor] = []
+) -> list[Encoded]:
+    """Clips of a split, begun some frames later → their nearest codes."""
+    clips: list[Encoded] = []
     shifts = torch.zeros_like(places) if shifts is None else shifts
     for part, later in zip(places.split(64), shifts.split(64), strict=True):
         images, frames = split.spectrograms(part), split.num_frames[part] - later
@@ -375,5 +413,11 @@ def _coded(
         with torch.inference_mode():
             codes = model.autoencoder.encode(images, frames).cpu()
         widths = model.autoencoder.num_columns(frames).tolist()
-        clips += [grid[..., :width] for grid, width in zip(codes, widths, strict=True)]
+        levels, hop_length = split.levels[part].tolist(), model.spectrogram.config.hop_length
+        clips += [
+            Encoded(grid[..., :width], level, max(1, (length - 1) * hop_length))
+            for grid, width, level, length in zip(
+                codes, widths, levels, frames.tolist(), strict=True
+            )
+        ]
     return clips

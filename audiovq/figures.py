@@ -16,16 +16,22 @@ from audiovq.autoencoder import Autoencoder
 from audiovq.autoencoder_stage import validate_autoencoder
 from audiovq.bottlenecks import NoBottleneck
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError, SamplingConfig, to_json
+from audiovq.config import (
+    AudiovqError,
+    SamplingConfig,
+    derived_seed,
+    require_count,
+    require_seed,
+    to_json,
+)
+from audiovq.copies import coded, compare, know
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
 from audiovq.prior_stage import validate_prior
 from audiovq.progress import progress
-from audiovq.views import VIEWS, encode_split
+from audiovq.views import encode_split
 
 Say = Callable[[str], None]
-COPY_SHARE = 0.9
-"""A sound that shares more of its codes with one training clip is a copy of it."""
 
 
 def evaluate(
@@ -45,6 +51,8 @@ def evaluate(
     figure stands what real test clips score. Raises AudiovqError where the dataset's spectrograms
     or labels are not the model's.
     """
+    require_count(n)
+    require_seed(seed)
     require_match(model, dataset)
     held_out = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
     figures: dict[str, Any] = {"held_out": held_out.name, "clips": len(held_out)}
@@ -64,7 +72,13 @@ def evaluate(
     say(f"evaluate: {n} new sounds and a judge for them")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(
-            model, n, sampling=sampling, best_of=best_of, seed=seed + 1, progress=step
+            model,
+            n,
+            sampling=sampling,
+            best_of=best_of,
+            seed=derived_seed(seed, 1),
+            keep_copies=True,
+            progress=step,
         )
     figures["generation"] = _evaluate_generation(model, dataset, held_out, sounds, seed)
     return figures
@@ -193,26 +207,26 @@ def _evaluate_generation(
     if model.labels:
         figures |= _evaluate_labels(model, dataset, split, sounds, images, seed)
 
-    training, real = evaluation.split_images(dataset.train), evaluation.split_images(split, places)
+    known = model.known or know(model, dataset.train, dataset.validation)
     figures["nearest_training_clip_db"] = {}
-    for name, clips in (("generated", images), ("real", real)):
-        distances = evaluation.nearest_distances(clips, training, dataset.spectrogram.range_db)
-        figures["nearest_training_clip_db"][name] = {
-            "fifth_percentile": float(distances.quantile(0.05)),
-            "median": float(distances.median()),
-        }
-    known = encode_split(model, dataset.train, VIEWS)[0]
     figures["codes_shared_with_a_training_clip"] = {}
-    for name, tokens in (
-        ("generated", _tokens(model, sounds)),
-        ("real", encode_split(model, split)[0][places]),
+    for name, clips in (
+        ("generated", [sound.encoded for sound in sounds]),
+        ("real", coded(model, split, places)),
     ):
-        shares = evaluation.shared_codes(tokens, known, model.vocabulary.end)
-        figures["codes_shared_with_a_training_clip"][name] = {
-            "median": float(shares.median()),
-            "most": float(shares.max()),
-            "copies": int((shares > COPY_SHARE).sum()),
-        }
+        found = [one for one in compare(model, clips, known) if one is not None]
+        if found:
+            distances = torch.tensor([one.db for one in found])
+            shares = torch.tensor([one.share for one in found])
+            figures["nearest_training_clip_db"][name] = {
+                "fifth_percentile": float(distances.quantile(0.05)),
+                "median": float(distances.median()),
+            }
+            figures["codes_shared_with_a_training_clip"][name] = {
+                "median": float(shares.median()),
+                "most": float(shares.max()),
+                "copies": sum(one.is_copy for one in found),
+            }
     return figures
 
 
@@ -264,18 +278,6 @@ def _evaluate_labels(
             "real": math.fsum(real_spreads[values] for values in both) / len(both),
         }
     return figures
-
-
-def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
-    """Sounds → tokens (sounds, max_tokens), filled with END."""
-    vocabulary = model.vocabulary
-    rows = torch.full((len(sounds), vocabulary.max_tokens), vocabulary.end)
-    for row, sound in zip(rows, sounds, strict=True):
-        columns = torch.tensor([sound.encoded.codes.shape[2]])
-        levels = torch.tensor([sound.encoded.level])
-        tokens, lengths = vocabulary.tokens(sound.encoded.codes[None], columns, levels)
-        row[: int(lengths)] = tokens[0, : int(lengths)]
-    return rows
 
 
 def code_counts(model: Model, split: Split) -> Tensor:
@@ -376,16 +378,20 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     if new:
         near, shared = new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]
+    if new and "generated" in near:
+        real = (
+            f"; real test clips stand at {near['real']['median']:.1f} dB" if "real" in near else ""
+        )
         add(
             "nearest training clip",
             f"{near['generated']['median']:.1f} dB",
-            f"median over new sounds; real test clips stand at {near['real']['median']:.1f} dB",
+            f"median over new sounds{real}",
         )
         add(
             "copies",
             f"{shared['generated']['copies']}",
-            f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training"
-            f" clip; the most shared is {100 * shared['generated']['most']:.0f} %",
+            "new sounds that are near copies of a training clip, by codes or decibels; the most codes"
+            f" shared with one is {100 * shared['generated']['most']:.0f} %",
         )
     return rows
 

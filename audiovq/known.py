@@ -22,7 +22,10 @@ class KnownClips:
     """Training clips in coded form, one after another along the columns."""
 
     codes: Tensor
-    """(columns of all clips, quantizers, rows), int16 where that holds them, else int32."""
+    """(views, columns of all clips, quantizers, rows), int16 where that holds them, else int32.
+
+    View `i` of `n` is of the clips begun `i / n` columns later, since codes change with that; where
+    it has fewer columns, -1."""
     bands: Tensor
     """(columns of all clips, bands) uint8: what they decode to, each column's mean in a few bands."""
     columns: Tensor
@@ -42,10 +45,11 @@ class KnownClips:
         """Decibels below which a sound is a copy."""
         return self.calibration["threshold_db"]
 
-    def clip(self, place: int) -> Tensor:
+    def clip(self, place: int, view: int = 0) -> Tensor:
         """(quantizers, rows, columns) codes of a clip, int64."""
         end = int(self.columns[: place + 1].sum())
-        return self.codes[end - int(self.columns[place]) : end].permute(1, 2, 0).long()
+        codes = self.codes[view, end - int(self.columns[place]) : end]
+        return codes[codes[:, 0, 0] >= 0].permute(1, 2, 0).long()
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """What a file holds: tensors and strings."""
@@ -68,18 +72,21 @@ def from_tensors(
     slots = vocabulary.num_quantizers, vocabulary.rows
     fits = (
         codes.dtype in (torch.int16, torch.int32)
-        and codes.dim() == 3
-        and tuple(codes.shape[1:]) == slots
+        and codes.dim() == 4
+        and len(codes) > 0
+        and tuple(codes.shape[2:]) == slots
         and bands.dtype == torch.uint8
         and bands.dim() == 2
-        and len(bands) == len(codes)
+        and len(bands) == codes.shape[1]
         and bands.shape[1] > 0
         and columns.dtype == torch.int32
         and columns.dim() == 1
         and len(columns) > 0
         and bool(((columns > 0) & (columns <= vocabulary.max_columns)).all())
-        and int(columns.sum()) == len(codes)
-        and bool(((codes >= 0) & (codes < vocabulary.codebook_size)).all())
+        and int(columns.sum()) == codes.shape[1]
+        and bool(((codes >= 0) | (codes[..., :1, :1] < 0)).all())
+        and bool((codes[0] >= 0).all())
+        and bool((codes < vocabulary.codebook_size).all())
         and type(of) is int
         and of >= len(columns) == len(names)
         and all(type(path) is str and type(offset) is int for path, offset in names)

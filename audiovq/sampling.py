@@ -12,6 +12,8 @@ from audiovq.prior import Prior
 
 LIKE_OTHERS = 2
 """From this column on all are drawn alike."""
+COLDEST = 1e-6
+"""Temperatures below are 0: a float32 tells the likeliest from all others no better."""
 CHECK_COLUMNS = 4
 """Once in so many it is seen whether all clips have ended, where that makes a GPU wait."""
 
@@ -151,11 +153,12 @@ def guided(asked: Tensor, anything: Tensor, guidance: float, end: int) -> Tensor
 def draw(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     """logits (batch, size), uniform (batch, 1) in [0, 1), float32 → (batch,) tokens, by the inverse of
     the CDF."""
-    if config.temperature == 0:
+    if config.temperature < COLDEST:
         return logits.argmax(dim=1)
     if logits.is_mps:  # which has no float64
         return draw(logits.cpu(), config, uniform.cpu()).to(logits.device)
-    logits = logits / config.temperature
+    # From the largest down, so that none grows beyond what a float holds.
+    logits = (logits - logits.amax(dim=1, keepdim=True)) / config.temperature
     if config.top_k or config.top_p < 1:
         logits = _cut(logits, config)
     # A GPU adds up in no order: only in float64 does a sum never fall where nothing is added.
@@ -171,9 +174,10 @@ def _cut(logits: Tensor, config: SamplingConfig) -> Tensor:
     """(batch, size) → the same, -inf for what is none of the `top_k`, or lies beyond `top_p`."""
     values, order = logits.sort(dim=1, descending=True, stable=True)
     if config.top_k:
-        values[:, config.top_k :] = -torch.inf
+        values[:, min(config.top_k, values.shape[1]) :] = -torch.inf
     if config.top_p < 1:
         probabilities = values.softmax(dim=1)
-        before = probabilities.cumsum(dim=1) - probabilities
-        values = values.masked_fill(before >= config.top_p, -torch.inf)
+        beyond = probabilities.cumsum(dim=1) - probabilities >= config.top_p
+        beyond[:, 0] = False  # whatever a float32 makes of a tiny top_p
+        values = values.masked_fill(beyond, -torch.inf)
     return torch.empty_like(values).scatter_(1, order, values)

@@ -15,8 +15,9 @@ import torch
 
 from audiovq import ranks
 from audiovq.autoencoder_stage import train_autoencoder
-from audiovq.checkpoint import Model, load, new_model, save
+from audiovq.checkpoint import KNOWN, Model, load, new_model, save, save_known
 from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
+from audiovq.copies import know
 from audiovq.dataset import Dataset, Split
 from audiovq.files import claimed, clear, is_blank, read_json, sweep, write_json, write_text
 from audiovq.fitting import fit_context
@@ -122,6 +123,9 @@ def _train(
                 masked_limit = min(60 * config.max_minutes * config.masked_share, limit / 2)
                 limit -= masked_limit
 
+            _know_clips(dataset, model, folder, say)
+            ranks.wait()
+
             @functools.cache
             def encoded() -> tuple[Encodings, Encodings]:
                 return encode_views(model, dataset, limit)
@@ -136,6 +140,19 @@ def _train(
     if ranks.is_main():
         write_text(folder / "README.md", model_card(model))
     return model
+
+
+def _know_clips(dataset: Dataset, model: Model, folder: Path, say: Say) -> None:
+    """Save the training clips' codes, by which copies are found; not where they are listed already."""
+    if KNOWN in model.header or model.spectrogram.config.images or not ranks.is_main():
+        return
+    started = time.perf_counter()
+    model.known = know(model, dataset.train, dataset.validation)
+    save_known(folder, model)
+    say(
+        f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip will be called"
+        f" near copies ({time.perf_counter() - started:.0f} s)"
+    )
 
 
 def _silent(_: str) -> None:
@@ -164,6 +181,12 @@ def model_card(model: Model) -> str:
         )
         if summary:
             lines.append(f"- {stage}: step {summary['step']:,}, on validation clips: {reached}")
+    if KNOWN in model.header:
+        name = model.header[KNOWN]["file"]
+        lines.append(
+            f"- `{name}` holds the training recordings in coded form, to find copies of them among new"
+            " sounds; where the recordings are private, leave it out when you share the model"
+        )
     lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
     return "\n".join(lines)
 

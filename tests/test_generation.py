@@ -173,6 +173,7 @@ def refused(model: Model, labels: dict[str, str]) -> str:
 
 def test_unknown_labels_and_values_are_refused_with_what_there_is_the_closest_first() -> None:
     model = tiny_model(labels={"digit": [str(i) for i in range(30)], "speaker": ["ada", "bob"]})
+    model.label_counts = [((i, i % 2), 1) for i in range(30)]
     message = refused(model, {"speakr": "ada"})
     assert "'speakr'" in message
     assert message.index("speaker") < message.index("digit")

@@ -79,6 +79,7 @@ def report(**changed: Any) -> Report:
         "title": "Digits",
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
+        "copies": 0,
         "comparisons": [Group("1 · ben", compared)],
         "codes": [
             Group("31 to 281 Hz", [picture("code 3", seed=5), picture("nearest: 0", seed=6)])
@@ -309,3 +310,15 @@ def test_forty_sounds_stay_under_two_megabytes(tmp_path: Path) -> None:
 def test_rows_from_a_file_of_metrics(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in map(json.dumps, metrics())]
     assert made(tmp_path, metrics=rows).html == made(tmp_path).html
+
+
+def test_nothing_is_said_of_copies_that_was_not_looked_at(tmp_path: Path) -> None:
+    says = {
+        None: "not compared with its training clips",
+        0: "none is a near copy of a training clip",
+        1: "1 of 2 came out as near copies",
+    }
+    for copies, words in says.items():
+        page = made(tmp_path, copies=copies)
+        assert [w for w in says.values() if w in page] == [words]
+        assert "None of these was recorded" not in page
