@@ -23,6 +23,7 @@ from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.desk import Desk, Item
 from audiovq.evaluation import waveform_images
+from audiovq.labels import learnt_values
 
 try:
     import gradio as gr
@@ -95,8 +96,8 @@ def build(model: Model, name: str) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 asked = [
-                    gr.Dropdown([ANY, *values], value=ANY, label=label)
-                    for label, values in model.labels.items()
+                    gr.Dropdown([ANY, *learnt_values(model, label)], value=ANY, label=label)
+                    for label in model.labels
                 ]
                 number = gr.Slider(1, moves.MOST, 4, step=1, label="how many")
                 temperature = gr.Slider(0, 2, 0.8, step=0.05, label="temperature")

@@ -5,6 +5,7 @@
     context.safetensors        integer tables by which archives are coded
     prior.safetensors          weights
     masked.safetensors         weights of the masked prior
+    training-codes.safetensors codes of the training clips, to find copies by; may be left out
     README.md                  a model card
     training/                  to go on training: state, metrics.jsonl, samples; may be deleted
 
@@ -15,10 +16,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -41,6 +43,7 @@ from audiovq.config import (
 from audiovq.context import ContextTables
 from audiovq.files import atomic, read_bytes, read_json, sha256
 from audiovq.header import DAMAGED, ZEROS, is_sealed, listed, read_header, seal, write_header
+from audiovq.known import KnownClips, from_tensors
 from audiovq.masked import MaskedPrior
 from audiovq.pixelcnn import PixelCNN
 from audiovq.prior import Prior, Vocabulary
@@ -52,6 +55,8 @@ VERSION = 3
 Stage = Literal["autoencoder", "context", "prior", "masked"]
 PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
 """What is learnt about an autoencoder's codes."""
+KNOWN = "training_codes"
+"""The part of model.json that lists the codes of the training clips."""
 SHIPPED = Path(__file__).parent / "models"
 """Models that come with the package, to be named instead of a folder: `digits`."""
 AGAIN = "train again, or fetch a whole copy"
@@ -73,6 +78,8 @@ class Model:
     context: ContextTables | None = None
     prior: Prior | None = None
     masked: MaskedPrior | None = None
+    known: KnownClips | None = None
+    """The training clips' codes; None where they were left out, and copies cannot be told."""
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Each label's values, in the order of their numbers."""
     label_counts: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
@@ -180,7 +187,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
         if network is not None:
             header[stage]["config"] = to_json(network.config)
     for key, value in model.header.items():
-        if key not in header and (stage != "autoencoder" or key not in PARTS):
+        if key not in header and (stage != "autoencoder" or key not in (*PARTS, KNOWN)):
             header[key] = value
     model.header = header
     write_header(folder / "model.json", header)
@@ -198,6 +205,28 @@ def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
     if stage in header and header[stage]["summary"] | more != header[stage]["summary"]:
         header[stage]["summary"] |= more
         write_header(path, header)
+
+
+def save_known(folder: Path, model: Model) -> None:
+    """Write the codes of the training clips (`model.known`) and list them in model.json."""
+    if model.known is None:
+        raise ValueError("the model has no training codes to save")
+    path = folder / "training-codes.safetensors"
+    save_tensors(path, *model.known.tensors())
+    model.header[KNOWN] = {
+        "file": path.name,
+        "sha256": sha256(path),
+        "autoencoder_sha256": model.header["autoencoder"]["sha256"],
+    }
+    write_header(folder / "model.json", model.header)
+
+
+def _known(folder: Path, model: Model, entry: dict[str, Any]) -> KnownClips | None:
+    """The codes of the training clips; None where their file was left out."""
+    name = str(entry["file"])
+    if PurePath(name).name == name and not os.path.lexists(folder / name):
+        return None
+    return from_tensors(*read_tensors(_weights(folder, entry), sealed=True), model.vocabulary)
 
 
 def _file_listed(folder: Path, stage: Stage) -> Any:
@@ -268,7 +297,7 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
             clip_frames=clip_frames,
             header=header,
         )
-        for part in PARTS:
+        for part in (*PARTS, KNOWN):
             belongs = header.get(part, {}).get("autoencoder_sha256")
             if belongs not in (None, header["autoencoder"]["sha256"]):
                 raise AudiovqError(f"{folder}: its {part} was trained for another autoencoder")
@@ -284,6 +313,8 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
             model.masked = _network(folder, masked, lambda: model.new_masked(masked_config))
             begin, end = masked["summary"].get("longest_complete", (True, True))
             model.masked.longest_complete = begin is True, end is True
+        if known := header.get(KNOWN):
+            model.known = _known(folder, model, known)
     except (
         LookupError,
         TypeError,
@@ -313,6 +344,12 @@ def export(folder: Path, target: Path) -> None:
             entry["sha256"] = sha256(target / entry["file"])
             if part != "autoencoder":
                 entry["autoencoder_sha256"] = header["autoencoder"]["sha256"]
+    if entry := header.get(KNOWN):
+        if (folder / entry["file"]).exists():
+            source = _weights(folder, entry)
+            with atomic(target / entry["file"]) as temporary:
+                temporary.write_bytes(source.read_bytes())
+        entry["autoencoder_sha256"] = header["autoencoder"]["sha256"]
     write_header(target / "model.json", header)
 
 

@@ -234,7 +234,7 @@ def decode_blocks(
         stop = min(start + WINDOW_FRAMES, total)
         end = sound.num_samples if stop == total else (stop - 1) * hop_length
         (waveform,) = model.spectrogram.inverse(
-            _frames(model, sound.codes, start, stop),
+            frames_of(model, sound.codes, start, stop),
             torch.tensor([sound.level], device=model.device),
             torch.tensor([end - start * hop_length], device=model.device),
             phase=phase,
@@ -257,7 +257,7 @@ def decode_blocks(
         known = again[:, :, lead : lead + OVERLAP_FRAMES // 2].angle()
 
 
-def _frames(model: Model, codes: Tensor, start: int, stop: int) -> Tensor:
+def frames_of(model: Model, codes: Tensor, start: int, stop: int) -> Tensor:
     """Codes (quantizers, rows, columns) → their spectrogram's frames (1, 1, bins, stop - start)."""
     stride, reach = model.autoencoder.stride[1], model.autoencoder.reach
     first = max(0, start // stride - reach)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass, field
@@ -510,8 +511,8 @@ class OptimizerConfig:
         return min(self.validate_every, max(FEWEST_BETWEEN, VALIDATION_EPOCHS * per_epoch))
 
 
-MOST_SEED = (1 << 32) - 1
-"""Of a training; the seeds of its steps are made from it, and torch takes 64 bits."""
+MOST_SEED = (1 << 63) - 1
+"""Largest seed that every generator of torch takes."""
 PRIOR_EPOCHS = 60
 """Passes over the clips after which a prior knows them by heart."""
 PRIOR_PATIENCE = 5
@@ -542,7 +543,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_finite(self)
-        _require(0 <= self.seed <= MOST_SEED, f"seed {self.seed}: give 0 to {MOST_SEED}")
+        require_seed(self.seed)
         _require(
             self.max_minutes is None or 0 < self.max_minutes <= 1e7,
             f"max_minutes {self.max_minutes}: give minutes above 0, up to 1e7",
@@ -587,6 +588,46 @@ class SamplingConfig:
         _require(
             0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"
         )
+
+
+MOST_SOUNDS = 1_000_000
+"""Sounds that one call may make."""
+MOST_ITERATIONS = 10_000
+"""Of Griffin-Lim: far beyond the last one that changes anything."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)
+
+
+def require_seed(seed: int) -> None:
+    """Raise AudiovqError where `seed` is not from 0 to MOST_SEED."""
+    _require(
+        _is_whole(seed) and 0 <= seed <= MOST_SEED,
+        f"seed {seed}: give a whole number from 0 to 2^63 - 1",
+    )
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """A seed from 0 to MOST_SEED made of a seed and a number."""
+    return (seed * 1_000_003 + number) % (MOST_SEED + 1)
+
+
+def require_count(n: int, name: str = "n", least: int = 1) -> None:
+    """Raise AudiovqError where a number of sounds is not from `least` to MOST_SOUNDS."""
+    _require(
+        _is_whole(n) and least <= n <= MOST_SOUNDS,
+        f"{name} {n}: give {least} to {MOST_SOUNDS:,}",
+    )
+
+
+def require_phase(phase: str, n_iter: int | None) -> None:
+    """Raise AudiovqError where Griffin-Lim cannot start so, or run so many iterations."""
+    _require(phase in ("pghi", "griffin-lim"), f"phase {phase!r:.40}: give 'pghi' or 'griffin-lim'")
+    _require(
+        n_iter is None or (_is_whole(n_iter) and 0 <= n_iter <= MOST_ITERATIONS),
+        f"n_iter {n_iter}: give 0 to {MOST_ITERATIONS:,}",
+    )
 
 
 _T = TypeVar("_T")

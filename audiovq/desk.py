@@ -15,9 +15,7 @@ import torch
 from audiovq import audio, codec, play
 from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
-from audiovq.generation import Sound, generate, pick_prior
-from audiovq.labels import places_of
-from audiovq.painting import fill
+from audiovq.generation import Sound, generate
 
 LONGEST_SECONDS = 10.0
 """Of a recording that is taken in, and of a sound that is gone on with."""
@@ -124,19 +122,9 @@ def repaint(
 ) -> Desk:
     """`cells`, pairs of (row, column), of the sound at hand drawn anew, to go with all others."""
     item = desk.at_hand
-    given = item.sound.encoded
-    asked = places_of(model, labels)
-    row = [asked.get(i, len(values)) for i, values in enumerate(model.labels.values())]
-    (codes,) = fill(
-        pick_prior(model, sampling, "masked"),
-        given.codes[None],
-        _mask(item, cells),
-        torch.tensor([given.level]),
-        torch.tensor([row], dtype=torch.long),
-        sampling=sampling,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return _changed(desk, _heard(model, item.name, replace(given, codes=codes), dict(labels)))
+    mask = _mask(item, cells)
+    (sound,) = play.painted(model, item.sound.encoded, mask, labels, sampling=sampling, seed=seed)
+    return _changed(desk, Item(item.name, sound))
 
 
 def vary(

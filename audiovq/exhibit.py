@@ -70,7 +70,7 @@ def write_report(
     longest = model.clip_frames * model.spectrogram.config.hop_length
     room = PAGE_SAMPLES // longest
     compared = max(1, min(COMPARED, room // 6))
-    generated = _generated(model, max(1, min(_enough(model), room - 3 * compared)))
+    generated, copies = _generated(model, max(1, min(_enough(model), room - 3 * compared)))
     comparisons = _comparisons(model, dataset, compared, say)
     counts = code_counts(model, dataset.train)
     points = torch.zeros(0, 2)
@@ -81,6 +81,7 @@ def write_report(
         data=recordings_in_words(dataset),
         sample_rate=model.sample_rate,
         generated=generated,
+        copies=copies,
         comparisons=comparisons,
         compared=clips_and_why(measured_split(dataset, *HELD_OUT).name, *HELD_OUT),
         codes=_codes(model, dataset.train) if len(counts) else [],
@@ -105,15 +106,22 @@ def _enough(model: Model) -> int:
     return max(12, min(40, 2 * fewest))
 
 
-def _generated(model: Model, n: int) -> list[report.Picture]:
-    """New sounds, by label; none where the model cannot make any."""
+def _generated(model: Model, n: int) -> tuple[list[report.Picture], int | None]:
+    """New sounds, by label, and how many are near copies of training clips (None: not compared); none
+    where the model cannot make any."""
     try:
         sounds = generate(model, n, seed=7)
     except AudiovqError:
-        return []
+        return [], None
     sounds.sort(key=lambda sound: list(sound.labels.values()))
-    names = [" · ".join(s.labels.values()) or f"sound {i}" for i, s in enumerate(sounds, 1)]
-    return _pictures(model, names, [sound.waveform for sound in sounds])
+    names = [
+        (" · ".join(s.labels.values()) or f"sound {i}")
+        + (f" · near copy of {s.nearest.path}" if s.nearest and s.nearest.is_copy else "")
+        for i, s in enumerate(sounds, 1)
+    ]
+    copies = sum(s.nearest is not None and s.nearest.is_copy for s in sounds)
+    pictures = _pictures(model, names, [sound.waveform for sound in sounds])
+    return pictures, None if model.known is None else copies
 
 
 def _pictures(

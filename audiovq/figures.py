@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiovq import archive, codec, evaluation
+from audiovq import archive, codec
 from audiovq.checkpoint import Model
-from audiovq.config import MOST_SEED, AudiovqError, SamplingConfig, to_json
+from audiovq.config import (
+    AudiovqError,
+    SamplingConfig,
+    derived_seed,
+    require_count,
+    require_seed,
+    to_json,
+)
+from audiovq.copies import coded, compare, know
 from audiovq.dataset import Dataset, Split
 from audiovq.generation import Sound, generate
 from audiovq.judges import evaluate_labels
@@ -19,7 +27,7 @@ from audiovq.measured import HELD_OUT, clips_and_why, clips_of, counted, measure
 from audiovq.prior_stage import validate_prior
 from audiovq.progress import progress
 from audiovq.reconstruction import evaluate_reconstruction
-from audiovq.views import VIEWS, encode_split
+from audiovq.views import encode_split
 
 Say = Callable[[str], None]
 MEASURED = {
@@ -28,8 +36,6 @@ MEASURED = {
     "train": "which the model has learnt from",
 }
 """What there is to know of the split that figures are of."""
-COPY_SHARE = 0.9
-"""A sound that shares more of its codes with one training clip is a copy of it."""
 
 
 def evaluate(
@@ -50,10 +56,9 @@ def evaluate(
     stands what real clips score. Raises AudiovqError where the dataset's spectrograms or labels are not
     the model's.
     """
-    require_match(model, dataset)
-    if n < 1:
-        raise AudiovqError(f"n {n}: give 1 or more")
+    require_count(n)
     require_seed(seed)
+    require_match(model, dataset)
     held_out = measured_split(dataset, *HELD_OUT)
     figures: dict[str, Any] = {"measured_on": held_out.name, "clips": len(held_out)}
     say(f"evaluate: reconstruction of {clips_of(held_out.name)}")
@@ -68,16 +73,16 @@ def evaluate(
     say(f"evaluate: {n} new sounds and judges for them")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(
-            model, n, sampling=sampling, best_of=best_of, seed=seed + 1, progress=step
+            model,
+            n,
+            sampling=sampling,
+            best_of=best_of,
+            seed=derived_seed(seed, 1),
+            keep_copies=True,
+            progress=step,
         )
     figures["generation"] = _evaluate_generation(model, dataset, held_out, sounds, seed)
     return figures
-
-
-def require_seed(seed: int) -> None:
-    """Raise AudiovqError where figures cannot be drawn with a seed."""
-    if not 0 <= seed <= MOST_SEED:
-        raise AudiovqError(f"seed {seed}: give 0 to {MOST_SEED}")
 
 
 def require_match(model: Model, dataset: Dataset) -> None:
@@ -124,7 +129,6 @@ def _evaluate_generation(
     model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound], seed: int
 ) -> dict[str, Any]:
     """What new sounds are worth, each figure beside that of real clips of `split`."""
-    images = evaluation.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
     shuffle = torch.Generator().manual_seed(seed)
     places = torch.randperm(len(split), generator=shuffle)[: len(sounds)]
     figures: dict[str, Any] = {"sounds": len(sounds)}
@@ -133,39 +137,27 @@ def _evaluate_generation(
     else:
         figures["left_out"] = "what judges say: the dataset has no labels, which they learn"
 
-    training, real = evaluation.split_images(dataset.train), evaluation.split_images(split, places)
+    known = model.known or know(model, dataset.train, dataset.validation)
     figures["nearest_training_clip_db"] = {}
-    for name, clips in (("generated", images), ("real", real)):
-        distances = evaluation.nearest_distances(clips, training, dataset.spectrogram.range_db)
-        figures["nearest_training_clip_db"][name] = {
-            "fifth_percentile": float(distances.quantile(0.05)),
-            "median": float(distances.median()),
-        }
-    known = encode_split(model, dataset.train, VIEWS)[0]
     figures["codes_shared_with_a_training_clip"] = {}
-    for name, tokens in (
-        ("generated", _tokens(model, sounds)),
-        ("real", encode_split(model, split)[0][places]),
+    for name, clips in (
+        ("generated", [sound.encoded for sound in sounds]),
+        ("real", coded(model, split, places)),
     ):
-        shares = evaluation.shared_codes(tokens, known, model.vocabulary.end)
-        figures["codes_shared_with_a_training_clip"][name] = {
-            "median": float(shares.median()),
-            "most": float(shares.max()),
-            "copies": int((shares > COPY_SHARE).sum()),
-        }
+        found = [one for one in compare(model, clips, known) if one is not None]
+        if found:
+            distances = torch.tensor([one.db for one in found])
+            shares = torch.tensor([one.share for one in found])
+            figures["nearest_training_clip_db"][name] = {
+                "fifth_percentile": float(distances.quantile(0.05)),
+                "median": float(distances.median()),
+            }
+            figures["codes_shared_with_a_training_clip"][name] = {
+                "median": float(shares.median()),
+                "most": float(shares.max()),
+                "copies": sum(one.is_copy for one in found),
+            }
     return figures
-
-
-def _tokens(model: Model, sounds: Sequence[Sound]) -> Tensor:
-    """Sounds → tokens (sounds, max_tokens), filled with END."""
-    vocabulary = model.vocabulary
-    rows = torch.full((len(sounds), vocabulary.max_tokens), vocabulary.end)
-    for row, sound in zip(rows, sounds, strict=True):
-        columns = torch.tensor([sound.encoded.codes.shape[2]])
-        levels = torch.tensor([sound.encoded.level])
-        tokens, lengths = vocabulary.tokens(sound.encoded.codes[None], columns, levels)
-        row[: int(lengths)] = tokens[0, : int(lengths)]
-    return rows
 
 
 def code_counts(model: Model, split: Split) -> Tensor:
@@ -287,16 +279,18 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             )
     if new:
         near, shared = new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]
+    if new and "generated" in near:
+        of_real = f"; {real} stand at {near['real']['median']:.1f} dB" if "real" in near else ""
         add(
             "nearest training clip",
             f"{near['generated']['median']:.1f} dB",
-            f"median over new sounds; {real} stand at {near['real']['median']:.1f} dB",
+            f"median over new sounds{of_real}",
         )
         add(
             "copies",
             f"{shared['generated']['copies']}",
-            f"new sounds that share over {100 * COPY_SHARE:.0f} % of their codes with a training"
-            f" clip; the most shared is {100 * shared['generated']['most']:.0f} %",
+            "new sounds that are near copies of a training clip, by codes or decibels; the most codes"
+            f" shared with one is {100 * shared['generated']['most']:.0f} %",
         )
     for left_out in (back.get("left_out"), new.get("left_out")):
         if left_out:

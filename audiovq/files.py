@@ -456,3 +456,20 @@ def require_new(path: Path, overwrite: bool) -> None:
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
+
+
+VALUE = 40
+"""Characters of a label's value, or of a path, in the name of a file."""
+NAME_BYTES = 120
+"""Of such a name in UTF-8, short of its suffix."""
+
+
+def name_of(number: int, values: Iterable[str], digits: int = 4) -> str:
+    """A file's name, short of its suffix: a number and some words, such as 0007_7_george.
+
+    Letters, digits, `.`, `_` and `-` stay, all else becomes `-`; a word is cut to VALUE characters,
+    and the name to NAME_BYTES, so that every file system takes it. Names differ as their numbers do.
+    """
+    words = (re.sub(r"[^\w.-]+", "-", value)[:VALUE] for value in values)
+    name = "_".join([f"{number:0{digits}d}", *words])
+    return name.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore")

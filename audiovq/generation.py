@@ -6,7 +6,7 @@ one likes, and close into a loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,15 @@ from audiovq.audio import Waveform
 from audiovq.bottlenecks import Gaussian
 from audiovq.canvas import Canvas
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.config import (
+    AudiovqError,
+    SamplingConfig,
+    derived_seed,
+    require_count,
+    require_phase,
+    require_seed,
+)
+from audiovq.copies import Nearest, compare
 from audiovq.labels import draw_labels, named
 from audiovq.masked import MaskedPrior
 from audiovq.painting import fill, paint
@@ -29,7 +37,13 @@ from audiovq.spectrogram import Phase
 from audiovq.stft import num_frames
 
 BATCH = 64
-"""Clips drawn at a time."""
+"""Clips drawn at a time, or fewer where they have more than"""
+BATCH_SAMPLES = 1 << 24
+"""in all."""
+TRIES = 3
+"""How often a near copy of a training clip is drawn again at most."""
+MOST_CANDIDATES = 1000
+"""Of which the likeliest is kept."""
 LONGEST = 3600.0
 """Seconds that a sound may be asked to last."""
 SCORED = 16
@@ -52,6 +66,10 @@ class Sound:
     labels: dict[str, str]
     encoded: codec.Encoded
     """Of no quantizers where the model makes no codes."""
+    nearest: Nearest | None = None
+    """The nearest training clip; None where it was not looked for, or the model lacks their codes."""
+    tries: int = 1
+    """How often it was drawn: again each time that it was a near copy of a training clip."""
 
 
 def generate(
@@ -66,43 +84,133 @@ def generate(
     seed: int = 0,
     phase: Phase = "pghi",
     n_iter: int | None = None,
+    keep_copies: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Sound]:
-    """`n` new sounds with the labels asked for; the others are drawn as the training data has them.
+    """`n` new sounds: see `Batches`, whose arguments these are. All of them are in memory at once.
+
+    `progress` is called with the number of sounds that each batch added.
+    """
+    batches = Batches(
+        model,
+        n,
+        labels,
+        sampling=sampling,
+        best_of=best_of,
+        seconds=seconds,
+        loop=loop,
+        seed=seed,
+        phase=phase,
+        n_iter=n_iter,
+        keep_copies=keep_copies,
+    )
+    sounds: list[Sound] = []
+    for number in range(len(batches)):
+        made = batches.make(number)
+        sounds += made
+        progress(len(made))
+    return sounds
+
+
+class Batches:
+    """New sounds with the labels asked for; the others are drawn as the training data has them.
 
     Each is the likeliest of `best_of` candidates (see `sample_codes`). With `seconds` they are so long,
     longer than any clip the model knows too; with `loop` their end leads to their beginning, and they
     are whole columns long. A model with a Gaussian needs no prior: its latents are drawn, sounds are as
     long as its longest clip (with `dense`, as what is heard of them), and `sampling` and `best_of` have
-    no say. Raises AudiovqError where a model lacks what it takes, or a label or value is unknown.
-    `progress` is called with the number of sounds that each batch added. The same seed on the same
-    device gives the same sounds.
+    no say. Where the model has the codes of its training clips, each sound is compared with them, and
+    near copies are drawn again, TRIES times at most, unless `keep_copies`. The same seed on the same
+    device gives the same sounds, whichever batches are made.
     """
-    sampling = sampling or SamplingConfig()
-    prior = _prior_or_none(model, sampling)
-    if prior is None and (seconds is not None or loop):
-        raise AudiovqError("a length and loops take a model with codes, not a Gaussian")
-    samples = None if seconds is None else require_samples(model, seconds)
-    sounds: list[Sound] = []
-    for number, (part, generator) in enumerate(_parts(model, n, labels or {}, seed)):
-        if prior is None:
-            encoded, waveforms = _from_latents(model, part, generator, phase, n_iter)
+
+    def __init__(
+        self,
+        model: Model,
+        n: int,
+        labels: Mapping[str, str] | None = None,
+        *,
+        sampling: SamplingConfig | None = None,
+        best_of: int = 1,
+        seconds: float | None = None,
+        loop: bool = False,
+        seed: int = 0,
+        phase: Phase = "pghi",
+        n_iter: int | None = None,
+        keep_copies: bool = False,
+    ) -> None:
+        """Draws nothing yet. Raises AudiovqError where a model lacks what it takes, an argument is out of
+        its range, or a label or value is unknown to the training clips."""
+        self._model, self._sampling = model, sampling or SamplingConfig()
+        require_phase(phase, n_iter)
+        require_candidates(model, best_of)
+        self._prior = _prior_or_none(model, self._sampling)
+        if self._prior is None and (seconds is not None or loop):
+            raise AudiovqError("a length and loops take a model with codes, not a Gaussian")
+        self._samples = None if seconds is None else require_samples(model, seconds)
+        self._rows = _label_rows(model, n, labels or {}, seed).split(
+            batch_size(model, self._samples or 0)
+        )
+        self._best_of, self._loop, self._seed = best_of, loop, seed
+        self._phase: Phase = phase
+        self._n_iter, self._keep_copies = n_iter, keep_copies
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def labels(self, number: int) -> list[dict[str, str]]:
+        """The labels of a batch's sounds, before they are drawn."""
+        return [named(self._model, row) for row in self._rows[number].tolist()]
+
+    def make(self, number: int) -> list[Sound]:
+        """The sounds of a batch."""
+        model, rows, seed = self._model, self._rows[number], derived_seed(self._seed, number)
+        generator = torch.Generator().manual_seed(seed)
+        nearest: list[Nearest | None] = [None] * len(rows)
+        tries = [1] * len(rows)
+        if self._prior is None:
+            encoded, waveforms = _from_latents(model, rows, generator, self._phase, self._n_iter)
         else:
-            if samples is None:
-                encoded = sample_codes(model, prior, part, sampling, generator, best_of)
-            else:
-                encoded = _of_length(model, prior, part, samples, sampling, generator, loop)
-            if loop:
-                encoded = [
-                    _joined(model, prior, sound, row, sampling, generator)
-                    for sound, row in zip(encoded, part, strict=True)
-                ]
-            decode = decode_loops if loop else codec.decode
-            waveforms = decode(model, encoded, phase=phase, n_iter=n_iter, seed=seed + number)
-        for waveform, row, codes in zip(waveforms, part.tolist(), encoded, strict=True):
-            sounds.append(Sound(waveform, named(model, row), codes))
-        progress(len(part))
-    return sounds
+            encoded = self._drawn(self._prior, rows, generator)
+            nearest = compare(model, encoded)
+            for attempt in range(1, 1 if self._keep_copies else 1 + TRIES):
+                again = [i for i, one in enumerate(nearest) if one is not None and one.is_copy]
+                if not again:
+                    break
+                generator = torch.Generator().manual_seed(derived_seed(seed, attempt))
+                others = self._drawn(self._prior, rows[again], generator)
+                for i, sound, one in zip(again, others, compare(model, others), strict=True):
+                    encoded[i], nearest[i], tries[i] = sound, one, 1 + attempt
+            decode = decode_loops if self._loop else codec.decode
+            waveforms = decode(
+                model, encoded, phase=self._phase, n_iter=self._n_iter, seed=self._seed + number
+            )
+        return [
+            Sound(*parts)
+            for parts in zip(waveforms, self.labels(number), encoded, nearest, tries, strict=True)
+        ]
+
+    def _drawn(
+        self, prior: Prior | MaskedPrior, rows: Tensor, generator: torch.Generator
+    ) -> list[codec.Encoded]:
+        """Label rows (batch, labels) → codes."""
+        model, sampling = self._model, self._sampling
+        if self._samples is None:
+            encoded = sample_codes(model, prior, rows, sampling, generator, self._best_of)
+        else:
+            encoded = _of_length(model, prior, rows, self._samples, sampling, generator, self._loop)
+        if self._loop:
+            encoded = [
+                _joined(model, prior, sound, row, sampling, generator)
+                for sound, row in zip(encoded, rows, strict=True)
+            ]
+        return encoded
+
+
+def batch_size(model: Model, samples: int) -> int:
+    """Sounds made at a time, where each has `samples`, or as many as a clip if those are more."""
+    longest = max(samples, model.clip_frames * model.spectrogram.config.hop_length, 1)
+    return max(1, min(BATCH, BATCH_SAMPLES // longest))
 
 
 def draw(
@@ -120,9 +228,11 @@ def draw(
     As `generate`, of which it is all but the way to a waveform.
     """
     sampling = sampling or SamplingConfig()
+    require_candidates(model, best_of)
     prior = _prior_or_none(model, sampling)
     images, names = [], []
-    for part, generator in _parts(model, n, labels or {}, seed):
+    for number, part in enumerate(_label_rows(model, n, labels or {}, seed).split(BATCH)):
+        generator = torch.Generator().manual_seed(derived_seed(seed, number))
         with torch.inference_mode():
             if prior is None:
                 made = model.autoencoder.sample(len(part), part, generator)
@@ -141,17 +251,20 @@ def draw(
     return torch.cat(images), names
 
 
-def _parts(
-    model: Model, n: int, labels: Mapping[str, str], seed: int
-) -> Iterator[tuple[Tensor, torch.Generator]]:
-    """Batch by batch the labels (batch, labels) of what is to be made, and what it is drawn from.
+def _label_rows(model: Model, n: int, labels: Mapping[str, str], seed: int) -> Tensor:
+    """(n, labels) the labels of what is to be made. Raises AudiovqError where `n`, `seed` or the labels
+    make no sense."""
+    require_count(n)
+    require_seed(seed)
+    return draw_labels(model, n, labels, seed)
 
-    Raises AudiovqError where `n` or the labels make no sense.
-    """
-    if n < 1:
-        raise AudiovqError(f"n {n}: give 1 or more")
-    for number, part in enumerate(draw_labels(model, n, labels, seed).split(BATCH)):
-        yield part, torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+def require_candidates(model: Model, best_of: int) -> None:
+    """Raise AudiovqError where `best_of` is not from 1 to MOST_CANDIDATES, or no prior could choose."""
+    if not isinstance(best_of, int) or not 1 <= best_of <= MOST_CANDIDATES:
+        raise AudiovqError(f"best_of {best_of}: give 1 to {MOST_CANDIDATES}")
+    if best_of > 1 and model.prior is None and model.autoencoder.config.quantizes:
+        raise AudiovqError("best_of: the model has no prior in time order, which would choose")
 
 
 def _prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior | None:
@@ -237,16 +350,14 @@ def sample_codes(
     Each is the one of `best_of` candidates that the prior in time order, asked with the sound's own labels at
     temperature 1 and without guidance, finds likeliest: of the highest mean log-probability a
     token, level and END included: "sample and rank" (Adiwardana et al. 2020, Meena). Raises
-    AudiovqError where `best_of` is less than 1.
+    AudiovqError as `require_candidates` does.
     """
-    if best_of < 1:
-        raise AudiovqError(f"best_of {best_of}: give 1 or more")
+    require_candidates(model, best_of)
     labels = labels.to(model.device)
     if best_of == 1:
         tokens = _sampled(prior, labels, sampling, generator)
-    elif model.prior is None:
-        raise AudiovqError("best_of: the model has no prior in time order, which would choose")
     else:
+        assert model.prior is not None
         tokens = _likeliest(prior, model.prior, labels, sampling, generator, best_of)
     codes, num_columns, levels = model.vocabulary.codes(tokens.cpu())
     config = model.spectrogram.config

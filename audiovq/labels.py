@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, derived_seed
 
 
 def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Tensor:
     """(n, labels) places of values: those asked for, the others as they go with them in training.
 
-    Where training has no clip with all that was asked for, the others are left open.
+    Where training has no clip with all that was asked for together, the others are left open. Raises
+    AudiovqError where a label or value is unknown, or no training clip has the value.
     """
     wanted = places_of(model, asked)
     fitting = [
@@ -27,7 +28,7 @@ def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Te
         open_places = [len(values) for values in model.labels.values()]
         fitting = [(tuple(wanted.get(i, place) for i, place in enumerate(open_places)), 1)]
     counts = torch.tensor([count for _, count in fitting], dtype=torch.double)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + 500_000)
+    generator = torch.Generator().manual_seed(derived_seed(seed, 500_000))
     # Evenly spaced places on the cumulative counts, shuffled: every value gets its due share.
     offsets = (torch.arange(n) + torch.rand(1, generator=generator).double()) / max(1, n)
     drawn = torch.searchsorted(counts.cumsum(0) / counts.sum(), offsets).clamp(max=len(fitting) - 1)
@@ -44,13 +45,25 @@ def places_of(model: Model, asked: Mapping[str, str]) -> dict[int, int]:
     for name, value in asked.items():
         if name not in names:
             raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
-        values = model.labels[name]
+        values, learnt = model.labels[name], learnt_values(model, name)
         if value not in values:
             raise AudiovqError(
-                f"label {name}: unknown value {value!r}; {_known(value, values, 'known are')}"
+                f"label {name}: unknown value {value!r}; {_known(value, learnt, 'known are')}"
+            )
+        if value not in learnt:
+            raise AudiovqError(
+                f"label {name}: no training clip has the value {value!r};"
+                f" {_known(value, learnt, 'learnt are')}"
             )
         wanted[names.index(name)] = values.index(value)
     return wanted
+
+
+def learnt_values(model: Model, name: str) -> list[str]:
+    """The values of a label that training clips have: others are of validation or test clips alone."""
+    place = list(model.labels).index(name)
+    seen = {places[place] for places, _ in model.label_counts}
+    return [value for i, value in enumerate(model.labels[name]) if i in seen]
 
 
 def _known(word: str, words: list[str], lead: str) -> str:

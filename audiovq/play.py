@@ -7,7 +7,8 @@ those that the prior hears in the recording (`labels_heard`): a seven stays a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,15 @@ from torch import Tensor, nn
 from audiovq import codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError, SamplingConfig
-from audiovq.generation import SCORED, Sound, pick_prior, require_samples
+from audiovq.config import (
+    AudiovqError,
+    SamplingConfig,
+    derived_seed,
+    require_count,
+    require_phase,
+    require_seed,
+)
+from audiovq.generation import SCORED, Sound, batch_size, pick_prior, require_samples
 from audiovq.labels import places_of
 from audiovq.painting import fill
 from audiovq.prior import Prior
@@ -25,6 +33,8 @@ from audiovq.sampling import sample
 from audiovq.spectrogram import Phase
 from audiovq.stft import num_frames
 
+MOST_SAMPLES = 1 << 28
+"""Of all steps of a morph, which are in memory at once."""
 Labels = Mapping[str, str]
 Span = tuple[float, float]
 
@@ -49,10 +59,14 @@ def variations(
     if not 0 <= strength <= 1:
         raise AudiovqError(f"strength {strength:g}: give a number from 0 to 1")
     given = encoded(model, waveform)
-    chances = torch.rand(
-        max(0, n), *given.codes.shape, generator=torch.Generator().manual_seed(seed)
-    )
-    return _painted(model, given, chances < strength, labels, n, sampling, phase, n_iter, seed)
+
+    def mask(count: int, own: int) -> Tensor:
+        chances = torch.rand(
+            count, *given.codes.shape, generator=torch.Generator().manual_seed(own)
+        )
+        return chances < strength
+
+    return _painted(model, given, mask, labels, n, sampling, phase, n_iter, seed)
 
 
 def repaint(
@@ -75,8 +89,34 @@ def repaint(
     Raises AudiovqError where no region is given or it holds no code, or the model has no prior.
     """
     given = encoded(model, waveform)
-    mask = region(model, given, time, band)
-    return _painted(model, given, mask, labels, n, sampling, phase, n_iter, seed)
+    return painted(
+        model,
+        given,
+        region(model, given, time, band),
+        labels,
+        n,
+        sampling=sampling,
+        seed=seed,
+        phase=phase,
+        n_iter=n_iter,
+    )
+
+
+def painted(
+    model: Model,
+    given: codec.Encoded,
+    mask: Tensor,
+    labels: Labels | None = None,
+    n: int = 1,
+    *,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    phase: Phase = "pghi",
+    n_iter: int | None = None,
+) -> list[Sound]:
+    """`n` sounds: one in codes, of which those where `mask` (rows, columns) says so are drawn anew, to go
+    with all others. Labels that are not asked for are those heard in it."""
+    return _painted(model, given, lambda *_: mask, labels, n, sampling, phase, n_iter, seed)
 
 
 def extend(
@@ -98,34 +138,59 @@ def extend(
     AudiovqError where `seconds` are no longer than the recording, or the model has no prior.
     """
     sampling = sampling or SamplingConfig()
+    require_phase(phase, n_iter)
     prior = pick_prior(model, sampling, "time")
+    if seconds is None and not isinstance(prior, Prior):
+        raise AudiovqError("continue: the masked prior knows no end; give a length as well")
+    length = None if seconds is None else require_samples(model, seconds)
+    if length is not None and length <= len(waveform):
+        had = len(waveform) / model.sample_rate
+        raise AudiovqError(f"length {seconds:g}: the recording has {had:.2f} s; give more")
+    chunks = parts(model, n, len(waveform), seconds, seed)
     given = encoded(model, waveform)
     config, stride = model.spectrogram.config, model.autoencoder.stride[1]
     kept = max(1, (given.num_samples - config.n_fft // 2) // (stride * config.hop_length))
     kept = min(kept, given.codes.shape[2])
-    codes = given.codes[None, :, :, :kept].expand(n, -1, -1, -1)
-    rows = labels_heard(model, given, labels, kept).expand(n, -1)
-    levels = torch.full((n,), given.level)
-    generator = torch.Generator().manual_seed(seed)
-    if seconds is None:
-        if not isinstance(prior, Prior):
-            raise AudiovqError("continue: the masked prior knows no end; give a length as well")
-        made = _to_its_end(prior, codes, rows, levels, sampling, generator)
-        samples = [(grid.shape[2] * stride - 1) * config.hop_length for grid in made]
-    else:
-        length = require_samples(model, seconds)
-        columns = -(-num_frames(length, config.hop_length) // stride)
-        if length <= given.num_samples:
-            had = given.num_samples / model.sample_rate
-            raise AudiovqError(f"length {seconds:g}: the recording has {had:.2f} s; give more")
-        grid = nn.functional.pad(codes, (0, columns - kept))
-        mask = torch.arange(columns) >= kept
-        filled = fill(prior, grid, mask, levels, rows, sampling=sampling, generator=generator)
-        made, samples = list(filled), [length] * n
-    sounds = [
-        codec.Encoded(grid, given.level, end) for grid, end in zip(made, samples, strict=True)
+    row = labels_heard(model, given, labels, kept)
+    sounds = []
+    for count, own in chunks:
+        codes = given.codes[None, :, :, :kept].expand(count, -1, -1, -1)
+        rows, levels = row.expand(count, -1), torch.full((count,), given.level)
+        generator = torch.Generator().manual_seed(own)
+        if length is None:
+            assert isinstance(prior, Prior)
+            made = _to_its_end(prior, codes, rows, levels, sampling, generator)
+            samples = [(grid.shape[2] * stride - 1) * config.hop_length for grid in made]
+        else:
+            columns = -(-num_frames(length, config.hop_length) // stride)
+            grid = nn.functional.pad(codes, (0, columns - kept))
+            mask = torch.arange(columns) >= kept
+            filled = fill(prior, grid, mask, levels, rows, sampling=sampling, generator=generator)
+            made, samples = list(filled), [length] * count
+        coded = [
+            codec.Encoded(grid, given.level, end) for grid, end in zip(made, samples, strict=True)
+        ]
+        sounds += _heard(model, coded, labels, phase, n_iter, own)
+    return sounds
+
+
+def parts(
+    model: Model, n: int, samples: int, seconds: float | None, seed: int
+) -> list[tuple[int, int]]:
+    """How many of `n` sounds are made at a time, of a recording of so many samples that lasts `seconds`
+    afterwards, where that is asked for: (number, seed) each.
+
+    The seed of the first is `seed` itself, so that a part made by itself is as it is among all. Raises
+    AudiovqError where `n` or `seed` is out of its range.
+    """
+    require_count(n)
+    require_seed(seed)
+    longest = samples if seconds is None else max(samples, require_samples(model, seconds))
+    size = batch_size(model, longest)
+    return [
+        (min(size, n - begin), derived_seed(seed, begin // size) if begin else seed)
+        for begin in range(0, n, size)
     ]
-    return _heard(model, sounds, labels, phase, n_iter, seed)
 
 
 def morph(
@@ -143,8 +208,12 @@ def morph(
     Each is what the nearest codes decode to. Raises AudiovqError where `steps` are fewer than 2, or the
     model makes no codes.
     """
-    if steps < 2:
-        raise AudiovqError(f"steps {steps}: give 2 or more")
+    require_phase(phase, n_iter)
+    require_seed(seed)
+    require_count(steps, "steps", 2)
+    most = max(2, MOST_SAMPLES // max(1, len(first), len(second)))
+    if steps > most:
+        raise AudiovqError(f"steps {steps}: give {most} at most for recordings as long as these")
     _ = model.autoencoder.quantizer  # or it says that there is none
     latents, levels, lengths = [], [], []
     with torch.inference_mode():
@@ -206,6 +275,9 @@ def region(model: Model, sound: codec.Encoded, time: Span | None, band: Span | N
     """
     if time is None and band is None:
         raise AudiovqError("repaint: give a time, such as 0.2:0.5, or a band, such as 1000:3000")
+    for name, span in (("time", time), ("band", band)):
+        if span is not None and not all(map(math.isfinite, span)):
+            raise AudiovqError(f"{name} {span[0]:g}:{span[1]:g}: give two numbers, FROM:TO")
     config = model.spectrogram.config
     (tall, wide), (_, rows, columns) = model.autoencoder.stride, sound.codes.shape
     mask = torch.ones(rows, columns, dtype=torch.bool)
@@ -236,7 +308,7 @@ def region(model: Model, sound: codec.Encoded, time: Span | None, band: Span | N
 def _painted(
     model: Model,
     given: codec.Encoded,
-    mask: Tensor,
+    mask: Callable[[int, int], Tensor],
     labels: Labels | None,
     n: int,
     sampling: SamplingConfig | None,
@@ -244,21 +316,26 @@ def _painted(
     n_iter: int | None,
     seed: int,
 ) -> list[Sound]:
-    """`n` sounds with new codes where `mask` is."""
-    if n < 1:
-        raise AudiovqError(f"n {n}: give 1 or more")
+    """`n` sounds with new codes where `mask`, given a number of sounds and their seed, says so."""
+    require_phase(phase, n_iter)
     sampling = sampling or SamplingConfig()
-    codes = fill(
-        pick_prior(model, sampling, "masked"),
-        given.codes.expand(n, -1, -1, -1),
-        mask,
-        torch.full((n,), given.level),
-        labels_heard(model, given, labels).expand(n, -1),
-        sampling=sampling,
-        generator=torch.Generator().manual_seed(seed * 1_000_003 + 1),
-    )
-    sounds = [codec.Encoded(grid, given.level, given.num_samples) for grid in codes]
-    return _heard(model, sounds, labels, phase, n_iter, seed)
+    chunks = parts(model, n, given.num_samples, None, seed)
+    prior = pick_prior(model, sampling, "masked")
+    row = labels_heard(model, given, labels)
+    sounds = []
+    for count, own in chunks:
+        codes = fill(
+            prior,
+            given.codes.expand(count, -1, -1, -1),
+            mask(count, own),
+            torch.full((count,), given.level),
+            row.expand(count, -1),
+            sampling=sampling,
+            generator=torch.Generator().manual_seed(derived_seed(own, 1)),
+        )
+        coded = [codec.Encoded(grid, given.level, given.num_samples) for grid in codes]
+        sounds += _heard(model, coded, labels, phase, n_iter, own)
+    return sounds
 
 
 def labels_heard(

@@ -115,7 +115,7 @@ def train_prior(
             if model.spectrogram.config.images:
                 write_strips(folder, "prior", int(metrics["step"]), [draw(model, SAMPLES)[0]])
                 return
-            sounds = [sound.waveform for sound in generate(model, SAMPLES)]
+            sounds = [sound.waveform for sound in generate(model, SAMPLES, keep_copies=True)]
             write_samples(folder, "prior", int(metrics["step"]), model, sounds)
 
     with naming(dataset.train):

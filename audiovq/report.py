@@ -47,6 +47,8 @@ class Report:
     title: str
     sample_rate: int
     generated: list[Picture]
+    copies: int | None
+    """Of those, how many are near copies of training clips and marked so; None: not compared."""
     data: str
     """What there was to learn from: files, recordings, clips."""
     comparisons: list[Group]
@@ -108,10 +110,25 @@ def _new_sounds(report: Report) -> str:
     longest = _longest(report.generated)
     cards = "\n".join(_card(p, report.sample_rate, longest) for p in report.generated)
     return cards and (
-        "<p>None of these was recorded: the model made them up. Click a picture to hear it. In each,"
+        f"<p>{_copies(report)} Click a picture to hear it. In each,"
         " time runs from left to right, low tones are at the bottom, and bright is loud; all have one"
         f' time scale.</p>\n<div class="grid cards">\n{cards}\n</div>'
     )
+
+
+def _copies(report: Report) -> str:
+    """What is known of new sounds that are no new ones, in a sentence."""
+    if report.copies is None:
+        return (
+            "The model made these. They were not compared with its training clips, so some may be"
+            " copies."
+        )
+    if report.copies:
+        return (
+            f"The model made these; {report.copies} of {len(report.generated)} came out as near copies"
+            " of training clips, and say so."
+        )
+    return "The model made these; none is a near copy of a training clip."
 
 
 def _comparisons(report: Report) -> str:

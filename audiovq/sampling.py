@@ -12,6 +12,8 @@ from audiovq.prior import Prior
 
 LIKE_OTHERS = 2
 """First column that the CUDA graph samples; the same graph serves all later columns."""
+COLDEST = 1e-6
+"""Temperatures below are taken as 0: in float32 they sample the most likely token all the same."""
 CHECK_COLUMNS = 4
 """On a GPU, test for an early stop every CHECK_COLUMNS columns, as each test synchronizes."""
 
@@ -157,11 +159,12 @@ def sample_categorical(logits: Tensor, config: SamplingConfig, uniform: Tensor) 
 
     Inverts the CDF at `uniform` (batch, 1), float32 in [0, 1).
     """
-    if config.temperature == 0:
+    if config.temperature < COLDEST:
         return logits.argmax(dim=1)
     if logits.is_mps:  # which has no float64
         return sample_categorical(logits.cpu(), config, uniform.cpu()).to(logits.device)
-    logits = logits / config.temperature
+    # From the largest down, so that none exceeds the range of a float.
+    logits = (logits - logits.amax(dim=1, keepdim=True)) / config.temperature
     if config.top_k or config.top_p < 1:
         logits = _top_k_top_p(logits, config)
     # A GPU's cumsum adds in no fixed order: only in float64 does it never decrease at tokens of
@@ -178,9 +181,11 @@ def _top_k_top_p(logits: Tensor, config: SamplingConfig) -> Tensor:
     """Logits (batch, size) with -inf for tokens outside the `top_k`, or outside the `top_p` nucleus."""
     values, order = logits.sort(dim=1, descending=True, stable=True)
     if config.top_k:
-        values[:, config.top_k :] = -torch.inf
+        values[:, min(config.top_k, values.shape[1]) :] = -torch.inf
     if config.top_p < 1:
         probabilities = values.softmax(dim=1)
         before = probabilities.cumsum(dim=1) - probabilities  # of all likelier tokens
-        values = values.masked_fill(before >= config.top_p, -torch.inf)
+        excluded = before >= config.top_p
+        excluded[:, 0] = False  # the likeliest stays, whatever float32 makes of a tiny top_p
+        values = values.masked_fill(excluded, -torch.inf)
     return torch.empty_like(values).scatter_(1, order, values)

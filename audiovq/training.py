@@ -15,8 +15,9 @@ import torch
 
 from audiovq import ranks
 from audiovq.autoencoder_stage import train_autoencoder
-from audiovq.checkpoint import PARTS, Model, load, new_model, save
+from audiovq.checkpoint import KNOWN, PARTS, Model, load, new_model, save, save_known
 from audiovq.config import AudiovqError, TrainConfig, from_json, to_json
+from audiovq.copies import know
 from audiovq.dataset import Dataset, Split
 from audiovq.files import (
     claimed,
@@ -141,6 +142,9 @@ def _train(
                 masked_limit = min(60 * config.max_minutes * config.masked_share, limit / 2)
                 limit -= masked_limit
 
+            _know_clips(dataset, model, folder, say)
+            ranks.wait()
+
             @functools.cache
             def encoded() -> tuple[Encodings, Encodings]:
                 return encode_views(model, dataset, limit)
@@ -156,6 +160,19 @@ def _train(
         write_text(folder / "README.md", model_card(model, dataset))
         _mark_finished(folder)
     return model
+
+
+def _know_clips(dataset: Dataset, model: Model, folder: Path, say: Say) -> None:
+    """Save the training clips' codes, by which copies are found; not where they are listed already."""
+    if KNOWN in model.header or model.spectrogram.config.images or not ranks.is_main():
+        return
+    started = time.perf_counter()
+    model.known = know(model, dataset.train, dataset.validation)
+    save_known(folder, model)
+    say(
+        f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip will be called"
+        f" near copies ({time.perf_counter() - started:.0f} s)"
+    )
 
 
 def _silent(_: str) -> None:
@@ -178,6 +195,12 @@ def model_card(model: Model, dataset: Dataset) -> str:
         lines.append(f"- label `{name}`: {', '.join(values[:40])}{' …' * (len(values) > 40)}")
     reached = {part: model.header.get(part, {}).get("summary") for part in ("autoencoder", *PARTS)}
     lines += [f"- {part}: {_summary_in_words(found)}" for part, found in reached.items() if found]
+    if KNOWN in model.header:
+        name = model.header[KNOWN]["file"]
+        lines.append(
+            f"- `{name}` holds the training recordings in coded form, to find copies of them among new"
+            " sounds; where the recordings are private, leave it out when you share the model"
+        )
     lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
     return "\n".join(lines)
 

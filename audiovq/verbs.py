@@ -188,6 +188,10 @@ def generate(
     best_of: Annotated[
         int, arg(help="Draw so many for each and keep the one that the prior finds likeliest.")
     ] = 1,
+    keep_copies: Annotated[
+        bool,
+        arg(help="Keep sounds that are near copies of training clips; else they are drawn again."),
+    ] = False,
     seed: int = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -203,7 +207,15 @@ def generate(
     if len(ways) > 1:
         raise AudiovqError(f"--{ways[0]}, --{ways[1]}: give one of the two")
     way = ways[0] if ways else ""
-    _require_fitting(way, length=length, loop=loop, time=time, band=band, best_of=best_of)
+    _require_fitting(
+        way,
+        length=length,
+        loop=loop,
+        time=time,
+        band=band,
+        best_of=best_of,
+        keep_copies=keep_copies,
+    )
     spans: dict[str, Any] = {"time": _span("time", time), "band": _span("band", band)}
 
     from audiovq import pipeline, play
@@ -232,7 +244,13 @@ def generate(
         paths = pipeline.play_files(loaded, [repaint], out, play.repaint, **spans, **common)
     else:
         paths = pipeline.generate_files(
-            loaded, out, seconds=length, loop=loop, best_of=best_of, **common
+            loaded,
+            out,
+            seconds=length,
+            loop=loop,
+            best_of=best_of,
+            keep_copies=keep_copies,
+            **common,
         )
     print(f"wrote {len(paths)} {'images' if paths[0].suffix == '.png' else 'recordings'} to {out}")
 
@@ -282,12 +300,12 @@ def _require_fitting(way: str, **flags: Any) -> None:
     """Raise AudiovqError where a flag is given that has no say with --like, --continue or --repaint,
     or without them."""
     takes = {
-        "": ("length", "loop", "best_of"),
+        "": ("length", "loop", "best_of", "keep_copies"),
         "like": (),
         "continue": ("length",),
         "repaint": ("time", "band"),
     }[way]
-    unasked = {"loop": False, "best_of": 1}
+    unasked = {"loop": False, "best_of": 1, "keep_copies": False}
     for name, value in flags.items():
         if name not in takes and value != unasked.get(name):
             there = f"with --{way}" if way else "without --repaint FILE"
@@ -628,5 +646,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise AudiovqError(f"--label {pair}: give NAME=VALUE, such as digit=7")
+        if name in labels:
+            raise AudiovqError(f"--label {pair}: {name} is given already; give each label once")
         labels[name] = value
     return labels

@@ -25,31 +25,6 @@ def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     assert evaluation.frechet_distance(centred, 3 * centred) == pytest.approx(expected, rel=1e-5)
 
 
-def test_nearest_distance_is_zero_for_a_copy_even_if_shifted() -> None:
-    generator = torch.Generator().manual_seed(0)
-    references = [torch.rand(1, 8, frames, generator=generator) for frames in (12, 20, 16)]
-    copy = references[1].clone()
-    shifted = torch.nn.functional.pad(references[2], (3, 0))
-    other = torch.rand(1, 8, 18, generator=generator)
-    distances = evaluation.nearest_distances([copy, shifted, other], references, 80.0)
-    assert float(distances[0]) < 0.1
-    assert float(distances[1]) < 0.1
-    assert float(distances[2]) > 10
-
-
-def test_nearest_distance_is_the_root_mean_square_in_decibels() -> None:
-    reference = torch.full((1, 4, 10), 0.5)
-    distances = evaluation.nearest_distances([reference + 0.1], [reference], 80.0)
-    assert float(distances[0]) == pytest.approx(8.0, rel=1e-3)
-
-
-def test_shared_codes_counts_places_in_common() -> None:
-    end = 10
-    references = torch.tensor([[12, 1, 2, 3, 4, 10, 10], [12, 5, 6, 7, 8, 9, 9]])
-    clips = torch.tensor([[12, 1, 2, 3, 9, 10, 10], [13, 1, 2, 10, 10, 10, 10]])
-    assert evaluation.shared_codes(clips, references, end).tolist() == [0.75, 0.5]
-
-
 def test_inception_score_counts_what_is_named_surely_and_equally_often() -> None:
     sure = torch.eye(4).repeat(3, 1)
     assert evaluation.inception_score(sure) == pytest.approx(4)

@@ -218,14 +218,14 @@ def test_without_a_masked_prior_the_other_paints_and_is_not_asked_for_more(clip:
     ("way", "says"),
     [
         (lambda m, w: play.variations(m, w, strength=1.5), "strength 1.5: give a number from 0"),
-        (lambda m, w: play.variations(m, w, n=0), "n 0: give 1 or more"),
+        (lambda m, w: play.variations(m, w, n=0), "n 0: give 1 to 1,000,000"),
         (lambda m, w: play.repaint(m, w), "give a time, such as 0.2:0.5, or a band"),
         (lambda m, w: play.repaint(m, w, time=(0.5, 0.2)), "time 0.5:0.2: give two rising times"),
         (lambda m, w: play.repaint(m, w, time=(7.0, 8.0)), "up to 0.02 seconds"),
         (lambda m, w: play.repaint(m, w, band=(9e3, 9.5e3)), "band 9000:9500: give two rising"),
         (lambda m, w: play.extend(m, w, 0.01), "length 0.01: the recording has 0.02 s; give more"),
         (lambda m, w: play.extend(m, w, float("nan")), "length nan: give seconds from"),
-        (lambda m, w: play.morph(m, w, w, 1), "steps 1: give 2 or more"),
+        (lambda m, w: play.morph(m, w, w, 1), "steps 1: give 2 to 1,000,000"),
         (lambda m, w: generate(m, 1, seconds=1e9), "give seconds from 0.004 to 3600"),
         (
             lambda m, w: play.extend(m, w, sampling=SamplingConfig(order="masked")),

@@ -90,6 +90,7 @@ def report(**changed: Any) -> Report:
         "title": "Digits",
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
+        "copies": 0,
         "data": "9 recordings",
         "comparisons": [Group("1 · ben", compared)],
         "compared": "test clips",
@@ -336,3 +337,15 @@ def test_a_chart_of_a_single_value_has_an_axis_around_it(tmp_path: Path) -> None
         assert 3 <= len(ticks) <= 8
         (dot,) = (a for a in page.all("circle"))
         assert 24 < float(dot["cy"]) < 192
+
+
+def test_nothing_is_said_of_copies_that_was_not_looked_at(tmp_path: Path) -> None:
+    says = {
+        None: "not compared with its training clips",
+        0: "none is a near copy of a training clip",
+        1: "1 of 2 came out as near copies",
+    }
+    for copies, words in says.items():
+        page = made(tmp_path, copies=copies)
+        assert [w for w in says.values() if w in page] == [words]
+        assert "None of these was recorded" not in page
