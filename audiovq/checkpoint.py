@@ -51,7 +51,7 @@ from audiovq.spectrogram import Spectrogram
 from audiovq.transformer import Transformer
 
 FORMAT = "audiovq-model"
-VERSION = 3
+VERSION = 4
 Stage = Literal["autoencoder", "context", "prior", "masked"]
 PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
 """What is learnt about an autoencoder's codes."""

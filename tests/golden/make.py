@@ -1,4 +1,4 @@
-"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 3. None may ever change:
+"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 4. None may ever change:
 see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
