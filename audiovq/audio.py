@@ -41,6 +41,8 @@ _HEAD = struct.Struct("<4sI12sHHIIHH4sI")
 HEAD = _HEAD.size
 """Bytes before the samples of a WAV of the plainest kind."""
 
+ERRORS = soundfile.LibsndfileError, OSError, UnicodeError
+"""That reading a file may end in."""
 NO_NUMBERS = "holds samples that are not numbers (NaN or infinity)"
 FRAME = b"\xff\xfb\x90\0"
 """Such bytes a frame of an MP3 may begin with."""
@@ -100,7 +102,9 @@ def info(path: Path | str) -> AudioInfo:
     A length that its header only promises is counted: that of an MP3, and of what was cut short.
     Raises AudioError with the reason where the file cannot be used.
     """
-    with _reasons(path):
+    try:
+        require_file(path)
+        str(path).encode()  # libsndfile takes no other names, and so neither do we
         with open(path, "rb", buffering=0) as opened:
             found = _plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
         if not found:
@@ -110,6 +114,8 @@ def info(path: Path | str) -> AudioInfo:
             if not is_sure:
                 num_samples = sum(map(len, blocks(path)))
                 found = AudioInfo(found.sample_rate, found.channels, num_samples)
+    except ERRORS as error:
+        raise AudioError(_reason(path, error)) from error
     if found.num_samples == 0:
         raise AudioError("holds no samples")
     return found
@@ -126,14 +132,18 @@ def blocks(
     trimming would be its own. Where channels cancel each other, the louder one is taken, and `note`
     is told. Raises AudioError with the reason where the file cannot be used.
     """
-    with _reasons(path), _opened(path) as file:
-        rate = sample_rate or file.samplerate
-        resampler = Resampler(file.samplerate, rate)
-        frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
-        for mono, last in _mono(file, max(1, frames), note):
-            block = resampler(mono, last)
-            _require_numbers(block)  # what is close to infinity may reach it
-            yield block
+    try:
+        require_file(path)
+        with _opened(path) as file:
+            rate = sample_rate or file.samplerate
+            resampler = Resampler(file.samplerate, rate)
+            frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
+            for mono, last in _mono(file, max(1, frames), note):
+                block = resampler(mono, last)
+                _require_numbers(block)  # what is close to infinity may reach it
+                yield block
+    except ERRORS as error:
+        raise AudioError(_reason(path, error)) from error
 
 
 def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Waveform, int, str] | None:
@@ -142,7 +152,9 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
 
     Raises AudioError with the reason where the file cannot be used, or changed while it was read.
     """
-    with _reasons(path):
+    try:
+        require_file(path)
+        str(path).encode()  # libsndfile takes no other names, and so neither do we
         with open(path, "rb", buffering=0) as opened:
             before = os.fstat(opened.fileno())
             data = opened.read(8 * BLOCK)
@@ -154,7 +166,7 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
                 return None
             samples = np.frombuffer(data, "<i2", offset=HEAD).astype(np.float32) / np.float32(32768)
             mixer = Mixer(plain.sample_rate)
-            mono = mixer(samples.reshape(-1, plain.channels))
+            mono = mixer.centre(mixer.mix(samples.reshape(-1, plain.channels)))
             if note and mixer.channel is not None:
                 note(NOTE)
             return mono, plain.sample_rate, checksum
@@ -170,16 +182,7 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
         if note and told:
             note(told[0])
         return mono, rate, checksum
-
-
-@contextlib.contextmanager
-def _reasons(path: Path | str) -> Iterator[None]:
-    """The block reads `path`; what libsndfile and the system say of it becomes an AudioError."""
-    try:
-        require_file(path)
-        str(path).encode()  # libsndfile takes no other names, and so neither do we
-        yield
-    except (soundfile.LibsndfileError, OSError, UnicodeError) as error:
+    except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
 
 
@@ -193,6 +196,7 @@ def _opened(path: Path | str) -> Iterator[Any]:
     if suffix(str(path)) in HEADERLESS:
         raise AudioError(why_not(str(path)))
     name = str(path)
+    name.encode()
     with contextlib.ExitStack() as stack:
 
         def seen_as(view: Patched) -> Any:
@@ -282,8 +286,9 @@ def _mono(file: Any, frames: int, note: Say | None) -> Iterator[tuple[Waveform, 
         if not len(samples) and left == file.frames:
             raise AudioError("holds no samples")
         is_mixed = mixer.channel is not None
-        mono = mixer(samples)
+        mono = mixer.mix(samples)
         _require_numbers(mono)
+        mono = mixer.centre(mono)
         if note and not is_mixed and mixer.channel is not None:
             note(NOTE)
         yield mono, last

@@ -28,24 +28,28 @@ class Mixer:
         self._step = max(1, sample_rate // STEPS)
         self._offset: float | None = None
 
-    def __call__(self, samples: Waveform) -> Waveform:
-        """(samples, channels) → (samples,), of at least one sample in the first block. What is not a
-        number stays none."""
-        if self.channel is None and samples.shape[1] > 1:
+    def mix(self, samples: Waveform) -> npt.NDArray[np.floating[Any]]:
+        """(samples, channels) → (samples,). What is not a number stays none."""
+        if samples.shape[1] == 1:
+            return samples[:, 0]
+        if self.channel is None:
             self.channel = cancelled(samples, self._step)
-        mono = mean(samples) if self.channel is None else samples[:, self.channel]
-        with np.errstate(invalid="ignore", over="ignore"):
-            if self._offset is None:
-                self._offset = _offset(mono.astype(np.float64))
-            if self._offset:
-                mono = mono - self._offset
-            return np.ascontiguousarray(mono, np.float32)
+        if self.channel is None:
+            return mean(samples)
+        return np.ascontiguousarray(samples[:, self.channel])
+
+    def centre(self, mono: npt.NDArray[np.floating[Any]]) -> Waveform:
+        """What `mix` gave (samples,), numbers all of them and one in the first block at least, without
+        the offset."""
+        if self._offset is None:
+            self._offset = _offset(mono.astype(np.float64))
+        if self._offset:
+            mono = mono - self._offset
+        return mono.astype(np.float32, copy=False)
 
 
 def mean(samples: Waveform) -> npt.NDArray[np.floating[Any]]:
     """(samples, channels) → (samples,), the mean of the channels."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
     mono = np.zeros(len(samples))  # by hand: NumPy's mean over so few takes several times as long
     for channel in samples.T:
         mono += channel

@@ -1,6 +1,7 @@
-"""Recordings whose writer never came back to the header: a stream into a pipe, a recorder that was killed.
+"""Views of files whose headers do not say rightly where the sound ends.
 
-Their headers say that there are no samples, or more than there are; what is there can be read all the same.
+A writer into a pipe, or a recorder that was killed, never came back to the header: it says that there are no
+samples, or more than there are. Of several MP3s in one file it counts the first one's.
 """
 
 from __future__ import annotations
