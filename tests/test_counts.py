@@ -91,8 +91,7 @@ def unless_usable(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Errors are due where nothing in the folder can be read and named in an archive."""
     for name in audio.find(folder)[0]:
         with contextlib.suppress(AudiovqError):
-            audio.read(folder / name, 8000)
-            if "\\" not in name:
+            if len(audio.read(folder / name, 8000)[0]) and "\\" not in name:
                 return contextlib.nullcontext()
     return contextlib.suppress(AudiovqError)
 
