@@ -261,6 +261,34 @@ def test_holes_to_learn_from_hide_any_share_and_cut_clips_keep_what_is_left() ->
     assert bool(holes.flatten(1).any(dim=1).all()), "and none without"
 
 
+def test_what_was_cut_before_is_never_told_as_whole_and_nothing_else_changes() -> None:
+    columns = torch.arange(3000) % 6 + 1
+    codes = torch.arange(6).expand(3000, 2, 2, 6)
+    complete = torch.rand(3000, 2, generator=torch.Generator().manual_seed(1)) < 0.5
+    known, told = (
+        masked_at_random(
+            codes, columns, columns, columns[:, None], torch.Generator().manual_seed(0), ends
+        )
+        for ends in (None, complete)
+    )
+    assert torch.equal(told.whole, known.whole & complete)
+    for name in ("codes", "hidden", "num_columns", "levels", "labels"):
+        assert torch.equal(getattr(told, name), getattr(known, name))
+
+
+def test_lengths_are_learnt_from_whole_clips_and_the_longest_and_new_sounds_end_as_these() -> None:
+    prior = masked()
+    most = VOCABULARY.max_columns
+    clips = canvas((most, most - 1, 1, most))
+    ends = torch.tensor([[True, False], [False, True], [True, True], [False, False]])
+    clips = replace(clips, whole=ends)
+    assert prior.entire(clips).tolist() == [True, False, True, True]
+    lengths = torch.tensor([most, 1])
+    assert prior.ends(lengths).all()
+    prior.longest_complete = (True, False)
+    assert prior.ends(lengths).tolist() == [[True, False], [True, True]]
+
+
 def test_it_learns_to_fill_from_both_sides() -> None:
     """Clips of one code each: what is left of one tells all of it."""
     torch.manual_seed(0)
