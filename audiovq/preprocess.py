@@ -104,8 +104,8 @@ def preprocess(
                 _require_same(target, fingerprint, files)
                 shutil.rmtree(target / "work", ignore_errors=True)  # of a run killed at its end
                 say(
-                    f"{target}: complete already; all {len(files.headers)} recordings have the bytes"
-                    " that it was made from, and the settings are the same"
+                    f"{target}: complete already; the bytes of the recordings ({len(files.headers)} files) and"
+                    " the settings are those that it was made from"
                 )
                 return read_summary(target)
             prepare(target, fingerprint, overwrite)
