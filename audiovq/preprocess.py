@@ -103,8 +103,8 @@ def preprocess(
                 _require_same(target, fingerprint, files)
                 shutil.rmtree(target / "work", ignore_errors=True)  # of a run killed at its end
                 say(
-                    f"{target}: complete already; all {len(files.headers)} recordings have the bytes"
-                    " that it was made from, and the settings are the same"
+                    f"{target}: complete already; the bytes of the recordings ({len(files.headers)} files) and"
+                    " the settings are those that it was made from"
                 )
                 return read_summary(target)
             prepare(target, fingerprint, overwrite)
@@ -152,16 +152,15 @@ def _dealt_again(
 ) -> Dealt:
     """The splits, by the clips that there are: other ones than those `dealt` where that leaves a split empty
     which need not be."""
-    clips: Counter[str] = Counter()
-    found: set[str] = set()
+    missing = {"train", *(split for split, share in held_shares(config).items() if share)}
     for job in jobs:
-        for row in shard_rows(job):
-            if isinstance(row, Clip):
-                clips[row.path] += 1
-                found.add(job.split)
-    wanted = {"train", *(split for split, share in held_shares(config).items() if share)}
+        if job.split in missing and next(_clips([job]), None):
+            missing.remove(job.split)
+    if not missing:
+        return dealt
+    clips = Counter(clip.path for clip in _clips(jobs))
     used = [path for path in files.headers if clips[path]]
-    if wanted <= found or not used:
+    if not used:
         return dealt
     pattern = config.test is not None
     if pattern and not any("test" in dealt[path] for path in used):

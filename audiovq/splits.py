@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from audiovq.config import AudiovqError, PreprocessConfig
@@ -152,40 +153,41 @@ def _fill(order: Sequence[str], dealt: dict[str, str], shares: Mapping[str, floa
 def _keep_labels(rest: Sequence[str], groups: _Groups, dealt: Dealt) -> None:
     """Bring a group of each label value to training, in exchange for another where its split would be
     empty. Labels whose values hardly repeat, such as captions, are left out."""
-
-    def groups_of(split: str) -> list[str]:
-        return [name for name in rest if split in dealt[name]]
-
-    values: dict[str, set[str]] = {}
-    learnt: dict[tuple[str, str], int] = {}
+    values: Counter[str] = Counter()
+    holders: dict[tuple[str, str], list[str]] = {}
     for name in rest:
         for label in groups.labels[name]:
-            values.setdefault(label[0], set()).add(label[1])
-            learnt[label] = learnt.get(label, 0) + ("train" in dealt[name])
-    repeated = {name for name, found in values.items() if 2 * len(found) <= len(rest)}
-    for label in sorted(label for label, count in learnt.items() if not count):
-        if label[0] not in repeated or learnt[label]:
+            holders.setdefault(label, []).append(name)
+    values.update(name for name, _ in holders)
+    learnt = Counter(dict.fromkeys(holders, 0))
+    sizes: Counter[str] = Counter()
+    for name in rest:
+        sizes.update(dealt[name])
+        learnt.update(label for label in groups.labels[name] if "train" in dealt[name])
+
+    def move(name: str, split: str) -> None:
+        change = 1 if split == "train" else -1
+        sizes.subtract(dealt[name])
+        sizes[split] += 1
+        dealt[name] = (split,)
+        for label in groups.labels[name]:
+            learnt[label] += change
+
+    for label in sorted(holders):
+        if learnt[label] or 2 * values[label[0]] > len(rest):
             continue
-        held = [name for name in rest if label in groups.labels[name] and len(dealt[name]) == 1]
-        moved = max(held, key=lambda name: (len(groups_of(dealt[name][0])), name), default=None)
-        if moved is None:
-            continue
+        moved = max(holders[label], key=lambda name: (sizes[dealt[name][0]], name))
         (split,) = dealt[moved]
-        if len(groups_of(split)) == 1:
-            spare = [
+        if sizes[split] == 1:
+            spare = (
                 name
-                for name in rest
+                for name in (reversed(rest) if split == "test" else rest)
                 if dealt[name] == ("train",) and all(learnt[own] > 1 for own in groups.labels[name])
-            ]
-            if not spare:
+            )
+            if (given := next(spare, None)) is None:
                 continue
-            given = spare[-1] if split == "test" else spare[0]
-            dealt[given] = (split,)
-            for own in groups.labels[given]:
-                learnt[own] -= 1
-        dealt[moved] = ("train",)
-        for own in groups.labels[moved]:
-            learnt[own] += 1
+            move(given, split)
+        move(moved, "train")
 
 
 # --- In time ------------------------------------------------------------------------------------
@@ -228,7 +230,11 @@ def stretches(
         if min(sizes) < window:
             return alone
         for split, size in zip(splits, sizes, strict=True):
-            found[split].append((begin, begin + size))
+            rest = size % clip if size > clip else 0
+            short = (
+                rest < clip // 4
+            )  # no clip would be made of it, but one again of most of the last
+            found[split].append((begin, begin + size - short * rest))
             begin += size + gap
     return found
 
@@ -252,16 +258,16 @@ def notes_of(
     if groups := equal_sounds(sounds):
         first, second = groups[0][:2]
         notes.append(
-            f"{sum(map(len, groups))} of {many(len(sounds))} are copies of one another"
-            f" ({len(groups)} different; {first} is equal to {second}); copies stay in one split"
+            f"{sum(map(len, groups))} of {many(len(sounds))} are equal to another one ({first} and"
+            f" {second}, for example); equal ones are kept in the same split"
         )
         if config.test is not None:
             pattern = re.compile(config.test)
             drawn = [p for p in dealt if dealt[p] == ("test",) and not pattern.search(p)]
             if drawn:
                 notes.append(
-                    f"{len(drawn)} of them are in the test split only because --test names a copy"
-                    f" ({drawn[0]})"
+                    f"{len(drawn)} of them ({drawn[0]}, for example) are in the test split because --test"
+                    " fits an equal one"
                 )
     if in_time := sorted(path for path, splits in dealt.items() if len(splits) > 1):
         more = f" and {len(in_time) - 1} more" if len(in_time) > 1 else ""

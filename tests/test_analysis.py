@@ -108,6 +108,25 @@ def test_a_cut_clip_has_the_frames_of_the_whole_sound(
         torch.testing.assert_close(torch.from_numpy(image), true, atol=1e-3, rtol=0)
 
 
+def test_a_cut_clip_decoded_alone_is_as_loud_as_the_recording_to_its_ends(voice: Voice) -> None:
+    """Its first and last frames hear more than it has; what comes back is no louder there for that."""
+    config = CONFIGS[0]
+    hop, half_window, begin = config.hop_length, config.n_fft // 2, 8000
+    sound = voice(3.0, 140, 8000)
+    size = 128 * hop - 1
+    piece = Piece(sound[begin - half_window : begin + size + half_window], half_window, half_window)
+    images, levels = next(Analysis(config).batches([piece], 128))
+    back = Spectrogram(config).inverse(
+        torch.from_numpy(images.astype(np.float32))[None],
+        torch.tensor(levels),
+        torch.tensor([size]),
+    )[0]
+    clip = torch.from_numpy(piece.own(piece.samples))
+    for part in (slice(2 * hop), slice(-2 * hop, None), slice(None)):
+        gain = 20 * torch.log10(back[part].norm() / clip[part].norm())
+        assert abs(float(gain)) < 2
+
+
 @given(st.integers(0, 0x3F800000))
 def test_to_float16_rounds_to_nearest(bits: int) -> None:
     value = np.array([bits], np.uint32).view(np.float32)  # every float32 from 0 to 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import mmap
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,10 +88,35 @@ def test_a_split_held_by_a_gpu_gives_there_what_one_on_disk_gives(dataset: Datas
     assert dataset.train.spectrograms(indices).device.type == "cpu"
 
 
-def test_any_clips_can_be_read_ahead(own: Path) -> None:
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system cannot be asked")
+def test_reading_ahead_asks_for_just_the_bytes_of_the_clips(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = Dataset(own).train
+    real, asked = train._rows, []
+
+    class Watched:
+        """A shard of which what is asked of its file is noted."""
+
+        def __init__(self, shard: Any) -> None:
+            self.shard, self.offset, self.base = shard, shard.offset, self
+
+        def __getitem__(self, place: int) -> Any:
+            return self.shard[place]
+
+        def madvise(self, advice: int, begin: int, length: int) -> None:
+            assert (advice, begin % mmap.PAGESIZE) == (mmap.MADV_WILLNEED, 0)
+            self.shard.base.madvise(advice, begin, length)
+            asked.append(bytes(self.shard.base[begin : begin + length]))
+
+    monkeypatch.setattr(train, "_rows", lambda i: [(Watched(s), row) for s, row in real(i)])
     for places in ([0], [len(train) - 1], list(range(len(train))), []):
+        asked.clear()
         train.read_ahead(torch.tensor(places, dtype=torch.long))
+        assert len(asked) == len(places)
+        for (shard, row), data in zip(real(torch.tensor(places)), asked, strict=True):
+            assert data.endswith(shard[row].tobytes())
+            assert len(data) < shard[row].nbytes + mmap.PAGESIZE
 
 
 def test_no_clips_are_a_batch_too(dataset: Dataset) -> None:
@@ -197,7 +223,7 @@ def test_a_damaged_header_is_refused_by_its_path(own: Path, key: str, value: Any
 
 
 @pytest.mark.parametrize(
-    "key", ["spectrogram", "preprocess", "labels", "clip_frames", "fingerprint", "splits"]
+    "key", ["spectrogram", "preprocess", "labels", "clip_frames", "fingerprint", "splits", "source"]
 )
 def test_a_header_with_a_part_missing_is_refused_by_its_path(own: Path, key: str) -> None:
     change_header(own, lambda header: header.pop(key))
@@ -311,6 +337,9 @@ def test_a_shard_outside_of_the_folder_is_refused(own: Path, tmp_path: Path) -> 
         {"labels": []},
         {"labels": {"folder": 3}},
         {"sha256": None},
+        {"complete": None},
+        {"complete": [True]},
+        {"complete": [1, 0]},
         {"colour": "red"},
     ],
     ids=str,

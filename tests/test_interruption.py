@@ -96,7 +96,8 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
     limits = {"preprocess": 5_000, "train": 10_000, "generate": 300, "encode": 100}
     require_refusals([(limits[verb], arguments) for verb, arguments in verbs.items()])
     left = {path.relative_to(out).parts for path in out.rglob("*") if path.is_file()}
-    assert left == {("dataset", "work", "plan.json"), ("model", "training", "settings.json")}
+    work = {("dataset", "work", name) for name in ("plan.json", "contents.txt")}
+    assert left == work | {("model", "training", "settings.json")}
 
 
 def test_a_closed_folder_is_told_in_one_line_and_stays_empty(

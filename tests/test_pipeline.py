@@ -11,11 +11,13 @@ import soundfile
 from reseal import reseal
 
 from audiovq import codec, evaluation, listener, pipeline
-from audiovq.audio import read
+from audiovq.audio import AudioError, read
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError, SamplingConfig
+from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig
 from audiovq.dataset import Dataset
 from audiovq.figures import describe_figures, evaluate, figure_table
+from audiovq.originals import beginnings
+from audiovq.preprocess import preprocess
 from audiovq.recordings import encode_files
 
 
@@ -113,15 +115,47 @@ def test_figures_hold_every_part_and_each_has_its_sentence(model: Model, dataset
 
 
 def test_without_the_recordings_figures_still_come(
-    dataset_folder: Path, model: Model, tmp_path: Path
+    recordings: Path, dataset_folder: Path, model: Model, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(dataset_folder, tmp_path / "dataset")
     header = json.loads((moved / "dataset.json").read_text())
-    header["source"] = str(tmp_path / "gone")
+    header["source"] = "../gone"
     (moved / "dataset.json").write_text(json.dumps(header))
     reseal(moved)
     reconstruction = evaluate(model, Dataset(moved), n=2)["reconstruction"]
     assert set(reconstruction) == {"error_db", "left_out"}
+    assert "--recordings FOLDER" in reconstruction["left_out"]
+    # Where they are said to be elsewhere, all figures come, but not from other sounds of these names.
+    elsewhere = shutil.copytree(recordings, tmp_path / "elsewhere")
+    dataset = Dataset(moved, elsewhere)
+    assert len(list(beginnings(dataset, dataset.test))) == len(dataset.test)
+    for path in elsewhere.rglob("*.wav"):
+        path.write_bytes(path.read_bytes()[:-2] + b"\x11\x11")
+    with pytest.raises(AudioError, match="has changed"):
+        list(beginnings(dataset, dataset.test))
+
+
+def test_of_a_recording_split_in_time_only_the_splits_own_stretches_are_originals(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").mkdir()
+    sound = np.random.default_rng(0).uniform(-0.4, 0.4, 8000 * 9).astype(np.float32)
+    soundfile.write(tmp_path / "in" / "long.wav", sound, 8000, subtype="FLOAT")
+    preprocess(tmp_path / "in", tmp_path / "out", PreprocessConfig(clip_seconds=0.13, trim=False))
+    dataset = Dataset(tmp_path / "out")
+    stretches: dict[str, list[tuple[int, int]]] = {}
+    for split in dataset.splits:
+        for waveform in beginnings(dataset, split):
+            begin = next(
+                i for i in np.flatnonzero(sound == waveform[0]) if sound[i + 1] == waveform[1]
+            )
+            assert np.array_equal(sound[begin : begin + len(waveform)], waveform)
+            stretches.setdefault(split.name, []).append((begin, begin + len(waveform)))
+        own = sum(end - begin for begin, end in stretches[split.name])
+        assert own <= int(split.num_samples.sum())
+    held = stretches["test"] + stretches["validation"]
+    for begin, end in held:
+        assert all(end <= other[0] or begin >= other[1] for other in stretches["train"])
 
 
 def test_the_report_shows_sounds_pairs_and_curves(

@@ -45,7 +45,7 @@ def test_from_three_clips_on_every_split_asked_for_has_one(
 def test_where_there_are_enough_one_more_moves_one_other_at_most(count: int, salt: int) -> None:
     paths = names(count + 1, salt)
     before, after = splits_of(paths[:-1], CONFIG), splits_of(paths, CONFIG)
-    assert sum(before[path] != after[path] for path in before) <= 2
+    assert sum(before[path] != after[path] for path in before) <= 1
 
 
 @given(st.integers(1, FEW), st.integers(0, 20))

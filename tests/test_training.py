@@ -8,21 +8,24 @@ import signal
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
+from conftest import make_voice
 from ticking import ticking
 from trained import CONFIG
 
 from audiovq import trainer
 from audiovq.autoencoder_stage import describe_autoencoder
-from audiovq.checkpoint import load
-from audiovq.config import AudiovqError, MaskedConfig
+from audiovq.checkpoint import load, new_model
+from audiovq.config import AudiovqError, MaskedConfig, PreprocessConfig
 from audiovq.dataset import Dataset
 from audiovq.files import claimed
 from audiovq.pipeline import demo
+from audiovq.preprocess import preprocess
 from audiovq.prior_stage import describe_prior
 from audiovq.trainer import Stopped, Trainer
-from audiovq.training import train
-from audiovq.views import encode_split, varied
+from audiovq.training import train, trained_on
+from audiovq.views import encode_split, known_ends, varied
 
 MASKED = {
     "masked": MaskedConfig(dim=32, cell=16, layers=1, heads=2),
@@ -260,6 +263,17 @@ def test_other_settings_or_another_folder_are_refused_by_name(
     assert (tmp_path / "mine.txt").exists()
 
 
+def test_no_path_of_this_machine_is_in_a_model_which_finds_its_dataset(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    folder, _ = straight
+    assert trained_on(folder).fingerprint == dataset.fingerprint
+    root = str(dataset.folder.parents[1])  # of all this test run's folders
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert root.encode() not in path.read_bytes(), path
+
+
 def test_unvaried_clips_are_the_clips(dataset: Dataset) -> None:
     split = dataset.train
     indices = torch.arange(5)
@@ -289,6 +303,62 @@ def test_twice_the_speed_takes_every_other_frame(dataset: Dataset) -> None:
     images, frames = varied(split, torch.tensor([3]), torch.tensor([0]), torch.tensor([2.0]))
     assert int(frames) == (clip.shape[2] + 1) // 2
     assert torch.allclose(images[0], clip[:, :, ::2])
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Short recordings beside long ones, which are cut into clips."""
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "in").mkdir()
+    for number, seconds in enumerate((1.3, 0.2, 1.4, 0.15, 1.25, 0.1, 0.25, 1.1)):
+        soundfile.write(folder / "in" / f"{number}.wav", make_voice(seconds), 8000)
+    preprocess(folder / "in", folder / "out", PreprocessConfig(clip_seconds=0.35), say=quiet)
+    return Dataset(folder / "out")
+
+
+def test_a_shift_leaves_out_the_first_frames_of_what_was_cut_and_adds_no_silence(
+    cut: Dataset,
+) -> None:
+    split = cut.train
+    begun = split.complete[:, 0]
+    assert bool(begun.any())
+    assert not bool(begun.all())
+    indices = torch.arange(len(split))
+    shift = torch.full_like(indices, 2)
+    images, frames = varied(split, indices, shift, None)
+    for i in range(len(split)):
+        clip = split.spectrograms(indices[i : i + 1])[0]
+        own = images[i, :, :, : int(frames[i])]
+        if begun[i]:
+            assert torch.equal(own[..., 2:], clip)
+            assert not own[..., :2].any()
+        else:
+            assert torch.equal(own, clip[..., 2:])
+        assert not images[i, :, :, int(frames[i]) :].any()
+
+
+def test_an_end_is_learnt_where_a_recording_ends_and_not_where_a_clip_was_cut(cut: Dataset) -> None:
+    model = new_model(
+        cut.spectrogram, CONFIG.autoencoder, {}, [((), len(cut.train))], cut.clip_frames
+    )
+    model.autoencoder.eval()
+    tokens, lengths, _, complete = encode_split(model, cut.train, 4)
+    assert torch.equal(complete[:, 0], cut.train.complete[:, 0].repeat(4))
+    assert torch.equal(complete[: len(cut.train)], cut.train.complete)
+    vocabulary = model.vocabulary
+    columns = vocabulary.codes(tokens.long())[1]
+    has_end = lengths == 2 + vocabulary.slots * columns
+    assert torch.equal(has_end, complete[:, 1] & (columns < vocabulary.max_columns))
+    assert 0 < int(has_end.sum()) < int((columns < vocabulary.max_columns).sum())
+
+
+def test_where_no_clip_is_whole_or_full_lengths_are_learnt_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", make_voice(0.8), 8000)
+    preprocess(tmp_path / "in", tmp_path / "out", PreprocessConfig(clip_seconds=0.35), say=quiet)
+    train_split = Dataset(tmp_path / "out").train
+    assert not train_split.complete.all(dim=1).any()
+    assert known_ends(train_split, Dataset(tmp_path / "out").clip_frames).all()
 
 
 def test_every_view_of_a_split_keeps_its_labels_and_levels(
