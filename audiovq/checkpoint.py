@@ -264,16 +264,26 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
             f"{folder.name}: not a model (no such folder, nor a model that ships:"
             f" {', '.join(shipped_names())})"
         )
+    path = folder / "model.json"
     for _ in range(READINGS):
-        header = read_header(folder / "model.json", "model", VERSION, AGAIN)
+        before = _stamp(path)
         try:
-            return _read(folder, header).to(device)
+            return _read(folder, read_header(path, "model", VERSION, AGAIN)).to(device)
         except AudiovqError as error:
             failed = error
         # A file that model.json lists is replaced after a model.json that no longer lists it.
-        if read_header(folder / "model.json", "model", VERSION, AGAIN) == header:
+        if _stamp(path) == before:
             break
     raise failed
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes where a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(folder: Path, header: dict[str, Any]) -> Model:

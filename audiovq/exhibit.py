@@ -254,8 +254,11 @@ def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
     if (folder / "evaluation.json").exists():
         return read_object(folder / "evaluation.json", "figures")
     found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
-    split = measured_split(dataset, "validation")
-    figures = {"measured_on": split.name, "clips": len(split)}
+    measured_on = str(found.get("measured_on", "validation"))
+    figures = {"measured_on": measured_on}
+    sizes = {split.name: len(split) for split in (dataset.train, dataset.validation)}
+    if sizes.get(measured_on):
+        figures["clips"] = sizes[measured_on]
     if "validation_error_db" in found:
         figures["reconstruction"] = {"error_db": found["validation_error_db"]}
     if "validation_usage" in found:
@@ -290,7 +293,7 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
     }
     for row in rows:
         measured = model.header.get(row["stage"], {}).get("summary", {})
-        row["measured_on"] = measured.get("measured_on", "validation")
+        row["measured_on"] = str(measured.get("measured_on", "validation"))
     return [row | (baselines if row["stage"] == "prior" else {}) for row in rows]
 
 

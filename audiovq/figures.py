@@ -175,7 +175,7 @@ def code_counts(model: Model, split: Split) -> Tensor:
 def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What `evaluate` returned, as rows of name, value and a sentence that says what it means."""
     rows: list[tuple[str, str, str]] = []
-    measured_on = figures.get("measured_on")
+    measured_on = str(figures.get("measured_on"))
     real = clips_of(measured_on)
 
     def add(name: str, value: str, meaning: str) -> None:
@@ -184,7 +184,7 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if "clips" in figures and measured_on in MEASURED:
         missing = clips_and_why(measured_on, *HELD_OUT).removeprefix(real).strip(" ()")
         why = MEASURED[measured_on] + f": {missing}" * bool(missing)
-        add("measured on", counted(figures["clips"], str(measured_on)), why)
+        add("measured on", counted(figures["clips"], measured_on), why)
     back = figures.get("reconstruction", {})
     for name, title, unit, meaning in (
         (

@@ -215,7 +215,7 @@ def _summary_in_words(summary: dict[str, Any]) -> str:
         for key in sorted(summary)
         if key.startswith("validation_") and key != "validation_score"
     ]
-    measured_on = summary.get("measured_on", "validation")
+    measured_on = str(summary.get("measured_on", "validation"))
     words = f"on {clips_and_why(measured_on, 'validation')}: {', '.join(reached)}"
     if "step" in summary:
         words = f"step {summary['step']:,}, {words}"
