@@ -57,7 +57,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON, atomically."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
+        text = json.dumps(data, indent=2)  # half a character, as in a file name, has no UTF-8
+    write_text(path, text + "\n")
 
 
 def append_line(path: Path, line: str) -> None:

@@ -21,9 +21,9 @@ import torch
 
 from audiovq import audio, codec, fidelity
 from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
-from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
+from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.extent import Extent
-from audiovq.files import filling, write_json
+from audiovq.files import filling, name_of, sha256, write_json
 from audiovq.flags import flags
 from audiovq.preprocess import choose_settings
 from audiovq.progress import progress
@@ -336,11 +336,20 @@ def _invert(
     }
     scores = fidelity.waveform_scores(originals, inverted, job.spectrogram)
     if out:
-        with filling(out, overwrite):
+        sources = [job.source / path for path in paths]
+        command = {
+            "verb": "inspect",
+            "spectrogram": to_json(job.spectrogram),
+            "bytes": [sha256(source) for source in sources],
+        }
+        with filling(out, overwrite, command, sources) as filled:
             for number, (path, *pair) in enumerate(zip(paths, originals, inverted, strict=True)):
-                name = f"{number:02d}_{path.replace('/', '_').rpartition('.')[0]}"
+                stem = name_of(number, [path.replace("/", "_").rpartition(".")[0]], 2)
                 for kind, waveform in zip(("original", "inverted"), pair, strict=True):
-                    audio.write(out / f"{name}_{kind}.wav", waveform, job.spectrogram.sample_rate)
+                    filled.expect(f"{stem}_{kind}.wav")
+                    target = out / f"{stem}_{kind}.wav"
+                    audio.write(target, waveform, job.spectrogram.sample_rate)
+            filled.expect("figures.json")
             write_json(out / "figures.json", {"all": scores, "spectral_convergence": each})
     return scores, each
 

@@ -19,7 +19,7 @@ from audiovq import audio
 from audiovq.audio import Waveform
 from audiovq.autoencoder import Autoencoder
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, require_seed
 from audiovq.dataset import Dataset, Split
 from audiovq.figures import code_counts, require_match
 from audiovq.files import atomic, require_new
@@ -73,6 +73,7 @@ def plot(
     require_match(model, dataset)
     require_new(path, overwrite)
     split = next(s for s in (dataset.test, dataset.validation, dataset.train) if len(s))
+    require_seed(seed)
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     drawn: list[Drawn] = []
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from audiovq import archive, audio, codec
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, require_phase
 from audiovq.files import atomic, filling, require_new
 from audiovq.header import leads_out
 from audiovq.predictors import Coder
@@ -79,6 +79,7 @@ def decode_files(
     The sound of an archive that holds one goes into `target` itself where that ends in .wav.
     Returns the paths. Raises AudiovqError where the archive is damaged or of another model.
     """
+    require_phase(phase, n_iter)
     source, target = Path(source), Path(target)
     try:
         data = source.read_bytes()
@@ -112,6 +113,7 @@ def reconstruct_files(
     Returns figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError
     where nothing can.
     """
+    require_phase(phase, n_iter)
     source, target = Path(source), Path(target)
     recordings = _recordings(source)
     if source.is_dir() or target.is_dir():

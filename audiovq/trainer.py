@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from audiovq import ranks
 from audiovq.checkpoint import read_tensors, save_tensors
-from audiovq.config import AudiovqError, OptimizerConfig
+from audiovq.config import AudiovqError, OptimizerConfig, derived_seed
 from audiovq.files import append_line
 from audiovq.graphs import Recorded, follow_gradients, make_recordable, own_stream, set_rate
 
@@ -96,7 +96,7 @@ def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Ten
 
     Lengths are jittered by 5 %, so that a clip meets other partners in every epoch.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
     shuffled = torch.randperm(len(lengths), generator=generator)
     pools = torch.split(shuffled, batch_size * POOL)
     jittered = lengths * (0.95 + 0.1 * torch.rand(len(lengths), generator=generator))
@@ -262,8 +262,8 @@ class Trainer:
     ) -> tuple[Losses, Tensor]:
         """One step: the losses, and the norm of the gradient; the next step may overwrite both."""
         number = self.state.step
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * number + 1)
-        _seed(self.seed * 1_000_003 + 2 * number, self.device)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, 2 * number + 1))
+        _seed(derived_seed(self.seed, 2 * number), self.device)
         set_rate(self.optimizer, self.learning_rate())
         if not self.module.training:
             self.module.train()
