@@ -23,6 +23,7 @@ from audiovq.checkpoint import Model
 from audiovq.config import AudiovqError, SamplingConfig
 from audiovq.desk import Desk, Item
 from audiovq.evaluation import waveform_images
+from audiovq.files import VALUE
 from audiovq.labels import learnt_values
 
 try:
@@ -262,7 +263,7 @@ def _player(model: Model, item: Item, also: str = "") -> str:
 
 def _download(model: Model, item: Item) -> str:
     uri = embedded.wav(item.sound.waveform, model.sample_rate)
-    name = re.sub(r"[^\w.-]+", "-", item.name).strip("-")
+    name = re.sub(r"[^\w.-]+", "-", item.name).strip("-")[:VALUE]
     return f'<a download="{escape(name)}.wav" href="{uri}">Download</a>'
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audiovq.audio import Waveform
 from audiovq.checkpoint import Model
+from audiovq.config import require_phase, require_seed
 from audiovq.context import SEGMENT_COLUMNS, search
 from audiovq.spectrogram import Phase, Spectrogram
 from audiovq.stft import num_frames, stft
@@ -176,7 +177,12 @@ def decode(
     n_iter: int | None = None,
     seed: int = 0,
 ) -> list[Waveform]:
-    """The inverse of `encode`: codes → waveforms (samples,) of exact length, in the same order."""
+    """The inverse of `encode`: codes → waveforms (samples,) of exact length, in the same order.
+
+    Raises AudiovqError where `phase`, `n_iter` or `seed` is out of its range.
+    """
+    require_phase(phase, n_iter)
+    require_seed(seed)
     hop_length = model.spectrogram.config.hop_length
     waveforms: dict[int, Waveform] = {}
     short = [

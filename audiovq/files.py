@@ -68,9 +68,13 @@ def write_json(path: Path, data: Any) -> None:
 def json_text(data: Any, indent: int | None = None) -> str:
     """`data` as JSON. NaN and infinity, which JSON does not have, become null."""
     try:
-        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
+        data = _finite(data)
+        text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
+        text = json.dumps(data, indent=indent)  # half a character, as in a file name, has no UTF-8
+    return text
 
 
 def _finite(data: Any) -> Any:

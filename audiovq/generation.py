@@ -182,9 +182,7 @@ class Batches:
                 for i, sound, one in zip(again, others, compare(model, others), strict=True):
                     encoded[i], nearest[i], tries[i] = sound, one, 1 + attempt
             decode = decode_loops if self._loop else codec.decode
-            waveforms = decode(
-                model, encoded, phase=self._phase, n_iter=self._n_iter, seed=self._seed + number
-            )
+            waveforms = decode(model, encoded, phase=self._phase, n_iter=self._n_iter, seed=seed)
         return [
             Sound(*parts)
             for parts in zip(waveforms, self.labels(number), encoded, nearest, tries, strict=True)

@@ -23,9 +23,9 @@ import torch
 from audiovq import audio, codec, fidelity
 from audiovq.catalog import Skipped, guess_pattern, labels_of, scan
 from audiovq.choice import choose_settings, voters
-from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig
+from audiovq.config import AudiovqError, PreprocessConfig, SpectrogramConfig, to_json
 from audiovq.extent import SILENT, Extent
-from audiovq.files import filling, write_json
+from audiovq.files import filling, name_of, sha256, write_json
 from audiovq.flags import flags
 from audiovq.progress import progress
 from audiovq.shard import ShardJob, first_clip, in_words, plan
@@ -350,11 +350,20 @@ def _invert(
     }
     scores = fidelity.waveform_scores(originals, inverted, job.spectrogram)
     if out:
-        with filling(out, overwrite):
+        sources = [job.source / path for path in paths]
+        command = {
+            "verb": "inspect",
+            "spectrogram": to_json(job.spectrogram),
+            "bytes": [sha256(source) for source in sources],
+        }
+        with filling(out, overwrite, command, sources) as filled:
             for number, (path, *pair) in enumerate(zip(paths, originals, inverted, strict=True)):
-                name = f"{number:02d}_{path.replace('/', '_').rpartition('.')[0]}"
+                stem = name_of(number, [path.replace("/", "_").rpartition(".")[0]], 2)
                 for kind, waveform in zip(("original", "inverted"), pair, strict=True):
-                    audio.write(out / f"{name}_{kind}.wav", waveform, job.spectrogram.sample_rate)
+                    filled.expect(f"{stem}_{kind}.wav")
+                    target = out / f"{stem}_{kind}.wav"
+                    audio.write(target, waveform, job.spectrogram.sample_rate)
+            filled.expect("figures.json")
             write_json(out / "figures.json", {"all": scores, "spectral_convergence": each})
     return scores, each
 

@@ -277,6 +277,7 @@ def _row(model: Model, name: str, sound: Sound, limited: bool) -> dict[str, Any]
             "db": round(sound.nearest.db, 2),
             "is_copy": sound.nearest.is_copy,
         }
+    if sound.tries > 1:
         row["tries"] = sound.tries
     return row
 
@@ -285,15 +286,13 @@ def copies_note(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many of the sounds in a manifest's rows are near copies of training clips, or were before they
     were drawn again, in a line; "" where none are."""
     count, again = sum(map(_is_copy, rows)), sum(row.get("tries", 1) > 1 for row in rows)
-    are = "sound is a near copy" if count == 1 else "sounds are near copies"
+    are = "is a near copy" if count == 1 else "are near copies"
     if not again:
-        return f"{count} of {len(rows)} {are} of training clips: see manifest.json" * (count > 0)
-    were = "sound was a near copy" if again == 1 else "sounds were near copies"
-    left = f"{count} still {'is' if count == 1 else 'are'}" if count else "none is any more"
-    return (
-        f"{again} of {len(rows)} {were} of training clips, drawn again up to {TRIES} times: {left};"
-        " see manifest.json"
-    )
+        note = f"{count} of {len(rows)} sounds {are} of training clips: see manifest.json"
+        return note if count else ""
+    were = "was a near copy" if again == 1 else "were near copies"
+    left = f"{count} still {are}, see manifest.json" if count else "none is any more"
+    return f"{again} of {len(rows)} sounds {were} of training clips; drawn again up to {TRIES} times, {left}"
 
 
 def _is_copy(row: Mapping[str, Any]) -> bool:

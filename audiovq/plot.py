@@ -19,7 +19,7 @@ from audiovq import audio
 from audiovq.audio import Waveform
 from audiovq.autoencoder import Autoencoder
 from audiovq.checkpoint import Model
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, require_seed
 from audiovq.dataset import Dataset, Split
 from audiovq.figures import code_counts, require_match
 from audiovq.files import atomic, require_new
@@ -74,6 +74,7 @@ def plot(
         raise AudiovqError(f"n {n}: give 2 to {MOST}")
     require_match(model, dataset)
     require_new(path, overwrite)
+    require_seed(seed)
     split = measured_split(dataset, *HELD_OUT)
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     drawn: list[Drawn] = []

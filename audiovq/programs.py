@@ -119,13 +119,12 @@ def write_programs(
             " --format pt2"
         )
     folder, paths = Path(folder), []
-    weights = [part.get("sha256") for part in model.header.values() if isinstance(part, dict)]
-    command = {"verb": "export", "format": form, "weights": weights}
+    parts = {p: model.header.get(p, {}).get("sha256") for p in ("autoencoder", "prior")}
+    command = {"verb": "export", "format": form, **parts}
     with filling(folder, overwrite, command) as filled, _quiet():
-        programs = _traced(model)
-        filled.expect(*(f"{name}.{form}" for name in programs), "programs.json")
-        for name, (program, outputs) in programs.items():
+        for name, (program, outputs) in _traced(model).items():
             paths.append(folder / f"{name}.{form}")
+            filled.expect(paths[-1].name)
             with atomic(paths[-1]) as temporary:
                 if form == "onnx":
                     made: Any = torch.onnx.export(
@@ -135,6 +134,7 @@ def write_programs(
                 else:
                     with open(temporary, "wb") as file:
                         torch.export.save(program, file)
+        filled.expect("programs.json")
         write_json(folder / "programs.json", facts(model))
     return paths
 

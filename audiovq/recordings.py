@@ -20,7 +20,7 @@ from audiovq.audio import Waveform
 from audiovq.catalog import no_recording
 from audiovq.checkpoint import Model
 from audiovq.codec import Encoded
-from audiovq.config import AudiovqError
+from audiovq.config import AudiovqError, require_phase
 from audiovq.context import LARGEST_WEIGHT
 from audiovq.files import (
     UNFINISHED,
@@ -114,8 +114,8 @@ def decode_files(
     apart, and said. Returns the paths. Raises AudiovqError where the archive is damaged or of another
     model.
     """
+    require_phase(phase, n_iter)
     source, target = Path(source), Path(target)
-    _require_iterations(n_iter)
     data = read_bytes(source)
     try:
         sounds = archive.unpack(model, data)
@@ -157,8 +157,8 @@ def reconstruct_files(
     figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError where
     nothing can, or where `target` is, or holds, one of the recordings.
     """
+    require_phase(phase, n_iter)
     source, target = Path(source), Path(target)
-    _require_iterations(n_iter)
     recordings, others = _recordings(source)
     if single := not source.is_dir():
         if target.is_dir():
@@ -192,11 +192,6 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
-
-
-def _require_iterations(n_iter: int | None) -> None:
-    if n_iter is not None and n_iter < 0:
-        raise AudiovqError(f"n_iter {n_iter}: give 0 or more")
 
 
 @contextlib.contextmanager

@@ -263,28 +263,29 @@ def test_training_masks_have_all_shares_and_cropped_clips_are_contiguous() -> No
     assert bool(masks.flatten(1).any(dim=1).all()), "at least one masked code per clip"
 
 
-def test_what_was_cut_before_is_never_told_as_whole_and_nothing_else_changes() -> None:
+def test_clips_cut_before_never_count_as_complete_and_nothing_else_changes() -> None:
     columns = torch.arange(3000) % 6 + 1
     codes = torch.arange(6).expand(3000, 2, 2, 6)
     complete = torch.rand(3000, 2, generator=torch.Generator().manual_seed(1)) < 0.5
-    known, told = (
+    known, cut = (
         masked_at_random(
             codes, columns, columns, columns[:, None], torch.Generator().manual_seed(0), ends
         )
         for ends in (None, complete)
     )
-    assert torch.equal(told.whole, known.whole & complete)
+    assert torch.equal(cut.whole, known.whole & complete)
     for name in ("codes", "hidden", "num_columns", "levels", "labels"):
-        assert torch.equal(getattr(told, name), getattr(known, name))
+        assert torch.equal(getattr(cut, name), getattr(known, name))
 
 
-def test_lengths_are_learnt_from_whole_clips_and_the_longest_and_new_sounds_end_as_these() -> None:
-    prior = masked()
+def test_lengths_are_learnt_from_complete_and_longest_clips_and_new_sounds_end_as_these() -> None:
+    prior = tiny_prior()
     most = VOCABULARY.max_columns
-    clips = clips_of((most, most - 1, 1, most))
-    ends = torch.tensor([[True, False], [False, True], [True, True], [False, False]])
-    clips = replace(clips, whole=ends)
-    assert prior.length_known(clips).tolist() == [True, False, True, True]
+    clips = masked_clips((most, most - 1, 1))
+    ends = torch.tensor([[True, False], [False, True], [True, True]])
+    assert prior.length_known(replace(clips, whole=ends)).tolist() == [True, False, True]
+    ends = torch.tensor([[False, False], [True, False], [False, True]])
+    assert prior.length_known(replace(clips, whole=ends)).tolist() == [True, False, False]
     lengths = torch.tensor([most, 1])
     assert prior.complete(lengths).all()
     prior.longest_complete = (True, False)
