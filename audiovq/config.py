@@ -21,8 +21,6 @@ MOST_LAYERS = 256
 
 MOST_STEPS = 1_000_000_000
 """No training takes more steps, and no batch more clips."""
-LARGEST_SEED = (1 << 32) - 1
-"""Generators are seeded by products of a seed and a step, which have 63 bits."""
 
 
 class AudiovqError(Exception):
@@ -556,7 +554,6 @@ class TrainConfig:
             0 <= self.masked_share < 1,
             f"masked_share {self.masked_share}: give a share from 0 to below 1",
         )
-        _require(0 <= self.seed <= LARGEST_SEED, f"seed {self.seed}: give 0 to {LARGEST_SEED}")
 
 
 @dataclass(frozen=True)
