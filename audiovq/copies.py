@@ -33,7 +33,7 @@ WORTH = 4
 """times the decibels that make a copy."""
 VIEWS = 4
 """Of each clip that is kept: itself, and begun a part of a column later."""
-COPY_SHARE = 0.9
+COPY_SHARE = 0.75
 """A sound that shares more of its codes with one training clip is a copy, where it sounds like it too:
 in twice the decibels that make a copy by themselves."""
 COVERED = 0.8
