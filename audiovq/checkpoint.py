@@ -212,7 +212,7 @@ def save_known(folder: Path, model: Model) -> None:
     if model.known is None:
         raise ValueError("the model has no training codes to save")
     path = folder / "training-codes.safetensors"
-    save_tensors(path, *model.known.tensors())
+    save_tensors(path, model.known.tensors())
     model.header[KNOWN] = {
         "file": path.name,
         "sha256": sha256(path),
@@ -226,7 +226,7 @@ def _known(folder: Path, model: Model, entry: dict[str, Any]) -> KnownClips | No
     name = str(entry["file"])
     if PurePath(name).name == name and not os.path.lexists(folder / name):
         return None
-    return from_tensors(*read_tensors(_weights(folder, entry), sealed=True), model.vocabulary)
+    return from_tensors(read_tensors(_weights(folder, entry))[0], model.vocabulary)
 
 
 def _file_listed(folder: Path, stage: Stage) -> Any:

@@ -33,7 +33,7 @@ WORTH = 4
 """times the decibels that make a copy."""
 VIEWS = 4
 """Of each clip that is kept: itself, and begun a part of a column later."""
-COPY_SHARE = 0.9
+COPY_SHARE = 0.75
 """A sound that shares more of its codes with one training clip is a copy, where it sounds like it too:
 in twice the decibels that make a copy by themselves."""
 COVERED = 0.8
@@ -42,6 +42,10 @@ SHORTEST = 0.1
 """Seconds that two sounds must have in common, unless it is most of both: a click is no copy of a word."""
 LOUD_DB = 40.0
 """Below full scale of a clip: cells that are quieter in both are not compared."""
+LOUDER_DB = 12.0
+"""By which a copy may be louder or softer: a clip without its loudest part is normalized otherwise."""
+EDGE = 2
+"""Frames at both ends of what two sounds have in common that are not compared: a cut leaves a click."""
 ROOM = 1 << 22
 """Numbers held in the rough comparison at a time."""
 CALIBRATED = 100
@@ -50,6 +54,10 @@ FEWEST = 20
 """With fewer validation clips, the threshold is drawn from shifted training clips alone."""
 MISTAKE = 3.0
 """How much worse it is to call a real clip a copy than to miss a copy."""
+MISSED = 0.03
+"""Share of the copies that may be missed."""
+WIDER = 1.25
+"""By which the threshold may lie above what shifted training clips need, where real clips leave room."""
 LATEST = 16
 """Frames by which those are shifted at most."""
 
@@ -168,8 +176,8 @@ def decibels(
     """Spectrograms (bins, frames) in [0, 1] of two sounds → how far apart they are, in dB, at the best of
     some shifts by frames of the second.
 
-    The root mean square is over cells that are loud in either, within the frames that both have, which
-    must hold COVERED of the loud cells of each that `needs` names. None where no shift does.
+    The root mean square is over cells that are loud in either, within the frames that both have but
+    EDGE at both ends, once the one is as loud as the other, by LOUDER_DB at most. These frames must hold COVERED of the loud cells of each that `needs` names. None where no shift does.
     """
     floor = 1 - LOUD_DB / range_db
     loud, other_loud = image > floor, other > floor
@@ -189,9 +197,12 @@ def decibels(
         if (needs[0] and int(own.sum()) < own_all) or (needs[1] and int(others.sum()) < other_all):
             continue
         either = own | others
+        if end - begin > 10 * EDGE:
+            either[:, :EDGE] = either[:, -EDGE:] = False
         if bool(either.any()):
-            squared = (image[:, here] - other[:, there]).square()[either]
-            best = min(best, float(squared.mean()))
+            apart = (image[:, here] - other[:, there])[either]
+            louder = float(apart.mean().clamp(-LOUDER_DB / range_db, LOUDER_DB / range_db))
+            best = min(best, float((apart - louder).square().mean()))
     return math.sqrt(best) * range_db if best < math.inf else None
 
 
@@ -359,8 +370,8 @@ def _calibrated(
     """The decibels below which a sound is a copy, from what real sounds stand away from their nearest
     training clip: validation clips, which are none, and training clips begun later, which are.
 
-    The threshold is the one that tells most of both kinds rightly, with a mistake about a real clip
-    weighing MISTAKE times as much. `found` and `mistaken` are the shares of them that are called
+    The threshold is the lowest that tells most of both kinds rightly, with a mistake about a real clip
+    weighing MISTAKE times as much, and MISSED copies nothing. `found` and `mistaken` are the shares of them that are called
     copies.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -373,10 +384,12 @@ def _calibrated(
     threshold = 1.0
     if len(real) >= FEWEST:
         both = torch.cat([copied, real]).sort().values
-        missed = (copied > both[:, None]).sum(dim=1) / max(1, len(copied))
+        missed = (copied > both[:, None]).sum(dim=1) / max(1, len(copied)) - MISSED
         mistaken = (real <= both[:, None]).sum(dim=1) / len(real)
-        best = int((missed + MISTAKE * mistaken).argmin())
-        threshold = float(both[best : best + 2].mean())  # half way to the next sound
+        best = (missed.clamp(min=0) + MISTAKE * mistaken).argmin()
+        threshold = float(both[best])
+        if not mistaken[best]:  # there is room up to the nearest real clip: half of it is taken
+            threshold = min(WIDER * threshold, (threshold + float(real.min())) / 2)
     elif len(copied):
         threshold = float(copied.quantile(0.95))
     return {
@@ -403,6 +416,8 @@ def coded(
 ) -> list[Encoded]:
     """Clips of a split, begun some frames later → their nearest codes."""
     clips: list[Encoded] = []
+    if not len(places):
+        return clips
     shifts = torch.zeros_like(places) if shifts is None else shifts
     for part, later in zip(places.split(64), shifts.split(64), strict=True):
         images, frames = split.spectrograms(part), split.num_frames[part] - later

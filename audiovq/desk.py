@@ -217,4 +217,7 @@ def _heard(model: Model, name: str, encoded: codec.Encoded, labels: Mapping[str,
 
 
 def _name(sound: Sound) -> str:
-    return " · ".join(sound.labels.values())
+    """Its labels, and of which training clip it is a near copy."""
+    near = sound.nearest
+    copied = [f"near copy of {near.path}"] if near is not None and near.is_copy else []
+    return " · ".join([*sound.labels.values(), *copied])

@@ -51,24 +51,19 @@ class KnownClips:
         codes = self.codes[view, end - int(self.columns[place]) : end]
         return codes[codes[:, 0, 0] >= 0].permute(1, 2, 0).long()
 
-    def tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """What a file holds: tensors and strings."""
-        told = {"clips": self.names, "of": self.of, "calibration": self.calibration}
-        return (
-            {"codes": self.codes, "bands": self.bands, "columns": self.columns},
-            {name: json.dumps(value) for name, value in told.items()},
-        )
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds: tensors, one of them JSON in bytes."""
+        about = {"clips": self.names, "of": self.of, "calibration": self.calibration}
+        told = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
+        return {"codes": self.codes, "bands": self.bands, "columns": self.columns, "about": told}
 
 
-def from_tensors(
-    tensors: Mapping[str, Tensor], strings: Mapping[str, str], vocabulary: Vocabulary
-) -> KnownClips:
+def from_tensors(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> KnownClips:
     """The inverse of `KnownClips.tensors`. Raises ValueError or LookupError where they are not those of
     clips in this vocabulary's codes."""
-    codes, bands, columns = (tensors[name] for name in ("codes", "bands", "columns"))
-    names = json.loads(strings["clips"])
-    of: Any = json.loads(strings["of"])
-    calibration = json.loads(strings["calibration"])
+    codes, bands, columns, told = (tensors[name] for name in ("codes", "bands", "columns", "about"))
+    about: Any = json.loads(told.numpy().tobytes())
+    names, of, calibration = about["clips"], about["of"], about["calibration"]
     slots = vocabulary.num_quantizers, vocabulary.rows
     fits = (
         codes.dtype in (torch.int16, torch.int32)

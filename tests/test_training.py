@@ -428,3 +428,19 @@ def test_a_dead_codebook_is_said_in_words() -> None:
 def test_a_second_training_of_the_same_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     with claimed(tmp_path / "model"), pytest.raises(AudiovqError, match="another run"):
         train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+
+
+def test_a_trained_model_keeps_its_training_clips_codes_until_they_are_left_out(
+    dataset: Dataset, folder: Path
+) -> None:
+    known = load(folder).known
+    assert known is not None
+    assert known.names == [(clip.path, clip.offset) for clip in dataset.train.clips]
+    assert known.of == len(dataset.train)
+    assert known.calibration["threshold_db"] > 0
+    (path,) = folder.glob("training-codes*")
+    assert path.name in (folder / "README.md").read_text()
+    path.unlink()
+    train(dataset, folder, CONFIG, device="cpu", say=lambda line: None)
+    assert not path.exists(), "who left them out does not get them back"
+    assert load(folder).known is None
