@@ -37,7 +37,7 @@ PASSES = 30
 BATCH_CELLS = 2_048
 LEARNING_RATE = 3e-3
 TARGET_SHARE = 0.95
-"""Share of `target_rate` to aim at, as other recordings may take more bits than the held-out ones."""
+"""Share of `target_rate` to aim at, as other recordings may take more bits than those that it is tuned on."""
 TUNING_CLIPS = 128
 """Clips of the validation split on which the rate weight is tuned."""
 PART = 512

@@ -116,8 +116,6 @@ def generate_files(
     }
     batches = Batches(model, n, labels, sampling=sampling, seed=seed, **settings)
     made_with = _made_with(model, sampling, seed, {"labels": dict(labels or {}), **settings})
-    if model.known is None and model.prior is not None:
-        say("the model lacks the codes of its training clips, so copies of them cannot be told")
     with (
         filling(folder, overwrite, {"verb": "generate", "n": n, **made_with}) as filled,
         progress("generate", n, "sounds") as step,
@@ -126,7 +124,10 @@ def generate_files(
             (batches.labels(number), functools.partial(batches.make, number))
             for number in range(len(batches))
         )
-        return _write_parts(model, filled, parts, made_with, say, step)
+        paths = _write_parts(model, filled, parts, made_with, say, step)
+    if model.known is None and model.prior is not None:
+        say("not checked for copies: this model comes without the codes of its training clips")
+    return paths
 
 
 def play_files(

@@ -52,6 +52,7 @@ def test_from_recordings_to_new_ones_by_four_verbs(
     assert printed.endswith(f"wrote {model}\n")
     assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
     assert sorted(p.name for p in out.iterdir()) == [
+        ".written",
         "0000_jan.wav",
         "0001_jan.wav",
         "manifest.json",
@@ -84,7 +85,7 @@ def test_from_recordings_to_new_ones_by_four_verbs(
     assert run("generate", model, tmp_path / "x", "--label", "jan") == 2
     assert "NAME=VALUE" in one_line(capsys)
     assert run("generate", model, tmp_path / "x", "-n", 0) == 2
-    assert "give 1 or more" in one_line(capsys)
+    assert "give 1 to 1,000,000" in one_line(capsys)
     dataset.rename(tmp_path / "moved")
     assert run("report", model) == 2
     assert "name the dataset" in one_line(capsys)
@@ -182,7 +183,7 @@ def test_playing_takes_recordings_and_says_how_it_was_done(
         assert ("no masked prior" in said.err) == (way[0] in ("--like", "--repaint"))
         made = json.loads((out / "manifest.json").read_text("utf-8"))["made_with"]
         if way[0] == "--repaint":
-            assert made["sources"] == [str(first)]
+            assert made["sources"] == [first.name]
             assert made["time"] == [0.05, 0.1]
             assert made["band"] == [0, 2000]
     assert run("morph", "digits", first, second, tmp_path / "m", "--steps", 3, *quick[2:]) == 0

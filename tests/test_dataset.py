@@ -310,10 +310,10 @@ def test_a_shard_outside_of_the_folder_is_refused(own: Path, tmp_path: Path) -> 
     tricks = ["../outside.npy", str(tmp_path / "outside.npy"), "inner/../../outside.npy"]
     for trick in [*tricks, "inner/inside.npy", "..", ""]:
         change_header(own, lambda h, t=trick: h["splits"]["train"]["shards"][0].update(file=t))
-        assert "own folder" in refusal(own)
+        assert "outside its folder" in refusal(own) or "own folder" in refusal(own)
     (own / "link.npy").symlink_to(tmp_path / "outside.npy")
     change_header(own, lambda h: h["splits"]["train"]["shards"][0].update(file="link.npy"))
-    assert "own folder" in refusal(own)
+    assert "outside its folder" in refusal(own) or "own folder" in refusal(own)
 
 
 @pytest.mark.parametrize(

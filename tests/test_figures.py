@@ -264,7 +264,8 @@ def test_the_memory_of_reconstruction_does_not_grow_with_the_recording(tmp_path:
         with soundfile.SoundFile(source / "long.wav", "w", 8000, 1) as file:
             for _ in range(seconds):
                 file.write(noise)
-        preprocess(source, target, PreprocessConfig(clip_seconds=1), say=lambda _: None)
+        whole = PreprocessConfig(clip_seconds=1, validation_share=0, test_share=0)
+        preprocess(source, target, whole, say=lambda _: None)
         dataset = Dataset(target)
         torch.manual_seed(0)
         model = new_model(dataset.spectrogram, AUTOENCODER, {}, [((), 1)], dataset.clip_frames)

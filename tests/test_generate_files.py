@@ -183,7 +183,7 @@ def test_copies_are_counted_and_named_in_the_manifest(tmp_path: Path) -> None:
     model.known = None
     said.clear()
     pipeline.generate_files(model, tmp_path / "none", 1, say=said.append, **QUICK)
-    assert any("copies of them cannot be told" in line for line in said)
+    assert any("not checked for copies" in line for line in said)
 
 
 # --- Names of files -----------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "sounds" / f"{number}_a.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, make_voice(0.2 + 0.02 * number, 100.0 + 20 * number), 8000)
-    config = PreprocessConfig(labels=r"(?P<digit>\d)_", validation_share=0)
+    config = PreprocessConfig(labels=r"(?P<digit>\d)_", validation_share=0, test_share=0)
     preprocess(folder / "sounds", folder / "dataset", config, say=lambda _: None)
     return folder
 
