@@ -26,7 +26,13 @@ from audiovq.suffixes import HEADERLESS, UNREADABLE, suffix, why_not
 from audiovq.suffixes import KINDS as KINDS
 from audiovq.suffixes import SUFFIXES as SUFFIXES
 from audiovq.suffixes import is_recording as is_recording
-from audiovq.unfinished import Patched, end_of_w64, patches_of, patches_of_joined_mp3
+from audiovq.unfinished import (
+    Patched,
+    end_of_w64,
+    patches_of,
+    patches_of_joined_mp3,
+    stated_size_of_mp3,
+)
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
@@ -215,8 +221,10 @@ def _opened(path: Path | str) -> Iterator[Any]:
         elif file.format == "W64" and (end := end_of_w64(name)):
             file = seen_as(Patched(name, {}, end))
         elif file.format == "MP3":
+            patches = patches_of_joined_mp3(name)
+            stated = None if patches else stated_size_of_mp3(name)
             try:
-                file = seen_as(_Endless(name, patches_of_joined_mp3(name)))
+                file = seen_as(_Endless(name, patches, stated))
             except soundfile.LibsndfileError:  # told by its name alone
                 with contextlib.suppress(soundfile.LibsndfileError):
                     file = seen_as(_Endless(name, {0: FRAME}))
@@ -224,15 +232,26 @@ def _opened(path: Path | str) -> Iterator[Any]:
 
 
 class _Endless(Patched):
-    """A file that says that it is longer than any, and gives no more than it has."""
+    """A file that reports a size of `stated` bytes, or one larger than any, and holds no more than it has.
+
+    An MP3's own count of its bytes is reported where it has one: libsndfile's decoder prints a warning
+    about any other size.
+    """
 
     _far = 0
-    """Where it says that it is, beyond the end of all files."""
+    """Position that it reports, beyond the end of all files."""
+
+    def __init__(self, path: str, patches: dict[int, bytes], stated: int | None = None) -> None:
+        super().__init__(path, patches)
+        self._size = stated or ENDLESS
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        place = ENDLESS + offset if whence == os.SEEK_END else offset
+        place = self._size + offset if whence == os.SEEK_END else offset
         self._far = place if place > ENDLESS // 2 else 0
-        return self._far or super().seek(offset, whence)
+        return self._far or super().seek(
+            place if whence == os.SEEK_END else offset,
+            whence if whence == os.SEEK_CUR else os.SEEK_SET,
+        )
 
     def tell(self) -> int:
         return self._far or super().tell()

@@ -90,6 +90,18 @@ def patches_of_joined_mp3(path: str) -> dict[int, bytes]:
         return {place + at: bytes(4)} if file.read(2) == frame[:2] else {}
 
 
+def stated_size_of_mp3(path: str) -> int | None:
+    """Size in bytes that the file would have by the Xing header of its MP3; None where that has none."""
+    with open(path, "rb") as file:
+        place = _behind_tags(file, 0)
+        file.seek(place)
+        frame = file.read(256)
+    at = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
+    if frame[:1] != b"\xff" or at < 0 or not frame[at + 7 : at + 8] or frame[at + 7] & 3 != 3:
+        return None
+    return place + int.from_bytes(frame[at + 12 : at + 16], "big") or None
+
+
 def _behind_tags(file: BinaryIO, place: int) -> int:
     """The first place from `place` on where no ID3 tag begins."""
     while True:
