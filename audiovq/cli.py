@@ -71,15 +71,23 @@ def _named(verb: Callable[..., None]) -> Callable[..., None]:
     return verb
 
 
-def failing(work: Callable[[], object]) -> int:
-    """Do the work; returns the exit code, and says in one line what the user can mend."""
+RESUMABLE = frozenset({"demo", "generate", "preprocess", "train"})
+"""Verbs that continue where a stopped run was."""
+
+
+def failing(work: Callable[[], object], resumes: bool = True) -> int:
+    """Do the work; returns the exit code, and says in one line what the user can mend.
+
+    `resumes`: whether the same command continues where it was stopped, which Ctrl-C then says.
+    """
     try:
         work()
     except AudiovqError as error:
         print(f"audiovq: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("audiovq: stopped; the same command goes on from here", file=sys.stderr)
+        again = "run the same command to resume" if resumes else "the same command starts over"
+        print(f"audiovq: stopped; {again}", file=sys.stderr)
         return 130
     return 0
 
@@ -92,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         ):  # a sign that it cannot show becomes a question mark
             stream.reconfigure(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
-    return failing(lambda: _asked(arguments)())
+    return failing(lambda: _asked(arguments)(), not RESUMABLE.isdisjoint(arguments[:1]))
 
 
 def _asked(arguments: list[str]) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audiovq import evaluation
+from audiovq import cli, evaluation
 from audiovq.cli import main
 
 FEW_STEPS = [
@@ -267,3 +267,18 @@ def test_other_shells_get_a_script_with_every_verb(
     assert not end.value.code
     said = capsys.readouterr().out
     assert all(verb in said for verb in _verbs([]))
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [("generate", "run the same command to resume"), ("encode", "the same command starts over")],
+)
+def test_ctrl_c_says_whether_the_same_command_resumes(
+    verb: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_asked", lambda _: stop)
+    assert main([verb]) == 130
+    assert capsys.readouterr().err == f"audiovq: stopped; {says}\n"

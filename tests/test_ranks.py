@@ -175,7 +175,7 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_reports_it(r
     assert [code for code, _ in ended] == [130, 130]
     assert sorted(said for _, said in ended)[0] == ""
     assert "".join(said for _, said in ended).splitlines() == [
-        "audiovq: stopped; the same command goes on from here"
+        "audiovq: stopped; run the same command to resume"
     ]
     _, metadata = read_tensors(
         runs.folder / "terminated" / "training" / "prior.state.safetensors", sealed=True
