@@ -52,6 +52,8 @@ ERRORS = soundfile.LibsndfileError, OSError, UnicodeError
 NO_NUMBERS = "holds samples that are not numbers (NaN or infinity)"
 FRAME = b"\xff\xfb\x90\0"
 """Such bytes a frame of an MP3 may begin with."""
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+"""Hz. A header with any other sample rate is damaged, and would take hours or all memory to resample."""
 ENDLESS = 1 << 45
 """Bytes that an MP3 is said to have, so that no guess of its length from them is too small."""
 
@@ -214,6 +216,11 @@ def _opened(path: Path | str) -> Iterator[Any]:
             if not (patches := patches_of(name)):
                 raise
             file = seen_as(Patched(name, patches))
+        if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+            raise AudioError(
+                f"has a sample rate of {file.samplerate:,} Hz by its header; rates from"
+                f" {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz are read"
+            )
         if file.format == "RAW":  # told by its suffix: any text would be noise
             raise AudioError("is broken or not a sound file (it has no header)")
         if not file.frames and (patches := patches_of(name)):
@@ -287,7 +294,8 @@ def _plain(head: bytes, size: int) -> AudioInfo | None:
         return None
     if (data, stored, frame) != (b"data", size - HEAD, 2 * channels) or not frame or stored % frame:
         return None
-    return AudioInfo(rate, channels, stored // frame) if 0 < rate < 1 << 31 else None
+    known = LOWEST_RATE <= rate <= HIGHEST_RATE
+    return AudioInfo(rate, channels, stored // frame) if known else None
 
 
 def _mono(file: Any, frames: int, note: Say | None) -> Iterator[tuple[Waveform, bool]]:
@@ -361,9 +369,14 @@ def require_file(path: Path | str) -> None:
     if path.is_symlink():
         if path.is_dir():
             raise AudioError("is a link to a folder; name that folder itself, or copy it here")
-        raise AudioError("is a link that leads nowhere")
+        if not path.exists():
+            raise AudioError("is a link that leads nowhere")
     if path.is_dir():
-        raise AudioError("is a folder that cannot be opened")
+        try:
+            os.scandir(path).close()
+        except OSError:
+            raise AudioError("is a folder that cannot be opened") from None
+        raise AudioError("is a folder; name a recording")
     if path.exists():
         raise AudioError("is neither a file nor a folder")
 

@@ -100,6 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
         ):  # a sign that it cannot show becomes a question mark
             stream.reconfigure(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "" in arguments:  # an unset variable of a shell; as a path it would be the current folder
+        print("audiovq: an argument is empty; give a name or a value in its place", file=sys.stderr)
+        return 2
     return failing(lambda: _asked(arguments)(), not RESUMABLE.isdisjoint(arguments[:1]))
 
 

@@ -24,6 +24,8 @@ def cluster(address: str) -> Iterator[Executor]:
         from distributed import Client, KilledWorker
     except ImportError as error:
         raise AudiovqError("--cluster: needs Dask; pip install 'audiovq[cluster]'") from error
+    if ":" not in address:  # Dask would wait, and print a traceback
+        raise AudiovqError(f"--cluster {address}: give HOST:PORT, such as tcp://head:8786")
     try:
         client = Client(address, timeout=WAIT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

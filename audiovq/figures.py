@@ -30,6 +30,8 @@ from audiovq.reconstruction import evaluate_reconstruction
 from audiovq.views import encode_split
 
 Say = Callable[[str], None]
+FEW = 20
+"""Clips below which a judge's figures are called unreliable."""
 MEASURED = {
     "test": "which neither training nor the choice of the best model saw",
     "validation": "by which the best model was chosen",
@@ -177,6 +179,9 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     measured_on = str(figures.get("measured_on"))
     real = clips_of(measured_on)
+    few = ""
+    if figures.get("clips", FEW) < FEW:
+        few = f"; unreliable, of only {counted(figures['clips'], measured_on)}"
 
     def add(name: str, value: str, meaning: str) -> None:
         rows.append((name, value, meaning))
@@ -249,20 +254,21 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 f"{100 * shares['generated']:.1f} %",
                 f"of {new['sounds']} new sounds, by a classifier that is {100 * shares['real']:.1f} %"
                 f" correct on {real}"
-                + (f"; {100 * other:.1f} % by the second judge" if other is not None else ""),
+                + (f"; {100 * other:.1f} % by the second judge" if other is not None else "")
+                + few,
             )
     for label, scores in new.get("inception_score", {}).items():
         add(
             f"{label} inception score",
             f"{scores['generated']:.2f}",
-            f"from 1 to the number of values; {real} score {scores['real']:.2f}",
+            f"from 1 to the number of values; {real} score {scores['real']:.2f}{few}",
         )
     spread = new.get("diversity_within_classes")
     if spread and spread["real"]:
         add(
             "diversity",
             f"{spread['generated'] / spread['real']:.2f}",
-            f"how far new sounds of the same labels lie apart; {real}: 1",
+            f"how far new sounds of the same labels lie apart; {real}: 1{few}",
         )
     for name, distance, features in (
         ("Fréchet distance", new.get("frechet_distance"), "the classifier's features"),
@@ -275,7 +281,7 @@ def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             add(
                 name,
                 f"{distance['generated']:.1f}",
-                f"of new sounds to {real}, in {features}; {', '.join(beside)}",
+                f"of new sounds to {real}, in {features}; {', '.join(beside)}{few}",
             )
     if new:
         near, shared = new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]

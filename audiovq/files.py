@@ -27,6 +27,8 @@ WRITTEN = ".written"
 """Name of the list of the files that the command wrote which filled a folder, as JSON."""
 _LEFT = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
 """Names of the files that `atomic` has not renamed yet."""
+PARTS = frozenset({".json", ".jsonl", ".npy", ".safetensors"})
+"""Suffixes of the files that datasets and models are made of."""
 MOST_JSON = 100 << 20
 """Bytes of the largest JSON file that is read."""
 
@@ -399,6 +401,8 @@ def filling(
     None for `command`: nothing is listed, and any such run is resumed by any other.
     """
     text = json.dumps(command, sort_keys=True, ensure_ascii=True)
+    if what := product_at(folder):
+        raise AudiovqError(f"{folder}: is a {what}; name another folder")
     with claimed(folder):
         filled = Filling(folder, hashlib.sha256(text.encode()).hexdigest(), sources)
         filled._take_over(overwrite)
@@ -461,8 +465,25 @@ def sweep(folder: Path) -> None:
                 path.unlink()
 
 
+def product_at(folder: Path) -> str | None:
+    """`dataset` or `model` where `folder` is one, else None."""
+    return next(
+        (name for name in ("dataset", "model") if (folder / f"{name}.json").is_file()), None
+    )
+
+
+def require_outside_products(path: Path) -> None:
+    """Raise AudiovqError where a folder above `path` is a dataset or a model."""
+    for folder in Path(os.path.realpath(path)).parents:
+        if what := product_at(folder):
+            raise AudiovqError(f"{path}: lies inside a {what} ({folder}); name another folder")
+
+
 def require_new(path: Path, overwrite: bool) -> None:
-    """Raise AudiovqError where `path` exists and holds something, unless `overwrite`."""
+    """Raise AudiovqError where `path` exists and holds something, unless `overwrite`; with it, where
+    `path` is a file that a dataset or a model is made of."""
+    if overwrite and path.suffix in PARTS and path.is_file() and (what := product_at(path.parent)):
+        raise AudiovqError(f"{path}: is a part of a {what}; name another file")
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")

@@ -34,6 +34,7 @@ from audiovq.files import (
     read_json,
     read_object,
     require_new,
+    require_outside_products,
     sha256,
     sweep,
     write_json,
@@ -226,6 +227,7 @@ def _fingerprint(
 
 def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
     """Leave `target` empty but for shards of this very dataset."""
+    require_outside_products(target)
     plan = target / "work" / "plan.json"
     if plan.exists() and read_object(plan, "a plan").get("fingerprint") == fingerprint:
         sweep(target)
@@ -332,7 +334,7 @@ def _assemble(
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
     asked = {"validation": config.validation_share, "test": config.test or config.test_share}
     if empty := [split for split, how in asked.items() if how and not counts[split]]:
-        warnings.append(f"too few clips: none is kept for {' and '.join(empty)}")
+        warnings.append(f"too few different clips: none is kept for {' and '.join(empty)}")
     return Summary(files.found, totals.used, skipped, counts, totals.seconds, warnings)
 
 

@@ -205,6 +205,11 @@ def _into(
     of `inputs`.
     """
     require_apart(target, *inputs)
+    for folder in inputs:
+        if folder.is_dir() and folder.resolve() in target.resolve().parents:
+            raise AudiovqError(
+                f"{target}: lies inside {folder}, which is read; name another folder"
+            )
     if is_file:
         require_new(target, overwrite)
         yield target.parent, lambda *names: None

@@ -25,6 +25,7 @@ from audiovq.files import (
     is_blank,
     read_object,
     relative,
+    require_outside_products,
     sweep,
     write_json,
     write_text,
@@ -241,6 +242,7 @@ def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
 
 def _claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) -> None:
     """Make `folder` this very training's: new, or one that was stopped."""
+    require_outside_products(folder)
     path = folder / "training" / "settings.json"
     settings = {
         "dataset": dataset.fingerprint,

@@ -118,7 +118,9 @@ def preprocess(
     if len(summary.skipped) > 10:
         print(f"  and {len(summary.skipped) - 10} more, in {dataset}/skipped.jsonl")
     clips = ", ".join(f"{n} {split}" for split, n in summary.clips.items())
-    sound = "" if images else f"; {summary.seconds:.0f} s of sound"
+    sound = (
+        "" if images else f"; {summary.seconds:.{0 if summary.seconds >= 10 else 1}f} s of sound"
+    )
     print(f"{'images' if images else 'clips'}: {clips}{sound}")
     print(f"wrote {dataset}")
 

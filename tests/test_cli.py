@@ -282,3 +282,27 @@ def test_ctrl_c_says_whether_the_same_command_resumes(
     monkeypatch.setattr(cli, "_asked", lambda _: stop)
     assert main([verb]) == 130
     assert capsys.readouterr().err == f"audiovq: stopped; {says}\n"
+
+
+def test_an_empty_argument_is_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["generate", "digits", ""], ["preprocess", "", "out"]):
+        assert run(*arguments) == 2
+        assert "an argument is empty" in one_line(capsys)
+
+
+def test_what_other_verbs_made_is_not_written_into(
+    dataset_folder: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = shutil.copytree(dataset_folder, tmp_path / "dataset")
+    own = shutil.copytree(recordings, tmp_path / "own")
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    for arguments, reason in (
+        (["generate", "digits", dataset, "-n", 1, "--overwrite"], "is a dataset"),
+        (["preprocess", own, dataset / "inner"], "lies inside a dataset"),
+        (["encode", "digits", own, dataset / "train.jsonl", "--overwrite"], "part of a dataset"),
+        (["reconstruct", "digits", own, own / "inner"], "lies inside"),
+    ):
+        assert run(*arguments) == 2
+        assert reason in one_line(capsys)
+    assert before == {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    assert not (own / "inner").exists()

@@ -261,3 +261,17 @@ def test_an_odd_mp3_is_used_by_preprocess_as_by_all_others(
     lengths = {clip.path: clip.num_samples for clip in clips}
     assert lengths["zeros.mp3"] == lengths["tag.mp3"] == lengths["whole.mp3"]
     assert lengths["byte.flac"] == lengths["whole.flac"]
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 0x7FFFFFFF])
+def test_a_sample_rate_beyond_reason_is_named_in_every_way_of_reading(
+    tmp_path: Path, rate: int
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(4000, 0.1), 8000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    for read in (audio.info, audio.read, lambda p: list(audio.blocks(p, 8000))):
+        with pytest.raises(audio.AudioError, match=f"sample rate of {rate:,} Hz"):
+            read(path)
