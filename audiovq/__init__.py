@@ -16,38 +16,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audiovq.audio import read, write
-    from audiovq.checkpoint import Model, load
-    from audiovq.codec import Encoded, decode, encode
-    from audiovq.config import AudiovqError, PreprocessConfig, SamplingConfig, TrainConfig
-    from audiovq.dataset import Dataset
-    from audiovq.generation import Sound, generate
+    from audiovq.audio.reading import read
+    from audiovq.audio.writing import write
+    from audiovq.codec.codec import decode, encode
+    from audiovq.codec.windows import Encoded
+    from audiovq.config.errors import AudiovqError
+    from audiovq.config.settings import PreprocessConfig, SamplingConfig, TrainConfig
+    from audiovq.dataset.dataset import Dataset
+    from audiovq.generation.generate import generate
+    from audiovq.generation.sound import Sound
+    from audiovq.models.checkpoint import load
+    from audiovq.models.model import Model
     from audiovq.pipeline import evaluate
-    from audiovq.preprocess import preprocess
-    from audiovq.spectrogram import Spectrogram
-    from audiovq.training import train
+    from audiovq.preprocessing.preprocess import preprocess
+    from audiovq.spectral.spectrogram import Spectrogram
+    from audiovq.training.run import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AudiovqError": "config",
-    "Dataset": "dataset",
-    "Encoded": "codec",
-    "Model": "checkpoint",
-    "PreprocessConfig": "config",
-    "SamplingConfig": "config",
-    "Sound": "generation",
-    "Spectrogram": "spectrogram",
-    "TrainConfig": "config",
-    "decode": "codec",
-    "encode": "codec",
+    "AudiovqError": "config.errors",
+    "Dataset": "dataset.dataset",
+    "Encoded": "codec.windows",
+    "Model": "models.model",
+    "PreprocessConfig": "config.settings",
+    "SamplingConfig": "config.settings",
+    "Sound": "generation.sound",
+    "Spectrogram": "spectral.spectrogram",
+    "TrainConfig": "config.settings",
+    "decode": "codec.codec",
+    "encode": "codec.codec",
     "evaluate": "pipeline",
-    "generate": "generation",
-    "load": "checkpoint",
-    "preprocess": "preprocess",
-    "read": "audio",
-    "train": "training",
-    "write": "audio",
+    "generate": "generation.generate",
+    "load": "models.checkpoint",
+    "preprocess": "preprocessing.preprocess",
+    "read": "audio.reading",
+    "train": "training.run",
+    "write": "audio.writing",
 }
 
 __all__ = [

@@ -2,6 +2,6 @@
 
 import sys
 
-from audiovq.cli import main
+from audiovq.cli.main import main
 
 sys.exit(main())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from provenance import commit, machine, today
 
-from audiovq.files import write_text
+from audiovq.runtime.files import write_text
 
 ROUNDS = 5
 """Pairs that are measured after the warm-up."""

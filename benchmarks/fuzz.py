@@ -33,12 +33,14 @@ import torch
 import tyro
 from provenance import stamp
 
-from audiovq.archive import HEADER, pack, unpack, with_checksum
-from audiovq.checkpoint import Model, load, read_tensors, save_tensors
-from audiovq.config import AudiovqError
-from audiovq.dataset import Dataset
-from audiovq.files import write_json
-from audiovq.header import ZEROS, seal
+from audiovq.codec.archive import HEADER, pack, unpack, with_checksum
+from audiovq.config.errors import AudiovqError
+from audiovq.dataset.dataset import Dataset
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.runtime.checksums import CHECKSUM_PLACEHOLDER, add_checksum
+from audiovq.runtime.files import write_json
+from audiovq.runtime.tensors import read_tensors, save_tensors
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 LIMIT_SECONDS = 5.0
@@ -166,7 +168,7 @@ def _read_model(folder: Path) -> Any:
 
 
 def _encoded(codes: torch.Tensor, model: Model) -> Any:
-    from audiovq.codec import Encoded
+    from audiovq.codec.windows import Encoded
 
     per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
     return Encoded(codes, 1, (codes.shape[2] - 1) * per_column)
@@ -216,7 +218,9 @@ def _right_state(files: Files) -> Files:
 
 
 def _sealed(data: bytes) -> bytes:
-    return seal(re.sub(rb'("sha256": ?")[0-9a-f]{64}', rb"\g<1>" + ZEROS, data, count=1))
+    return add_checksum(
+        re.sub(rb'("sha256": ?")[0-9a-f]{64}', rb"\g<1>" + CHECKSUM_PLACEHOLDER, data, count=1)
+    )
 
 
 def _digest(data: bytes) -> bytes:

@@ -16,10 +16,10 @@ from limits import bandwidth, device
 from scores import RATE, score
 from torch import Tensor
 
-from audiovq import audio
-from audiovq.pghi import pghi
-from audiovq.phase import griffin_lim
-from audiovq.stft import num_frames, stft
+from audiovq.audio import finding, reading
+from audiovq.spectral.griffin_lim import griffin_lim
+from audiovq.spectral.pghi import pghi
+from audiovq.spectral.stft import num_frames, stft
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ROOT.parent / "shared" / "fsdd" / "recordings", ROOT / "data" / "digits"
@@ -32,8 +32,8 @@ def speech() -> Tensor:
     """(CLIPS, SAMPLES)."""
     folder = next(folder for folder in FOLDERS if folder.is_dir())
     joined = np.zeros(0, np.float32)
-    for name in audio.find(folder)[0][::5]:
-        joined = np.append(joined, audio.read(folder / name, RATE)[0])
+    for name in finding.find(folder)[0][::5]:
+        joined = np.append(joined, reading.read(folder / name, RATE)[0])
         if len(joined) >= CLIPS * SAMPLES:
             break
     return torch.from_numpy(joined[: CLIPS * SAMPLES]).view(CLIPS, SAMPLES).to(device())

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from audiovq.audio import Waveform
-from audiovq.config import AudiovqError
+from audiovq.audio.waveform import Waveform
+from audiovq.config.errors import AudiovqError
 
 RATE = 8000
 FLUSH = RATE // 4

@@ -1,6 +1,6 @@
 """How much faster a PixelCNN draws codes with its caches than by its whole network for every code.
 
-Both draw by the same probabilities but for rounding (`tests/test_pixelcnn.py`).
+Both draw by the same probabilities but for rounding (`tests/models/priors/test_pixelcnn.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import torch
 from comparison import Row, Run, compare
 from torch import Tensor
 
-from audiovq.config import PriorConfig, SamplingConfig
-from audiovq.pixelcnn import Caches, PixelCNN
-from audiovq.prior import Prior, Vocabulary
-from audiovq.sampling import sample
+from audiovq.config.settings import PriorConfig, SamplingConfig
+from audiovq.models.priors.base import Prior
+from audiovq.models.priors.pixelcnn import PixelCNN, PixelCNNCache
+from audiovq.models.priors.sampling import sample
+from audiovq.models.priors.tokens import Vocabulary
 
 GRIDS = ((8, 24), (16, 16), (16, 32))
 """Rows and columns."""
@@ -26,7 +27,7 @@ class Uncached(PixelCNN):
     labels: Tensor
     """(batch, labels), those that are sampled with."""
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Caches) -> Tensor:
+    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: PixelCNNCache) -> Tensor:
         logits: Tensor = self(tokens, self.labels)[:, place]
         return logits
 

@@ -22,13 +22,19 @@ from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
-from audiovq import evaluation, play
-from audiovq.audio import Waveform, read
-from audiovq.checkpoint import Model, load
-from audiovq.config import SamplingConfig
-from audiovq.dataset import Dataset
-from audiovq.files import write_json
-from audiovq.generation import Sound, generate
+from audiovq.audio.reading import read
+from audiovq.audio.waveform import Waveform
+from audiovq.config.settings import SamplingConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.evaluation import classifier
+from audiovq.evaluation.classifier import Classifier
+from audiovq.generation import edit
+from audiovq.generation.generate import generate
+from audiovq.generation.sound import Sound
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.runtime.files import write_json
+from audiovq.spectral import spectrogram
 
 ORDERS = SamplingConfig(order="time"), SamplingConfig(order="masked")
 AROUND = 2
@@ -37,7 +43,7 @@ AROUND = 2
 
 def flux(model: Model, waveform: Waveform) -> Tensor:
     """(frames - 1,) dB from each frame to the next."""
-    (image,) = evaluation.waveform_images(model.spectrogram, [waveform])
+    (image,) = spectrogram.waveform_images(model.spectrogram, [waveform])
     steps = image[0].diff(dim=1) * model.spectrogram.config.range_db
     return steps.square().mean(dim=0).sqrt()
 
@@ -48,11 +54,11 @@ def at_joint(changes: Tensor, frame: int) -> float:
 
 
 def named(
-    judge: evaluation.Classifier, model: Model, waveforms: Sequence[Waveform], truth: Tensor
+    judge: Classifier, model: Model, waveforms: Sequence[Waveform], truth: Tensor
 ) -> dict[str, float | None]:
     """The share of sounds whose label is named rightly, for each label."""
-    images = evaluation.waveform_images(model.spectrogram, waveforms)
-    shares = evaluation.judge(judge, images).accuracy(truth)
+    images = spectrogram.waveform_images(model.spectrogram, waveforms)
+    shares = classifier.judge(judge, images).accuracy(truth)
     return dict(zip(model.labels, shares, strict=True))
 
 
@@ -66,7 +72,7 @@ def places(model: Model, sounds: Sequence[Sound]) -> Tensor:
     )
 
 
-def new_sounds(model: Model, judge: evaluation.Classifier, n: int) -> dict[str, Any]:
+def new_sounds(model: Model, judge: Classifier, n: int) -> dict[str, Any]:
     """Seconds for 16 sounds' codes and waveforms, the best of three; accuracy of `n`."""
     figures: dict[str, Any] = {}
     for sampling in ORDERS:
@@ -82,23 +88,23 @@ def new_sounds(model: Model, judge: evaluation.Classifier, n: int) -> dict[str, 
 
 
 def on_real_clips(
-    model: Model, judge: evaluation.Classifier, clips: Sequence[Waveform], truth: Tensor
+    model: Model, judge: Classifier, clips: Sequence[Waveform], truth: Tensor
 ) -> dict[str, Any]:
     """Accuracy of clips as they are, coded, with their middle third repainted, and with their second
     half continued; flux at the repainted third's ends, beside that of the same places before."""
     made: dict[str, list[Waveform]] = {"real": list(clips)}
     joints: dict[str, list[float]] = {"coded": []}
     for clip in clips:
-        coded = play.variations(model, clip, 1, strength=0)[0]
+        coded = edit.variations(model, clip, 1, strength=0)[0]
         made.setdefault("coded", []).append(coded.waveform)
         seconds = len(clip) / model.sample_rate
         third = seconds / 3, 2 * seconds / 3
-        mask = play.region(model, coded.encoded, third, None)[0].nonzero()[:, 0]
+        mask = edit.region(model, coded.encoded, third, None)[0].nonzero()[:, 0]
         ends = [int(mask[0]), int(mask[-1]) + 1]
         frames = [column * model.autoencoder.stride[1] for column in ends]
         joints["coded"] += [at_joint(flux(model, coded.waveform), frame) for frame in frames]
         for sampling in ORDERS:
-            (sound,) = play.repaint(model, clip, time=third, sampling=sampling)
+            (sound,) = edit.repaint(model, clip, time=third, sampling=sampling)
             kept = torch.ones(sound.encoded.codes.shape[2], dtype=torch.bool)
             kept[mask] = False
             same = sound.encoded.codes[..., kept] == coded.encoded.codes[..., kept]
@@ -114,7 +120,7 @@ def on_real_clips(
             ("continued, time, as long", ORDERS[0], seconds),
             ("continued, masked, as long", ORDERS[1], seconds),
         ):
-            (sound,) = play.extend(model, half, length, sampling=sampling)
+            (sound,) = edit.extend(model, half, length, sampling=sampling)
             made.setdefault(name, []).append(sound.waveform)
     high = float(np.quantile(joints["coded"], 0.95))
     return {
@@ -174,7 +180,7 @@ def main(
         n: New sounds by each prior.
     """
     loaded, data = load(model), Dataset(dataset)
-    judge = evaluation.train_classifier([data.train, data.validation])
+    judge = classifier.train_classifier([data.train, data.validation])
     by_path = {clip.path: i for i, clip in enumerate(data.test.clips)}
     paths = sorted(by_path)[:: max(1, -(-len(by_path) // clips))]
     source = data.recordings or Path()

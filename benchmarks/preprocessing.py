@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from comparison import Row, row
 
-from audiovq.pool import cores
+from audiovq.runtime.executors import cores
 
 ROUNDS = 3
 N_FFT, HOP = 512, 256
@@ -98,8 +98,8 @@ def loop(job: Job) -> Callable[[list[Path]], None]:
 
 def ours(job: Job) -> Callable[[list[Path]], None]:
     """`audiovq.preprocess`; it looks for the files itself, and cuts long ones instead of the end."""
-    from audiovq.config import PreprocessConfig
-    from audiovq.preprocess import preprocess
+    from audiovq.config.settings import PreprocessConfig
+    from audiovq.preprocessing.preprocess import preprocess
 
     config = PreprocessConfig(
         sample_rate=job.rate,

@@ -55,13 +55,19 @@ from results import (
 from scores import RATE, Scores, cut, join, score
 from tyro.conf import Positional, UseAppendAction
 
-from audiovq import archive, audio, codec
-from audiovq.checkpoint import Model, load
-from audiovq.config import AudiovqError, PreprocessConfig
-from audiovq.preprocess import preprocess
-from audiovq.presets import PRESETS
-from audiovq.spectrogram import Spectrogram
-from audiovq.training import pick_device, train
+from audiovq.audio import finding, reading
+from audiovq.audio.waveform import Waveform
+from audiovq.codec import archive, codec
+from audiovq.config.errors import AudiovqError
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import PreprocessConfig
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.runtime.device import pick_device
+from audiovq.spectral import inversion
+from audiovq.spectral.spectrogram import Spectrogram
+from audiovq.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+\.wav$"
@@ -109,7 +115,7 @@ class Clips:
 
     names: list[str]
     speakers: list[str]
-    waveforms: list[audio.Waveform]
+    waveforms: list[Waveform]
 
     @property
     def seconds(self) -> float:
@@ -130,7 +136,7 @@ class Clips:
             [self.waveforms[i] for i in places],
         )
 
-    def score(self, others: Sequence[audio.Waveform]) -> Scores:
+    def score(self, others: Sequence[Waveform]) -> Scores:
         """Of others in place of these."""
         return score(self.waveforms, others, self.speakers)
 
@@ -139,12 +145,12 @@ def read_clips(recordings: Path) -> Clips:
     """The test files below a folder. Raises AudiovqError where it holds none."""
     if not recordings.is_dir():
         raise AudiovqError(f"{recordings}: no such folder; name that of the digits' recordings")
-    names = audio.find(recordings)[0]
+    names = finding.find(recordings)[0]
     paths = [recordings / name for name in names if re.search(TEST, name)]
     speakers = [found["speaker"] for path in paths if (found := re.search(LABELS, path.name))]
     if not paths or len(speakers) < len(paths):
         raise AudiovqError(f"{recordings}: test files are not named as 7_george_0.wav is")
-    return Clips([p.name for p in paths], speakers, [audio.read(p, RATE)[0] for p in paths])
+    return Clips([p.name for p in paths], speakers, [reading.read(p, RATE)[0] for p in paths])
 
 
 def preset_of(rate: int) -> str:
@@ -205,7 +211,7 @@ def measured(
 def ceiling(model: Model, clips: Clips) -> Point:
     """What decoding the true spectrograms gives: no model on such spectrograms can do better."""
     config = model.spectrogram.config
-    inverted = codec.invert(Spectrogram(config), clips.waveforms)
+    inverted = inversion.invert(Spectrogram(config), clips.waveforms)
     name = f"{CEILING}, {config.n_fft}/{config.hop_length}, {config.bins} bands"
     return Point(name, CEILING, None, clips.score(inverted), files=len(clips.names))
 

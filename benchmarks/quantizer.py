@@ -11,8 +11,8 @@ from comparison import Row, Run, against, compare, compare_peaks
 from limits import device, matrix_rate
 from torch import Tensor, nn
 
-from audiovq.bottlenecks import Quantizer
-from audiovq.config import AutoencoderConfig
+from audiovq.config.settings import AutoencoderConfig
+from audiovq.models.autoencoder.quantizers import Quantizer
 
 SIZES = ((4_096, 512, 64), (65_536, 1_024, 64), (262_144, 8_192, 64))
 """Vectors, codes, dimensions."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from scores import Scores
 
-from audiovq.config import from_json, to_json
-from audiovq.files import atomic, read_json, write_json
+from audiovq.config.serialize import from_json, to_json
+from audiovq.runtime.files import atomic, read_json, write_json
 
 OURS = "audiovq"
 UNSEEN = "audiovq, unseen speakers"

@@ -17,7 +17,7 @@ import tyro
 from comparison import Row, lines, merge, table
 from tyro.conf import Positional
 
-from audiovq.config import AudiovqError
+from audiovq.config.errors import AudiovqError
 
 BENCHMARKS = (
     "startup",

@@ -18,14 +18,15 @@ from limits import bandwidth, device
 from startup import process
 from torch import Tensor
 
-from audiovq.canvas import Canvas
-from audiovq.config import SamplingConfig
-from audiovq.masked import MaskedPrior
-from audiovq.painting import paint
-from audiovq.presets import PRESETS
-from audiovq.prior import Prior, Vocabulary
-from audiovq.sampling import sample
-from audiovq.transformer import Transformer
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import SamplingConfig
+from audiovq.generation.inpaint import sample_masked_autocast
+from audiovq.models.priors.base import Prior
+from audiovq.models.priors.masked import MaskedPrior
+from audiovq.models.priors.masking import MaskedClips
+from audiovq.models.priors.sampling import sample
+from audiovq.models.priors.tokens import Vocabulary
+from audiovq.models.priors.transformer import Transformer
 
 VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
 SECONDS = 31 * 4 * 64 / 8000
@@ -90,7 +91,7 @@ def masked(batch: int) -> Run:
     prior = MaskedPrior(config, VOCABULARY, (10,)).to(device()).eval()
     shape = batch, 1, VOCABULARY.rows, VOCABULARY.max_columns
     codes = torch.zeros(shape, dtype=torch.long, device=device())
-    canvas = Canvas(
+    canvas = MaskedClips(
         codes,
         torch.ones_like(codes, dtype=torch.bool),
         num_columns=torch.full((batch,), VOCABULARY.max_columns, device=device()),
@@ -98,7 +99,7 @@ def masked(batch: int) -> Run:
         labels=labels(batch),
         whole=torch.ones_like(labels(batch), dtype=torch.bool).expand(-1, 2),
     )
-    return lambda: paint(prior, canvas, PLAIN, torch.Generator().manual_seed(0))
+    return lambda: sample_masked_autocast(prior, canvas, PLAIN, torch.Generator().manual_seed(0))
 
 
 def gpt2(batch: int) -> Run:

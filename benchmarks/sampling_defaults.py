@@ -24,12 +24,16 @@ from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
-from audiovq import evaluation
-from audiovq.checkpoint import Model, load
-from audiovq.config import SamplingConfig
-from audiovq.dataset import Dataset, Split
-from audiovq.files import write_json
-from audiovq.generation import generate
+from audiovq.config.settings import SamplingConfig
+from audiovq.dataset import dataset as dataset_dataset
+from audiovq.dataset.dataset import Dataset, Split
+from audiovq.evaluation import classifier, distances
+from audiovq.evaluation.classifier import Classifier
+from audiovq.generation.generate import generate
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.runtime.files import write_json
+from audiovq.spectral import spectrogram
 
 TIME = [
     SamplingConfig(order="time", temperature=temperature, guidance=guidance)
@@ -48,7 +52,7 @@ WITHIN = 0.01
 
 def scored(
     model: Model,
-    judge: evaluation.Classifier,
+    judge: Classifier,
     sampling: SamplingConfig,
     features: Tensor,
     n: int,
@@ -56,8 +60,8 @@ def scored(
 ) -> dict[str, Any]:
     """Accuracy of each label, and Fréchet distance to real clips' `features`, of `n` new sounds."""
     sounds = generate(model, n, sampling=sampling, seed=seed)
-    images = evaluation.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
-    judged = evaluation.judge(judge, images)
+    images = spectrogram.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
+    judged = classifier.judge(judge, images)
     shares = judged.accuracy(places(model, sounds))
     return {
         "sampling": asdict(sampling),
@@ -66,7 +70,7 @@ def scored(
             for name, share in zip(model.labels, shares, strict=True)
             if share is not None
         },
-        "frechet_distance": round(evaluation.frechet_distance(judged.features, features), 3),
+        "frechet_distance": round(distances.frechet_distance(judged.features, features), 3),
     }
 
 
@@ -83,14 +87,14 @@ def _named(row: dict[str, Any]) -> float:
 
 
 def real(
-    model: Model, judge: evaluation.Classifier, dataset: Dataset, split: Split, n: int
+    model: Model, judge: Classifier, dataset: Dataset, split: Split, n: int
 ) -> tuple[Tensor, dict[str, Any]]:
     """Features of a split's clips; what the judge says of them, and how far `n` training clips are."""
-    judged = evaluation.judge(judge, evaluation.split_images(split))
+    judged = classifier.judge(judge, dataset_dataset.split_images(split))
     picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[:n]
-    training = evaluation.judge(judge, evaluation.split_images(dataset.train, picked))
+    training = classifier.judge(judge, dataset_dataset.split_images(dataset.train, picked))
     shares = judged.accuracy(split.label_indices)
-    distance = evaluation.frechet_distance(training.features, judged.features)
+    distance = distances.frechet_distance(training.features, judged.features)
     return judged.features, {
         "clips": len(split),
         "accuracy_of_real_clips": dict(zip(model.labels, shares, strict=True)),
@@ -110,7 +114,7 @@ def main(
         n: New sounds for each setting.
     """
     loaded, data = load(model), Dataset(dataset)
-    judge = evaluation.train_classifier([data.train])
+    judge = classifier.train_classifier([data.train])
     features, about = real(loaded, judge, data, data.validation, n)
     figures: dict[str, Any] = stamp() | {"sounds": n, "validation": about, "chosen": {}}
     picked = []

@@ -32,10 +32,15 @@ from unittest import mock
 import tyro
 from provenance import stamp
 
-from audiovq.config import AutoencoderConfig, OptimizerConfig, PreprocessConfig, PriorConfig
-from audiovq.config import TrainConfig as Config
-from audiovq.files import read_json, write_json
-from audiovq.presets import PRESETS
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import (
+    AutoencoderConfig,
+    OptimizerConfig,
+    PreprocessConfig,
+    PriorConfig,
+)
+from audiovq.config.settings import TrainConfig as Config
+from audiovq.runtime.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SPAWN = multiprocessing.get_context("spawn")
@@ -114,7 +119,7 @@ def collected(source: Path, target: Path, count: int) -> Path:
 
 def made(source: Path, target: Path, workers: str) -> Figures:
     """Seconds and memory of preprocessing by `2 threads`, `1 processes`, `2 copies` and so on."""
-    from audiovq.preprocess import preprocess
+    from audiovq.preprocessing.preprocess import preprocess
 
     count, kind = workers.split()
     config = PreprocessConfig(validation_share=0.05)
@@ -134,8 +139,8 @@ def made(source: Path, target: Path, workers: str) -> Figures:
 def trained(dataset: Path, model: Path, config: Config, environment: dict[str, str]) -> Figures:
     """Memory of one rank, and the milliseconds that a step of each stage took it."""
     os.environ |= environment
-    from audiovq.trainer import Trainer
-    from audiovq.training import train
+    from audiovq.training.loop import Trainer
+    from audiovq.training.run import train
 
     begins: dict[str, list[float]] = {}
     real_step = Trainer._step

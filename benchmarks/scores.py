@@ -14,8 +14,8 @@ import numpy as np
 from pesq import pesq
 from pystoi import stoi
 
-from audiovq.audio import Waveform
-from audiovq.fidelity import log_spectral_distance
+from audiovq.audio.waveform import Waveform
+from audiovq.evaluation.fidelity import log_spectral_distance
 
 RATE = 8000
 """Hz of all that is scored."""

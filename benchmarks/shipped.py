@@ -18,12 +18,12 @@ import tyro
 from provenance import ROOT, stamp
 from startup import process
 
-from audiovq.checkpoint import SHIPPED, load
-from audiovq.dataset import Dataset
-from audiovq.figures import evaluate
-from audiovq.files import read_json, write_json
+from audiovq.dataset.dataset import Dataset
+from audiovq.evaluation.evaluate import evaluate
+from audiovq.models.checkpoint import SHIPPED, load
 from audiovq.pipeline import DEMO_DATA
-from audiovq.preprocess import preprocess
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.runtime.files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from audiovq.autoencoder import RECONSTRUCTION_SCALE, Autoencoder, loudness_weights
-from audiovq.config import AutoencoderConfig, TrainConfig
-from audiovq.graphs import WARM, own_stream, sent
-from audiovq.presets import PRESETS
-from audiovq.trainer import Inputs, Step, Trainer, batches, pick_precision
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import AutoencoderConfig, TrainConfig
+from audiovq.dataset.batches import batches
+from audiovq.models.autoencoder.autoencoder import (
+    RECONSTRUCTION_SCALE,
+    Autoencoder,
+    loudness_weights,
+)
+from audiovq.runtime.cuda_graphs import WARMUP_CALLS, side_stream
+from audiovq.runtime.device import pick_precision, to_device_async
+from audiovq.training.loop import Inputs, Step, Trainer
 
 CLIPS, BINS, LONGEST = 1024, 64, 64
 """Made-up clips: how many, their mel bands, the most frames; digits have 15 to 64."""
@@ -140,7 +146,7 @@ def ours(
         frames = clips.frames[step.indices]
         width = stride * step.width(-(-int(frames.max()) // stride))
         images = clips.images[step.indices, :, :, :width].float()
-        return sent(images, device()), frames
+        return to_device_async(images, device()), frames
 
     def loss(images: Tensor, frames: Tensor) -> dict[str, Tensor]:
         return {"loss": autoencoder(images, frames).loss}
@@ -178,11 +184,11 @@ def rows() -> Iterator[Row]:
     preset, least = ("base", 4.0) if on_gpu else ("small", 1.5)
     config, clips = PRESETS[preset], Clips()
     name = f"training step, preset {preset}, batch {config.autoencoder_training.batch_size}"
-    with tempfile.TemporaryDirectory() as folder, own_stream(device()):
+    with tempfile.TemporaryDirectory() as folder, side_stream(device()):
         trainer, step = ours(config, clips, Path(folder))
         count = operations(step)
         if on_gpu:  # all graphs are recorded
-            for _ in range((WARM + 1) * CLIPS // config.autoencoder_training.batch_size):
+            for _ in range((WARMUP_CALLS + 1) * CLIPS // config.autoencoder_training.batch_size):
                 step()
         yield compare(name, "plain float32, DataLoader", step, plain(config, clips), least)
         yield against(

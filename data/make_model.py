@@ -1,4 +1,4 @@
-"""Makes the model that ships, audiovq/models/digits: trained on data/digits alone.
+"""Makes the model that ships, audiovq/pretrained/digits: trained on data/digits alone.
 
     python data/make_model.py --max-minutes 11
 
@@ -18,15 +18,17 @@ from typing import Any
 
 import tyro
 
-from audiovq.checkpoint import SHIPPED, Model, export, load
-from audiovq.config import PriorConfig
-from audiovq.dataset import Dataset
-from audiovq.evaluation import waveform_images
-from audiovq.figures import describe_figures, evaluate
-from audiovq.files import atomic, write_text
-from audiovq.generation import generate
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import PriorConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.evaluation.evaluate import evaluate
+from audiovq.evaluation.wording import describe_figures
+from audiovq.generation.generate import generate
+from audiovq.models.checkpoint import SHIPPED, export, load
+from audiovq.models.model import Model
 from audiovq.pipeline import DEMO_DATA, preprocess, train
-from audiovq.presets import PRESETS
+from audiovq.runtime.files import atomic, write_text
+from audiovq.spectral.spectrogram import waveform_images
 
 PRIOR = PriorConfig(dim=112, cell=80, layers=3)
 """Smaller than the preset's, for the 7 MB."""

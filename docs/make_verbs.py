@@ -10,7 +10,7 @@ import io
 import os
 from pathlib import Path
 
-from audiovq.cli import _verbs, main
+from audiovq.cli.main import _verbs, main
 
 PAGE = Path(__file__).parent / "verbs.md"
 

@@ -27,25 +27,21 @@ from PIL import Image
 from torch import Tensor
 from tyro.conf import Positional
 
-from audiovq.autoencoder_stage import validate_autoencoder
-from audiovq.checkpoint import Model
-from audiovq.config import TrainConfig
-from audiovq.dataset import Dataset, Split
-from audiovq.evaluation import (
-    Classifier,
-    frechet_distance,
-    judge,
-    split_images,
-    train_classifier,
-)
-from audiovq.files import atomic, write_json, write_text
-from audiovq.generation import SILENCE, draw
-from audiovq.images import preprocess_images
-from audiovq.labels import draw_labels
-from audiovq.pipeline import DEMO_DATA, generate_files, preprocess, train
-from audiovq.plot import decoded, plot
-from audiovq.presets import PRESETS
-from audiovq.summary import summarize
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import TrainConfig
+from audiovq.dataset.dataset import Dataset, Split, split_images
+from audiovq.evaluation.classifier import Classifier, judge, train_classifier
+from audiovq.evaluation.distances import frechet_distance
+from audiovq.generation.files import generate_files
+from audiovq.generation.generate import SILENCE, draw
+from audiovq.generation.labels import draw_labels
+from audiovq.models.model import Model
+from audiovq.models.summary import summarize
+from audiovq.pipeline import DEMO_DATA, preprocess, train
+from audiovq.preprocessing.images import preprocess_images
+from audiovq.report.plots import decoded, plot
+from audiovq.runtime.files import atomic, write_json, write_text
+from audiovq.training.autoencoder import validate_autoencoder
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torch
-from trained import CONFIG
+from fast_training import CONFIG
 
-from audiovq.checkpoint import Model, load
-from audiovq.dataset import Dataset
-from audiovq.preprocess import preprocess
-from audiovq.training import train
+from audiovq.dataset.dataset import Dataset
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 

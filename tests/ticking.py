@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from audiovq import trainer
+from audiovq.training import loop
 
 
 def ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Training's clock goes on by so many seconds each time that it is read."""
     ticks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: seconds * next(ticks))
-    monkeypatch.setattr(trainer, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)

@@ -14,18 +14,20 @@ from pathlib import Path
 
 import torch
 from conftest import make_voice
-from tiny import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, plain, shake
+from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, plain, shake
 
-from audiovq import audio
-from audiovq.archive import pack
-from audiovq.checkpoint import Model, load, new_model, save
-from audiovq.codec import Encoded
-from audiovq.config import PreprocessConfig
-from audiovq.context import ContextModel, ContextTables, integers_of
-from audiovq.dataset import Dataset
-from audiovq.header import read_header, write_header
-from audiovq.predictors import CODERS
-from audiovq.preprocess import preprocess
+from audiovq.audio import writing
+from audiovq.codec.archive import pack
+from audiovq.codec.probabilities import CODERS
+from audiovq.codec.windows import Encoded
+from audiovq.config.settings import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.models.checkpoint import load, save
+from audiovq.models.entropy.context_model import ContextModel
+from audiovq.models.entropy.context_tables import ContextTables, to_integers
+from audiovq.models.model import Model, new_model
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.runtime.checksums import read_header, write_header
 
 
 def make_model(folder: Path) -> Model:
@@ -44,7 +46,7 @@ def make_model(folder: Path) -> Model:
             parameter += 0.2 * torch.randn(parameter.shape)
     levels = 1 + torch.arange(SPECTROGRAM.num_levels).flip(0) ** 2
     columns = torch.tensor([1, 2, 9, 30, 12, 5, 3, 2, 1])
-    model.context = ContextTables(integers_of(network, levels, columns, 1.5, 0.1))
+    model.context = ContextTables(to_integers(network, levels, columns, 1.5, 0.1))
     for stage in ("autoencoder", "context", "prior"):
         save(folder, model, stage, {"step": 1})
     return load(folder)
@@ -74,7 +76,7 @@ def make_dataset(folder: Path) -> None:
         for number in range(6):
             name = ("anna", "zoë")[number % 2]
             path = source / name / f"{number}.wav"
-            audio.write(path, make_voice(0.05 + 0.005 * number, 150 + 20 * number), 8000)
+            writing.write(path, make_voice(0.05 + 0.005 * number, 150 + 20 * number), 8000)
         (source / "broken.wav").write_bytes(b"no recording")
         config = PreprocessConfig(
             n_fft=32, hop_length=8, n_mels=0, test="5.wav", validation_share=0.3

@@ -1,0 +1,4 @@
+"""The app in the browser: sounds on a shelf, and edits of them.
+
+May import `generation`, `report.embed` and below. Start with `desk`, the state and its moves, which know no browser.
+"""

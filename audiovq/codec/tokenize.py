@@ -1,0 +1,110 @@
+"""A dataset's clips as tokens, the training data of priors and entropy tables."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from audiovq.dataset.batches import random_views
+from audiovq.dataset.dataset import Dataset, Split, known_ends
+from audiovq.models.model import Model
+from audiovq.runtime import distributed
+from audiovq.runtime.tensors import scratch
+
+VIEWS = 12
+"""Encodings of each clip that the prior learns from."""
+VIEWS_SHARE = 0.2
+"""Of a time limit that making them may take."""
+SPEED = 0.1
+"""Largest change of speed in them."""
+
+
+class Encodings(NamedTuple):
+    """Clips as the priors learn them, a row each."""
+
+    tokens: Tensor
+    """(clips, max_tokens), END from a clip's end on."""
+    lengths: Tensor
+    """(clips,) of the tokens to be learnt: END is not among them where it is not known that a clip ends."""
+    labels: Tensor
+    """(clips, labels)"""
+    complete: Tensor
+    """(clips, 2) bool: whether each begins and ends as its recording does."""
+
+
+def encode_views(
+    model: Model, dataset: Dataset, limit: float | None
+) -> tuple[Encodings, Encodings]:
+    """What priors learn from and what they are held against: VIEWS of the training clips, in a share of
+    `limit` seconds, and the validation clips as they are, where there are any."""
+    seconds = math.inf if limit is None else VIEWS_SHARE * limit
+    source = encode_split(model, dataset.train, VIEWS, seconds)
+    held_out = encode_split(model, dataset.validation) if len(dataset.validation) else source
+    return source, held_out
+
+
+def encode_split(
+    model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
+) -> Encodings:
+    """All clips × views, on the CPU; tokens are int16 where that holds them, and else int32.
+
+    The first view is the clips as they are; each further one is `random_views`, with changes of speed by up
+    to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds`
+    pass is the last. Ranks each make a part of all.
+    """
+    started = time.perf_counter()
+    vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
+    dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
+    all_tokens = scratch(len(split) * views, vocabulary.max_tokens, dtype=dtype)
+    all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
+    known = known_ends(split, model.clip_frames)
+    all_cut = torch.zeros(len(all_tokens), dtype=torch.bool)
+    order = split.num_frames.argsort(stable=True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for view in range(views):
+            for number, indices in enumerate(order.split(64)):
+                own = number % distributed.world_size() == distributed.rank()
+                part = slice(None) if own else slice(0)
+                images, frames = split.spectrograms(indices[part]), split.num_frames[indices]
+                if view:  # what is drawn is drawn in every rank
+                    images, frames = random_views(split, indices, generator, stride, SPEED, part)
+                if not own:
+                    continue
+                ends = known[indices, 1] & (frames <= model.clip_frames)  # longer ones are cut
+                frames = frames.clamp(max=model.clip_frames)
+                images = images[..., : int(frames.max())].to(model.device)
+                codes = model.autoencoder.encode(images, frames).cpu()
+                columns = model.autoencoder.num_columns(frames)
+                tokens, lengths = vocabulary.tokens(codes, columns, split.levels[indices])
+                rows = indices + view * len(split)
+                all_tokens[rows] = vocabulary.end
+                all_tokens[rows, : tokens.shape[1]] = tokens.to(dtype)
+                all_lengths[rows] = lengths - (~ends & (columns < vocabulary.max_columns)).long()
+                all_cut[rows] = ~ends
+            if distributed.sync_clock(time.perf_counter() - started)[0] > max_seconds:
+                views = view + 1
+                break
+    rows_made = len(split) * views
+    all_tokens, all_lengths = all_tokens[:rows_made], all_lengths[:rows_made]
+    for made in (all_tokens, all_lengths, all_cut := all_cut[:rows_made]):
+        distributed.all_reduce_sum(made.view(torch.uint8))  # a row is zeros in all ranks but one
+    complete = known.repeat(views, 1)
+    complete[:, 1] &= ~all_cut
+    return Encodings(all_tokens, all_lengths, split.label_indices.repeat(views, 1), complete)
+
+
+def code_counts(model: Model, split: Split) -> Tensor:
+    """(quantizers, codebook_size) how often each code stands in a split's clips."""
+    if not model.autoencoder.config.quantizes:
+        return torch.zeros(0, 0, dtype=torch.long)
+    vocabulary = model.vocabulary
+    counts = torch.zeros(vocabulary.end, dtype=torch.long)
+    for tokens in encode_split(model, split)[0].split(4096):
+        codes = tokens[tokens < vocabulary.end].long()
+        counts += torch.bincount(codes, minlength=vocabulary.end)
+    return counts.view(vocabulary.num_quantizers, -1)

@@ -1,0 +1,65 @@
+"""Checks of numbers that users give: finite, in range, seeds, counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+from audiovq.config.errors import AudiovqError
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AudiovqError(message)
+
+
+def require_finite(config: Any) -> None:
+    """Raise AudiovqError where a setting is infinite or no number."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        require(finite, f"{f.name} {value}: give a finite number")
+
+
+MOST_SEED = (1 << 63) - 1
+"""Largest seed that every generator of torch takes."""
+MOST_SOUNDS = 1_000_000
+"""Sounds that one call may make."""
+MOST_ITERATIONS = 10_000
+"""Of Griffin-Lim: far beyond the last one that changes anything."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)
+
+
+def require_seed(seed: int) -> None:
+    """Raise AudiovqError where `seed` is not from 0 to MOST_SEED."""
+    require(
+        _is_whole(seed) and 0 <= seed <= MOST_SEED,
+        f"seed {seed}: give a whole number from 0 to 2^63 - 1",
+    )
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """A seed from 0 to MOST_SEED made of a seed and a number."""
+    return (seed * 1_000_003 + number) % (MOST_SEED + 1)
+
+
+def require_count(n: int, name: str = "n", least: int = 1) -> None:
+    """Raise AudiovqError where a number of sounds is not from `least` to MOST_SOUNDS."""
+    require(
+        _is_whole(n) and least <= n <= MOST_SOUNDS,
+        f"{name} {n}: give {least} to {MOST_SOUNDS:,}",
+    )
+
+
+def require_phase(phase: str, n_iter: int | None) -> None:
+    """Raise AudiovqError where Griffin-Lim cannot start so, or run so many iterations."""
+    require(phase in ("pghi", "griffin-lim"), f"phase {phase!r:.40}: give 'pghi' or 'griffin-lim'")
+    require(
+        n_iter is None or (_is_whole(n_iter) and 0 <= n_iter <= MOST_ITERATIONS),
+        f"n_iter {n_iter}: give 0 to {MOST_ITERATIONS:,}",
+    )

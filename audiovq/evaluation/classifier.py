@@ -1,0 +1,190 @@
+"""What new sounds are worth: a judge of labels, and how sets of sounds differ.
+
+Independent of how sounds are generated: everything here takes waveforms, spectrograms or tokens.
+`fidelity.py` holds how near a sound comes to its original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.dataset.batches import batches
+from audiovq.dataset.dataset import Split
+from audiovq.runtime.device import pick_precision
+from audiovq.runtime.progress import progress_range
+
+JUDGE_STEPS = (600, 1200)
+"""The judge's training: 12 epochs, but within these numbers of steps."""
+JUDGE_BATCH = 16
+
+
+class Classifier(nn.Module):
+    """A small convolutional network that names every label of a spectrogram.
+
+    Trained on a dataset's own training split, it is the judge of generated sounds; what it says of
+    real clips that it did not learn from is the measure of the judge.
+    """
+
+    def __init__(self, bins: int, label_sizes: Sequence[int]) -> None:
+        super().__init__()
+        sizes = (1, 24, 48, 96)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, kernel // 2, bias=False),
+                nn.BatchNorm2d(sizes[i + 1]),
+                nn.SiLU(),
+                nn.MaxPool2d(pool),
+            )
+            for i, (kernel, stride, pool) in enumerate(((5, 2, 1), (3, 1, 2), (3, 1, 2)))
+        )
+        rows = -(-bins // 8)
+        self.features = nn.Sequential(
+            nn.Linear(sizes[-1] * rows, 128), nn.BatchNorm1d(128), nn.SiLU()
+        )
+        self.attend = nn.Conv1d(sizes[-1] * rows, 1, 1)
+        self.heads = nn.ModuleList(nn.Linear(128, size) for size in label_sizes)
+        self.to(memory_format=torch.channels_last)
+
+    def embed(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
+        """(batch, 1, bins, frames), (batch,) → (batch, 128): the features, pooled by attention."""
+        x = spectrogram.to(memory_format=torch.channels_last)
+        x = nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8))
+        lengths = num_frames.to(x.device)
+        for layer in self.layers:
+            x = layer(x)
+            lengths = (lengths + 1) // 2
+            inside = torch.arange(x.shape[3], device=x.device) < lengths[:, None]
+            x = x * inside[:, None, None]
+        x = x.flatten(1, 2)
+        weights = self.attend(x).float()[:, 0].masked_fill(~inside, -torch.inf).softmax(dim=1)
+        features: Tensor = self.features((x * weights[:, None].to(x.dtype)).sum(dim=2))
+        return features
+
+    def forward(self, spectrogram: Tensor, num_frames: Tensor) -> list[Tensor]:
+        """(batch, 1, bins, frames), (batch,) → logits (batch, values) of each label."""
+        features = self.embed(spectrogram, num_frames)
+        return [head(nn.functional.dropout(features, 0.3, self.training)) for head in self.heads]
+
+
+def train_classifier(
+    splits: Sequence[Split], seed: int = 0, device: str | torch.device = "cpu"
+) -> Classifier:
+    """A judge for the labels of `splits`, seconds to a minute of CPU.
+
+    `splits` must not hold what the judge is to be tested on. From a single clip it learns nothing.
+    Clips are shifted, blurred by noise, tilted and masked in training, so that it hears the word
+    and not the recording.
+    """
+    labels = splits[0].labels
+    bins = splits[0].spectrograms(torch.tensor([0])).shape[2]
+    num_frames = torch.cat([split.num_frames for split in splits])
+    targets = torch.cat([split.label_indices for split in splits])
+    owner = [(split, i) for split in splits for i in range(len(split))]
+    targets = targets.masked_fill(targets >= torch.tensor([len(v) for v in labels.values()]), -100)
+    torch.manual_seed(seed)
+    classifier = Classifier(bins, [len(values) for values in labels.values()]).to(device)
+    per_epoch = -(-len(num_frames) // JUDGE_BATCH)
+    steps = min(max(12 * per_epoch, JUDGE_STEPS[0]), JUDGE_STEPS[1])
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    dtype = pick_precision("auto", torch.device(device))
+    generator = torch.Generator().manual_seed(seed)
+    for step in progress_range("evaluate: training a judge", steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0:
+            order = batches(num_frames, JUDGE_BATCH, seed, epoch)
+        indices = order[place]
+        if len(indices) == 1:  # of which batch norm has no statistics
+            if len(order) == 1:
+                break
+            indices = torch.cat([indices, order[place - 1]])
+        images, frames = _augment(_gather(owner, indices), num_frames[indices], generator)
+        with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
+            logits = classifier(images.to(device), frames)
+        losses = [
+            nn.functional.cross_entropy(
+                logit.float(), targets[indices, i].to(device), label_smoothing=0.05
+            )
+            for i, logit in enumerate(logits)
+            if bool((targets[indices, i] >= 0).any())
+        ]
+        if losses:
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(losses).sum().backward()
+            optimizer.step()
+            schedule.step()
+    return classifier.eval()
+
+
+def _gather(owner: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
+    rows = [owner[i][0].spectrograms(torch.tensor([owner[i][1]]))[0] for i in indices.tolist()]
+    frames = max(row.shape[2] for row in rows)
+    return torch.stack([nn.functional.pad(row, (0, frames - row.shape[2])) for row in rows])
+
+
+def _augment(
+    images: Tensor, num_frames: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Shift by up to 8 frames, add a level, a tilt and noise, blank a stretch and a band."""
+    batch, _, bins, frames = images.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
+
+    images = images + uniform(-0.04, 0.04, 1, 1, 1) * (images > 0)
+    images = images + uniform(-0.08, 0.08, 1, 1, 1) * torch.linspace(-1, 1, bins)[:, None] * (
+        images > 0
+    )
+    noise = torch.randn(images.shape, generator=generator) * uniform(0, 0.06, 1, 1, 1)
+    images = (images + noise).clamp(0, 1)
+    begin, width = uniform(0, frames, 1, 1, 1), uniform(0, 6, 1, 1, 1)
+    place = torch.arange(frames)
+    images = images * ~((place >= begin) & (place < begin + width))
+    begin, width = uniform(0, bins, 1, 1, 1), uniform(0, bins / 8, 1, 1, 1)
+    row = torch.arange(bins)[:, None]
+    images = images * ~((row >= begin) & (row < begin + width))
+    shift = int(torch.randint(9, (1,), generator=generator))
+    return nn.functional.pad(images, (shift, 0)), num_frames + shift
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the classifier makes of clips."""
+
+    features: Tensor
+    """(clips, 128)"""
+    probabilities: list[Tensor]
+    """(clips, values) of each label."""
+
+    def accuracy(self, label_indices: Tensor) -> list[float | None]:
+        """For each label, the share named rightly among clips that have one; None without any."""
+        shares: list[float | None] = []
+        for i, probabilities in enumerate(self.probabilities):
+            known = label_indices[:, i] < probabilities.shape[1]
+            right = probabilities.argmax(dim=1)[known] == label_indices[known, i]
+            shares.append(float(right.float().mean()) if len(right) else None)
+        return shares
+
+
+def judge(classifier: Classifier, images: Sequence[Tensor]) -> Judged:
+    """Spectrograms (1, bins, frames), each of its own length → features and probabilities."""
+    device = next(classifier.parameters()).device
+    order = sorted(range(len(images)), key=lambda i: images[i].shape[2])
+    features: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        for begin in range(0, len(order), 64):
+            places = order[begin : begin + 64]
+            frames = torch.tensor([images[i].shape[2] for i in places])
+            longest = int(frames.max())
+            batch = torch.stack(
+                [nn.functional.pad(images[i], (0, longest - images[i].shape[2])) for i in places]
+            )
+            features |= zip(places, classifier.embed(batch.to(device), frames), strict=True)
+        stacked = torch.stack([features[i] for i in range(len(images))])
+        return Judged(
+            stacked.cpu(), [head(stacked).softmax(dim=1).cpu() for head in classifier.heads]
+        )

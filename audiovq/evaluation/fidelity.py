@@ -1,0 +1,199 @@
+"""How near sounds come to their originals: distances of spectra, and scores of speech, of waveforms alone."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovq.audio.resampling import resample
+from audiovq.audio.waveform import Waveform
+from audiovq.config.settings import SpectrogramConfig
+from audiovq.spectral.scale import mel_bands
+from audiovq.spectral.stft import stft
+
+PAUSE_SECONDS = 0.1
+"""Silence between clips that are scored as one: PESQ and STOI need more than a word."""
+STRETCH_SECONDS = 20
+"""So much at least is scored as one, if there is as much."""
+INAUDIBLE = 1e-6
+"""What never rises above it, 120 dB below full scale, is no sound."""
+FLOOR = 1e-4
+"""Of an original's loudest magnitude: what lies 80 dB below it is silence to the log distances."""
+MEL_WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
+"""Samples, whatever the rate; 5 mel bands for the shortest, and twice as many for each next one."""
+
+
+def waveform_scores(
+    originals: Sequence[Waveform], others: Sequence[Waveform], config: SpectrogramConfig
+) -> dict[str, float]:
+    """How near waveforms at `config`'s rate come to their originals: every measure that can be taken.
+
+    Keys are those of `speech_scores`, log_spectral_distance_db, mel_distance_db and
+    spectral_convergence, means over clips. Originals without a sound in them have nothing that
+    could come back and are left out; empty where no other is there.
+    """
+    scores = WaveformScores(config)
+    for original, other in zip(originals, others, strict=True):
+        scores.add(original, other)
+    return scores.means()
+
+
+class WaveformScores:
+    """`waveform_scores` of pairs that come one after another, of which STRETCH_SECONDS or so are held."""
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        self._config = config
+        self._speech = _SpeechScores(config.sample_rate)
+        self._measures: dict[str, list[float]] = {}
+
+    def add(self, original: Waveform, other: Waveform) -> None:
+        """One pair (samples,), as long as each other."""
+        if np.abs(original).max(initial=0) <= INAUDIBLE:
+            return
+        grid = self._config.n_fft, self._config.hop_length
+        for name, value in {
+            "log_spectral_distance_db": log_spectral_distance(original, other, *grid),
+            "mel_distance_db": mel_distance(original, other, self._config.sample_rate),
+            "spectral_convergence": spectral_convergence(original, other, *grid),
+        }.items():
+            self._measures.setdefault(name, []).append(value)
+        self._speech.add(original, other)
+
+    def means(self) -> dict[str, float]:
+        """The scores of all pairs; no more are added afterwards."""
+        measures = {name: float(np.mean(values)) for name, values in self._measures.items()}
+        return self._speech.means() | measures
+
+
+def log_spectral_distance(
+    waveform: Waveform, other: Waveform, n_fft: int, hop_length: int
+) -> float:
+    """dB: root mean square over bins, mean over frames, of log power, floor 80 dB below the peak.
+
+    For a clip of any length; a silent one is measured from the other's peak.
+    """
+    a, b = _decibels(*_magnitudes(waveform, other, n_fft, hop_length))
+    return float((a - b).square().mean(dim=0).sqrt().mean())
+
+
+def mel_distance(waveform: Waveform, other: Waveform, sample_rate: int) -> float:
+    """dB: mean absolute difference of log mel magnitudes, averaged over MEL_WINDOWS.
+
+    Windows, hops of a quarter and numbers of bands are those of the multi-scale mel loss of Kumar
+    et al. 2023 (Descript Audio Codec, section 3.5), which is also their mel distance. They add up
+    log10 over the windows, above a floor of 1e-5; here it is dB, the mean, and a floor 80 dB below
+    the original's peak, so that neither loudness nor what nobody hears counts. Bands so narrow
+    that they cover no bin are left out. For a clip of any length, silence included.
+    """
+    distances = []
+    for n_fft in MEL_WINDOWS:
+        bands = _mel_bands(sample_rate, n_fft)
+        a, b = (bands @ part for part in _magnitudes(waveform, other, n_fft, n_fft // 4))
+        a, b = _decibels(a, b)
+        distances.append(float((a - b).abs().mean()))
+    return float(np.mean(distances))
+
+
+def spectral_convergence(waveform: Waveform, other: Waveform, n_fft: int, hop_length: int) -> float:
+    """Frobenius norm of the error of the magnitudes over that of the original's; 0 is exact.
+
+    Sturmel and Daudet 2011; Arık, Jun and Diamos 2019. The original must not be silent.
+    """
+    a, b = _magnitudes(waveform, other, n_fft, hop_length)
+    return float((a - b).norm() / a.norm())
+
+
+def _magnitudes(
+    waveform: Waveform, other: Waveform, n_fft: int, hop_length: int
+) -> tuple[Tensor, Tensor]:
+    """(bins, frames) of each."""
+    a, b = (stft(torch.from_numpy(w)[None], n_fft, hop_length)[0].abs() for w in (waveform, other))
+    return a, b
+
+
+def _decibels(original: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Magnitudes → dB, none below the floor."""
+    floor = max(FLOOR * (float(original.max()) or float(other.max())), 1e-30)
+    a, b = (20 * part.clamp_min(floor).log10() for part in (original, other))
+    return a, b
+
+
+@functools.cache
+def _mel_bands(sample_rate: int, n_fft: int) -> Tensor:
+    """(bands, n_fft / 2 + 1), rows summing to one."""
+    bands = mel_bands(sample_rate, n_fft, 5 * n_fft // 32)
+    return torch.from_numpy(bands[bands.any(axis=1)])
+
+
+def speech_scores(
+    originals: Sequence[Waveform], others: Sequence[Waveform], sample_rate: int
+) -> dict[str, float]:
+    """PESQ (8 kHz narrow band, 16 kHz wide band), STOI and ESTOI of clips joined by short pauses.
+
+    Clips are joined in order to stretches of STRETCH_SECONDS, which are scored one by one and
+    averaged by their lengths. Other rates are brought to 16 kHz, or to 8 kHz below that. A stretch
+    that is too short or too silent for a measure does not count in it: PESQ needs a quarter of a
+    second, STOI 30 frames of sound, some 0.4 s. What cannot be scored at all is left out, and
+    everything without the packages `pesq` and `pystoi` (extra `eval`).
+    """
+    scores = _SpeechScores(sample_rate)
+    for original, other in zip(originals, others, strict=True):
+        scores.add(original, other)
+    return scores.means()
+
+
+class _SpeechScores:
+    """`speech_scores` of pairs that come one after another; one stretch of them is held."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._rate = 16_000 if sample_rate >= 16_000 else 8_000
+        self._pause = np.zeros(int(PAUSE_SECONDS * self._rate), np.float32)
+        self._sides: tuple[list[Waveform], list[Waveform]] = ([], [])
+        self._seconds = 0.0
+        self._scores: dict[str, list[tuple[float, int]]] = {"pesq": [], "stoi": [], "estoi": []}
+
+    def add(self, original: Waveform, other: Waveform) -> None:
+        if self._seconds > STRETCH_SECONDS:
+            self._score()
+        for side, waveform in zip(self._sides, (original, other), strict=True):
+            side += [resample(waveform, self._sample_rate, self._rate), self._pause]
+        self._seconds += len(original) / self._sample_rate
+
+    def means(self) -> dict[str, float]:
+        self._score()
+        return {
+            name: sum(score * length for score, length in scored) / sum(n for _, n in scored)
+            for name, scored in self._scores.items()
+            if scored
+        }
+
+    def _score(self) -> None:
+        """Score the stretch that is held, and drop it."""
+        sides, self._sides, self._seconds = self._sides, ([], []), 0.0
+        try:
+            import pesq
+            import pystoi
+        except ImportError:
+            return
+        if not sides[0]:
+            return
+        a, b = map(np.concatenate, sides)
+        if not a.any() or not b.any():
+            return
+        rate, scores = self._rate, self._scores
+        mode = "wb" if rate == 16_000 else "nb"
+        with contextlib.suppress(pesq.PesqError):  # too short, or no speech found
+            scores["pesq"].append((float(pesq.pesq(rate, a, b, mode)), len(a)))
+        with warnings.catch_warnings(), contextlib.suppress(RuntimeWarning):
+            warnings.simplefilter("ignore")
+            # What is too short, pystoi scores 0.00001 and warns: that is no score.
+            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+            scores["stoi"].append((float(pystoi.stoi(a, b, rate)), len(a)))
+            scores["estoi"].append((float(pystoi.stoi(a, b, rate, extended=True)), len(a)))

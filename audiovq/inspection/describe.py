@@ -1,0 +1,142 @@
+"""Musical description of a recording by librosa and torchaudio: pitch, onsets, tempo, timbre, loudness."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from audiovq.audio.resampling import resample
+from audiovq.audio.waveform import Waveform
+
+LONGEST_SECONDS = 10.0
+"""Only the beginning of a recording is described: pitch tracking takes about as long as the sound."""
+HIGHEST_RATE = 22_050
+"""Hz. Recordings above are resampled to it: no pitch searched for lies above 2,093 Hz (C7)."""
+LOWEST_HZ, HIGHEST_HZ = 65.406, 2093.0
+"""C2 to C7, the range of the pitch search."""
+VOICED = 0.5
+"""Share of loud frames that must have a pitch for the recording to have one."""
+TEMPO_SECONDS, TEMPO_ONSETS = 4.0, 4
+"""The shortest recording, and the fewest onsets, that a tempo is estimated for."""
+LOUDNESS_SECONDS = 0.4
+"""The gating block of ITU-R BS.1770; shorter recordings are padded with silence to it."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one recording sounds like."""
+
+    pitch_hz: float | None
+    """Median fundamental frequency; None where most of it has none."""
+    onsets: int
+    tempo_bpm: float | None
+    """Beats a minute; None where it is too short, or has too few onsets."""
+    centroid_hz: float
+    """Mean spectral centroid, weighted by power: its brightness."""
+    flatness: float
+    """Mean spectral flatness, weighted by power: 0 a tone, 1 white noise."""
+    loudness_lufs: float
+    """Integrated loudness by ITU-R BS.1770-4; -70 or below: silence."""
+
+
+def describe(waveform: Waveform, sample_rate: int) -> Description:
+    """A mono waveform (samples,) at `sample_rate` Hz → its description.
+
+    Pitch by pYIN (Mauch and Dixon 2014), onsets by spectral flux, tempo by autocorrelation of the onset
+    strength, loudness after ITU-R BS.1770-4.
+    """
+    import librosa  # here, as it takes a second to load
+
+    waveform = waveform[: round(LONGEST_SECONDS * sample_rate)]
+    loudness = _loudness(waveform, sample_rate)
+    if sample_rate > HIGHEST_RATE:
+        waveform, sample_rate = resample(waveform, sample_rate, HIGHEST_RATE), HIGHEST_RATE
+    hop_length = max(1, round(sample_rate / 100))
+    n_fft = 1 << math.ceil(math.log2(4 * sample_rate / LOWEST_HZ))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of librosa, about sounds shorter than a window
+        f0, voiced, _ = librosa.pyin(
+            waveform,
+            sr=sample_rate,
+            fmin=LOWEST_HZ,
+            fmax=min(HIGHEST_HZ, 0.45 * sample_rate),
+            frame_length=n_fft,
+            hop_length=hop_length,
+        )
+        magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=hop_length))
+        centroid = librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate)[0]
+        flatness = librosa.feature.spectral_flatness(S=magnitude)[0]
+        strength = librosa.onset.onset_strength(
+            y=waveform, sr=sample_rate, hop_length=hop_length, n_fft=min(n_fft, 2048)
+        )
+        onsets = len(
+            librosa.onset.onset_detect(
+                onset_envelope=strength, sr=sample_rate, hop_length=hop_length
+            )
+        )
+        tempo = None
+        if len(waveform) >= TEMPO_SECONDS * sample_rate and onsets >= TEMPO_ONSETS:
+            found = librosa.feature.tempo(
+                onset_envelope=strength, sr=sample_rate, hop_length=hop_length
+            )
+            tempo = float(found[0])
+    power = (magnitude**2).sum(axis=0)
+    loud = power > 1e-3 * power.max(initial=0)
+    pitched = voiced[: len(loud)] & loud[: len(voiced)]
+    has_pitch = pitched.sum() >= VOICED * max(1, loud.sum())
+    weights = power / max(float(power.sum()), 1e-20)
+    return Description(
+        pitch_hz=float(np.median(f0[: len(pitched)][pitched])) if has_pitch else None,
+        onsets=onsets,
+        tempo_bpm=tempo,
+        centroid_hz=float((centroid * weights).sum()),
+        flatness=float((flatness * weights).sum()),
+        loudness_lufs=loudness,
+    )
+
+
+def _loudness(waveform: Waveform, sample_rate: int) -> float:
+    """Integrated loudness in LUFS of a mono waveform (samples,), at least -70."""
+    from torchaudio.functional import loudness
+
+    missing = max(0, math.ceil(LOUDNESS_SECONDS * sample_rate) - len(waveform))
+    padded = torch.nn.functional.pad(torch.from_numpy(waveform), (0, missing))
+    # torchaudio's filters clip at full scale, which the first of them exceeds by up to 4 dB.
+    scale = min(1.0, 0.5 / max(float(padded.abs().max()), 1e-9))
+    found = float(loudness(padded[None] * scale, sample_rate)) - 20 * math.log10(scale)
+    return max(-70.0, found) if math.isfinite(found) else -70.0
+
+
+def description_lines(descriptions: Sequence[Description]) -> list[str]:
+    """What some recordings sound like, a sentence for each property, for the table of `inspect`."""
+    if not descriptions:
+        return []
+    pitches = sorted(d.pitch_hz for d in descriptions if d.pitch_hz is not None)
+    tempos = sorted(d.tempo_bpm for d in descriptions if d.tempo_bpm is not None)
+    lines = [f"pitched     {len(pitches)} of {len(descriptions)}"]
+    if pitches:
+        lines[0] += f", {note_name(pitches[0])} to {note_name(pitches[-1])}"
+    if tempos:
+        lines.append(f"tempo       {tempos[len(tempos) // 2]:.0f} bpm (median of {len(tempos)})")
+    middle = [
+        float(np.median([getattr(d, name) for d in descriptions]))
+        for name in ("centroid_hz", "flatness", "loudness_lufs")
+    ]
+    lines += [
+        f"brightness  {middle[0]:,.0f} Hz (median spectral centroid)",
+        f"noisiness   {middle[1]:.2f} (median spectral flatness: 0 a tone, 1 white noise)",
+        f"loudness    {middle[2]:.0f} LUFS (median)",
+    ]
+    return lines
+
+
+def note_name(hertz: float) -> str:
+    """The nearest note of the equal temperament at A4 = 440 Hz, such as `A3` or `C#4`."""
+    import librosa
+
+    return str(librosa.hz_to_note(hertz, unicode=False))

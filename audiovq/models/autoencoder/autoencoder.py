@@ -1,0 +1,305 @@
+"""Autoencoder over spectrograms of any size: encoder, bottleneck, decoder and reconstruction loss.
+
+Padding is zeroed after every layer and excluded from losses and codebook statistics, so that each clip
+of a padded batch gives the same result as on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import AutoencoderConfig
+from audiovq.models.autoencoder.gaussian import Bottleneck, Gaussian, NoBottleneck
+from audiovq.models.autoencoder.masks import CellMask
+from audiovq.models.autoencoder.networks import NETWORKS, Dense, mask_columns
+from audiovq.models.autoencoder.quantizers import LatentProjection, Quantizer
+from audiovq.runtime import distributed
+from audiovq.runtime.device import to_device_async
+
+RECONSTRUCTION_SCALE = 16.0
+"""Scales the squared error of spectrograms in [0, 1] to about 1 for an untrained model, so that the
+weight of the commitment loss has the meaning that it has in the 2017 paper."""
+EMPHASIS_FLOOR = 0.02
+"""Weight of silence in the loss: the floor must be reconstructed too."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Output of `Autoencoder.forward`."""
+
+    spectrogram: Tensor
+    """(batch, 1, bins, frames), zeros after each clip's last column."""
+    loss: Tensor
+    """Scalar to minimize: `reconstruction_loss` + `bottleneck_loss`."""
+    reconstruction_loss: Tensor
+    """`weighted_error` times RECONSTRUCTION_SCALE, or the cross-entropy with the same weights, in nats."""
+    bottleneck_loss: Tensor
+    """Codebook and commitment losses, or the weighted KL divergence."""
+    squared_error: Tensor
+    """Scalar: mean squared error over the cells inside the clips."""
+    weighted_error: Tensor
+    """The same, weighted by `loudness_weights`."""
+    kl: Tensor | None
+    """Scalar: KL divergence in nats per cell; None where the bottleneck has none."""
+
+
+def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
+    """Weight of the error at each cell, EMPHASIS_FLOOR to 1, for spectrogram values in [0, 1].
+
+    10 ** (emphasis · (value - 1)): at 1.84 over a range of 80 dB this is magnitude ** 0.46, the relation
+    of loudness to magnitude (Zwicker; the exponent is that of PESQ, ITU-T P.862), so that no bits are
+    spent on masked sounds. With emphasis 0 all cells weigh the same.
+    """
+    return EMPHASIS_FLOOR + (1 - EMPHASIS_FLOOR) * 10 ** (emphasis * (spectrogram - 1))
+
+
+class Autoencoder(nn.Module):
+    """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
+
+    Takes any number of bins and frames; both are padded with zeros to whole codes. With `dense`, clips
+    are cut or padded to `clip_frames`, since a dense layer has a fixed size.
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        bins: int,
+        label_sizes: tuple[int, ...] = (),
+        clip_frames: int = 0,
+    ) -> None:
+        """`label_sizes`: number of values of each label, for `conditional`. `clip_frames`: frames of the
+        longest clip, for `dense` and `sample`."""
+        super().__init__()
+        self.config = config
+        self.bins = bins
+        self.stride = config.stride
+        """(bins, frames) covered by one code."""
+        self.rows = -(-bins // self.stride[0])
+        self.columns = -(-clip_frames // self.stride[1])
+        """Columns of the longest clip."""
+        encoder, decoder = NETWORKS[config.encoder]
+        self.encoder: nn.Module = encoder(config, self.rows)
+        self.decoder: nn.Module = decoder(config, self.rows)
+        self.placed = LatentProjection(config)
+        self.dense: Dense | None = None
+        dim, cells = config.latent_dim, self.stride[0] * self.stride[1]
+        if config.dense is not None:
+            if not clip_frames:
+                raise ValueError("dense: needs clip_frames")
+            self.dense = Dense(config, config.dense, self.rows, self.columns)
+            dim, cells = config.dense, cells * self.rows * self.columns
+        self.bottleneck: Quantizer | Gaussian | NoBottleneck
+        if config.quantizes:
+            self.bottleneck = Quantizer(config)
+        elif config.bottleneck == "gaussian":
+            self.bottleneck = Gaussian(config, dim, cells, label_sizes)
+        else:
+            self.bottleneck = NoBottleneck()
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def reach(self) -> int:
+        """Receptive field of encoder and of decoder, as columns on either side of a column, at most."""
+        config = self.config
+        if config.encoder == "conv":
+            return sum(kernel // 2 for kernel in config.kernels) + 1
+        return max(config.encoder_blocks, config.decoder_blocks) + 3 * (config.encoder != "patch")
+
+    def num_columns(self, num_frames: Tensor) -> Tensor:
+        """Columns of codes (batch,) that cover `num_frames` (batch,)."""
+        return (num_frames + self.stride[1] - 1) // self.stride[1]
+
+    def forward(
+        self, spectrogram: Tensor, num_frames: Tensor, labels: Tensor | None = None
+    ) -> Reconstruction:
+        """Reconstruction and losses of a spectrogram (batch, 1, bins, frames) in [0, 1].
+
+        `num_frames` (batch,) are the clips' lengths; `labels` (batch, labels) are for `conditional`.
+        Frames that `dense` cuts off count in no loss and are returned as zeros; frames that it pads are
+        silence, and count. With `num_frames` on a GPU nothing here synchronises, and output shapes
+        depend on input shapes only.
+        """
+        frames_in = spectrogram.shape[3]
+        spectrogram, num_frames = self._fit_to_grid(spectrogram, num_frames)
+        frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
+        cells = (frames < to_device_async(num_frames, spectrogram.device)[:, None])[:, None, None]
+        encoded = spectrogram
+        if self.training and self.config.corruption != "none":
+            encoded = self._corrupted(spectrogram) * cells
+        latents, cell_mask = self._latents(encoded, num_frames)
+        bottleneck = self._apply_bottleneck(latents, cell_mask, labels)
+        raw = self._decode(bottleneck.latents, cell_mask)
+        output = self.values(raw, cell_mask.mask)[..., : spectrogram.shape[3]]
+        squared = (output - spectrogram).square() * cells
+        weights = loudness_weights(spectrogram, self.config.emphasis) * cells
+        weight = distributed.all_reduce_mean(weights.sum())
+        weighted_error = (squared * weights).sum() / weight
+        reconstruction_loss = RECONSTRUCTION_SCALE * weighted_error
+        if self.config.loss == "cross_entropy":
+            entropy = nn.functional.binary_cross_entropy_with_logits(
+                raw[..., : spectrogram.shape[3]], spectrogram, reduction="none"
+            )
+            reconstruction_loss = (entropy * weights).sum() / weight
+        return Reconstruction(
+            nn.functional.pad(output, (0, frames_in - output.shape[3])),
+            reconstruction_loss + bottleneck.loss,
+            reconstruction_loss.detach(),
+            bottleneck.loss.detach(),
+            squared.detach().sum() / (distributed.all_reduce_mean(cells.sum()) * self.bins),
+            weighted_error.detach(),
+            bottleneck.kl,
+        )
+
+    def latents(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
+        """Latents before quantization (batch, dim, rows, columns), 0 after each clip's last column.
+
+        Takes a spectrogram (batch, 1, bins, frames) and `num_frames` (batch,). For a Gaussian its mean;
+        with `dense` (batch, dense).
+        """
+        latents, _ = self._latents(*self._fit_to_grid(spectrogram, num_frames))
+        if self.dense is not None:
+            latents = self.dense(latents)
+        if isinstance(self.bottleneck, Gaussian):
+            latents = latents.chunk(2, dim=1)[0]
+        return latents.float()
+
+    def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
+        """Spectrogram (batch, 1, bins, frames) → codes (batch, quantizers, rows, columns), 0 in padding."""
+        return self.nearest(self.latents(spectrogram, num_frames), self.num_columns(num_frames))
+
+    def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
+        """Nearest codes, as from `encode`, of latents (batch, dim, rows, columns), `num_columns` (batch,)."""
+        quantizer = self.quantizer
+        cell_mask = self._cell_mask(num_columns, latents.shape[3], latents.device)
+        return cell_mask.scatter(quantizer.encode(cell_mask.gather(latents)))
+
+    def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
+        """Spectrogram (batch, 1, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
+
+        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,).
+        """
+        cell_mask = self._cell_mask(num_columns, codes.shape[3], codes.device)
+        vectors = self.quantizer.decode(cell_mask.gather(codes))
+        return self.heard(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
+
+    def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
+        """Spectrogram, as from `decode`, of the output of `latents`; `num_columns` (batch,)."""
+        device = latents.device
+        if self.dense is None:
+            cell_mask = self._cell_mask(num_columns, latents.shape[3], device)
+            vectors = cell_mask.gather(latents)
+            return self.heard(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
+        full = self._cell_mask(torch.full_like(num_columns, self.columns), self.columns, device)
+        cell_mask = self._cell_mask(num_columns, self.columns, device)
+        return self.heard(self.values(self._decode(latents, full), cell_mask.mask))
+
+    def sample(
+        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`n` sampled spectrograms (n, 1, bins, frames) in [0, 1], as long as the longest clip.
+
+        Latents are sampled from the Gaussian's prior; with `conditional`, from that of `labels`
+        (n, labels). `generator` is a CPU generator. Raises AudiovqError where the bottleneck is not
+        Gaussian.
+        """
+        if not isinstance(self.bottleneck, Gaussian):
+            raise AudiovqError(
+                f"the model's latents have no distribution (bottleneck {self.config.bottleneck});"
+                " train one with --autoencoder.bottleneck gaussian"
+            )
+        device = next(self.parameters()).device
+        cell_mask = self._cell_mask(torch.full((n,), self.columns), self.columns, device)
+        vectors = n if self.dense is not None else n * self.rows * self.columns
+        noise = torch.randn(vectors, self.bottleneck.dim, generator=generator).to(device)
+        latents = noise + self.bottleneck.prior_mean(self._labels_per_vector(labels, cell_mask))
+        return self.heard(self.values(self._decode(latents, cell_mask), cell_mask.mask))
+
+    def heard(self, output: Tensor) -> Tensor:
+        """Decoder output (batch, 1, bins, frames) stretched away from 1 by `contrast`, clamped to [0, 1].
+
+        Zeros stay zeros.
+        """
+        return (1 - (1 - output) * self.config.contrast).clamp(0, 1) * (output > 0)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The bottleneck as a quantizer. Raises AudiovqError where it makes no codes."""
+        if not isinstance(self.bottleneck, Quantizer):
+            raise AudiovqError(
+                f"the model has no quantizer (bottleneck {self.config.bottleneck}), so it has no codes"
+            )
+        return self.bottleneck
+
+    def _fit_to_grid(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Spectrogram and frames; with `dense` cut or padded with silence to the grid's columns."""
+        if self.dense is None:
+            return spectrogram, num_frames
+        frames = self.columns * self.stride[1]
+        spectrogram = nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
+        return spectrogram, torch.full_like(num_frames, frames)
+
+    def _corrupted(self, spectrogram: Tensor) -> Tensor:
+        """Spectrogram with added noise or with zeroed cells (Vincent et al. 2008, section 2.3)."""
+        strength, (clips, *shape) = self.config.corruption_strength, spectrogram.shape
+        device = spectrogram.device
+        if self.config.corruption == "mask":
+            chance = distributed.draw_for_global_batch(
+                clips, lambda n: torch.rand(n, *shape, device=device)
+            )
+            return spectrogram * (chance >= strength)
+        noise = distributed.draw_for_global_batch(
+            clips, lambda n: torch.randn(n, *shape, device=device)
+        )
+        return spectrogram + strength * noise
+
+    def _latents(self, spectrogram: Tensor, num_frames: Tensor) -> tuple[Tensor, CellMask]:
+        """Projected latents (batch, dim, rows, columns), and the mask of cells inside the clips."""
+        bins, frames = spectrogram.shape[2:]
+        columns = -(-frames // self.stride[1])
+        cell_mask = self._cell_mask(self.num_columns(num_frames), columns, spectrogram.device)
+        padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
+        padded = nn.functional.pad(spectrogram, padding)
+        latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), cell_mask.mask)
+        return self.placed(latents), cell_mask
+
+    def _apply_bottleneck(
+        self, latents: Tensor, cell_mask: CellMask, labels: Tensor | None
+    ) -> Bottleneck:
+        """Bottleneck's output for latents (batch, dim, rows, columns) and labels (batch, labels)."""
+        vectors, weights = cell_mask.gather(latents), cell_mask.weights
+        if self.dense is not None:
+            vectors, weights = self.dense(latents), None
+        output: Bottleneck
+        if isinstance(self.bottleneck, Gaussian):
+            output = self.bottleneck(vectors, self._labels_per_vector(labels, cell_mask), weights)
+        else:
+            output = self.bottleneck(vectors, weights)
+        return output
+
+    def _labels_per_vector(self, labels: Tensor | None, cell_mask: CellMask) -> Tensor | None:
+        """Labels (batch, labels) repeated for each vector of the bottleneck (vectors, labels)."""
+        if labels is None:
+            return None
+        labels = to_device_async(labels, cell_mask.mask.device)
+        return labels if self.dense is not None else cell_mask.per_cell(labels)
+
+    def _cell_mask(self, num_columns: Tensor, columns: int, device: torch.device) -> CellMask:
+        """Mask of the cells inside clips of `num_columns` (batch,) in grids of `columns`."""
+        return CellMask.from_num_columns(num_columns, self.rows, columns, device)
+
+    def _decode(self, vectors: Tensor, cell_mask: CellMask) -> Tensor:
+        """Raw decoder output (batch, 1, bins, columns × stride) of the bottleneck's vectors."""
+        if self.dense is not None:
+            grid = mask_columns(self.dense.back(vectors), cell_mask.mask)
+        else:
+            grid = cell_mask.scatter(vectors)
+        output: Tensor = self.decoder(grid, cell_mask.mask)
+        return output[:, :, : self.bins].float()
+
+    def values(self, raw: Tensor, mask: Tensor) -> Tensor:
+        """Spectrogram values of raw decoder output (batch, 1, bins, frames), zeros outside the clips."""
+        return mask_columns(raw.sigmoid(), mask) if self.config.output == "sigmoid" else raw

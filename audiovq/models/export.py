@@ -1,0 +1,208 @@
+"""A model's networks as programs that run without audiovq: ONNX, or torch.export's .pt2.
+
+    encoder   spectrogram (batch, 1, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns)
+    decoder   codes → spectrogram, and its linear magnitude (batch, n_fft / 2 + 1, frames)
+    prior     tokens so far (batch, length), labels (batch, labels) → logits (batch, size) of the next
+    programs.json   what a caller needs to know: rates, sizes, which token means what, labels
+
+Batches, frames and tokens may be of any number; frames are a multiple of those that a code stands
+for, and all clips of a batch are as long as it is. A model without codes has latents in their place,
+and one with a dense layer clips of one length. A PixelCNN is no program: torch.export cannot follow
+its grid through every length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.config.errors import AudiovqError
+from audiovq.models.autoencoder.gaussian import Gaussian
+from audiovq.models.model import Model
+from audiovq.models.priors.base import Prior
+from audiovq.models.priors.transformer import Transformer
+from audiovq.runtime.files import atomic, write_json
+from audiovq.runtime.outputs import writing_into
+from audiovq.spectral.spectrogram import LOUDEST_DB, Spectrogram
+
+Format = Literal["onnx", "pt2"]
+TRACED = 3
+"""Batch and columns that programs are traced with; any other number would do but 0 and 1, which torch
+takes for constants."""
+
+
+class Encoder(nn.Module):
+    """(batch, 1, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns), or latents."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.autoencoder = model.autoencoder
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """As `Autoencoder.encode`, or `latents`, where no clip ends before the batch does."""
+        own = self.autoencoder
+        missing = own.rows * own.stride[0] - own.bins
+        padded = nn.functional.pad(spectrogram, (0, 0, 0, missing))
+        latents: Tensor = own.placed(own.encoder(padded, _all(spectrogram)))
+        if own.config.quantizes:
+            batch, _, rows, columns = latents.shape
+            codes: Tensor = own.quantizer.encode(latents.permute(0, 2, 3, 1).flatten(0, 2))
+            return codes.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        if own.dense is not None:
+            latents = own.dense(latents)
+        return latents.chunk(2, dim=1)[0] if isinstance(own.bottleneck, Gaussian) else latents
+
+
+class Decoder(nn.Module):
+    """What `Encoder` gives → spectrogram (batch, 1, bins, frames), magnitude (batch, bins, frames)."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.autoencoder = model.autoencoder
+        self.spectrogram: Spectrogram = model.spectrogram
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Autoencoder.decode`, and `Spectrogram.magnitude` of that: linear, its peak near 1."""
+        own, grid = self.autoencoder, codes
+        if own.config.quantizes:
+            batch, _, rows, columns = codes.shape
+            vectors = own.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2))
+            grid = vectors.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        elif own.dense is not None:
+            grid = own.dense.back(codes)
+        mask = _all(grid)
+        spectrogram = own.heard(own.values(own.decoder(grid, mask)[:, :, : own.bins], mask))
+        return spectrogram, self.spectrogram.magnitude(spectrogram)
+
+
+class Step(nn.Module):
+    """tokens so far (batch, length), labels (batch, labels) → logits (batch, size) of the next one.
+
+    What may not come next has -inf. Nothing is kept from call to call.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """As `Prior.forward`, whose logits at a place depend on the tokens before it alone."""
+        logits: Tensor = self.prior(nn.functional.pad(tokens, (0, 1)), labels)[:, tokens.shape[1]]
+        return logits
+
+
+def _all(x: Tensor) -> Tensor:
+    """The mask of clips that all end with their batch."""
+    return x.new_ones(1, 1, 1, 1)
+
+
+def write_programs(
+    model: Model, folder: Path | str, form: Format = "onnx", *, overwrite: bool = False
+) -> list[Path]:
+    """Write a model's programs and `programs.json` into `folder`; returns the programs' paths.
+
+    Neither form holds a pickle as written here. But torch reads a .pt2 with one where there is one,
+    so that, unlike ONNX, none should be opened that a stranger made. Raises AudiovqError where the
+    packages that write ONNX are missing.
+    """
+    if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+        raise AudiovqError(
+            "ONNX is written by packages that are not here: pip install 'audiovq[onnx]', or give"
+            " --format pt2"
+        )
+    folder, paths = Path(folder), []
+    parts = {p: model.header.get(p, {}).get("sha256") for p in ("autoencoder", "prior")}
+    command = {"verb": "export", "format": form, **parts}
+    with writing_into(folder, overwrite, command) as filled, _quiet():
+        for name, (program, outputs) in _traced(model).items():
+            paths.append(folder / f"{name}.{form}")
+            filled.expect(paths[-1].name)
+            with atomic(paths[-1]) as temporary:
+                if form == "onnx":
+                    made: Any = torch.onnx.export(
+                        program, dynamo=True, verbose=False, output_names=outputs
+                    )
+                    temporary.write_bytes(made.model_proto.SerializeToString())
+                else:
+                    with open(temporary, "wb") as file:
+                        torch.export.save(program, file)
+        filled.expect("programs.json")
+        write_json(folder / "programs.json", facts(model))
+    return paths
+
+
+def facts(model: Model) -> dict[str, Any]:
+    """What a caller of the programs needs to know beside them, as plain values."""
+    told = {
+        "format": "audiovq-programs",
+        "version": 1,
+        "spectrogram": dataclasses.asdict(model.spectrogram.config) | {"loudest_db": LOUDEST_DB},
+        "stride": list(model.autoencoder.stride),
+        "clip_frames": model.clip_frames,
+        "labels": model.labels,
+    }
+    if model.autoencoder.config.quantizes:
+        vocabulary = model.vocabulary
+        told["vocabulary"] = dataclasses.asdict(vocabulary) | {
+            name: getattr(vocabulary, name) for name in ("slots", "end", "size")
+        }
+    return told
+
+
+def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[str]]]:
+    """Program and names of its outputs, by the program's name."""
+    autoencoder, device = model.autoencoder, model.device
+    any_number: Any = torch.export.Dim.DYNAMIC
+    columns = TRACED if autoencoder.dense is None else autoencoder.columns
+    clips = torch.zeros(TRACED, 1, autoencoder.bins, columns * autoencoder.stride[1], device=device)
+    frames: dict[int, Any] = {0: any_number}
+    grid: dict[int, Any] = {0: any_number}
+    if autoencoder.dense is None:
+        frames[3] = autoencoder.stride[1] * torch.export.Dim("columns")
+        grid[3] = any_number
+    with torch.no_grad():
+        codes = Encoder(model)(clips)
+    parts: dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, Any]], list[str]]] = {
+        "encoder": (Encoder(model), {"spectrogram": clips}, {"spectrogram": frames}, ["codes"]),
+        "decoder": (
+            Decoder(model),
+            {"codes": codes},
+            {"codes": grid},
+            ["spectrogram", "magnitude"],
+        ),
+    }
+    if isinstance(model.prior, Transformer):
+        tokens = torch.full((TRACED, 2 * TRACED), model.vocabulary.end, device=device)
+        given = {"tokens": tokens, "labels": model.prior.open_labels(TRACED)}
+        shapes = {"tokens": {0: any_number, 1: any_number}, "labels": {0: any_number}}
+        parts["prior"] = Step(model.prior), given, shapes, ["logits"]
+    traced = {}
+    for name, (module, given, shapes, outputs) in parts.items():
+        with torch.no_grad():
+            program = torch.export.export(module.eval(), (), given, dynamic_shapes=shapes)
+        program.example_inputs = None  # torch would pickle them into a .pt2
+        traced[name] = program, outputs
+    return traced
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' words on packages that nobody asked for."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,396 @@
+"""Masked prior: a bidirectional transformer that predicts masked codes from all unmasked ones.
+
+It is trained on random masks and sampled in a few parallel steps (Chang et al. 2022, MaskGIT; for audio
+codes: Garcia et al. 2023, VampNet). As it sees the future, which an autoregressive prior does not, it
+can inpaint parts of a grid (Bazin et al. 2020, NOTONO), or sample a whole one in a few steps.
+
+Codes sampled in parallel do not depend on each other, but those of one column should, most of all. So
+attention is over columns, and a column decoder samples a column's codes from low to high (`cells.py`;
+Li et al. 2024, "Autoregressive Image Generation without Vector Quantization", also put such a network
+on masked attention). Columns sampled in the same step lie apart, with others in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.config.settings import MaskedConfig, SamplingConfig
+from audiovq.models.priors.attention import TransformerBlock, compute_modulations, init_weights
+from audiovq.models.priors.base import drop_labels
+from audiovq.models.priors.column_decoder import ColumnDecoder, drop_tokens
+from audiovq.models.priors.masking import MaskedClips, unmask_schedule
+from audiovq.models.priors.sampling import sample_categorical
+from audiovq.models.priors.tokens import Vocabulary
+from audiovq.models.priors.transformer import Transformer
+from audiovq.runtime import distributed
+
+MAX_PREFIX = 15
+"""Maximum number of codes just below it, in its own column, that a code sees directly."""
+NEIGHBOURS = (-2, 0), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, -1), (1, 0), (1, 1), (2, 0)
+"""Offsets (columns, slots) of the other codes that it sees directly, where unmasked."""
+
+
+class MaskedPrior(nn.Module):
+    """p(masked codes of a column | unmasked codes, level, length, labels).
+
+    Two more heads predict the number of columns from the labels, and the level from both.
+    """
+
+    _token_offsets: Tensor
+    """(quantizers, 1, 1): token minus code, of each quantizer."""
+
+    def __init__(
+        self, config: MaskedConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+    ) -> None:
+        """`label_sizes`: number of values of each label; the index after the last is the null label."""
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.label_sizes = label_sizes
+        self.longest_complete = (True, True)
+        """Whether training clips of the most columns begin and end as their recordings do, mostly; shorter
+        ones are taken to."""
+        dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
+        self.mask_token, self.pad_token = vocabulary.end, vocabulary.end + 1
+        self.prefix = min(max(1, slots - 1), MAX_PREFIX)
+        self.column_decoder = ColumnDecoder(
+            dim, config.cell, vocabulary.end + 2, slots, len(NEIGHBOURS), self.prefix
+        )
+        offsets = torch.arange(0, vocabulary.end, vocabulary.codebook_size)
+        self.register_buffer("_token_offsets", offsets[:, None, None], persistent=False)
+        self.begin_embedding = nn.Embedding(columns + 1, dim)
+        self.end_embedding = nn.Embedding(columns + 1, dim)
+        self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)
+        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        layers = [TransformerBlock(config) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
+        self.heads = nn.ModuleList(
+            nn.Linear(config.cell, vocabulary.codebook_size)
+            for _ in range(vocabulary.num_quantizers)
+        )
+        self.length_head = _mlp_head(dim, columns)
+        self.level_head = _mlp_head(dim, vocabulary.num_levels)
+        self.apply(init_weights)
+        for layer in layers:
+            layer.zero_init()
+        self.column_decoder.zero_init()
+
+    def can_start_from(self, prior: Transformer) -> bool:
+        """Whether `prior` has the same sizes, as `start_from` requires."""
+        own, theirs = self.config, prior.config
+        return prior.group == self.vocabulary.slots and all(
+            getattr(own, name) == getattr(theirs, name)
+            for name in ("dim", "cell", "layers", "heads")
+        )
+
+    @torch.no_grad()
+    def start_from(self, prior: Transformer) -> None:
+        """Initialize from an autoregressive prior of the same sizes, trained on the same codes.
+
+        Embeddings that it lacks, those of mask tokens and future neighbours, become 0.
+        """
+        size, slots = self.vocabulary.codebook_size, self.vocabulary.slots
+        for own, theirs in (
+            (self.layers, prior.layers),
+            (self.label_embeddings, prior.label_embeddings),
+            (self.level_embedding, prior.level_embedding),
+        ):
+            own.load_state_dict(theirs.state_dict())
+        for quantizer, head in enumerate(self.heads):
+            part = slice(quantizer * size, (quantizer + 1) * size)
+            torch.as_tensor(head.weight).copy_(prior.head.weight[part])
+            torch.as_tensor(head.bias).copy_(prior.head.bias[part])
+        positions = prior.position_embedding.weight[1:-1]
+        self.begin_embedding.weight[: len(positions)] = positions
+        lags = [slots * -column - slot for column, slot in NEIGHBOURS]
+        shared = {i: prior.lags.index(lag) for i, lag in enumerate(lags) if lag in prior.lags}
+        self.column_decoder.init_from(prior.column_decoder, self.vocabulary.end, shared)
+
+    def forward(self, clips: MaskedClips) -> Tensor:
+        """Masked clips → logits (batch, quantizers, rows, columns, codebook_size) of all codes.
+
+        The logits of a code depend on the unmasked codes and on all codes below it in its own column,
+        masked or not, but never on padding.
+        """
+        return self._logits(clips, self.tokens(clips))
+
+    def context(self, clips: MaskedClips, columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Inputs and modulation of the column decoder for selected `columns`, bool (batch, columns).
+
+        The inputs (selected, slots, cell) are computed from all unmasked codes; the modulation is
+        (selected, cell) each. Attention is over selected columns and those with unmasked codes.
+        """
+        valid, mask = clips.inside, self.to_slots(clips.hidden)
+        tokens, condition = self._masked_tokens(clips), self._clip_condition(clips)
+        # Selected columns first, then those with unmasked codes. The rest carry no information.
+        informative = valid & ~mask.all(dim=2)
+        used = columns | informative
+        priority = torch.where(columns, 2, informative.int())
+        order = priority.argsort(dim=1, descending=True, stable=True)
+        order = order[:, : _max_count(used)]
+        selected = order[:, : _max_count(columns)]
+        key_mask = (used & valid).gather(1, order)[:, None, None]
+        reordered = tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[2]))
+        x = self.column_decoder.embed_columns(reordered)
+        x = x + self._embed_positions(clips, order) + condition[:, None]
+        num_queries = [None] * (len(self.layers) - 1) + [selected.shape[1]]
+        modulations = compute_modulations(self.layers, condition)
+        for layer, modulation, count in zip(self.layers, modulations, num_queries, strict=True):
+            x = layer(x, modulation, key_mask=key_mask, num_queries=count)
+        x = x[columns.gather(1, selected)]
+        clip = columns.nonzero()[:, 0]
+        cell_modulation = self.column_decoder.compute_modulation(condition)
+        inputs = self.column_decoder.cell_inputs(x, self._neighbours(tokens)[columns])
+        return inputs, tuple(part[clip] for part in cell_modulation)
+
+    def logits(
+        self, inputs: Tensor, prefix: Tensor, modulation: tuple[Tensor, ...], quantizer: int
+    ) -> Tensor:
+        """Cell inputs (…, cell), preceding tokens (…, prefix), modulation (…, cell) each → logits (…,
+        codebook_size) of codes of one quantizer."""
+        logits: Tensor = self.heads[quantizer](self.column_decoder(inputs, prefix, modulation))
+        return logits.float()
+
+    def to_slots(self, grid: Tensor) -> Tensor:
+        """(batch, quantizers, rows, columns) → (batch, columns, slots), from low to high frequency."""
+        return grid.permute(0, 3, 2, 1).flatten(2)
+
+    def tokens(self, clips: MaskedClips) -> Tensor:
+        """Tokens (batch, columns, slots) of all codes, masked ones too; padding is `pad_token`."""
+        tokens = self.to_slots(clips.codes + self._token_offsets)
+        return tokens.masked_fill(~clips.inside[:, :, None], self.pad_token)
+
+    def codes(self, tokens: Tensor, clips: MaskedClips) -> Tensor:
+        """Inverse of `tokens`; padding is copied from `clips`."""
+        vocabulary = self.vocabulary
+        grid = tokens.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
+        codes = grid.permute(0, 3, 2, 1) - self._token_offsets
+        return torch.where(clips.inside[:, None, None], codes, clips.codes)
+
+    def _logits(self, clips: MaskedClips, tokens: Tensor) -> Tensor:
+        """`forward` with `tokens` (batch, columns, slots) as the prefixes of the column decoder.
+
+        Computes every position, masked or not, so that shapes do not depend on values (no GPU sync).
+        """
+        vocabulary, valid = self.vocabulary, clips.inside
+        masked_tokens = self._masked_tokens(clips)
+        condition = self._clip_condition(clips)
+        columns = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+        x = self.column_decoder.embed_columns(masked_tokens)
+        x = x + self._embed_positions(clips, columns) + condition[:, None]
+        modulations = compute_modulations(self.layers, condition)
+        for layer, modulation in zip(self.layers, modulations, strict=True):
+            x = layer(x, modulation, key_mask=valid[:, None, None])
+        inputs = self.column_decoder.cell_inputs(x, self._neighbours(masked_tokens))
+        cell_modulation = self.column_decoder.compute_modulation(condition)
+        modulation = tuple(part[:, None, None] for part in cell_modulation)
+        features = self.column_decoder(inputs, self._prefixes(tokens), modulation)
+        cells = features.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
+        logits = [head(cells[:, :, :, q]).float() for q, head in enumerate(self.heads)]
+        return torch.stack(logits, dim=1).transpose(2, 3)
+
+    def _prefixes(self, tokens: Tensor) -> Tensor:
+        """Tokens (…, slots) → the `self.prefix` tokens just below each: (…, slots, prefix)."""
+        padded = nn.functional.pad(tokens, (self.prefix, 0), value=self.pad_token)
+        return padded[..., :-1].unfold(-1, self.prefix, 1)
+
+    def _neighbours(self, tokens: Tensor) -> Tensor:
+        """Tokens (batch, columns, slots) → neighbours (batch, columns, slots, len(NEIGHBOURS))."""
+        _, columns, slots = tokens.shape
+        padded = nn.functional.pad(tokens, (1, 1, 2, 2), value=self.pad_token)
+        parts = [
+            padded[:, 2 + column : 2 + column + columns, 1 + slot : 1 + slot + slots]
+            for column, slot in NEIGHBOURS
+        ]
+        return torch.stack(parts, dim=3)
+
+    def _masked_tokens(self, clips: MaskedClips) -> Tensor:
+        """Tokens (batch, columns, slots) of the clips, with `mask_token` for masked codes."""
+        mask = self.to_slots(clips.hidden) & clips.inside[:, :, None]
+        return self.tokens(clips).masked_fill(mask, self.mask_token)
+
+    def _clip_condition(self, clips: MaskedClips) -> Tensor:
+        """Sum (batch, dim) of the label and level embeddings."""
+        levels: Tensor = self.level_embedding(clips.levels)
+        return self.condition(clips.labels) + levels
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Sum of the label embeddings: labels (batch, labels) → (batch, dim)."""
+        condition = self.level_embedding.weight.new_zeros(len(labels), self.config.dim)
+        for i, embedding in enumerate(self.label_embeddings):
+            condition = condition + embedding(labels[:, i])
+        return condition
+
+    def loss(self, clips: MaskedClips) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean negative log-likelihood in nats: (per masked code, of a clip's length, of its level)."""
+        mask = clips.hidden & clips.inside[:, None, None]
+        tokens = self.tokens(clips)
+        if self.training:
+            tokens = drop_tokens(tokens, self.pad_token)
+        if mask.is_cuda:  # selecting the masked codes by a bool mask would synchronize
+            logits = self._logits(clips, tokens).flatten(0, 3)
+            nats = nn.functional.cross_entropy(logits, clips.codes.flatten(), reduction="none")
+            mean = distributed.local_mean_term(nats, mask.flatten().float())
+        else:
+            mean = distributed.local_mean_term(self._nats(clips, tokens, self.to_slots(mask)))
+        length_known = self.length_known(clips)
+        lengths, levels = (
+            nn.functional.cross_entropy(logits.float(), target, reduction="none")
+            for logits, target in (
+                (self._length_logits(clips.labels), clips.num_columns - 1),
+                (self._level_logits(clips.labels, clips.num_columns), clips.levels),
+            )
+        )
+        count = distributed.all_reduce_mean(length_known.sum().float()).clamp(
+            min=1 / distributed.world_size()
+        )
+        sums = (lengths * length_known).sum(), (levels * length_known).sum()
+        return mean, sums[0] / count, sums[1] / count
+
+    def length_known(self, clips: MaskedClips) -> Tensor:
+        """Whether each clip's length is that of its recording, bool (batch,).
+
+        Clips of the most columns count too, as none is longer; the length of other cropped clips is unknown.
+        """
+        return clips.whole.all(dim=1) | (clips.num_columns == self.vocabulary.max_columns)
+
+    def complete(self, num_columns: Tensor) -> Tensor:
+        """Whether new clips of `num_columns` (batch,) begin and end as recordings do, bool (batch, 2).
+
+        Shorter clips do; those of the most columns as most training clips of that length.
+        """
+        complete = torch.tensor(self.longest_complete, device=num_columns.device)
+        return complete | (num_columns < self.vocabulary.max_columns)[:, None]
+
+    def _nats(self, clips: MaskedClips, tokens: Tensor, cells: Tensor) -> Tensor:
+        """Negative log-likelihood (codes,), in nats, at `cells`, bool (batch, columns, slots)."""
+        columns = cells.any(dim=2)
+        inputs, modulation = self.context(clips, columns)
+        inputs, column = inputs[cells[columns]], cells[columns].nonzero()[:, 0]
+        modulation = tuple(part[column] for part in modulation)
+        prefix, codes = self._prefixes(tokens)[cells], self.to_slots(clips.codes)[cells]
+        slots = torch.arange(self.vocabulary.slots, device=cells.device).expand_as(cells)[cells]
+        quantizers = slots % self.vocabulary.num_quantizers
+        features = self.column_decoder(inputs, prefix, modulation)
+        nats = [
+            nn.functional.cross_entropy(
+                head(features[quantizers == q]).float(), codes[quantizers == q], reduction="none"
+            )
+            for q, head in enumerate(self.heads)
+        ]
+        return torch.cat(nats)
+
+    def draw_sizes(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Sample the number of columns (batch,) and the level (batch,) for labels (batch, labels)."""
+        uniform = torch.rand(len(labels), 2, 1, generator=generator).to(labels.device)
+        plain = SamplingConfig(temperature=1.0)
+        length_logits = self._length_logits(labels).float()
+        num_columns = 1 + sample_categorical(length_logits, plain, uniform[:, 0])
+        level_logits = self._level_logits(labels, num_columns).float()
+        levels = sample_categorical(level_logits, plain, uniform[:, 1])
+        return num_columns, levels
+
+    def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Label dropout: see `drop_labels`, at the configured rate."""
+        return drop_labels(labels, self.label_sizes, self.config.label_dropout, generator)
+
+    def _length_logits(self, labels: Tensor) -> Tensor:
+        logits: Tensor = self.length_head(self.condition(labels))
+        return logits
+
+    def _level_logits(self, labels: Tensor, num_columns: Tensor) -> Tensor:
+        condition = self.condition(labels) + self.end_embedding(num_columns - 1)
+        logits: Tensor = self.level_head(condition)
+        return logits
+
+    def _embed_positions(self, clips: MaskedClips, columns: Tensor) -> Tensor:
+        """Column indices (batch, any) → position embeddings (batch, any, dim).
+
+        They encode the distances to the sound's beginning and end, where the clip includes these.
+        """
+        unknown = self.vocabulary.max_columns
+        begin = torch.where(clips.whole[:, :1], columns, unknown)
+        remaining = (clips.num_columns[:, None] - 1 - columns).clamp(min=0)
+        end = torch.where(clips.whole[:, 1:], remaining, unknown)
+        both: Tensor = self.begin_embedding(begin) + self.end_embedding(end)
+        return both
+
+
+def _max_count(columns: Tensor) -> int:
+    """Maximum over clips of the number of True in bool (batch, columns); 1 for an empty batch."""
+    return int(columns.sum(dim=1).max()) if len(columns) else 1
+
+
+def _mlp_head(dim: int, size: int) -> nn.Sequential:
+    """MLP (batch, dim) → (batch, size)."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, size))
+
+
+@torch.inference_mode()
+def sample_masked(
+    prior: MaskedPrior,
+    clips: MaskedClips,
+    config: SamplingConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """The clips' codes (batch, quantizers, rows, columns), with the masked ones sampled.
+
+    Each of `config.steps` steps samples some of the masked columns (see `unmask_schedule`), given the
+    unmasked codes and those sampled before. A clip's codes do not depend on later clips of the batch.
+    `generator` must be on the CPU.
+    """
+    vocabulary, device = prior.vocabulary, clips.codes.device
+    mask = clips.hidden & clips.inside[:, None, None]
+    schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
+    uniform = torch.rand(*schedule.shape, vocabulary.slots, 1, generator=generator).to(device)
+    guided = config.guidance != 0 and clips.labels.shape[1] > 0
+    labels = clips.labels[None]
+    if guided:  # each clip twice: with its labels, and with null labels
+        null = labels.new_tensor(prior.label_sizes).expand_as(labels)
+        labels = torch.cat([labels, null])
+    for step in range(int(schedule.max()) + 1):
+        now = schedule == step
+        repeated = replace(clips, hidden=mask).repeat(len(labels))
+        inputs, modulation = prior.context(
+            replace(repeated, labels=labels.flatten(0, 1)), now.repeat(len(labels), 1)
+        )
+        tokens, masked = prior.tokens(clips), prior.to_slots(mask)[now]
+        inputs = inputs.unflatten(0, (len(labels), -1))
+        modulation = tuple(part.unflatten(0, (len(labels), -1)) for part in modulation)
+        tokens[now] = _sample_columns(
+            prior, tokens[now], masked, inputs, modulation, uniform[now], config
+        )
+        clips = replace(clips, codes=prior.codes(tokens, clips))
+        mask = mask & ~now[:, None, None]
+    return clips.codes
+
+
+def _sample_columns(
+    prior: MaskedPrior,
+    tokens: Tensor,
+    masked: Tensor,
+    inputs: Tensor,
+    modulation: tuple[Tensor, ...],
+    uniform: Tensor,
+    config: SamplingConfig,
+) -> Tensor:
+    """Tokens (columns, slots) with those where `masked` is True sampled, from low to high.
+
+    `inputs` (conditions, columns, slots, cell) and `modulation`, (conditions, columns, cell) each, are
+    from `MaskedPrior.context`: with the clips' labels, and, for guidance, with null labels.
+    """
+    vocabulary, prefix = prior.vocabulary, prior.prefix
+    padded = nn.functional.pad(tokens, (prefix, 0), value=prior.pad_token)
+    for slot in masked.any(dim=0).nonzero()[:, 0].tolist():
+        quantizer, index = slot % vocabulary.num_quantizers, prefix + slot
+        before = padded[:, slot:index].expand(len(inputs), -1, -1)
+        logits, *unconditional = prior.logits(inputs[:, :, slot], before, modulation, quantizer)
+        if unconditional:
+            logits = logits + config.guidance * (logits - unconditional[0])
+        sampled = sample_categorical(logits, config, uniform[:, slot])
+        sampled = sampled + quantizer * vocabulary.codebook_size
+        padded[:, index] = torch.where(masked[:, slot], sampled, padded[:, index])
+    return padded[:, prefix:]

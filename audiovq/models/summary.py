@@ -1,0 +1,171 @@
+"""A model in figures that need no dataset: layers, parameters, receptive field, bit rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.models.autoencoder.quantizers import Codebook, FiniteScalarQuantizer
+from audiovq.models.model import Model
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, and what it makes of the longest clip."""
+
+    name: str
+    """Path of attributes, such as encoder.blocks.0.conv."""
+    kind: str
+    shape: tuple[int, ...]
+    """Of its output: (channels, rows, columns), (size,), or (vectors, dim) in the bottleneck."""
+    parameters: int
+    """Its own; a codebook that learns by moving averages has none."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarize` returns."""
+
+    layers: list[Layer]
+    """Of the autoencoder in the order in which they run, then the priors as one each."""
+    parameters: int
+    """Of all of them together."""
+    sample_rate: int
+    clip_seconds: float
+    """Of the longest clip that the model was trained on."""
+    receptive_frames: int
+    """Frames that one column of latents depends on, at most; of the whole clip with `dense`."""
+    receptive_seconds: float
+    codes_per_second: float | None
+    """None, as the two that follow, where the model makes no codes."""
+    nominal_bits_per_second: float | None
+    compression: float | None
+    """Bits of 16-bit PCM at the model's rate over the nominal ones."""
+    bottleneck: str
+    prior: str
+
+
+def summarize(model: Model) -> Summary:
+    """What a model is, in figures; one silent clip goes through the networks for it."""
+    spectrogram, autoencoder = model.spectrogram.config, model.autoencoder
+    layers = _layers(model)
+    if model.prior is not None:
+        vocabulary = model.vocabulary
+        shape = vocabulary.max_tokens, vocabulary.size
+        kind = type(model.prior).__name__
+        layers.append(Layer("prior", kind, shape, _parameters(model.prior)))
+    if model.masked is not None:
+        vocabulary = model.vocabulary
+        grid = vocabulary.slots, vocabulary.max_columns, vocabulary.codebook_size
+        layers.append(Layer("masked", "MaskedPrior", grid, _parameters(model.masked)))
+    columns = autoencoder.columns if autoencoder.dense else 2 * autoencoder.reach + 1
+    frames = columns * autoencoder.stride[1]
+    rate = bits = None
+    if autoencoder.config.quantizes:
+        rate = model.codes_per_second
+        bits = rate * math.log2(autoencoder.config.codebook_size)
+    return Summary(
+        layers=layers,
+        parameters=sum(layer.parameters for layer in layers),
+        sample_rate=model.sample_rate,
+        clip_seconds=model.clip_frames * spectrogram.hop_length / model.sample_rate,
+        receptive_frames=frames,
+        receptive_seconds=((frames - 1) * spectrogram.hop_length + spectrogram.n_fft)
+        / model.sample_rate,
+        codes_per_second=rate,
+        nominal_bits_per_second=bits,
+        compression=bits and 16 * model.sample_rate / bits,
+        bottleneck=_bottleneck(model),
+        prior=_prior(model),
+    )
+
+
+def _layers(model: Model) -> list[Layer]:
+    """The autoencoder's layers that have weights or codes, in the order in which they run."""
+    autoencoder = model.autoencoder
+    layers: dict[str, Layer] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            made: Tensor = output[0] if isinstance(output, tuple) else output
+            shape = made.shape if name.startswith("bottleneck.") else made.shape[1:]
+            own = sum(p.numel() for p in module.parameters(recurse=False))
+            layers[name] = Layer(name, type(module).__name__, tuple(shape), own)
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(note(name))
+        for name, module in autoencoder.named_modules()
+        if isinstance(module, Codebook | FiniteScalarQuantizer)
+        or any(True for _ in module.parameters(False))
+    ]
+    try:
+        with torch.inference_mode():
+            clip = torch.zeros(1, 1, autoencoder.bins, model.clip_frames, device=model.device)
+            labels = torch.zeros(1, len(model.labels), dtype=torch.long)
+            autoencoder(clip, torch.tensor([model.clip_frames]), labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(layers.values())
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _bottleneck(model: Model) -> str:
+    """What stands between encoder and decoder, in words."""
+    config = model.autoencoder.config
+    if config.bottleneck == "fsq":
+        grid = " × ".join(map(str, config.levels))
+        return f"fsq: {config.codebook_size} codes on a grid of {grid}"
+    if config.bottleneck == "vq":
+        books = f"{config.num_quantizers} × {config.codebook_size}".removeprefix("1 × ")
+        return f"vq: {books} codes of {config.latent_dim} dimensions{', cosine' * config.cosine}"
+    dim, of = (config.dense, "clip") if config.dense else (config.latent_dim, "cell of the grid")
+    return f"{config.bottleneck}: {dim} dimensions a {of}{', conditional' * config.conditional}"
+
+
+def _prior(model: Model) -> str:
+    """Where new sounds come from, in words."""
+    if model.prior is not None:
+        config = model.prior.config
+        return f"{config.kind}: {config.layers} layers of {config.dim} dimensions"
+    if model.autoencoder.config.bottleneck == "gaussian":
+        return "normal distribution" + ", by label" * model.autoencoder.config.conditional
+    return "none"
+
+
+def summary_table(summary: Summary) -> str:
+    """A summary as lines of text: a table of the layers, then the figures."""
+    rows = [("layer", "kind", "output", "parameters")] + [
+        (layer.name, layer.kind, " × ".join(map(str, layer.shape)), f"{layer.parameters:,}")
+        for layer in summary.layers
+    ]
+    w = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{a:<{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
+    figures = [
+        ("parameters", f"{summary.parameters:,}"),
+        ("longest clip", f"{summary.clip_seconds:.2f} s at {summary.sample_rate:,} Hz"),
+        (
+            "receptive field",
+            f"{summary.receptive_frames} frames, {summary.receptive_seconds:.2f} s",
+        ),
+        ("bottleneck", summary.bottleneck),
+    ]
+    if summary.codes_per_second is not None:
+        figures += [
+            ("codes", f"{summary.codes_per_second:.0f} a second"),
+            ("nominal rate", f"{summary.nominal_bits_per_second:.0f} bit/s"),
+            ("compression", f"{summary.compression:.1f} times, against 16-bit PCM"),
+        ]
+    figures.append(("prior", summary.prior))
+    width = max(len(name) for name, _ in figures)
+    return "\n".join([*lines, "", *(f"{name:<{width}}  {value}" for name, value in figures)])

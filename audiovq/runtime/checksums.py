@@ -1,0 +1,107 @@
+"""Checksummed headers, dataset.json and model.json: a folder's contents, with SHA-256 of every file.
+
+    "format"    kind of folder
+    "version"   of its format
+    "sha256"    of the header itself, computed with 64 zeros in place of its own digits
+
+The checksum is over bytes, so that it does not depend on how a reader would write JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePath
+from typing import Any
+
+from audiovq.config.errors import AudiovqError
+from audiovq.runtime.files import MOST_JSON, atomic, json_text, read_bytes, read_json, sha256
+
+CHECKSUM_PLACEHOLDER = b"0" * 64
+"""Placeholder of a file's own checksum."""
+DAMAGED = "damaged (its checksum is not that of its bytes)"
+
+
+def add_checksum(data: bytes) -> bytes:
+    """`data`, which contains ZEROS, with the first of them replaced by the SHA-256 of `data`."""
+    return data.replace(CHECKSUM_PLACEHOLDER, hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+def has_valid_checksum(data: bytes, digest: Any) -> bool:
+    """Whether `digest` is the checksum that `add_checksum` put into `data`."""
+    if (
+        not isinstance(digest, str)
+        or len(digest) != len(CHECKSUM_PLACEHOLDER)
+        or not digest.isascii()
+    ):
+        return False
+    return (
+        hashlib.sha256(data.replace(digest.encode(), CHECKSUM_PLACEHOLDER, 1)).hexdigest() == digest
+    )
+
+
+def header_bytes(header: dict[str, Any]) -> bytes:
+    """`header`, with keys format and version, as indented JSON with its checksum."""
+    first = {
+        "format": header["format"],
+        "version": header["version"],
+        "sha256": CHECKSUM_PLACEHOLDER.decode(),
+    }
+    text = json_text(first | header, indent=2) + "\n"
+    return add_checksum(text.encode())
+
+
+def write_header(path: Path, header: dict[str, Any]) -> None:
+    """Write `header_bytes` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(header_bytes(header))
+
+
+def read_header(path: Path, kind: str, version: int, again: str) -> dict[str, Any]:
+    """Header of the format `audiovq-KIND`, without its checksum: inverse of `write_header`.
+
+    Raises AudiovqError, ending in the advice `again`, for another kind or version, or a damaged file.
+    """
+    header = read_json(path, f"a {kind}")
+    if not isinstance(header, dict) or header.get("format") != f"audiovq-{kind}":
+        raise AudiovqError(
+            f"{path.parent}: not a {kind} ({path.name} is not of format 'audiovq-{kind}'); {again}"
+        )
+    found = header.get("version")
+    if type(found) is not int or found != version:
+        raise AudiovqError(
+            f"{path.parent}: {kind} version {found!r:.40}; this program reads {version}"
+        )
+    if not has_valid_checksum(read_bytes(path, MOST_JSON), header.pop("sha256", None)):
+        raise AudiovqError(f"{path}: {DAMAGED}; {again}")
+    return header
+
+
+def verified_path(folder: Path, name: Any, digest: Any, again: str) -> Path:
+    """Path of the file `name` that a header lists, verified against its SHA-256.
+
+    Reads the whole file, at about a gigabyte per second. Raises AudiovqError where it is not directly in
+    `folder`, is missing, or has another checksum.
+    """
+    if not isinstance(name, str) or not name.isprintable() or PurePath(name).name != name:
+        raise AudiovqError(f"{folder}: {name!r:.80} is outside its folder; {again}")
+    path = folder / name
+    try:
+        if path.resolve().parent != folder.resolve():
+            raise AudiovqError(f"{path}: is outside its folder; {again}")
+        if not path.is_file():
+            raise AudiovqError(f"{path}: missing; {again}")
+        if sha256(path) != digest:
+            raise AudiovqError(f"{path}: damaged (its checksum is not the one listed); {again}")
+    except (OSError, RuntimeError) as error:  # the latter for a link to itself
+        raise AudiovqError(f"{path}: cannot be read ({error}); {again}") from error
+    return path
+
+
+def escapes_folder(name: str, flavour: type[PurePath] = PurePath) -> bool:
+    """Whether a relative path read from a file escapes the folder that it is relative to.
+
+    By the rules of this system or of `flavour`: a backslash or a colon is an ordinary character on one
+    system and a separator on another.
+    """
+    path = flavour(name)
+    return bool(path.anchor) or ".." in path.parts or "\0" in name

@@ -1,0 +1,55 @@
+"""Progress of long tasks: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+Say = Callable[[str], None]
+LINE_SECONDS = 15.0
+"""Interval of lines in a log, a pipe or a notebook."""
+
+
+@contextlib.contextmanager
+def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Callable[[int], None]]:
+    """Progress report on standard error; yields a function to call with the number of units just done.
+
+    Shows units done of `total`, `before` included, with rate and time left. Off a terminal, a task that
+    takes less than LINE_SECONDS prints nothing.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, initial=before, desc=task, unit=f" {unit}") as bar:
+            yield lambda more: bar.update(more) and None  # tqdm returns whether it redrew
+        return
+    started = printed = time.monotonic()
+    done = 0
+
+    def update(more: int) -> None:
+        nonlocal done, printed
+        done, now = done + more, time.monotonic()
+        if now - printed >= LINE_SECONDS and done:
+            printed, rate = now, done / (now - started)
+            print(
+                f"{task}: {before + done:,} of {total:,} {unit}, {rate:.3g} a second,"
+                f" {clock((total - before - done) / rate)} left",
+                file=sys.stderr,
+            )
+
+    yield update
+
+
+def progress_range(task: str, steps: int) -> Iterator[int]:
+    """`range(steps)` with `progress`."""
+    with progress(task, steps, "steps") as update:
+        for step in range(steps):
+            yield step
+            update(1)
+
+
+def clock(seconds: float) -> str:
+    """Duration as minutes and seconds, such as 2:05."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

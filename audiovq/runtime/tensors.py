@@ -1,0 +1,65 @@
+"""Tensors on disk: safetensors files with checksums, and scratch memory backed by a file."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from audiovq.config.errors import AudiovqError
+from audiovq.runtime.checksums import (
+    CHECKSUM_PLACEHOLDER,
+    DAMAGED,
+    add_checksum,
+    has_valid_checksum,
+)
+from audiovq.runtime.files import atomic, read_bytes
+
+AGAIN = "train again, or fetch a whole copy"
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors and a few strings as safetensors, atomically.
+
+    With strings there goes a checksum of the whole file, as in `header`; what has none, others list.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = to_bytes(contiguous, metadata and {"sha256": CHECKSUM_PLACEHOLDER.decode()} | metadata)
+    with atomic(path) as temporary:  # by way of bytes: save_file makes files none else may read
+        temporary.write_bytes(add_checksum(data) if metadata else data)
+
+
+def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The inverse of `save_tensors`; `sealed`: of such as were written with strings, and a checksum.
+
+    Raises AudiovqError where the file is damaged.
+    """
+    try:
+        data = read_bytes(path)
+        tensors = from_bytes(data)
+        (length,) = struct.unpack_from("<Q", data)
+        metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__") or {})
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise AudiovqError(f"{path}: cannot be read as safetensors ({words:.200})") from error
+    if (sealed or metadata) and not has_valid_checksum(data, metadata.pop("sha256", None)):
+        raise AudiovqError(f"{path}: {DAMAGED}; {AGAIN}")
+    return tensors, metadata
+
+
+def scratch(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Zeros on disk, memory-mapped, in a file that has no name and ends with them: what grows with the
+    clips takes no memory that the system could not take back."""
+    plain = torch.empty(0, dtype=dtype).numpy().dtype
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))

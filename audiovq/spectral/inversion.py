@@ -1,0 +1,52 @@
+"""Waveforms inverted from their own true spectrograms, in batches: the ceiling of any codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from audiovq.audio.waveform import Waveform
+from audiovq.spectral.spectrogram import Phase, Spectrogram
+from audiovq.spectral.stft import num_frames
+
+BATCH_FRAMES = 1 << 14
+"""Frames, padding included, that go through the networks at a time."""
+
+
+def invert(
+    spectrogram: Spectrogram, waveforms: Sequence[Waveform], *, phase: Phase = "pghi"
+) -> list[Waveform]:
+    """Waveforms → true spectrograms → waveforms: what no codec on these spectrograms can exceed."""
+    inverted: dict[int, Waveform] = {}
+    device = next(spectrogram.buffers(), torch.zeros(())).device
+    for places in batches([len(w) for w in waveforms], spectrogram.config.hop_length):
+        batch, num_samples = padded([waveforms[i] for i in places])
+        with torch.inference_mode():
+            num_samples = num_samples.to(device)
+            images, levels = spectrogram(batch.to(device), num_samples)
+            audio = spectrogram.inverse(images, levels, num_samples, phase=phase)
+        for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
+            inverted[i] = row[:length]
+    return [inverted[i] for i in range(len(waveforms))]
+
+
+def padded(waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
+    """(batch, longest), zeros after each waveform's end, and (batch,) lengths."""
+    num_samples = torch.tensor([len(w) for w in waveforms])
+    padded = torch.zeros(len(waveforms), int(num_samples.max()))
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    return padded, num_samples
+
+
+def batches(lengths: Sequence[int], hop_length: int) -> list[list[int]]:
+    """Places in order of length, as many together as BATCH_FRAMES allows."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        frames = num_frames(lengths[i], hop_length)
+        if not batches or (len(batches[-1]) + 1) * frames > BATCH_FRAMES:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

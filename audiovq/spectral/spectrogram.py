@@ -1,0 +1,164 @@
+"""Transform between waveforms and normalized log-spectrograms, in both directions.
+
+A clip's loudest cell is mapped to 1, and everything from `range_db` below it to 0. The loudness of that
+cell is the clip's *level*, a small integer, which `inverse` applies again. So a network sees clips of
+one loudness, nothing depends on statistics of a dataset, and silence is valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.audio.waveform import Waveform
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import SpectrogramConfig
+from audiovq.spectral import scale
+from audiovq.spectral.griffin_lim import griffin_lim, random_phase
+from audiovq.spectral.pghi import pghi
+from audiovq.spectral.scale import LOUDEST_DB as LOUDEST_DB
+from audiovq.spectral.scale import num_frames
+from audiovq.spectral.stft import stft
+
+Phase = Literal["pghi", "griffin-lim"]
+NNLS_STEPS = 30
+
+
+class Spectrogram(nn.Module):
+    """Log-magnitude spectrogram in [0, 1] over mel bands or linear bins, and its inverse.
+
+    Mel bands are of the magnitude, on Slaney's scale with triangles as in librosa, each row summing to
+    one. Linear bins omit the Nyquist bin, for an even grid; `inverse` restores it as zeros.
+    """
+
+    mel: Tensor | None
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        """Raises AudiovqError where some mel bands cover no bin."""
+        super().__init__()
+        self.config = config
+        mel = torch.tensor(scale.mel_filters(config)) if config.n_mels else None
+        self.register_buffer("mel", mel, persistent=False)
+
+    def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Waveform (batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames), level (batch,).
+
+        `num_samples` (batch,) are the clips' lengths; later frames are 0. There are
+        1 + samples // hop_length frames. Levels are integers from 0 (3 dB above a full-scale sine) to
+        num_levels - 1 (silence or nearly so), in steps of level_step_db.
+        """
+        if num_samples is None:
+            num_samples = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+        decibels = self.decibels(waveform, num_samples)
+        level = self.level(decibels.amax(dim=(1, 2)))
+        return self.normalized(decibels, level), level
+
+    def decibels(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
+        """Magnitudes (batch, bins, frames) in dB relative to a full-scale sine, at least -240.
+
+        Takes a waveform (batch, samples) and its `num_samples` (batch,); frames after a clip are -240.
+        """
+        config = self.config
+        self._require_sound()
+        inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
+        spectrum = stft(waveform * inside, config.n_fft, config.hop_length)
+        # Not torch's complex abs(), which takes four times as long.
+        magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
+        magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
+        columns = torch.arange(magnitude.shape[2], device=waveform.device)
+        inside = columns < num_frames(num_samples, config.hop_length)[:, None]
+        return scale.decibels(torch, magnitude * inside[:, None], config)
+
+    def level(self, loudest: Tensor) -> Tensor:
+        """Levels (batch,) of clips whose loudest cells are `loudest` (batch,) dB."""
+        return scale.level(torch, loudest, self.config).long()
+
+    def normalized(self, decibels: Tensor, level: Tensor) -> Tensor:
+        """Spectrogram (batch, 1, bins, frames) of the output of `decibels` and levels (batch,)."""
+        loudest = self.level_db(level)[:, None, None]
+        return scale.normalized(decibels, loudest, self.config)[:, None]
+
+    def inverse(
+        self,
+        spectrogram: Tensor,
+        level: Tensor,
+        num_samples: Tensor,
+        *,
+        phase: Phase = "pghi",
+        n_iter: int | None = None,
+        generator: torch.Generator | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Waveform (batch, max samples) of a spectrogram (batch, 1, bins, frames).
+
+        `level` and `num_samples` are (batch,): each clip has its exact length, zeros after it, and its
+        loudness, and the same result in any batch. `phase` names the initial phase of fast Griffin-Lim
+        (Perraudin, Balazs, Søndergaard 2013): `pghi`, phase gradient heap integration (Průša, Balazs,
+        Søndergaard 2017), by default with 16 iterations, or `griffin-lim`, random, with 32. `known`
+        (batch, n_fft / 2 + 1, first frames) are given phases in radians, to be continued.
+
+        Raises ValueError where there are too few frames for `num_samples`.
+        """
+        config = self.config
+        self._require_sound()
+        magnitude = self.magnitude(spectrogram)
+        if magnitude.shape[2] < (needed := int(num_frames(num_samples, config.hop_length).max())):
+            raise ValueError(f"{magnitude.shape[2]} frames are too few: num_samples needs {needed}")
+        start = None
+        if phase == "pghi":
+            start = pghi(
+                magnitude,
+                config.n_fft,
+                config.hop_length,
+                num_samples,
+                generator=generator,
+                known=known,
+            )
+        elif known is not None:
+            start = random_phase(magnitude, generator).clone()
+            start[:, :, : known.shape[2]] = known
+        waveform = griffin_lim(
+            magnitude,
+            config.n_fft,
+            config.hop_length,
+            num_samples,
+            n_iter=n_iter if n_iter is not None else (16 if phase == "pghi" else 32),
+            phase=start,
+            generator=generator,
+        )
+        gain = 10 ** (self.level_db(level) / 20) * (config.n_fft / 4)
+        return waveform * gain[:, None].to(waveform)
+
+    def magnitude(self, spectrogram: Tensor) -> Tensor:
+        """Linear magnitude (batch, n_fft / 2 + 1, frames), peak near 1, of (batch, 1, bins, frames).
+
+        Mel bands are inverted to bins by non-negative least squares with multiplicative updates (Lee
+        and Seung 2001), which are invariant to scale. The floor becomes exact zeros.
+        """
+        normalized = spectrogram[:, 0].float().clamp(0, 1)
+        magnitude = 10 ** ((normalized - 1) * (self.config.range_db / 20)) * (normalized > 0)
+        if self.mel is None:
+            return nn.functional.pad(magnitude, (0, 0, 0, 1))
+        bins = backprojected = self.mel.T @ magnitude
+        gram = self.mel.T @ self.mel
+        for _ in range(NNLS_STEPS):
+            bins = bins * backprojected / (gram @ bins).clamp_min(1e-12)
+        return bins
+
+    def _require_sound(self) -> None:
+        if self.config.images:
+            raise AudiovqError("the model is one of images, so it neither takes nor makes sound")
+
+    def level_db(self, level: Tensor) -> Tensor:
+        """Level in dB: a clip's loudest cell, relative to a full-scale sine."""
+        return scale.level_db(level, self.config)
+
+
+def waveform_images(spectrogram: Spectrogram, waveforms: Sequence[Waveform]) -> list[Tensor]:
+    """Waveforms → spectrograms (1, bins, frames) as a dataset holds them."""
+    with torch.inference_mode():
+        device = next(spectrogram.buffers(), torch.zeros(())).device
+        return [spectrogram(torch.from_numpy(w)[None].to(device))[0][0].cpu() for w in waveforms]

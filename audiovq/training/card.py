@@ -1,0 +1,67 @@
+"""The model card: what a model is and what training reached, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.measured import clips_and_why, recordings_in_words
+from audiovq.models.checkpoint import KNOWN, PARTS
+from audiovq.models.model import Model
+from audiovq.training.prior import BY_HEART, learns_by_heart
+
+
+def model_card(model: Model, dataset: Dataset) -> str:
+    """What a model is and what it was trained on, in a page of Markdown."""
+    spectrogram = model.spectrogram.config
+    lines = [
+        "# A model made with audiovq",
+        "",
+        f"Sounds at {model.sample_rate:,} Hz, up to"
+        f" {model.clip_frames * spectrogram.hop_length / model.sample_rate:.2f} s at a time;"
+        f" {_codes_in_words(model)}.",
+        "",
+        f"- trained on {recordings_in_words(dataset)}",
+    ]
+    for name, values in model.labels.items():
+        lines.append(f"- label `{name}`: {', '.join(values[:40])}{' …' * (len(values) > 40)}")
+    reached = {part: model.header.get(part, {}).get("summary") for part in ("autoencoder", *PARTS)}
+    lines += [f"- {part}: {summary_in_words(found)}" for part, found in reached.items() if found]
+    if KNOWN in model.header:
+        name = model.header[KNOWN]["file"]
+        lines.append(
+            f"- `{name}` holds the training recordings in coded form, to find copies of them among new"
+            " sounds; where the recordings are private, leave it out when you share the model"
+        )
+    lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
+    return "\n".join(lines)
+
+
+def summary_in_words(summary: dict[str, Any]) -> str:
+    """What a stage reached, on which clips, and how it ended."""
+    reached = (
+        [f"bits_per_code {summary['bits_per_code']:.3g}"] if "bits_per_code" in summary else []
+    )
+    reached += [
+        f"{key.removeprefix('validation_')} {summary[key]:.3g}"
+        for key in sorted(summary)
+        if key.startswith("validation_") and key != "validation_score"
+    ]
+    measured_on = str(summary.get("measured_on", "validation"))
+    words = f"on {clips_and_why(measured_on, 'validation')}: {', '.join(reached)}"
+    if "step" in summary:
+        words = f"step {summary['step']:,}, {words}"
+    if summary.get("ended_by") == "time":
+        words += f"; cut short by the time limit ({summary['steps_planned']:,} steps were planned)"
+    if "unigram_bits" in summary and learns_by_heart(summary):
+        words += f"; {BY_HEART}"
+    return words
+
+
+def _codes_in_words(model: Model) -> str:
+    config = model.autoencoder.config
+    if not config.quantizes:
+        return f"no codes (bottleneck {config.bottleneck})"
+    rate = model.codes_per_second
+    return f"{rate:.0f} codes a second, {rate * math.log2(config.codebook_size):.0f} bit/s"

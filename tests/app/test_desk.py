@@ -1,0 +1,160 @@
+"""Moves on a desk: each changes what it says and nothing else, and all can be taken back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny_models import tiny_model
+
+from audiovq.app import desk as moves
+from audiovq.app.desk import Desk
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import SamplingConfig
+from audiovq.generation import edit
+from audiovq.models.model import Model
+
+HOW: tuple[dict[str, str], SamplingConfig, int] = ({}, SamplingConfig(temperature=1), 0)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def full(model: Model) -> Desk:
+    """With three new sounds of digit 1."""
+    return moves.make(model, Desk(), 3, {"digit": "1"}, SamplingConfig(temperature=1), 7)
+
+
+def codes(desk: Desk) -> torch.Tensor:
+    return desk.at_hand.sound.encoded.codes
+
+
+def test_new_sounds_lie_on_the_shelf_with_the_label_asked_for_the_first_at_hand(
+    full: Desk,
+) -> None:
+    assert [item.sound.labels["digit"] for item in full.shelf] == ["1", "1", "1"]
+    assert full.hand == full.shelf[0]
+
+
+def test_a_recording_lies_beside_what_its_codes_make_of_it(
+    model: Model, recordings: Path, full: Desk
+) -> None:
+    path = recordings / "jan" / "0_jan_0.wav"
+    desk = moves.record(model, full, path)
+    again, original = desk.shelf[:2]
+    assert desk.hand == again
+    assert np.array_equal(original.sound.waveform, soundfile.read(path, dtype="float32")[0])
+    assert len(again.sound.waveform) == len(original.sound.waveform)
+    assert desk.shelf[2:] == full.shelf
+
+
+def test_a_recording_too_long_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 11), 8000)
+    with pytest.raises(AudiovqError, match=r"long\.wav: lasts 11\.0 s; give .* 10 s at most"):
+        moves.record(model, Desk(), tmp_path / "long.wav")
+    flac = tmp_path / "streamed.flac"
+    soundfile.write(flac, 0.1 * np.sin(np.arange(4000)), 8000)
+    data = bytearray(flac.read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # its length is not known
+    flac.write_bytes(data)
+    assert len(moves.record(model, Desk(), flac).shelf[1].sound.waveform) == 4000
+    (tmp_path / "text.wav").write_text("words")
+    with pytest.raises(AudiovqError, match=r"text\.wav: is broken"):
+        moves.record(model, Desk(), tmp_path / "text.wav")
+
+
+def test_a_code_is_written_in_the_cells_named_and_nowhere_else(model: Model, full: Desk) -> None:
+    before = codes(full).clone()
+    desk = moves.write_codes(model, full, [[0, 1], [1, 0]], [5])
+    changed = codes(desk) != before
+    assert codes(desk)[0, 0, 1] == codes(desk)[0, 1, 0] == 5
+    changed[0, 0, 1] = changed[0, 1, 0] = False
+    assert not changed.any()
+    assert torch.equal(codes(full), before), "a desk never changes"
+    different = desk.at_hand.sound.waveform != full.at_hand.sound.waveform
+    assert different.any()
+
+
+def test_cells_are_drawn_anew_and_all_others_stay(model: Model, full: Desk) -> None:
+    cells = [[0, 0], [1, 0], [1, 1]]
+    desks = [
+        moves.repaint(model, full, cells, {}, SamplingConfig(temperature=1), seed)
+        for seed in range(4)
+    ]
+    for desk in desks:
+        changed = codes(desk) != codes(full)
+        changed[0, [0, 1, 1], [0, 0, 1]] = False
+        assert not changed.any()
+    assert any(not torch.equal(codes(desk), codes(desks[0])) for desk in desks[1:])
+
+
+def test_a_beginning_is_gone_on_with_to_the_length_asked_for(model: Model, full: Desk) -> None:
+    desk = moves.extend(model, full, 0.3, *HOW)
+    assert len(desk.at_hand.sound.waveform) == 2400
+
+
+def test_a_morph_goes_from_the_sound_at_hand_to_the_one_named(model: Model, full: Desk) -> None:
+    desk = moves.morph(model, full, 2, 4)
+    for made, end in ((desk.shelf[0], full.shelf[0]), (desk.shelf[3], full.shelf[2])):
+        again = edit.encoded(model, end.sound.waveform)
+        assert torch.equal(made.sound.encoded.codes, again.codes)
+    assert not torch.equal(desk.shelf[0].sound.encoded.codes, desk.shelf[3].sound.encoded.codes)
+    assert len(desk.shelf) == 7
+
+
+def test_variations_of_strength_0_are_the_sound_as_its_codes_have_it(
+    model: Model, full: Desk
+) -> None:
+    first, second, *rest = moves.vary(model, full, 2, 0, *HOW).shelf
+    assert np.array_equal(first.sound.waveform, second.sound.waveform)
+    assert rest == list(full.shelf)
+
+
+def test_all_moves_can_be_taken_back(model: Model, full: Desk) -> None:
+    desk = moves.take(model, full, 1)
+    assert torch.equal(codes(desk), full.shelf[1].sound.encoded.codes)
+    desk = moves.write_codes(model, desk, [[0, 0]], [3])
+    assert moves.undo(moves.undo(desk)).hand == full.hand
+    with pytest.raises(AudiovqError, match="nothing to take back"):
+        moves.undo(full)
+
+
+def test_a_shelf_and_a_past_have_an_end(model: Model, full: Desk) -> None:
+    desk = full
+    for _ in range(moves.UNDONE + 3):
+        desk = moves.take(model, desk, 0)
+    assert len(desk.past) == moves.UNDONE
+    for _ in range(moves.SHELF // moves.MOST + 1):
+        desk = moves.make(model, desk, moves.MOST, *HOW)
+    assert len(desk.shelf) == moves.SHELF
+
+
+@pytest.mark.parametrize(
+    ("move", "says"),
+    [
+        (lambda m, d: moves.write_codes(m, d, [[2, 0]], [0]), "cell 2, 0"),
+        (lambda m, d: moves.write_codes(m, d, [[0, -1]], [0]), "cell 0, -1"),
+        (lambda m, d: moves.write_codes(m, d, [], [0]), "no cell is chosen"),
+        (lambda m, d: moves.write_codes(m, d, [[0, 0]], [16]), "code 16: give 0 to 15"),
+        (lambda m, d: moves.write_codes(m, d, [[0, 0]], [1, 2]), "one for each quantizer"),
+        (lambda m, d: moves.repaint(m, d, [[9, 9]], *HOW), "cell 9, 9"),
+        (lambda m, d: moves.take(m, d, -1), "the shelf holds 3"),
+        (lambda m, d: moves.morph(m, d, 3, 4), "sound 4: the shelf holds 3"),
+        (lambda m, d: moves.morph(m, d, 0, 99), "steps 99"),
+        (lambda m, d: moves.make(m, d, 1000, *HOW), "number 1000"),
+        (lambda m, d: moves.vary(m, d, 0, 0.5, *HOW), "number 0"),
+        (lambda m, d: moves.extend(m, d, 11, *HOW), "length 11"),
+        (lambda m, d: moves.undo(Desk()), "nothing to take back"),
+        (lambda m, d: moves.extend(m, Desk(), 1, *HOW), "no sound is at hand"),
+    ],
+)
+def test_what_a_stranger_may_send_is_checked(
+    model: Model, full: Desk, move: Any, says: str
+) -> None:
+    with pytest.raises(AudiovqError, match=says):
+        move(model, full)

@@ -1,0 +1,156 @@
+"""Channels that cancel each other are found, and one is taken; all others are averaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from audiovq.audio import reading
+from audiovq.audio.waveform import AudioError
+from audiovq.cli.main import main
+from audiovq.config.settings import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.manifest import SPLITS
+from audiovq.inspection.inspect import inspect
+from audiovq.preprocessing.preprocess import preprocess
+
+Waveform = npt.NDArray[np.float32]
+RATE = 8000
+
+
+def noise(seconds: float = 1.0, seed: int = 0, level: float = 0.3) -> Waveform:
+    count = round(seconds * RATE)
+    return np.random.default_rng(seed).uniform(-level, level, count).astype(np.float32)
+
+
+def heard(path: Path, channels: list[Waveform], subtype: str = "FLOAT") -> tuple[Waveform, int]:
+    """What is read of channels written, and how often something was noted."""
+    soundfile.write(path, np.stack(channels, axis=1), RATE, subtype=subtype)
+    notes: list[str] = []
+    waveform, _ = reading.read(path, note=notes.append)
+    told: list[str] = []
+    short = reading.short(path, 1 << 20, told.append)
+    assert short is not None
+    np.testing.assert_array_equal(waveform, short[0])
+    assert told == notes
+    assert notes == [] or "cancel" in notes[0]
+    return waveform, len(notes)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("gain", [-1.0, -0.9, -1.1])
+def test_of_opposite_channels_the_louder_is_taken_and_it_is_said(
+    tmp_path: Path, subtype: str, gain: float
+) -> None:
+    sound = noise()
+    channels = [sound, np.float32(gain) * sound]
+    waveform, noted = heard(tmp_path / "a.wav", channels, subtype)
+    louder = channels[1] if abs(gain) > 1 else channels[0]
+    assert noted == 1
+    np.testing.assert_allclose(waveform, louder, atol=1e-4)
+
+
+@pytest.mark.parametrize("second", [1.0, 0.5, 0.0, -0.5])
+def test_channels_that_do_not_cancel_are_averaged(tmp_path: Path, second: float) -> None:
+    sound = noise()
+    waveform, noted = heard(tmp_path / "a.wav", [sound, np.float32(second) * sound])
+    assert noted == 0
+    np.testing.assert_allclose(waveform, sound * (1 + second) / 2, atol=1e-6)
+    _, noted = heard(tmp_path / "b.wav", [sound, noise(seed=1)])
+    assert noted == 0
+
+
+def test_an_offset_does_not_hide_that_channels_cancel(tmp_path: Path) -> None:
+    sound = noise()
+    offset = np.float32(0.4)
+    waveform, noted = heard(tmp_path / "a.wav", [sound + offset, offset - sound])
+    assert noted == 1
+    np.testing.assert_allclose(waveform - waveform.mean(), sound - sound.mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize("part", [slice(0, 4000), slice(4000, 8000), slice(3000, 5000)])
+def test_a_part_that_cancels_is_not_lost(tmp_path: Path, part: slice) -> None:
+    sound, other = noise(), noise()
+    other[part] *= -1
+    waveform, noted = heard(tmp_path / "a.wav", [sound, other])
+    assert noted == 1
+    np.testing.assert_allclose(waveform, sound, atol=1e-6)
+
+
+def test_silence_and_dither_before_a_part_that_cancels_do_not_hide_it(tmp_path: Path) -> None:
+    before = [noise(3, seed, 1e-4) for seed in (1, 2)]
+    sound = noise()
+    channels = [
+        np.concatenate([quiet, sign * sound]) for quiet, sign in zip(before, (1, -1), strict=True)
+    ]
+    waveform, noted = heard(tmp_path / "a.wav", channels)
+    assert noted == 1
+    np.testing.assert_array_equal(waveform, channels[0])
+
+
+def test_of_more_than_two_channels_the_loudest_is_taken(tmp_path: Path) -> None:
+    sound = noise()
+    weights = (0.5, -0.3, -0.2)
+    waveform, noted = heard(tmp_path / "a.wav", [np.float32(w) * sound for w in weights])
+    assert noted == 1
+    np.testing.assert_allclose(waveform, 0.5 * sound, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_a_number_is_still_found(tmp_path: Path, value: float) -> None:
+    sound = noise()
+    broken = -sound
+    broken[100] = value
+    with pytest.raises(AudioError, match="not numbers"):
+        heard(tmp_path / "a.wav", [sound, broken])
+    loud = np.float32(1e38) * sound
+    soundfile.write(tmp_path / "b.wav", np.stack([loud, loud], axis=1), RATE, subtype="FLOAT")
+    np.testing.assert_allclose(
+        reading.read(tmp_path / "b.wav")[0], sound / np.abs(sound).max(), 1e-5
+    )
+
+
+def test_in_many_blocks_the_same_channel_is_taken_until_the_end_and_noted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = noise(4)
+    whole, _ = heard(tmp_path / "a.wav", [sound, -sound])
+    monkeypatch.setattr(reading, "BLOCK", 3000)
+    notes: list[str] = []
+    blocks = list(reading.blocks(tmp_path / "a.wav", note=notes.append))
+    assert len(blocks) > 10
+    assert len(notes) == 1
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+@pytest.mark.parametrize("block", [1 << 20, 3000])
+def test_preprocess_and_inspect_say_it_and_keep_the_sound(
+    tmp_path: Path,
+    voice: Callable[..., Waveform],
+    block: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    sound = voice(1.0)
+    soundfile.write(source / "mono.wav", sound, RATE)
+    soundfile.write(source / "opposite.wav", np.stack([sound, -sound], axis=1), RATE)
+    soundfile.write(source / "stereo.wav", np.stack([sound, sound], axis=1), RATE)
+    monkeypatch.setattr(reading, "BLOCK", block)
+    lines: list[str] = []
+    config = PreprocessConfig(labels="none")
+    summary = preprocess(source, tmp_path / "out", config, say=lines.append)
+    expected = "1 of 3 files: channels cancel each other, the louder one is taken (opposite.wav)"
+    assert f"note: {expected}" in lines
+    assert expected in summary.warnings
+    assert summary.skipped == []
+    dataset = Dataset(tmp_path / "out")
+    levels = {c.path: c.level for split in SPLITS for c in getattr(dataset, split).clips}
+    assert len(set(levels.values())) == 1
+    assert expected in inspect(source).notes
+    assert main(["inspect", str(source)]) == 0
+    assert f"note: {expected}" in capsys.readouterr().out

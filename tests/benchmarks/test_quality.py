@@ -1,0 +1,164 @@
+"""The benchmark's own laws: perfect copies score perfectly, delays are found, nothing is lost."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Waveform = npt.NDArray[np.float32]
+
+pytest.importorskip("pesq")
+pytest.importorskip("pystoi")
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts in `benchmarks/` find each other as when one of them is run."""
+    if not (ROOT / "benchmarks").is_dir():
+        pytest.skip("benchmarks/ is not there: it comes with the repository, not the package")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.fixture
+def clips(voice: Callable[..., Waveform]) -> list[Waveform]:
+    return [voice(seconds, pitch) for seconds in (0.7, 0.3, 0.9) for pitch in (110.0, 190.0)]
+
+
+def test_a_copy_scores_the_best_and_noise_less(clips: list[Waveform]) -> None:
+    from scores import score
+
+    speakers = ["ada", "bob"] * 3
+    same = score(clips, clips, speakers)
+    assert same.pesq > 4.5
+    assert same.stoi == pytest.approx(1, abs=1e-3)
+    assert same.estoi == pytest.approx(1, abs=1e-3)
+    assert same.lsd_db == 0
+    noise = np.random.default_rng(0).normal(0, 0.05, 8000).astype(np.float32)
+    worse = score(clips, [clip + noise[: len(clip)] for clip in clips], speakers)
+    assert worse.pesq < same.pesq - 0.5
+    assert worse.estoi < 0.95
+    assert worse.lsd_db > 5
+
+
+def test_joined_clips_are_cut_where_they_were_joined(clips: list[Waveform]) -> None:
+    from scores import PAUSE, cut, join
+
+    joined = join(clips)
+    assert len(joined) == sum(map(len, clips)) + (len(clips) - 1) * PAUSE
+    for clip, again in zip(clips, cut(joined, [len(c) for c in clips]), strict=True):
+        assert np.array_equal(clip, again)
+
+
+@pytest.mark.parametrize("lag", [-37, 0, 211])
+def test_a_delay_is_found_and_taken_back(lag: int, clips: list[Waveform]) -> None:
+    from peers import MAX_DELAY, aligned, delay
+    from scores import join
+
+    # Silence at both ends, of which nothing is missed when it is cut off.
+    original = np.pad(join(clips), MAX_DELAY)
+    late = np.roll(original, lag)
+    assert delay(original, late) == lag
+    assert np.array_equal(aligned(original, late), original)
+    assert len(aligned(original, late[:-500])) == len(original)
+
+
+def test_a_vocoders_delay_is_found_by_its_envelope(clips: list[Waveform]) -> None:
+    from peers import MAX_DELAY, delay
+    from scores import join
+
+    original = np.pad(join(clips), MAX_DELAY)
+    signs = np.random.default_rng(0).choice([-1, 1], len(original)).astype(np.float32)
+    assert delay(original, np.roll(original * signs, 160)) == pytest.approx(160, abs=8)
+
+
+def test_a_codec_that_is_not_installed_is_named() -> None:
+    import peers
+
+    with pytest.raises(peers.Missing, match="no-such-program is not installed"):
+        peers._run(b"", "no-such-program")
+
+
+def test_results_come_back_and_replace_what_is_measured_again(tmp_path: Path) -> None:
+    from results import UNSEEN, Point, Results, Skipped, averaged, draw, read, table, write
+    from scores import Scores
+
+    path = tmp_path / "results.json"
+    scores = Scores(3.0, 0.9, 0.8, 8.0)
+    alone = [Point("ours", UNSEEN, rate, scores, who) for rate, who in ((900, "a"), (1100, "b"))]
+    first = Results("digits", 2, 1.5).plus(alone[0], Skipped("Opus 6k", "is not installed"))
+    write(path, first)
+    assert read(path) == first
+    opus = Point("Opus 6k", "Opus", 6000.0, scores)
+    later = Results("digits", 2, 1.5).plus(
+        alone[1], opus, dataclasses.replace(alone[0], scores=Scores(4.0, 0.9, 0.8, 8.0))
+    )
+    both = write(path, later)
+    assert (len(both.points), both.skipped) == (3, ())
+    mean, other = averaged(both.points)
+    assert (mean.bits_per_second, mean.scores.pesq) == (1000, 3.5)
+    assert other == opus
+    assert "| Opus 6k | 6,000 | 3.00 |" in table(both)
+    draw(both, tmp_path / "picture.png")
+    assert 1_000 < (tmp_path / "picture.png").stat().st_size <= 100_000
+
+
+def test_a_model_without_a_speaker_learns_from_none_of_hers_and_no_test_file() -> None:
+    from quality import unheard
+
+    names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
+    heard = [name for name in names if not re.search(unheard("ada"), name)]
+    assert heard == [f"{d}_bob_{take}.wav" for d in range(10) for take in range(5, 50)]
+    assert len([name for name in names if not re.search(unheard(None), name)]) == 900
+
+
+def test_a_model_without_some_words_learns_none_of_them_and_is_scored_on_no_other() -> None:
+    from quality import LEARNT_WORDS, OTHER_WORDS, Clips, unheard
+
+    names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
+    for without, kept in ((OTHER_WORDS, LEARNT_WORDS), (LEARNT_WORDS, OTHER_WORDS)):
+        heard = [name for name in names if not re.search(unheard(without), name)]
+        assert heard == [
+            n for n in names if n[0] in kept and int(n.split("_")[2].removesuffix(".wav")) > 4
+        ]
+    assert sorted(LEARNT_WORDS + OTHER_WORDS) == list("0123456789")
+    silence = [np.zeros(8, np.float32)] * len(names)
+    scored = Clips(names, ["ada"] * len(names), silence).saying(OTHER_WORDS)
+    assert {name[0] for name in scored.names} == set(OTHER_WORDS)
+
+
+def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
+    clips: list[Waveform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import quality
+    from peers import FLUSH, RATE, Peer
+    from scores import PAUSE
+
+    peers = [
+        Peer(kind, kind, lambda data: (data, 9000.0), kind == "vbr") for kind in ("cbr", "vbr")
+    ]
+    monkeypatch.setattr(quality, "PEERS", peers)
+    monkeypatch.setattr(quality.Clips, "score", lambda self, others: None)
+    names = [f"{i}_ada_0.wav" for i in range(len(clips))]
+    constant, variable = quality.others(quality.Clips(names, ["ada"] * len(clips), clips))
+    samples = sum(map(len, clips))
+    stream = samples + PAUSE * (len(clips) - 1) + FLUSH
+    assert isinstance(constant, quality.Point)
+    assert isinstance(variable, quality.Point)
+    assert constant.bits_per_second == variable.bits_per_second == round(9000 * RATE / stream, 1)
+    assert constant.recordings_bits_per_second is None
+    assert variable.recordings_bits_per_second == round(9000 * RATE / samples, 1)
+
+
+def test_the_setting_that_is_chosen_is_the_nearest_of_those_that_are_named_as_often() -> None:
+    from sampling_defaults import chosen
+
+    rows = [
+        {"accuracy": {"digit": digit, "speaker": 1.0}, "frechet_distance": distance}
+        for digit, distance in ((0.99, 5.0), (0.98, 4.0), (0.90, 3.0))
+    ]
+    assert chosen(rows) is rows[1]

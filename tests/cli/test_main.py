@@ -1,0 +1,309 @@
+"""Verbs as a user types them: what is printed, exit codes, one line for what can be mended."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiovq.cli import main as cli_main
+from audiovq.cli.main import main
+from audiovq.evaluation import classifier
+
+FEW_STEPS = [
+    "--preset=tiny",
+    "--autoencoder.channels=16",
+    "--autoencoder.codebook-size=32",
+    "--prior.dim=32",
+    "--autoencoder-training.steps=20",
+    "--prior-training.steps=20",
+    "--device=cpu",
+]
+
+
+@pytest.fixture(autouse=True)
+def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the judge says is not what these tests are about."""
+    monkeypatch.setattr(classifier, "JUDGE_STEPS", (20, 20))
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def one_line(captured: pytest.CaptureFixture[str]) -> str:
+    """What stands on standard error: one line that begins with the program's name."""
+    text = captured.readouterr().err
+    assert text.count("\n") == 1, text
+    assert text.startswith("audiovq: ")
+    return text
+
+
+def test_from_recordings_to_new_ones_by_four_verbs(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, model, out = tmp_path / "dataset", tmp_path / "model", tmp_path / "out"
+    assert run("preprocess", recordings, dataset) == 0
+    assert "found 24 files, used 24, skipped 0" in capsys.readouterr().out
+    assert run("train", dataset, model, *FEW_STEPS) == 0
+    printed = capsys.readouterr().out
+    assert "codes in use" in printed
+    assert printed.endswith(f"wrote {model}\n")
+    assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        ".written",
+        "0000_jan.wav",
+        "0001_jan.wav",
+        "manifest.json",
+    ]
+    assert run("reconstruct", model, out, tmp_path / "back", "--json") == 0
+    assert '"files": 2' in capsys.readouterr().out
+    assert run("encode", model, out, tmp_path / "out.avq", "--coder", "prior") == 0
+    assert "bit/s as stored" in capsys.readouterr().out
+    assert run("decode", model, tmp_path / "out.avq", tmp_path / "decoded") == 0
+    assert sorted(p.name for p in (tmp_path / "decoded").glob("[!.]*")) == [
+        "0000_jan.wav",
+        "0001_jan.wav",
+    ]
+    capsys.readouterr()
+    assert run("evaluate", model, dataset, "-n", 2, "--json") == 0
+    assert '"codebook"' in capsys.readouterr().out
+    assert run("report", model) == 0
+    assert (model / "report.html").is_file()
+
+    assert run("generate", model, out, "-n", 2, "--best-of", 2, "--overwrite") == 0
+    capsys.readouterr()
+    assert run("generate", model, out) == 2
+    assert "exists already" in one_line(capsys)
+    assert run("decode", model, out / "0000_jan.wav", tmp_path / "not") == 2
+    assert "not an archive" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "--label", "folder=jun") == 2
+    assert "jan" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "--label", "mood=sad") == 2
+    assert "the model has folder" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "--label", "jan") == 2
+    assert "NAME=VALUE" in one_line(capsys)
+    assert run("generate", model, tmp_path / "x", "-n", 0) == 2
+    assert "give 1 to 1,000,000" in one_line(capsys)
+    dataset.rename(tmp_path / "moved")
+    assert run("report", model) == 2
+    assert "name the dataset" in one_line(capsys)
+    assert run("report", model, tmp_path / "moved", "--out", tmp_path / "page.html") == 0
+    capsys.readouterr()
+    (tmp_path / "moved").rename(dataset)
+    assert run("train", dataset, model) == 2
+    assert "other settings" in one_line(capsys)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["preprocess", "nowhere", "d"], "nowhere: no such folder"),
+        (["preprocess", "empty", "d"], "empty: holds no recordings"),
+        (["preprocess", "texts", "d"], "texts: holds no recordings"),
+        (["preprocess", "broken", "d"], "broken: none of 1 recordings can be used"),
+        (["preprocess", "broken", "d", "--sample-rate", "5"], "sample_rate 5"),
+        (["train", "empty", "m"], "empty: not a dataset"),
+        (["generate", "empty", "o"], "empty: not a model"),
+        (["generate", "nowhere", "o"], "nowhere: not a model"),
+        (["reconstruct", "texts", "texts", "o"], "texts: not a model"),
+        (["evaluate", "empty", "empty"], "empty: not a model"),
+        (["generate", "empty", "o", "--temperature", "-1"], "temperature -1"),
+        (
+            ["generate", "empty", "o", "--like", "a", "--repaint", "b"],
+            "--like, --repaint: give one",
+        ),
+        (["generate", "empty", "o", "--time", "0:1"], "--time: has no say without --repaint FILE"),
+        (["generate", "empty", "o", "--like", "a", "--loop"], "--loop: has no say with --like"),
+        (["generate", "empty", "o", "--repaint", "a", "--time", "1"], "--time 1: give FROM:TO"),
+        (["generate", "digits", "o", "--like", "texts/a.txt"], "texts/a.txt: is broken"),
+        (["generate", "digits", "o", "--order", "masked"], "the model has no masked prior; train"),
+        (["generate", "digits", "o", "--length", "1e6"], "length 1e+06: give seconds from"),
+        (["preprocess", "broken", "d", "--trim-db", "inf"], "trim_db inf"),
+        (["preprocess", "broken", "d", "--n-fft", "0"], "n_fft 0"),
+        (["preprocess", "broken", "d", "--hop-length", "0"], "hop_length 0"),
+        (["train", "empty", "m", "--max-minutes", "inf"], "max_minutes inf"),
+        (["train", "empty", "m", "--seed", str(2**63)], f"seed {2**63}"),
+        (["encode", "digits", "texts", "o", "--rate", "nan"], "rate nan"),
+        (["decode", "digits", "texts/a.txt", "o", "--n-iter", "-1"], "n_iter -1"),
+        (["reconstruct", "digits", "texts", "o", "--n-iter", "-1"], "n_iter -1"),
+        (["app", "digits", "--port", "0"], "port 0: give 1 to 65535"),
+        (["app", "digits", "--port", "65536"], "port 65536"),
+        (
+            ["report", "empty", "--out", "texts/a.txt"],
+            "exists already; name another, or add --over",
+        ),
+        (["report", "empty", "--out", "empty"], "empty: would overwrite empty, which is read"),
+        (["generate", "empty", "empty", "--overwrite"], "empty: would overwrite empty"),
+        (["export", "texts", "texts", "--overwrite"], "texts: would overwrite texts"),
+        (["encode", "texts", "broken", "texts/a.txt", "--overwrite"], "is a part of texts"),
+        (["plot", "texts", "texts/a.txt", "--overwrite"], "is a part of texts"),
+        (["train", "texts", "texts", "--overwrite"], "texts: would overwrite texts"),
+        (["train", "broken", ".", "--overwrite"], ".: would overwrite broken"),
+        (["inspect", "texts", "--out", "texts", "--overwrite"], "texts: would overwrite texts"),
+        (["morph", "digits", "nowhere.wav", "broken/a.wav", "o"], "nowhere.wav: "),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "texts", "broken"):
+        Path(name).mkdir()
+    Path("texts/a.txt").write_text("words")
+    Path("broken/a.wav").write_bytes(b"RIFF....")
+    assert run(*arguments) == 2
+    assert says in one_line(capsys)
+    assert not Path("d").exists()
+
+
+def test_playing_takes_recordings_and_says_how_it_was_done(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted(recordings.rglob("*.wav"))[:2]
+    quick = ["-n", 2, "--device", "cpu", "--n-iter", 1]
+    for number, way in enumerate(
+        (
+            ["--like", first, "--strength", 0.2],
+            ["--continue", first, "--length", 0.5, "--label", "digit=3"],
+            ["--repaint", first, "--time", "0.05:0.1", "--band", "0:2000"],
+            ["--length", 0.3, "--loop"],
+        )
+    ):
+        out = tmp_path / str(number)
+        assert run("generate", "digits", out, *way, *quick) == 0
+        said = capsys.readouterr()
+        assert said.out == f"wrote 2 recordings to {out}\n"
+        assert ("no masked prior" in said.err) == (way[0] in ("--like", "--repaint"))
+        made = json.loads((out / "manifest.json").read_text("utf-8"))["made_with"]
+        if way[0] == "--repaint":
+            assert made["sources"] == [first.name]
+            assert made["time"] == [0.05, 0.1]
+            assert made["band"] == [0, 2000]
+    assert run("morph", "digits", first, second, tmp_path / "m", "--steps", 3, *quick[2:]) == 0
+    assert len(list((tmp_path / "m").glob("*.wav"))) == 3
+
+
+@pytest.mark.parametrize("kind", ["silent", "short"])
+def test_a_silent_and_a_short_file_are_named_with_the_reason(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+    import soundfile
+
+    (tmp_path / "sounds").mkdir()
+    samples = np.zeros(8000) if kind == "silent" else 0.5 * np.sin(np.arange(50))
+    soundfile.write(tmp_path / "sounds" / "a.wav", samples, 8000)
+    assert run("preprocess", tmp_path / "sounds", tmp_path / "d") == 2
+    line = one_line(capsys)
+    assert "a.wav" in line
+    assert ("is silent" if kind == "silent" else "shorter than one window") in line
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], None])
+def test_help_and_the_package_load_nothing_heavy(arguments: list[str] | None) -> None:
+    """How long it takes is measured by benchmarks/startup.py; what it takes is counted here."""
+    code = f"""
+import sys, audiovq
+if {arguments} is not None:
+    import audiovq.cli
+    try: audiovq.cli.main({arguments})
+    except SystemExit as end: assert not end.code
+print(*sys.modules, file=sys.stderr)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert arguments is None or "--help" in ended.stdout
+    modules = ended.stderr.split()
+    heavy = "torch torchaudio numpy scipy librosa soundfile soxr constriction safetensors tqdm"
+    heavy += " matplotlib PIL sklearn numba gradio"
+    assert {name.partition(".")[0] for name in modules}.isdisjoint(heavy.split())
+    assert len(modules) < 500
+
+
+@pytest.mark.parametrize("verb", ["preprocess", "train", "generate"])
+def test_scripts_are_the_verbs(verb: str) -> None:
+    script = Path(__file__).parents[2] / "scripts" / f"{verb}.py"
+    ended = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert f"audiovq {verb}" in ended.stdout
+
+
+def test_bash_completes_verbs_flags_and_values(tmp_path: Path) -> None:
+    if not shutil.which("bash"):
+        pytest.skip("bash is not here")
+    code = "from audiovq.cli.main import main; main(['completion', 'bash'])"
+    script = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    (tmp_path / "script").write_text(script)
+    for typed, found in (
+        ("audiovq gen", "generate"),
+        ("audiovq decode --ph", "--phase"),
+        ("audiovq train --preset rate-1", "rate-1k"),
+    ):
+        words = typed.split()
+        ask = (
+            f"source {tmp_path}/script; COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1};"
+            f" COMP_LINE='{typed}'; COMP_POINT={len(typed)};"
+            f" _tyro_audiovq audiovq '{words[-1]}' '{words[-2]}'; echo ${{COMPREPLY[@]}}"
+        )
+        ended = subprocess.run(["bash", "-c", ask], capture_output=True, text=True)
+        assert found in ended.stdout.split(), (typed, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_a_script_with_every_verb(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from audiovq.cli.main import _verbs
+
+    with pytest.raises(SystemExit) as end:
+        run("completion", shell)
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in _verbs([]))
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [("generate", "run the same command to resume"), ("encode", "the same command starts over")],
+)
+def test_ctrl_c_says_whether_the_same_command_resumes(
+    verb: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_main, "_asked", lambda _: stop)
+    assert main([verb]) == 130
+    assert capsys.readouterr().err == f"audiovq: stopped; {says}\n"
+
+
+def test_an_empty_argument_is_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["generate", "digits", ""], ["preprocess", "", "out"]):
+        assert run(*arguments) == 2
+        assert "an argument is empty" in one_line(capsys)
+
+
+def test_what_other_verbs_made_is_not_written_into(
+    dataset_folder: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = shutil.copytree(dataset_folder, tmp_path / "dataset")
+    own = shutil.copytree(recordings, tmp_path / "own")
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    for arguments, reason in (
+        (["generate", "digits", dataset, "-n", 1, "--overwrite"], "is a dataset"),
+        (["preprocess", own, dataset / "inner"], "lies inside a dataset"),
+        (["encode", "digits", own, dataset / "train.jsonl", "--overwrite"], "part of a dataset"),
+        (["reconstruct", "digits", own, own / "inner"], "lies inside"),
+    ):
+        assert run(*arguments) == 2
+        assert reason in one_line(capsys)
+    assert before == {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    assert not (own / "inner").exists()

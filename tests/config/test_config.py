@@ -1,0 +1,346 @@
+"""The laws of `audiovq.config`: JSON both ways, and every bad setting refused by its name."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiovq.config.checks import MOST_SEED
+from audiovq.config.errors import AudiovqError
+from audiovq.config.presets import PRESETS
+from audiovq.config.serialize import from_json, to_json
+from audiovq.config.settings import (
+    AutoencoderConfig,
+    MaskedConfig,
+    OptimizerConfig,
+    PreprocessConfig,
+    PriorConfig,
+    SamplingConfig,
+    SpectrogramConfig,
+    TrainConfig,
+)
+
+CLASSES = [
+    PreprocessConfig,
+    SpectrogramConfig,
+    AutoencoderConfig,
+    PriorConfig,
+    OptimizerConfig,
+    TrainConfig,
+]
+NEEDED: dict[str, Any] = {"sample_rate": 8000, "n_fft": 256, "hop_length": 64, "n_mels": 64}
+
+
+def share(low: float = 0.01, high: float = 0.89) -> st.SearchStrategy[float]:
+    return st.floats(low, high)
+
+
+def whole(low: int = 1, high: int = 10_000) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
+spectrograms = st.builds(
+    lambda half, **rest: SpectrogramConfig(n_fft=2 * half, **rest),
+    half=whole(64, 2048),
+    sample_rate=whole(1000, 384_000),
+    hop_length=whole(1, 64),
+    n_mels=whole(0, 64),
+    range_db=st.floats(20, 120),
+)
+preprocessings = st.builds(
+    PreprocessConfig,
+    sample_rate=st.none() | whole(1000, 384_000),
+    clip_seconds=st.none() | st.floats(0.02, 600),
+    n_fft=st.none() | whole(64, 2048).map(lambda half: 2 * half),
+    hop_length=st.none() | whole(1, 64),
+    n_mels=st.none() | whole(0, 256),
+    range_db=st.floats(20, 120),
+    trim=st.booleans(),
+    trim_db=st.floats(1, 120),
+    labels=st.none() | st.text(),
+    test=st.none() | st.text(),
+    validation_share=share(0),
+)
+autoencoders = st.builds(
+    lambda layers, **rest: AutoencoderConfig(
+        filters=tuple(f for f, _, _ in layers),
+        kernels=tuple(2 * k + 1 for _, k, _ in layers),
+        strides=tuple(s for _, _, s in layers),
+        **rest,
+    ),
+    layers=st.lists(st.tuples(whole(), whole(0, 4), whole(1, 4)), min_size=1, max_size=6),
+    encoder=st.sampled_from(["patch", "conv", "residual"]),
+    channels=whole(),
+    patch=st.tuples(whole(), whole()),
+    bottleneck=st.sampled_from(["vq", "none", "fsq", "gaussian"]),
+    codebook_size=whole(2, 65_536),
+    num_quantizers=st.just(1),
+    levels=st.lists(whole(3, 16), min_size=1, max_size=4).map(tuple),
+    output=st.sampled_from(["identity", "sigmoid"]),
+    kl_weight=st.floats(0, 1e6),
+    update=st.sampled_from(["ema", "gradient"]),
+    decay=share(),
+    restart=st.booleans(),
+)
+priors = st.builds(
+    lambda heads, times, **rest: PriorConfig(heads=heads, dim=2 * heads * times, **rest),
+    heads=whole(1, 16),
+    times=whole(1, 64),
+    kind=st.sampled_from(["transformer", "pixelcnn"]),
+    layers=whole(1, 32),
+    kernel=st.sampled_from([3, 5, 7]),
+    dropout=share(),
+    label_dropout=share(),
+)
+optimizers = st.builds(
+    OptimizerConfig,
+    steps=whole(),
+    batch_size=whole(),
+    learning_rate=st.floats(1e-9, 1),
+    patience=whole(),
+)
+trainings = st.builds(
+    TrainConfig,
+    autoencoder=autoencoders,
+    prior=priors,
+    autoencoder_training=optimizers,
+    prior_training=optimizers,
+    max_minutes=st.none() | st.floats(0.01, 1e6),
+    precision=st.sampled_from(["auto", "float32", "bfloat16"]),
+    seed=st.integers(0, MOST_SEED),
+)
+
+
+@given(spectrograms | preprocessings | trainings)
+def test_settings_go_through_json_and_come_back_the_same(config: Any) -> None:
+    text = json.dumps(to_json(config), allow_nan=False)
+    back = from_json(type(config), json.loads(text))
+    assert back == config
+    assert repr(back) == repr(config)  # 1 is not 1.0, and a list no tuple
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_comes_back_from_json(name: str) -> None:
+    assert from_json(TrainConfig, json.loads(json.dumps(to_json(PRESETS[name])))) == PRESETS[name]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_unknown_setting_is_refused_by_name_and_place(cls: type) -> None:
+    with pytest.raises(AudiovqError, match=r"^model\.json: .*'colour'"):
+        from_json(cls, {"colour": 3}, "model.json")
+
+
+def test_a_setting_that_is_missing_is_named() -> None:
+    for name in NEEDED:
+        rest = {key: value for key, value in NEEDED.items() if key != name}
+        with pytest.raises(AudiovqError, match=name):
+            from_json(SpectrogramConfig, rest)
+
+
+def test_an_unknown_setting_inside_another_is_named_with_its_place() -> None:
+    with pytest.raises(AudiovqError, match=r"prior.*'colour'"):
+        from_json(TrainConfig, {"prior": {"colour": 3}})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("data", [None, 3, "text", [], [["steps", 3]]])
+def test_what_is_no_object_is_refused(cls: type, data: Any) -> None:
+    with pytest.raises(AudiovqError, match="here"):
+        from_json(cls, data, "here")
+
+
+WRONG: list[Any] = [
+    (PreprocessConfig, "sample_rate", "8000"),
+    (PreprocessConfig, "sample_rate", 8000.0),
+    (PreprocessConfig, "sample_rate", True),
+    (PreprocessConfig, "clip_seconds", [1]),
+    (AutoencoderConfig, "emphasis", float("nan")),
+    (AutoencoderConfig, "rate_weight", float("inf")),
+    pytest.param(PreprocessConfig, "clip_seconds", 10**400, id="huge"),
+    (PreprocessConfig, "trim", 1),
+    (PreprocessConfig, "labels", 3),
+    (SpectrogramConfig, "n_mels", None),
+    (SpectrogramConfig, "range_db", "80"),
+    (AutoencoderConfig, "encoder", "transformer"),
+    (AutoencoderConfig, "encoder", ["patch"]),
+    (AutoencoderConfig, "patch", 8),
+    (AutoencoderConfig, "patch", [8]),
+    (AutoencoderConfig, "patch", [8, 4, 2]),
+    (AutoencoderConfig, "patch", [8, "4"]),
+    (AutoencoderConfig, "filters", "32"),
+    (AutoencoderConfig, "restart", 0),
+    (OptimizerConfig, "steps", 1.5),
+    (OptimizerConfig, "learning_rate", None),
+    (TrainConfig, "prior", 3),
+    (TrainConfig, "max_minutes", "3"),
+    (TrainConfig, "precision", "float16"),
+    (TrainConfig, "seed", None),
+]
+BAD: list[Any] = [
+    (TrainConfig, "seed", -1),
+    (TrainConfig, "seed", MOST_SEED + 1),
+    (TrainConfig, "max_minutes", math.inf),
+    (TrainConfig, "max_minutes", math.nan),
+    (OptimizerConfig, "learning_rate", math.inf),
+    (OptimizerConfig, "weight_decay", math.nan),
+    (AutoencoderConfig, "emphasis", math.inf),
+    (PriorConfig, "dropout", math.nan),
+    (PreprocessConfig, "sample_rate", 999),
+    (PreprocessConfig, "sample_rate", 384_001),
+    (PreprocessConfig, "clip_seconds", 0.0),
+    (PreprocessConfig, "clip_seconds", float("nan")),
+    (PreprocessConfig, "validation_share", -0.1),
+    (PreprocessConfig, "validation_share", 0.9),
+    (PreprocessConfig, "trim_db", 0.0),
+    (SpectrogramConfig, "sample_rate", 0),
+    (SpectrogramConfig, "n_fft", 255),
+    (SpectrogramConfig, "n_fft", 0),
+    (SpectrogramConfig, "hop_length", 0),
+    (SpectrogramConfig, "hop_length", 129),
+    (SpectrogramConfig, "n_mels", -1),
+    (SpectrogramConfig, "n_mels", 129),
+    (SpectrogramConfig, "range_db", 19.0),
+    (SpectrogramConfig, "range_db", float("nan")),
+    (SpectrogramConfig, "level_step_db", 0.0),
+    (SpectrogramConfig, "num_levels", 1),
+    (SpectrogramConfig, "num_levels", 1025),
+    (SpectrogramConfig, "sample_rate", 384_001),
+    (SpectrogramConfig, "n_fft", 32_770),
+    (SpectrogramConfig, "level_step_db", float("inf")),
+    (AutoencoderConfig, "kernels", [3, 4, 3, 3]),
+    (AutoencoderConfig, "kernels", [3, -1, 3, 3]),
+    (AutoencoderConfig, "filters", [32, 64]),
+    (AutoencoderConfig, "patch", [0, 4]),
+    (AutoencoderConfig, "encoder_blocks", -1),
+    (AutoencoderConfig, "codebook_size", 1),
+    (AutoencoderConfig, "num_quantizers", 0),
+    (AutoencoderConfig, "num_quantizers", 65),
+    (AutoencoderConfig, "channels", 10**9),
+    (AutoencoderConfig, "patch", [8, 10**6]),
+    (AutoencoderConfig, "strides", [1, 2, 2, 65]),
+    (AutoencoderConfig, "kernels", [3, 3, 3, 65]),
+    (AutoencoderConfig, "decoder_blocks", 257),
+    (AutoencoderConfig, "decay", 1.0),
+    (AutoencoderConfig, "dense", 0),
+    (AutoencoderConfig, "dense", 2),  # no codes in one vector
+    (AutoencoderConfig, "conditional", True),  # no distribution to have a mean
+    (AutoencoderConfig, "loss", "cross_entropy"),  # of no probabilities
+    (AutoencoderConfig, "corruption_strength", 1.5),
+    (AutoencoderConfig, "kl_weight", -1.0),
+    (AutoencoderConfig, "kl_warmup", 1.5),
+    (AutoencoderConfig, "levels", [8, 2]),
+    (AutoencoderConfig, "levels", [256, 257]),
+    (AutoencoderConfig, "levels", []),
+    (PriorConfig, "dim", 190),
+    (PriorConfig, "dim", 0),
+    (PriorConfig, "heads", 0),
+    (PriorConfig, "layers", 0),
+    (PriorConfig, "layers", 257),
+    (PriorConfig, "dim", 2**40),
+    (PriorConfig, "kernel", 4),
+    (PriorConfig, "kernel", 1),
+    (PriorConfig, "dropout", 1.0),
+    (PriorConfig, "label_dropout", -0.1),
+    (OptimizerConfig, "steps", 0),
+    (OptimizerConfig, "batch_size", 0),
+    (OptimizerConfig, "learning_rate", 0.0),
+    (OptimizerConfig, "validate_every", 0),
+    (OptimizerConfig, "max_epochs", 0),
+    (OptimizerConfig, "decay_rate", 0.0),
+    (OptimizerConfig, "decay_rate", 1.5),
+    (TrainConfig, "max_minutes", 0.0),
+    (TrainConfig, "autoencoder_share", 1.1),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), WRONG + BAD)
+def test_a_wrong_setting_is_refused_by_name_and_place_in_one_line(
+    cls: type, name: str, value: Any
+) -> None:
+    data = {**(NEEDED if cls is SpectrogramConfig else {}), name: value}
+    with pytest.raises(AudiovqError) as caught:
+        from_json(cls, data, "model.json")
+    assert str(caught.value).startswith("model.json: ")
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), BAD)
+def test_a_bad_setting_is_refused_in_python_too(cls: type, name: str, value: Any) -> None:
+    data = {**(NEEDED if cls is SpectrogramConfig else {}), name: value}
+    data = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+    with pytest.raises(AudiovqError, match=name):
+        cls(**data)
+
+
+NUMBERS = [
+    (cls, field.name)
+    for cls in (*CLASSES, MaskedConfig, SamplingConfig)
+    for field in dataclasses.fields(cls)
+    if str(field.type).removesuffix(" | None") in ("int", "float")
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), NUMBERS)
+def test_every_number_has_bounds_on_both_sides_and_is_never_no_number(cls: type, name: str) -> None:
+    for value in (math.nan, math.inf, -math.inf, -1, -1e-9, -(10**30), 10**400):
+        with pytest.raises(AudiovqError, match=name) as caught:
+            cls(**{**(NEEDED if cls is SpectrogramConfig else {}), name: value})
+        assert "\n" not in str(caught.value)
+    for value in (0, 1e-300, 1e9):
+        with contextlib.suppress(AudiovqError):
+            json.dumps(
+                to_json(cls(**{**(NEEDED if cls is SpectrogramConfig else {}), name: value}))
+            )
+
+
+def test_a_whole_number_in_json_may_stand_for_a_fraction() -> None:
+    config = from_json(PreprocessConfig, {"range_db": 70, "clip_seconds": 1})
+    assert config == PreprocessConfig(range_db=70.0, clip_seconds=1.0)
+    assert isinstance(config.range_db, float)
+    assert isinstance(config.clip_seconds, float)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PriorConfig().dim = 3
+
+
+@given(whole(1000, 384_000))
+def test_the_window_is_the_power_of_two_from_32_ms_and_the_hop_a_quarter(rate: int) -> None:
+    config = SpectrogramConfig.for_rate(rate)
+    assert config.n_fft.bit_count() == 1
+    assert config.n_fft / 2 < 0.032 * rate <= config.n_fft
+    assert config.hop_length * 4 == config.n_fft
+
+
+@given(spectrograms)
+def test_what_is_given_for_a_rate_is_kept(config: SpectrogramConfig) -> None:
+    made = SpectrogramConfig.for_rate(
+        config.sample_rate, config.n_fft, config.hop_length, config.n_mels, config.range_db
+    )
+    assert made == config
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = "import sys, audiovq.config.settings; print(sorted({'torch', 'numpy', 'librosa'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_levels_of_a_fixed_grid_say_how_many_codes_of_how_many_dimensions() -> None:
+    config = AutoencoderConfig(bottleneck="fsq", levels=(8, 6, 5))
+    assert (config.codebook_size, config.latent_dim) == (240, 3)
+
+
+@pytest.mark.parametrize("changes", [{"cosine": True}, {"bottleneck": "fsq"}])
+def test_what_stands_on_one_quantizer_refuses_several(changes: dict[str, Any]) -> None:
+    with pytest.raises(AudiovqError, match="num_quantizers"):
+        AutoencoderConfig(num_quantizers=2, **changes)

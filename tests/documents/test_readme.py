@@ -1,0 +1,90 @@
+"""The README is true: its Python runs, its commands exist, its files are there."""
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from fast_training import CONFIG
+
+from audiovq.config.settings import PreprocessConfig
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.training.run import train
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in digits.glob("*_ben_*.wav"):
+        (tmp_path / "ben").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "ben")
+    config = PreprocessConfig(labels=r"(?P<digit>\d)_")
+    preprocess(tmp_path / "ben", tmp_path / "dataset", config, say=lambda _: None)
+    train(tmp_path / "dataset", tmp_path / "demo" / "model", CONFIG, say=lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert (tmp_path / "seven.wav").stat().st_size > 44
+    sounds, waveforms = names["sounds"], names["waveforms"]
+    assert isinstance(sounds, list)
+    assert isinstance(waveforms, list)
+    assert [len(sound.waveform) for sound in sounds] == [len(w) for w in waveforms]
+
+
+def test_every_verb_has_its_row_and_no_other() -> None:
+    from audiovq.cli.main import _verbs
+
+    for page in (README, CHINESE):
+        rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+        assert set(rows) == set(_verbs([]))
+
+
+def test_both_languages_have_the_same_commands_figures_and_links() -> None:
+    """Figures are held against the results in `tests/whole/test_claims.py`."""
+    pages = [re.sub(r"\.zh-CN|README(\.zh-CN)?\.md", "", page) for page in (README, CHINESE)]
+    for pattern, prepare in (
+        (r"```.*?```", lambda found: found),  # in the same order
+        (r"(?<!`)`[^`\n]+`(?!`)", lambda found: sorted(set(found))),
+        (r"\d[\d,.]*\d|\d", sorted),
+        (r"^#+ ", lambda found: found),
+        (r"^\| ", lambda found: found),
+    ):
+        first, second = (
+            prepare(re.findall(pattern, page, re.DOTALL | re.MULTILINE)) for page in pages
+        )
+        assert first == second
+    first, second = (set(re.findall(r"\]\(([^)]*)\)", page)) for page in pages)
+    assert first == second
+
+
+def test_every_command_is_one_that_the_program_takes() -> None:
+    from audiovq.cli.main import _asked
+
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
+    commands = re.findall(r"(?:^|&& )(audiovq .*)$", blocks, re.MULTILINE)
+    commands += re.findall(r"`(audiovq [a-z]+ [^`]*)`", README)
+    assert len(commands) > 12
+    for command in commands:
+        assert callable(_asked(shlex.split(command)[1:])), command
+
+
+def test_the_page_of_verbs_says_what_help_says() -> None:
+    spec = importlib.util.spec_from_file_location("make_verbs", ROOT / "docs" / "make_verbs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_verbs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_verbs)
+    page = (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8")
+    assert page.split() == make_verbs.pages().split(), "run python docs/make_verbs.py"
+    assert "audiovq decode [-h] [DECODE OPTIONS] MODEL SOURCE OUT" in page
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README + CHINESE):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target

@@ -1,0 +1,102 @@
+"""Figures against what is known beforehand."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audiovq.config.settings import PreprocessConfig
+from audiovq.dataset import dataset as dataset_dataset
+from audiovq.dataset.dataset import Dataset
+from audiovq.evaluation import classifier, distances
+from audiovq.preprocessing.preprocess import preprocess
+
+
+def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(4000, 3, generator=generator)
+    assert distances.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    shift = torch.tensor([1.0, -2.0, 0.5])
+    assert distances.frechet_distance(a, a + shift) == pytest.approx(5.25, abs=1e-4)
+    # scaled by 3 around its mean: (3 - 1)² times the trace of the covariance
+    centred = a - a.mean(dim=0)
+    expected = 4 * float(torch.cov(centred.T).trace())
+    assert distances.frechet_distance(centred, 3 * centred) == pytest.approx(expected, rel=1e-5)
+
+
+def test_inception_score_counts_what_is_named_surely_and_equally_often() -> None:
+    sure = torch.eye(4).repeat(3, 1)
+    assert distances.inception_score(sure) == pytest.approx(4)
+    assert distances.inception_score(sure[:1]) == pytest.approx(1)
+    assert distances.inception_score(torch.full((5, 4), 0.25)) == pytest.approx(1)
+    p = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).softmax(dim=1).numpy()
+    divergences = (p * np.log(p / p.mean(axis=0))).sum(axis=1)
+    expected = np.exp(divergences.mean())
+    assert distances.inception_score(torch.from_numpy(p)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_spread_is_the_mean_distance_within_a_class() -> None:
+    features = torch.tensor([[0.0, 0], [9, 9], [3, 4], [1, 1], [6, 8], [1, 1]])
+    labels = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 0], [0, 0], [1, 0]])
+    # 5, 5 and 10 apart; both in one place; (0, 1) has one clip alone
+    expected = {(0, 0): pytest.approx(20 / 3), (1, 0): pytest.approx(0)}
+    assert distances.class_spreads(features, labels) == expected
+
+
+def test_a_judge_learns_from_any_number_of_clips_from_one_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batch norm has no statistics of a single clip, and the last batch holds what is left of sixteen."""
+    monkeypatch.setattr(classifier, "JUDGE_STEPS", (4, 4))
+    generator = torch.Generator().manual_seed(0)
+    for n in range(1, 41):
+        clips = torch.rand(n, 1, 16, 12, generator=generator)
+        judge = classifier.train_classifier([FewClips(clips)])
+        assert not judge.training
+        assert all(bool(value.isfinite().all()) for value in judge.state_dict().values())
+        judged = classifier.judge(judge, list(clips))
+        assert judged.features.shape == (n, 128)
+
+
+class FewClips:
+    """Stands in for a split of clips (clips, 1, bins, frames), with two labels, one of them often open."""
+
+    def __init__(self, clips: torch.Tensor) -> None:
+        self.clips = clips
+        self.labels = {"digit": ["0", "1"], "speaker": ["ada"]}
+        self.num_frames = torch.full((len(clips),), clips.shape[3])
+        self.label_indices = torch.arange(len(clips))[:, None] % torch.tensor([2, 3])
+        self.label_indices[:, 1].clamp_(max=1)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def spectrograms(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.clips[indices]
+
+
+def test_the_judge_names_clips_it_has_not_heard(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two of the voices that ship, in half its steps; and what it says does not depend on the batch."""
+    monkeypatch.setattr(classifier, "JUDGE_STEPS", (300, 300))
+    torch.manual_seed(0)
+    for voice in ("ben", "ivy"):
+        for path in digits.glob(f"*_{voice}_*.wav"):
+            (tmp_path / "words").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "words")
+    config = PreprocessConfig(labels=r"(?P<digit>\d)_(?P<speaker>[a-z]+)", test=r"_[67]\.wav$")
+    preprocess(tmp_path / "words", tmp_path / "dataset", config, say=lambda _: None)
+    dataset = Dataset(tmp_path / "dataset")
+    judge = classifier.train_classifier([dataset.train, dataset.validation])
+    images = dataset_dataset.split_images(dataset.test)
+    judged = classifier.judge(judge, images)
+    digit, speaker = judged.accuracy(dataset.test.label_indices)
+    assert digit > 0.8
+    assert speaker > 0.9
+    alone = classifier.judge(judge, images[:1])
+    assert torch.allclose(alone.probabilities[0][0], judged.probabilities[0][0], atol=1e-3)
+    wrong = (dataset.test.label_indices + 1) % torch.tensor([10, 2])
+    assert judged.accuracy(wrong)[0] < 0.2, "wrong labels must score badly"

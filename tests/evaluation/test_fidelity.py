@@ -1,0 +1,113 @@
+"""Distances to an original against what is known beforehand."""
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from audiovq.config.settings import SpectrogramConfig
+from audiovq.evaluation import fidelity
+
+
+def noise(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(samples).astype(np.float32) * 0.1
+
+
+def test_log_spectral_distance_of_a_gain_is_the_gain() -> None:
+    sound = noise(8000)
+    assert fidelity.log_spectral_distance(sound, sound, 256, 64) == 0
+    half = fidelity.log_spectral_distance(sound, sound / 2, 256, 64)
+    assert half == pytest.approx(20 * np.log10(2), rel=1e-3)
+
+
+def test_mel_distance_and_spectral_convergence_of_a_gain_are_the_gain() -> None:
+    sound = noise(8000)
+    assert fidelity.mel_distance(sound, sound, 8000) == 0
+    assert fidelity.spectral_convergence(sound, sound, 256, 64) == 0
+    expected = pytest.approx(20 * np.log10(2), rel=1e-3)
+    assert fidelity.mel_distance(sound, sound / 2, 8000) == expected
+    assert fidelity.spectral_convergence(sound, sound / 2, 256, 64) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 96_000])
+def test_mel_distance_is_its_definition(sample_rate: int) -> None:
+    """By librosa's filters and NumPy's FFT; at 96 kHz the narrowest bands cover no bin."""
+    from librosa.filters import mel
+
+    sound, other = noise(3000), noise(3000, seed=1) * np.linspace(0, 1, 3000, dtype=np.float32)
+    distances = []
+    for n_fft, n_mels in zip(
+        (32, 64, 128, 256, 512, 1024, 2048), (5, 10, 20, 40, 80, 160, 320), strict=True
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of empty bands
+            bands = mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)
+        bands = bands[bands.sum(axis=1) > 0]
+        bands /= bands.sum(axis=1, keepdims=True)
+        window = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2
+        a, b = (
+            bands
+            @ np.abs(
+                [
+                    np.fft.rfft(window * padded[begin : begin + n_fft])
+                    for begin in range(0, len(padded) - n_fft + 1, n_fft // 4)
+                ]
+            ).T
+            for padded in (np.pad(w, n_fft // 2) for w in (sound, other))
+        )
+        a, b = (20 * np.log10(np.maximum(x, a.max() / 10_000)) for x in (a, b))
+        distances.append(np.abs(a - b).mean())
+    expected = pytest.approx(np.mean(distances), rel=1e-4)
+    assert fidelity.mel_distance(sound, other, sample_rate) == expected
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44_100])
+def test_no_clip_is_too_short_or_too_silent_for_figures(sample_rate: int) -> None:
+    config = SpectrogramConfig(sample_rate, 256, 64, n_mels=0)
+    silence = np.zeros(sample_rate, np.float32)
+    for samples in (1, 40, 300, sample_rate // 20):
+        sound = noise(samples)
+        for other in (noise(samples, seed=1), np.zeros_like(sound)):
+            scores = fidelity.waveform_scores([sound, silence], [other, silence], config)
+            assert set(scores) == {
+                "log_spectral_distance_db",
+                "mel_distance_db",
+                "spectral_convergence",
+            }, "too short for PESQ and STOI, which must not be made up"
+            assert all(map(math.isfinite, scores.values()))
+    for nothing in (silence, 1e-40 * noise(sample_rate)):
+        assert fidelity.waveform_scores([nothing], [noise(sample_rate)], config) == {}
+        assert fidelity.log_spectral_distance(nothing, silence, 256, 64) == 0
+    assert fidelity.mel_distance(silence, silence, sample_rate) == 0
+    distance = fidelity.log_spectral_distance(silence, noise(sample_rate), 256, 64)
+    quieter = fidelity.log_spectral_distance(silence, noise(sample_rate) / 100, 256, 64)
+    assert 0 < distance <= 80
+    assert quieter == pytest.approx(distance, rel=1e-4)
+
+
+def test_a_stretch_too_short_to_be_scored_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pesq")
+    monkeypatch.setattr(fidelity, "STRETCH_SECONDS", 0.9)
+    clips = [noise(8000), noise(200)]
+    same = fidelity.speech_scores(clips, clips, 8000)
+    assert same["stoi"] > 0.99
+    assert same["estoi"] > 0.99
+    assert same["pesq"] > 4.4
+
+
+def test_speech_scores_fall_with_noise(digits: Path) -> None:
+    pytest.importorskip("pesq")
+    from audiovq.audio.reading import read
+
+    words = [read(path)[0] for path in sorted(digits.glob("*_ben_0.wav"))]
+    generator = np.random.default_rng(0)
+    noisy = [w + 0.03 * generator.standard_normal(len(w)).astype(np.float32) for w in words]
+    same = fidelity.speech_scores(words, words, 8000)
+    worse = fidelity.speech_scores(words, noisy, 8000)
+    assert same["pesq"] > 4.4
+    assert same["estoi"] > 0.99
+    assert worse["pesq"] < same["pesq"] - 1
+    assert worse["estoi"] < same["estoi"] - 0.1

@@ -1,0 +1,275 @@
+"""The laws of playing with sounds: what is kept, how long it lasts, seeds, loops, what is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import LABELS, tiny_model, untrained
+
+from audiovq.audio.waveform import Waveform
+from audiovq.codec import codec
+from audiovq.codec.windows import Encoded
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import SamplingConfig
+from audiovq.generation import edit
+from audiovq.generation.generate import generate
+from audiovq.generation.sound import Sound
+from audiovq.models.model import Model
+
+PLAIN = SamplingConfig(temperature=1.0, guidance=0.0, steps=3)
+QUICK: dict[str, Any] = {"sampling": PLAIN, "phase": "griffin-lim", "n_iter": 1}
+COLUMN = 4 * 8
+"""Samples of a column of codes."""
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model(masked=True)
+
+
+@pytest.fixture
+def clip(voice: Callable[..., Waveform]) -> Waveform:
+    """0.025 s: 7 columns of 2 rows."""
+    return voice(0.025)[: 6 * COLUMN + 7]
+
+
+def same(a: list[Sound], b: list[Sound]) -> bool:
+    return all(np.array_equal(x.waveform, y.waveform) for x, y in zip(a, b, strict=True))
+
+
+def test_variations_go_as_far_as_their_strength(model: Model, clip: Waveform) -> None:
+    given = edit.encoded(model, clip)
+    shares = []
+    for strength in (0.0, 0.5, 1.0):
+        sounds = edit.variations(model, clip, 40, strength, **QUICK)
+        kept = [(s.encoded.codes == given.codes).float().mean() for s in sounds]
+        shares.append(float(torch.stack(kept).mean()))
+        assert all(len(s.waveform) == len(clip) for s in sounds)
+        assert all(s.encoded.level == given.level for s in sounds)
+    assert shares[0] == 1
+    assert 0.4 < shares[1] < 0.7
+    assert shares[2] < 0.3
+    (whole,) = edit.variations(model, clip, 1, 0.0, **QUICK)
+    coded = codec.decode(model, [given], phase="griffin-lim", n_iter=1)[0]
+    assert np.array_equal(whole.waveform, coded)
+
+
+@pytest.mark.parametrize(
+    ("time", "band", "rows", "columns"),
+    [
+        ((2.5 * COLUMN / 8000, 4 * COLUMN / 8000), None, [0, 1], [2, 3]),
+        ((-1.0, 0.1 * COLUMN / 8000), None, [0, 1], [0]),
+        (None, (0.0, 1000.0), [0], [0, 1, 2, 3, 4, 5, 6]),
+        (None, (2000.0, 4000.0), [1], [0, 1, 2, 3, 4, 5, 6]),
+        ((5.0 * COLUMN / 8000, 99.0), (2000.0, 2000.0), [1], [5, 6]),
+    ],
+)
+def test_only_the_region_is_repainted(
+    model: Model, clip: Waveform, time: Any, band: Any, rows: list[int], columns: list[int]
+) -> None:
+    given = edit.encoded(model, clip)
+    mask = edit.region(model, given, time, band)
+    assert mask.any(dim=1).nonzero()[:, 0].tolist() == rows
+    assert mask.any(dim=0).nonzero()[:, 0].tolist() == columns
+    assert int(mask.sum()) == len(rows) * len(columns)
+    for order in ("masked", "time"):
+        drawn = QUICK | {"sampling": SamplingConfig(order=order, steps=3)}
+        sounds = edit.repaint(model, clip, time, band, n=6, **drawn)
+        changed = torch.stack([s.encoded.codes[0] != given.codes[0] for s in sounds]).any(dim=0)
+        assert not bool(changed[~mask].any()), "the rest is kept"
+        assert bool(changed[mask].any())
+
+
+@pytest.mark.parametrize("order", ["time", "masked"])
+@pytest.mark.parametrize("samples", [7 * COLUMN, 700, 2000])
+def test_what_goes_on_begins_with_the_recording_and_lasts_as_long_as_asked(
+    model: Model, clip: Waveform, order: Any, samples: int
+) -> None:
+    given = edit.encoded(model, clip)
+    kept = (len(clip) - 16) // COLUMN
+    drawn = QUICK | {"sampling": SamplingConfig(order=order, steps=3)}
+    sounds = edit.extend(model, clip, samples / 8000, n=3, **drawn)
+    for sound in sounds:
+        assert len(sound.waveform) == samples
+        assert torch.equal(sound.encoded.codes[..., :kept], given.codes[..., :kept])
+    assert not torch.equal(sounds[0].encoded.codes, sounds[1].encoded.codes)
+
+
+def test_without_a_length_a_sound_ends_where_the_prior_says(
+    model: Model, voice: Callable[..., Waveform]
+) -> None:
+    ends = set()
+    for seconds in (0.01, 0.025, 0.1):
+        clip = voice(seconds)
+        given = edit.encoded(model, clip)
+        kept = (len(clip) - 16) // COLUMN
+        sounds = edit.extend(model, clip, n=12, **QUICK)
+        widths = {s.encoded.codes.shape[2] for s in sounds}
+        assert min(widths) > kept
+        ends |= {width - kept for width in widths}
+        for sound in sounds:
+            assert torch.equal(sound.encoded.codes[..., :kept], given.codes[..., :kept])
+            assert len(sound.waveform) == sound.encoded.num_samples
+    assert len(ends) > 2
+
+
+def test_a_morph_goes_from_one_to_the_other_in_even_steps(
+    model: Model, clip: Waveform, voice: Callable[..., Waveform]
+) -> None:
+    other = 0.1 * voice(0.015, 300.0)
+    sounds = edit.morph(model, clip, other, 5, phase="griffin-lim", n_iter=1)
+    lengths = [len(sound.waveform) for sound in sounds]
+    assert lengths == np.linspace(len(clip), len(other), 5).round().astype(int).tolist()
+    levels = [sound.encoded.level for sound in sounds]
+    assert levels == sorted(levels)
+    assert levels[0] < levels[-1]
+    for sound, end in ((sounds[0], clip), (sounds[-1], other)):
+        assert torch.equal(sound.encoded.codes, edit.encoded(model, end).codes)
+
+
+def test_same_seed_same_sounds_and_fewer_are_the_first_of_many(
+    model: Model, clip: Waveform
+) -> None:
+    length = 0.05
+    ways: list[Callable[..., list[Sound]]] = [
+        lambda **more: edit.variations(model, clip, 3, **more),
+        lambda **more: edit.repaint(model, clip, (0.01, 0.02), n=3, **more),
+        lambda **more: edit.extend(model, clip, length, n=3, **more),
+        lambda **more: edit.extend(model, clip, n=3, **more),
+    ]
+    for way in ways:
+        first = way(seed=1, **QUICK)
+        assert same(way(seed=1, **QUICK), first)
+        assert not same(way(seed=2, **QUICK), first)
+    three, one = (edit.variations(model, clip, n, seed=1, **QUICK) for n in (3, 1))
+    assert torch.equal(three[0].encoded.codes, one[0].encoded.codes)
+
+
+def test_labels_asked_for_are_heard_and_others_left_open(model: Model, clip: Waveform) -> None:
+    def made(labels: dict[str, str] | None) -> list[Sound]:
+        return edit.variations(model, clip, 4, 1.0, labels, **QUICK)
+
+    ada, bob, free = made({"speaker": "ada"}), made({"speaker": "bob"}), made(None)
+    assert {s.labels["speaker"] for s in ada} == {"ada"}
+    assert {len(s.labels) for s in free} == {0}
+    pairs = zip(ada, bob, strict=True)
+    assert sum(not torch.equal(a.encoded.codes, b.encoded.codes) for a, b in pairs) >= 1
+    with pytest.raises(AudiovqError, match="unknown value 'eve'; known are"):
+        made({"speaker": "eve"})
+
+
+@pytest.mark.parametrize("order", ["time", "masked"])
+@pytest.mark.parametrize("loop", [False, True])
+def test_new_sounds_last_as_long_as_asked(model: Model, order: Any, loop: bool) -> None:
+    drawn = QUICK | {"sampling": SamplingConfig(order=order, steps=3)}
+    for samples in (COLUMN, 200, 1000):
+        for sound in generate(model, 2, seconds=samples / 8000, loop=loop, **drawn):
+            whole = max(1, round(samples / COLUMN)) * COLUMN
+            assert len(sound.waveform) == (whole if loop else samples)
+            assert sound.labels.keys() == LABELS.keys()
+
+
+@pytest.mark.parametrize("order", ["time", "masked"])
+def test_a_loops_end_meets_its_beginning(model: Model, order: Any) -> None:
+    """Beyond the end goes the beginning as it goes on inside: steps are no larger there."""
+    drawn: dict[str, Any] = {"sampling": SamplingConfig(order=order, steps=3), "loop": True}
+    loops = generate(model, 6, seconds=0.1, **drawn) + generate(model, 6, **drawn)
+    for sound in loops:
+        assert len(sound.waveform) == sound.encoded.codes.shape[2] * COLUMN
+        again = np.concatenate([sound.waveform[-40:], sound.waveform[:40]])
+        second = np.abs(np.diff(sound.waveform, 2)).max()
+        assert np.abs(np.diff(again, 2)).max() <= 1.5 * second
+
+
+def test_a_loop_is_decoded_in_the_round(model: Model) -> None:
+    """Turned codes give the turned sound, but for where it is faded over."""
+    (sound,) = generate(model, 1, seconds=0.2, loop=True, sampling=PLAIN)
+    turned = Encoded(
+        sound.encoded.codes.roll(-25, dims=2), sound.encoded.level, sound.encoded.num_samples
+    )
+    images = []
+    for encoded in (sound.encoded, turned):
+        thrice = encoded.codes.repeat(1, 1, 3)[None]
+        image = model.autoencoder.decode(thrice, torch.tensor([thrice.shape[3]]))
+        images.append(image[..., 200:400])
+    torch.testing.assert_close(images[0].roll(-100, dims=3), images[1])
+
+
+def test_masked_and_in_time_order_are_the_users_choice(model: Model) -> None:
+    by_time, by_mask, free = (
+        generate(model, 3, sampling=SamplingConfig(order=order), phase="griffin-lim", n_iter=1)
+        for order in ("time", "masked", "auto")
+    )
+    assert same(by_time, free)
+    assert not same(by_time, by_mask)
+
+
+def test_without_a_masked_prior_the_other_paints_and_is_not_asked_for_more(clip: Waveform) -> None:
+    plain = tiny_model()
+    given = edit.encoded(plain, clip)
+    (sound,) = edit.repaint(plain, clip, (0.01, 0.02), **QUICK)
+    assert torch.equal(sound.encoded.codes[..., 5:], given.codes[..., 5:])
+    with pytest.raises(AudiovqError, match="no masked prior; train one with --masked-share"):
+        edit.repaint(plain, clip, (0.01, 0.02), sampling=SamplingConfig(order="masked"))
+    plain.prior = None
+    with pytest.raises(AudiovqError, match="no prior yet"):
+        edit.repaint(plain, clip, (0.01, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        (lambda m, w: edit.variations(m, w, strength=1.5), "strength 1.5: give a number from 0"),
+        (lambda m, w: edit.variations(m, w, n=0), "n 0: give 1 to 1,000,000"),
+        (lambda m, w: edit.repaint(m, w), "give a time, such as 0.2:0.5, or a band"),
+        (lambda m, w: edit.repaint(m, w, time=(0.5, 0.2)), "time 0.5:0.2: give two rising times"),
+        (lambda m, w: edit.repaint(m, w, time=(7.0, 8.0)), "up to 0.02 seconds"),
+        (lambda m, w: edit.repaint(m, w, band=(9e3, 9.5e3)), "band 9000:9500: give two rising"),
+        (lambda m, w: edit.extend(m, w, 0.01), "length 0.01: the recording has 0.02 s; give more"),
+        (lambda m, w: edit.extend(m, w, float("nan")), "length nan: give seconds from"),
+        (lambda m, w: edit.morph(m, w, w, 1), "steps 1: give 2 to 1,000,000"),
+        (lambda m, w: generate(m, 1, seconds=1e9), "give seconds from 0.004 to 3600"),
+        (
+            lambda m, w: edit.extend(m, w, sampling=SamplingConfig(order="masked")),
+            "the masked prior knows no end; give a length",
+        ),
+        (
+            lambda m, w: edit.morph(untrained(bottleneck="gaussian"), w, w),
+            "no quantizer",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    model: Model, clip: Waveform, way: Callable[[Model, Waveform], Any], says: str
+) -> None:
+    with pytest.raises(AudiovqError) as caught:
+        way(model, clip)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_labels_heard_are_those_under_which_the_sound_is_likeliest(
+    model: Model, clip: Waveform
+) -> None:
+    given, prior = edit.encoded(model, clip), model.prior
+    assert prior is not None
+    for columns in (3, 7):
+        codes, opened = given.codes[None, :, :, :columns], [len(v) for v in model.labels.values()]
+        tokens = model.vocabulary.tokens(
+            codes, torch.tensor([columns]), torch.tensor([given.level])
+        )[0][:, :-1]
+        best = list(opened)
+        for i, size in enumerate(opened):
+            chances = []
+            for value in range(size):
+                rows = torch.tensor([[*best[:i], value, *best[i + 1 :]]])
+                with torch.no_grad():
+                    chances_of_all = prior(tokens, rows).log_softmax(dim=2)
+                chances.append(float(chances_of_all.gather(2, tokens[:, :, None]).sum()))
+            best[i] = int(np.argmax(chances))
+        assert edit.labels_heard(model, given, None, columns).tolist() == best
+    name, values = next(iter(LABELS.items()))
+    for number, value in enumerate(values):
+        assert int(edit.labels_heard(model, given, {name: value})[0]) == number

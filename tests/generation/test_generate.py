@@ -1,0 +1,315 @@
+"""The laws of `audiovq.generation`: seeds, labels, shares, lengths, and what is refused."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import COUNTS, LABELS, tiny_model
+from torch import Tensor
+
+from audiovq.codec import codec
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import SamplingConfig
+from audiovq.generation import generate as generation_generate
+from audiovq.generation.generate import generate, sample_codes
+from audiovq.generation.labels import draw_labels
+from audiovq.generation.sound import Sound
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.models.priors.base import Prior
+from audiovq.models.priors.sampling import sample
+
+PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)
+FAST: dict[str, Any] = {"phase": "griffin-lim", "n_iter": 0}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model()
+
+
+def make(model: Model, n: int, labels: dict[str, str] | None = None, **options: Any) -> list[Sound]:
+    quick: dict[str, Any] = {"sampling": PLAIN, "phase": "griffin-lim", "n_iter": 1}
+    return generate(model, n, labels, **(quick | options))
+
+
+def same(a: list[Sound], b: list[Sound]) -> bool:
+    return len(a) == len(b) and all(
+        np.array_equal(x.waveform, y.waveform) and x.labels == y.labels
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_same_seed_same_sounds_and_another_seed_others(model: Model) -> None:
+    first = make(model, 5, seed=7)
+    torch.rand(3)
+    np.random.default_rng().random()
+    assert same(make(model, 5, seed=7), first)
+    other = make(model, 5, seed=8)
+    assert not any(
+        np.array_equal(a.waveform, b.waveform) for a, b in zip(first, other, strict=True)
+    )
+
+
+def test_batches_follow_one_another_and_differ(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_generate, "BATCH", 3)
+    added: list[int] = []
+    sounds = make(model, 8, seed=1, progress=added.append)
+    assert added == [3, 3, 2]
+    assert len(sounds) == 8
+    assert same(make(model, 8, seed=1), sounds)
+    unlabelled = tiny_model(labels={})
+    codes = [
+        tuple(sound.encoded.codes.flatten().tolist())
+        for seed in (1, 2)
+        for sound in make(unlabelled, 6, seed=seed)
+    ]
+    assert len(set(codes)) == 12, "no batch and no seed repeats another"
+
+
+def test_a_sound_is_what_its_codes_decode_to(model: Model) -> None:
+    sounds = make(model, 6, phase="pghi", n_iter=None)
+    assert len({len(sound.waveform) for sound in sounds}) > 1, "the test needs several lengths"
+    for sound in sounds:
+        (alone,) = codec.decode(model, [sound.encoded])
+        np.testing.assert_allclose(sound.waveform, alone, atol=1e-2 * float(np.abs(alone).max()))
+        columns = sound.encoded.codes.shape[2]
+        assert 1 <= columns <= model.vocabulary.max_columns
+        frames = min(4 * columns, model.clip_frames)
+        assert len(sound.waveform) == sound.encoded.num_samples == (frames - 1) * 8
+        assert 0 <= sound.encoded.level < model.spectrogram.config.num_levels
+        assert bool(((sound.encoded.codes >= 0) & (sound.encoded.codes < 16)).all())
+
+
+def test_sounds_carry_the_labels_that_the_prior_was_given(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_rows: list[list[int]] = []
+    plain = generation_generate.sample
+
+    def spy(prior: Any, labels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        given_rows.extend(labels.tolist())
+        return plain(prior, labels, *rest)
+
+    monkeypatch.setattr(generation_generate, "sample", spy)
+    monkeypatch.setattr(generation_generate, "BATCH", 4)
+    sounds = make(model, 10)
+    for sound, (digit, speaker) in zip(sounds, given_rows, strict=True):
+        expected = {"digit": LABELS["digit"][digit], "speaker": LABELS["speaker"][speaker]}
+        assert sound.labels == expected
+        assert len(sound.waveform) == sound.encoded.num_samples
+
+
+def test_labels_asked_for_are_heard_in_the_sounds() -> None:
+    """By the shipped model: the real recordings that sounds are nearest to, by their codes, are of the
+    digit that was asked for."""
+    shipped = load("digits")
+    known = shipped.known
+    assert known is not None
+    right = []
+    for digit in ("1", "6", "8"):
+        sounds = generate(shipped, 6, {"digit": digit}, seed=2, keep_copies=True, **FAST)
+        assert all(sound.labels["digit"] == digit for sound in sounds)
+        nearest = [sound.nearest for sound in sounds]
+        right += [one is not None and one.path.startswith(f"{digit}_") for one in nearest]
+    assert np.mean(right) > 0.7, "one in ten by chance"
+
+
+def test_the_prior_hears_the_labels(model: Model) -> None:
+    one, other = (make(model, 4, {"digit": "0", "speaker": s}) for s in ("ada", "bob"))
+    assert not any(np.array_equal(a.waveform, b.waveform) for a, b in zip(one, other, strict=True))
+
+
+@given(
+    n=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+    asked=st.sampled_from([{}, {"digit": "0"}, {"digit": "1"}, {"speaker": "ada"}]),
+)
+def test_other_labels_come_in_the_shares_of_the_training_clips(
+    n: int, seed: int, asked: dict[str, str]
+) -> None:
+    model = tiny_model()
+    drawn = Counter(map(tuple, draw_labels(model, n, asked, seed).tolist()))
+    fitting = {
+        places: count
+        for places, count in COUNTS
+        if all(LABELS[name][places[list(LABELS).index(name)]] == v for name, v in asked.items())
+    }
+    assert sum(drawn.values()) == n
+    assert drawn.keys() <= fitting.keys()
+    for places, count in fitting.items():  # evenly spaced: no share is off by a whole sound
+        assert abs(drawn[places] - n * count / sum(fitting.values())) < 1 + 1e-6
+
+
+def test_labels_come_in_no_order() -> None:
+    model = tiny_model()
+    rows = draw_labels(model, 200, {}, 0)
+    assert rows.shape == (200, 2)
+    assert rows.tolist() != sorted(rows.tolist())
+    changes = int((rows[1:] != rows[:-1]).any(dim=1).sum())
+    assert changes > 60, "shuffled, not in blocks"
+    assert torch.equal(draw_labels(model, 200, {}, 0), rows)
+    assert not torch.equal(draw_labels(model, 200, {}, 1), rows)
+
+
+def test_what_training_never_had_together_leaves_the_rest_open() -> None:
+    model = tiny_model(
+        labels={"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"], "mood": ["x"]}
+    )
+    model.label_counts = [((0, 0, 0), 5), ((1, 1, 0), 5)]
+    rows = draw_labels(model, 3, {"digit": "0", "speaker": "bob"}, 0)
+    assert rows.tolist() == [[0, 1, 1]] * 3
+    (sound,) = make(model, 1, {"digit": "0", "speaker": "bob"})
+    assert sound.labels == {"digit": "0", "speaker": "bob"}
+
+
+def test_a_model_without_labels_generates() -> None:
+    model = tiny_model(labels={})
+    assert draw_labels(model, 4, {}, 0).shape == (4, 0)
+    sounds = make(model, 4, sampling=SamplingConfig(guidance=2.0))
+    assert [sound.labels for sound in sounds] == [{}] * 4
+    with pytest.raises(AudiovqError, match=r"unknown label 'digit'; .* without labels"):
+        make(model, 1, {"digit": "0"})
+
+
+def refused(model: Model, labels: dict[str, str]) -> str:
+    with pytest.raises(AudiovqError) as caught:
+        generate(model, 1, labels)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_unknown_labels_and_values_are_refused_with_what_there_is_the_closest_first() -> None:
+    model = tiny_model(labels={"digit": [str(i) for i in range(30)], "speaker": ["ada", "bob"]})
+    model.label_counts = [((i, i % 2), 1) for i in range(30)]
+    message = refused(model, {"speakr": "ada"})
+    assert "'speakr'" in message
+    assert message.index("speaker") < message.index("digit")
+    message = refused(model, {"speaker": "bobb"})
+    assert "'bobb'" in message
+    assert message.index("bob,") < message.index("ada")
+    message = refused(model, {"digit": "290"})
+    listed = message.split("known are ")[1].split(", ")
+    assert listed[:3] == ["29", "20", "9"]
+    assert listed[3:5] == ["0", "1"]
+    assert "and 18 more" in message
+    assert "'1 '" in refused(model, {"digit": "1 "})
+
+
+def test_without_a_prior_nothing_is_generated_and_it_says_why() -> None:
+    model = tiny_model()
+    model.prior = None
+    with pytest.raises(AudiovqError, match="no prior"):
+        generate(model, 1)
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_fewer_than_one_sound_is_refused(model: Model, n: int) -> None:
+    with pytest.raises(AudiovqError, match=str(n)):
+        generate(model, n)
+
+
+def log_likelihoods(prior: Prior, tokens: Tensor, lengths: Tensor, labels: Tensor) -> list[float]:
+    """As `Prior.log_likelihood`, a step of the cached sampler at a time."""
+    sums = [0.0] * len(tokens)
+    with torch.no_grad():
+        condition, caches = prior.condition(labels), prior.new_caches(*tokens.shape)
+        for place in range(tokens.shape[1]):
+            logits = prior.step(tokens, place, condition, caches).double().log_softmax(dim=1)
+            for i, length in enumerate(lengths.tolist()):
+                sums[i] += float(logits[i, tokens[i, place]]) if place < length else 0
+    return sums
+
+
+def test_likelihood_is_the_sum_over_the_samplers_steps(model: Model) -> None:
+    prior, vocabulary = model.prior, model.vocabulary
+    assert prior is not None
+    columns = torch.tensor([2, 5, vocabulary.max_columns])
+    shape = (3, 1, vocabulary.rows, vocabulary.max_columns)
+    codes = torch.randint(16, shape, generator=torch.Generator().manual_seed(0))
+    tokens, lengths = vocabulary.tokens(codes, columns, torch.tensor([0, 3, 60]))
+    labels = torch.tensor([[0, 0], [1, 2], [2, 3]])
+    with torch.no_grad():
+        likelihoods = prior.log_likelihood(tokens, lengths, labels)
+    expected = log_likelihoods(prior, tokens, lengths, labels)
+    assert likelihoods.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_best_of_one_is_the_one_drawn(model: Model) -> None:
+    assert model.prior is not None
+    labels = draw_labels(model, 5, {}, 0)
+    drawn = sample(model.prior, labels, PLAIN, torch.Generator().manual_seed(3))
+    codes, columns, levels = model.vocabulary.codes(drawn)
+    encoded = sample_codes(
+        model, model.prior, labels, PLAIN, torch.Generator().manual_seed(3), best_of=1
+    )
+    for sound, grid, width, level in zip(encoded, codes, columns, levels, strict=True):
+        assert torch.equal(sound.codes, grid[:, :, : int(width)])
+        assert sound.level == level
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_the_best_of_several_is_the_likeliest_a_token(
+    monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    model = tiny_model(clip_frames=12)  # few tokens, so each counts
+    prior, vocabulary = model.prior, model.vocabulary
+    assert prior is not None
+    with torch.no_grad():
+        prior.head.bias[vocabulary.end] -= 1  # END is dear, so it shows whether it counts
+    batches: list[Tensor] = []
+
+    def spy(*arguments: Any) -> Tensor:
+        batches.append(sample(*arguments))
+        return batches[-1]
+
+    monkeypatch.setattr(generation_generate, "sample", spy)
+    monkeypatch.setattr(generation_generate, "BATCH", 150)
+    monkeypatch.setattr(generation_generate, "SCORED", 70)
+    labels = torch.cartesian_prod(torch.arange(2), torch.arange(3)).repeat(10, 1)
+    sampling = SamplingConfig(temperature=4.0, guidance=guidance)
+    chosen = sample_codes(model, prior, labels, sampling, torch.Generator(), best_of=6)
+    assert [len(batch) for batch in batches] == [150, 150, 60]
+    clips = [clip for batch in batches for clip in batch]
+    tokens = torch.full((len(clips), vocabulary.max_tokens), vocabulary.end)
+    for row, clip in zip(tokens, clips, strict=True):
+        row[: len(clip)] = clip
+    codes, columns, levels = vocabulary.codes(tokens)
+    assert len(columns.unique()) > 1, "the test needs several lengths"
+    assert int(columns.max()) == vocabulary.max_columns, "and one without END"
+    lengths = 1 + vocabulary.slots * columns + (columns < vocabulary.max_columns)
+    likelihoods = log_likelihoods(prior, tokens, lengths, labels.repeat(6, 1))
+    a_token = np.array(likelihoods) / lengths.numpy()
+    for i, sound in enumerate(chosen):
+        best = i + 60 * int(a_token[i::60].argmax())
+        assert torch.equal(sound.codes, codes[best, :, :, : int(columns[best])])
+        assert sound.level == levels[best]
+
+
+def test_the_best_of_several_has_the_labels_asked_for_and_its_seed(model: Model) -> None:
+    sounds = make(model, 3, {"speaker": "bob"}, best_of=3, seed=4)
+    assert [sound.labels["speaker"] for sound in sounds] == ["bob"] * 3
+    assert same(make(model, 3, {"speaker": "bob"}, best_of=3, seed=4), sounds)
+    assert not same(make(model, 3, {"speaker": "bob"}, best_of=1, seed=4), sounds)
+
+
+def test_the_best_of_none_is_refused(model: Model) -> None:
+    with pytest.raises(AudiovqError, match="best_of 0"):
+        generate(model, 1, best_of=0)
+
+
+def test_no_sound_is_longer_than_the_longest_clip_trained_on() -> None:
+    model = tiny_model(clip_frames=6)  # two columns, of which the second is half used
+    assert model.prior is not None
+    with torch.no_grad():
+        model.prior.head.bias[model.vocabulary.end] = -1e4
+    encoded = sample_codes(
+        model, model.prior, torch.zeros(3, 2, dtype=torch.long), PLAIN, torch.Generator()
+    )
+    assert [(e.codes.shape[2], e.num_samples) for e in encoded] == [(2, 5 * 8)] * 3

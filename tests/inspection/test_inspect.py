@@ -1,0 +1,254 @@
+"""`inspect` tells of a folder what `preprocess` will do with it, and what it holds."""
+
+import io
+import json
+import math
+import os
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import Waveform
+
+from audiovq.audio import reading
+from audiovq.cli.main import main
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.evaluation import fidelity
+from audiovq.inspection.inspect import inspect
+from audiovq.inspection.listen import measure
+from audiovq.inspection.table import inspection_table
+from audiovq.preprocessing.labels import guess_pattern
+from audiovq.preprocessing.preprocess import preprocess
+
+Voice = Callable[..., Waveform]
+
+
+def troubles(folder: Path, voice: Voice) -> dict[str, str]:
+    """Files of every trouble beside some good ones in `folder`; name → a part of the reason."""
+    good = folder / "good.wav"
+    soundfile.write(good, voice(0.5), 8000)
+    (folder / "zero.wav").write_bytes(b"")
+    (folder / "truncated.wav").write_bytes(good.read_bytes()[:30])
+    (folder / "notes.wav").write_text("no sound at all")
+    (folder / "notes.txt").write_text("words")
+    soundfile.write(folder / "none.wav", np.zeros(0), 8000)
+    soundfile.write(folder / "silent.wav", np.zeros(8000), 8000)
+    soundfile.write(folder / "constant.wav", np.full(8000, 0.25), 8000)
+    soundfile.write(folder / "short.wav", voice(0.02), 8000)
+    broken = voice(0.5)
+    broken[100] = np.nan
+    soundfile.write(folder / "nan.wav", broken, 8000, subtype="FLOAT")
+    os.symlink(folder, folder / "loop")
+    os.symlink(folder / "nowhere.wav", folder / "leads.wav")
+    shutil.copy(good, os.fsencode(folder) + b"/odd\xff.wav")
+    return {
+        "zero.wav": "is empty",
+        "truncated.wav": "is broken",
+        "notes.wav": "is broken or not a sound file",
+        "notes.txt": "is not a sound file by its name",
+        "none.wav": "holds no samples",
+        "silent.wav": "is silent",
+        "constant.wav": "is silent",
+        "short.wav": "is shorter than one window",
+        "nan.wav": "not numbers",
+        "loop": "is a link to a folder",
+        "leads.wav": "leads nowhere",
+        "odd?.wav": "is not UTF-8",
+    }
+
+
+def test_every_trouble_of_a_folder_is_named_as_preprocess_names_it(
+    voice: Voice, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    expected = troubles(folder, voice)
+    soundfile.write(folder / "loud.wav", np.clip(3 * voice(0.4, 150), -0.9, 0.9), 8000)
+    soundfile.write(folder / "again.flac", reading.read(folder / "good.wav")[0], 8000)
+    soundfile.write(folder / "faster.wav", voice(0.3, sample_rate=16000), 16000)
+    found = inspect(folder)
+    reasons = {one.path: one.reason for one in found.skipped}
+    assert reasons.keys() == expected.keys()
+    assert all(reason in reasons[name] for name, reason in expected.items())
+    summary = preprocess(folder, tmp_path / "dataset", say=lambda _: None)
+    assert found.skipped == summary.skipped
+    assert (found.found, found.usable) == (summary.found, summary.used)
+    assert found.clips == sum(summary.clips.values())
+    assert list(found.clipped) == ["loud.wav"]
+    assert found.duplicates == [["again.flac", "good.wav"]]
+    assert found.rates == {8000: 3, 16000: 1}
+    said = inspection_table(found)
+    assert all(name in said for name in expected)
+    assert "8,000 Hz: most files have it" in said
+
+
+def test_a_folder_without_a_usable_file_is_refused_with_the_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    for number in range(9):
+        (tmp_path / f"a{number}.txt").touch()
+    assert main(["inspect", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "empty.wav is empty (0 bytes); silent.wav is silent throughout" in said
+    with pytest.raises(AudiovqError, match="no such folder"):
+        inspect(tmp_path / "nowhere")
+
+
+def test_real_digits_get_8_khz_and_the_reason(fsdd: Path, tmp_path: Path) -> None:
+    for path in sorted(fsdd.glob("*.wav"))[::30]:
+        shutil.copy(path, tmp_path)
+    found = inspect(tmp_path)
+    assert found.settings.sample_rate == 8000
+    assert found.reasons[0].startswith("8,000 Hz: all files have it")
+    assert found.preset == "tiny"
+    assert len(found.labels["label1"]) == 10
+    assert 0.05 < found.ceiling["spectral_convergence"] < 0.3
+
+
+@pytest.mark.parametrize(("top", "rate"), [(3_000, 8_000), (6_500, 16_000), (15_000, 44_100)])
+def test_no_rate_is_chosen_that_holds_more_than_there_is(
+    top: float, rate: int, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(3):
+        spectrum = np.fft.rfft(generator.standard_normal(44100))
+        spectrum[int(top) :] = 0
+        noise = np.fft.irfft(spectrum).astype(np.float32)
+        soundfile.write(tmp_path / f"{number}.wav", 0.2 * noise, 44100)
+    found = inspect(tmp_path)
+    assert found.settings.sample_rate == rate
+    assert found.reaches[-1] == pytest.approx(top, abs=200)
+    asked = inspect(tmp_path, config=PreprocessConfig(sample_rate=22050))
+    assert asked.settings.sample_rate == 22050
+
+
+def test_the_commands_make_what_was_told(
+    own_recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flat = tmp_path / "it's flat"
+    flat.mkdir()
+    for path in own_recordings.rglob("*.wav"):
+        shutil.copy(path, flat)
+    found = inspect(flat, config=PreprocessConfig(trim=False, range_db=70))
+    assert main(shlex.split(found.commands[0])[1:]) == 0
+    dataset = Dataset(tmp_path / "dataset")
+    assert dataset.spectrogram == found.settings
+    assert dataset.clip_frames * 64 / 8000 == found.clip_seconds
+    assert dataset.labels == found.labels == {"label1": ["0", "1", "2"], "label2": ["jan", "sam"]}
+    assert not dataset.preprocess.trim
+    assert found.commands[1] == "audiovq train dataset model --preset tiny"
+
+
+def test_labels_by_folder_are_told_and_left_to_preprocess(recordings: Path) -> None:
+    found = inspect(recordings)
+    assert found.labels == {"folder": ["jan", "sam"]}
+    assert "--labels" not in found.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["{d}_{s}_{n}.wav"], ["label1", "label2"]),
+        (["take-{n}-{s}.flac"], ["label1"]),
+        (["{n}.wav"], []),
+        (["{d}_{s}_{n}.wav", "other.wav"], []),
+    ],
+)
+def test_labels_are_guessed_where_names_are_alike(names: list[str], labels: list[str]) -> None:
+    import re
+
+    paths = [
+        name.format(d=d, s=s, n=f"{d}{i}{s}")
+        for name in names
+        for d in range(3)
+        for s in ("ada", "bob")
+        for i in range(5)
+    ]
+    pattern = guess_pattern(paths)
+    if not labels:
+        assert pattern is None
+        return
+    assert pattern is not None
+    matches = [re.search(pattern, f"some_folder/{path}") for path in paths]
+    assert all(match and list(match.groupdict()) == labels for match in matches)
+    assert {match.groups() for match in matches if match} == (
+        {(str(d), s) for d in range(3) for s in ("ada", "bob")}
+        if len(labels) == 2
+        else {("ada",), ("bob",)}
+    )
+
+
+def test_clips_and_their_inversions_are_written_with_figures(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["inspect", str(recordings), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"]["sample_rate"] == 8000
+    figures = json.loads((out / "figures.json").read_text())
+    assert figures["all"] == told["ceiling"]
+    originals = sorted(out.glob("*_original.wav"))
+    assert len(originals) == len(figures["spectral_convergence"]) == 6
+    names = dict(zip([p.name for p in originals], figures["spectral_convergence"], strict=True))
+    for path in originals:
+        original, inverted = (
+            reading.read(path.with_name(path.name.replace("original", kind)))[0]
+            for kind in ("original", "inverted")
+        )
+        assert len(original) == len(inverted)
+        far = fidelity.spectral_convergence(original, inverted, 256, 64)
+        assert far == pytest.approx(figures["spectral_convergence"][names[path.name]], abs=1e-3)
+        assert 0.01 < far < 0.5
+    assert main(["inspect", str(recordings), "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_recording_sounds_alike_in_one_block_and_in_many(
+    voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    clipped = np.clip(4 * voice(2.048), -0.5, 0.5)
+    soundfile.write(path, np.concatenate([clipped, np.zeros(16384)]), 8000)
+    whole = measure(path, 50)
+    monkeypatch.setattr(reading, "BLOCK", 4096)
+    parts = measure(path, 50)
+    assert parts.sha256 == whole.sha256
+    assert parts.silent == whole.silent == pytest.approx(0.5, abs=0.02)
+    assert parts.reaches == pytest.approx(whole.reaches, rel=0.05)
+    assert parts.clipped == pytest.approx(whole.clipped, rel=0.02)
+    assert whole.clipped > 0.05
+    soundfile.write(path, voice(2.048), 8000)
+    assert measure(path, 50).clipped == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_any_terminal_shows_the_table(
+    encoding: str, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["inspect", str(recordings)]) == 0
+    shown.flush()
+    said = shown.buffer.getvalue().decode(encoding)
+    assert ("█" if encoding == "utf-8" else "##") in said
+    assert "?" not in said
+
+
+def test_histograms_count_every_recording(recordings: Path) -> None:
+    found = inspect(recordings)
+    lines = inspection_table(found).splitlines()
+    assert lines[0].endswith("24 of 24 files can be used, 8 s of sound")
+    bars = [int(line.split()[-2]) for line in lines if line.endswith("█")]
+    assert sum(bars) == 3 * 24  # rates, lengths, bandwidths; empty ranges have no bar
+    assert lines[-2:] == found.commands
+    assert math.isclose(sum(found.lengths), found.seconds)

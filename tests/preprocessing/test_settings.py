@@ -1,0 +1,176 @@
+"""Settings are chosen by the recordings that can be used, and by their true lengths."""
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiovq.audio.reading import AudioInfo
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.inspection.inspect import inspect
+from audiovq.preprocessing import settings as preprocessing_settings
+from audiovq.preprocessing.preprocess import Summary, preprocess
+from audiovq.preprocessing.settings import choose_settings, voters
+from audiovq.spectral.scale import mel_filters
+
+Waveform = npt.NDArray[np.float32]
+Voice = Callable[..., Waveform]
+
+
+def run(source: Path, target: Path, **settings: Any) -> tuple[Summary, Dataset]:
+    summary = preprocess(source, target, PreprocessConfig(**settings), say=lambda line: None)
+    return summary, Dataset(target)
+
+
+def unusable(kind: str, path: Path, rate: int, seconds: float, voice: Voice) -> None:
+    """A file of which the header alone does not tell that it will be left out, or that does."""
+    sound = voice(seconds, sample_rate=rate)
+    if kind == "silent":
+        sound *= 0
+    if kind == "dither":
+        sound = np.sign(sound) / np.float32(32768)
+    if kind == "short":
+        sound = sound[: rate // 100]
+    if kind == "not numbers":
+        sound[len(sound) // 2] = np.nan
+    if kind == "damaged":
+        soundfile.write(path.with_suffix(".flac"), sound, rate)
+        data = bytearray(path.with_suffix(".flac").read_bytes())
+        data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
+        path.with_suffix(".flac").write_bytes(data)
+        return
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+
+
+KINDS = ["silent", "dither", "short", "not numbers", "damaged"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rate_is_that_of_most_recordings_that_can_be_used(
+    kind: str, tmp_path: Path, voice: Voice
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(5):
+        unusable(kind, source / f"bad{i}.wav", 8000, 1.0, voice)
+    for i in range(3):
+        soundfile.write(source / f"good{i}.wav", voice(0.5, sample_rate=44_100), 44_100)
+    soundfile.write(source / "low.wav", voice(0.5), 8000)
+    summary, dataset = run(source, tmp_path / "out")
+    assert summary.used == 4
+    assert dataset.spectrogram.sample_rate == 44_100
+    assert "44,100 Hz, which most have" in inspect(source).reasons[0]
+
+
+@pytest.mark.parametrize("kind", ["silent", "dither", "not numbers"])
+@pytest.mark.parametrize("seconds", [1.5, 9.0])
+def test_clips_are_as_long_as_the_longest_recording_that_can_be_used(
+    kind: str, seconds: float, tmp_path: Path, voice: Voice
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(3):
+        soundfile.write(source / f"good{i}.wav", voice(0.4), 8000)
+    _, alone = run(source, tmp_path / "alone")
+    for i in range(2):
+        unusable(kind, source / f"bad{i}.wav", 8000, seconds, voice)
+    _, both = run(source, tmp_path / "both")
+    assert both.clip_frames == alone.clip_frames
+    assert inspect(source).clip_seconds == alone.clip_frames * 64 / 8000
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([8000, 16_000, 44_100]), st.booleans()), min_size=1),
+)
+def test_few_are_read_and_the_choice_is_that_of_all_that_can_be_used(
+    files: list[tuple[int, bool]],
+) -> None:
+    infos = {f"{i}": AudioInfo(rate, 1, 2 * rate) for i, (rate, _) in enumerate(files)}
+    usable = {f"{i}" for i, (_, is_good) in enumerate(files) if is_good}
+    tried: list[str] = []
+
+    def is_used(path: Path, job: object) -> bool:
+        tried.append(path.name)
+        return path.name in usable
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocessing_settings, "is_used", is_used)
+        found = choose_settings(
+            PreprocessConfig(), list(voters(Path(), infos, PreprocessConfig()).values())
+        )
+    expected = [infos[path] for path in sorted(usable)] or list(infos.values())
+    assert found[0] == choose_settings(PreprocessConfig(), expected)[0]
+    if len({rate for rate, _ in files}) == 1 and all(is_good for _, is_good in files):
+        assert len(tried) == 1
+
+
+def flac_of_unknown_length(sound: Waveform, number: int = 0) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, 8000, format="FLAC", subtype="PCM_16")
+    data = bytearray(file.getvalue())
+    count = data.index(b"fLaC") + 4 + 4 + 13
+    data[count] &= 0xF0
+    data[count + 1 : count + 5] = struct.pack(">I", number)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("promised", [0, 4_000_000_000])
+def test_a_length_that_a_header_only_promises_is_never_gone_by(
+    promised: int, tmp_path: Path, voice: Voice
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(12):
+        (source / f"{i}.flac").write_bytes(flac_of_unknown_length(voice(0.5, 100 + i), promised))
+    found = inspect(source)
+    assert found.seconds == pytest.approx(6)
+    assert found.lengths == [pytest.approx(0.5)] * 12
+    assert found.clip_seconds == pytest.approx(0.5, abs=0.13)
+    assert found.clips == 12
+    lines: list[str] = []
+    preprocess(source, tmp_path / "out", say=lines.append)
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.clip_frames * 64 / 8000 == found.clip_seconds
+    assert len(list((tmp_path / "out").glob("train-*.npy"))) == 1
+    assert not any("longer than a clip" in line for line in lines)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000])
+@pytest.mark.parametrize("n_fft", [None, 16, 128, 256, 512, 1024, 2048])
+def test_bands_that_are_chosen_always_fit_and_no_more_are_left_out_than_must_be(
+    rate: int, n_fft: int | None
+) -> None:
+    config = SpectrogramConfig.for_rate(rate, n_fft)
+    assert mel_filters(config).any(axis=1).all()
+    wanted = {8000: 64, 22_050: 96}.get(rate, 128)
+    if config.n_mels < min(wanted, config.n_fft // 4) and config.n_mels > 8:
+        with pytest.raises(AudiovqError, match="too many"):
+            mel_filters(SpectrogramConfig.for_rate(rate, n_fft, n_mels=config.n_mels + 3))
+
+
+def test_one_shots_shorter_than_a_window_are_told_the_flag_that_takes_them(
+    tmp_path: Path, voice: Voice
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(3):
+        soundfile.write(source / f"{i}.wav", voice(0.5, sample_rate=44_100), 44_100)
+    soundfile.write(source / "click.wav", voice(0.03, sample_rate=44_100), 44_100)
+    summary, _ = run(source, tmp_path / "out")
+    (skipped,) = summary.skipped
+    assert skipped.path == "click.wav"
+    assert "shorter than one window" in skipped.reason
+    flag, value = skipped.reason.partition("--n-fft ")[1:]
+    assert flag
+    summary, _ = run(source, tmp_path / "again", n_fft=int(value.split()[0]))
+    assert summary.skipped == []

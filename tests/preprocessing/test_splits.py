@@ -1,0 +1,124 @@
+"""The laws of `audiovq.splits`: no split is empty that need not be, and no sound stands on two sides."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import PreprocessConfig
+from audiovq.dataset.manifest import SPLITS
+from audiovq.preprocessing.splits import FEW, clips_of, held_shares, splits_of, stretches
+
+CONFIG = PreprocessConfig()
+
+
+def names(count: int, salt: int = 0) -> list[str]:
+    return [f"{salt}/{number}.wav" for number in range(count)]
+
+
+counts = st.lists(st.integers(1, 12), min_size=1, max_size=40)
+
+
+@given(counts, st.integers(0, 50), st.booleans(), st.booleans())
+def test_from_three_clips_on_every_split_asked_for_has_one(
+    clips: list[int], salt: int, validation: bool, test: bool
+) -> None:
+    config = PreprocessConfig(
+        validation_share=0.1 * validation, test_share=0.1 * test, labels="none"
+    )
+    paths = names(len(clips), salt)
+    dealt = splits_of(paths, config, clips=dict(zip(paths, clips, strict=True)))
+    found = Counter(split for splits in dealt.values() for split in splits)
+    asked = {"train": True, "validation": validation, "test": test}
+    wanted = {split for split in SPLITS if asked[split]}
+    if sum(clips) >= 3:
+        assert set(found) == wanted
+    assert found["train"] >= 1
+    assert set(found) <= wanted
+    for path, splits in dealt.items():
+        count = dict(zip(paths, clips, strict=True))[path]
+        assert len(splits) == 1 or (count >= len(splits) and splits[0] == "train")
+
+
+@given(st.integers(FEW, 200), st.integers(0, 20))
+def test_where_there_are_enough_one_more_moves_one_other_at_most(count: int, salt: int) -> None:
+    paths = names(count + 1, salt)
+    before, after = splits_of(paths[:-1], CONFIG), splits_of(paths, CONFIG)
+    assert sum(before[path] != after[path] for path in before) <= 1
+
+
+@given(st.integers(1, FEW), st.integers(0, 20))
+def test_of_few_one_more_moves_few(count: int, salt: int) -> None:
+    paths = names(count + 1, salt)
+    before, after = splits_of(paths[:-1], CONFIG), splits_of(paths, CONFIG)
+    assert sum(before[path] != after[path] for path in before) <= 4
+
+
+@given(st.integers(1, 60), st.integers(1, 10), st.integers(0, 9))
+def test_equal_sounds_stay_together_and_their_order_has_no_say(
+    count: int, different: int, salt: int
+) -> None:
+    paths = names(count, salt)
+    sounds = {path: str(number % different) for number, path in enumerate(paths)}
+    dealt = splits_of(paths, CONFIG, sounds=sounds)
+    assert dealt == splits_of(paths[::-1], CONFIG, sounds=sounds)
+    for sound in set(sounds.values()):
+        assert len({dealt[path] for path in paths if sounds[path] == sound}) == 1
+    if min(count, different) >= 3:
+        assert {split for splits in dealt.values() for split in splits} == set(SPLITS)
+
+
+def test_a_test_pattern_takes_the_copies_too_and_leaves_something_to_learn() -> None:
+    paths = names(6)
+    sounds = {path: path[-5] if path[-5] in "012" else "same" for path in paths}
+    config = PreprocessConfig(test="5")
+    dealt = splits_of(paths, config, sounds=sounds)
+    assert {path for path in paths if dealt[path] == ("test",)} == {*paths[3:]}
+    with pytest.raises(AudiovqError, match="or an equal one"):
+        splits_of(paths, config, sounds=dict.fromkeys(paths, "same"))
+
+
+@given(st.integers(4, 60), st.integers(2, 8), st.integers(0, 30))
+def test_every_label_value_keeps_a_training_clip(count: int, values: int, salt: int) -> None:
+    paths = names(count, salt)
+    labels = {path: {"kind": str(number % values)} for number, path in enumerate(paths)}
+    dealt = splits_of(paths, CONFIG, labels=labels)
+    assert {split for splits in dealt.values() for split in splits} == set(SPLITS)
+    if count >= 2 * values + 2:
+        learnt = {labels[path]["kind"] for path in paths if "train" in dealt[path]}
+        assert learnt == set(map(str, range(values)))
+
+
+def test_captions_of_which_none_is_said_twice_hold_nothing_back() -> None:
+    paths = names(100)
+    labels = {path: {"caption": path} for path in paths}
+    assert splits_of(paths, CONFIG, labels=labels) == splits_of(paths, CONFIG)
+
+
+@given(
+    st.integers(1, 400_000), st.integers(200, 20_000), st.integers(16, 200), st.integers(0, 9000)
+)
+def test_stretches_of_different_splits_lie_apart_and_none_is_empty(
+    length: int, clip: int, window: int, gap: int
+) -> None:
+    clip = max(clip, 4 * window)
+    shares = held_shares(CONFIG)
+    found = stretches(length, clip, window, gap, shares)
+    rows = sorted((span, split) for split, spans in found.items() for span in spans)
+    for ((_, end), one), ((begin, _), other) in itertools.pairwise(rows):
+        assert begin >= end + window
+        assert one != other
+    assert 0 == rows[0][0][0] < rows[-1][0][1] <= length
+    if len(clips_of(0, length, clip)) >= 3:
+        assert all(found[split] for split in SPLITS)
+        assert all(end - begin >= window for (begin, end), _ in rows)
+        size = {split: sum(end - begin for begin, end in found[split]) for split in SPLITS}
+        if length > 30 * clip:
+            for split, share in shares.items():
+                assert abs(size[split] / length - share) < 0.06
+            assert sum(size.values()) > 0.85 * length
+    else:
+        assert found == {"train": [(0, length)], "validation": [], "test": []}

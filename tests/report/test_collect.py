@@ -1,0 +1,149 @@
+"""What a report shows is the model's: its recordings' very samples, its codes, its commands."""
+
+import base64
+import io
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+import torch
+import tyro
+from conftest import Waveform
+from fast_training import CONFIG
+from reseal import reseal
+
+from audiovq.audio.reading import read
+from audiovq.codec.windows import Encoded
+from audiovq.config.presets import PRESETS
+from audiovq.config.settings import PreprocessConfig, TrainConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.generation.sound import Sound
+from audiovq.models.model import Model, new_model
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.report import collect, sections
+from audiovq.report.collect import write_report
+from audiovq.report.sections import Report
+
+
+def shown(model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """What `write_report` hands to the page."""
+    pages: list[Report] = []
+    monkeypatch.setattr(sections, "write", lambda _, page: pages.append(page))
+    write_report(model, dataset, folder)
+    return pages[0]
+
+
+def test_recordings_are_shown_as_they_are_coded_and_at_their_ceiling(
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    recordings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = shown(model, dataset, folder, monkeypatch).comparisons
+    split = dataset.test if len(dataset.test) else dataset.validation
+    assert [group.title for group in groups] == [clip.labels["folder"] for clip in split.clips][:8]
+    for group, clip in zip(groups, split.clips, strict=False):
+        assert [picture.title for picture in group.pictures] == ["recording", "coded", "ceiling"]
+        recording, coded, ceiling = (picture.waveform for picture in group.pictures)
+        whole = read(recordings / clip.path)[0]
+        places = [i for i in range(len(whole)) if whole[i] == recording[0]]
+        assert any(np.array_equal(whole[i : i + len(recording)], recording) for i in places)
+        assert len(recording) == len(coded) == len(ceiling) == clip.num_samples
+        far = [_distance(recording, other) for other in (coded, ceiling)]
+        assert far[1] < far[0]
+
+
+def _distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Between the power spectra of two waveforms of one length."""
+    spectra = [
+        np.abs(np.fft.rfft(x.reshape(-1)[: len(x) // 64 * 64].reshape(-1, 64))) for x in (a, b)
+    ]
+    return float(np.linalg.norm(spectra[0] - spectra[1]))
+
+
+def test_where_recordings_are_gone_the_rest_is_shown(
+    model: Model,
+    dataset_folder: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = shutil.copytree(dataset_folder, tmp_path / "dataset")
+    header = json.loads((moved / "dataset.json").read_text())
+    header["source"] = "../gone"
+    (moved / "dataset.json").write_text(json.dumps(header))
+    reseal(moved)
+    for group in shown(model, Dataset(moved), folder, monkeypatch).comparisons:
+        assert [picture.title for picture in group.pictures] == ["coded", "ceiling"]
+
+
+def test_a_code_is_heard_at_its_height_beside_its_nearest(
+    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = shown(model, dataset, folder, monkeypatch)
+    rows = model.autoencoder.rows
+    assert len(page.codes) == rows
+    vectors = model.autoencoder.quantizer.codebooks()[0].vectors.numpy()
+    used = page.code_counts[0] > 0
+    for group in page.codes:
+        code, near = (int(picture.title.split()[1]) for picture in group.pictures)
+        distances = np.linalg.norm(vectors - vectors[code], axis=1)
+        distances[code] = np.inf
+        assert near == np.where(used, distances, np.inf).argmin()
+        assert f"{page.code_counts[0, code] / page.code_counts[0].sum():.2%}" in group.title
+        assert re.match(r"[\d,]+ to [\d,]+ Hz", group.title)
+    assert page.code_points.shape == (len(vectors), 2)
+
+
+def test_the_commands_ask_for_the_settings_there_were(
+    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(shown(model, dataset, folder, monkeypatch).commands[1])
+    preset = PRESETS[words[words.index("--preset") + 1]]
+    assert tyro.cli(TrainConfig, args=words[6:], default=preset) == CONFIG
+
+
+def test_figures_of_training_stand_in_for_those_of_evaluate(
+    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {r[0]: r[1:] for r in shown(model, dataset, folder, monkeypatch).figures}
+    reached = {"spectrogram error", "codebook use", "perplexity", "bit rate", "prior"}
+    assert rows.keys() == {"measured on", *reached}
+    assert "a blind guess needs 5.00" in rows["prior"][1]
+    (folder / "evaluation.json").write_text('{"reconstruction": {"pesq": 3.25}}')
+    rows = {r[0]: r[1:] for r in shown(model, dataset, folder, monkeypatch).figures}
+    (folder / "evaluation.json").unlink()
+    assert rows.keys() == {"PESQ"}
+
+
+def test_a_page_of_long_sounds_stays_below_five_megabytes(
+    voice: Callable[..., Waveform], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(12):
+        sound = voice(4, 90 + 10 * number, 44100) + 0.1 * noise.standard_normal(4 * 44100)
+        soundfile.write(sounds / f"{number}.wav", sound.clip(-1, 1), 44100)
+    preprocess(sounds, tmp_path / "dataset", PreprocessConfig(clip_seconds=4), say=lambda _: None)
+    dataset = Dataset(tmp_path / "dataset")
+    made = new_model(dataset.spectrogram, CONFIG.autoencoder, {}, [((), 12)], dataset.clip_frames)
+    made.autoencoder.eval()
+    longest = noise.uniform(-1, 1, dataset.clip_frames * 512).astype(np.float32)
+    none = Encoded(torch.zeros(1, 1, 0), 0, len(longest))
+    monkeypatch.setattr(collect, "generate", lambda _, n, seed: [Sound(longest, {}, none)] * n)
+    path = write_report(made, dataset, tmp_path)
+    assert 500_000 < path.stat().st_size < 5_000_000
+    sources = re.findall(r'<audio[^>]* src="data:audio/wav;base64,([^"]+)"', path.read_text())
+    assert len(sources) >= 1 + 3 + 2
+    assert all(soundfile.info(io.BytesIO(base64.b64decode(s))).frames > 0 for s in sources)
+    assert "--clip-seconds 4" in unescape(path.read_text())

@@ -1,0 +1,244 @@
+"""Pictures of a model: something is to be seen, and it is what it is said to be."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from matplotlib.axes import Axes
+from matplotlib.image import imread
+from tiny_models import AUTOENCODER, shake, tiny_model
+from torch.nn.functional import normalize
+
+from audiovq.cli.main import main
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.generation.generate import DRAWN_DB
+from audiovq.models.checkpoint import save
+from audiovq.models.model import Model, new_model
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.report.plots import Kind, clip_latents, interpolated, plane, plot
+from audiovq.runtime.files import write_json
+
+KINDS: dict[str, dict[str, Any]] = {
+    "vq": {"num_quantizers": 2},
+    "fsq": {"bottleneck": "fsq", "levels": (4, 3)},
+    "gaussian": {"bottleneck": "gaussian"},
+    "plane": {"bottleneck": "gaussian", "dense": 2, "output": "sigmoid"},
+    "dense": {"bottleneck": "none", "dense": 6},
+}
+
+
+def untrained(dataset: Dataset, **changes: Any) -> Model:
+    """A model for a dataset, with random weights."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(AUTOENCODER, **changes)
+    model = new_model(dataset.spectrogram, config, dataset.labels, [], dataset.clip_frames)
+    shake(model.autoencoder)
+    model.autoencoder.eval()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "of", "sounds"),
+    [
+        ("reconstructions", "vq", 0),
+        ("reconstructions", "dense", 0),
+        ("latent-scatter", "fsq", 0),
+        ("latent-scatter", "plane", 0),
+        ("latent-grid", "plane", 9),
+        ("interpolation", "vq", 3),
+        ("interpolation", "gaussian", 3),
+        ("codebook", "vq", 0),
+        ("codebook", "fsq", 0),
+    ],
+)
+def test_each_kind_of_picture_has_something_to_see_and_its_sounds_to_hear(
+    kind: Any, of: str, sounds: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "made" / "a.png"
+    made = plot(untrained(dataset, **KINDS[of]), dataset, path, kind, n=3)
+    assert made == [path, *(path.with_name(f"a-{i:02d}.wav") for i in range(sounds))]
+    assert sorted(made) == sorted(path.parent.iterdir())
+    assert imread(path)[..., :3].std() > 0.01
+    for sound in made[1:]:
+        waveform, rate = soundfile.read(sound)
+        assert rate == 8000
+        assert np.abs(waveform).max() > 0
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_an_interpolation_goes_from_one_reconstruction_to_the_other(
+    of: str, dataset: Dataset
+) -> None:
+    model, split = untrained(dataset, **KINDS[of]), dataset.train
+    places = torch.stack([split.num_samples.argmin(), split.num_samples.argmax()])
+    with torch.no_grad():
+        steps = interpolated(model, split, places, 3)
+        for step, place in ((steps[0], places[:1]), (steps[-1], places[1:])):
+            frames = split.num_frames[place]
+            result = model.autoencoder(split.spectrograms(place), frames)
+            again = model.autoencoder.heard(result.spectrogram)
+            torch.testing.assert_close(step.spectrogram, again, atol=1e-4, rtol=0)
+            assert step.num_samples == split.num_samples[place]
+            assert step.level == split.levels[place]
+    lengths = [step.num_samples for step in steps]
+    assert lengths[1] == round(sum(lengths[::2]) / 2) != lengths[0]
+
+
+def test_half_way_lie_the_latents_half_way(dataset: Dataset) -> None:
+    model, split, places = untrained(dataset, **KINDS["dense"]), dataset.train, torch.tensor([0, 9])
+    autoencoder = model.autoencoder
+    with torch.no_grad():
+        latents = autoencoder.latents(split.spectrograms(places), split.num_frames[places])
+        (_, step, _) = interpolated(model, split, places, 3)
+        frames = step.spectrogram.shape[3]
+        columns = autoencoder.num_columns(torch.tensor([frames]))
+        halfway = autoencoder.decode_latents(latents.mean(dim=0, keepdim=True), columns)
+    torch.testing.assert_close(step.spectrogram, halfway[..., :frames])
+    assert frames == 1 + step.num_samples // dataset.spectrogram.hop_length
+
+
+def test_a_grid_runs_along_the_first_dimension_and_then_up_the_second(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = untrained(dataset, **KINDS["plane"])
+    pictures: list[Any] = []
+    monkeypatch.setattr(Axes, "imshow", lambda _, cells, **rest: pictures.append(cells))
+    made = plot(model, dataset, tmp_path / "a.png", "latent-grid", n=2)[1:]
+    with torch.no_grad():
+        low, high = clip_latents(model, dataset.test).aminmax(dim=0)
+        corners = torch.stack([low, torch.stack([high[0], low[1]]), high])
+        images = model.autoencoder.decode_latents(
+            corners, torch.full((3,), model.autoencoder.columns)
+        )
+        level = model.spectrogram.level(torch.full((3,), DRAWN_DB))
+        samples = torch.full((3,), (dataset.clip_frames - 1) * dataset.spectrogram.hop_length)
+        seed = torch.Generator().manual_seed(0)
+        wanted = model.spectrogram.inverse(images, level, samples, generator=seed)
+    heard = [soundfile.read(made[i], dtype="float32")[0] for i in (0, 1, 3)]
+    likeness = normalize(torch.from_numpy(np.stack(heard))) @ normalize(wanted).T
+    assert (likeness.diag() > 0.999).all()
+    assert (likeness - torch.eye(3)).max() < 0.99, "no two alike"
+    bins, frames = dataset.spectrogram.bins, dataset.clip_frames
+    (tiles,) = pictures  # drawn from the bottom upward
+    for place, image in zip(((0, 0), (0, 1), (1, 1)), images, strict=True):
+        tile = tiles.reshape(2, bins, 2, frames)[place[0], :, place[1]]
+        np.testing.assert_allclose(tile, image[0, :, :frames], atol=1e-5)
+
+
+def test_a_clips_point_is_the_mean_of_the_latents_it_has_alone(dataset: Dataset) -> None:
+    model, split = untrained(dataset, **KINDS["gaussian"]), dataset.train
+    with torch.no_grad():
+        points = clip_latents(model, split)
+        assert points.shape == (len(split), 4)
+        for place in (0, len(split) - 1):
+            frames = split.num_frames[place : place + 1]
+            alone = split.spectrograms(torch.tensor([place]))[..., : int(frames)]
+            mean = model.autoencoder.latents(alone, frames).mean(dim=(2, 3))
+            torch.testing.assert_close(points[place], mean[0], atol=1e-5, rtol=1e-4)
+
+
+def test_points_of_a_plane_in_space_keep_their_distances() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(20, 2, generator=generator)
+    assert plane(flat) is flat
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=generator)).Q[:2]
+    torch.testing.assert_close(torch.pdist(plane(flat @ turn + 3)), torch.pdist(flat))
+    line = torch.randn(20, 1, generator=generator)
+    torch.testing.assert_close(torch.pdist(plane(line)), torch.pdist(line))
+    assert plane(flat[:1] @ turn).tolist() == [[0, 0]]
+
+
+def test_codes_lie_at_their_vectors_and_are_as_large_as_they_are_common(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, split = untrained(dataset, latent_dim=2), dataset.train
+    drawn: list[tuple[Any, Any, Any]] = []
+    monkeypatch.setattr(Axes, "scatter", lambda _, x, y, s, **rest: drawn.append((x, y, s)))
+    plot(model, dataset, tmp_path / "a.png", "codebook")
+    counts = torch.zeros(16)
+    with torch.no_grad():
+        for place in torch.arange(len(split)).split(1):
+            codes = model.autoencoder.encode(split.spectrograms(place), split.num_frames[place])
+            counts += torch.bincount(codes.flatten(), minlength=16)
+    vectors = model.autoencoder.quantizer.codebooks()[0].vectors
+    for (x, y, _), some in zip(drawn, (counts == 0, counts > 0), strict=True):
+        np.testing.assert_allclose(np.stack([x, y], axis=1), vectors[some])
+    areas = drawn[1][2]
+    np.testing.assert_allclose(areas / areas.sum(), counts[counts > 0] / counts.sum(), rtol=1e-5)
+
+
+def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Path) -> None:
+    for i, name in enumerate(("$\\x$", "_", "日本")):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for take in ("a", "b"):
+            path = tmp_path / "sounds" / name / f"{take}.wav"
+            soundfile.write(path, voice(0.2 + 0.01 * i, 100 + ord(take)), 8000)
+    config = PreprocessConfig(test=r"a\.wav$")
+    preprocess(tmp_path / "sounds", tmp_path / "dataset", config, say=lambda _: None)
+    dataset = Dataset(tmp_path / "dataset")
+    assert len(dataset.test) == 3
+    kinds: tuple[Kind, ...] = ("latent-scatter", "reconstructions")
+    for kind in kinds:
+        plot(untrained(dataset), dataset, tmp_path / f"{kind}.png", kind)
+        assert (tmp_path / f"{kind}.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("of", "arguments", "says"),
+    [
+        ("vq", {"kind": "latent-grid"}, r"latent-grid: .*no plane; train one with"),
+        ("dense", {"kind": "latent-grid"}, r"latent-grid: .*no plane; train one with"),
+        ("gaussian", {"kind": "codebook"}, r"the model has no quantizer"),
+        ("vq", {"path": "a.jpg"}, r"a\.jpg: give a name that ends in \.png"),
+        ("vq", {"n": 1}, r"n 1: give 2 to 32"),
+        ("vq", {"path": "there.png"}, r"there\.png: exists already"),
+        ("vq", {"path": "next.png", "kind": "interpolation"}, r"next-01\.wav: exists already"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_line_and_nothing_is_written(
+    of: str, arguments: dict[str, Any], says: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    for name in ("there.png", "next-01.wav"):
+        (tmp_path / name).write_text("mine")
+    model, changed = untrained(dataset, **KINDS[of]), {"path": "a.png", **arguments}
+    changed["path"] = tmp_path / changed["path"]
+    with pytest.raises(AudiovqError, match=says) as error:
+        plot(model, dataset, **changed)
+    assert "\n" not in str(error.value)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "there.png": "mine",
+        "next-01.wav": "mine",
+    }
+
+
+def test_another_dataset_and_a_single_clip_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(AudiovqError, match="name the dataset that the model was trained on"):
+        plot(tiny_model(), dataset, tmp_path / "a.png")
+    with pytest.raises(AudiovqError, match="takes two clips"):
+        interpolated(untrained(dataset), dataset.train, torch.tensor([0]), 3)
+
+
+def test_the_verb_finds_the_dataset_that_the_model_was_trained_on(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "model", tmp_path / "a.png"
+    save(folder, untrained(dataset), "autoencoder", {})
+    verb = ["plot", str(folder), str(out), "--kind", "interpolation", "-n", "2", "--device", "cpu"]
+    assert main(verb) == 2
+    assert "name the dataset" in capsys.readouterr().err
+    assert main([*verb, "--dataset", str(dataset.folder)]) == 0
+    before = out.read_bytes()
+    where = {"dataset_folder": str(dataset.folder.resolve())}
+    write_json(folder / "training" / "settings.json", where)
+    assert main(verb) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*verb, "--overwrite", "--seed", "1"]) == 0
+    assert capsys.readouterr().out == f"wrote {out} and 2 recordings beside it\n"
+    assert out.read_bytes() != before, "other clips"

@@ -1,0 +1,351 @@
+"""The page: well formed, whole in itself, every sound and picture in it readable, nothing let in."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib import colormaps
+from matplotlib.image import imread
+
+from audiovq.report.sections import Group, Picture, Report, write
+
+RATE = 8000
+VOID = {"meta", "link", "img"}
+NASTY = "</title><script>alert('a')</script> \"q\" onload='x' & $title ü \udcff"
+
+
+class Page(HTMLParser):
+    """A parsed page: its elements and text; fails where a tag is not closed in its place."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def picture(title: str, seconds: float = 0.1, frames: int = 13, seed: int = 0) -> Picture:
+    generator = np.random.default_rng(seed)
+    waveform = generator.uniform(-0.5, 0.5, round(seconds * RATE)).astype(np.float32)
+    return Picture(title, waveform, generator.uniform(0, 1, (16, frames)).astype(np.float32))
+
+
+def metrics() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for step in (100, 200, 300):
+        common = {
+            "measured_on": "validation",
+            "step": step,
+            "seconds": step / 10,
+            "loss": 50 / step,
+        }
+        error = {"validation_error_db": 900 / step, "validation_perplexity": 5.0}
+        rows.append({"stage": "autoencoder", **common, **error})
+    for step in (100, 200):
+        bits = {
+            "measured_on": "validation",
+            "validation_bits_per_code": 2.9,
+            "uniform_bits": 3.0,
+            "unigram_bits": 2.5,
+        }
+        rows.append({"stage": "prior", "step": step, "seconds": 30.0, "loss": math.log(2), **bits})
+    return rows
+
+
+def report(**changed: Any) -> Report:
+    compared = [picture(t, seed=i) for i, t in enumerate(("recording", "coded", "ceiling"), 2)]
+    made: dict[str, Any] = {
+        "title": "Digits",
+        "sample_rate": RATE,
+        "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
+        "copies": 0,
+        "data": "9 recordings",
+        "comparisons": [Group("1 · ben", compared)],
+        "compared": "test clips",
+        "codes": [
+            Group("31 to 281 Hz", [picture("code 3", seed=5), picture("nearest: 0", seed=6)])
+        ],
+        "metrics": metrics(),
+        "code_counts": np.array([[4, 0, 4, 8, 0, 0, 0, 0]]),
+        "code_points": np.arange(16, dtype=np.float32).reshape(8, 2),
+        "figures": [("Error", "3.9 dB", "How far it is off.")],
+        "settings": {"seed": 0, "prior": {"dim": 192, "inner": {"on": True}}},
+        "commands": ["audiovq train digits", "audiovq report digits"],
+    }
+    return Report(**{**made, **changed})
+
+
+def made(tmp_path: Path, **changed: Any) -> Page:
+    path = tmp_path / "report.html"
+    write(path, report(**changed))
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def sounds(shown: Report) -> list[Picture]:
+    """All sounds of a page, in its order."""
+    groups = [*shown.comparisons, *shown.codes]
+    return [*shown.generated, *(picture for group in groups for picture in group.pictures)]
+
+
+def content(uri: str, kind: str) -> io.BytesIO:
+    head, _, data = uri.partition(",")
+    assert head == f"data:{kind};base64"
+    return io.BytesIO(base64.b64decode(data, validate=True))
+
+
+def test_shows_every_part(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    parts = "New sounds|Through the codes|Figures|Codebook|Curves|Settings|Commands"
+    for part in parts.split("|"):
+        assert page.text.count(part) >= 2  # its heading, and the link to it
+    assert len(page.all("h1")) == 1
+    assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min · 9 recordings" in page.text
+    assert "prior · inner · on" in page.text
+    assert "audiovq train digits\naudiovq report digits" in page.text
+    names = {attributes["id"] for attributes in page.all("h2")}
+    assert {link["href"] for link in page.all("a")} == {f"#{name}" for name in names}
+
+
+def test_needs_nothing_else(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    assert "http://" not in page.html
+    assert "https://" not in page.html
+    for tag, attributes in page.elements:
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("data:", "#")), tag
+    assert "url(" not in page.html
+    assert "@import" not in page.html
+
+
+def test_every_sound_can_be_read(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    shown = sounds(report())
+    assert len(page.all("audio")) == len(shown)
+    for attributes, expected in zip(page.all("audio"), shown, strict=True):
+        assert "controls" in attributes
+        assert expected.title in attributes["aria-label"]
+        samples, rate = soundfile.read(content(attributes["src"], "audio/wav"), dtype="float32")
+        assert rate == RATE
+        np.testing.assert_allclose(samples, expected.waveform, atol=1 / 32768)
+
+
+def test_too_loud_sound_is_brought_down_not_clipped(tmp_path: Path) -> None:
+    loud = Picture("loud", np.array([4, -2, np.nan], np.float32), np.ones((4, 2), np.float32))
+    page = made(tmp_path, generated=[loud], comparisons=[], codes=[])
+    samples, _ = soundfile.read(content(page.all("audio")[0]["src"], "audio/wav"))
+    np.testing.assert_allclose(samples, [1, -0.5, 0], atol=1e-4)
+
+
+def test_every_picture_can_be_read_lowest_frequency_at_the_bottom(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    shown = sounds(report())
+    assert len(page.all("img")) == len(shown)
+    for attributes, expected in zip(page.all("img"), shown, strict=True):
+        assert expected.title in attributes["alt"]
+        pixels = imread(content(attributes["src"], "image/png"))[..., :3]
+        colours = colormaps["magma"](expected.spectrogram[::-1])[..., :3]
+        np.testing.assert_allclose(pixels, colours, atol=0.01)
+
+
+def test_pictures_have_one_time_scale(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    widths = [a["style"] for a in page.all("span") if a.get("class") == "sound"]
+    assert widths == ["width:100.00%", "width:53.85%", *5 * ["width:100.00%"]]
+
+
+def test_strings_stay_strings(tmp_path: Path) -> None:
+    page = made(
+        tmp_path,
+        title=NASTY,
+        generated=[picture(NASTY)],
+        comparisons=[Group(NASTY, [picture(NASTY), picture(NASTY)])],
+        codes=[Group(NASTY, [picture(NASTY)])],
+        figures=[(NASTY, NASTY, NASTY)],
+        settings={NASTY: {NASTY: NASTY}, "list": [NASTY]},
+        commands=[NASTY],
+    )
+    plain = made(tmp_path, generated=[picture("a")])
+    assert len(page.all("script")) == 1
+    assert not any("onload" in attributes for _, attributes in page.elements)
+    assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
+    shown = NASTY.replace("\udcff", "?")  # no UTF-8, no file can hold it
+    assert page.text.count(shown) == 15
+    assert page.all("img")[0]["alt"] == f"Spectrogram of {shown}"
+    assert page.all("audio")[0]["aria-label"] == shown
+
+
+def test_every_sound_is_played_by_a_button_of_its_name(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    players = [attributes["aria-label"] for attributes in page.all("audio")]
+    assert [a["aria-label"] for a in page.all("button")] == [f"Play {name}" for name in players]
+    assert "1 · ben: coded" in players
+    groups = [a["aria-label"] for a in page.all("div") if a.get("role") == "group"]
+    assert groups == ["1 · ben", "31 to 281 Hz"]
+
+
+def test_the_map_of_codes_has_those_in_use_the_larger_the_commoner(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    codes = [a for a in page.all("circle") if a["class"] == "code"]
+    assert [float(a["r"]) for a in codes] == [4.2, 4.2, 6.0]  # of 4, 4 and 8 uses
+    for a in codes:
+        assert 0 <= float(a["cx"]) - float(a["r"]) <= float(a["cx"]) + float(a["r"]) <= 400
+        assert 0 <= float(a["cy"]) - float(a["r"]) <= float(a["cy"]) + float(a["r"]) <= 230
+
+
+def test_codebook_in_words(tmp_path: Path) -> None:
+    text = made(tmp_path).text
+    assert "3 of 8 codes in use (38%)" in text
+    assert "as rich as 3 codes used evenly" in text  # exp(1.04), entropy of 1/2, 1/4, 1/4
+    residual = made(tmp_path, code_counts=np.array([[1, 1, 1, 1], [0, 0, 0, 0]])).text
+    assert "2 × 4 codes" in residual
+    assert "4 of 4 codes in use (100%). They are as rich as 4 codes" in residual
+    assert "0 of 4 codes in use (0%)" in residual
+
+
+def test_large_codebook_stays_small(tmp_path: Path) -> None:
+    many, points = np.arange(65_536), np.zeros((65_536, 2), np.float32)
+    page = made(
+        tmp_path, code_counts=many[None], code_points=points, generated=[], comparisons=[], codes=[]
+    )
+    assert len(page.html) < 300_000
+
+
+def test_curves_show_the_last_values_and_baselines(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    assert "training 1validation clips 2.9" in page.text  # ln 2 nats are one bit
+    for words in ("guess by frequency 2.5", "blind guess 3", "validation clips 3"):
+        assert words in page.text
+    assert len(page.all("svg")) == 6
+    for attributes in page.all("svg"):
+        assert attributes["role"] == "img"
+        assert attributes["aria-label"]
+    for line in page.all("polyline"):
+        for x, y in (point.split(",") for point in line["points"].split()):
+            assert 46 <= float(x) <= 378
+            assert 24 <= float(y) <= 192
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None, "broken"])
+def test_values_that_are_no_numbers_are_passed_over(tmp_path: Path, bad: Any) -> None:
+    rows = metrics()
+    rows[1] |= {"loss": bad, "validation_error_db": bad}
+    rows += [{"stage": "other", "step": 1, "loss": bad}]
+    page = made(tmp_path, metrics=rows)
+    assert len(page.all("svg")) == 6
+    assert "nan" not in " ".join(line["points"] for line in page.all("polyline"))
+    alone = made(tmp_path, metrics=[{"stage": "prior", "step": 10, "loss": bad}])
+    assert "Curves" not in alone.text
+
+
+def test_one_row_and_level_lines(tmp_path: Path) -> None:
+    rows = [{"stage": "prior", "step": step, "seconds": 1, "loss": 0.0} for step in (0, 5)]
+    for some in (rows[:1], rows[1:], rows):
+        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        assert len(made(tmp_path, metrics=some, **none).all("svg")) == 1
+
+
+def test_empty_parts_are_left_out(tmp_path: Path) -> None:
+    page = made(
+        tmp_path,
+        generated=[],
+        comparisons=[],
+        codes=[],
+        code_points=np.zeros((0, 2), np.float32),
+        metrics=[],
+        code_counts=np.zeros((0, 512), np.int64),
+        figures=[],
+        settings={},
+        commands=[],
+    )
+    for tag in ("h2", "section", "audio", "img", "svg", "table", "details", "pre", "a"):
+        assert page.all(tag) == []
+    assert "Digits" in page.text
+    assert "codes" not in page.text
+
+
+def test_sound_of_no_length(tmp_path: Path) -> None:
+    nothing = Picture("nothing", np.zeros(0, np.float32), np.zeros((16, 0), np.float32))
+    page = made(tmp_path, generated=[nothing], comparisons=[], codes=[])
+    assert soundfile.info(content(page.all("audio")[0]["src"], "audio/wav")).frames == 0
+    assert imread(content(page.all("img")[0]["src"], "image/png")).shape[:2] == (1, 1)
+
+
+def test_only_its_own_script_may_run(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    script = page.html.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_forty_sounds_stay_under_two_megabytes(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.uniform(0, 1, (64, 63)).astype(np.float32)  # the worst case for PNG
+    sound = Picture("noise", generator.uniform(-1, 1, 4000).astype(np.float32), noise)
+    groups = [Group("three", [sound] * 3)] * 8
+    write(tmp_path / "a.html", report(generated=[sound] * 40, comparisons=groups))
+    assert (tmp_path / "a.html").stat().st_size < 2_000_000
+
+
+def test_rows_from_a_file_of_metrics(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in map(json.dumps, metrics())]
+    assert made(tmp_path, metrics=rows).html == made(tmp_path).html
+
+
+def test_a_chart_of_a_single_value_has_an_axis_around_it(tmp_path: Path) -> None:
+    for value in (3.67, 0.0, 512.0, -2.5):
+        row = {"stage": "autoencoder", "step": 800, "validation_error_db": value}
+        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        page = made(tmp_path, metrics=[row], codes=[], **none)
+        ticks = {
+            float(x.replace(",", "")) for x in re.findall(r'class="end">(-?[\d,.]+)<', page.html)
+        }
+        assert min(ticks) < value < max(ticks)
+        assert 3 <= len(ticks) <= 8
+        (dot,) = (a for a in page.all("circle"))
+        assert 24 < float(dot["cy"]) < 192
+
+
+def test_nothing_is_said_of_copies_that_was_not_looked_at(tmp_path: Path) -> None:
+    says = {
+        None: "not compared with its training clips",
+        0: "none is a near copy of a training clip",
+        1: "1 of 2 came out as near copies",
+    }
+    for copies, words in says.items():
+        page = made(tmp_path, copies=copies)
+        assert [w for w in says.values() if w in page.html] == [words]
+        assert "None of these was recorded" not in page.html

@@ -1,0 +1,454 @@
+"""Both stages on real spectrograms: what is on disk, resuming, limits, what is said."""
+
+import dataclasses
+import json
+import math
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from conftest import make_voice
+from fast_training import CONFIG
+from ticking import ticking
+
+from audiovq.codec.tokenize import encode_split
+from audiovq.config.errors import AudiovqError
+from audiovq.config.settings import MaskedConfig, PreprocessConfig
+from audiovq.dataset.batches import shift_and_stretch
+from audiovq.dataset.dataset import Dataset, known_ends
+from audiovq.models.checkpoint import load
+from audiovq.models.model import new_model
+from audiovq.pipeline import demo
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.runtime.files import lock_folder
+from audiovq.training import loop
+from audiovq.training.autoencoder import describe_autoencoder
+from audiovq.training.folder import trained_on
+from audiovq.training.loop import Stopped, Trainer
+from audiovq.training.prior import describe_prior
+from audiovq.training.run import train
+
+MASKED = {
+    "masked": MaskedConfig(dim=32, cell=16, layers=1, heads=2),
+    "masked_training": CONFIG.prior_training,
+    "masked_share": 0.3,
+}
+"""For a third stage."""
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def straight(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A model trained without a stop, and what was said."""
+    folder = tmp_path_factory.mktemp("straight") / "model"
+    lines: list[str] = []
+    train(dataset, folder, CONFIG, device="cpu", say=lines.append)
+    return folder, lines
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*.safetensors"))}
+
+
+def test_training_leaves_a_model_metrics_samples_and_a_card(
+    straight: tuple[Path, list[str]],
+) -> None:
+    folder, lines = straight
+    model = load(folder)
+    assert model.prior is not None
+    rows = [json.loads(x) for x in (folder / "training" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        ("autoencoder", 30),
+        ("autoencoder", 60),
+        ("prior", 20),
+        ("prior", 40),
+    ]
+    assert rows[1]["validation_score"] < rows[0]["validation_score"]
+    assert rows[3]["validation_bits_per_code"] < rows[2]["validation_bits_per_code"]
+    samples = {p.name for p in (folder / "training" / "samples").iterdir()}
+    assert {"autoencoder-000060.png", "autoencoder-000060.wav", "prior-000040.wav"} <= samples
+    assert "folder" in (folder / "README.md").read_text(encoding="utf-8")
+    assert any("codes in use" in line for line in lines)
+    assert any("bits a code on validation clips" in line for line in lines)
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    train(dataset, tmp_path / "again", CONFIG, device="cpu", say=quiet)
+    assert weights(tmp_path / "again") == weights(straight[0])
+
+
+def test_another_seed_gives_another_model(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    short = dataclasses.replace(CONFIG, seed=1)
+    train(dataset, tmp_path / "other", short, device="cpu", say=quiet)
+    assert weights(tmp_path / "other") != weights(straight[0])
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [("autoencoder", 17), pytest.param("autoencoder", 30, marks=pytest.mark.slow), ("prior", 25)],
+)
+def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
+    straight: tuple[Path, list[str]],
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    step: int,
+) -> None:
+    real_step = Trainer._step
+
+    def step_then_interrupt(self, *arguments):
+        result = real_step(self, *arguments)
+        if self.stage == stage and self.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", step_then_interrupt)
+    with pytest.raises(Stopped):
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    monkeypatch.setattr(Trainer, "_step", real_step)
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    assert weights(tmp_path / "model") == weights(straight[0])
+
+
+def test_a_finished_training_is_left_alone(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    before = weights(straight[0])
+    lines: list[str] = []
+    train(dataset, straight[0], CONFIG, device="cpu", say=lines.append)
+    assert lines == ["autoencoder: trained already", "prior: trained already"]
+    assert weights(straight[0]) == before
+
+
+def test_more_minutes_after_the_end_are_refused_in_a_line_and_before_it_they_count(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    limited = dataclasses.replace(CONFIG, max_minutes=50.0)
+    shorter, longer = (dataclasses.replace(CONFIG, max_minutes=m) for m in (20.0, 90.0))
+
+    def stop(line: str) -> None:
+        if line.startswith("autoencoder") and "step 30" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        train(dataset, tmp_path / "model", shorter, device="cpu", say=stop)
+    train(dataset, tmp_path / "model", limited, device="cpu", say=quiet)
+    settings = json.loads((tmp_path / "model" / "training" / "settings.json").read_text())
+    assert settings["config"]["max_minutes"] == 50, "of which what was left went by"
+    before = weights(tmp_path / "model")
+    for config in (longer, CONFIG):  # without a limit there is more time too
+        with pytest.raises(AudiovqError, match="training is finished"):
+            train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
+    for config in (limited, shorter):
+        lines: list[str] = []
+        train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)
+        assert lines == ["autoencoder: trained already", "prior: trained already"]
+    assert weights(tmp_path / "model") == before
+
+
+@pytest.mark.parametrize("minutes", [math.inf, math.nan, 0.0, -1.0])
+def test_minutes_that_are_no_time_are_refused_before_any_work(
+    minutes: float, tmp_path: Path
+) -> None:
+    with pytest.raises(AudiovqError, match="max_minutes"):
+        dataclasses.replace(CONFIG, max_minutes=minutes)
+    with pytest.raises(AudiovqError, match="max_minutes"):
+        demo(tmp_path / "demo", max_minutes=minutes)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_prior_that_learns_by_heart_says_what_to_do() -> None:
+    metrics = {"progress": 0.5, "step": 10, "seconds": 1.0, "validation_bits_per_code": 5.0}
+    baselines = {"uniform_bits": 9.0, "unigram_bits": 8.0}
+    by_heart, learning = ({**metrics, "loss": bits * math.log(2)} for bits in (2.0, 4.5))
+    line = describe_prior(by_heart, baselines)
+    assert "expect copies" in line
+    assert "add recordings, or stop earlier" in line
+    assert "expect copies" not in describe_prior(learning, baselines)
+    assert "expect copies" not in describe_prior(by_heart, baselines, "train"), "nobody knows"
+
+
+def test_what_the_clock_cut_short_says_so(dataset: Dataset, tmp_path: Path) -> None:
+    """In a line of each stage, in the model card, in model.json."""
+    long = dataclasses.replace(CONFIG.autoencoder_training, steps=1_000_000, validate_every=1_000)
+    config = dataclasses.replace(
+        CONFIG, autoencoder_training=long, prior_training=long, max_minutes=2 / 60
+    )
+    lines: list[str] = []
+    model = train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    for stage in ("autoencoder", "prior"):
+        assert model.header[stage]["summary"]["ended_by"] == "time"
+        assert any(line.startswith(f"{stage}: cut short by the time limit") for line in lines)
+        assert re.search(rf"- {stage}: .*cut short by the time limit \(1,000,000 steps", card)
+
+
+def test_a_time_limit_shortens_the_schedule_and_leaves_a_whole_model(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticking(monkeypatch, 0.04)
+    long = dataclasses.replace(CONFIG.autoencoder_training, steps=1_000_000)
+    config = dataclasses.replace(
+        CONFIG, autoencoder_training=long, prior_training=long, max_minutes=4 / 60
+    )
+    model = train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
+    assert model.prior is not None
+    rows = (tmp_path / "model" / "training" / "metrics.jsonl").read_text().splitlines()
+    ends = {row["stage"]: row for row in map(json.loads, rows)}
+    assert ends["autoencoder"]["progress"] == ends["prior"]["progress"] == 1
+    assert ends["autoencoder"]["learning_rate"] < 0.05 * long.learning_rate
+    assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 4.3
+
+
+def test_the_masked_prior_is_a_third_stage_that_resumes(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    """The first two are the same with it and without."""
+    folder = tmp_path / "model"
+    config = dataclasses.replace(CONFIG, **MASKED)
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if line.startswith("masked") and "step 20" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        train(dataset, folder, config, device="cpu", say=stop)
+    model = train(dataset, folder, config, device="cpu", say=lines.append)
+    assert any("bits a hidden code on validation clips" in line for line in lines)
+    assert "masked: step 40" in (folder / "README.md").read_text("utf-8")
+    assert model.masked is not None
+    straight_run = tmp_path / "straight"
+    train(dataset, straight_run, config, device="cpu", say=quiet)
+    assert weights(folder) == weights(straight_run)
+    first_two = weights(straight[0])
+    assert {name: data for name, data in weights(folder).items() if name in first_two} == first_two
+    train(dataset, folder, config, device="cpu", say=lines.append)
+    assert lines[-1] == "masked: trained already"
+
+
+@pytest.mark.slow
+def test_the_masked_prior_has_its_share_of_the_time(dataset: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, **MASKED)
+    long = dataclasses.replace(CONFIG.prior_training, steps=1_000_000)
+    config = dataclasses.replace(
+        config, prior_training=long, masked_training=long, max_minutes=4 / 60, masked_share=0.5
+    )
+    train(dataset, tmp_path / "limited", config, device="cpu", say=quiet)
+    metrics = (tmp_path / "limited" / "training" / "metrics.jsonl").read_text().splitlines()
+    ends = {row["stage"]: row for row in map(json.loads, metrics)}
+    assert ends["masked"]["progress"] == 1
+    assert ends["masked"]["seconds"] > 0.5 * ends["prior"]["seconds"]
+
+
+def test_other_settings_or_another_folder_are_refused_by_name(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(
+        CONFIG, autoencoder=dataclasses.replace(CONFIG.autoencoder, channels=24)
+    )
+    with pytest.raises(AudiovqError, match=r"autoencoder\.channels was 16, is 24"):
+        train(dataset, straight[0], other, device="cpu", say=quiet)
+    (tmp_path / "mine.txt").write_text("not a model")
+    with pytest.raises(AudiovqError, match="exists already"):
+        train(dataset, tmp_path, CONFIG, device="cpu", say=quiet)
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_no_path_of_this_machine_is_in_a_model_which_finds_its_dataset(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    folder, _ = straight
+    assert trained_on(folder).fingerprint == dataset.fingerprint
+    root = str(dataset.folder.parents[1])  # of all this test run's folders
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert root.encode() not in path.read_bytes(), path
+
+
+def test_unvaried_clips_are_the_clips(dataset: Dataset) -> None:
+    split = dataset.train
+    indices = torch.arange(5)
+    zeros = torch.zeros(5, dtype=torch.long)
+    images, frames = shift_and_stretch(split, indices, zeros, torch.ones(5))
+    assert torch.equal(frames, split.num_frames[indices])
+    assert torch.equal(images, split.spectrograms(indices)[..., : images.shape[3]])
+
+
+def test_a_shift_moves_every_frame_and_loses_none(dataset: Dataset) -> None:
+    split = dataset.train
+    indices, shift = torch.arange(4), torch.tensor([0, 1, 2, 3])
+    images, frames = shift_and_stretch(split, indices, shift, torch.ones(4))
+    for played, plain in zip(
+        (images, frames), shift_and_stretch(split, indices, shift, None), strict=True
+    ):
+        assert torch.equal(played, plain)
+    for i in range(4):
+        clip = split.spectrograms(indices[i : i + 1])[0]
+        assert int(frames[i]) == clip.shape[2] + i
+        assert torch.equal(images[i, :, :, i : i + clip.shape[2]], clip)
+        assert not images[i, :, :, :i].any()
+        assert not images[i, :, :, int(frames[i]) :].any()
+
+
+def test_twice_the_speed_takes_every_other_frame(dataset: Dataset) -> None:
+    split = dataset.train
+    clip = split.spectrograms(torch.tensor([3]))[0]
+    images, frames = shift_and_stretch(
+        split, torch.tensor([3]), torch.tensor([0]), torch.tensor([2.0])
+    )
+    assert int(frames) == (clip.shape[2] + 1) // 2
+    assert torch.allclose(images[0], clip[:, :, ::2])
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Short recordings beside long ones, which are cut into clips."""
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "in").mkdir()
+    for number, seconds in enumerate((1.3, 0.2, 1.4, 0.15, 1.25, 0.1, 0.25, 1.1)):
+        soundfile.write(folder / "in" / f"{number}.wav", make_voice(seconds), 8000)
+    preprocess(folder / "in", folder / "out", PreprocessConfig(clip_seconds=0.35), say=quiet)
+    return Dataset(folder / "out")
+
+
+def test_a_shift_leaves_out_the_first_frames_of_what_was_cut_and_adds_no_silence(
+    cut: Dataset,
+) -> None:
+    split = cut.train
+    begun = split.complete[:, 0]
+    assert bool(begun.any())
+    assert not bool(begun.all())
+    indices = torch.arange(len(split))
+    shift = torch.full_like(indices, 2)
+    images, frames = shift_and_stretch(split, indices, shift, None)
+    for i in range(len(split)):
+        clip = split.spectrograms(indices[i : i + 1])[0]
+        own = images[i, :, :, : int(frames[i])]
+        if begun[i]:
+            assert torch.equal(own[..., 2:], clip)
+            assert not own[..., :2].any()
+        else:
+            assert torch.equal(own, clip[..., 2:])
+        assert not images[i, :, :, int(frames[i]) :].any()
+
+
+def test_an_end_is_learnt_where_a_recording_ends_and_not_where_a_clip_was_cut(cut: Dataset) -> None:
+    model = new_model(
+        cut.spectrogram, CONFIG.autoencoder, {}, [((), len(cut.train))], cut.clip_frames
+    )
+    model.autoencoder.eval()
+    tokens, lengths, _, complete = encode_split(model, cut.train, 4)
+    assert torch.equal(complete[:, 0], cut.train.complete[:, 0].repeat(4))
+    assert torch.equal(complete[: len(cut.train)], cut.train.complete)
+    vocabulary = model.vocabulary
+    columns = vocabulary.codes(tokens.long())[1]
+    has_end = lengths == 2 + vocabulary.slots * columns
+    assert torch.equal(has_end, complete[:, 1] & (columns < vocabulary.max_columns))
+    assert 0 < int(has_end.sum()) < int((columns < vocabulary.max_columns).sum())
+
+
+def test_where_no_clip_is_whole_or_full_lengths_are_learnt_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", make_voice(0.8), 8000)
+    preprocess(tmp_path / "in", tmp_path / "out", PreprocessConfig(clip_seconds=0.35), say=quiet)
+    train_split = Dataset(tmp_path / "out").train
+    assert not train_split.complete.all(dim=1).any()
+    assert known_ends(train_split, Dataset(tmp_path / "out").clip_frames).all()
+
+
+def test_every_view_of_a_split_keeps_its_labels_and_levels(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    model = load(straight[0])
+    tokens, lengths, labels, complete = encode_split(model, dataset.train, 3)
+    clips = len(dataset.train)
+    assert len(tokens) == len(lengths) == len(labels) == len(complete) == 3 * clips
+    assert bool(complete[:, 0].all())
+    assert torch.equal(labels, dataset.train.label_indices.repeat(3, 1))
+    levels = model.vocabulary.codes(tokens.long())[2]
+    assert torch.equal(levels, dataset.train.levels.repeat(3))
+    assert (tokens[:clips] != tokens[clips : 2 * clips]).any(), "views must differ"
+
+
+def test_views_end_with_the_one_in_which_their_time_is_up(
+    straight: tuple[Path, list[str]], dataset: Dataset
+) -> None:
+    model = load(straight[0])
+    every, one = (encode_split(model, dataset.train, 3, t) for t in (1e9, 0.0))
+    assert len(one[0]) == len(one[1]) == len(one[2]) == len(dataset.train)
+    for all_views, first in zip(every, one, strict=True):
+        assert torch.equal(all_views[: len(first)], first)
+
+
+def test_a_long_time_without_validation_is_not_silent(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "QUIET_SECONDS", 0.0)
+    lines: list[str] = []
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lines.append)
+    between = [line for line in lines if "loss" in line]
+    assert len(between) == 60 + 40 - 4, "every step that was not validated"
+    assert between[0].startswith("autoencoder   2 %, step 1, 0:0")
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_a_training_that_diverges_names_the_recordings_of_the_batch(
+    stage: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step = Trainer._step
+    batch: list[int] = []
+
+    def step_then_fault(self, *arguments):
+        scalars, norm = real_step(self, *arguments)
+        if self.stage == stage and self.state.step == 12:
+            batch.extend(arguments[-1].tolist())
+            return {**scalars, "loss": scalars["loss"] * torch.nan}, norm
+        return scalars, norm
+
+    monkeypatch.setattr(Trainer, "_step", step_then_fault)
+    with pytest.raises(AudiovqError, match=f"^{stage}: .* at step 13") as caught:
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+    split = dataset.train
+    named = str(caught.value).partition("the batch there: ")[2].rstrip(")").split(", ")
+    assert named == sorted({split.clips[place % len(split)].path for place in batch})
+
+
+def test_a_dead_codebook_is_said_in_words() -> None:
+    metrics = {"progress": 0.5, "step": 10, "seconds": 1.0, "validation_error_db": 3.0}
+    for usage, word in ((0.02, "mostly unused"), (0.5, "thin"), (0.9, "healthy")):
+        found = {"validation_usage": usage, "validation_perplexity": 2.0}
+        assert f"codebook {word}" in describe_autoencoder(metrics | found, 512)
+
+
+def test_a_second_training_of_the_same_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "model"), pytest.raises(AudiovqError, match="another run"):
+        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
+
+
+def test_a_trained_model_keeps_its_training_clips_codes_until_they_are_left_out(
+    dataset: Dataset, folder: Path
+) -> None:
+    known = load(folder).known
+    assert known is not None
+    assert known.names == [(clip.path, clip.offset) for clip in dataset.train.clips]
+    assert known.of == len(dataset.train)
+    assert known.calibration["threshold_db"] > 0
+    (path,) = folder.glob("training-codes*")
+    assert path.name in (folder / "README.md").read_text()
+    path.unlink()
+    train(dataset, folder, CONFIG, device="cpu", say=lambda line: None)
+    assert not path.exists(), "who left them out does not get them back"
+    assert load(folder).known is None
