@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovq.audio.reading import BLOCK
+from audiovq.audio import reading
 from audiovq.audio.waveform import Waveform, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.files import atomic
@@ -69,7 +69,7 @@ def write_blocks(
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(sample_rate)
-            while data := spool.read(4 * BLOCK):
+            while data := spool.read(4 * reading.BLOCK):
                 samples = np.frombuffer(data, "<f4") * factor
                 file.writeframesraw(np.rint(samples * 32768).astype("<i2").tobytes())
     return bool(factor < 1)

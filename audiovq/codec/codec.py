@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from audiovq.audio.waveform import Waveform
-from audiovq.codec.windows import WINDOW_FRAMES, Encoded, codes_of, decode_blocks, encode_blocks
+from audiovq.codec import windows
+from audiovq.codec.windows import Encoded, codes_of, decode_blocks, encode_blocks
 from audiovq.config.checks import require_phase, require_seed
 from audiovq.models.model import Model
-from audiovq.spectral.inversion import BATCH_FRAMES, batches, padded
+from audiovq.spectral import inversion
+from audiovq.spectral.inversion import batches, padded
 from audiovq.spectral.spectrogram import Phase
 from audiovq.spectral.stft import num_frames
 
@@ -33,7 +35,7 @@ def encode(
     encoded: dict[int, Encoded] = {}
     for places in batches([len(w) for w in waveforms], hop_length):
         whole = [waveforms[i] for i in places]
-        if num_frames(len(whole[-1]), hop_length) > BATCH_FRAMES:  # then it is alone
+        if num_frames(len(whole[-1]), hop_length) > inversion.BATCH_FRAMES:  # then it is alone
             encoded[places[0]] = encode_blocks(model, whole.copy, rate_weight=rate_weight)
             continue
         batch, num_samples = padded(whole)
@@ -69,7 +71,9 @@ def decode(
     hop_length = model.spectrogram.config.hop_length
     waveforms: dict[int, Waveform] = {}
     short = [
-        i for i, s in enumerate(sounds) if num_frames(s.num_samples, hop_length) <= WINDOW_FRAMES
+        i
+        for i, s in enumerate(sounds)
+        if num_frames(s.num_samples, hop_length) <= windows.WINDOW_FRAMES
     ]
     for i in set(range(len(sounds))) - set(short):
         blocks = decode_blocks(model, sounds[i], phase=phase, n_iter=n_iter, seed=seed)

@@ -14,7 +14,8 @@ from audiovq.audio.waveform import Waveform
 from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
 from audiovq.models.entropy.rate_search import search
 from audiovq.models.model import Model
-from audiovq.spectral.inversion import BATCH_FRAMES, padded
+from audiovq.spectral import inversion
+from audiovq.spectral.inversion import padded
 from audiovq.spectral.spectrogram import Phase
 from audiovq.spectral.stft import num_frames, stft
 
@@ -49,7 +50,7 @@ def encode_blocks(
     per_column = stride * config.hop_length
     margin = model.autoencoder.reach + -(-config.n_fft // (2 * per_column))
     # Half a batch: what networks hold of one long image is more than of many short ones.
-    inner = SEGMENT_COLUMNS * max(1, BATCH_FRAMES // (2 * stride * SEGMENT_COLUMNS))
+    inner = SEGMENT_COLUMNS * max(1, inversion.BATCH_FRAMES // (2 * stride * SEGMENT_COLUMNS))
 
     def windows() -> Iterator[_Window]:
         for samples, begin, own in _windows(blocks(), inner * per_column, margin * per_column):

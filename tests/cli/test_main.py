@@ -213,8 +213,8 @@ def test_help_and_the_package_load_nothing_heavy(arguments: list[str] | None) ->
     code = f"""
 import sys, audiovq
 if {arguments} is not None:
-    import audiovq.cli
-    try: audiovq.cli.main({arguments})
+    import audiovq.cli.main
+    try: audiovq.cli.main.main({arguments})
     except SystemExit as end: assert not end.code
 print(*sys.modules, file=sys.stderr)
 """

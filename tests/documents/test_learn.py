@@ -26,7 +26,7 @@ def names_in(path: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_the_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    files = {ROOT / name for name in re.findall(r"`(audiovq/\w+\.py)`", text)}
+    files = {ROOT / name for name in re.findall(r"`(audiovq/[\w/]+\.py)`", text)}
     assert files
     known = set[str]().union(*map(names_in, files))
     named = re.findall(r"`([A-Z]\w+(?:\.\w+)?)`", text)

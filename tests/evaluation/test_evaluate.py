@@ -15,7 +15,7 @@ from conftest import Waveform
 from tiny_models import AUTOENCODER, PRIOR, shake, tiny_model
 
 from audiovq.cli.main import main
-from audiovq.codec import codec, tokenize
+from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
 from audiovq.config.settings import PreprocessConfig
@@ -105,7 +105,7 @@ def test_codebook_figures_are_means_over_quantizers(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = torch.tensor([[4, 4, 0, 0], [8, 0, 0, 0]])  # 1 bit and none
-    monkeypatch.setattr(tokenize, "code_counts", lambda *_: counts)
+    monkeypatch.setattr(evaluate, "code_counts", lambda *_: counts)
     book = evaluate._evaluate_codebook(untrained(dataset), dataset.test, [])
     assert book["usage"] == pytest.approx(3 / 8)
     assert book["perplexity"] == pytest.approx((2 + 1) / 2)

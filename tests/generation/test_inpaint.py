@@ -137,14 +137,16 @@ def test_an_autoregressive_prior_returns_the_likeliest_of_its_candidates(
     hole = torch.arange(5) == 2
     made = filled(prior, codes, hole)
     vocabulary = prior.vocabulary
-    assert len(sampled[0]) == 2 * inpaint.CANDIDATES
+    assert len(sampled[0]) == 2 * inpaint_module.CANDIDATES
     tokens, lengths = vocabulary.tokens(
         vocabulary.codes(sampled[0])[0],
         torch.full((len(sampled[0]),), 5),
-        LEVELS.repeat(inpaint.CANDIDATES),
+        LEVELS.repeat(inpaint_module.CANDIDATES),
     )
     with torch.no_grad():
-        likelihood = prior.log_likelihood(tokens, lengths, LABELS.repeat(inpaint.CANDIDATES, 1))
+        likelihood = prior.log_likelihood(
+            tokens, lengths, LABELS.repeat(inpaint_module.CANDIDATES, 1)
+        )
     best = likelihood.view(-1, 2).argmax(dim=0)
     for i in range(2):
         assert torch.equal(made[i], vocabulary.codes(sampled[0])[0][2 * int(best[i]) + i])

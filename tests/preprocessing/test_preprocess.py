@@ -1062,7 +1062,7 @@ def test_the_spoken_digits_are_all_used(
 ALONE = """
 import os, signal, sys, time
 from pathlib import Path
-from audiovq import preprocess as module
+from audiovq.preprocessing import preprocess as module
 from audiovq.cli.main import main
 module.FILES_PER_SHARD = 5
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it

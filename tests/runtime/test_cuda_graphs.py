@@ -195,7 +195,7 @@ def takes_the_same_steps(gpu: GPU, here: Trainer, there: Trainer, prepare: Any, 
         "all but the eager steps of each of three widths"
     )
     begun = [wait for wait in gpu.waits if BEGUN in wait]
-    first = [wait for wait in gpu.waits if "bottlenecks.py" in wait]  # k-means, in the first step
+    first = [wait for wait in gpu.waits if "quantizers.py" in wait]  # k-means, in the first step
     assert len(begun) + len(first) == len(gpu.waits), gpu.waits
     for a, b in zip(expected, found, strict=True):
         close({name: value.cpu() for name, value in b.items()}, a)

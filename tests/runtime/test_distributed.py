@@ -91,7 +91,7 @@ class Runs:
                 "name": name,
                 "dataset": str(self.dataset.folder),
                 "model": str(self.folder / (model or name)),
-                "ranks": distributed,
+                "ranks": ranks,
                 "config": to_json(config),
                 "faults": faults,
             }

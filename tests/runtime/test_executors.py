@@ -83,7 +83,7 @@ def test_the_command_runs_its_work_on_the_cluster(
     workers: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preprocess_module, "quick", None)  # no local work
+    monkeypatch.setattr(preprocess_module, "local_executor", None)  # no local work
     monkeypatch.chdir(tmp_path)  # which is not the workers' folder
     arguments = ["preprocess", str(recordings), "far", "--cluster", workers.scheduler_address]
     assert main(arguments) == 0

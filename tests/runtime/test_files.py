@@ -172,8 +172,8 @@ def test_only_what_is_empty_or_allowed_may_be_written_over(tmp_path: Path) -> No
 HOLD = """
 import sys, time
 from pathlib import Path
-from audiovq.runtime.files import claimed
-with claimed(Path(sys.argv[1])):
+from audiovq.runtime.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -412,12 +412,12 @@ CLAIMER = """
 import os, sys
 from pathlib import Path
 from audiovq.config.errors import AudiovqError
-from audiovq.runtime.files import claimed
+from audiovq.runtime.files import lock_folder
 folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
 held = 0
 for _ in range(300):
     try:
-        with claimed(folder):
+        with lock_folder(folder):
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails where another is inside
             held += 1
             inside.unlink()

@@ -1,4 +1,4 @@
-"""The layout of the package: what it declares, how large its folders and functions are, what its pages say."""
+"""The layout of the package: what it declares, how large its folders are, what its pages say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "distributed": "das
 """Names of distributions that differ from what is imported."""
 TO_EXTRAS = {"distributed", "gradio", "pesq", "pystoi"}
 """What extras bring, and only some verbs import."""
-MOST_FILES, MOST_LINES = 12, 60
+MOST_FILES = 12
 
 
 def sources() -> list[Path]:
@@ -65,20 +65,6 @@ def test_no_folder_holds_more_than_a_dozen_files() -> None:
     folders = [path for path in (PACKAGE, *PACKAGE.rglob("*/")) if path.name != "__pycache__"]
     counts = {folder: len(list(folder.glob("*.py"))) for folder in folders}
     assert {folder: n for folder, n in counts.items() if n > MOST_FILES} == {}
-
-
-def test_a_function_of_more_than_sixty_lines_says_why() -> None:
-    long = []
-    for path, tree in trees():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno is not None
-                if node.end_lineno - node.lineno >= MOST_LINES:
-                    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                    if not lines[first - 2].lstrip().startswith("# Long:"):
-                        long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
-    assert long == []
 
 
 def test_every_package_has_a_page_that_says_where_to_start() -> None:
