@@ -28,6 +28,7 @@ from audiovq.config.serialize import to_json
 from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.evaluation import fidelity
+from audiovq.inspection.describe import describe
 from audiovq.inspection.listen import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.labels import guess_pattern, labels_of
@@ -37,6 +38,7 @@ from audiovq.runtime.files import name_of, sha256, write_json
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import progress
 from audiovq.spectral import inversion
+from audiovq.spectral.numpy_spectrogram import Piece
 from audiovq.spectral.spectrogram import Spectrogram
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100)
@@ -118,7 +120,8 @@ def inspect(
     clips = sum(map(len, spans.values()))
     preset, why = _preset(clips, sum(lengths))
     chosen = sorted(spans)[:: max(1, len(spans) // CLIPS)][:CLIPS]
-    ceiling, inverted = _invert(job, chosen, Path(out) if out else None, overwrite)
+    pieces = [first_clip(job, path) for path in chosen]
+    ceiling, inverted = _invert(job, chosen, pieces, Path(out) if out else None, overwrite)
     return Inspection(
         source=str(source),
         found=len(spans) + len(skipped),
@@ -145,6 +148,10 @@ def inspect(
         commands=_commands(source, config, job, how, preset),
         ceiling=ceiling,
         inverted=inverted,
+        descriptions={
+            path: describe(piece.own(piece.samples), settings.sample_rate)
+            for path, piece in zip(chosen, pieces, strict=True)
+        },
     )
 
 
@@ -241,10 +248,13 @@ def _commands(
 
 
 def _invert(
-    job: ShardJob, paths: Sequence[str], out: Path | None, overwrite: bool
+    job: ShardJob,
+    paths: Sequence[str],
+    pieces: Sequence[Piece],
+    out: Path | None,
+    overwrite: bool,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The first clips of recordings → true spectrograms → waveforms; scores of all, and of each."""
-    pieces = [first_clip(job, path) for path in paths]
     whole = inversion.invert(Spectrogram(job.spectrogram), [piece.samples for piece in pieces])
     originals = [piece.own(piece.samples) for piece in pieces]
     inverted = [piece.own(waveform) for piece, waveform in zip(pieces, whole, strict=True)]

@@ -15,6 +15,7 @@ from audiovq.audio.silence import SilenceDetector
 from audiovq.audio.waveform import Waveform
 from audiovq.config.settings import SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
+from audiovq.inspection.describe import Description
 
 WINDOW = 1024
 """Samples of a spectrum by which bandwidth is told."""
@@ -80,6 +81,8 @@ class Inspection:
     model on these settings can exceed them."""
     inverted: dict[str, float]
     """Those clips' recordings, with their spectral convergence."""
+    descriptions: dict[str, Description]
+    """The same clips' pitch, onsets, tempo, timbre and loudness."""
 
 
 def measure(path: Path, trim_db: float) -> RecordingStats:

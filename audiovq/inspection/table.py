@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from audiovq.inspection.describe import description_lines
 from audiovq.inspection.inspect import bar_sign
 from audiovq.inspection.listen import Inspection
 
@@ -36,6 +37,9 @@ def inspection_table(found: Inspection) -> str:
         f"labels      {'none' if not found.labels else ''}".rstrip(),
         *_listed([f"{name}: {_some(values)}" for name, values in found.labels.items()]),
         *(f"note: {note}" for note in found.notes),
+        "",
+        f"How {len(found.descriptions)} of them sound",
+        *(f"  {line}" for line in description_lines(list(found.descriptions.values()))),
         "",
         "What fits",
         *(f"  {reason}" for reason in found.reasons),

@@ -317,7 +317,10 @@ def test_a_damaged_plain_head_says_what_libsndfile_says(
     try:
         header = soundfile.info(path)
         samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
+        is_read = reading.LOWEST_RATE <= header.samplerate <= reading.HIGHEST_RATE
     except soundfile.LibsndfileError:
+        is_read = False
+    if not is_read:
         with pytest.raises(AudioError):
             reading.info(path)
         return
