@@ -36,6 +36,8 @@ from audiovq.training.samples import (
 
 HEART_BITS = 1.0
 """A prior that needs so many more bits for a code of a validation clip than in training learns by heart."""
+HEART_SHARE = 0.25
+"""Share of the unigram bits below which training clips are learnt by heart; good priors need .35 to .5."""
 BY_HEART = "learning by heart: expect copies of the training clips; add recordings, or stop earlier"
 
 
@@ -163,10 +165,13 @@ def _baselines(
 
 
 def learns_by_heart(metrics: Mapping[str, Any]) -> bool:
-    """Whether a prior needs many more bits for a validation clip's codes than for those it learns from:
-    then what it draws are, more and more often, copies. Unknown, and False, without a validation split."""
+    """Whether a prior overfits so far that its samples are, more and more often, copies.
+
+    It does where it needs HEART_BITS more for a code of a validation clip than of a training clip. Without
+    a validation split: where it needs less than HEART_SHARE of the bits that the codes' frequencies give.
+    """
     if metrics.get("measured_on", "validation") != "validation":
-        return False
+        return bool(metrics["validation_bits_per_code"] < HEART_SHARE * metrics["unigram_bits"])
     return bool(metrics["validation_bits_per_code"] > metrics["loss"] / math.log(2) + HEART_BITS)
 
 
@@ -179,7 +184,7 @@ def describe_prior(
     bits, blind = metrics["validation_bits_per_code"], baselines["unigram_bits"]
     train_bits = metrics["loss"] / math.log(2)
     verdict = "is learning" if bits < 0.95 * blind else "has learnt little yet"
-    if learns_by_heart({**metrics, "measured_on": measured_on}):
+    if learns_by_heart({**metrics, **baselines, "measured_on": measured_on}):
         verdict = BY_HEART
     return (
         f"{progress_line('prior', metrics)}: {bits:.2f} bits a code on"

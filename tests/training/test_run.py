@@ -176,7 +176,11 @@ def test_a_prior_that_learns_by_heart_says_what_to_do() -> None:
     assert "expect copies" in line
     assert "add recordings, or stop earlier" in line
     assert "expect copies" not in describe_prior(learning, baselines)
-    assert "expect copies" not in describe_prior(by_heart, baselines, "train"), "nobody knows"
+    assert "expect copies" not in describe_prior(by_heart, baselines, "train"), (
+        "far from knowing them"
+    )
+    known = {**by_heart, "validation_bits_per_code": 0.1}
+    assert "expect copies" in describe_prior(known, baselines, "train")
 
 
 def test_what_the_clock_cut_short_says_so(dataset: Dataset, tmp_path: Path) -> None:
