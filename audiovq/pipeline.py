@@ -78,7 +78,7 @@ def demo(
         raise AudiovqError(f"{out}: holds a finished demo; name another folder, or add --overwrite")
     say(f"1 of 5: spectrograms of {source.name}")
     preprocess(source, out / "dataset", DEMO_DATA, overwrite=overwrite, say=say)
-    dataset = Dataset(out / "dataset")
+    dataset = Dataset(out / "dataset", source)
     say("2 of 5: training")
     model = train(dataset, out / "model", config, device=device, overwrite=overwrite, say=say)
     say("3 of 5: new sounds, four of each digit")

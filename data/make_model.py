@@ -96,7 +96,7 @@ def main(max_minutes: float = 20.0, work: Path | None = None) -> None:
     if target.exists():
         shutil.rmtree(target)
     export(work / "model", target)
-    model, dataset = load(target), Dataset(work / "dataset")
+    model, dataset = load(target), Dataset(work / "dataset", Path(__file__).parent / "digits")
     write_text(target / "README.md", card(model, dataset, evaluate(model, dataset)))
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"wrote {target}: {size / 1e6:.1f} MB")

@@ -98,7 +98,10 @@ def preprocess(
     """
     config = config or PreprocessConfig()
     source, target = Path(source), Path(target)
-    with contextlib.nullcontext(executor) if executor else local_executor() as makers:
+    with (
+        _naming_lost_workers(target),
+        contextlib.nullcontext(executor) if executor else local_executor() as makers,
+    ):
         known = read_contents(target / "work" / CONTENTS)
         files = catalog(source, target, config, makers, known)
         del known
@@ -215,13 +218,19 @@ def _make_shards(
     futures = [executor.submit(make_shard, job) for job in todo]
     total, left = (sum(len(job.recordings) for job in some) for some in (jobs, todo))
     with progress("preprocess", total, "files", total - left) as step:
-        try:
-            for future in as_completed(futures):
-                step(future.result())
-        except BrokenExecutor as error:
-            raise AudiovqError(
-                f"{target}: a process at work on it was ended from outside; run again, it goes on"
-            ) from error
+        for future in as_completed(futures):
+            step(future.result())
+
+
+@contextlib.contextmanager
+def _naming_lost_workers(target: Path) -> Iterator[None]:
+    """A worker process that dies, at whatever moment, ends the block in an AudiovqError."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise AudiovqError(
+            f"{target}: a process at work on it was killed; run the same command to resume"
+        ) from error
 
 
 def _fingerprint(

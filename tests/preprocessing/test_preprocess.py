@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -1142,3 +1142,17 @@ def test_nothing_is_forked_where_torch_or_a_thread_is() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == [str(sys.platform == "linux"), "False", "False"]
+
+
+def test_a_pool_that_breaks_before_all_shards_are_handed_over_is_named(
+    recordings: Path, tmp_path: Path
+) -> None:
+    class Broken(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if fn.__name__ == "make_shard":
+                raise BrokenExecutor
+            return super().submit(fn, *args, **kwargs)
+
+    with Broken(1) as executor, pytest.raises(AudiovqError, match="was killed; run the same"):
+        preprocess(recordings, tmp_path / "out", executor=executor, say=print)
+    preprocess(recordings, tmp_path / "out", say=print)

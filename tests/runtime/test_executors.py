@@ -132,7 +132,7 @@ def test_a_killed_pool_process_raises_in_one_line_and_the_next_run_resumes(
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with monkeypatch.context() as patch, ProcessPoolExecutor(1, spawn) as pool:
         patch.setattr(preprocess_module, "make_shard", fatal)
-        with pytest.raises(AudiovqError, match=r"pool: a process .* run again"):
+        with pytest.raises(AudiovqError, match=r"pool: a process .* resume"):
             preprocess(recordings, target, executor=pool, say=quiet)
     preprocess(recordings, target, say=quiet)
     assert content(target) == content(tmp_path / "local")
