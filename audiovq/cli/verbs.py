@@ -1,6 +1,6 @@
 """What can be asked of audiovq: verbs and their flags; no logic.
 
-`cli.py` makes a command line of them. Nothing heavy is imported before a verb runs.
+`cli` makes a command line of them. Nothing heavy is imported before a verb runs.
 """
 
 from __future__ import annotations

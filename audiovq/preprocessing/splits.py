@@ -229,9 +229,8 @@ def stretches(
             return alone
         for split, size in zip(splits, sizes, strict=True):
             rest = size % clip if size > clip else 0
-            short = (
-                rest < clip // 4
-            )  # no clip would be made of it, but one again of most of the last
+            # Of a shorter rest no clip of its own would be made, but one again of most of the last.
+            short = rest < clip // 4
             found[split].append((begin, begin + size - short * rest))
             begin += size + gap
     return found

@@ -35,7 +35,7 @@ from audiovq.runtime.device import pick_device
 from audiovq.runtime.tensors import read_tensors
 
 HERE = Path(__file__).parents[1] / "helpers"
-ROOT = HERE.parent
+ROOT = Path(__file__).parents[2]
 STEPS = replace(
     CONFIG,
     autoencoder_training=replace(CONFIG.autoencoder_training, steps=50, validate_every=10),

@@ -136,5 +136,5 @@ def test_an_hour_of_stereo_takes_less_than_a_gibibyte(rate: int, tmp_path: Path)
     said = python("-c", MEASURE, tmp_path / "in", tmp_path / "out", rate)
     shutil.rmtree(tmp_path / "in")
     seconds, kibibytes = map(int, said.split())
-    assert seconds >= 3600
+    assert 0.97 * 3600 <= seconds < 3600  # all but the gaps between the splits, of a second each
     assert kibibytes < 1 << 20

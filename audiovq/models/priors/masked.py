@@ -5,7 +5,7 @@ codes: Garcia et al. 2023, VampNet). As it sees the future, which an autoregress
 can inpaint parts of a grid (Bazin et al. 2020, NOTONO), or sample a whole one in a few steps.
 
 Codes sampled in parallel do not depend on each other, but those of one column should, most of all. So
-attention is over columns, and a column decoder samples a column's codes from low to high (`cells.py`;
+attention is over columns, and a column decoder samples a column's codes from low to high (`column_decoder.py`;
 Li et al. 2024, "Autoregressive Image Generation without Vector Quantization", also put such a network
 on masked attention). Columns sampled in the same step lie apart, with others in between.
 """

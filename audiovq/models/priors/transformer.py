@@ -1,4 +1,4 @@
-"""Autoregressive prior: a causal transformer over columns of codes, and a column decoder (`cells.py`).
+"""Autoregressive prior: a causal transformer over columns of codes, and a column decoder (`column_decoder.py`).
 
 The transformer runs once per column, not once per code. The column decoder predicts each code from the
 transformer's output and from the codes just before it in frequency and in time, so that the codes of a
