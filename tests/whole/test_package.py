@@ -61,3 +61,22 @@ def test_an_install_holds_every_module_and_the_models_that_ship(
     }
     assert {name for name in names if ".dist-info/" not in name} == wanted
     assert "audiovq/pretrained/digits/model.json" in names
+
+
+def test_the_installed_command_runs(clone: Path, tmp_path: Path) -> None:
+    """As pip's script does it: it imports what the wheel's entry point names, and calls it."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(built("build_wheel", clone, tmp_path / "out")) as wheel:
+        wheel.extractall(site)
+    code = (
+        "import sys; from importlib.metadata import distributions\n"
+        "(found,) = distributions(name='audiovq', path=[sys.argv.pop(1)])\n"
+        "(command,) = found.entry_points.select(group='console_scripts', name='audiovq')\n"
+        "sys.path.insert(0, str(found.locate_file('.'))); sys.argv[0] = command.name\n"
+        "sys.exit(command.load()())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, site, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "preprocess" in ended.stdout
