@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from audiovq.codec.codec import decode, encode
     from audiovq.codec.windows import Encoded
     from audiovq.config.errors import AudiovqError
-    from audiovq.config.settings import PreprocessConfig, SamplingConfig, TrainConfig
+    from audiovq.config.sampling import Inversion, SamplingConfig
+    from audiovq.config.settings import PreprocessConfig, TrainConfig
     from audiovq.dataset.dataset import Dataset
     from audiovq.generation.generate import generate
     from audiovq.generation.sound import Sound
@@ -38,9 +39,10 @@ _HOMES = {
     "AudiovqError": "config.errors",
     "Dataset": "dataset.dataset",
     "Encoded": "codec.windows",
+    "Inversion": "config.sampling",
     "Model": "models.model",
     "PreprocessConfig": "config.settings",
-    "SamplingConfig": "config.settings",
+    "SamplingConfig": "config.sampling",
     "Sound": "generation.sound",
     "Spectrogram": "spectral.spectrogram",
     "TrainConfig": "config.settings",
@@ -59,6 +61,7 @@ __all__ = [
     "AudiovqError",
     "Dataset",
     "Encoded",
+    "Inversion",
     "Model",
     "PreprocessConfig",
     "SamplingConfig",

@@ -3,7 +3,7 @@
 preprocess         folder of recordings → dataset
 train              dataset → model: the autoencoder first, then the prior over its codes
 generate_files     model → folder of new recordings
-play_files         recordings → variations, continuations, repaintings, morphs
+vary_files         recording → variations; extend_files, repaint_files, morph_files likewise
 encode_files       recordings → archive
 decode_files       archive → recordings
 reconstruct_files  recordings → codes → recordings
@@ -21,11 +21,19 @@ from typing import Any
 from audiovq.codec.files import decode_files, encode_files, reconstruct_files
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import PreprocessConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
 from audiovq.evaluation.wording import figure_table
-from audiovq.generation.files import generate_files, play_files, write_sounds
+from audiovq.generation.files import (
+    extend_files,
+    generate_files,
+    morph_files,
+    repaint_files,
+    vary_files,
+    write_sounds,
+)
 from audiovq.generation.generate import generate
 from audiovq.preprocessing.preprocess import Summary, preprocess
 from audiovq.report.collect import write_report
@@ -40,12 +48,15 @@ __all__ = [
     "demo",
     "encode_files",
     "evaluate",
+    "extend_files",
     "generate_files",
+    "morph_files",
     "pick_device",
-    "play_files",
     "preprocess",
     "reconstruct_files",
+    "repaint_files",
     "train",
+    "vary_files",
     "write_report",
 ]
 DEMO_DATA = PreprocessConfig(

@@ -11,7 +11,8 @@ import torch
 from comparison import Row, Run, compare
 from torch import Tensor
 
-from audiovq.config.settings import PriorConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import PriorConfig
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.pixelcnn import PixelCNN, PixelCNNCache
 from audiovq.models.priors.sampling import sample

@@ -24,7 +24,7 @@ from tyro.conf import Positional
 
 from audiovq.audio.reading import read
 from audiovq.audio.waveform import Waveform
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import classifier
 from audiovq.evaluation.classifier import Classifier
@@ -79,7 +79,7 @@ def new_sounds(model: Model, judge: Classifier, n: int) -> dict[str, Any]:
         seconds = []
         for seed in range(3):
             begin = time.perf_counter()
-            generate(model, 16, sampling=sampling, seed=seed, phase="griffin-lim", n_iter=0)
+            generate(model, 16, sampling=sampling, seed=seed, inversion=Inversion("griffin-lim", 0))
             seconds.append(time.perf_counter() - begin)
         sounds = generate(model, n, sampling=sampling, seed=1)
         accuracy = named(judge, model, [s.waveform for s in sounds], places(model, sounds))
@@ -95,11 +95,11 @@ def on_real_clips(
     made: dict[str, list[Waveform]] = {"real": list(clips)}
     joints: dict[str, list[float]] = {"coded": []}
     for clip in clips:
-        coded = edit.variations(model, clip, 1, strength=0)[0]
+        coded = edit.vary(model, clip, 1, strength=0)[0]
         made.setdefault("coded", []).append(coded.waveform)
         seconds = len(clip) / model.sample_rate
         third = seconds / 3, 2 * seconds / 3
-        mask = edit.region(model, coded.encoded, third, None)[0].nonzero()[:, 0]
+        mask = edit.region_mask(model, coded.encoded, third, None)[0].nonzero()[:, 0]
         ends = [int(mask[0]), int(mask[-1]) + 1]
         frames = [column * model.autoencoder.stride[1] for column in ends]
         joints["coded"] += [at_joint(flux(model, coded.waveform), frame) for frame in frames]

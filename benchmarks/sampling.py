@@ -19,7 +19,7 @@ from startup import process
 from torch import Tensor
 
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.generation.inpaint import sample_masked_autocast
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.masked import MaskedPrior

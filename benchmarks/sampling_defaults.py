@@ -24,7 +24,7 @@ from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.dataset import dataset as dataset_dataset
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.evaluation import classifier, distances

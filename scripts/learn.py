@@ -32,9 +32,10 @@ from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset, Split, split_images
 from audiovq.evaluation.classifier import Classifier, judge, train_classifier
 from audiovq.evaluation.distances import frechet_distance
+from audiovq.generation.codes import INAUDIBLE
 from audiovq.generation.files import generate_files
-from audiovq.generation.generate import SILENCE, draw
-from audiovq.generation.labels import draw_labels
+from audiovq.generation.generate import generate_images
+from audiovq.generation.labels import sample_labels
 from audiovq.models.model import Model
 from audiovq.models.summary import summarize
 from audiovq.pipeline import DEMO_DATA, preprocess, train
@@ -160,14 +161,14 @@ def judged(
     with torch.inference_mode():
         range_db = dataset.spectrogram.range_db
         error = validate_autoencoder(model.autoencoder, dataset.test, range_db)["error_db"]
-    asked = draw_labels(model, DRAWN, {}, 0)
+    asked = sample_labels(model, DRAWN, {}, 0)
     if config.bottleneck == "none":
         images = at_random(model, dataset.train, DRAWN)
         some = images[:SHOWN]
     else:
-        images, _ = draw(model, DRAWN)
+        images, _ = generate_images(model, DRAWN)
         digits = model.labels["digit"]
-        some = torch.cat([draw(model, 1, {"digit": d}, seed=int(d))[0] for d in digits])
+        some = torch.cat([generate_images(model, 1, {"digit": d}, seed=int(d))[0] for d in digits])
     heard = judge(classifier, [without_end(i, model) for i in images])
     real = judge(classifier, split_images(dataset.test))
     place = list(model.labels).index("digit")
@@ -213,7 +214,7 @@ def without_end(image: Tensor, model: Model) -> Tensor:
     """A spectrogram (1, bins, frames) without the silence at its end; images as they are."""
     if model.spectrogram.config.images:
         return image
-    heard = (image.amax(dim=(0, 1)) > SILENCE).nonzero()
+    heard = (image.amax(dim=(0, 1)) > INAUDIBLE).nonzero()
     return image[..., : int(heard.max()) + 1 if len(heard) else 8]
 
 

@@ -20,7 +20,7 @@ import torch
 from audiovq.app import desk as moves
 from audiovq.app.desk import Desk, Item
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.generation.labels import learnt_values
 from audiovq.models.model import Model
 from audiovq.report import embed
@@ -102,7 +102,7 @@ def build(model: Model, name: str) -> gr.Blocks:
                     gr.Dropdown([ANY, *learnt_values(model, label)], value=ANY, label=label)
                     for label in model.labels
                 ]
-                number = gr.Slider(1, moves.MOST, 4, step=1, label="how many")
+                number = gr.Slider(1, moves.MAX_SOUNDS, 4, step=1, label="how many")
                 temperature = gr.Slider(0, 2, 0.8, step=0.05, label="temperature")
                 guidance = gr.Slider(0, 5, 1, step=0.1, label="guidance")
                 seed = gr.Number(-1, precision=0, label="seed (-1: another each time)")
@@ -118,7 +118,7 @@ def build(model: Model, name: str) -> gr.Blocks:
                         vary = gr.Button("Make variations")
                     with gr.Column(min_width=140):
                         seconds = gr.Slider(
-                            0.2, moves.LONGEST_SECONDS, 1, step=0.1, label="seconds in all"
+                            0.2, moves.MAX_SECONDS, 1, step=0.1, label="seconds in all"
                         )
                         extend = gr.Button("Go on with it")
                     with gr.Column(min_width=140):
@@ -209,7 +209,7 @@ def _shelf(model: Model, desk: Desk) -> str:
 
 def _hand(model: Model, desk: Desk) -> str:
     """The sound at hand: its codes as cells over its picture, and what can be done with them."""
-    item = desk.at_hand
+    item = desk.selected
     codes = item.sound.encoded.codes
     quantizers, rows, columns = codes.shape
     grid = codes.permute(1, 2, 0).tolist()

@@ -1,7 +1,7 @@
-"""The command line: which verb is asked for, with which flags, and how it ends.
+"""The command line: parses the arguments, runs the verb, returns the exit code.
 
-Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stopped by Ctrl-C,
-1 and a traceback: our bug. Nothing heavy is imported before a verb runs.
+Exit codes: 0 done; 2 an error that the user can fix, described in one line; 130 stopped by Ctrl-C; 1 with a
+traceback, a bug of ours. No heavy module is imported before a verb runs.
 """
 
 from __future__ import annotations
@@ -17,29 +17,17 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 from tyro.conf import Positional, arg
 
-from audiovq.cli.verbs import (
-    app,
-    decode,
-    demo,
-    encode,
-    evaluate,
-    export,
-    generate,
-    inspect,
-    morph,
-    plot,
-    preprocess,
-    reconstruct,
-    report,
-    summary,
-    train_from,
-)
+from audiovq.cli.archives import decode, encode, reconstruct
+from audiovq.cli.datasets import inspect, preprocess
+from audiovq.cli.models import app, evaluate, export, plot, report, summary
+from audiovq.cli.sounds import continue_, generate, morph, repaint, vary
+from audiovq.cli.training import demo, train_from
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 
 
 def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
-    """Print a script by which a shell completes verbs, flags and values.
+    """Print a shell script that completes verbs, flags and values.
 
     bash: `audiovq completion bash > ~/.local/share/bash-completion/completions/audiovq`; zsh: into
     `_audiovq` in a folder of its `fpath`; fish: into `~/.config/fish/completions/audiovq.fish`.
@@ -51,34 +39,48 @@ def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
 
 
 def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
-    """The verbs; train's flags start from the preset that the arguments name."""
+    """The verbs by name; the defaults of train's flags are those of the preset that the arguments name."""
     flags = " ".join(arguments).replace("=", " ").split()
     named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
     train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
-    stages = (preprocess, train, generate, morph, encode, decode, reconstruct)
-    verbs = (demo, inspect, *stages, evaluate, report, summary, plot, app, export, completion)
-    return {verb.__name__: verb for verb in verbs}
+    make = (generate, vary, continue_, repaint, morph)
+    look = (evaluate, report, summary, plot, app, export)
+    verbs = (
+        demo,
+        inspect,
+        preprocess,
+        train,
+        *make,
+        encode,
+        decode,
+        reconstruct,
+        *look,
+        completion,
+    )
+    return {verb.__name__.rstrip("_"): verb for verb in verbs}
 
 
-def _named(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb, whose help says MODEL and OUT for what comes without a flag, not PATH and PATH."""
+def _with_metavars(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with positional arguments shown as MODEL and OUT in its help, not as PATH and PATH."""
     hints = get_type_hints(verb, include_extras=True)
-    place = get_args(Positional[Path])[1]
+    marker = get_args(Positional[Path])[1]
     for name, hint in hints.items():
-        if place in get_args(hint):
+        if marker in get_args(hint):
             hints[name] = Annotated[hint, arg(metavar=name.upper())]
     verb.__annotations__ = hints
     return verb
 
 
-RESUMABLE = frozenset({"demo", "generate", "preprocess", "train"})
-"""Verbs that continue where a stopped run was."""
+RESUMABLE = frozenset(
+    {"demo", "generate", "vary", "continue", "repaint", "morph", "preprocess", "train"}
+)
+"""Verbs that resume a stopped run."""
 
 
 def failing(work: Callable[[], object], resumes: bool = True) -> int:
-    """Do the work; returns the exit code, and says in one line what the user can mend.
+    """Run `work` and return the exit code; print an error that the user can fix in one line.
 
-    `resumes`: whether the same command continues where it was stopped, which Ctrl-C then says.
+    `resumes`: whether the same command resumes after Ctrl-C, which the message says.
     """
     try:
         work()
@@ -95,39 +97,39 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a sign that it cannot show becomes a question mark
+        if isinstance(stream, io.TextIOWrapper):  # characters that it cannot encode become "?"
             stream.reconfigure(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "" in arguments:  # an unset variable of a shell; as a path it would be the current folder
+    if "" in arguments:  # an unset shell variable; as a path it would be the current folder
         print("audiovq: an argument is empty; give a name or a value in its place", file=sys.stderr)
         return 2
-    return failing(lambda: _asked(arguments)(), not RESUMABLE.isdisjoint(arguments[:1]))
+    return failing(lambda: _parse(arguments)(), not RESUMABLE.isdisjoint(arguments[:1]))
 
 
-def _asked(arguments: list[str]) -> Callable[[], None]:
-    """The call that a command line asks for. Raises SystemExit after help, or where it fits no verb.
+def _parse(arguments: list[str]) -> Callable[[], None]:
+    """The call that a command line asks for. Raises SystemExit after printing help or a parser error.
 
-    Parsers take their time to be made. So they are made of the verb's flags alone, and of no other's,
-    unless something does not fit: another verb's may have been meant.
+    Building a parser of all flags is slow. So only the flags of the named verb are built first; all are
+    built where they do not match, so that the error can suggest other verbs' flags.
     """
     if arguments in ([], ["-h"], ["--help"]):
-        return _parsed(arguments, [])
+        return _parse_with(arguments, [])
     if not arguments[0].startswith("-"):
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                return _parsed(arguments, arguments[:1])
+                return _parse_with(arguments, arguments[:1])
         except SystemExit as end:
             if not end.code:
                 raise
-    return _parsed(arguments, None)
+    return _parse_with(arguments, None)
 
 
-def _parsed(arguments: list[str], whole: list[str] | None) -> Callable[[], None]:
-    """The same, with parsers of the flags of the verbs in `whole`, or all, and of the others' names."""
+def _parse_with(arguments: list[str], full: list[str] | None) -> Callable[[], None]:
+    """`_parse` with the flags of the verbs in `full` (None: of all verbs) and the names of the others."""
     verbs = {
-        name: _bare(verb) if whole is not None and name not in whole else _calling(_named(verb))
+        name: _without_flags(verb)
+        if full is not None and name not in full
+        else _deferred(_with_metavars(verb))
         for name, verb in _verbs(arguments).items()
     }
     call: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
@@ -139,8 +141,8 @@ def _parsed(arguments: list[str], whole: list[str] | None) -> Callable[[], None]
     return call
 
 
-def _calling(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """What takes a verb's flags, and gives the call of it."""
+def _deferred(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A function with the verb's flags that returns the verb's call instead of running it."""
 
     @functools.wraps(verb)
     def call(*arguments: Any, **flags: Any) -> Callable[[], None]:
@@ -149,6 +151,6 @@ def _calling(verb: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     return call
 
 
-def _bare(verb: Callable[..., None]) -> Callable[..., Any]:
-    """A verb's name and what it says of itself: a class, which tyro knows without loading typeguard."""
+def _without_flags(verb: Callable[..., None]) -> Callable[..., Any]:
+    """The verb's name and help alone, as a class: for a function, tyro would load typeguard (slow)."""
     return type(verb.__name__, (), {"__doc__": verb.__doc__, "__init__": lambda self: None})

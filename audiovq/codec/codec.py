@@ -15,11 +15,11 @@ import torch
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import windows
 from audiovq.codec.windows import Encoded, codes_of, decode_blocks, encode_blocks
-from audiovq.config.checks import require_phase, require_seed
+from audiovq.config.checks import require_seed
+from audiovq.config.sampling import Inversion
 from audiovq.models.model import Model
-from audiovq.spectral import inversion
+from audiovq.spectral import inversion as batching
 from audiovq.spectral.inversion import batches, padded
-from audiovq.spectral.spectrogram import Phase
 from audiovq.spectral.stft import num_frames
 
 
@@ -35,7 +35,7 @@ def encode(
     encoded: dict[int, Encoded] = {}
     for places in batches([len(w) for w in waveforms], hop_length):
         whole = [waveforms[i] for i in places]
-        if num_frames(len(whole[-1]), hop_length) > inversion.BATCH_FRAMES:  # then it is alone
+        if num_frames(len(whole[-1]), hop_length) > batching.BATCH_FRAMES:  # then it is alone
             encoded[places[0]] = encode_blocks(model, whole.copy, rate_weight=rate_weight)
             continue
         batch, num_samples = padded(whole)
@@ -58,15 +58,13 @@ def decode(
     model: Model,
     sounds: Sequence[Encoded],
     *,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
+    inversion: Inversion = Inversion(),
     seed: int = 0,
 ) -> list[Waveform]:
     """The inverse of `encode`: codes → waveforms (samples,) of exact length, in the same order.
 
-    Raises AudiovqError where `phase`, `n_iter` or `seed` is out of its range.
+    Raises AudiovqError where `seed` is out of range.
     """
-    require_phase(phase, n_iter)
     require_seed(seed)
     hop_length = model.spectrogram.config.hop_length
     waveforms: dict[int, Waveform] = {}
@@ -76,7 +74,7 @@ def decode(
         if num_frames(s.num_samples, hop_length) <= windows.WINDOW_FRAMES
     ]
     for i in set(range(len(sounds))) - set(short):
-        blocks = decode_blocks(model, sounds[i], phase=phase, n_iter=n_iter, seed=seed)
+        blocks = decode_blocks(model, sounds[i], inversion=inversion, seed=seed)
         waveforms[i] = np.concatenate(list(blocks))
     for group in batches([sounds[i].num_samples for i in short], hop_length):
         places = [short[i] for i in group]
@@ -94,8 +92,7 @@ def decode(
                 spectrogram,
                 torch.tensor([s.level for s in batch], device=model.device),
                 num_samples.to(model.device),
-                phase=phase,
-                n_iter=n_iter,
+                inversion=inversion,
                 generator=torch.Generator().manual_seed(seed),
             )
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):

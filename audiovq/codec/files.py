@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -22,8 +23,8 @@ from audiovq.codec import archive, codec, windows
 from audiovq.codec.names import plain, wav_names
 from audiovq.codec.probabilities import Coder
 from audiovq.codec.windows import Encoded
-from audiovq.config.checks import require_phase
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion
 from audiovq.models.entropy.rate_search import LARGEST_WEIGHT
 from audiovq.models.model import Model
 from audiovq.runtime.checksums import escapes_folder
@@ -38,7 +39,6 @@ from audiovq.runtime.files import (
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import Say, progress
 from audiovq.spectral import inversion
-from audiovq.spectral.spectrogram import Phase
 
 FILES = 64
 """Recordings that are in memory at a time, long ones left out; their codes are small."""
@@ -103,8 +103,7 @@ def decode_files(
     source: Path | str,
     target: Path | str,
     *,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
+    inversion: Inversion = Inversion(),
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
@@ -115,7 +114,6 @@ def decode_files(
     apart, and said. Returns the paths. Raises AudiovqError where the archive is damaged or of another
     model.
     """
-    require_phase(phase, n_iter)
     source, target = Path(source), Path(target)
     data = read_bytes(source)
     try:
@@ -134,12 +132,12 @@ def decode_files(
     if single:
         places = dict.fromkeys(places, target.name)
     decoded = {places[name]: sound for name, sound in sounds.items()}
-    command = _command(model, "decode", phase, n_iter)
+    command = _command(model, "decode", inversion)
     command["archive"] = hashlib.sha256(data).hexdigest()
     with _into(target, single, overwrite, command, [source]) as (folder, expect):
         if not single:
             _say_names(places, say, "note: writing")
-        return _write(model, decoded, folder, expect, phase, n_iter, say)
+        return _write(model, decoded, folder, expect, inversion, say)
 
 
 def reconstruct_files(
@@ -147,8 +145,7 @@ def reconstruct_files(
     source: Path | str,
     target: Path | str,
     *,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
+    inversion: Inversion = Inversion(),
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, float]:
@@ -158,7 +155,6 @@ def reconstruct_files(
     figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError where
     nothing can, or where `target` is, or holds, one of the recordings.
     """
-    require_phase(phase, n_iter)
     source, target = Path(source), Path(target)
     recordings, others = _recordings(source)
     if single := not source.is_dir():
@@ -167,7 +163,7 @@ def reconstruct_files(
         places = dict.fromkeys(recordings, target.name)
     else:
         places = wav_names(recordings)
-    command = _command(model, "reconstruct", phase, n_iter)
+    command = _command(model, "reconstruct", inversion)
     command["recordings"] = [[name, *_state(path)] for name, path in recordings.items()]
     inputs = [source, *recordings.values()]
     with _into(target, single, overwrite, command, inputs) as (folder, expect):
@@ -176,14 +172,14 @@ def reconstruct_files(
             _say_names(places, say, "note: writing")
         sounds = _encoded(model, recordings, say)
         coded = {places[name]: sound for name, sound in sounds.items()}
-        _write(model, coded, folder, expect, phase, n_iter, say)
+        _write(model, coded, folder, expect, inversion, say)
     return archive.rates(model, sounds, archive.pack(model, sounds))
 
 
-def _command(model: Model, verb: str, phase: Phase, n_iter: int | None) -> dict[str, Any]:
+def _command(model: Model, verb: str, inversion: Inversion) -> dict[str, Any]:
     """What decides on what is written, short of what is read: see `files.filling`."""
     weights = model.header.get("autoencoder", {}).get("sha256")
-    return {"verb": verb, "autoencoder": weights, "phase": phase, "n_iter": n_iter}
+    return {"verb": verb, "autoencoder": weights, **dataclasses.asdict(inversion)}
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -338,8 +334,7 @@ def _write(
     sounds: Mapping[str, Encoded],
     folder: Path,
     expect: Callable[..., None],
-    phase: Phase,
-    n_iter: int | None,
+    inversion: Inversion,
     say: Say,
 ) -> list[Path]:
     """Codes by the path of their WAV below `folder` → WAVs; returns their paths.
@@ -353,7 +348,7 @@ def _write(
     begins, peak, failed = [0], 0.0, None
     written: list[Path] = []
     with _spool(folder) as spool, progress("decode", len(sounds), "files") as step:
-        for blocks in _decoded(model, list(sounds.values()), phase, n_iter):
+        for blocks in _decoded(model, list(sounds.values()), inversion):
             for block in blocks:
                 peak = max(peak, peak_of(block))
                 spool.write(block.astype("<f4").tobytes())
@@ -382,20 +377,20 @@ def _write(
 
 
 def _decoded(
-    model: Model, sounds: list[Encoded], phase: Phase, n_iter: int | None
+    model: Model, sounds: list[Encoded], inversion: Inversion
 ) -> Iterator[Iterable[Waveform]]:
     """The blocks of each sound's waveform, in order."""
     longest = windows.WINDOW_FRAMES * model.spectrogram.config.hop_length
     for begin in range(0, len(sounds), FILES):
         part = sounds[begin : begin + FILES]
         short = [number for number, sound in enumerate(part) if sound.num_samples < longest]
-        decoded = codec.decode(model, [part[i] for i in short], phase=phase, n_iter=n_iter)
+        decoded = codec.decode(model, [part[i] for i in short], inversion=inversion)
         whole = dict(zip(short, decoded, strict=True))
         for number, sound in enumerate(part):
             if number in whole:
                 yield [whole[number]]
             else:
-                yield windows.decode_blocks(model, sound, phase=phase, n_iter=n_iter)
+                yield windows.decode_blocks(model, sound, inversion=inversion)
 
 
 @contextlib.contextmanager

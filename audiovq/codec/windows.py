@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from audiovq.audio.waveform import Waveform
+from audiovq.config.sampling import Inversion
 from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
 from audiovq.models.entropy.rate_search import search
 from audiovq.models.model import Model
 from audiovq.spectral import inversion
 from audiovq.spectral.inversion import padded
-from audiovq.spectral.spectrogram import Phase
 from audiovq.spectral.stft import num_frames, stft
 
 WINDOW_FRAMES = 1 << 12
@@ -138,8 +138,7 @@ def decode_blocks(
     model: Model,
     sound: Encoded,
     *,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
+    inversion: Inversion = Inversion(),
     seed: int = 0,
 ) -> Iterator[Waveform]:
     """Codes → the waveform of a sound of any length, block by block (samples,)."""
@@ -160,8 +159,7 @@ def decode_blocks(
             frames_of(model, sound.codes, start, stop),
             torch.tensor([sound.level], device=model.device),
             torch.tensor([end - start * hop_length], device=model.device),
-            phase=phase,
-            n_iter=n_iter,
+            inversion=inversion,
             generator=torch.Generator().manual_seed(seed),
             known=known,
         )

@@ -27,18 +27,17 @@ MOST_SEED = (1 << 63) - 1
 """Largest seed that every generator of torch takes."""
 MOST_SOUNDS = 1_000_000
 """Sounds that one call may make."""
-MOST_ITERATIONS = 10_000
-"""Of Griffin-Lim: far beyond the last one that changes anything."""
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether `value` is an integer, of Python or NumPy."""
     return isinstance(value, numbers.Integral)
 
 
 def require_seed(seed: int) -> None:
     """Raise AudiovqError where `seed` is not from 0 to MOST_SEED."""
     require(
-        _is_whole(seed) and 0 <= seed <= MOST_SEED,
+        is_whole(seed) and 0 <= seed <= MOST_SEED,
         f"seed {seed}: give a whole number from 0 to 2^63 - 1",
     )
 
@@ -51,15 +50,6 @@ def derived_seed(seed: int, number: int) -> int:
 def require_count(n: int, name: str = "n", least: int = 1) -> None:
     """Raise AudiovqError where a number of sounds is not from `least` to MOST_SOUNDS."""
     require(
-        _is_whole(n) and least <= n <= MOST_SOUNDS,
+        is_whole(n) and least <= n <= MOST_SOUNDS,
         f"{name} {n}: give {least} to {MOST_SOUNDS:,}",
-    )
-
-
-def require_phase(phase: str, n_iter: int | None) -> None:
-    """Raise AudiovqError where Griffin-Lim cannot start so, or run so many iterations."""
-    require(phase in ("pghi", "griffin-lim"), f"phase {phase!r:.40}: give 'pghi' or 'griffin-lim'")
-    require(
-        n_iter is None or (_is_whole(n_iter) and 0 <= n_iter <= MOST_ITERATIONS),
-        f"n_iter {n_iter}: give 0 to {MOST_ITERATIONS:,}",
     )

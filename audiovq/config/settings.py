@@ -529,34 +529,3 @@ class TrainConfig:
             0 <= self.masked_share < 1,
             f"masked_share {self.masked_share}: give a share from 0 to below 1",
         )
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a code is drawn from the prior's probabilities."""
-
-    order: Literal["auto", "time", "masked"] = "auto"
-    """time: a code after another. masked: all of them in a few steps, each of which sees what there is
-    before a code and after it. auto: time for new sounds, masked for those painted over."""
-    steps: int = 2
-    """Of the masked prior."""
-    temperature: float = 0.8
-    """Below 1: likelier, less varied. 0: always the likeliest."""
-    top_k: int = 0
-    """Only the k likeliest; 0: all."""
-    top_p: float = 1.0
-    """Only the likeliest that make up this probability (Holtzman et al. 2020)."""
-    guidance: float = 1.0
-    """How much further to go from any label to those asked for (Ho and Salimans 2022); 0: off."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.steps <= 1000, f"steps {self.steps}: give 1 to 1000")
-        require(
-            0 <= self.temperature <= 10,
-            f"temperature {self.temperature}: give a number from 0 to 10",
-        )
-        require(0 <= self.top_k <= MOST_STEPS, f"top_k {self.top_k}: give 0 (all) to {MOST_STEPS}")
-        require(0 < self.top_p <= 1, f"top_p {self.top_p}: give a probability above 0, up to 1")
-        require(
-            0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"
-        )

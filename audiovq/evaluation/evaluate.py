@@ -12,13 +12,14 @@ from audiovq.codec import archive
 from audiovq.codec.tokenize import code_counts, encode_split
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed, require_count, require_seed
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import HELD_OUT, clips_of, measured_split
 from audiovq.evaluation.judges import evaluate_labels
 from audiovq.evaluation.reconstruction import evaluate_reconstruction
-from audiovq.generation.copies import coded, compare, know
+from audiovq.generation.copies import compare
 from audiovq.generation.generate import generate
+from audiovq.generation.known import encode_clips, learn_clips
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
 from audiovq.runtime.progress import Say, progress
@@ -39,7 +40,7 @@ def evaluate(
     dataset: Dataset,
     *,
     n: int = 200,
-    sampling: SamplingConfig | None = None,
+    sampling: SamplingConfig = SamplingConfig(),
     best_of: int = 1,
     seed: int = 0,
     say: Say = lambda _: None,
@@ -115,12 +116,12 @@ def _evaluate_generation(
     else:
         figures["left_out"] = "what judges say: the dataset has no labels, which they learn"
 
-    known = model.known or know(model, dataset.train, dataset.validation)
+    known = model.known or learn_clips(model, dataset.train, dataset.validation)
     figures["nearest_training_clip_db"] = {}
     figures["codes_shared_with_a_training_clip"] = {}
     for name, clips in (
         ("generated", [sound.encoded for sound in sounds]),
-        ("real", coded(model, split, places)),
+        ("real", encode_clips(model, split, places)),
     ):
         found = [one for one in compare(model, clips, known) if one is not None]
         if found:

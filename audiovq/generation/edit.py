@@ -1,15 +1,14 @@
-"""Playing with sounds: variations of a recording, going on with it, painting over parts of it, and
-what lies between two. Waveforms at the model's rate in, new sounds out.
+"""Editing a recording: variations, continuations, repainted regions.
 
-What is kept is kept as codes: it sounds as the model's codec has it. Labels that are not asked for are
-those that the prior hears in the recording (`labels_heard`): a seven stays a seven.
+Waveforms at the model's rate go in, new sounds come out. What an edit keeps, it keeps as codes, so it
+sounds as the model's codec decodes it. Labels that are not given are inferred from the recording
+(`infer_labels`): a repainted seven stays a seven.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,54 +16,47 @@ from torch import Tensor, nn
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
-from audiovq.config.checks import derived_seed, require_count, require_phase, require_seed
+from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
-from audiovq.generation.generate import SCORED, batch_size
-from audiovq.generation.inpaint import inpaint
-from audiovq.generation.labels import places_of
+from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.generation.generate import batch_size
+from audiovq.generation.inpaint import AnyPrior, inpaint
+from audiovq.generation.labels import Labels, infer_labels
 from audiovq.generation.long import require_samples
-from audiovq.generation.sound import Sound, pick_prior
+from audiovq.generation.sound import Sound, decode_sounds, pick_prior
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.sampling import sample
-from audiovq.spectral.spectrogram import Phase
 from audiovq.spectral.stft import num_frames
 
-MOST_SAMPLES = 1 << 28
-"""Of all steps of a morph, which are in memory at once."""
-Labels = Mapping[str, str]
 Span = tuple[float, float]
+"""From, to."""
 
 
-def variations(
+def vary(
     model: Model,
     waveform: Waveform,
     n: int = 8,
     strength: float = 0.5,
     labels: Labels | None = None,
     *,
-    sampling: SamplingConfig | None = None,
+    sampling: SamplingConfig = SamplingConfig(),
+    inversion: Inversion = Inversion(),
     seed: int = 0,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
 ) -> list[Sound]:
-    """`n` sounds like a recording (samples,): a share of `strength` of its codes is drawn anew.
+    """`n` variations of a recording (samples,): each code is resampled with probability `strength`.
 
-    At 0 they are the recording as the codec has it, at 1 nothing is left but its length, level and labels.
-    Raises AudiovqError where `strength` is not from 0 to 1, or the model has no prior.
+    At 0 the result is the recording as the codec decodes it; at 1 only its length, level and labels are
+    left. Raises AudiovqError where `strength` is not from 0 to 1, or the model has no prior.
     """
-    if not 0 <= strength <= 1:
-        raise AudiovqError(f"strength {strength:g}: give a number from 0 to 1")
-    given = encoded(model, waveform)
+    require_strength(strength)
+    encoded = encode_nearest(model, waveform)
 
-    def mask(count: int, own: int) -> Tensor:
-        chances = torch.rand(
-            count, *given.codes.shape, generator=torch.Generator().manual_seed(own)
-        )
-        return chances < strength
+    def random_masks(count: int, batch_seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(batch_seed)
+        return torch.rand(count, *encoded.codes.shape, generator=generator) < strength
 
-    return _painted(model, given, mask, labels, n, sampling, phase, n_iter, seed)
+    return _resample(model, encoded, random_masks, labels, n, sampling, inversion, seed)
 
 
 def repaint(
@@ -75,46 +67,37 @@ def repaint(
     labels: Labels | None = None,
     n: int = 1,
     *,
-    sampling: SamplingConfig | None = None,
+    sampling: SamplingConfig = SamplingConfig(),
+    inversion: Inversion = Inversion(),
     seed: int = 0,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
 ) -> list[Sound]:
-    """`n` sounds: a recording (samples,) with what lies in `time` (from, to in seconds) and `band`
-    (from, to in Hz) painted over, or in the one that is given (Bazin et al. 2020, NOTONO).
+    """`n` versions of a recording (samples,) with the region given by `time` (seconds), `band` (Hz), or
+    both resampled (Bazin et al. 2020, NOTONO).
 
-    All codes that touch the region are drawn anew, to go with what is around them; all others stay.
-    Raises AudiovqError where no region is given or it holds no code, or the model has no prior.
+    All codes that touch the region are resampled, conditioned on all others, which are kept. Raises
+    AudiovqError where no region is given, the region contains no code, or the model has no prior.
     """
-    given = encoded(model, waveform)
-    return painted(
-        model,
-        given,
-        region(model, given, time, band),
-        labels,
-        n,
-        sampling=sampling,
-        seed=seed,
-        phase=phase,
-        n_iter=n_iter,
+    encoded = encode_nearest(model, waveform)
+    mask = region_mask(model, encoded, time, band)
+    return resample(
+        model, encoded, mask, labels, n, sampling=sampling, inversion=inversion, seed=seed
     )
 
 
-def painted(
+def resample(
     model: Model,
-    given: Encoded,
+    encoded: Encoded,
     mask: Tensor,
     labels: Labels | None = None,
     n: int = 1,
     *,
-    sampling: SamplingConfig | None = None,
+    sampling: SamplingConfig = SamplingConfig(),
+    inversion: Inversion = Inversion(),
     seed: int = 0,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
 ) -> list[Sound]:
-    """`n` sounds: one in codes, of which those where `mask` (rows, columns) says so are drawn anew, to go
-    with all others. Labels that are not asked for are those heard in it."""
-    return _painted(model, given, lambda *_: mask, labels, n, sampling, phase, n_iter, seed)
+    """`n` versions of an encoded sound with the codes where `mask` (rows, columns) is True resampled,
+    conditioned on all others. Raises AudiovqError where the model has no prior."""
+    return _resample(model, encoded, lambda *_: mask, labels, n, sampling, inversion, seed)
 
 
 def extend(
@@ -124,254 +107,180 @@ def extend(
     labels: Labels | None = None,
     n: int = 1,
     *,
-    sampling: SamplingConfig | None = None,
+    sampling: SamplingConfig = SamplingConfig(),
+    inversion: Inversion = Inversion(),
     seed: int = 0,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
 ) -> list[Sound]:
-    """`n` sounds that begin with a recording (samples,) and go on to last `seconds` in all.
+    """`n` continuations of a recording (samples,), each `seconds` long in total.
 
-    None: to where the prior in time order ends them, after at least a column of codes. What the
-    recording's own end has a part in, half a window of the spectrogram, is drawn anew. Raises
-    AudiovqError where `seconds` are no longer than the recording, or the model has no prior.
+    None: until the autoregressive prior samples END, after at least one new column. The recording's last
+    half window is resampled too, because its end is part of those frames. Raises AudiovqError where
+    `seconds` is not longer than the recording, or the model has no prior.
     """
-    sampling = sampling or SamplingConfig()
-    require_phase(phase, n_iter)
     prior = pick_prior(model, sampling, "time")
     if seconds is None and not isinstance(prior, Prior):
-        raise AudiovqError("continue: the masked prior knows no end; give a length as well")
+        raise AudiovqError("continue: the masked prior cannot end a sound; give a length as well")
     length = None if seconds is None else require_samples(model, seconds)
     if length is not None and length <= len(waveform):
-        had = len(waveform) / model.sample_rate
-        raise AudiovqError(f"length {seconds:g}: the recording has {had:.2f} s; give more")
-    chunks = parts(model, n, len(waveform), seconds, seed)
-    given = encoded(model, waveform)
-    config, stride = model.spectrogram.config, model.autoencoder.stride[1]
-    kept = max(1, (given.num_samples - config.n_fft // 2) // (stride * config.hop_length))
-    kept = min(kept, given.codes.shape[2])
-    row = labels_heard(model, given, labels, kept)
+        duration = len(waveform) / model.sample_rate
+        raise AudiovqError(f"length {seconds:g}: the recording has {duration:.2f} s; give more")
+    batches = split_batches(model, n, max(len(waveform), length or 0), seed)
+    encoded = encode_nearest(model, waveform)
+    prefix = _unaffected_columns(model, encoded)
+    row = infer_labels(model, encoded, labels, prefix)
     sounds = []
-    for count, own in chunks:
-        codes = given.codes[None, :, :, :kept].expand(count, -1, -1, -1)
-        rows, levels = row.expand(count, -1), torch.full((count,), given.level)
-        generator = torch.Generator().manual_seed(own)
+    for count, batch_seed in batches:
+        codes = encoded.codes[None, :, :, :prefix].expand(count, -1, -1, -1)
+        rows, levels = row.expand(count, -1), torch.full((count,), encoded.level)
+        generator = torch.Generator().manual_seed(batch_seed)
         if length is None:
             assert isinstance(prior, Prior)
-            made = _to_its_end(prior, codes, rows, levels, sampling, generator)
-            samples = [(grid.shape[2] * stride - 1) * config.hop_length for grid in made]
+            grids = _sample_to_end(prior, codes, rows, levels, sampling, generator)
+            hop_length = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+            lengths = [
+                grid.shape[2] * hop_length - model.spectrogram.config.hop_length for grid in grids
+            ]
         else:
-            columns = -(-num_frames(length, config.hop_length) // stride)
-            grid = nn.functional.pad(codes, (0, columns - kept))
-            mask = torch.arange(columns) >= kept
-            filled = inpaint(
-                prior, grid, mask, levels, rows, sampling=sampling, generator=generator
+            grids = _sample_to_length(
+                model, prior, codes, rows, levels, length, sampling, generator
             )
-            made, samples = list(filled), [length] * count
-        coded = [Encoded(grid, given.level, end) for grid, end in zip(made, samples, strict=True)]
-        sounds += _heard(model, coded, labels, phase, n_iter, own)
+            lengths = [length] * count
+        made = [
+            Encoded(*parts) for parts in zip(grids, [encoded.level] * count, lengths, strict=True)
+        ]
+        sounds += decode_sounds(model, made, labels, inversion, batch_seed)
     return sounds
 
 
-def parts(
-    model: Model, n: int, samples: int, seconds: float | None, seed: int
-) -> list[tuple[int, int]]:
-    """How many of `n` sounds are made at a time, of a recording of so many samples that lasts `seconds`
-    afterwards, where that is asked for: (number, seed) each.
+def require_strength(strength: float) -> None:
+    """Raise AudiovqError where `strength` is not from 0 to 1."""
+    if not 0 <= strength <= 1:
+        raise AudiovqError(f"strength {strength:g}: give a number from 0 to 1")
 
-    The seed of the first is `seed` itself, so that a part made by itself is as it is among all. Raises
-    AudiovqError where `n` or `seed` is out of its range.
+
+def split_batches(model: Model, n: int, num_samples: int, seed: int) -> list[tuple[int, int]]:
+    """`n` edited sounds of `num_samples` each, split into batches that fit into memory: (size, seed) each.
+
+    The first batch's seed is `seed` itself, so a batch made alone equals the same batch among all. Raises
+    AudiovqError where `n` or `seed` is out of range.
     """
     require_count(n)
     require_seed(seed)
-    longest = samples if seconds is None else max(samples, require_samples(model, seconds))
-    size = batch_size(model, longest)
+    size = batch_size(model, num_samples)
     return [
         (min(size, n - begin), derived_seed(seed, begin // size) if begin else seed)
         for begin in range(0, n, size)
     ]
 
 
-def morph(
-    model: Model,
-    first: Waveform,
-    second: Waveform,
-    steps: int = 8,
-    *,
-    seed: int = 0,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
-) -> list[Sound]:
-    """`steps` sounds from one recording (samples,) to another, the ends being the two: see `between`.
-
-    Each is what the nearest codes decode to. Raises AudiovqError where `steps` are fewer than 2, or the
-    model makes no codes.
-    """
-    require_phase(phase, n_iter)
-    require_seed(seed)
-    require_count(steps, "steps", 2)
-    most = max(2, MOST_SAMPLES // max(1, len(first), len(second)))
-    if steps > most:
-        raise AudiovqError(f"steps {steps}: give {most} at most for recordings as long as these")
-    _ = model.autoencoder.quantizer  # or it says that there is none
-    latents, levels, lengths = [], [], []
-    with torch.inference_mode():
-        for waveform in (first, second):
-            batch = torch.from_numpy(waveform)[None].to(model.device)
-            images, level = model.spectrogram(batch)
-            frames = torch.tensor([images.shape[3]])
-            latents.append(model.autoencoder.latents(images, frames))
-            levels.append(int(level))
-            lengths.append(len(waveform))
-        sounds = []
-        for step in between(model, latents, levels, lengths, steps):
-            width = torch.tensor([step.latents.shape[3]])
-            codes = model.autoencoder.nearest(step.latents, width)[0].cpu()
-            sounds.append(Encoded(codes, step.level, step.num_samples))
-    return _heard(model, sounds, None, phase, n_iter, seed)
-
-
-@dataclass(frozen=True)
-class Between:
-    """A sound on the line between two."""
-
-    latents: Tensor
-    """(1, dim, rows, columns); with `dense` (1, dense)."""
-    level: int
-    num_samples: int
-
-
-def between(
-    model: Model, latents: Sequence[Tensor], levels: Sequence[int], lengths: Sequence[int], n: int
-) -> list[Between]:
-    """`n` sounds on the straight line between the latents (1, dim, rows, columns) of two; the ends are
-    they.
-
-    Where they differ in length (`lengths`, in samples), so do the steps: latents are stretched in time
-    to each step's own, so that beginnings mix with beginnings and ends with ends.
-    """
-    autoencoder, hop_length = model.autoencoder, model.spectrogram.config.hop_length
-    steps = []
-    for share in torch.linspace(0, 1, n).tolist():
-        length, level = (round((1 - share) * a + share * b) for a, b in (lengths, levels))
-        alike = list(latents)
-        if autoencoder.dense is None:
-            width = int(autoencoder.num_columns(torch.tensor([num_frames(length, hop_length)])))
-            alike = [_stretched(grid, width) for grid in latents]
-        steps.append(Between(torch.lerp(alike[0], alike[1], share), level, length))
-    return steps
-
-
-def encoded(model: Model, waveform: Waveform) -> Encoded:
-    """A waveform (samples,) → its nearest codes, which are those that priors learn."""
+def encode_nearest(model: Model, waveform: Waveform) -> Encoded:
+    """A waveform (samples,) as its nearest codes, the kind that priors are trained on."""
     return codec.encode(model, [waveform], rate_weight=0)[0]
 
 
-def region(model: Model, sound: Encoded, time: Span | None, band: Span | None) -> Tensor:
-    """(rows, columns) bool: the codes that touch `time`, in seconds, and `band`, in Hz; None is all.
+def region_mask(model: Model, encoded: Encoded, time: Span | None, band: Span | None) -> Tensor:
+    """(rows, columns) bool: the codes that touch `time` (seconds) and `band` (Hz); None: no restriction.
 
-    Raises AudiovqError where neither is given, or no code of the sound does.
+    Raises AudiovqError where both are None, or no code touches the region.
     """
     if time is None and band is None:
         raise AudiovqError("repaint: give a time, such as 0.2:0.5, or a band, such as 1000:3000")
     for name, span in (("time", time), ("band", band)):
         if span is not None and not all(map(math.isfinite, span)):
             raise AudiovqError(f"{name} {span[0]:g}:{span[1]:g}: give two numbers, FROM:TO")
-    config = model.spectrogram.config
-    (tall, wide), (_, rows, columns) = model.autoencoder.stride, sound.codes.shape
+    _, rows, columns = encoded.codes.shape
     mask = torch.ones(rows, columns, dtype=torch.bool)
     if time is not None:
-        samples = torch.arange(columns + 1) * wide * config.hop_length
-        begin, end = (t * config.sample_rate for t in time)
-        mask &= (samples[:-1] < round(end)) & (samples[1:] > round(begin))
+        mask &= _columns_in(model, columns, time)
         if not mask.any() or time[1] <= time[0]:
-            had = sound.num_samples / config.sample_rate
+            duration = encoded.num_samples / model.sample_rate
             raise AudiovqError(
-                f"time {time[0]:g}:{time[1]:g}: give two rising times up to {had:.2f} seconds"
+                f"time {time[0]:g}:{time[1]:g}: give two rising times up to {duration:.2f} seconds"
             )
     if band is not None:
-        centres = torch.arange(config.n_fft // 2) * (config.sample_rate / config.n_fft)
-        if model.spectrogram.mel is not None:
-            centres = model.spectrogram.mel.cpu().argmax(dim=1) * config.sample_rate / config.n_fft
-        inside = (centres >= band[0]) & (centres <= band[1])
-        inside = nn.functional.pad(inside, (0, rows * tall - len(inside)))
-        mask &= inside.view(rows, tall).any(dim=1)[:, None]
+        mask &= _rows_in(model, rows, band)[:, None]
         if not mask.any():
             raise AudiovqError(
                 f"band {band[0]:g}:{band[1]:g}: give two rising frequencies up to"
-                f" {config.sample_rate / 2:g} Hz, further apart"
+                f" {model.sample_rate / 2:g} Hz, further apart"
             )
     return mask
 
 
-def _painted(
+def _columns_in(model: Model, columns: int, time: Span) -> Tensor:
+    """(columns,) bool: columns of codes that overlap a span of time in seconds."""
+    hop_length = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    edges = torch.arange(columns + 1) * hop_length
+    begin, end = (round(t * model.sample_rate) for t in time)
+    return (edges[:-1] < end) & (edges[1:] > begin)
+
+
+def _rows_in(model: Model, rows: int, band: Span) -> Tensor:
+    """(rows,) bool: rows of codes that contain a bin centred within a band in Hz."""
+    config, stride = model.spectrogram.config, model.autoencoder.stride[0]
+    centres = torch.arange(config.n_fft // 2) * (config.sample_rate / config.n_fft)
+    if model.spectrogram.mel is not None:
+        centres = model.spectrogram.mel.cpu().argmax(dim=1) * config.sample_rate / config.n_fft
+    mask = (centres >= band[0]) & (centres <= band[1])
+    return nn.functional.pad(mask, (0, rows * stride - len(mask))).view(rows, stride).any(dim=1)
+
+
+def _resample(
     model: Model,
-    given: Encoded,
-    mask: Callable[[int, int], Tensor],
+    encoded: Encoded,
+    masks: Callable[[int, int], Tensor],
     labels: Labels | None,
     n: int,
-    sampling: SamplingConfig | None,
-    phase: Phase,
-    n_iter: int | None,
+    sampling: SamplingConfig,
+    inversion: Inversion,
     seed: int,
 ) -> list[Sound]:
-    """`n` sounds with new codes where `mask`, given a number of sounds and their seed, says so."""
-    require_phase(phase, n_iter)
-    sampling = sampling or SamplingConfig()
-    chunks = parts(model, n, given.num_samples, None, seed)
+    """`resample` with masks that differ by sound: `masks` is called with each batch's size and seed."""
+    batches = split_batches(model, n, encoded.num_samples, seed)
     prior = pick_prior(model, sampling, "masked")
-    row = labels_heard(model, given, labels)
+    row = infer_labels(model, encoded, labels)
     sounds = []
-    for count, own in chunks:
+    for count, batch_seed in batches:
         codes = inpaint(
             prior,
-            given.codes.expand(count, -1, -1, -1),
-            mask(count, own),
-            torch.full((count,), given.level),
+            encoded.codes.expand(count, -1, -1, -1),
+            masks(count, batch_seed),
+            torch.full((count,), encoded.level),
             row.expand(count, -1),
             sampling=sampling,
-            generator=torch.Generator().manual_seed(derived_seed(own, 1)),
+            generator=torch.Generator().manual_seed(derived_seed(batch_seed, 1)),
         )
-        coded = [Encoded(grid, given.level, given.num_samples) for grid in codes]
-        sounds += _heard(model, coded, labels, phase, n_iter, own)
+        made = [Encoded(grid, encoded.level, encoded.num_samples) for grid in codes]
+        sounds += decode_sounds(model, made, labels, inversion, batch_seed)
     return sounds
 
 
-def labels_heard(
-    model: Model, sound: Encoded, asked: Labels | None = None, columns: int | None = None
-) -> Tensor:
-    """(labels,) places of values: those asked for, and of each other label, in turn, the value with which
-    the prior in time order finds the sound's first `columns` likeliest (Bayes' rule, all values as
-    likely before). Left open where the model has no such prior.
-    """
-    wanted = places_of(model, asked or {})
-    sizes = [len(values) for values in model.labels.values()]
-    places = torch.tensor([wanted.get(i, size) for i, size in enumerate(sizes)], dtype=torch.long)
-    if model.prior is None:
-        return places
-    width = min(columns or sound.codes.shape[2], model.vocabulary.max_columns)
-    tokens, _ = model.vocabulary.tokens(
-        sound.codes[None, :, :, :width], torch.tensor([width]), torch.tensor([sound.level])
-    )
-    tokens = tokens[:, :-1].to(model.device)  # END is not heard yet
-    lengths = torch.tensor([tokens.shape[1]])
-    for i, size in enumerate(sizes):
-        if i not in wanted:
-            rows = places.repeat(size, 1)
-            rows[:, i] = torch.arange(size)
-            with torch.inference_mode():
-                likelihoods = [
-                    model.prior.log_likelihood(
-                        tokens.expand(len(part), -1),
-                        lengths.expand(len(part)),
-                        part.to(model.device),
-                    )
-                    for part in rows.split(SCORED)
-                ]
-            places[i] = torch.cat(likelihoods).argmax()
-    return places
+def _unaffected_columns(model: Model, encoded: Encoded) -> int:
+    """Number of columns of codes before the recording's last half window; at least 1."""
+    config, stride = model.spectrogram.config, model.autoencoder.stride[1]
+    columns = (encoded.num_samples - config.n_fft // 2) // (stride * config.hop_length)
+    return min(max(1, columns), encoded.codes.shape[2])
 
 
-def _to_its_end(
+def _sample_to_length(
+    model: Model,
+    prior: AnyPrior,
+    codes: Tensor,
+    labels: Tensor,
+    levels: Tensor,
+    num_samples: int,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Codes (n, quantizers, rows, columns), continued to sounds of `num_samples`."""
+    frames = num_frames(num_samples, model.spectrogram.config.hop_length)
+    columns, prefix = -(-frames // model.autoencoder.stride[1]), codes.shape[3]
+    grid = nn.functional.pad(codes, (0, columns - prefix))
+    mask = torch.arange(columns) >= prefix
+    return list(inpaint(prior, grid, mask, levels, labels, sampling=sampling, generator=generator))
+
+
+def _sample_to_end(
     prior: Prior,
     codes: Tensor,
     labels: Tensor,
@@ -379,38 +288,16 @@ def _to_its_end(
     sampling: SamplingConfig,
     generator: torch.Generator,
 ) -> list[Tensor]:
-    """Codes (n, quantizers, rows, columns) → each with what the prior adds up to its END."""
+    """Codes (n, quantizers, rows, columns), each continued until the prior samples END."""
     vocabulary, device = prior.vocabulary, prior.head.weight.device
     before = max(0, codes.shape[3] - vocabulary.max_columns // 2)
-    seen = codes[..., before:]
-    counts = torch.full((len(codes),), seen.shape[3])
-    tokens = vocabulary.tokens(seen, counts, levels)[0][:, :-1].to(device)
-    shortest = min(seen.shape[3] + 1, vocabulary.max_columns)
-    drawn = sample(prior, labels.to(device), sampling, generator, tokens, shortest)
-    made, num_columns, _ = vocabulary.codes(drawn.cpu())
+    context = codes[..., before:]
+    counts = torch.full((len(codes),), context.shape[3])
+    tokens = vocabulary.tokens(context, counts, levels)[0][:, :-1].to(device)
+    shortest = min(context.shape[3] + 1, vocabulary.max_columns)
+    sampled = sample(prior, labels.to(device), sampling, generator, tokens, shortest)
+    grids, num_columns, _ = vocabulary.codes(sampled.cpu())
     return [
         torch.cat([head, grid[..., :width]], dim=2)
-        for head, grid, width in zip(codes[..., :before], made, num_columns.tolist(), strict=True)
+        for head, grid, width in zip(codes[..., :before], grids, num_columns.tolist(), strict=True)
     ]
-
-
-def _heard(
-    model: Model,
-    sounds: list[Encoded],
-    labels: Labels | None,
-    phase: Phase,
-    n_iter: int | None,
-    seed: int,
-) -> list[Sound]:
-    """Codes → sounds."""
-    waveforms = codec.decode(model, sounds, phase=phase, n_iter=n_iter, seed=seed)
-    return [
-        Sound(waveform, dict(labels or {}), sound)
-        for waveform, sound in zip(waveforms, sounds, strict=True)
-    ]
-
-
-def _stretched(grid: Tensor, columns: int) -> Tensor:
-    """(1, dim, rows, columns) → the same in so many columns; exact where they are as many."""
-    size = (grid.shape[2], columns)
-    return nn.functional.interpolate(grid, size, mode="bilinear", align_corners=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.masked import MaskedPrior, sample_masked
 from audiovq.models.priors.masking import MaskedClips
@@ -24,7 +24,7 @@ def inpaint(
     levels: Tensor,
     labels: Tensor,
     *,
-    sampling: SamplingConfig | None = None,
+    sampling: SamplingConfig = SamplingConfig(),
     generator: torch.Generator | None = None,
     whole: tuple[bool, bool] = (True, True),
     window: int | None = None,
@@ -39,7 +39,6 @@ def inpaint(
     are filled in windows that overlap by half, each conditioned on the one before. The result is on the
     CPU; `generator` must be, too (None: seed 0).
     """
-    sampling = sampling or SamplingConfig()
     generator = generator or torch.Generator().manual_seed(0)
     device = next(prior.parameters()).device
     labels, levels = labels.to(device), levels.to(device)

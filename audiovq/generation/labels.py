@@ -1,4 +1,4 @@
-"""Labels of new sounds: those asked for by name, and how the others are drawn to go with them."""
+"""Labels of new sounds: those asked for, by name; the others sampled as in training, or inferred."""
 
 from __future__ import annotations
 
@@ -8,80 +8,116 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed
 from audiovq.config.errors import AudiovqError
 from audiovq.models.model import Model
 
+Labels = Mapping[str, str]
+"""Values by label name, such as {"digit": "7"}."""
 
-def draw_labels(model: Model, n: int, asked: Mapping[str, str], seed: int) -> Tensor:
-    """(n, labels) places of values: those asked for, the others as they go with them in training.
 
-    Where training has no clip with all that was asked for together, the others are left open. Raises
-    AudiovqError where a label or value is unknown, or no training clip has the value.
+def sample_labels(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
+    """(n, labels) value indices: the `labels` asked for, the others sampled from the training clips that
+    have them.
+
+    Where no training clip has all the values asked for, the other labels are left open (null labels).
+    Raises AudiovqError where a label or value is unknown, or no training clip has the value.
     """
-    wanted = places_of(model, asked)
-    fitting = [
-        (places, count)
-        for places, count in model.label_counts
-        if all(places[i] == value for i, value in wanted.items())
+    wanted = label_indices(model, labels)
+    matching = [
+        (row, count)
+        for row, count in model.label_counts
+        if all(row[label] == value for label, value in wanted.items())
     ]
-    if not fitting:
-        open_places = [len(values) for values in model.labels.values()]
-        fitting = [(tuple(wanted.get(i, place) for i, place in enumerate(open_places)), 1)]
-    counts = torch.tensor([count for _, count in fitting], dtype=torch.double)
+    if not matching:
+        null_row = [len(values) for values in model.labels.values()]
+        matching = [(tuple(wanted.get(i, null) for i, null in enumerate(null_row)), 1)]
+    counts = torch.tensor([count for _, count in matching], dtype=torch.double)
     generator = torch.Generator().manual_seed(derived_seed(seed, 500_000))
-    # Evenly spaced places on the cumulative counts, shuffled: every value gets its due share.
-    offsets = (torch.arange(n) + torch.rand(1, generator=generator).double()) / max(1, n)
-    drawn = torch.searchsorted(counts.cumsum(0) / counts.sum(), offsets).clamp(max=len(fitting) - 1)
-    drawn = drawn[torch.randperm(n, generator=generator)]
-    return torch.tensor([places for places, _ in fitting], dtype=torch.long).view(len(fitting), -1)[
-        drawn
-    ]
+    # Stratified: evenly spaced points on the cumulative counts, shuffled, give every value its share.
+    points = (torch.arange(n) + torch.rand(1, generator=generator).double()) / max(1, n)
+    chosen = torch.searchsorted(counts.cumsum(0) / counts.sum(), points)
+    chosen = chosen.clamp(max=len(matching) - 1)[torch.randperm(n, generator=generator)]
+    rows = torch.tensor([row for row, _ in matching], dtype=torch.long).view(len(matching), -1)
+    return rows[chosen]
 
 
-def places_of(model: Model, asked: Mapping[str, str]) -> dict[int, int]:
-    """Labels by name → place of the label: place of its value. Raises AudiovqError of unknown ones."""
+def label_indices(model: Model, labels: Labels) -> dict[int, int]:
+    """Labels by name as label index → value index. Raises AudiovqError for unknown names and values."""
     names = list(model.labels)
-    wanted: dict[int, int] = {}
-    for name, value in asked.items():
+    indices: dict[int, int] = {}
+    for name, value in labels.items():
         if name not in names:
-            raise AudiovqError(f"unknown label {name!r}; {_known(name, names, 'the model has')}")
+            raise AudiovqError(f"unknown label {name!r}; {_suggest(name, names, 'the model has')}")
         values, learnt = model.labels[name], learnt_values(model, name)
         if value not in values:
             raise AudiovqError(
-                f"label {name}: unknown value {value!r}; {_known(value, learnt, 'known are')}"
+                f"label {name}: unknown value {value!r}; {_suggest(value, learnt, 'known are')}"
             )
         if value not in learnt:
             raise AudiovqError(
                 f"label {name}: no training clip has the value {value!r};"
-                f" {_known(value, learnt, 'learnt are')}"
+                f" {_suggest(value, learnt, 'learnt are')}"
             )
-        wanted[names.index(name)] = values.index(value)
-    return wanted
+        indices[names.index(name)] = values.index(value)
+    return indices
+
+
+def label_names(model: Model, row: list[int]) -> dict[str, str]:
+    """The inverse of `label_indices` for one value index per label; open (null) labels are left out."""
+    return {
+        name: values[value]
+        for (name, values), value in zip(model.labels.items(), row, strict=True)
+        if value < len(values)
+    }
 
 
 def learnt_values(model: Model, name: str) -> list[str]:
-    """The values of a label that training clips have: others are of validation or test clips alone."""
-    place = list(model.labels).index(name)
-    seen = {places[place] for places, _ in model.label_counts}
+    """The values of a label that occur in training clips, not only in validation or test clips."""
+    label = list(model.labels).index(name)
+    seen = {row[label] for row, _ in model.label_counts}
     return [value for i, value in enumerate(model.labels[name]) if i in seen]
 
 
-def _known(word: str, words: list[str], lead: str) -> str:
-    """A short list of what there is, the likeliest meant first."""
+def infer_labels(
+    model: Model, encoded: Encoded, labels: Labels | None = None, columns: int | None = None
+) -> Tensor:
+    """(labels,) value indices of a sound: those in `labels`; for each other label, in turn, the value under
+    which the autoregressive prior gives the first `columns` of codes the highest likelihood.
+
+    This is Bayes' rule with equal prior probabilities. Labels are left open (null) where the model has no
+    such prior.
+    """
+    wanted = label_indices(model, labels or {})
+    sizes = [len(values) for values in model.labels.values()]
+    row = torch.tensor([wanted.get(i, size) for i, size in enumerate(sizes)], dtype=torch.long)
+    if model.prior is None:
+        return row
+    width = min(columns or encoded.codes.shape[2], model.vocabulary.max_columns)
+    tokens, _ = model.vocabulary.tokens(
+        encoded.codes[None, :, :, :width], torch.tensor([width]), torch.tensor([encoded.level])
+    )
+    tokens = tokens[:, :-1].to(model.device)  # without END: the sound may continue
+    lengths = torch.tensor([tokens.shape[1]])
+    for i, size in enumerate(sizes):
+        if i in wanted:
+            continue
+        candidates = row.repeat(size, 1)
+        candidates[:, i] = torch.arange(size)
+        with torch.inference_mode():
+            likelihoods = model.prior.log_likelihood(
+                tokens.expand(size, -1), lengths.expand(size), candidates.to(model.device)
+            )
+        row[i] = likelihoods.argmax()
+    return row
+
+
+def _suggest(word: str, words: list[str], lead: str) -> str:
+    """A short list of the known `words`, those most similar to `word` first."""
     if not words:
         return "the model was trained without labels"
-    close = difflib.get_close_matches(word, words, 3, 0.5)
-    shown = close + [w for w in words if w not in close]
-    return f"{lead} {', '.join(shown[:12])}" + (
-        f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    )
-
-
-def named(model: Model, row: list[int]) -> dict[str, str]:
-    """Places of values, one of each label → the values by name, without those left open."""
-    return {
-        name: values[place]
-        for (name, values), place in zip(model.labels.items(), row, strict=True)
-        if place < len(values)
-    }
+    similar = difflib.get_close_matches(word, words, 3, 0.5)
+    shown = similar + [w for w in words if w not in similar]
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return f"{lead} {', '.join(shown[:12])}{more}"

@@ -1,4 +1,4 @@
-"""Sounds of a length asked for, window by window, and loops."""
+"""Sounds of a given length, sampled window by window, and loops."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec, windows
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.inpaint import inpaint
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.masked import MaskedPrior
 from audiovq.models.priors.sampling import sample
-from audiovq.spectral.spectrogram import Phase
 from audiovq.spectral.stft import num_frames
 
-LONGEST = 3600.0
-"""Seconds that a sound may be asked to last."""
+MAX_SECONDS = 3600.0
+"""Longest sound that can be asked for."""
 
 
 def require_samples(model: Model, seconds: float) -> int:
-    """Seconds → samples. Raises AudiovqError where they are less than a column of codes, or too many."""
+    """Seconds as samples. Raises AudiovqError where they are less than a column of codes, or above MAX_SECONDS."""
     column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
     shortest = column / model.sample_rate
-    if not shortest <= seconds <= LONGEST:
-        raise AudiovqError(f"length {seconds:g}: give seconds from {shortest:.2g} to {LONGEST:.0f}")
+    if not shortest <= seconds <= MAX_SECONDS:
+        raise AudiovqError(
+            f"length {seconds:g}: give seconds from {shortest:.2g} to {MAX_SECONDS:.0f}"
+        )
     return round(seconds * model.sample_rate)
 
 
@@ -38,26 +39,29 @@ def codes_of_length(
     model: Model,
     prior: Prior | MaskedPrior,
     labels: Tensor,
-    samples: int,
+    num_samples: int,
     sampling: SamplingConfig,
     generator: torch.Generator,
     loop: bool,
 ) -> list[Encoded]:
-    """labels (batch, labels) → as many sounds of so many samples; what loops is to be joined yet."""
+    """Codes of new sounds of `num_samples` with the labels (batch, labels).
+
+    With `loop`, the length is rounded to whole columns, and the seam is not closed yet: see `close_loop`.
+    """
     stride, hop_length = model.autoencoder.stride[1], model.spectrogram.config.hop_length
     vocabulary, labels = model.vocabulary, labels.to(model.device)
-    columns = -(-num_frames(samples, hop_length) // stride)
+    columns = -(-num_frames(num_samples, hop_length) // stride)
     if loop:
-        columns = max(1, round(samples / (stride * hop_length)))
-        samples = columns * stride * hop_length
+        columns = max(1, round(num_samples / (stride * hop_length)))
+        num_samples = columns * stride * hop_length
     window = None
     if isinstance(prior, MaskedPrior):
         with torch.no_grad():
             typical, levels = prior.draw_sizes(labels, generator)
         window = round(float(typical.float().mean()))
     else:
-        alone = sample(prior, labels, sampling, generator, longest=0)
-        levels = alone[:, 0] - vocabulary.end - 1
+        first = sample(prior, labels, sampling, generator, longest=0)
+        levels = first[:, 0] - vocabulary.end - 1
     shape = len(labels), vocabulary.num_quantizers, vocabulary.rows, columns
     codes = inpaint(
         prior,
@@ -71,7 +75,8 @@ def codes_of_length(
         window=window,
     )
     return [
-        Encoded(grid, level, samples) for grid, level in zip(codes, levels.tolist(), strict=True)
+        Encoded(grid, level, num_samples)
+        for grid, level in zip(codes, levels.tolist(), strict=True)
     ]
 
 
@@ -83,49 +88,48 @@ def close_loop(
     sampling: SamplingConfig,
     generator: torch.Generator,
 ) -> Encoded:
-    """A sound → the same with its last sixth and its first drawn anew, so that they go together."""
+    """Resample the last and first sixth of a sound, so that its end leads into its beginning."""
     columns = sound.codes.shape[2]
-    turned = sound.codes.roll(columns // 2, dims=2)
-    middle = torch.zeros(columns, dtype=torch.bool)
-    joint = columns // 2  # which was the beginning
-    middle[max(0, joint - columns // 6) : joint + max(1, columns // 6)] = True
-    made = inpaint(
+    rotated = sound.codes.roll(columns // 2, dims=2)
+    mask = torch.zeros(columns, dtype=torch.bool)
+    seam = columns // 2  # the sound's first column, after the rotation
+    mask[max(0, seam - columns // 6) : seam + max(1, columns // 6)] = True
+    filled = inpaint(
         prior,
-        turned[None],
-        middle,
+        rotated[None],
+        mask,
         torch.tensor([sound.level]),
         labels[None],
         sampling=sampling,
         generator=generator,
         whole=(False, False),
     )
-    samples = columns * model.autoencoder.stride[1] * model.spectrogram.config.hop_length
-    return Encoded(made[0].roll(-(columns // 2), dims=2), sound.level, samples)
+    num_samples = columns * model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    return Encoded(filled[0].roll(-(columns // 2), dims=2), sound.level, num_samples)
 
 
 def decode_loops(
     model: Model,
     sounds: Sequence[Encoded],
     *,
-    phase: Phase = "pghi",
-    n_iter: int | None = None,
+    inversion: Inversion = Inversion(),
     seed: int = 0,
 ) -> list[Waveform]:
-    """As `codec.decode`, of sounds that loop: what is heard three times over, the second time.
+    """Decode sounds that loop: three repetitions of the codes are decoded, and the second one is returned.
 
-    Its first samples are faded over from those of the third time, which is what its last ones lead to.
+    Its first samples are cross-faded with the third repetition's, into which its last samples lead.
     """
-    thrice = [
+    repeated = [
         Encoded(sound.codes.repeat(1, 1, 3), sound.level, 3 * sound.num_samples - 1)
         for sound in sounds
     ]
-    waveforms = codec.decode(model, thrice, phase=phase, n_iter=n_iter, seed=seed)
+    waveforms = codec.decode(model, repeated, inversion=inversion, seed=seed)
     loops = []
     for sound, waveform in zip(sounds, waveforms, strict=True):
         length = sound.num_samples
         fade = min(windows.FADE_FRAMES * model.spectrogram.config.hop_length, length - 1)
         ramp = np.linspace(0, 1, fade, dtype=np.float32)
-        once = waveform[length : 2 * length].copy()
-        once[:fade] = ramp * once[:fade] + (1 - ramp) * waveform[2 * length : 2 * length + fade]
-        loops.append(once)
+        middle = waveform[length : 2 * length].copy()
+        middle[:fade] = ramp * middle[:fade] + (1 - ramp) * waveform[2 * length : 2 * length + fade]
+        loops.append(middle)
     return loops

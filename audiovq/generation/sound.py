@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from audiovq.audio.waveform import Waveform
+from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.copies import Nearest
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.model import Model
@@ -18,42 +20,61 @@ from audiovq.models.priors.masked import MaskedPrior
 
 @dataclass(frozen=True)
 class Sound:
-    """A new recording and what it was made from."""
+    """A generated sound and how it was made."""
 
     waveform: Waveform
     """(samples,) at the model's rate."""
     labels: dict[str, str]
     encoded: Encoded
-    """Of no quantizers where the model makes no codes."""
+    """Its codes; without quantizers where the model has no codes."""
     nearest: Nearest | None = None
-    """The nearest training clip; None where it was not looked for, or the model lacks their codes."""
+    """The nearest training clip; None where it was not compared, or the model lacks the clips' codes."""
     tries: int = 1
-    """How often it was drawn: again each time that it was a near copy of a training clip."""
+    """Number of times it was sampled: near copies of training clips are sampled again."""
+
+
+def decode_sounds(
+    model: Model,
+    encoded: Sequence[Encoded],
+    labels: Mapping[str, str] | None,
+    inversion: Inversion,
+    seed: int,
+) -> list[Sound]:
+    """Codes, decoded to sounds that all have the same `labels`."""
+    waveforms = codec.decode(model, encoded, inversion=inversion, seed=seed)
+    return [
+        Sound(waveform, dict(labels or {}), codes)
+        for waveform, codes in zip(waveforms, encoded, strict=True)
+    ]
 
 
 def prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior | None:
-    """What codes are drawn from; None where latents are, from a Gaussian. Raises AudiovqError where the
-    model cannot generate."""
+    """The prior that samples codes; None for a Gaussian bottleneck, whose latents are sampled directly.
+
+    Raises AudiovqError where the model cannot generate.
+    """
     if isinstance(model.autoencoder.bottleneck, Gaussian):
         return None
     if not model.autoencoder.config.quantizes:
         raise AudiovqError(
-            "the model makes no codes (bottleneck none), so it cannot generate; train one with"
+            "the model has no codes (bottleneck none), so it cannot generate; train one with"
             " --autoencoder.bottleneck vq, fsq or gaussian"
         )
     return pick_prior(model, sampling, "time")
 
 
 def pick_prior(
-    model: Model, sampling: SamplingConfig, otherwise: Literal["time", "masked"]
+    model: Model, sampling: SamplingConfig, default: Literal["time", "masked"]
 ) -> Prior | MaskedPrior:
-    """The prior that `sampling` asks for; where it leaves the choice, `otherwise`, or what there is.
+    """The prior that `sampling.order` names; for `auto` the `default` one, or the only one there is.
 
     Raises AudiovqError where the model does not have it.
     """
     if not model.autoencoder.config.quantizes:
-        raise AudiovqError("the model makes no codes, so there are none to be drawn")
-    order = otherwise if sampling.order == "auto" else sampling.order
+        raise AudiovqError(
+            "the model has no codes to sample; train one with a quantizing bottleneck"
+        )
+    order = default if sampling.order == "auto" else sampling.order
     pair: list[Prior | MaskedPrior | None] = [model.prior, model.masked]
     if order == "masked":
         pair.reverse()

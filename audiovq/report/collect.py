@@ -30,7 +30,8 @@ from audiovq.dataset.measured import (
 from audiovq.evaluation.originals import missing, recorded
 from audiovq.evaluation.reconstruction import through_networks
 from audiovq.evaluation.wording import describe_figures
-from audiovq.generation.generate import DRAWN_DB, generate
+from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
+from audiovq.generation.generate import generate
 from audiovq.models.model import Model, require_match
 from audiovq.report import sections
 from audiovq.report.plots import plane
@@ -229,7 +230,7 @@ def _sounding(model: Model, image: Tensor) -> Waveform:
     num_samples = (image.shape[2] - 1) * model.spectrogram.config.hop_length
     waveform = model.spectrogram.inverse(
         image[None],
-        model.spectrogram.level(torch.tensor([DRAWN_DB], device=model.device)),
+        model.spectrogram.level(torch.tensor([GAUSSIAN_LEVEL_DB], device=model.device)),
         torch.tensor([num_samples], device=model.device),
         generator=torch.Generator().manual_seed(0),
     )

@@ -22,8 +22,8 @@ from audiovq.config.errors import AudiovqError
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import Clip
 from audiovq.dataset.measured import HELD_OUT, measured_split
-from audiovq.generation.edit import between
-from audiovq.generation.generate import DRAWN_DB
+from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
+from audiovq.generation.morph import interpolate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.model import Model, require_match
 from audiovq.runtime.files import atomic, require_new
@@ -127,7 +127,7 @@ def decoded(autoencoder: Autoencoder, latents: Tensor, num_columns: Tensor) -> T
 
 
 def interpolated(model: Model, split: Split, places: Tensor, n: int) -> list[Drawn]:
-    """`n` sounds on the straight line between the latents of two clips: see `play.between`.
+    """`n` sounds on the straight line between the latents of two clips: see `morph.interpolate`.
 
     Raises AudiovqError where `places` are not two.
     """
@@ -141,7 +141,7 @@ def interpolated(model: Model, split: Split, places: Tensor, n: int) -> list[Dra
         ends = tuple(grid[..., :end] for grid, end in zip(ends, columns, strict=True))
     num_samples = split.num_samples[places].minimum(frames * hop_length - 1).tolist()
     steps = []
-    for step in between(model, ends, split.levels[places].tolist(), num_samples, n):
+    for step in interpolate(model, ends, split.levels[places].tolist(), num_samples, n):
         width = autoencoder.num_columns(torch.tensor([num_frames(step.num_samples, hop_length)]))
         made = decoded(autoencoder, step.latents, width)
         made = made[..., : num_frames(step.num_samples, hop_length)]
@@ -251,7 +251,7 @@ def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Drawn]]
         vmax=1,
         extent=(left, right, bottom, top),
     )
-    level = int(model.spectrogram.level(torch.tensor(DRAWN_DB)))
+    level = int(model.spectrogram.level(torch.tensor(GAUSSIAN_LEVEL_DB)))
     num_samples = max(1, (model.clip_frames - 1) * config.hop_length)
     return figure, [Drawn(image, level, num_samples) for image in images.split(1)]
 

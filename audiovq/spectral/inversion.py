@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from audiovq.audio.waveform import Waveform
-from audiovq.spectral.spectrogram import Phase, Spectrogram
+from audiovq.config.sampling import Inversion
+from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import num_frames
 
 BATCH_FRAMES = 1 << 14
@@ -16,7 +17,7 @@ BATCH_FRAMES = 1 << 14
 
 
 def invert(
-    spectrogram: Spectrogram, waveforms: Sequence[Waveform], *, phase: Phase = "pghi"
+    spectrogram: Spectrogram, waveforms: Sequence[Waveform], *, inversion: Inversion = Inversion()
 ) -> list[Waveform]:
     """Waveforms → true spectrograms → waveforms: what no codec on these spectrograms can exceed."""
     inverted: dict[int, Waveform] = {}
@@ -26,7 +27,7 @@ def invert(
         with torch.inference_mode():
             num_samples = num_samples.to(device)
             images, levels = spectrogram(batch.to(device), num_samples)
-            audio = spectrogram.inverse(images, levels, num_samples, phase=phase)
+            audio = spectrogram.inverse(images, levels, num_samples, inversion=inversion)
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
             inverted[i] = row[:length]
     return [inverted[i] for i in range(len(waveforms))]

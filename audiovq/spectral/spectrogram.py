@@ -8,13 +8,13 @@ one loudness, nothing depends on statistics of a dataset, and silence is valid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from audiovq.audio.waveform import Waveform
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion
 from audiovq.config.settings import SpectrogramConfig
 from audiovq.spectral import scale
 from audiovq.spectral.griffin_lim import griffin_lim, random_phase
@@ -23,7 +23,6 @@ from audiovq.spectral.scale import LOUDEST_DB as LOUDEST_DB
 from audiovq.spectral.scale import num_frames
 from audiovq.spectral.stft import stft
 
-Phase = Literal["pghi", "griffin-lim"]
 NNLS_STEPS = 30
 
 
@@ -87,17 +86,14 @@ class Spectrogram(nn.Module):
         level: Tensor,
         num_samples: Tensor,
         *,
-        phase: Phase = "pghi",
-        n_iter: int | None = None,
+        inversion: Inversion = Inversion(),
         generator: torch.Generator | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
         """Waveform (batch, max samples) of a spectrogram (batch, 1, bins, frames).
 
         `level` and `num_samples` are (batch,): each clip has its exact length, zeros after it, and its
-        loudness, and the same result in any batch. `phase` names the initial phase of fast Griffin-Lim
-        (Perraudin, Balazs, Søndergaard 2013): `pghi`, phase gradient heap integration (Průša, Balazs,
-        Søndergaard 2017), by default with 16 iterations, or `griffin-lim`, random, with 32. `known`
+        loudness, and the same result in any batch. `inversion` says how the phase is reconstructed; `known`
         (batch, n_fft / 2 + 1, first frames) are given phases in radians, to be continued.
 
         Raises ValueError where there are too few frames for `num_samples`.
@@ -108,7 +104,7 @@ class Spectrogram(nn.Module):
         if magnitude.shape[2] < (needed := int(num_frames(num_samples, config.hop_length).max())):
             raise ValueError(f"{magnitude.shape[2]} frames are too few: num_samples needs {needed}")
         start = None
-        if phase == "pghi":
+        if inversion.phase == "pghi":
             start = pghi(
                 magnitude,
                 config.n_fft,
@@ -125,7 +121,7 @@ class Spectrogram(nn.Module):
             config.n_fft,
             config.hop_length,
             num_samples,
-            n_iter=n_iter if n_iter is not None else (16 if phase == "pghi" else 32),
+            n_iter=inversion.iterations,
             phase=start,
             generator=generator,
         )

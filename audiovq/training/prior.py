@@ -15,7 +15,7 @@ from audiovq.codec.tokenize import VIEWS, Encodings
 from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import clips_and_why, counted, measured_split
-from audiovq.generation.generate import draw, generate
+from audiovq.generation.generate import generate, generate_images
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
@@ -116,7 +116,9 @@ def train_prior(
         if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
             shown[0] = metrics["progress"]
             if model.spectrogram.config.images:
-                write_strips(folder, "prior", int(metrics["step"]), [draw(model, SAMPLES)[0]])
+                write_strips(
+                    folder, "prior", int(metrics["step"]), [generate_images(model, SAMPLES)[0]]
+                )
                 return
             sounds = [sound.waveform for sound in generate(model, SAMPLES, keep_copies=True)]
             write_samples(folder, "prior", int(metrics["step"]), model, sounds)

@@ -14,7 +14,7 @@ from audiovq.codec.tokenize import Encodings, encode_views
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset, Split
-from audiovq.generation.copies import know
+from audiovq.generation.known import learn_clips
 from audiovq.models.checkpoint import KNOWN, load, save_known
 from audiovq.models.model import Model, new_model
 from audiovq.runtime import distributed
@@ -142,7 +142,7 @@ def _know_clips(dataset: Dataset, model: Model, folder: Path, say: Say) -> None:
     if KNOWN in model.header or model.spectrogram.config.images or not distributed.is_main():
         return
     started = time.perf_counter()
-    model.known = know(model, dataset.train, dataset.validation)
+    model.known = learn_clips(model, dataset.train, dataset.validation)
     save_known(folder, model)
     say(
         f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip will be called"

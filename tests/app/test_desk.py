@@ -12,7 +12,7 @@ from tiny_models import tiny_model
 from audiovq.app import desk as moves
 from audiovq.app.desk import Desk
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.generation import edit
 from audiovq.models.model import Model
 
@@ -31,7 +31,7 @@ def full(model: Model) -> Desk:
 
 
 def codes(desk: Desk) -> torch.Tensor:
-    return desk.at_hand.sound.encoded.codes
+    return desk.selected.sound.encoded.codes
 
 
 def test_new_sounds_lie_on_the_shelf_with_the_label_asked_for_the_first_at_hand(
@@ -76,7 +76,7 @@ def test_a_code_is_written_in_the_cells_named_and_nowhere_else(model: Model, ful
     changed[0, 0, 1] = changed[0, 1, 0] = False
     assert not changed.any()
     assert torch.equal(codes(full), before), "a desk never changes"
-    different = desk.at_hand.sound.waveform != full.at_hand.sound.waveform
+    different = desk.selected.sound.waveform != full.selected.sound.waveform
     assert different.any()
 
 
@@ -95,13 +95,13 @@ def test_cells_are_drawn_anew_and_all_others_stay(model: Model, full: Desk) -> N
 
 def test_a_beginning_is_gone_on_with_to_the_length_asked_for(model: Model, full: Desk) -> None:
     desk = moves.extend(model, full, 0.3, *HOW)
-    assert len(desk.at_hand.sound.waveform) == 2400
+    assert len(desk.selected.sound.waveform) == 2400
 
 
 def test_a_morph_goes_from_the_sound_at_hand_to_the_one_named(model: Model, full: Desk) -> None:
     desk = moves.morph(model, full, 2, 4)
     for made, end in ((desk.shelf[0], full.shelf[0]), (desk.shelf[3], full.shelf[2])):
-        again = edit.encoded(model, end.sound.waveform)
+        again = edit.encode_nearest(model, end.sound.waveform)
         assert torch.equal(made.sound.encoded.codes, again.codes)
     assert not torch.equal(desk.shelf[0].sound.encoded.codes, desk.shelf[3].sound.encoded.codes)
     assert len(desk.shelf) == 7
@@ -120,18 +120,18 @@ def test_all_moves_can_be_taken_back(model: Model, full: Desk) -> None:
     assert torch.equal(codes(desk), full.shelf[1].sound.encoded.codes)
     desk = moves.write_codes(model, desk, [[0, 0]], [3])
     assert moves.undo(moves.undo(desk)).hand == full.hand
-    with pytest.raises(AudiovqError, match="nothing to take back"):
+    with pytest.raises(AudiovqError, match="nothing to undo"):
         moves.undo(full)
 
 
 def test_a_shelf_and_a_past_have_an_end(model: Model, full: Desk) -> None:
     desk = full
-    for _ in range(moves.UNDONE + 3):
+    for _ in range(moves.MAX_UNDO + 3):
         desk = moves.take(model, desk, 0)
-    assert len(desk.past) == moves.UNDONE
-    for _ in range(moves.SHELF // moves.MOST + 1):
-        desk = moves.make(model, desk, moves.MOST, *HOW)
-    assert len(desk.shelf) == moves.SHELF
+    assert len(desk.past) == moves.MAX_UNDO
+    for _ in range(moves.SHELF_SIZE // moves.MAX_SOUNDS + 1):
+        desk = moves.make(model, desk, moves.MAX_SOUNDS, *HOW)
+    assert len(desk.shelf) == moves.SHELF_SIZE
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_shelf_and_a_past_have_an_end(model: Model, full: Desk) -> None:
     [
         (lambda m, d: moves.write_codes(m, d, [[2, 0]], [0]), "cell 2, 0"),
         (lambda m, d: moves.write_codes(m, d, [[0, -1]], [0]), "cell 0, -1"),
-        (lambda m, d: moves.write_codes(m, d, [], [0]), "no cell is chosen"),
+        (lambda m, d: moves.write_codes(m, d, [], [0]), "no cell is selected"),
         (lambda m, d: moves.write_codes(m, d, [[0, 0]], [16]), "code 16: give 0 to 15"),
         (lambda m, d: moves.write_codes(m, d, [[0, 0]], [1, 2]), "one for each quantizer"),
         (lambda m, d: moves.repaint(m, d, [[9, 9]], *HOW), "cell 9, 9"),
@@ -149,8 +149,8 @@ def test_a_shelf_and_a_past_have_an_end(model: Model, full: Desk) -> None:
         (lambda m, d: moves.make(m, d, 1000, *HOW), "number 1000"),
         (lambda m, d: moves.vary(m, d, 0, 0.5, *HOW), "number 0"),
         (lambda m, d: moves.extend(m, d, 11, *HOW), "length 11"),
-        (lambda m, d: moves.undo(Desk()), "nothing to take back"),
-        (lambda m, d: moves.extend(m, Desk(), 1, *HOW), "no sound is at hand"),
+        (lambda m, d: moves.undo(Desk()), "nothing to undo"),
+        (lambda m, d: moves.extend(m, Desk(), 1, *HOW), "no sound is selected"),
     ],
 )
 def test_what_a_stranger_may_send_is_checked(

@@ -112,14 +112,15 @@ def test_from_recordings_to_new_ones_by_four_verbs(
         (["reconstruct", "texts", "texts", "o"], "texts: not a model"),
         (["evaluate", "empty", "empty"], "empty: not a model"),
         (["generate", "empty", "o", "--temperature", "-1"], "temperature -1"),
+        (["repaint", "empty", "a", "o"], "repaint: give --time 0.2:0.5, --band 1000:3000, or both"),
+        (["repaint", "empty", "a", "o", "--time", "1"], "--time 1: give FROM:TO"),
+        (["vary", "empty", "a", "o", "--label", "digit"], "--label digit: give NAME=VALUE"),
+        (["vary", "digits", "texts/a.txt", "o"], "texts/a.txt: is broken"),
         (
-            ["generate", "empty", "o", "--like", "a", "--repaint", "b"],
-            "--like, --repaint: give one",
+            ["vary", "digits", "broken/a.wav", "o", "--strength", "nan"],
+            "strength nan: give a number",
         ),
-        (["generate", "empty", "o", "--time", "0:1"], "--time: has no say without --repaint FILE"),
-        (["generate", "empty", "o", "--like", "a", "--loop"], "--loop: has no say with --like"),
-        (["generate", "empty", "o", "--repaint", "a", "--time", "1"], "--time 1: give FROM:TO"),
-        (["generate", "digits", "o", "--like", "texts/a.txt"], "texts/a.txt: is broken"),
+        (["continue", "digits", "texts/a.txt", "o"], "texts/a.txt: is broken"),
         (["generate", "digits", "o", "--order", "masked"], "the model has no masked prior; train"),
         (["generate", "digits", "o", "--length", "1e6"], "length 1e+06: give seconds from"),
         (["preprocess", "broken", "d", "--trim-db", "inf"], "trim_db inf"),
@@ -164,26 +165,25 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert not Path("d").exists()
 
 
-def test_playing_takes_recordings_and_says_how_it_was_done(
+def test_the_verbs_that_edit_recordings_record_how_sounds_were_made(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = sorted(recordings.rglob("*.wav"))[:2]
     quick = ["-n", 2, "--device", "cpu", "--n-iter", 1]
-    for number, way in enumerate(
-        (
-            ["--like", first, "--strength", 0.2],
-            ["--continue", first, "--length", 0.5, "--label", "digit=3"],
-            ["--repaint", first, "--time", "0.05:0.1", "--band", "0:2000"],
-            ["--length", 0.3, "--loop"],
-        )
+    for verb, sources, flags in (
+        ("vary", [first], ["--strength", 0.2]),
+        ("continue", [first], ["--length", 0.5, "--label", "digit=3"]),
+        ("repaint", [first], ["--time", "0.05:0.1", "--band", "0:2000"]),
+        ("generate", [], ["--length", 0.3, "--loop"]),
     ):
-        out = tmp_path / str(number)
-        assert run("generate", "digits", out, *way, *quick) == 0
+        out = tmp_path / verb
+        assert run(verb, "digits", *sources, out, *flags, *quick) == 0
         said = capsys.readouterr()
         assert said.out == f"wrote 2 recordings to {out}\n"
-        assert ("no masked prior" in said.err) == (way[0] in ("--like", "--repaint"))
+        assert ("no masked prior" in said.err) == (verb in ("vary", "repaint"))
         made = json.loads((out / "manifest.json").read_text("utf-8"))["made_with"]
-        if way[0] == "--repaint":
+        assert made["verb"] == verb
+        if verb == "repaint":
             assert made["sources"] == [first.name]
             assert made["time"] == [0.05, 0.1]
             assert made["band"] == [0, 2000]
@@ -280,12 +280,12 @@ def test_ctrl_c_says_whether_the_same_command_resumes(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_main, "_asked", lambda _: stop)
+    monkeypatch.setattr(cli_main, "_parse", lambda _: stop)
     assert main([verb]) == 130
     assert capsys.readouterr().err == f"audiovq: stopped; {says}\n"
 
 
-def test_an_empty_argument_is_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["generate", "digits", ""], ["preprocess", "", "out"]):
         assert run(*arguments) == 2
         assert "an argument is empty" in one_line(capsys)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audiovq.codec import codec
 from audiovq.codec import windows as codec_windows
 from audiovq.codec.windows import Encoded
+from audiovq.config.sampling import Inversion
 from audiovq.config.settings import AutoencoderConfig, SpectrogramConfig
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_model import ContextModel
@@ -89,7 +90,7 @@ def test_lengths_and_order_come_back_whatever_the_batches(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inversion, "BATCH_FRAMES", batch_frames)
         encoded = codec.encode(model, waveforms)
-        decoded = codec.decode(model, encoded, phase="griffin-lim", n_iter=1)
+        decoded = codec.decode(model, encoded, inversion=Inversion("griffin-lim", 1))
     assert [e.num_samples for e in encoded] == [len(w) for w in decoded] == lengths
     for one, waveform, made in zip(encoded, waveforms, decoded, strict=True):
         columns = -(-num_frames(len(waveform), HOP) // 4)
@@ -145,7 +146,7 @@ def test_sound_comes_back_with_its_length_and_level(exact: Model, voice: Any, ph
     sounds = [loud, 0.01 * voice(0.31, 200.0), voice(0.1)[:777]]
     encoded = codec.encode(exact, sounds)
     assert len({e.level for e in encoded}) > 1
-    decoded = codec.decode(exact, encoded, phase=phase)
+    decoded = codec.decode(exact, encoded, inversion=Inversion(phase))
     config = exact.spectrogram.config
     for before, after in zip(sounds, decoded, strict=True):
         assert len(after) == len(before)
@@ -165,7 +166,7 @@ def test_a_level_shifts_the_sound_by_its_decibels_and_nothing_else(model: Model)
 
 def test_the_seed_decides_the_phases(model: Model) -> None:
     encoded = codec.encode(model, noises(300, 200))
-    options: dict[str, Any] = {"phase": "griffin-lim", "n_iter": 2}
+    options: dict[str, Any] = {"inversion": Inversion("griffin-lim", 2)}
     first = codec.decode(model, encoded, seed=1, **options)
     again = codec.decode(model, encoded, seed=1, **options)
     other = codec.decode(model, encoded, seed=2, **options)
@@ -225,7 +226,7 @@ def test_no_seam_where_one_window_goes_over_into_the_next(
     config = exact.spectrogram.config
     sound = np.concatenate([voice(0.6, pitch) for pitch in range(90, 240, 10)])
     (encoded,) = codec.encode(exact, [sound])
-    (whole,) = codec.decode(exact, [encoded], phase=phase)
+    (whole,) = codec.decode(exact, [encoded], inversion=Inversion(phase))
     wanted = stft(torch.from_numpy(sound)[None], config.n_fft, config.hop_length)[0].abs()
     monkeypatch.setattr(codec_windows, "WINDOW_FRAMES", 200)
     step = 200 - codec_windows.OVERLAP_FRAMES
@@ -237,11 +238,11 @@ def test_no_seam_where_one_window_goes_over_into_the_next(
         made = stft(torch.from_numpy(waveform)[None], config.n_fft, config.hop_length)[0].abs()
         return 10 * torch.log10((made - wanted).square().sum(dim=0) / wanted.square().sum(0).mean())
 
-    (joined,) = codec.decode(exact, [encoded], phase=phase)
+    (joined,) = codec.decode(exact, [encoded], inversion=Inversion(phase))
     assert len(joined) == len(sound)
     assert float(error(joined)[near].mean()) < float(error(whole)[near].mean()) + 1.0
     monkeypatch.setattr(torch.Tensor, "angle", lambda x: torch.zeros(x.shape))
-    (torn,) = codec.decode(exact, [encoded], phase=phase)
+    (torn,) = codec.decode(exact, [encoded], inversion=Inversion(phase))
     assert float(error(torn)[near].mean()) > float(error(joined)[near].mean()) + 2.0
 
 

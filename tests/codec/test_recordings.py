@@ -16,6 +16,7 @@ from audiovq.codec import files as module
 from audiovq.codec.files import decode_files, encode_files, reconstruct_files
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion
 from audiovq.models.model import Model
 from audiovq.spectral import inversion
 
@@ -328,7 +329,7 @@ def test_what_a_stopped_decode_left_is_not_taken_for_finished(
     monkeypatch.undo()
     assert len(wavs(tmp_path / "out")) == 5
     with pytest.raises(AudiovqError, match="another command was stopped here"):
-        decode_files(model, tmp_path / "all.avq", tmp_path / "out", n_iter=1)
+        decode_files(model, tmp_path / "all.avq", tmp_path / "out", inversion=Inversion(n_iter=1))
     decode_files(model, tmp_path / "all.avq", tmp_path / "out")
     for name in wavs(tmp_path / "straight"):
         again = (tmp_path / "out" / name).read_bytes()
@@ -387,7 +388,7 @@ def test_arguments_are_checked_before_anything_is_read(model: Model, tmp_path: P
             encode_files(model, tmp_path / "none", tmp_path / "out.avq", rate=rate)
     for verb in (decode_files, reconstruct_files):
         with pytest.raises(AudiovqError, match="n_iter -1"):
-            verb(model, tmp_path / "none", tmp_path / "out", n_iter=-1)
+            verb(model, tmp_path / "none", tmp_path / "out", inversion=Inversion(n_iter=-1))
 
 
 def test_a_sound_shorter_than_one_sample_at_the_models_rate_is_named(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from audiovq.config.checks import MOST_SEED
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
+from audiovq.config.sampling import SamplingConfig
 from audiovq.config.serialize import from_json, to_json
 from audiovq.config.settings import (
     AutoencoderConfig,
@@ -22,7 +23,6 @@ from audiovq.config.settings import (
     OptimizerConfig,
     PreprocessConfig,
     PriorConfig,
-    SamplingConfig,
     SpectrogramConfig,
     TrainConfig,
 )

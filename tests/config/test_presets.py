@@ -80,7 +80,7 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
     archive = tmp_path / "sounds.avq"
     verbs: dict[str, tuple[list[object], bool]] = {
         "generate": (["-n", 2], kind != "none"),
-        "generate --like": (["--like", sound, "-n", 2], kind in CODES),
+        "vary": ([sound, "-n", 2], kind in CODES),
         "reconstruct": ([sound], kind in CODES),
         "encode": ([sound], kind in CODES),
         "morph": ([sound, sound, "--steps", 2], kind in CODES),
@@ -100,7 +100,7 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
             verb, out / name.replace(" ", "")
         )
         places: list[object] = [model, target, *words]
-        if verb in ("encode", "reconstruct", "morph"):
+        if verb in ("encode", "reconstruct", "morph", "vary"):
             given = 2 if verb == "morph" else 1
             places = [model, *words[:given], target, *words[given:]]
         if verb == "reconstruct":

@@ -63,14 +63,14 @@ def test_both_languages_have_the_same_commands_figures_and_links() -> None:
 
 
 def test_every_command_is_one_that_the_program_takes() -> None:
-    from audiovq.cli.main import _asked
+    from audiovq.cli.main import _parse
 
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
     commands = re.findall(r"(?:^|&& )(audiovq .*)$", blocks, re.MULTILINE)
     commands += re.findall(r"`(audiovq [a-z]+ [^`]*)`", README)
     assert len(commands) > 12
     for command in commands:
-        assert callable(_asked(shlex.split(command)[1:])), command
+        assert callable(_parse(shlex.split(command)[1:])), command
 
 
 def test_the_page_of_verbs_says_what_help_says() -> None:

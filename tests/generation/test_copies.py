@@ -19,10 +19,11 @@ from audiovq.audio.reading import read
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.generation import copies
 from audiovq.generation import generate as generation_generate
+from audiovq.generation import known as known_clips
 from audiovq.generation.generate import generate
 from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load, save, save_known
@@ -31,8 +32,7 @@ from audiovq.models.model import Model, new_model
 
 QUICK: dict[str, Any] = {
     "sampling": SamplingConfig(temperature=1.0, guidance=0.0),
-    "phase": "griffin-lim",
-    "n_iter": 1,
+    "inversion": Inversion("griffin-lim", 1),
 }
 
 
@@ -43,7 +43,7 @@ def random_codes(count: int, columns: int, seed: int = 0) -> list[Tensor]:
 
 def known_of(model: Model, clips: Sequence[Tensor], threshold: float = 8.0) -> KnownClips:
     names = [(f"{i}.wav", 10 * i) for i in range(len(clips))]
-    return copies.assembled(model, [clips], names, len(clips), {"threshold_db": threshold})
+    return known_clips.assemble(model, [clips], names, len(clips), {"threshold_db": threshold})
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +94,10 @@ def test_what_is_unlike_all_training_clips_is_no_copy(model: Model) -> None:
         assert found is None or not found.is_copy
 
 
-def test_how_many_clips_are_compared_at_a_time_has_no_say(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_clips_compared_at_a_time_changes_nothing(model: Model) -> None:
     sounds = [Encoded(codes, 0, 0) for codes in random_codes(5, 25, seed=4)]
     whole = copies.compare(model, sounds)
-    monkeypatch.setattr(copies, "ROOM", 3000)  # a few clips at a time
-    assert copies.compare(model, sounds) == whole
+    assert copies.compare(model, sounds, max_values=3000) == whole, "a few clips at a time"
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))
@@ -115,8 +112,8 @@ def test_the_share_of_codes_is_that_of_the_best_shift(a: int, b: int, seed: int)
         )
         for shift in range(-b, a + 1)
     )
-    assert copies.shared(one, other, 0) == pytest.approx(most / (4 * min(a, b)))
-    assert copies.shared(one, other, 99) == pytest.approx(most / (4 * max(a, b)))
+    assert copies.shared_codes(one, other, 0) == pytest.approx(most / (4 * min(a, b)))
+    assert copies.shared_codes(one, other, 99) == pytest.approx(most / (4 * max(a, b)))
 
 
 @settings(max_examples=30)
@@ -125,17 +122,19 @@ def test_decibels_are_over_what_is_loud_in_either(shift: int, seed: int) -> None
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(8, 20, generator=generator)
     other = image + 0.1
-    assert copies.decibels(image, other, 80.0, [0]) == pytest.approx(0, abs=1e-3), "only louder"
+    assert copies.difference_db(image, other, 80.0, [0]) == pytest.approx(0, abs=1e-3), (
+        "only louder"
+    )
     rough = image + 0.1 * torch.randn(8, 20, generator=generator)
     inner = slice(0, 20)  # too short to be without its ends
     either = ((image > 0.5) | (rough > 0.5))[:, inner]
     apart = (image - rough)[:, inner][either]
     expected = 80 * float(apart.std(correction=0))
-    assert copies.decibels(image, rough, 80.0, [0]) == pytest.approx(expected, rel=1e-3)
+    assert copies.difference_db(image, rough, 80.0, [0]) == pytest.approx(expected, rel=1e-3)
     later = torch.nn.functional.pad(image, (shift, 0))
-    assert copies.decibels(later, image, 80.0, range(8)) == 0
-    assert copies.decibels(image, torch.zeros(8, 20), 80.0, [0]) is None
-    assert copies.decibels(image, image, 80.0, [15]) is None, "too little in common"
+    assert copies.difference_db(later, image, 80.0, range(8)) == 0
+    assert copies.difference_db(image, torch.zeros(8, 20), 80.0, [0]) is None
+    assert copies.difference_db(image, image, 80.0, [15]) is None, "too little in common"
 
 
 # --- In the model's folder ------------------------------------------------------------------------
@@ -200,7 +199,7 @@ def same(a: list[Sound], b: list[Sound]) -> bool:
     )
 
 
-def test_near_copies_are_drawn_again_unless_kept_and_what_is_left_is_marked(
+def test_near_copies_are_sampled_again_unless_kept_and_remaining_ones_are_marked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_model(clip_frames=120)
@@ -220,11 +219,13 @@ def test_near_copies_are_drawn_again_unless_kept_and_what_is_left_is_marked(
         assert after.tries == 1 or copied
         assert before.labels == after.labels
     monkeypatch.setattr(copies, "is_copy", lambda *_: True)  # and so there is no end of them
-    monkeypatch.setattr(copies, "SHORTEST", 0.0)
+    monkeypatch.setattr(copies, "MIN_SECONDS", 0.0)
     never = [s for s in generate(model, 4, seed=3, **QUICK) if s.nearest is not None]
     assert never
     assert all(
-        s.tries == 1 + generation_generate.TRIES and s.nearest.is_copy for s in never if s.nearest
+        s.tries == 1 + generation_generate.MAX_TRIES and s.nearest.is_copy
+        for s in never
+        if s.nearest
     )
 
 
@@ -260,9 +261,9 @@ def test_a_few_clips_are_enough_to_know_copies_by(dataset: Dataset, validation: 
     model.autoencoder.eval()
     none = copy.copy(dataset.validation)
     none.clips, none.num_frames = none.clips[:validation], none.num_frames[:validation]
-    known = copies.know(model, dataset.train, none)
+    known = known_clips.learn_clips(model, dataset.train, none)
     assert len(known) == len(dataset.train)
     assert known.calibration["found"] > 0
-    sounds = copies.coded(model, dataset.train, torch.arange(3))
+    sounds = known_clips.encode_clips(model, dataset.train, torch.arange(3))
     for one in copies.compare(model, sounds, known):
         assert one is None or (one.share, one.is_copy) == (1, True)

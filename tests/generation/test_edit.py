@@ -12,14 +12,16 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import edit
 from audiovq.generation.generate import generate
+from audiovq.generation.labels import infer_labels
+from audiovq.generation.morph import morph
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0, steps=3)
-QUICK: dict[str, Any] = {"sampling": PLAIN, "phase": "griffin-lim", "n_iter": 1}
+QUICK: dict[str, Any] = {"sampling": PLAIN, "inversion": Inversion("griffin-lim", 1)}
 COLUMN = 4 * 8
 """Samples of a column of codes."""
 
@@ -40,10 +42,10 @@ def same(a: list[Sound], b: list[Sound]) -> bool:
 
 
 def test_variations_go_as_far_as_their_strength(model: Model, clip: Waveform) -> None:
-    given = edit.encoded(model, clip)
+    given = edit.encode_nearest(model, clip)
     shares = []
     for strength in (0.0, 0.5, 1.0):
-        sounds = edit.variations(model, clip, 40, strength, **QUICK)
+        sounds = edit.vary(model, clip, 40, strength, **QUICK)
         kept = [(s.encoded.codes == given.codes).float().mean() for s in sounds]
         shares.append(float(torch.stack(kept).mean()))
         assert all(len(s.waveform) == len(clip) for s in sounds)
@@ -51,8 +53,8 @@ def test_variations_go_as_far_as_their_strength(model: Model, clip: Waveform) ->
     assert shares[0] == 1
     assert 0.4 < shares[1] < 0.7
     assert shares[2] < 0.3
-    (whole,) = edit.variations(model, clip, 1, 0.0, **QUICK)
-    coded = codec.decode(model, [given], phase="griffin-lim", n_iter=1)[0]
+    (whole,) = edit.vary(model, clip, 1, 0.0, **QUICK)
+    coded = codec.decode(model, [given], inversion=Inversion("griffin-lim", 1))[0]
     assert np.array_equal(whole.waveform, coded)
 
 
@@ -69,8 +71,8 @@ def test_variations_go_as_far_as_their_strength(model: Model, clip: Waveform) ->
 def test_only_the_region_is_repainted(
     model: Model, clip: Waveform, time: Any, band: Any, rows: list[int], columns: list[int]
 ) -> None:
-    given = edit.encoded(model, clip)
-    mask = edit.region(model, given, time, band)
+    given = edit.encode_nearest(model, clip)
+    mask = edit.region_mask(model, given, time, band)
     assert mask.any(dim=1).nonzero()[:, 0].tolist() == rows
     assert mask.any(dim=0).nonzero()[:, 0].tolist() == columns
     assert int(mask.sum()) == len(rows) * len(columns)
@@ -87,7 +89,7 @@ def test_only_the_region_is_repainted(
 def test_what_goes_on_begins_with_the_recording_and_lasts_as_long_as_asked(
     model: Model, clip: Waveform, order: Any, samples: int
 ) -> None:
-    given = edit.encoded(model, clip)
+    given = edit.encode_nearest(model, clip)
     kept = (len(clip) - 16) // COLUMN
     drawn = QUICK | {"sampling": SamplingConfig(order=order, steps=3)}
     sounds = edit.extend(model, clip, samples / 8000, n=3, **drawn)
@@ -103,7 +105,7 @@ def test_without_a_length_a_sound_ends_where_the_prior_says(
     ends = set()
     for seconds in (0.01, 0.025, 0.1):
         clip = voice(seconds)
-        given = edit.encoded(model, clip)
+        given = edit.encode_nearest(model, clip)
         kept = (len(clip) - 16) // COLUMN
         sounds = edit.extend(model, clip, n=12, **QUICK)
         widths = {s.encoded.codes.shape[2] for s in sounds}
@@ -119,14 +121,14 @@ def test_a_morph_goes_from_one_to_the_other_in_even_steps(
     model: Model, clip: Waveform, voice: Callable[..., Waveform]
 ) -> None:
     other = 0.1 * voice(0.015, 300.0)
-    sounds = edit.morph(model, clip, other, 5, phase="griffin-lim", n_iter=1)
+    sounds = morph(model, clip, other, 5, inversion=Inversion("griffin-lim", 1))
     lengths = [len(sound.waveform) for sound in sounds]
     assert lengths == np.linspace(len(clip), len(other), 5).round().astype(int).tolist()
     levels = [sound.encoded.level for sound in sounds]
     assert levels == sorted(levels)
     assert levels[0] < levels[-1]
     for sound, end in ((sounds[0], clip), (sounds[-1], other)):
-        assert torch.equal(sound.encoded.codes, edit.encoded(model, end).codes)
+        assert torch.equal(sound.encoded.codes, edit.encode_nearest(model, end).codes)
 
 
 def test_same_seed_same_sounds_and_fewer_are_the_first_of_many(
@@ -134,7 +136,7 @@ def test_same_seed_same_sounds_and_fewer_are_the_first_of_many(
 ) -> None:
     length = 0.05
     ways: list[Callable[..., list[Sound]]] = [
-        lambda **more: edit.variations(model, clip, 3, **more),
+        lambda **more: edit.vary(model, clip, 3, **more),
         lambda **more: edit.repaint(model, clip, (0.01, 0.02), n=3, **more),
         lambda **more: edit.extend(model, clip, length, n=3, **more),
         lambda **more: edit.extend(model, clip, n=3, **more),
@@ -143,13 +145,13 @@ def test_same_seed_same_sounds_and_fewer_are_the_first_of_many(
         first = way(seed=1, **QUICK)
         assert same(way(seed=1, **QUICK), first)
         assert not same(way(seed=2, **QUICK), first)
-    three, one = (edit.variations(model, clip, n, seed=1, **QUICK) for n in (3, 1))
+    three, one = (edit.vary(model, clip, n, seed=1, **QUICK) for n in (3, 1))
     assert torch.equal(three[0].encoded.codes, one[0].encoded.codes)
 
 
 def test_labels_asked_for_are_heard_and_others_left_open(model: Model, clip: Waveform) -> None:
     def made(labels: dict[str, str] | None) -> list[Sound]:
-        return edit.variations(model, clip, 4, 1.0, labels, **QUICK)
+        return edit.vary(model, clip, 4, 1.0, labels, **QUICK)
 
     ada, bob, free = made({"speaker": "ada"}), made({"speaker": "bob"}), made(None)
     assert {s.labels["speaker"] for s in ada} == {"ada"}
@@ -199,7 +201,9 @@ def test_a_loop_is_decoded_in_the_round(model: Model) -> None:
 
 def test_masked_and_in_time_order_are_the_users_choice(model: Model) -> None:
     by_time, by_mask, free = (
-        generate(model, 3, sampling=SamplingConfig(order=order), phase="griffin-lim", n_iter=1)
+        generate(
+            model, 3, sampling=SamplingConfig(order=order), inversion=Inversion("griffin-lim", 1)
+        )
         for order in ("time", "masked", "auto")
     )
     assert same(by_time, free)
@@ -208,7 +212,7 @@ def test_masked_and_in_time_order_are_the_users_choice(model: Model) -> None:
 
 def test_without_a_masked_prior_the_other_paints_and_is_not_asked_for_more(clip: Waveform) -> None:
     plain = tiny_model()
-    given = edit.encoded(plain, clip)
+    given = edit.encode_nearest(plain, clip)
     (sound,) = edit.repaint(plain, clip, (0.01, 0.02), **QUICK)
     assert torch.equal(sound.encoded.codes[..., 5:], given.codes[..., 5:])
     with pytest.raises(AudiovqError, match="no masked prior; train one with --masked-share"):
@@ -221,22 +225,22 @@ def test_without_a_masked_prior_the_other_paints_and_is_not_asked_for_more(clip:
 @pytest.mark.parametrize(
     ("way", "says"),
     [
-        (lambda m, w: edit.variations(m, w, strength=1.5), "strength 1.5: give a number from 0"),
-        (lambda m, w: edit.variations(m, w, n=0), "n 0: give 1 to 1,000,000"),
+        (lambda m, w: edit.vary(m, w, strength=1.5), "strength 1.5: give a number from 0"),
+        (lambda m, w: edit.vary(m, w, n=0), "n 0: give 1 to 1,000,000"),
         (lambda m, w: edit.repaint(m, w), "give a time, such as 0.2:0.5, or a band"),
         (lambda m, w: edit.repaint(m, w, time=(0.5, 0.2)), "time 0.5:0.2: give two rising times"),
         (lambda m, w: edit.repaint(m, w, time=(7.0, 8.0)), "up to 0.02 seconds"),
         (lambda m, w: edit.repaint(m, w, band=(9e3, 9.5e3)), "band 9000:9500: give two rising"),
         (lambda m, w: edit.extend(m, w, 0.01), "length 0.01: the recording has 0.02 s; give more"),
         (lambda m, w: edit.extend(m, w, float("nan")), "length nan: give seconds from"),
-        (lambda m, w: edit.morph(m, w, w, 1), "steps 1: give 2 to 1,000,000"),
+        (lambda m, w: morph(m, w, w, 1), "steps 1: give 2 to 1,000,000"),
         (lambda m, w: generate(m, 1, seconds=1e9), "give seconds from 0.004 to 3600"),
         (
             lambda m, w: edit.extend(m, w, sampling=SamplingConfig(order="masked")),
-            "the masked prior knows no end; give a length",
+            "the masked prior cannot end a sound; give a length",
         ),
         (
-            lambda m, w: edit.morph(untrained(bottleneck="gaussian"), w, w),
+            lambda m, w: morph(untrained(bottleneck="gaussian"), w, w),
             "no quantizer",
         ),
     ],
@@ -250,10 +254,10 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_labels_heard_are_those_under_which_the_sound_is_likeliest(
+def test_inferred_labels_are_those_under_which_the_sound_is_most_likely(
     model: Model, clip: Waveform
 ) -> None:
-    given, prior = edit.encoded(model, clip), model.prior
+    given, prior = edit.encode_nearest(model, clip), model.prior
     assert prior is not None
     for columns in (3, 7):
         codes, opened = given.codes[None, :, :, :columns], [len(v) for v in model.labels.values()]
@@ -269,7 +273,7 @@ def test_the_labels_heard_are_those_under_which_the_sound_is_likeliest(
                     chances_of_all = prior(tokens, rows).log_softmax(dim=2)
                 chances.append(float(chances_of_all.gather(2, tokens[:, :, None]).sum()))
             best[i] = int(np.argmax(chances))
-        assert edit.labels_heard(model, given, None, columns).tolist() == best
+        assert infer_labels(model, given, None, columns).tolist() == best
     name, values = next(iter(LABELS.items()))
     for number, value in enumerate(values):
-        assert int(edit.labels_heard(model, given, {name: value})[0]) == number
+        assert int(infer_labels(model, given, {name: value})[0]) == number

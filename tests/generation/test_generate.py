@@ -13,10 +13,11 @@ from torch import Tensor
 
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.generation import codes as codes_module
 from audiovq.generation import generate as generation_generate
 from audiovq.generation.generate import generate, sample_codes
-from audiovq.generation.labels import draw_labels
+from audiovq.generation.labels import sample_labels
 from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
@@ -24,7 +25,7 @@ from audiovq.models.priors.base import Prior
 from audiovq.models.priors.sampling import sample
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)
-FAST: dict[str, Any] = {"phase": "griffin-lim", "n_iter": 0}
+FAST: dict[str, Any] = {"inversion": Inversion("griffin-lim", 0)}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def model() -> Model:
 
 
 def make(model: Model, n: int, labels: dict[str, str] | None = None, **options: Any) -> list[Sound]:
-    quick: dict[str, Any] = {"sampling": PLAIN, "phase": "griffin-lim", "n_iter": 1}
+    quick: dict[str, Any] = {"sampling": PLAIN, "inversion": Inversion("griffin-lim", 1)}
     return generate(model, n, labels, **(quick | options))
 
 
@@ -58,7 +59,7 @@ def test_same_seed_same_sounds_and_another_seed_others(model: Model) -> None:
 def test_batches_follow_one_another_and_differ(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_generate, "BATCH", 3)
+    monkeypatch.setattr(generation_generate, "MAX_BATCH", 3)
     added: list[int] = []
     sounds = make(model, 8, seed=1, progress=added.append)
     assert added == [3, 3, 2]
@@ -74,7 +75,7 @@ def test_batches_follow_one_another_and_differ(
 
 
 def test_a_sound_is_what_its_codes_decode_to(model: Model) -> None:
-    sounds = make(model, 6, phase="pghi", n_iter=None)
+    sounds = make(model, 6, inversion=Inversion("pghi", None))
     assert len({len(sound.waveform) for sound in sounds}) > 1, "the test needs several lengths"
     for sound in sounds:
         (alone,) = codec.decode(model, [sound.encoded])
@@ -91,14 +92,14 @@ def test_sounds_carry_the_labels_that_the_prior_was_given(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_rows: list[list[int]] = []
-    plain = generation_generate.sample
+    plain = codes_module.sample
 
     def spy(prior: Any, labels: torch.Tensor, *rest: Any) -> torch.Tensor:
         given_rows.extend(labels.tolist())
         return plain(prior, labels, *rest)
 
-    monkeypatch.setattr(generation_generate, "sample", spy)
-    monkeypatch.setattr(generation_generate, "BATCH", 4)
+    monkeypatch.setattr(codes_module, "sample", spy)
+    monkeypatch.setattr(generation_generate, "MAX_BATCH", 4)
     sounds = make(model, 10)
     for sound, (digit, speaker) in zip(sounds, given_rows, strict=True):
         expected = {"digit": LABELS["digit"][digit], "speaker": LABELS["speaker"][speaker]}
@@ -135,7 +136,7 @@ def test_other_labels_come_in_the_shares_of_the_training_clips(
     n: int, seed: int, asked: dict[str, str]
 ) -> None:
     model = tiny_model()
-    drawn = Counter(map(tuple, draw_labels(model, n, asked, seed).tolist()))
+    drawn = Counter(map(tuple, sample_labels(model, n, asked, seed).tolist()))
     fitting = {
         places: count
         for places, count in COUNTS
@@ -149,13 +150,13 @@ def test_other_labels_come_in_the_shares_of_the_training_clips(
 
 def test_labels_come_in_no_order() -> None:
     model = tiny_model()
-    rows = draw_labels(model, 200, {}, 0)
+    rows = sample_labels(model, 200, {}, 0)
     assert rows.shape == (200, 2)
     assert rows.tolist() != sorted(rows.tolist())
     changes = int((rows[1:] != rows[:-1]).any(dim=1).sum())
     assert changes > 60, "shuffled, not in blocks"
-    assert torch.equal(draw_labels(model, 200, {}, 0), rows)
-    assert not torch.equal(draw_labels(model, 200, {}, 1), rows)
+    assert torch.equal(sample_labels(model, 200, {}, 0), rows)
+    assert not torch.equal(sample_labels(model, 200, {}, 1), rows)
 
 
 def test_what_training_never_had_together_leaves_the_rest_open() -> None:
@@ -163,7 +164,7 @@ def test_what_training_never_had_together_leaves_the_rest_open() -> None:
         labels={"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"], "mood": ["x"]}
     )
     model.label_counts = [((0, 0, 0), 5), ((1, 1, 0), 5)]
-    rows = draw_labels(model, 3, {"digit": "0", "speaker": "bob"}, 0)
+    rows = sample_labels(model, 3, {"digit": "0", "speaker": "bob"}, 0)
     assert rows.tolist() == [[0, 1, 1]] * 3
     (sound,) = make(model, 1, {"digit": "0", "speaker": "bob"})
     assert sound.labels == {"digit": "0", "speaker": "bob"}
@@ -171,7 +172,7 @@ def test_what_training_never_had_together_leaves_the_rest_open() -> None:
 
 def test_a_model_without_labels_generates() -> None:
     model = tiny_model(labels={})
-    assert draw_labels(model, 4, {}, 0).shape == (4, 0)
+    assert sample_labels(model, 4, {}, 0).shape == (4, 0)
     sounds = make(model, 4, sampling=SamplingConfig(guidance=2.0))
     assert [sound.labels for sound in sounds] == [{}] * 4
     with pytest.raises(AudiovqError, match=r"unknown label 'digit'; .* without labels"):
@@ -243,7 +244,7 @@ def test_likelihood_is_the_sum_over_the_samplers_steps(model: Model) -> None:
 
 def test_the_best_of_one_is_the_one_drawn(model: Model) -> None:
     assert model.prior is not None
-    labels = draw_labels(model, 5, {}, 0)
+    labels = sample_labels(model, 5, {}, 0)
     drawn = sample(model.prior, labels, PLAIN, torch.Generator().manual_seed(3))
     codes, columns, levels = model.vocabulary.codes(drawn)
     encoded = sample_codes(
@@ -269,12 +270,12 @@ def test_the_best_of_several_is_the_likeliest_a_token(
         batches.append(sample(*arguments))
         return batches[-1]
 
-    monkeypatch.setattr(generation_generate, "sample", spy)
-    monkeypatch.setattr(generation_generate, "BATCH", 150)
-    monkeypatch.setattr(generation_generate, "SCORED", 70)
+    monkeypatch.setattr(codes_module, "sample", spy)
     labels = torch.cartesian_prod(torch.arange(2), torch.arange(3)).repeat(10, 1)
     sampling = SamplingConfig(temperature=4.0, guidance=guidance)
-    chosen = sample_codes(model, prior, labels, sampling, torch.Generator(), best_of=6)
+    chosen = sample_codes(
+        model, prior, labels, sampling, torch.Generator(), best_of=6, candidate_batch=150
+    )
     assert [len(batch) for batch in batches] == [150, 150, 60]
     clips = [clip for batch in batches for clip in batch]
     tokens = torch.full((len(clips), vocabulary.max_tokens), vocabulary.end)

@@ -7,7 +7,7 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor
 
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.generation import inpaint as inpaint_module
 from audiovq.generation.inpaint import AnyPrior, inpaint
 from audiovq.models.priors.base import Prior

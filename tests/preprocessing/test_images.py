@@ -16,7 +16,7 @@ from audiovq.config.settings import PreprocessConfig
 from audiovq.dataset.batches import shift_images
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.generation.files import generate_files
-from audiovq.generation.generate import draw, generate
+from audiovq.generation.generate import generate, generate_images
 from audiovq.models.checkpoint import load
 from audiovq.preprocessing.images import preprocess_images
 from audiovq.spectral.picture import write_images
@@ -179,7 +179,7 @@ def test_a_model_of_images_draws_pngs_and_says_that_it_makes_no_sound(
     paths = generate_files(model, tmp_path / "new", 3, {"folder": "b"}, say=silent)
     assert [path.name for path in paths] == ["0000_b.png", "0001_b.png", "0002_b.png"]
     assert {read(path).shape for path in paths} == {(12, 8)}
-    again, labels = draw(load(tmp_path / "model"), 3, {"folder": "b"})
+    again, labels = generate_images(load(tmp_path / "model"), 3, {"folder": "b"})
     assert labels == [{"folder": "b"}] * 3
     pictures = [read(path) for path in paths]
     np.testing.assert_array_equal(

@@ -18,7 +18,7 @@ from audiovq.cli.main import main
 from audiovq.config.errors import AudiovqError
 from audiovq.config.settings import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
-from audiovq.generation.generate import DRAWN_DB
+from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
@@ -117,7 +117,7 @@ def test_a_grid_runs_along_the_first_dimension_and_then_up_the_second(
         images = model.autoencoder.decode_latents(
             corners, torch.full((3,), model.autoencoder.columns)
         )
-        level = model.spectrogram.level(torch.full((3,), DRAWN_DB))
+        level = model.spectrogram.level(torch.full((3,), GAUSSIAN_LEVEL_DB))
         samples = torch.full((3,), (dataset.clip_frames - 1) * dataset.spectrogram.hop_length)
         seed = torch.Generator().manual_seed(0)
         wanted = model.spectrogram.inverse(images, level, samples, generator=seed)

@@ -15,7 +15,8 @@ from tiny_models import AUTOENCODER, MASKED, PRIOR, shake
 from torch import Tensor
 
 from audiovq.cli.main import main
-from audiovq.config.settings import OptimizerConfig, PriorConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import OptimizerConfig, PriorConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.priors.base import Prior
@@ -422,9 +423,9 @@ def test_training_on_the_gpu_matches_the_cpu_and_every_command_runs_there(
     for arguments in (
         ("generate", model, out / "new", "-n", "3"),
         ("generate", model, out / "masked", "-n", "3", "--order", "masked"),
-        ("generate", model, out / "more", "-n", "2", "--continue", first),
-        ("generate", model, out / "like", "-n", "2", "--like", first),
-        ("generate", model, out / "painted", "-n", "2", "--repaint", first, "--time", "0.05:0.1"),
+        ("continue", model, first, out / "more", "-n", "2"),
+        ("vary", model, first, out / "varied", "-n", "2"),
+        ("repaint", model, first, out / "repainted", "-n", "2", "--time", "0.05:0.1"),
         ("morph", model, first, second, out / "between"),
         ("encode", model, recordings, out / "by-context.avq"),
         ("encode", model, recordings, out / "by-prior.avq", "--coder", "prior"),

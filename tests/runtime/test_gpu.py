@@ -11,7 +11,8 @@ from fast_training import CONFIG
 from torch import Tensor
 
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import OptimizerConfig, PriorConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import OptimizerConfig, PriorConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.generation.generate import generate
 from audiovq.models.autoencoder.autoencoder import Autoencoder

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from audiovq.audio import reading
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion, Phase
 from audiovq.config.settings import SpectrogramConfig
 from audiovq.spectral.scale import LOUDEST_DB, mel_filters
-from audiovq.spectral.spectrogram import Phase, Spectrogram
+from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import num_frames, stft
 
 Voice = Callable[..., npt.NDArray[np.float32]]
@@ -306,7 +307,7 @@ def test_the_inverse_of_a_batch_matches_each_clip_alone_with_exact_lengths(
 ) -> None:
     waveform, num_samples = voices
     images, levels = spectrogram(waveform, num_samples)
-    back = spectrogram.inverse(images, levels, num_samples, phase=phase, n_iter=n_iter)
+    back = spectrogram.inverse(images, levels, num_samples, inversion=Inversion(phase, n_iter))
     assert back.shape == waveform.shape
     for clip, length in enumerate(num_samples.tolist()):
         frames = num_frames(length, CONFIG.hop_length)
@@ -314,8 +315,7 @@ def test_the_inverse_of_a_batch_matches_each_clip_alone_with_exact_lengths(
             images[clip : clip + 1, :, :, :frames],
             levels[clip : clip + 1],
             num_samples[clip : clip + 1],
-            phase=phase,
-            n_iter=n_iter,
+            inversion=Inversion(phase, n_iter),
         )
         assert alone.shape == (1, length)
         torch.testing.assert_close(back[clip, :length], alone[0], atol=1e-5, rtol=0)
@@ -331,8 +331,8 @@ def test_the_inverse_ignores_padding_frames(
     images, levels = spectrogram(waveform, num_samples)
     beyond = torch.arange(images.shape[3]) >= num_frames(num_samples, CONFIG.hop_length)[:, None]
     filled = torch.nn.functional.pad(images + 0.9 * beyond[:, None, None], (0, 7), value=0.9)
-    other = spectrogram.inverse(filled, levels, num_samples, phase=phase, n_iter=n_iter)
-    back = spectrogram.inverse(images, levels, num_samples, phase=phase, n_iter=n_iter)
+    other = spectrogram.inverse(filled, levels, num_samples, inversion=Inversion(phase, n_iter))
+    back = spectrogram.inverse(images, levels, num_samples, inversion=Inversion(phase, n_iter))
     # Random phases are drawn frame by frame, so that further frames change none of the earlier ones.
     torch.testing.assert_close(other, back, atol=1e-5, rtol=0)
 
@@ -347,7 +347,7 @@ def test_silence_stays_silence(
     image, level = spectrogram(waveform, num_samples)
     assert level[1] == CONFIG.num_levels - 1
     assert not image[1].any()
-    back = spectrogram.inverse(image, level, num_samples, phase=phase, n_iter=n_iter)
+    back = spectrogram.inverse(image, level, num_samples, inversion=Inversion(phase, n_iter))
     assert back.isfinite().all()
     assert not back[[1, 3, 4]].any()
     assert back[[0, 2]].any(dim=1).all()
@@ -361,7 +361,7 @@ def test_the_faintest_sounds_give_no_nan(spectrogram: Spectrogram, exponent: int
     image, level = spectrogram(waveform)
     assert image.isfinite().all()
     assert 0 <= level < CONFIG.num_levels
-    back = spectrogram.inverse(image, level, torch.tensor([600]), n_iter=1)
+    back = spectrogram.inverse(image, level, torch.tensor([600]), inversion=Inversion(n_iter=1))
     assert back.isfinite().all()
     assert back.abs().max() <= 10 * 10.0**exponent
 
@@ -371,8 +371,8 @@ def test_one_more_level_is_one_step_quieter(spectrogram: Spectrogram, voice: Voi
     waveform = torch.from_numpy(voice(0.2))[None]
     image, level = spectrogram(waveform)
     length = torch.tensor([waveform.shape[1]])
-    loud = spectrogram.inverse(image, level, length, n_iter=1)
-    quiet = spectrogram.inverse(image, level + 1, length, n_iter=1)
+    loud = spectrogram.inverse(image, level, length, inversion=Inversion(n_iter=1))
+    quiet = spectrogram.inverse(image, level + 1, length, inversion=Inversion(n_iter=1))
     torch.testing.assert_close(quiet, loud * 10 ** (-CONFIG.level_step_db / 20))
 
 
@@ -385,8 +385,7 @@ def test_the_same_generator_state_gives_the_same_sound(phase: Phase, n_iter: int
             image,
             level,
             length,
-            phase=phase,
-            n_iter=n_iter,
+            inversion=Inversion(phase, n_iter),
             generator=torch.Generator().manual_seed(seed),
         )
         for seed in (1, 1, 2)
@@ -406,8 +405,10 @@ def test_the_inverse_clamps_values_to_0_to_1() -> None:
     image, level = MEL(noise(1000))
     wild = image + 0.5 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     length = torch.tensor([1000])
-    back = MEL.inverse(wild, level, length, n_iter=1)
-    torch.testing.assert_close(back, MEL.inverse(wild.clamp(0, 1), level, length, n_iter=1))
+    back = MEL.inverse(wild, level, length, inversion=Inversion(n_iter=1))
+    torch.testing.assert_close(
+        back, MEL.inverse(wild.clamp(0, 1), level, length, inversion=Inversion(n_iter=1))
+    )
 
 
 @pytest.mark.gpu

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -16,6 +16,7 @@ from audiovq.audio import finding, reading
 from audiovq.codec import files as codec_files
 from audiovq.codec.files import decode_files, encode_files, reconstruct_files
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion
 from audiovq.config.settings import PreprocessConfig
 from audiovq.generation.files import generate_files
 from audiovq.models.checkpoint import load
@@ -128,7 +129,9 @@ def require_counts(model: Model, files: list[dict[str, Any]], n: int) -> None:
             figures = reconstruct_files(model, folder / "in", folder / "back", say=said.append)
             left = [line for line in said if line.startswith("left out: ")]
             assert wavs(folder / "back") + len(left) == found, said
-        paths = generate_files(model, folder / "new", n, seed=n, n_iter=0, say=lambda _: None)
+        paths = generate_files(
+            model, folder / "new", n, seed=n, inversion=Inversion(n_iter=0), say=lambda _: None
+        )
         assert len(set(paths)) == wavs(folder / "new") == n
 
 

@@ -18,6 +18,7 @@ from audiovq.codec.archive import pack
 from audiovq.codec.windows import Encoded
 from audiovq.config import presets
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion
 from audiovq.config.serialize import from_json, to_json
 from audiovq.config.settings import AutoencoderConfig, PriorConfig
 from audiovq.dataset.dataset import Dataset
@@ -260,19 +261,19 @@ def test_each_kind_goes_through_all_stages_and_makes_new_sounds(
         assert "no codes (bottleneck gaussian)" in (tmp_path / "model" / "README.md").read_text()
     else:
         assert model.prior is not None
-        clips = [sound.waveform for sound in generate(model, 2, n_iter=1)]
+        clips = [sound.waveform for sound in generate(model, 2, inversion=Inversion(n_iter=1))]
         near, nearly, cheap = (codec.encode(model, clips, rate_weight=w) for w in (0, 1e-9, 9.0))
         for one, other in zip(near, nearly, strict=True):
             assert torch.equal(one.codes, other.codes), "bits weigh against the same distances"
         bits = [len(pack(model, {"0": some[0], "1": some[1]})) for some in (near, cheap)]
         assert bits[1] < bits[0]
     names = dataset.labels["folder"]
-    sounds = generate(model, 3, {"folder": names[0]}, n_iter=1)
+    sounds = generate(model, 3, {"folder": names[0]}, inversion=Inversion(n_iter=1))
     assert [sound.labels["folder"] for sound in sounds] == [names[0]] * 3
     for sound in sounds:
         assert bool(np.isfinite(sound.waveform).all())
         assert float(np.abs(sound.waveform).max()) > 0
         assert len(sound.waveform) == sound.encoded.num_samples
-    again = generate(model, 3, {"folder": names[0]}, n_iter=1)
+    again = generate(model, 3, {"folder": names[0]}, inversion=Inversion(n_iter=1))
     for one, other in zip(sounds, again, strict=True):
         np.testing.assert_array_equal(one.waveform, other.waveform)

@@ -17,17 +17,19 @@ from tiny_models import tiny_model
 from audiovq.app import desk as moves
 from audiovq.app.desk import Desk
 from audiovq.audio import reading, writing
-from audiovq.cli import main, verbs
+from audiovq.cli import main
+from audiovq.cli.arguments import parse_labels
 from audiovq.codec.codec import decode
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SamplingConfig
-from audiovq.generation import copies, edit, files, generate
+from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.generation import edit, files, generate, known
+from audiovq.generation.morph import morph
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model
 from audiovq.runtime.files import name_of
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0, steps=3)
-QUICK: dict[str, Any] = {"sampling": PLAIN, "phase": "griffin-lim", "n_iter": 1}
+QUICK: dict[str, Any] = {"sampling": PLAIN, "inversion": Inversion("griffin-lim", 1)}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def model() -> Model:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "BATCH", 3)
+    monkeypatch.setattr(generate, "MAX_BATCH", 3)
 
 
 @pytest.fixture
@@ -59,16 +61,16 @@ def content(folder: Path) -> dict[str, bytes]:
 
 WAYS: dict[str, Callable[..., list[Path]]] = {
     "generate": lambda model, source, out, **more: write(model, out, **more),
-    "like": lambda model, source, out, **more: files.play_files(
-        model, [source], out, edit.variations, n=8, seed=5, say=lambda _: None, **QUICK, **more
+    "vary": lambda model, source, out, **more: files.vary_files(
+        model, source, out, 8, seed=5, say=lambda _: None, **QUICK, **more
     ),
-    "continue": lambda model, source, out, **more: files.play_files(
-        model, [source], out, edit.extend, n=8, seconds=0.05, seed=5, say=lambda _: None, **QUICK, **more
+    "continue": lambda model, source, out, **more: files.extend_files(
+        model, source, out, 0.05, 8, seed=5, say=lambda _: None, **QUICK, **more
     ),
-    "repaint": lambda model, source, out, **more: files.play_files(
-        model, [source], out, edit.repaint, n=8, time=(0.0, 0.02), seed=5, say=lambda _: None, **QUICK, **more
+    "repaint": lambda model, source, out, **more: files.repaint_files(
+        model, source, out, (0.0, 0.02), None, 8, seed=5, say=lambda _: None, **QUICK, **more
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -115,7 +117,7 @@ def test_the_function_and_the_files_hold_the_same_sounds(
     waveform, _ = reading.read(recording, 8000)
     for name, sounds in (
         ("generate", generate.generate(model, 8, seed=5, **QUICK)),
-        ("like", edit.variations(model, waveform, 8, seed=5, **QUICK)),
+        ("vary", edit.vary(model, waveform, 8, seed=5, **QUICK)),
         ("continue", edit.extend(model, waveform, 0.05, n=8, seed=5, **QUICK)),
         ("repaint", edit.repaint(model, waveform, (0.0, 0.02), n=8, seed=5, **QUICK)),
     ):
@@ -143,9 +145,7 @@ def test_a_variation_is_not_written_over_what_it_is_made_of(model: Model, tmp_pa
     first, *_ = write(model, tmp_path / "out", 2)
     before = content(tmp_path / "out")
     with pytest.raises(AudiovqError, match="would be written over"):
-        files.play_files(
-            model, [first], tmp_path / "out", edit.variations, n=2, overwrite=True, **QUICK
-        )
+        files.vary_files(model, first, tmp_path / "out", 2, overwrite=True, **QUICK)
     assert content(tmp_path / "out") == before
 
 
@@ -164,7 +164,7 @@ def test_copies_are_counted_and_named_in_the_manifest(tmp_path: Path) -> None:
     sounds = generate.generate(model, 8, seed=5, **QUICK)
     learnt = [sounds[i].encoded.codes for i in (1, 4)]
     names = [("a.wav", 0), ("b.wav", 800)]
-    model.known = copies.assembled(model, [learnt], names, 2, {"threshold_db": 2.0})
+    model.known = known.assemble(model, [learnt], names, 2, {"threshold_db": 2.0})
     said: list[str] = []
     files.generate_files(
         model, tmp_path / "out", 8, seed=5, keep_copies=True, say=said.append, **QUICK
@@ -244,40 +244,48 @@ FLAGS = {
     "--steps": WHOLE,
     "--order": st.sampled_from(["auto", "time", "masked"]),
     "--phase": st.sampled_from(["pghi", "griffin-lim"]),
-    "--length": NUMBERS.filter(lambda x: x != "20"),
-    "--best-of": st.sampled_from(["0", "1", "2", "-1", str(2**40)]),
     "--label": st.sampled_from(["digit=1", "digit=7", "digit", "=", "speaker=cyd", "speaker=ada"]),
-    "--strength": NUMBERS,
-    "--time": SPANS,
-    "--band": SPANS,
 }
+LENGTH = {"--length": NUMBERS.filter(lambda x: x != "20")}
+OWN_FLAGS = {
+    "generate": LENGTH | {"--best-of": st.sampled_from(["0", "1", "2", "-1", str(2**40)])},
+    "vary": {"--strength": NUMBERS},
+    "continue": LENGTH,
+    "repaint": {"--time": SPANS, "--band": SPANS},
+}
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
+    """A verb and up to three of its flags, with good and bad values."""
+    verb = draw(st.sampled_from(list(OWN_FLAGS)))
+    flags = FLAGS | OWN_FLAGS[verb]
+    chosen = draw(st.lists(st.sampled_from(list(flags)), max_size=3, unique=True))
+    return verb, {flag: draw(flags[flag]) for flag in chosen}
 
 
 @settings(
     max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )  # fmt: skip
 @given(
-    way=st.sampled_from([None, "--like", "--continue", "--repaint"]),
+    command=commands(),
     n=st.sampled_from(["1", "2", "2", "0", "-1", "1000000000000"]),
-    flags=st.dictionaries(st.sampled_from(list(FLAGS)), st.none(), max_size=3).flatmap(
-        lambda chosen: st.fixed_dictionaries({flag: FLAGS[flag] for flag in chosen})
-    ),
 )
 def test_any_arguments_end_in_sounds_or_in_one_line(
     saved: Path,
     tmp_path: Path,
     recording: Path,
     capfd: pytest.CaptureFixture[str],
-    way: str | None,
+    command: tuple[str, dict[str, str]],
     n: str,
-    flags: dict[str, str],
 ) -> None:
+    verb, flags = command
     out = tmp_path / "out"
     given = [f"{flag}={value}" for flag, value in flags.items()]
-    source = [way, str(recording)] if way else []
+    source = [str(recording)] if verb != "generate" else []
     status = main.main(
-        ["generate", str(saved), str(out), f"-n={n}", *source, *given, "--device=cpu", "--overwrite"]
-    )  # fmt: skip
+        [verb, str(saved), *source, str(out), f"-n={n}", *given, "--device=cpu", "--overwrite"]
+    )
     said = capfd.readouterr().err
     assert status in (0, 2), said
     lines = [line for line in said.splitlines() if line.startswith("audiovq: ")]
@@ -296,11 +304,11 @@ def test_a_seed_out_of_range_is_refused_by_all_alike(
     desk = moves.make(model, Desk(), 1, {}, PLAIN, 0)
     for call in (
         lambda: generate.generate(model, 1, seed=seed),
-        lambda: edit.variations(model, waveform, 1, seed=seed),
+        lambda: edit.vary(model, waveform, 1, seed=seed),
         lambda: edit.extend(model, waveform, 0.05, seed=seed),
         lambda: edit.repaint(model, waveform, (0, 1), seed=seed),
-        lambda: edit.morph(model, waveform, waveform, 2, seed=seed),
-        lambda: decode(model, [desk.at_hand.sound.encoded], seed=seed),
+        lambda: morph(model, waveform, waveform, 2, seed=seed),
+        lambda: decode(model, [desk.selected.sound.encoded], seed=seed),
         lambda: moves.make(model, desk, 1, *how),
         lambda: moves.vary(model, desk, 1, 0.5, *how),
         lambda: moves.extend(model, desk, 0.2, *how),
@@ -315,7 +323,7 @@ def test_a_seed_out_of_range_is_refused_by_all_alike(
 
 def test_a_label_is_given_once() -> None:
     with pytest.raises(AudiovqError, match="--label digit=8: digit is given already"):
-        verbs._labels(("digit=7", "digit=8"))
+        parse_labels(("digit=7", "digit=8"))
 
 
 def test_a_value_that_no_training_clip_has_is_refused_by_name_and_not_offered(model: Model) -> None:
@@ -333,10 +341,10 @@ def test_the_app_repaints_as_the_command_does(
     waveform, _ = reading.read(recording, 8000)
     desk = moves.take(model, moves.record(model, Desk(), recording), 0)
     time = (0.008, 0.02)
-    mask = edit.region(model, desk.at_hand.sound.encoded, time, None)
+    mask = edit.region_mask(model, desk.selected.sound.encoded, time, None)
     sampling = SamplingConfig(temperature=1.0, guidance=2.0)
     cells = mask.nonzero().tolist()
-    repainted = moves.repaint(model, desk, cells, labels, sampling, 7).at_hand.sound
+    repainted = moves.repaint(model, desk, cells, labels, sampling, 7).selected.sound
     (sound,) = edit.repaint(model, waveform, time, None, labels, sampling=sampling, seed=7)
     assert torch.equal(repainted.encoded.codes, sound.encoded.codes)
     assert np.array_equal(repainted.waveform, sound.waveform)

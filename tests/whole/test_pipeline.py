@@ -16,7 +16,8 @@ from audiovq.audio.waveform import AudioError
 from audiovq.codec import codec
 from audiovq.codec.files import encode_files
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import classifier, listener
 from audiovq.evaluation.evaluate import evaluate

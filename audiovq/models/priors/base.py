@@ -70,13 +70,17 @@ class Prior(nn.Module, ABC):
         mean = nats.sum() / distributed.all_reduce_mean(lengths.sum())
         return mean, nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
 
-    def log_likelihood(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """Log-likelihood (batch,) of tokens (batch, length) with lengths (batch,), in nats.
+    def log_likelihood(
+        self, tokens: Tensor, lengths: Tensor, labels: Tensor, batch_size: int = 16
+    ) -> Tensor:
+        """Log-likelihood (clips,) of tokens (clips, length) with lengths (clips,), in nats.
 
         The sum over a clip's tokens up to its length, level and END included; at most 0. Divide by the
-        length to compare clips of different lengths.
+        length to compare clips of different lengths. `batch_size` clips are computed at a time: all
+        tokens of a clip at once take more memory than sampling does.
         """
-        return -self._nats(tokens, lengths, labels).sum(dim=1)
+        batches = zip(*(x.split(batch_size) for x in (tokens, lengths, labels)), strict=True)
+        return torch.cat([-self._nats(*batch).sum(dim=1) for batch in batches])
 
     def condition(self, labels: Tensor) -> Tensor:
         """Sum of the label embeddings: labels (batch, labels) → (batch, dim)."""

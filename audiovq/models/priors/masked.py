@@ -17,7 +17,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.settings import MaskedConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import MaskedConfig
 from audiovq.models.priors.attention import TransformerBlock, compute_modulations, init_weights
 from audiovq.models.priors.base import drop_labels
 from audiovq.models.priors.column_decoder import ColumnDecoder, drop_tokens

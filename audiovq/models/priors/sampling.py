@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.settings import SamplingConfig
+from audiovq.config.sampling import SamplingConfig
 from audiovq.models.priors.base import Prior
 from audiovq.runtime.cuda_graphs import GraphedFunction, Position, read_at, side_stream, write_at
 from audiovq.runtime.device import to_device_async

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tiny_models import shake
 from torch import Tensor
 
-from audiovq.config.settings import PriorConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import PriorConfig
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.column_decoder import TOKEN_DROPOUT, drop_tokens
 from audiovq.models.priors.pixelcnn import PixelCNN

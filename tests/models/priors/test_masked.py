@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tiny_models import MASKED, shake
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import MaskedConfig, PriorConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.models.priors.masked import MaskedPrior, sample_masked
 from audiovq.models.priors.masking import (
     MaskedClips,

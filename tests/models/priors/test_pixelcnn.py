@@ -14,7 +14,8 @@ from tiny_models import PRIOR, shake, tiny_model
 from torch import Tensor
 
 from audiovq.codec.archive import pack, unpack
-from audiovq.config.settings import PriorConfig, SamplingConfig
+from audiovq.config.sampling import SamplingConfig
+from audiovq.config.settings import PriorConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.generation.generate import generate
 from audiovq.models.checkpoint import load, save

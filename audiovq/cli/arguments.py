@@ -1,0 +1,75 @@
+"""Flags that several verbs share, and the parsing of their values."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import UseAppendAction, arg
+
+from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion, SamplingConfig
+
+Count = Annotated[int, arg(aliases=("-n",), help="Number of sounds.")]
+LabelPairs = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(metavar="NAME=VALUE", help="A label, such as digit=7; repeat for several labels."),
+]
+Sampling = Annotated[SamplingConfig, arg(name="")]
+PhaseInversion = Annotated[Inversion, arg(name="")]
+Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+Overwrite = Annotated[bool, arg(help="Replace the contents of the output folder.")]
+Json = Annotated[bool, arg(name="json", help="Print the figures as JSON and nothing else.")]
+Recordings = Annotated[
+    Path | None,
+    arg(
+        help="Folder of the dataset's recordings, to compare with; by default where they were when the"
+        " dataset was made, relative to its folder."
+    ),
+]
+Preset = Literal[
+    "tiny",
+    "small",
+    "base",
+    "rate-1k",
+    "rate-2k",
+    "rate-4k",
+    "lesson-ae",
+    "lesson-dae",
+    "lesson-vae",
+    "lesson-cvae",
+    "lesson-vqvae",
+    "lesson-vqvae-residual",
+    "lesson-pixelcnn",
+]
+Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
+
+
+def parse_span(flag: str, text: str | None) -> tuple[float, float] | None:
+    """`0.2:0.5` as (0.2, 0.5). Raises AudiovqError where it is not FROM:TO."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError as error:
+        raise AudiovqError(f"--{flag} {text}: give FROM:TO, such as 0.2:0.5") from error
+    return low, high
+
+
+def parse_labels(pairs: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE pairs as values by name. Raises AudiovqError for other pairs, and names given twice."""
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise AudiovqError(f"--label {pair}: give NAME=VALUE, such as digit=7")
+        if name in labels:
+            raise AudiovqError(f"--label {pair}: {name} is given already; give each label once")
+        labels[name] = value
+    return labels
+
+
+def say(line: str) -> None:
+    """Print a message to standard error; standard output is for results."""
+    print(line, file=sys.stderr)

@@ -1,0 +1,91 @@
+"""Verbs that read recordings: inspect, preprocess."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from audiovq.cli.arguments import Json, Overwrite
+from audiovq.config.settings import PreprocessConfig
+from audiovq.runtime.files import json_text, require_apart
+
+
+def inspect(
+    audio_dir: Positional[Path],
+    out: Annotated[
+        Path | None,
+        arg(help="Folder for WAVs of a few clips and of their inverted spectrograms."),
+    ] = None,
+    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Describe a folder of recordings: contents, unusable files, suitable settings.
+
+    Args:
+        audio_dir: Folder of WAV, FLAC, OGG, MP3, AIFF and other files, in folders of any depth.
+    """
+    import dataclasses
+
+    from audiovq.inspection.inspect import inspect
+    from audiovq.inspection.table import inspection_table
+
+    if out is not None:
+        require_apart(out, audio_dir)
+    found = inspect(audio_dir, out, config, overwrite=overwrite)
+    print(json_text(dataclasses.asdict(found), 2) if as_json else inspection_table(found))
+
+
+def preprocess(
+    audio_dir: Positional[Path],
+    dataset: Positional[Path],
+    config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
+    images: Annotated[
+        bool,
+        arg(
+            help="Read grayscale images instead of recordings: PNGs of one size, MNIST's files, or"
+            " `digits`, the handwritten digits of scikit-learn."
+        ),
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        arg(
+            help="Address of a Dask scheduler, such as tcp://head:8786; by default this machine is used."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a dataset of spectrograms from a folder of recordings.
+
+    Args:
+        audio_dir: Folder of WAV, FLAC, OGG, MP3, AIFF and other files, in folders of any depth.
+        dataset: Folder to write.
+    """
+    if config.labels and config.labels.endswith(".csv"):
+        require_apart(dataset, Path(config.labels), emptied=True)
+    if images:
+        from audiovq.preprocessing.images import preprocess_images
+
+        summary = preprocess_images(audio_dir, dataset, config, overwrite=overwrite)
+    else:
+        from audiovq.preprocessing.preprocess import preprocess
+        from audiovq.runtime import executors as dask
+
+        with dask.cluster(cluster) if cluster else contextlib.nullcontext() as executor:
+            summary = preprocess(
+                audio_dir, dataset, config, overwrite=overwrite, executor=executor, processes=True
+            )
+    print(f"found {summary.found} files, used {summary.used}, skipped {len(summary.skipped)}")
+    for skipped in summary.skipped[:10]:
+        print(f"  skipped {skipped.path}: {skipped.reason}")
+    if len(summary.skipped) > 10:
+        print(f"  and {len(summary.skipped) - 10} more, in {dataset}/skipped.jsonl")
+    clips = ", ".join(f"{n} {split}" for split, n in summary.clips.items())
+    sound = (
+        "" if images else f"; {summary.seconds:.{0 if summary.seconds >= 10 else 1}f} s of sound"
+    )
+    print(f"{'images' if images else 'clips'}: {clips}{sound}")
+    print(f"wrote {dataset}")

@@ -1,0 +1,257 @@
+"""Verbs that make sounds: generate, vary, continue, repaint, morph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from audiovq.cli.arguments import (
+    Count,
+    Device,
+    LabelPairs,
+    Overwrite,
+    PhaseInversion,
+    Sampling,
+    parse_labels,
+    parse_span,
+    say,
+)
+from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.runtime.files import require_apart
+
+
+def generate(
+    model: Positional[Path],
+    out: Positional[Path],
+    n: Count = 16,
+    label: LabelPairs = (),
+    sampling: Sampling = SamplingConfig(),
+    inversion: PhaseInversion = Inversion(),
+    length: Annotated[
+        float | None, arg(help="Length in seconds; by default the model decides.")
+    ] = None,
+    loop: Annotated[bool, arg(help="Make sounds whose end leads into their beginning.")] = False,
+    best_of: Annotated[
+        int, arg(help="Generate N candidates per sound and keep the most likely.")
+    ] = 1,
+    keep_copies: Annotated[
+        bool,
+        arg(help="Keep near copies of training clips; by default they are sampled again."),
+    ] = False,
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Generate new sounds.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    labels = parse_labels(label)
+
+    from audiovq.generation.files import generate_files
+    from audiovq.models.checkpoint import load
+    from audiovq.runtime.device import pick_device
+
+    require_apart(out, model)
+    paths = generate_files(
+        load(model, pick_device(device)),
+        out,
+        n,
+        labels,
+        sampling=sampling,
+        inversion=inversion,
+        seed=seed,
+        best_of=best_of,
+        seconds=length,
+        loop=loop,
+        keep_copies=keep_copies,
+        overwrite=overwrite,
+        say=say,
+    )
+    _print_written(paths, out)
+
+
+def vary(
+    model: Positional[Path],
+    recording: Positional[Path],
+    out: Positional[Path],
+    n: Count = 8,
+    strength: Annotated[
+        float, arg(help="Share of the codes that is resampled: 0 keeps all, 1 none.")
+    ] = 0.5,
+    label: LabelPairs = (),
+    sampling: Sampling = SamplingConfig(),
+    inversion: PhaseInversion = Inversion(),
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make variations of a recording.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        recording: The recording to vary.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    labels = parse_labels(label)
+
+    from audiovq.generation.files import vary_files
+    from audiovq.models.checkpoint import load
+    from audiovq.runtime.device import pick_device
+
+    require_apart(out, model, recording)
+    paths = vary_files(
+        load(model, pick_device(device)),
+        recording,
+        out,
+        n,
+        strength,
+        labels,
+        sampling=sampling,
+        inversion=inversion,
+        seed=seed,
+        overwrite=overwrite,
+        say=say,
+    )
+    _print_written(paths, out)
+
+
+def continue_(
+    model: Positional[Path],
+    recording: Positional[Path],
+    out: Positional[Path],
+    n: Count = 8,
+    length: Annotated[
+        float | None,
+        arg(help="Total length in seconds, recording included; by default the model decides."),
+    ] = None,
+    label: LabelPairs = (),
+    sampling: Sampling = SamplingConfig(),
+    inversion: PhaseInversion = Inversion(),
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Continue a recording.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        recording: The recording to continue.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    labels = parse_labels(label)
+
+    from audiovq.generation.files import extend_files
+    from audiovq.models.checkpoint import load
+    from audiovq.runtime.device import pick_device
+
+    require_apart(out, model, recording)
+    paths = extend_files(
+        load(model, pick_device(device)),
+        recording,
+        out,
+        length,
+        n,
+        labels,
+        sampling=sampling,
+        inversion=inversion,
+        seed=seed,
+        overwrite=overwrite,
+        say=say,
+    )
+    _print_written(paths, out)
+
+
+def repaint(
+    model: Positional[Path],
+    recording: Positional[Path],
+    out: Positional[Path],
+    time: Annotated[str | None, arg(metavar="FROM:TO", help="Seconds, such as 0.2:0.5.")] = None,
+    band: Annotated[str | None, arg(metavar="FROM:TO", help="Hertz, such as 1000:3000.")] = None,
+    n: Count = 8,
+    label: LabelPairs = (),
+    sampling: Sampling = SamplingConfig(),
+    inversion: PhaseInversion = Inversion(),
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Regenerate part of a recording, given by --time, --band or both; keep the rest.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        recording: The recording to change.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    labels = parse_labels(label)
+    spans = parse_span("time", time), parse_span("band", band)
+    if spans == (None, None):
+        raise AudiovqError("repaint: give --time 0.2:0.5, --band 1000:3000, or both")
+
+    from audiovq.generation.files import repaint_files
+    from audiovq.models.checkpoint import load
+    from audiovq.runtime.device import pick_device
+
+    require_apart(out, model, recording)
+    paths = repaint_files(
+        load(model, pick_device(device)),
+        recording,
+        out,
+        *spans,
+        n,
+        labels,
+        sampling=sampling,
+        inversion=inversion,
+        seed=seed,
+        overwrite=overwrite,
+        say=say,
+    )
+    _print_written(paths, out)
+
+
+def morph(
+    model: Positional[Path],
+    first: Positional[Path],
+    second: Positional[Path],
+    out: Positional[Path],
+    steps: Annotated[int, arg(help="Number of sounds, both ends included.")] = 8,
+    inversion: PhaseInversion = Inversion(),
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Morph one recording into another in a number of steps.
+
+    Args:
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        first: The recording to start from.
+        second: The recording to end with.
+        out: Folder for the WAVs and their manifest.json.
+    """
+    from audiovq.generation.files import morph_files
+    from audiovq.models.checkpoint import load
+    from audiovq.runtime.device import pick_device
+
+    require_apart(out, model, first, second)
+    paths = morph_files(
+        load(model, pick_device(device)),
+        first,
+        second,
+        out,
+        steps,
+        inversion=inversion,
+        seed=seed,
+        overwrite=overwrite,
+        say=say,
+    )
+    _print_written(paths, out)
+
+
+def _print_written(paths: list[Path], out: Path) -> None:
+    kind = "image" if paths[0].suffix == ".png" else "recording"
+    print(f"wrote {len(paths)} {kind}{'s' * (len(paths) != 1)} to {out}")

@@ -1,0 +1,69 @@
+"""Verbs that train a model: train, demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from audiovq.cli.arguments import Device, Overwrite, Preset, Recordings
+from audiovq.config.settings import TrainConfig
+from audiovq.runtime.files import require_apart
+
+
+def train_from(preset_config: TrainConfig) -> Callable[..., None]:
+    """The verb `train`, whose flags start from a preset's settings."""
+
+    def train(
+        dataset: Positional[Path],
+        model: Positional[Path],
+        preset: Preset = "small",
+        config: Annotated[TrainConfig, arg(name="")] = preset_config,
+        recordings: Recordings = None,
+        device: Device = "auto",
+        overwrite: Overwrite = False,
+    ) -> None:
+        """Train a model on a dataset: the autoencoder, then the prior.
+
+        Run the same command again to resume.
+
+        Args:
+            dataset: Folder made by preprocess.
+            model: Folder to write.
+            preset: Defaults of all settings: tiny (at most 5 minutes), small (at most 20), base (for a
+                GPU); rate-1k, rate-2k, rate-4k (at most 60): codecs of 1, 2 and 4 kbit/s;
+                lesson-…: the tutorials' networks (at most 2 to 5), see docs/learn.md.
+        """
+        from audiovq.dataset.dataset import Dataset
+        from audiovq.pipeline import train, write_report
+        from audiovq.runtime import distributed
+
+        require_apart(model, dataset, emptied=True)
+        opened = Dataset(dataset, recordings)
+        trained = train(opened, model, config, device=device, overwrite=overwrite)
+        if not distributed.is_main():
+            return
+        if not trained.spectrogram.config.images:
+            page = write_report(trained, opened, model, say=print)
+            print(f"{page}: open it in a browser to look and listen")
+        print(f"wrote {model}")
+
+    return train
+
+
+def demo(
+    out: Positional[Path] = Path("demo"),
+    max_minutes: Annotated[float, arg(help="Time limit of the training.")] = 3.0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Run the whole pipeline on the bundled spoken digits: dataset, model, new sounds, figures, page.
+
+    Args:
+        out: Folder for all results.
+    """
+    from audiovq.pipeline import demo
+
+    demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite)

@@ -1,0 +1,75 @@
+"""Settings of sampling and of phase reconstruction: how codes are sampled and spectrograms become sound.
+
+Imports no torch, so that the command line can show every flag without loading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from audiovq.config.checks import is_whole, require
+
+MAX_TOP_K = 1_000_000_000
+MAX_ITERATIONS = 10_000
+"""Of Griffin-Lim: far beyond the last one that changes anything."""
+Phase = Literal["pghi", "griffin-lim"]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How codes are sampled from a prior's probabilities."""
+
+    order: Literal["auto", "time", "masked"] = "auto"
+    """time: one code after another. masked: all codes in a few steps, each step conditioned on the codes
+    before and after. auto: time for new sounds, masked for `vary` and `repaint`."""
+    steps: int = 2
+    """Sampling steps of the masked prior."""
+    temperature: float = 0.8
+    """Below 1: more likely codes, less variety. 0: always the most likely code."""
+    top_k: int = 0
+    """Sample from the k most likely codes only; 0: from all."""
+    top_p: float = 1.0
+    """Sample from the most likely codes that together have this probability (Holtzman et al. 2020)."""
+    guidance: float = 1.0
+    """How strictly to follow the labels (classifier-free guidance, Ho and Salimans 2022); 0: off."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.steps <= 1000, f"steps {self.steps}: give 1 to 1000")
+        require(
+            0 <= self.temperature <= 10,
+            f"temperature {self.temperature}: give a number from 0 to 10",
+        )
+        require(0 <= self.top_k <= MAX_TOP_K, f"top_k {self.top_k}: give 0 (all) to {MAX_TOP_K}")
+        require(0 < self.top_p <= 1, f"top_p {self.top_p}: give a probability above 0, up to 1")
+        require(
+            0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"
+        )
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How the phase of a decoded spectrogram is reconstructed: fast Griffin-Lim (Perraudin, Balazs,
+    Søndergaard 2013) from an initial phase."""
+
+    phase: Phase = "pghi"
+    """Initial phase: phase gradient heap integration (Průša, Balazs, Søndergaard 2017), or random."""
+    n_iter: int | None = None
+    """Griffin-Lim iterations; None: 16 after pghi, else 32."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.phase in ("pghi", "griffin-lim"),
+            f"phase {self.phase!r:.40}: give 'pghi' or 'griffin-lim'",
+        )
+        require(
+            self.n_iter is None or (is_whole(self.n_iter) and 0 <= self.n_iter <= MAX_ITERATIONS),
+            f"n_iter {self.n_iter}: give 0 to {MAX_ITERATIONS:,}",
+        )
+
+    @property
+    def iterations(self) -> int:
+        """Griffin-Lim iterations: `n_iter`, or the default of the initial phase."""
+        if self.n_iter is not None:
+            return self.n_iter
+        return 16 if self.phase == "pghi" else 32
