@@ -1,4 +1,4 @@
-"""Moves on a desk: each changes what it says and nothing else, and all can be taken back."""
+"""Actions of the app: each changes what it names only, and can be undone."""
 
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,14 @@ def codes(desk: Desk) -> torch.Tensor:
     return desk.selected.sound.encoded.codes
 
 
-def test_new_sounds_lie_on_the_shelf_with_the_label_asked_for_the_first_at_hand(
+def test_new_sounds_are_on_the_shelf_and_the_first_is_selected(
     full: Desk,
 ) -> None:
     assert [item.sound.labels["digit"] for item in full.shelf] == ["1", "1", "1"]
     assert full.hand == full.shelf[0]
 
 
-def test_a_recording_lies_beside_what_its_codes_make_of_it(
+def test_a_recording_is_on_the_shelf_beside_its_reconstruction(
     model: Model, recordings: Path, full: Desk
 ) -> None:
     path = recordings / "jan" / "0_jan_0.wav"
@@ -53,7 +53,7 @@ def test_a_recording_lies_beside_what_its_codes_make_of_it(
     assert desk.shelf[2:] == full.shelf
 
 
-def test_a_recording_too_long_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+def test_a_recording_that_is_too_long_is_refused_by_name(model: Model, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 11), 8000)
     with pytest.raises(AudiovqError, match=r"long\.wav: lasts 11\.0 s; give .* 10 s at most"):
         moves.record(model, Desk(), tmp_path / "long.wav")
@@ -68,7 +68,7 @@ def test_a_recording_too_long_is_refused_by_name(model: Model, tmp_path: Path) -
         moves.record(model, Desk(), tmp_path / "text.wav")
 
 
-def test_a_code_is_written_in_the_cells_named_and_nowhere_else(model: Model, full: Desk) -> None:
+def test_codes_are_written_in_the_given_cells_only(model: Model, full: Desk) -> None:
     before = codes(full).clone()
     desk = moves.write_codes(model, full, [[0, 1], [1, 0]], [5])
     changed = codes(desk) != before
@@ -80,7 +80,7 @@ def test_a_code_is_written_in_the_cells_named_and_nowhere_else(model: Model, ful
     assert different.any()
 
 
-def test_cells_are_drawn_anew_and_all_others_stay(model: Model, full: Desk) -> None:
+def test_repaint_resamples_the_given_cells_only(model: Model, full: Desk) -> None:
     cells = [[0, 0], [1, 0], [1, 1]]
     desks = [
         moves.repaint(model, full, cells, {}, SamplingConfig(temperature=1), seed)
@@ -93,12 +93,12 @@ def test_cells_are_drawn_anew_and_all_others_stay(model: Model, full: Desk) -> N
     assert any(not torch.equal(codes(desk), codes(desks[0])) for desk in desks[1:])
 
 
-def test_a_beginning_is_gone_on_with_to_the_length_asked_for(model: Model, full: Desk) -> None:
+def test_a_continuation_has_the_length_given(model: Model, full: Desk) -> None:
     desk = moves.extend(model, full, 0.3, *HOW)
     assert len(desk.selected.sound.waveform) == 2400
 
 
-def test_a_morph_goes_from_the_sound_at_hand_to_the_one_named(model: Model, full: Desk) -> None:
+def test_a_morph_leads_from_the_selected_sound_to_the_given_one(model: Model, full: Desk) -> None:
     desk = moves.morph(model, full, 2, 4)
     for made, end in ((desk.shelf[0], full.shelf[0]), (desk.shelf[3], full.shelf[2])):
         again = edit.encode_nearest(model, end.sound.waveform)
@@ -107,15 +107,13 @@ def test_a_morph_goes_from_the_sound_at_hand_to_the_one_named(model: Model, full
     assert len(desk.shelf) == 7
 
 
-def test_variations_of_strength_0_are_the_sound_as_its_codes_have_it(
-    model: Model, full: Desk
-) -> None:
+def test_a_variation_of_strength_0_equals_the_decoded_codes(model: Model, full: Desk) -> None:
     first, second, *rest = moves.vary(model, full, 2, 0, *HOW).shelf
     assert np.array_equal(first.sound.waveform, second.sound.waveform)
     assert rest == list(full.shelf)
 
 
-def test_all_moves_can_be_taken_back(model: Model, full: Desk) -> None:
+def test_every_action_can_be_undone(model: Model, full: Desk) -> None:
     desk = moves.take(model, full, 1)
     assert torch.equal(codes(desk), full.shelf[1].sound.encoded.codes)
     desk = moves.write_codes(model, desk, [[0, 0]], [3])
@@ -124,7 +122,7 @@ def test_all_moves_can_be_taken_back(model: Model, full: Desk) -> None:
         moves.undo(full)
 
 
-def test_a_shelf_and_a_past_have_an_end(model: Model, full: Desk) -> None:
+def test_the_shelf_and_the_undo_history_are_bounded(model: Model, full: Desk) -> None:
     desk = full
     for _ in range(moves.MAX_UNDO + 3):
         desk = moves.take(model, desk, 0)
@@ -153,7 +151,7 @@ def test_a_shelf_and_a_past_have_an_end(model: Model, full: Desk) -> None:
         (lambda m, d: moves.extend(m, Desk(), 1, *HOW), "no sound is selected"),
     ],
 )
-def test_what_a_stranger_may_send_is_checked(
+def test_arguments_from_the_page_are_checked(
     model: Model, full: Desk, move: Any, says: str
 ) -> None:
     with pytest.raises(AudiovqError, match=says):

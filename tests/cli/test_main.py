@@ -41,7 +41,7 @@ def one_line(captured: pytest.CaptureFixture[str]) -> str:
     return text
 
 
-def test_from_recordings_to_new_ones_by_four_verbs(
+def test_four_verbs_lead_from_recordings_to_new_sounds(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset, model, out = tmp_path / "dataset", tmp_path / "model", tmp_path / "out"
@@ -148,7 +148,7 @@ def test_from_recordings_to_new_ones_by_four_verbs(
         (["morph", "digits", "nowhere.wav", "broken/a.wav", "o"], "nowhere.wav: "),
     ],
 )
-def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+def test_errors_that_a_user_can_fix_are_one_line_and_exit_code_2(
     arguments: list[str],
     says: str,
     tmp_path: Path,
@@ -291,7 +291,7 @@ def test_an_empty_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         assert "an argument is empty" in one_line(capsys)
 
 
-def test_what_other_verbs_made_is_not_written_into(
+def test_folders_made_by_other_verbs_are_not_written_into(
     dataset_folder: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = shutil.copytree(dataset_folder, tmp_path / "dataset")

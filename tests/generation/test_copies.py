@@ -1,4 +1,4 @@
-"""The laws of `audiovq.copies`: a copy is found at every shift, and nothing else is one."""
+"""Near copies of training clips are found at every shift, and other sounds are not called copies."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def known_of(model: Model, clips: Sequence[Tensor], threshold: float = 8.0) -> K
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """It knows 40 clips of 30 columns."""
+    """A model that knows 40 clips of 30 columns."""
     model = tiny_model(clip_frames=120)
     model.known = known_of(model, random_codes(40, 30))
     return model
@@ -59,7 +59,7 @@ def nearest(model: Model, codes: Tensor) -> Any:
     return found
 
 
-def test_a_training_clip_is_found_at_every_shift_by_columns(model: Model) -> None:
+def test_a_copy_is_found_at_every_shift_in_columns(model: Model) -> None:
     assert model.known is not None
     for place in (0, 7, 39):
         clip = model.known.clip(place)
@@ -71,7 +71,7 @@ def test_a_training_clip_is_found_at_every_shift_by_columns(model: Model) -> Non
                 assert found.is_copy
 
 
-def test_a_training_clip_is_found_within_a_longer_sound(
+def test_a_copy_is_found_within_a_longer_sound(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert model.known is not None
@@ -88,7 +88,7 @@ def test_a_training_clip_is_found_within_a_longer_sound(
             assert nearest(model, codes) == replace(whole, db=pytest.approx(whole.db, abs=0.01))
 
 
-def test_what_is_unlike_all_training_clips_is_no_copy(model: Model) -> None:
+def test_sounds_unlike_all_training_clips_are_no_copies(model: Model) -> None:
     for codes in random_codes(20, 30, seed=9):
         found = nearest(model, codes)
         assert found is None or not found.is_copy
@@ -101,7 +101,7 @@ def test_the_number_of_clips_compared_at_a_time_changes_nothing(model: Model) ->
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))
-def test_the_share_of_codes_is_that_of_the_best_shift(a: int, b: int, seed: int) -> None:
+def test_the_share_of_equal_codes_is_maximal_over_shifts(a: int, b: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     one, other = (torch.randint(3, (2, 2, n), generator=generator) for n in (a, b))
     most = max(
@@ -118,7 +118,7 @@ def test_the_share_of_codes_is_that_of_the_best_shift(a: int, b: int, seed: int)
 
 @settings(max_examples=30)
 @given(st.integers(0, 6), st.integers(0, 1000))
-def test_decibels_are_over_what_is_loud_in_either(shift: int, seed: int) -> None:
+def test_the_difference_in_db_is_over_cells_loud_in_either_sound(shift: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(8, 20, generator=generator)
     other = image + 0.1
@@ -149,7 +149,7 @@ def saved(model: Model, tmp_path: Path) -> Path:
     return folder
 
 
-def test_training_codes_come_back_and_may_be_left_out(model: Model, saved: Path) -> None:
+def test_training_codes_are_saved_and_loaded_and_may_be_missing(model: Model, saved: Path) -> None:
     known, again = model.known, load(saved).known
     assert known is not None
     assert again is not None
@@ -183,7 +183,7 @@ def test_damaged_training_codes_are_refused(saved: Path, model: Model, damage: s
         load(saved)
 
 
-def test_a_new_autoencoder_forgets_the_training_codes(model: Model, saved: Path) -> None:
+def test_saving_a_new_autoencoder_removes_the_training_codes(model: Model, saved: Path) -> None:
     again = load(saved)
     save(saved, again, "autoencoder", {})
     assert "training_codes" not in json.loads((saved / "model.json").read_text())
@@ -232,7 +232,7 @@ def test_near_copies_are_sampled_again_unless_kept_and_remaining_ones_are_marked
 # --- On real sounds -----------------------------------------------------------------------------
 
 
-def test_the_shipped_model_finds_its_training_clips_begun_later_and_few_others(
+def test_the_shipped_model_finds_shifted_training_clips_and_few_others(
     digits: Path,
 ) -> None:
     model = load("digits")
@@ -255,7 +255,9 @@ def test_the_shipped_model_finds_its_training_clips_begun_later_and_few_others(
 
 
 @pytest.mark.parametrize("validation", [0, 3])
-def test_a_few_clips_are_enough_to_know_copies_by(dataset: Dataset, validation: int) -> None:
+def test_a_few_clips_are_enough_to_calibrate_the_threshold(
+    dataset: Dataset, validation: int
+) -> None:
     model = new_model(dataset.spectrogram, replace(AUTOENCODER), {}, [], dataset.clip_frames)
     shake(model.autoencoder)
     model.autoencoder.eval()

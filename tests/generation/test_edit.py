@@ -1,4 +1,4 @@
-"""The laws of playing with sounds: what is kept, how long it lasts, seeds, loops, what is refused."""
+"""Editing: what is kept, lengths, seeds, loops, refusals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,9 @@ def same(a: list[Sound], b: list[Sound]) -> bool:
     return all(np.array_equal(x.waveform, y.waveform) for x, y in zip(a, b, strict=True))
 
 
-def test_variations_go_as_far_as_their_strength(model: Model, clip: Waveform) -> None:
+def test_variations_resample_a_share_of_codes_given_by_strength(
+    model: Model, clip: Waveform
+) -> None:
     given = edit.encode_nearest(model, clip)
     shares = []
     for strength in (0.0, 0.5, 1.0):
@@ -68,7 +70,7 @@ def test_variations_go_as_far_as_their_strength(model: Model, clip: Waveform) ->
         ((5.0 * COLUMN / 8000, 99.0), (2000.0, 2000.0), [1], [5, 6]),
     ],
 )
-def test_only_the_region_is_repainted(
+def test_repaint_changes_the_region_only(
     model: Model, clip: Waveform, time: Any, band: Any, rows: list[int], columns: list[int]
 ) -> None:
     given = edit.encode_nearest(model, clip)
@@ -86,7 +88,7 @@ def test_only_the_region_is_repainted(
 
 @pytest.mark.parametrize("order", ["time", "masked"])
 @pytest.mark.parametrize("samples", [7 * COLUMN, 700, 2000])
-def test_what_goes_on_begins_with_the_recording_and_lasts_as_long_as_asked(
+def test_a_continuation_begins_with_the_recording_and_has_the_length_given(
     model: Model, clip: Waveform, order: Any, samples: int
 ) -> None:
     given = edit.encode_nearest(model, clip)
@@ -99,7 +101,7 @@ def test_what_goes_on_begins_with_the_recording_and_lasts_as_long_as_asked(
     assert not torch.equal(sounds[0].encoded.codes, sounds[1].encoded.codes)
 
 
-def test_without_a_length_a_sound_ends_where_the_prior_says(
+def test_without_a_length_the_prior_ends_a_continuation(
     model: Model, voice: Callable[..., Waveform]
 ) -> None:
     ends = set()
@@ -117,7 +119,7 @@ def test_without_a_length_a_sound_ends_where_the_prior_says(
     assert len(ends) > 2
 
 
-def test_a_morph_goes_from_one_to_the_other_in_even_steps(
+def test_a_morph_has_even_steps_between_both_ends(
     model: Model, clip: Waveform, voice: Callable[..., Waveform]
 ) -> None:
     other = 0.1 * voice(0.015, 300.0)
@@ -131,9 +133,7 @@ def test_a_morph_goes_from_one_to_the_other_in_even_steps(
         assert torch.equal(sound.encoded.codes, edit.encode_nearest(model, end).codes)
 
 
-def test_same_seed_same_sounds_and_fewer_are_the_first_of_many(
-    model: Model, clip: Waveform
-) -> None:
+def test_equal_seeds_give_equal_sounds_whatever_their_number(model: Model, clip: Waveform) -> None:
     length = 0.05
     ways: list[Callable[..., list[Sound]]] = [
         lambda **more: edit.vary(model, clip, 3, **more),
@@ -149,7 +149,7 @@ def test_same_seed_same_sounds_and_fewer_are_the_first_of_many(
     assert torch.equal(three[0].encoded.codes, one[0].encoded.codes)
 
 
-def test_labels_asked_for_are_heard_and_others_left_open(model: Model, clip: Waveform) -> None:
+def test_edits_follow_the_labels_given(model: Model, clip: Waveform) -> None:
     def made(labels: dict[str, str] | None) -> list[Sound]:
         return edit.vary(model, clip, 4, 1.0, labels, **QUICK)
 
@@ -164,7 +164,7 @@ def test_labels_asked_for_are_heard_and_others_left_open(model: Model, clip: Wav
 
 @pytest.mark.parametrize("order", ["time", "masked"])
 @pytest.mark.parametrize("loop", [False, True])
-def test_new_sounds_last_as_long_as_asked(model: Model, order: Any, loop: bool) -> None:
+def test_new_sounds_have_the_length_given(model: Model, order: Any, loop: bool) -> None:
     drawn = QUICK | {"sampling": SamplingConfig(order=order, steps=3)}
     for samples in (COLUMN, 200, 1000):
         for sound in generate(model, 2, seconds=samples / 8000, loop=loop, **drawn):
@@ -174,7 +174,7 @@ def test_new_sounds_last_as_long_as_asked(model: Model, order: Any, loop: bool) 
 
 
 @pytest.mark.parametrize("order", ["time", "masked"])
-def test_a_loops_end_meets_its_beginning(model: Model, order: Any) -> None:
+def test_a_loop_continues_without_a_seam(model: Model, order: Any) -> None:
     """Beyond the end goes the beginning as it goes on inside: steps are no larger there."""
     drawn: dict[str, Any] = {"sampling": SamplingConfig(order=order, steps=3), "loop": True}
     loops = generate(model, 6, seconds=0.1, **drawn) + generate(model, 6, **drawn)
@@ -185,7 +185,7 @@ def test_a_loops_end_meets_its_beginning(model: Model, order: Any) -> None:
         assert np.abs(np.diff(again, 2)).max() <= 1.5 * second
 
 
-def test_a_loop_is_decoded_in_the_round(model: Model) -> None:
+def test_a_loop_is_decoded_circularly(model: Model) -> None:
     """Turned codes give the turned sound, but for where it is faded over."""
     (sound,) = generate(model, 1, seconds=0.2, loop=True, sampling=PLAIN)
     turned = Encoded(
@@ -199,7 +199,7 @@ def test_a_loop_is_decoded_in_the_round(model: Model) -> None:
     torch.testing.assert_close(images[0].roll(-100, dims=3), images[1])
 
 
-def test_masked_and_in_time_order_are_the_users_choice(model: Model) -> None:
+def test_sampling_order_chooses_the_prior(model: Model) -> None:
     by_time, by_mask, free = (
         generate(
             model, 3, sampling=SamplingConfig(order=order), inversion=Inversion("griffin-lim", 1)
@@ -210,7 +210,7 @@ def test_masked_and_in_time_order_are_the_users_choice(model: Model) -> None:
     assert not same(by_time, by_mask)
 
 
-def test_without_a_masked_prior_the_other_paints_and_is_not_asked_for_more(clip: Waveform) -> None:
+def test_without_a_masked_prior_the_autoregressive_one_resamples(clip: Waveform) -> None:
     plain = tiny_model()
     given = edit.encode_nearest(plain, clip)
     (sound,) = edit.repaint(plain, clip, (0.01, 0.02), **QUICK)
@@ -245,7 +245,7 @@ def test_without_a_masked_prior_the_other_paints_and_is_not_asked_for_more(clip:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_invalid_arguments_are_refused_in_one_line(
     model: Model, clip: Waveform, way: Callable[[Model, Waveform], Any], says: str
 ) -> None:
     with pytest.raises(AudiovqError) as caught:

@@ -45,7 +45,7 @@ def same(a: list[Sound], b: list[Sound]) -> bool:
     )
 
 
-def test_same_seed_same_sounds_and_another_seed_others(model: Model) -> None:
+def test_equal_seeds_give_equal_sounds_and_others_differ(model: Model) -> None:
     first = make(model, 5, seed=7)
     torch.rand(3)
     np.random.default_rng().random()
@@ -56,9 +56,7 @@ def test_same_seed_same_sounds_and_another_seed_others(model: Model) -> None:
     )
 
 
-def test_batches_follow_one_another_and_differ(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_are_in_order_and_differ(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation_generate, "MAX_BATCH", 3)
     added: list[int] = []
     sounds = make(model, 8, seed=1, progress=added.append)
@@ -74,7 +72,7 @@ def test_batches_follow_one_another_and_differ(
     assert len(set(codes)) == 12, "no batch and no seed repeats another"
 
 
-def test_a_sound_is_what_its_codes_decode_to(model: Model) -> None:
+def test_a_sound_equals_its_decoded_codes(model: Model) -> None:
     sounds = make(model, 6, inversion=Inversion("pghi", None))
     assert len({len(sound.waveform) for sound in sounds}) > 1, "the test needs several lengths"
     for sound in sounds:
@@ -107,7 +105,7 @@ def test_sounds_carry_the_labels_that_the_prior_was_given(
         assert len(sound.waveform) == sound.encoded.num_samples
 
 
-def test_labels_asked_for_are_heard_in_the_sounds() -> None:
+def test_sounds_resemble_clips_with_the_label_given() -> None:
     """By the shipped model: the real recordings that sounds are nearest to, by their codes, are of the
     digit that was asked for."""
     shipped = load("digits")
@@ -122,7 +120,7 @@ def test_labels_asked_for_are_heard_in_the_sounds() -> None:
     assert np.mean(right) > 0.7, "one in ten by chance"
 
 
-def test_the_prior_hears_the_labels(model: Model) -> None:
+def test_labels_change_the_sampled_codes(model: Model) -> None:
     one, other = (make(model, 4, {"digit": "0", "speaker": s}) for s in ("ada", "bob"))
     assert not any(np.array_equal(a.waveform, b.waveform) for a, b in zip(one, other, strict=True))
 
@@ -132,7 +130,7 @@ def test_the_prior_hears_the_labels(model: Model) -> None:
     seed=st.integers(0, 1000),
     asked=st.sampled_from([{}, {"digit": "0"}, {"digit": "1"}, {"speaker": "ada"}]),
 )
-def test_other_labels_come_in_the_shares_of_the_training_clips(
+def test_labels_not_given_have_the_distribution_of_the_training_clips(
     n: int, seed: int, asked: dict[str, str]
 ) -> None:
     model = tiny_model()
@@ -148,7 +146,7 @@ def test_other_labels_come_in_the_shares_of_the_training_clips(
         assert abs(drawn[places] - n * count / sum(fitting.values())) < 1 + 1e-6
 
 
-def test_labels_come_in_no_order() -> None:
+def test_sampled_labels_are_shuffled() -> None:
     model = tiny_model()
     rows = sample_labels(model, 200, {}, 0)
     assert rows.shape == (200, 2)
@@ -159,7 +157,7 @@ def test_labels_come_in_no_order() -> None:
     assert not torch.equal(sample_labels(model, 200, {}, 1), rows)
 
 
-def test_what_training_never_had_together_leaves_the_rest_open() -> None:
+def test_a_combination_absent_from_training_leaves_other_labels_open() -> None:
     model = tiny_model(
         labels={"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"], "mood": ["x"]}
     )
@@ -186,7 +184,7 @@ def refused(model: Model, labels: dict[str, str]) -> str:
     return str(caught.value)
 
 
-def test_unknown_labels_and_values_are_refused_with_what_there_is_the_closest_first() -> None:
+def test_unknown_labels_and_values_are_refused_and_the_closest_suggested() -> None:
     model = tiny_model(labels={"digit": [str(i) for i in range(30)], "speaker": ["ada", "bob"]})
     model.label_counts = [((i, i % 2), 1) for i in range(30)]
     message = refused(model, {"speakr": "ada"})
@@ -203,7 +201,7 @@ def test_unknown_labels_and_values_are_refused_with_what_there_is_the_closest_fi
     assert "'1 '" in refused(model, {"digit": "1 "})
 
 
-def test_without_a_prior_nothing_is_generated_and_it_says_why() -> None:
+def test_without_a_prior_generation_is_refused_with_the_reason() -> None:
     model = tiny_model()
     model.prior = None
     with pytest.raises(AudiovqError, match="no prior"):
@@ -228,7 +226,7 @@ def log_likelihoods(prior: Prior, tokens: Tensor, lengths: Tensor, labels: Tenso
     return sums
 
 
-def test_likelihood_is_the_sum_over_the_samplers_steps(model: Model) -> None:
+def test_the_likelihood_equals_the_sum_over_sampling_steps(model: Model) -> None:
     prior, vocabulary = model.prior, model.vocabulary
     assert prior is not None
     columns = torch.tensor([2, 5, vocabulary.max_columns])
@@ -242,7 +240,7 @@ def test_likelihood_is_the_sum_over_the_samplers_steps(model: Model) -> None:
     assert likelihoods.tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_best_of_one_is_the_one_drawn(model: Model) -> None:
+def test_best_of_one_equals_plain_sampling(model: Model) -> None:
     assert model.prior is not None
     labels = sample_labels(model, 5, {}, 0)
     drawn = sample(model.prior, labels, PLAIN, torch.Generator().manual_seed(3))
@@ -256,7 +254,7 @@ def test_the_best_of_one_is_the_one_drawn(model: Model) -> None:
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_the_best_of_several_is_the_likeliest_a_token(
+def test_best_of_several_has_the_highest_mean_log_likelihood_per_token(
     monkeypatch: pytest.MonkeyPatch, guidance: float
 ) -> None:
     model = tiny_model(clip_frames=12)  # few tokens, so each counts
@@ -293,19 +291,19 @@ def test_the_best_of_several_is_the_likeliest_a_token(
         assert sound.level == levels[best]
 
 
-def test_the_best_of_several_has_the_labels_asked_for_and_its_seed(model: Model) -> None:
+def test_best_of_several_depends_on_labels_and_seed(model: Model) -> None:
     sounds = make(model, 3, {"speaker": "bob"}, best_of=3, seed=4)
     assert [sound.labels["speaker"] for sound in sounds] == ["bob"] * 3
     assert same(make(model, 3, {"speaker": "bob"}, best_of=3, seed=4), sounds)
     assert not same(make(model, 3, {"speaker": "bob"}, best_of=1, seed=4), sounds)
 
 
-def test_the_best_of_none_is_refused(model: Model) -> None:
+def test_best_of_zero_is_refused(model: Model) -> None:
     with pytest.raises(AudiovqError, match="best_of 0"):
         generate(model, 1, best_of=0)
 
 
-def test_no_sound_is_longer_than_the_longest_clip_trained_on() -> None:
+def test_no_sound_is_longer_than_the_longest_training_clip() -> None:
     model = tiny_model(clip_frames=6)  # two columns, of which the second is half used
     assert model.prior is not None
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What `generate` and its kin write: the same after a stop as without one, and nothing of an earlier run."""
+"""Files of generate, vary, continue, repaint and morph: resumed runs, manifests, any arguments."""
 
 import json
 import math
@@ -75,7 +75,7 @@ WAYS: dict[str, Callable[..., list[Path]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("stop", [1, 4, 7])
-def test_a_stopped_run_goes_on_to_the_same_bytes_and_makes_nothing_twice(
+def test_a_resumed_run_gives_the_same_bytes_and_makes_no_batch_twice(
     model: Model, tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch, way: str, stop: int
 ) -> None:  # fmt: skip
     straight, out = tmp_path / "straight", tmp_path / "out"
@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_and_makes_nothing_twice(
     assert all(path.stat().st_mtime_ns == when for path, when in early.items())
 
 
-def test_the_function_and_the_files_hold_the_same_sounds(
+def test_functions_and_files_give_the_same_sounds(
     model: Model, tmp_path: Path, recording: Path
 ) -> None:
     waveform, _ = reading.read(recording, 8000)
@@ -127,7 +127,7 @@ def test_the_function_and_the_files_hold_the_same_sounds(
             assert np.abs(reading.read(path)[0] - sound.waveform / peak).max() < 1e-3
 
 
-def test_another_command_is_refused_and_overwrite_leaves_only_its_own(
+def test_another_command_is_refused_and_overwrite_removes_earlier_files_only(
     model: Model, tmp_path: Path
 ) -> None:
     write(model, tmp_path / "out")
@@ -141,7 +141,7 @@ def test_another_command_is_refused_and_overwrite_leaves_only_its_own(
     assert set(content(tmp_path / "out")) == {*(p.name for p in paths), "manifest.json", "mine.txt"}
 
 
-def test_a_variation_is_not_written_over_what_it_is_made_of(model: Model, tmp_path: Path) -> None:
+def test_a_variation_does_not_overwrite_its_source(model: Model, tmp_path: Path) -> None:
     first, *_ = write(model, tmp_path / "out", 2)
     before = content(tmp_path / "out")
     with pytest.raises(AudiovqError, match="would be written over"):
@@ -194,7 +194,7 @@ def test_copies_are_counted_and_named_in_the_manifest(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 10**7), st.lists(st.text(), max_size=4))
-def test_a_name_is_short_whatever_labels_say_and_begins_with_its_number(
+def test_file_names_begin_with_the_number_and_are_short_for_any_labels(
     number: int, values: list[str]
 ) -> None:
     name = name_of(number, values)
@@ -206,7 +206,9 @@ def test_a_name_is_short_whatever_labels_say_and_begins_with_its_number(
 
 
 @pytest.mark.parametrize("value", ["日" * 80, "x" * 300, "é" * 120, "../../up/x", "\udcff\n"])
-def test_long_labels_are_cut_in_names_and_whole_in_the_manifest(tmp_path: Path, value: str) -> None:
+def test_long_labels_are_cut_in_file_names_and_whole_in_the_manifest(
+    tmp_path: Path, value: str
+) -> None:
     model = tiny_model(labels={"one": [value, "b"], "two": [value, "c", "d"]})
     (path,) = write(model, tmp_path / "out", 1, labels={"one": value, "two": value})
     assert len(path.name.encode()) <= 124
@@ -271,7 +273,7 @@ def commands(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
     command=commands(),
     n=st.sampled_from(["1", "2", "2", "0", "-1", "1000000000000"]),
 )
-def test_any_arguments_end_in_sounds_or_in_one_line(
+def test_any_arguments_give_sounds_or_one_line(
     saved: Path,
     tmp_path: Path,
     recording: Path,
@@ -296,7 +298,7 @@ def test_any_arguments_end_in_sounds_or_in_one_line(
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 63, 1 << 64, 1.5, math.nan])
-def test_a_seed_out_of_range_is_refused_by_all_alike(
+def test_every_function_refuses_a_seed_out_of_range(
     model: Model, saved: Path, tmp_path: Path, recording: Path, seed: Any
 ) -> None:
     waveform, _ = reading.read(recording, 8000)
@@ -321,12 +323,12 @@ def test_a_seed_out_of_range_is_refused_by_all_alike(
         assert len(edit.extend(model, waveform, n=1, seed=seed, **QUICK)) == 1
 
 
-def test_a_label_is_given_once() -> None:
+def test_a_label_given_twice_is_refused() -> None:
     with pytest.raises(AudiovqError, match="--label digit=8: digit is given already"):
         parse_labels(("digit=7", "digit=8"))
 
 
-def test_a_value_that_no_training_clip_has_is_refused_by_name_and_not_offered(model: Model) -> None:
+def test_a_value_absent_from_training_is_refused_by_name_and_not_suggested(model: Model) -> None:
     with pytest.raises(AudiovqError, match="no training clip has the value 'cyd'; learnt are ada"):
         generate.generate(model, 1, {"speaker": "cyd"})
 
