@@ -45,8 +45,6 @@ COMPARED = 8
 """Recordings that are shown beside what codes keep of them, at most."""
 CODES = 8
 """Single codes that are heard, each with its nearest, at most;"""
-HELD_SECONDS = 0.3
-"""for so long."""
 COMMON = 32
 """So many of a row's commonest are looked at: the commonest of all are silence."""
 PAGE_SAMPLES = 1_000_000
@@ -192,7 +190,10 @@ def _codes(model: Model, split: Split) -> list[Group]:
         [torch.bincount(codes[:, 0, row][inside], minlength=size) for row in range(rows)]
     )
     vectors = autoencoder.quantizer.codebooks()[0].vectors.float()
-    margin, width = 2, max(1, round(HELD_SECONDS * model.codes_per_second / vocabulary.slots))
+    margin, width = (
+        2,
+        max(1, round(sections.CODE_SECONDS * model.codes_per_second / vocabulary.slots)),
+    )
     frames = torch.tensor([(width + 2 * margin) * autoencoder.stride[1]])
     silence = torch.zeros(1, 1, autoencoder.bins, int(frames), device=model.device)
     quiet = autoencoder.encode(silence, frames)

@@ -1,15 +1,15 @@
-"""One HTML page about a trained model: what it sounds like, how it learned, how it was made.
+"""The HTML page about a trained model: how it sounds, how it was trained, how to make it again.
 
-Takes plain data and knows nothing of models. The page stands alone: pictures, sounds, style and
-script are inside it. Labels and names come from strangers' files, so every string is escaped where it
-enters the HTML.
+Plain data in, one self-contained file out: it embeds pictures, sounds, style and script. Labels and names
+come from untrusted files; the templates escape every string.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,30 @@ import numpy as np
 import numpy.typing as npt
 
 from audiovq.report import charts, embed
-from audiovq.report.page import flat, page, table
 from audiovq.runtime.files import write_text
+from audiovq.runtime.templates import asset, render
 from audiovq.spectral import picture as spectral_picture
+
+PACKAGE = "audiovq.report"
+"""The package of the templates and assets."""
+CODE_SECONDS = 0.3
+"""Duration of the sound of a single code."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One sound on the page."""
+    """A sound to show."""
 
     title: str
     waveform: npt.NDArray[np.float32]
-    """(samples,) in [-1, 1]; a louder one is brought down as a whole."""
+    """(samples,) in [-1, 1]; scaled down if its peak is above 1."""
     spectrogram: npt.NDArray[np.float32]
     """(bins, frames) in [0, 1], row 0 the lowest frequency."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sounds to be compared, side by side; their titles tell what each is of the group's."""
+    """Sounds side by side, for comparison; their titles name the versions."""
 
     title: str
     pictures: list[Picture]
@@ -43,55 +48,84 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows; a part that is empty is left out."""
+    """The contents of a page; empty parts are omitted."""
 
     title: str
     sample_rate: int
     generated: list[Picture]
     copies: int | None
-    """Of those, how many are near copies of training clips and marked so; None: not compared."""
+    """Number of these that are near copies of training clips, and marked as such; None: not compared."""
     data: str
-    """What there was to learn from: files, recordings, clips."""
+    """The training data in words: files, recordings, clips."""
     comparisons: list[Group]
-    """Recordings, the same through the codes, and from their true spectrograms."""
+    """Recordings, the same after encoding and decoding, and from their true spectrograms."""
     compared: str
-    """Which clips these are: `test clips`."""
+    """The name of these clips, such as `test clips`."""
     codes: list[Group]
-    """Single codes, each beside the one that is nearest to it."""
+    """Single codes, each beside its nearest neighbour in the codebook."""
     metrics: list[dict[str, Any]]
-    """Rows of metrics.jsonl; `uniform_bits` and `unigram_bits` in a row are drawn as baselines."""
+    """Rows of metrics.jsonl; `uniform_bits` and `unigram_bits` are plotted as baselines."""
     code_counts: npt.NDArray[np.int64]
-    """(quantizers, codebook_size): how often the training clips use each code."""
+    """(quantizers, codebook_size) uses of each code in the training clips."""
     code_points: npt.NDArray[np.float32]
-    """(codebook_size, 2): where the codes of the first quantizer lie; (0, 2): not drawn."""
+    """(codebook_size, 2) positions of the first quantizer's codes on the map; (0, 2): no map."""
     figures: list[tuple[str, str, str]]
-    """Name, value, and a sentence on what it means."""
+    """Rows of name, value and meaning."""
     settings: dict[str, Any]
     """Nested dicts of plain values."""
     commands: list[str]
 
 
+@dataclass(frozen=True)
+class Card:
+    """A `Picture` as the template shows it."""
+
+    title: str
+    seconds: float
+    png: str
+    wav: str
+    """Data URIs."""
+    width: float
+    """Share of the width of the longest sound beside it."""
+
+
+@dataclass(frozen=True)
+class CardGroup:
+    """A `Group` as the template shows it."""
+
+    title: str
+    cards: list[Card]
+
+
 def write(path: Path, report: Report) -> None:
     """Write the page as one file, atomically."""
-    commands = "\n".join(map(escape, report.commands))
-    settings = table(flat(report.settings))
-    parts = {
-        "New sounds": _new_sounds(report),
-        "Through the codes": _comparisons(report),
-        "Codebook": _codebook(report),
-        "Curves": _grid(charts.curves(report.metrics, charts.CURVES[1:])),
-        "Figures": table(report.figures, ("Figure", "Value", "Meaning")),
-        "Settings": settings and f"<details><summary>All settings</summary>{settings}</details>",
-        "Commands": commands and f"<pre><code>{commands}</code></pre>",
-    }
-    shown = {title: part for title, part in parts.items() if part}
-    # A file name that is not UTF-8 arrives with lone surrogates, which no file can hold.
-    html = page(report.title, _summary(report), shown).encode("utf-8", "replace")
-    write_text(path, html.decode("utf-8"))
+    script = asset(PACKAGE, "report.js")
+    codebook = charts.usage(report.code_counts)
+    codebook += charts.curves(report.metrics, charts.CODEBOOK_CURVES)
+    if len(report.code_points):
+        codebook.append(charts.code_map(report.code_points, report.code_counts[0]))
+    html = render(
+        PACKAGE,
+        "report.html",
+        report=report,
+        summary=_summary(report),
+        generated=_cards(report.generated, report.sample_rate, _longest(report.generated)),
+        compared=_card_groups(report.comparisons, report.sample_rate),
+        codes=_card_groups(report.codes, report.sample_rate),
+        codebook_charts=codebook,
+        code_seconds=CODE_SECONDS,
+        training_charts=charts.curves(report.metrics, charts.TRAINING_CURVES),
+        all_settings=list(_flat(report.settings)),
+        style=asset(PACKAGE, "report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    # File names that are not UTF-8 contain lone surrogates, which cannot be encoded.
+    write_text(path, html.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _summary(report: Report) -> str:
-    """What there is, in a line."""
+    """One line: number of sounds, sample rate, codes, training time, data."""
     sounds, (quantizers, size) = len(report.generated), report.code_counts.shape
     seconds = {row["stage"]: row.get("seconds") or 0.0 for row in report.metrics}
     words = [
@@ -104,88 +138,35 @@ def _summary(report: Report) -> str:
     return " · ".join(str(word) for word in words if word)
 
 
-def _new_sounds(report: Report) -> str:
-    longest = _longest(report.generated)
-    cards = "\n".join(_card(p, report.sample_rate, longest) for p in report.generated)
-    return cards and (
-        f"<p>{_copies(report)} Click a picture to hear it. In each,"
-        " time runs from left to right, low tones are at the bottom, and bright is loud; all have one"
-        f' time scale.</p>\n<div class="grid cards">\n{cards}\n</div>'
-    )
-
-
-def _copies(report: Report) -> str:
-    """What is known of new sounds that are no new ones, in a sentence."""
-    if report.copies is None:
-        return (
-            "The model made these. They were not compared with its training clips, so some may be"
-            " copies."
+def _cards(pictures: Sequence[Picture], sample_rate: int, longest: int) -> list[Card]:
+    return [
+        Card(
+            picture.title,
+            len(picture.waveform) / sample_rate,
+            spectral_picture.png(picture.spectrogram),
+            embed.wav(picture.waveform, sample_rate),
+            picture.spectrogram.shape[1] / max(1, longest),
         )
-    if report.copies:
-        return (
-            f"The model made these; {report.copies} of {len(report.generated)} came out as near copies"
-            " of training clips, and say so."
-        )
-    return "The model made these; none is a near copy of a training clip."
+        for picture in pictures
+    ]
 
 
-def _comparisons(report: Report) -> str:
-    groups = _groups(report.comparisons, report.sample_rate)
-    return groups and (
-        f"<p>{escape(report.compared.capitalize())}: the recording, the same after encoding and"
-        " decoding, and the ceiling: the true spectrogram turned back into sound, which no codes can"
-        f" exceed. New sounds are made of the same codes, so they are at best as clear.</p>\n{groups}"
-    )
-
-
-def _codebook(report: Report) -> str:
-    drawn = charts.usage(report.code_counts) + charts.curves(report.metrics, charts.CURVES[:1])
-    if len(report.code_points):
-        drawn += charts.code_map(report.code_points, report.code_counts[0])
-    groups = _groups(report.codes, report.sample_rate)
-    heard = groups and (
-        "<h3>What single codes sound like</h3><p>A loud one for each height, held for a moment, all"
-        " else silent; beside it the code whose vector is nearest to its own. The more alike the two"
-        f" sound, the smoother the codebook.</p>\n{groups}"
-    )
-    return _grid(drawn) + heard
-
-
-def _groups(groups: Sequence[Group], sample_rate: int) -> str:
-    """Each group's sounds in a row below its title, all on one time scale."""
+def _card_groups(groups: Sequence[Group], sample_rate: int) -> list[CardGroup]:
     longest = _longest([picture for group in groups for picture in group.pictures])
-    return _grid(
-        "\n".join(
-            f'<div role="group" aria-label="{escape(group.title)}" class="group">'
-            f"<h3>{escape(group.title)}</h3>"
-            f'<div class="row" style="--n:{len(group.pictures)}">\n'
-            + "\n".join(_card(p, sample_rate, longest, group.title) for p in group.pictures)
-            + "\n</div></div>"
-            for group in groups
-        )
-    )
+    return [
+        CardGroup(group.title, _cards(group.pictures, sample_rate, longest)) for group in groups
+    ]
 
 
 def _longest(pictures: Sequence[Picture]) -> int:
+    """Frames of the longest sound."""
     return max((picture.spectrogram.shape[1] for picture in pictures), default=0)
 
 
-def _card(picture: Picture, sample_rate: int, longest: int, group: str = "") -> str:
-    """A sound's picture, which plays it, and its name; the picture's width is its share of the
-    longest. Without the script there is the browser's own player."""
-    title = escape(picture.title)
-    name = f"{escape(group)}: {title}" if group else title
-    seconds = "" if group else f" <small>{len(picture.waveform) / sample_rate:.2f}\u202fs</small>"
-    share = picture.spectrogram.shape[1] / max(1, longest)
-    return (
-        f'<figure class="card"><button type="button" class="screen" aria-label="Play {name}">'
-        f'<span class="sound" style="width:{share:.2%}">'
-        f'<img src="{spectral_picture.png(picture.spectrogram)}" alt="Spectrogram of {name}"></span></button>'
-        f"<figcaption><b>{title}</b>{seconds}</figcaption>"
-        f'<audio controls preload="metadata" aria-label="{name}"'
-        f' src="{embed.wav(picture.waveform, sample_rate)}"></audio></figure>'
-    )
-
-
-def _grid(content: str) -> str:
-    return content and f'<div class="grid wide">\n{content}\n</div>'
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as pairs (path of names, value)."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} · ")
+        else:
+            yield f"{prefix}{name}", str(value)

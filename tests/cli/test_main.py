@@ -223,7 +223,7 @@ print(*sys.modules, file=sys.stderr)
     assert arguments is None or "--help" in ended.stdout
     modules = ended.stderr.split()
     heavy = "torch torchaudio numpy scipy librosa soundfile soxr constriction safetensors tqdm"
-    heavy += " matplotlib PIL sklearn numba gradio"
+    heavy += " matplotlib PIL sklearn numba gradio jinja2"
     assert {name.partition(".")[0] for name in modules}.isdisjoint(heavy.split())
     assert len(modules) < 500
 

@@ -1,4 +1,4 @@
-"""The page: well formed, whole in itself, every sound and picture in it readable, nothing let in."""
+"""The report page: valid HTML, self-contained, all sounds and pictures readable, no script injected."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ NASTY = "</title><script>alert('a')</script> \"q\" onload='x' & $title ü \udcff
 
 
 class Page(HTMLParser):
-    """A parsed page: its elements and text; fails where a tag is not closed in its place."""
+    """A parsed page: its elements and text; fails if a tag is not closed where it should be."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
-    def all(self, tag: str) -> list[dict[str, str]]:
+    def find_all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
 
@@ -84,9 +84,9 @@ def metrics() -> list[dict[str, Any]]:
     return rows
 
 
-def report(**changed: Any) -> Report:
+def report(**replaced: Any) -> Report:
     compared = [picture(t, seed=i) for i, t in enumerate(("recording", "coded", "ceiling"), 2)]
-    made: dict[str, Any] = {
+    values: dict[str, Any] = {
         "title": "Digits",
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
@@ -100,46 +100,46 @@ def report(**changed: Any) -> Report:
         "metrics": metrics(),
         "code_counts": np.array([[4, 0, 4, 8, 0, 0, 0, 0]]),
         "code_points": np.arange(16, dtype=np.float32).reshape(8, 2),
-        "figures": [("Error", "3.9 dB", "How far it is off.")],
+        "figures": [("Error", "3.9 dB", "Mean error.")],
         "settings": {"seed": 0, "prior": {"dim": 192, "inner": {"on": True}}},
         "commands": ["audiovq train digits", "audiovq report digits"],
     }
-    return Report(**{**made, **changed})
+    return Report(**{**values, **replaced})
 
 
-def made(tmp_path: Path, **changed: Any) -> Page:
+def parsed(tmp_path: Path, **replaced: Any) -> Page:
     path = tmp_path / "report.html"
-    write(path, report(**changed))
+    write(path, report(**replaced))
     return Page(path.read_text(encoding="utf-8"))
 
 
-def sounds(shown: Report) -> list[Picture]:
-    """All sounds of a page, in its order."""
+def all_pictures(shown: Report) -> list[Picture]:
+    """All sounds of a page, in order."""
     groups = [*shown.comparisons, *shown.codes]
     return [*shown.generated, *(picture for group in groups for picture in group.pictures)]
 
 
-def content(uri: str, kind: str) -> io.BytesIO:
+def decoded(uri: str, kind: str) -> io.BytesIO:
     head, _, data = uri.partition(",")
     assert head == f"data:{kind};base64"
     return io.BytesIO(base64.b64decode(data, validate=True))
 
 
-def test_shows_every_part(tmp_path: Path) -> None:
-    page = made(tmp_path)
+def test_the_page_has_every_section_and_links_to_it(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
     parts = "New sounds|Through the codes|Figures|Codebook|Curves|Settings|Commands"
     for part in parts.split("|"):
         assert page.text.count(part) >= 2  # its heading, and the link to it
-    assert len(page.all("h1")) == 1
+    assert len(page.find_all("h1")) == 1
     assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min · 9 recordings" in page.text
     assert "prior · inner · on" in page.text
     assert "audiovq train digits\naudiovq report digits" in page.text
-    names = {attributes["id"] for attributes in page.all("h2")}
-    assert {link["href"] for link in page.all("a")} == {f"#{name}" for name in names}
+    names = {attributes["id"] for attributes in page.find_all("h2")}
+    assert {link["href"] for link in page.find_all("a")} == {f"#{name}" for name in names}
 
 
-def test_needs_nothing_else(tmp_path: Path) -> None:
-    page = made(tmp_path)
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
     assert "http://" not in page.html
     assert "https://" not in page.html
     for tag, attributes in page.elements:
@@ -149,44 +149,46 @@ def test_needs_nothing_else(tmp_path: Path) -> None:
     assert "@import" not in page.html
 
 
-def test_every_sound_can_be_read(tmp_path: Path) -> None:
-    page = made(tmp_path)
-    shown = sounds(report())
-    assert len(page.all("audio")) == len(shown)
-    for attributes, expected in zip(page.all("audio"), shown, strict=True):
+def test_every_sound_is_a_valid_wav(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
+    shown = all_pictures(report())
+    assert len(page.find_all("audio")) == len(shown)
+    for attributes, expected in zip(page.find_all("audio"), shown, strict=True):
         assert "controls" in attributes
         assert expected.title in attributes["aria-label"]
-        samples, rate = soundfile.read(content(attributes["src"], "audio/wav"), dtype="float32")
+        samples, rate = soundfile.read(decoded(attributes["src"], "audio/wav"), dtype="float32")
         assert rate == RATE
         np.testing.assert_allclose(samples, expected.waveform, atol=1 / 32768)
 
 
-def test_too_loud_sound_is_brought_down_not_clipped(tmp_path: Path) -> None:
+def test_sounds_above_full_scale_are_scaled_not_clipped(tmp_path: Path) -> None:
     loud = Picture("loud", np.array([4, -2, np.nan], np.float32), np.ones((4, 2), np.float32))
-    page = made(tmp_path, generated=[loud], comparisons=[], codes=[])
-    samples, _ = soundfile.read(content(page.all("audio")[0]["src"], "audio/wav"))
+    page = parsed(tmp_path, generated=[loud], comparisons=[], codes=[])
+    samples, _ = soundfile.read(decoded(page.find_all("audio")[0]["src"], "audio/wav"))
     np.testing.assert_allclose(samples, [1, -0.5, 0], atol=1e-4)
 
 
-def test_every_picture_can_be_read_lowest_frequency_at_the_bottom(tmp_path: Path) -> None:
-    page = made(tmp_path)
-    shown = sounds(report())
-    assert len(page.all("img")) == len(shown)
-    for attributes, expected in zip(page.all("img"), shown, strict=True):
+def test_every_picture_is_a_valid_png_with_the_lowest_frequency_at_the_bottom(
+    tmp_path: Path,
+) -> None:
+    page = parsed(tmp_path)
+    shown = all_pictures(report())
+    assert len(page.find_all("img")) == len(shown)
+    for attributes, expected in zip(page.find_all("img"), shown, strict=True):
         assert expected.title in attributes["alt"]
-        pixels = imread(content(attributes["src"], "image/png"))[..., :3]
+        pixels = imread(decoded(attributes["src"], "image/png"))[..., :3]
         colours = colormaps["magma"](expected.spectrogram[::-1])[..., :3]
         np.testing.assert_allclose(pixels, colours, atol=0.01)
 
 
-def test_pictures_have_one_time_scale(tmp_path: Path) -> None:
-    page = made(tmp_path)
-    widths = [a["style"] for a in page.all("span") if a.get("class") == "sound"]
+def test_all_pictures_have_the_same_time_scale(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
+    widths = [a["style"] for a in page.find_all("span") if a.get("class") == "sound"]
     assert widths == ["width:100.00%", "width:53.85%", *5 * ["width:100.00%"]]
 
 
-def test_strings_stay_strings(tmp_path: Path) -> None:
-    page = made(
+def test_every_string_is_escaped(tmp_path: Path) -> None:
+    page = parsed(
         tmp_path,
         title=NASTY,
         generated=[picture(NASTY)],
@@ -196,88 +198,91 @@ def test_strings_stay_strings(tmp_path: Path) -> None:
         settings={NASTY: {NASTY: NASTY}, "list": [NASTY]},
         commands=[NASTY],
     )
-    plain = made(tmp_path, generated=[picture("a")])
-    assert len(page.all("script")) == 1
+    plain = parsed(tmp_path, generated=[picture("a")])
+    assert len(page.find_all("script")) == 1
     assert not any("onload" in attributes for _, attributes in page.elements)
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
-    shown = NASTY.replace("\udcff", "?")  # no UTF-8, no file can hold it
+    shown = NASTY.replace("\udcff", "?")  # a lone surrogate has no UTF-8
     assert page.text.count(shown) == 15
-    assert page.all("img")[0]["alt"] == f"Spectrogram of {shown}"
-    assert page.all("audio")[0]["aria-label"] == shown
+    assert page.find_all("img")[0]["alt"] == f"Spectrogram of {shown}"
+    assert page.find_all("audio")[0]["aria-label"] == shown
 
 
-def test_every_sound_is_played_by_a_button_of_its_name(tmp_path: Path) -> None:
-    page = made(tmp_path)
-    players = [attributes["aria-label"] for attributes in page.all("audio")]
-    assert [a["aria-label"] for a in page.all("button")] == [f"Play {name}" for name in players]
+def test_every_sound_has_a_play_button_with_its_name(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
+    players = [attributes["aria-label"] for attributes in page.find_all("audio")]
+    assert [a["aria-label"] for a in page.find_all("button")] == [
+        f"Play {name}" for name in players
+    ]
     assert "1 · ben: coded" in players
-    groups = [a["aria-label"] for a in page.all("div") if a.get("role") == "group"]
+    groups = [a["aria-label"] for a in page.find_all("div") if a.get("role") == "group"]
     assert groups == ["1 · ben", "31 to 281 Hz"]
 
 
-def test_the_map_of_codes_has_those_in_use_the_larger_the_commoner(tmp_path: Path) -> None:
-    page = made(tmp_path)
-    codes = [a for a in page.all("circle") if a["class"] == "code"]
+def test_the_map_shows_used_codes_with_area_by_frequency(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
+    codes = [a for a in page.find_all("circle") if a["class"] == "code"]
     assert [float(a["r"]) for a in codes] == [4.2, 4.2, 6.0]  # of 4, 4 and 8 uses
     for a in codes:
         assert 0 <= float(a["cx"]) - float(a["r"]) <= float(a["cx"]) + float(a["r"]) <= 400
         assert 0 <= float(a["cy"]) - float(a["r"]) <= float(a["cy"]) + float(a["r"]) <= 230
 
 
-def test_codebook_in_words(tmp_path: Path) -> None:
-    text = made(tmp_path).text
+def test_the_caption_of_code_use_names_usage_and_perplexity(tmp_path: Path) -> None:
+    text = parsed(tmp_path).text
     assert "3 of 8 codes in use (38%)" in text
-    assert "as rich as 3 codes used evenly" in text  # exp(1.04), entropy of 1/2, 1/4, 1/4
-    residual = made(tmp_path, code_counts=np.array([[1, 1, 1, 1], [0, 0, 0, 0]])).text
+    assert "effectively 3 (perplexity)" in text  # exp(1.04), entropy of 1/2, 1/4, 1/4
+    residual = parsed(tmp_path, code_counts=np.array([[1, 1, 1, 1], [0, 0, 0, 0]])).text
     assert "2 × 4 codes" in residual
-    assert "4 of 4 codes in use (100%). They are as rich as 4 codes" in residual
+    assert "4 of 4 codes in use (100%), effectively 4" in residual
     assert "0 of 4 codes in use (0%)" in residual
 
 
-def test_large_codebook_stays_small(tmp_path: Path) -> None:
+def test_the_charts_of_a_large_codebook_stay_small(tmp_path: Path) -> None:
     many, points = np.arange(65_536), np.zeros((65_536, 2), np.float32)
-    page = made(
+    page = parsed(
         tmp_path, code_counts=many[None], code_points=points, generated=[], comparisons=[], codes=[]
     )
     assert len(page.html) < 300_000
 
 
 def test_curves_show_the_last_values_and_baselines(tmp_path: Path) -> None:
-    page = made(tmp_path)
-    assert "training 1validation clips 2.9" in page.text  # ln 2 nats are one bit
-    for words in ("guess by frequency 2.5", "blind guess 3", "validation clips 3"):
-        assert words in page.text
-    assert len(page.all("svg")) == 6
-    for attributes in page.all("svg"):
+    page = parsed(tmp_path)
+    text = " ".join(page.text.split())
+    assert "training 1 validation clips 2.9" in text  # ln 2 nats are one bit
+    for words in ("baseline: code frequencies 2.5", "baseline: uniform 3", "validation clips 3"):
+        assert words in text
+    assert len(page.find_all("svg")) == 6
+    for attributes in page.find_all("svg"):
         assert attributes["role"] == "img"
         assert attributes["aria-label"]
-    for line in page.all("polyline"):
+    for line in page.find_all("polyline"):
         for x, y in (point.split(",") for point in line["points"].split()):
             assert 46 <= float(x) <= 378
             assert 24 <= float(y) <= 192
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None, "broken"])
-def test_values_that_are_no_numbers_are_passed_over(tmp_path: Path, bad: Any) -> None:
+def test_values_that_are_not_finite_numbers_are_skipped(tmp_path: Path, bad: Any) -> None:
     rows = metrics()
     rows[1] |= {"loss": bad, "validation_error_db": bad}
     rows += [{"stage": "other", "step": 1, "loss": bad}]
-    page = made(tmp_path, metrics=rows)
-    assert len(page.all("svg")) == 6
-    assert "nan" not in " ".join(line["points"] for line in page.all("polyline"))
-    alone = made(tmp_path, metrics=[{"stage": "prior", "step": 10, "loss": bad}])
+    page = parsed(tmp_path, metrics=rows)
+    assert len(page.find_all("svg")) == 6
+    assert "nan" not in " ".join(line["points"] for line in page.find_all("polyline"))
+    alone = parsed(tmp_path, metrics=[{"stage": "prior", "step": 10, "loss": bad}])
     assert "Curves" not in alone.text
 
 
-def test_one_row_and_level_lines(tmp_path: Path) -> None:
+def test_curves_of_one_point_and_constant_curves_are_drawn(tmp_path: Path) -> None:
     rows = [{"stage": "prior", "step": step, "seconds": 1, "loss": 0.0} for step in (0, 5)]
-    for some in (rows[:1], rows[1:], rows):
-        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
-        assert len(made(tmp_path, metrics=some, **none).all("svg")) == 1
+    for selected in (rows[:1], rows[1:], rows):
+        no_codes = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        assert len(parsed(tmp_path, metrics=selected, **no_codes).find_all("svg")) == 1
 
 
-def test_empty_parts_are_left_out(tmp_path: Path) -> None:
-    page = made(
+def test_empty_sections_are_omitted(tmp_path: Path) -> None:
+    page = parsed(
         tmp_path,
         generated=[],
         comparisons=[],
@@ -290,23 +295,23 @@ def test_empty_parts_are_left_out(tmp_path: Path) -> None:
         commands=[],
     )
     for tag in ("h2", "section", "audio", "img", "svg", "table", "details", "pre", "a"):
-        assert page.all(tag) == []
+        assert page.find_all(tag) == []
     assert "Digits" in page.text
     assert "codes" not in page.text
 
 
-def test_sound_of_no_length(tmp_path: Path) -> None:
-    nothing = Picture("nothing", np.zeros(0, np.float32), np.zeros((16, 0), np.float32))
-    page = made(tmp_path, generated=[nothing], comparisons=[], codes=[])
-    assert soundfile.info(content(page.all("audio")[0]["src"], "audio/wav")).frames == 0
-    assert imread(content(page.all("img")[0]["src"], "image/png")).shape[:2] == (1, 1)
+def test_a_sound_without_samples_is_shown(tmp_path: Path) -> None:
+    empty = Picture("empty", np.zeros(0, np.float32), np.zeros((16, 0), np.float32))
+    page = parsed(tmp_path, generated=[empty], comparisons=[], codes=[])
+    assert soundfile.info(decoded(page.find_all("audio")[0]["src"], "audio/wav")).frames == 0
+    assert imread(decoded(page.find_all("img")[0]["src"], "image/png")).shape[:2] == (1, 1)
 
 
-def test_only_its_own_script_may_run(tmp_path: Path) -> None:
-    page = made(tmp_path)
+def test_the_content_policy_allows_only_the_page_s_script(tmp_path: Path) -> None:
+    page = parsed(tmp_path)
     script = page.html.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = next(a["content"] for a in page.all("meta") if "http-equiv" in a)
+    policy = next(a["content"] for a in page.find_all("meta") if "http-equiv" in a)
     assert "default-src 'none'" in policy
     assert f"script-src 'sha256-{digest}'" in policy
 
@@ -320,32 +325,32 @@ def test_forty_sounds_stay_under_two_megabytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.html").stat().st_size < 2_000_000
 
 
-def test_rows_from_a_file_of_metrics(tmp_path: Path) -> None:
+def test_metrics_read_from_json_give_the_same_page(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in map(json.dumps, metrics())]
-    assert made(tmp_path, metrics=rows).html == made(tmp_path).html
+    assert parsed(tmp_path, metrics=rows).html == parsed(tmp_path).html
 
 
-def test_a_chart_of_a_single_value_has_an_axis_around_it(tmp_path: Path) -> None:
+def test_the_axis_of_a_single_value_includes_it(tmp_path: Path) -> None:
     for value in (3.67, 0.0, 512.0, -2.5):
         row = {"stage": "autoencoder", "step": 800, "validation_error_db": value}
-        none = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
-        page = made(tmp_path, metrics=[row], codes=[], **none)
+        no_codes = {"code_counts": np.zeros((0, 4)), "code_points": np.zeros((0, 2))}
+        page = parsed(tmp_path, metrics=[row], codes=[], **no_codes)
         ticks = {
             float(x.replace(",", "")) for x in re.findall(r'class="end">(-?[\d,.]+)<', page.html)
         }
         assert min(ticks) < value < max(ticks)
         assert 3 <= len(ticks) <= 8
-        (dot,) = (a for a in page.all("circle"))
+        (dot,) = (a for a in page.find_all("circle"))
         assert 24 < float(dot["cy"]) < 192
 
 
-def test_nothing_is_said_of_copies_that_was_not_looked_at(tmp_path: Path) -> None:
+def test_copies_are_mentioned_only_if_they_were_searched_for(tmp_path: Path) -> None:
     says = {
         None: "not compared with its training clips",
         0: "none is a near copy of a training clip",
-        1: "1 of 2 came out as near copies",
+        1: "1 of 2 are near copies",
     }
     for copies, words in says.items():
-        page = made(tmp_path, copies=copies)
+        page = parsed(tmp_path, copies=copies)
         assert [w for w in says.values() if w in page.html] == [words]
         assert "None of these was recorded" not in page.html

@@ -1,0 +1,4 @@
+element.addEventListener("click", event => {
+  const button = event.target.closest("[data-place]");
+  if (button) trigger("take", {place: Number(button.dataset.place)});
+});
