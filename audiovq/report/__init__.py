@@ -1,5 +1,6 @@
 """The HTML page about a model, and plots.
 
-May import `evaluation` and below. Start with `collect.write_report`, which gathers; `sections` and `charts` make HTML of plain data
-and know no model; `page` is the frame, `embed` sounds and pictures as data URIs, `plots` the PNGs of `plot`.
+May import `evaluation` and below. Start with `collect.write_report`, which gathers plain data; `sections` turns
+it into the page by the HTML in `templates`, with the charts of `charts` and the CSS and JavaScript in
+`assets`. `embed` makes data URIs of sounds, `plots` the PNGs of `plot`.
 """

@@ -1,4 +1,4 @@
 element.addEventListener("click", event => {
-  const button = event.target.closest("[data-place]");
-  if (button) trigger("take", {place: Number(button.dataset.place)});
+  const button = event.target.closest("[data-index]");
+  if (button) trigger("take", {index: Number(button.dataset.index)});
 });

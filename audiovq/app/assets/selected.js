@@ -1,55 +1,55 @@
-// From `anchor` to `head` is what is chosen, as [row, column]; it outlives every new picture.
-let anchor = [0, 0], head = [0, 0], dragged = false, pressed = "";
-const at = cell => cell.dataset.cell.split(",").map(Number);
-const found = place => element.querySelector(`[data-cell="${place}"]`);
+// The selection is the rectangle from `anchor` to `head`, each [row, column]; it outlasts new pictures.
+let anchor = [0, 0], head = [0, 0], dragging = false, pressed = "";
+const positionOf = cell => cell.dataset.cell.split(",").map(Number);
+const cellAt = position => element.querySelector(`[data-cell="${position}"]`);
 const between = (x, a, b) => Math.min(a, b) <= x && x <= Math.max(a, b);
-const choose = (place, wider) => {
-  if (!found(place)) return;
-  head = place;
-  if (!wider || !found(anchor)) anchor = place;
+const select = (position, extend) => {
+  if (!cellAt(position)) return;
+  head = position;
+  if (!extend || !cellAt(anchor)) anchor = position;
   for (const cell of element.querySelectorAll("[data-cell]")) {
-    const [row, column] = at(cell);
+    const [row, column] = positionOf(cell);
     cell.ariaSelected = between(row, anchor[0], head[0]) && between(column, anchor[1], head[1]);
     cell.tabIndex = -1;
   }
-  found(head).tabIndex = 0;
-  const codes = found(head).dataset.codes.split(" ");
+  cellAt(head).tabIndex = 0;
+  const codes = cellAt(head).dataset.codes.split(" ");
   element.querySelectorAll("input").forEach((input, i) => { input.value = codes[i]; });
 };
-const chosen = () => [...element.querySelectorAll('[aria-selected="true"]')].map(at);
+const selected = () => [...element.querySelectorAll('[aria-selected="true"]')].map(positionOf);
 element.addEventListener("pointerdown", event => {
   const cell = event.target.closest("[data-cell]");
   if (!cell) return;
-  dragged = true;
-  choose(at(cell), event.shiftKey);
+  dragging = true;
+  select(positionOf(cell), event.shiftKey);
 });
 element.addEventListener("pointermove", event => {
-  const under = dragged && document.elementFromPoint(event.clientX, event.clientY);
+  const under = dragging && document.elementFromPoint(event.clientX, event.clientY);
   const cell = under && under.closest("[data-cell]");
-  if (cell && at(cell).join() !== head.join()) choose(at(cell), true);
+  if (cell && positionOf(cell).join() !== head.join()) select(positionOf(cell), true);
 });
-window.addEventListener("pointerup", () => { dragged = false; });
+window.addEventListener("pointerup", () => { dragging = false; });
 const steps = {ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1]};
 element.addEventListener("keydown", event => {
   const step = steps[event.key];
   if (!step || !event.target.dataset.cell) return;
   event.preventDefault();
-  choose([head[0] + step[0], head[1] + step[1]], event.shiftKey);
-  found(head).focus();
+  select([head[0] + step[0], head[1] + step[1]], event.shiftKey);
+  cellAt(head).focus();
 });
 element.addEventListener("click", event => {
   const button = event.target.closest("[data-move]");
   if (!button) return;
   pressed = button.dataset.move;
   const codes = [...element.querySelectorAll("input")].map(input => Number(input.value));
-  if (pressed === "repaint") trigger("repaint", {cells: chosen()});
-  if (pressed === "write") trigger("write", {cells: chosen(), codes});
+  if (pressed === "repaint") trigger("repaint", {cells: selected()});
+  if (pressed === "write") trigger("write", {cells: selected(), codes});
   if (pressed === "undo") trigger("undo", {});
 });
 watch("value", () => {
   const last = head;
-  choose(anchor);
-  choose(last, true);
+  select(anchor);
+  select(last, true);
   const again = pressed && element.querySelector(`[data-move="${pressed}"]`);
   if (again && document.activeElement === document.body) again.focus();
   pressed = "";
@@ -59,10 +59,10 @@ document.addEventListener("play", event => {
   for (const sound of others) sound.pause();
   const field = element.querySelector(".field");
   if (!field || !element.contains(event.target)) return;
-  const wide = Number(field.dataset.seconds);
+  const seconds = Number(field.dataset.seconds);
   const follow = () => {
     const sound = event.target;
-    field.style.setProperty("--at", sound.ended ? "-2px" : 100 * sound.currentTime / wide + "%");
+    field.style.setProperty("--at", sound.ended ? "-2px" : 100 * sound.currentTime / seconds + "%");
     if (!sound.paused) requestAnimationFrame(follow);
   };
   follow();
