@@ -273,7 +273,7 @@ def shelf_html(model: Model, desk: Desk) -> str:
 
 def selected_html(model: Model, desk: Desk) -> str:
     """The selected sound with its codes, (quantizers, rows, columns), as cells."""
-    item = desk.at_hand
+    item = desk.selected
     codes = item.sound.encoded.codes
     quantizers, rows, columns = codes.shape
     samples = columns * model.autoencoder.stride[1] * model.spectrogram.config.hop_length

@@ -1,5 +1,6 @@
-"""What a model is worth: fidelity of reconstructions, and of new sounds against real ones.
+"""Quality of a model: fidelity of reconstructions, and generated sounds against real ones.
 
-May import `training` and below. Start with `evaluate.evaluate`; `fidelity` compares a waveform with its original,
-`classifier` is the judge of labels, `distances` compare sets, `wording` puts figures into sentences.
+May import `training` and below. Start with `evaluate.evaluate`. `fidelity` compares waveforms with their
+originals, `reconstruction` applies it to a model; `judges` trains two classifiers and compares generated sounds
+with real ones by the `distances` of their features; `wording` describes all figures in words.
 """

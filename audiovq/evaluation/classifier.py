@@ -1,7 +1,7 @@
-"""What new sounds are worth: a judge of labels, and how sets of sounds differ.
+"""The first judge: a convolutional network that predicts the labels of spectrograms.
 
-Independent of how sounds are generated: everything here takes waveforms, spectrograms or tokens.
-`fidelity.py` holds how near a sound comes to its original.
+It is trained with augmentation, so that it depends on what is said or played rather than on the recording.
+`listener.py` has the second judge.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from audiovq.dataset.dataset import Split
 from audiovq.runtime.device import pick_precision
 from audiovq.runtime.progress import progress_range
 
-JUDGE_STEPS = (600, 1200)
-"""The judge's training: 12 epochs, but within these numbers of steps."""
-JUDGE_BATCH = 16
+EPOCHS = 12
+"""Duration of the training, within limits of steps."""
+BATCH = 16
+"""Clips per training step."""
 
 
 class Classifier(nn.Module):
-    """A small convolutional network that names every label of a spectrogram.
+    """A small convolutional network with one output per label, pooled over time by attention.
 
-    Trained on a dataset's own training split, it is the judge of generated sounds; what it says of
-    real clips that it did not learn from is the measure of the judge.
+    Its accuracy on real clips that it was not trained on shows how reliable its judgement of generated
+    sounds is.
     """
 
     def __init__(self, bins: int, label_sizes: Sequence[int]) -> None:
@@ -50,17 +51,17 @@ class Classifier(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def embed(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
-        """(batch, 1, bins, frames), (batch,) → (batch, 128): the features, pooled by attention."""
+        """(batch, 1, bins, frames), (batch,) → features (batch, 128), pooled by attention."""
         x = spectrogram.to(memory_format=torch.channels_last)
         x = nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8))
         lengths = num_frames.to(x.device)
         for layer in self.layers:
             x = layer(x)
             lengths = (lengths + 1) // 2
-            inside = torch.arange(x.shape[3], device=x.device) < lengths[:, None]
-            x = x * inside[:, None, None]
+            mask = torch.arange(x.shape[3], device=x.device) < lengths[:, None]
+            x = x * mask[:, None, None]
         x = x.flatten(1, 2)
-        weights = self.attend(x).float()[:, 0].masked_fill(~inside, -torch.inf).softmax(dim=1)
+        weights = self.attend(x).float()[:, 0].masked_fill(~mask, -torch.inf).softmax(dim=1)
         features: Tensor = self.features((x * weights[:, None].to(x.dtype)).sum(dim=2))
         return features
 
@@ -71,38 +72,43 @@ class Classifier(nn.Module):
 
 
 def train_classifier(
-    splits: Sequence[Split], seed: int = 0, device: str | torch.device = "cpu"
+    splits: Sequence[Split],
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    *,
+    min_steps: int = 600,
+    max_steps: int = 1200,
 ) -> Classifier:
-    """A judge for the labels of `splits`, seconds to a minute of CPU.
+    """Train a judge for the labels of `splits`; seconds to a minute on a CPU.
 
-    `splits` must not hold what the judge is to be tested on. From a single clip it learns nothing.
-    Clips are shifted, blurred by noise, tilted and masked in training, so that it hears the word
-    and not the recording.
+    Training takes EPOCHS epochs, but at least `min_steps` and at most `max_steps` steps. `splits` must not
+    contain the clips that the judge is tested on. With a single clip the network stays untrained. Clips
+    are shifted, tilted, masked and mixed with noise (`_augment`).
     """
     labels = splits[0].labels
     bins = splits[0].spectrograms(torch.tensor([0])).shape[2]
     num_frames = torch.cat([split.num_frames for split in splits])
     targets = torch.cat([split.label_indices for split in splits])
-    owner = [(split, i) for split in splits for i in range(len(split))]
+    clips = [(split, i) for split in splits for i in range(len(split))]
     targets = targets.masked_fill(targets >= torch.tensor([len(v) for v in labels.values()]), -100)
     torch.manual_seed(seed)
     classifier = Classifier(bins, [len(values) for values in labels.values()]).to(device)
-    per_epoch = -(-len(num_frames) // JUDGE_BATCH)
-    steps = min(max(12 * per_epoch, JUDGE_STEPS[0]), JUDGE_STEPS[1])
+    per_epoch = -(-len(num_frames) // BATCH)
+    steps = min(max(EPOCHS * per_epoch, min_steps), max_steps)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     dtype = pick_precision("auto", torch.device(device))
     generator = torch.Generator().manual_seed(seed)
     for step in progress_range("evaluate: training a judge", steps):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0:
-            order = batches(num_frames, JUDGE_BATCH, seed, epoch)
-        indices = order[place]
-        if len(indices) == 1:  # of which batch norm has no statistics
+        epoch, index = divmod(step, per_epoch)
+        if index == 0:
+            order = batches(num_frames, BATCH, seed, epoch)
+        indices = order[index]
+        if len(indices) == 1:  # batch norm needs two
             if len(order) == 1:
                 break
-            indices = torch.cat([indices, order[place - 1]])
-        images, frames = _augment(_gather(owner, indices), num_frames[indices], generator)
+            indices = torch.cat([indices, order[index - 1]])
+        images, frames = _augment(_gather(clips, indices), num_frames[indices], generator)
         with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
             logits = classifier(images.to(device), frames)
         losses = [
@@ -120,8 +126,9 @@ def train_classifier(
     return classifier.eval()
 
 
-def _gather(owner: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
-    rows = [owner[i][0].spectrograms(torch.tensor([owner[i][1]]))[0] for i in indices.tolist()]
+def _gather(clips: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
+    """Spectrograms of the clips at `indices`, zero-padded: (batch, 1, bins, longest)."""
+    rows = [clips[i][0].spectrograms(torch.tensor([clips[i][1]]))[0] for i in indices.tolist()]
     frames = max(row.shape[2] for row in rows)
     return torch.stack([nn.functional.pad(row, (0, frames - row.shape[2])) for row in rows])
 
@@ -129,7 +136,8 @@ def _gather(owner: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
 def _augment(
     images: Tensor, num_frames: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Shift by up to 8 frames, add a level, a tilt and noise, blank a stretch and a band."""
+    """Augment (batch, 1, bins, frames) and its lengths (batch,): shift by up to 8 frames, add an offset, a
+    tilt and noise, mask a time span and a band."""
     batch, _, bins, frames = images.shape
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -142,8 +150,8 @@ def _augment(
     noise = torch.randn(images.shape, generator=generator) * uniform(0, 0.06, 1, 1, 1)
     images = (images + noise).clamp(0, 1)
     begin, width = uniform(0, frames, 1, 1, 1), uniform(0, 6, 1, 1, 1)
-    place = torch.arange(frames)
-    images = images * ~((place >= begin) & (place < begin + width))
+    column = torch.arange(frames)
+    images = images * ~((column >= begin) & (column < begin + width))
     begin, width = uniform(0, bins, 1, 1, 1), uniform(0, bins / 8, 1, 1, 1)
     row = torch.arange(bins)[:, None]
     images = images * ~((row >= begin) & (row < begin + width))
@@ -152,8 +160,8 @@ def _augment(
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the classifier makes of clips."""
+class Predictions:
+    """Features and label probabilities of clips."""
 
     features: Tensor
     """(clips, 128)"""
@@ -161,30 +169,33 @@ class Judged:
     """(clips, values) of each label."""
 
     def accuracy(self, label_indices: Tensor) -> list[float | None]:
-        """For each label, the share named rightly among clips that have one; None without any."""
+        """Accuracy for each label over the clips (clips, labels) that have it; None if no clip has."""
         shares: list[float | None] = []
         for i, probabilities in enumerate(self.probabilities):
             known = label_indices[:, i] < probabilities.shape[1]
-            right = probabilities.argmax(dim=1)[known] == label_indices[known, i]
-            shares.append(float(right.float().mean()) if len(right) else None)
+            correct = probabilities.argmax(dim=1)[known] == label_indices[known, i]
+            shares.append(float(correct.float().mean()) if len(correct) else None)
         return shares
 
 
-def judge(classifier: Classifier, images: Sequence[Tensor]) -> Judged:
-    """Spectrograms (1, bins, frames), each of its own length → features and probabilities."""
+def judge(classifier: Classifier, images: Sequence[Tensor]) -> Predictions:
+    """Classify spectrograms (1, bins, frames) of any lengths, in batches of similar length."""
     device = next(classifier.parameters()).device
     order = sorted(range(len(images)), key=lambda i: images[i].shape[2])
     features: dict[int, Tensor] = {}
     with torch.inference_mode():
         for begin in range(0, len(order), 64):
-            places = order[begin : begin + 64]
-            frames = torch.tensor([images[i].shape[2] for i in places])
+            batch_indices = order[begin : begin + 64]
+            frames = torch.tensor([images[i].shape[2] for i in batch_indices])
             longest = int(frames.max())
             batch = torch.stack(
-                [nn.functional.pad(images[i], (0, longest - images[i].shape[2])) for i in places]
+                [
+                    nn.functional.pad(images[i], (0, longest - images[i].shape[2]))
+                    for i in batch_indices
+                ]
             )
-            features |= zip(places, classifier.embed(batch.to(device), frames), strict=True)
+            features |= zip(batch_indices, classifier.embed(batch.to(device), frames), strict=True)
         stacked = torch.stack([features[i] for i in range(len(images))])
-        return Judged(
+        return Predictions(
             stacked.cpu(), [head(stacked).softmax(dim=1).cpu() for head in classifier.heads]
         )

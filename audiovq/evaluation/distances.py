@@ -1,4 +1,4 @@
-"""Distances between sets of sounds: Fréchet distance, Inception Score, spread within classes."""
+"""Metrics of sets of sounds: Fréchet distance, Inception Score, spread within classes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def frechet_distance(features: Tensor, others: Tensor) -> float:
 
 
 def inception_score(probabilities: Tensor) -> float:
-    """(clips, values) what a classifier makes of clips → exp of the mean KL(p(y|x) ‖ mean p(y)).
+    """Inception Score of probabilities (clips, values): exp of the mean KL(p(y|x) ‖ mean p(y)).
 
-    Salimans et al. 2016, section 4, over all clips at once. From 1, where all are named alike or
-    none surely, to the number of values, where each is named surely and all are equally common.
+    Salimans et al. 2016, section 4, over all clips at once. 1 if all clips have the same probabilities;
+    the number of values if each clip is certain and all values are equally frequent.
     """
     p = probabilities.double()
     information = torch.special.entr(p.mean(dim=0)).sum() - torch.special.entr(p).sum(dim=1).mean()
@@ -30,15 +30,15 @@ def inception_score(probabilities: Tensor) -> float:
 
 
 def class_spreads(features: Tensor, label_indices: Tensor) -> dict[tuple[int, ...], float]:
-    """(clips, dim), (clips, labels) → for each class, how far apart its clips are.
+    """Spread of each class: mean distance between features (clips, dim) of its clips, over all pairs.
 
-    A class is what has the same values of all labels; its spread is the mean Euclidean distance
-    between the features of two of its clips, over all pairs, as Zhu et al. 2017 (BicycleGAN)
-    measure diversity in LPIPS. 0 where all are alike. Classes of one clip are left out.
+    A class is the set of clips with the same `label_indices` (clips, labels) for all labels. As Zhu et al.
+    2017 (BicycleGAN) measure diversity, with Euclidean distance in place of LPIPS. 0 if all features are
+    equal. Classes of one clip are omitted.
     """
     spreads = {}
     for values in label_indices.unique(dim=0):
-        alike = features[(label_indices == values).all(dim=1)]
-        if len(alike) > 1:
-            spreads[tuple(values.tolist())] = float(nn.functional.pdist(alike).mean())
+        members = features[(label_indices == values).all(dim=1)]
+        if len(members) > 1:
+            spreads[tuple(values.tolist())] = float(nn.functional.pdist(members).mean())
     return spreads

@@ -1,4 +1,4 @@
-"""The figures of a model on a dataset, and what each of them means in words."""
+"""Figures of a model on a dataset: reconstruction, codebook, prior, generated sounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.sampling import SamplingConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import HELD_OUT, clips_of, measured_split
-from audiovq.evaluation.judges import evaluate_labels
+from audiovq.evaluation.judges import JudgeLimits, evaluate_with_judges
 from audiovq.evaluation.reconstruction import evaluate_reconstruction
 from audiovq.generation.copies import compare
 from audiovq.generation.generate import generate
@@ -26,13 +26,7 @@ from audiovq.runtime.progress import Say, progress
 from audiovq.training.prior import validate_prior
 
 FEW = 20
-"""Clips below which a judge's figures are called unreliable."""
-MEASURED = {
-    "test": "which neither training nor the choice of the best model saw",
-    "validation": "by which the best model was chosen",
-    "train": "which the model has learnt from",
-}
-"""What there is to know of the split that figures are of."""
+"""Number of clips below which a judge's figures are called unreliable."""
 
 
 def evaluate(
@@ -43,15 +37,15 @@ def evaluate(
     sampling: SamplingConfig = SamplingConfig(),
     best_of: int = 1,
     seed: int = 0,
+    judge_limits: JudgeLimits | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
 
-    They are of test clips, else of validation clips, else of the training clips themselves: "measured_on"
-    says which. For generation, `n` sounds are drawn with `sampling` and `best_of` as `generate` takes
-    them. Their judges learn here, from clips that they are not tested on (`judges`); beside each figure
-    stands what real clips score. Raises AudiovqError where the dataset's spectrograms or labels are not
-    the model's.
+    Measured on test clips; without any, on validation clips, or else on training clips: "measured_on" is
+    the split. Generation is measured on `n` sounds, made with `sampling` and `best_of` as in `generate`,
+    by judges that are trained here within `judge_limits` (`judges`), next to the same figures of real
+    clips. Raises AudiovqError if the dataset's spectrograms or labels differ from the model's.
     """
     require_count(n)
     require_seed(seed)
@@ -67,7 +61,7 @@ def evaluate(
         name: model.header["prior"]["summary"][name] for name in ("uniform_bits", "unigram_bits")
     } | validate_prior(model.prior, encode_split(model, held_out))
     del figures["prior"]["score"]
-    say(f"evaluate: {n} new sounds and judges for them")
+    say(f"evaluate: {n} new sounds and judges")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(
             model,
@@ -78,13 +72,15 @@ def evaluate(
             keep_copies=True,
             progress=step,
         )
-    figures["generation"] = _evaluate_generation(model, dataset, held_out, sounds, seed)
+    figures["generation"] = _evaluate_generation(
+        model, dataset, held_out, sounds, seed, judge_limits
+    )
     return figures
 
 
 def _evaluate_codebook(model: Model, split: Split, encoded: Sequence[Encoded]) -> dict[str, float]:
-    """Of the codes of a split's clips: usage, perplexity and entropy are means over quantizers; bits
-    per second as stored where the recordings are still there, in one archive."""
+    """Usage, perplexity and entropy of the codes of a split, means over quantizers; and bits per second,
+    also of an archive of `encoded` if not empty."""
     if not model.autoencoder.config.quantizes:
         return {}
     counts = code_counts(model, split).double()
@@ -105,35 +101,46 @@ def _evaluate_codebook(model: Model, split: Split, encoded: Sequence[Encoded]) -
 
 
 def _evaluate_generation(
-    model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound], seed: int
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    sounds: Sequence[Sound],
+    seed: int,
+    judge_limits: JudgeLimits | None,
 ) -> dict[str, Any]:
-    """What new sounds are worth, each figure beside that of real clips of `split`."""
-    shuffle = torch.Generator().manual_seed(seed)
-    places = torch.randperm(len(split), generator=shuffle)[: len(sounds)]
+    """Figures of generated sounds, next to those of real clips of `split`."""
     figures: dict[str, Any] = {"sounds": len(sounds)}
     if model.labels:
-        figures |= evaluate_labels(model, dataset, split, sounds, seed)
+        figures |= evaluate_with_judges(model, dataset, split, sounds, seed, judge_limits)
     else:
-        figures["left_out"] = "what judges say: the dataset has no labels, which they learn"
+        figures["left_out"] = "judges: the dataset has no labels to train them on"
+    return figures | _distances_to_training_clips(model, dataset, split, sounds, seed)
 
+
+def _distances_to_training_clips(
+    model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound], seed: int
+) -> dict[str, Any]:
+    """Distances in dB, and shared codes, of generated sounds and real clips to their nearest training clips."""
+    shuffle = torch.Generator().manual_seed(seed)
+    indices = torch.randperm(len(split), generator=shuffle)[: len(sounds)]
     known = model.known or learn_clips(model, dataset.train, dataset.validation)
-    figures["nearest_training_clip_db"] = {}
-    figures["codes_shared_with_a_training_clip"] = {}
+    nearest: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     for name, clips in (
         ("generated", [sound.encoded for sound in sounds]),
-        ("real", encode_clips(model, split, places)),
+        ("real", encode_clips(model, split, indices)),
     ):
-        found = [one for one in compare(model, clips, known) if one is not None]
+        found = [match for match in compare(model, clips, known) if match is not None]
         if found:
-            distances = torch.tensor([one.db for one in found])
-            shares = torch.tensor([one.share for one in found])
-            figures["nearest_training_clip_db"][name] = {
+            distances = torch.tensor([match.db for match in found])
+            shares = torch.tensor([match.share for match in found])
+            nearest[name] = {
                 "fifth_percentile": float(distances.quantile(0.05)),
                 "median": float(distances.median()),
             }
-            figures["codes_shared_with_a_training_clip"][name] = {
+            shared[name] = {
                 "median": float(shares.median()),
                 "most": float(shares.max()),
-                "copies": sum(one.is_copy for one in found),
+                "copies": sum(match.is_copy for match in found),
             }
-    return figures
+    return {"nearest_training_clip_db": nearest, "codes_shared_with_a_training_clip": shared}

@@ -1,4 +1,4 @@
-"""How near sounds come to their originals: distances of spectra, and scores of speech, of waveforms alone."""
+"""Fidelity of waveforms to their originals: distances of spectra, and PESQ, STOI and ESTOI for speech."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from audiovq.spectral.scale import mel_bands
 from audiovq.spectral.stft import stft
 
 PAUSE_SECONDS = 0.1
-"""Silence between clips that are scored as one: PESQ and STOI need more than a word."""
-STRETCH_SECONDS = 20
-"""So much at least is scored as one, if there is as much."""
+"""Silence between clips that are scored together: PESQ and STOI need more than one word."""
+GROUP_SECONDS = 20.0
+"""Duration of the groups of clips that are scored together."""
 INAUDIBLE = 1e-6
-"""What never rises above it, 120 dB below full scale, is no sound."""
+"""Peak, 120 dB below full scale, up to which a waveform counts as silent."""
 FLOOR = 1e-4
-"""Of an original's loudest magnitude: what lies 80 dB below it is silence to the log distances."""
+"""Lowest magnitude in log distances, relative to the original's maximum: 80 dB below it."""
 MEL_WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
-"""Samples, whatever the rate; 5 mel bands for the shortest, and twice as many for each next one."""
+"""Samples, at any rate; 5 mel bands for the shortest, and twice as many for each longer one."""
 
 
 def waveform_scores(
     originals: Sequence[Waveform], others: Sequence[Waveform], config: SpectrogramConfig
 ) -> dict[str, float]:
-    """How near waveforms at `config`'s rate come to their originals: every measure that can be taken.
+    """All measures of waveforms at `config`'s rate against their originals, means over clips.
 
-    Keys are those of `speech_scores`, log_spectral_distance_db, mel_distance_db and
-    spectral_convergence, means over clips. Originals without a sound in them have nothing that
-    could come back and are left out; empty where no other is there.
+    Keys are those of `speech_scores`, log_spectral_distance_db, mel_distance_db and spectral_convergence.
+    Silent originals are skipped; empty if all are silent.
     """
     scores = WaveformScores(config)
     for original, other in zip(originals, others, strict=True):
@@ -45,7 +44,7 @@ def waveform_scores(
 
 
 class WaveformScores:
-    """`waveform_scores` of pairs that come one after another, of which STRETCH_SECONDS or so are held."""
+    """Incremental `waveform_scores`; holds about GROUP_SECONDS of sound in memory."""
 
     def __init__(self, config: SpectrogramConfig) -> None:
         self._config = config
@@ -53,7 +52,7 @@ class WaveformScores:
         self._measures: dict[str, list[float]] = {}
 
     def add(self, original: Waveform, other: Waveform) -> None:
-        """One pair (samples,), as long as each other."""
+        """Add a pair of equal length (samples,)."""
         if np.abs(original).max(initial=0) <= INAUDIBLE:
             return
         grid = self._config.n_fft, self._config.hop_length
@@ -66,7 +65,7 @@ class WaveformScores:
         self._speech.add(original, other)
 
     def means(self) -> dict[str, float]:
-        """The scores of all pairs; no more are added afterwards."""
+        """Mean scores of all pairs; call it once, after the last pair."""
         measures = {name: float(np.mean(values)) for name, values in self._measures.items()}
         return self._speech.means() | measures
 
@@ -76,7 +75,7 @@ def log_spectral_distance(
 ) -> float:
     """dB: root mean square over bins, mean over frames, of log power, floor 80 dB below the peak.
 
-    For a clip of any length; a silent one is measured from the other's peak.
+    For clips of any length; if `waveform` is silent, the floor is relative to the peak of `other`.
     """
     a, b = _decibels(*_magnitudes(waveform, other, n_fft, hop_length))
     return float((a - b).square().mean(dim=0).sqrt().mean())
@@ -86,22 +85,22 @@ def mel_distance(waveform: Waveform, other: Waveform, sample_rate: int) -> float
     """dB: mean absolute difference of log mel magnitudes, averaged over MEL_WINDOWS.
 
     Windows, hops of a quarter and numbers of bands are those of the multi-scale mel loss of Kumar
-    et al. 2023 (Descript Audio Codec, section 3.5), which is also their mel distance. They add up
-    log10 over the windows, above a floor of 1e-5; here it is dB, the mean, and a floor 80 dB below
-    the original's peak, so that neither loudness nor what nobody hears counts. Bands so narrow
-    that they cover no bin are left out. For a clip of any length, silence included.
+    et al. 2023 (Descript Audio Codec, section 3.5), which is also their mel distance. They sum log10
+    over the windows, above a floor of 1e-5; here it is the mean in dB, above a floor 80 dB below the
+    original's peak, so that the result depends on neither loudness nor inaudible parts. Bands too narrow
+    to cover a bin are omitted. For clips of any length, silent ones included.
     """
     distances = []
     for n_fft in MEL_WINDOWS:
         bands = _mel_bands(sample_rate, n_fft)
-        a, b = (bands @ part for part in _magnitudes(waveform, other, n_fft, n_fft // 4))
+        a, b = (bands @ m for m in _magnitudes(waveform, other, n_fft, n_fft // 4))
         a, b = _decibels(a, b)
         distances.append(float((a - b).abs().mean()))
     return float(np.mean(distances))
 
 
 def spectral_convergence(waveform: Waveform, other: Waveform, n_fft: int, hop_length: int) -> float:
-    """Frobenius norm of the error of the magnitudes over that of the original's; 0 is exact.
+    """Frobenius norm of the error of the magnitudes, relative to that of the original; 0 is exact.
 
     Sturmel and Daudet 2011; Arık, Jun and Diamos 2019. The original must not be silent.
     """
@@ -112,15 +111,15 @@ def spectral_convergence(waveform: Waveform, other: Waveform, n_fft: int, hop_le
 def _magnitudes(
     waveform: Waveform, other: Waveform, n_fft: int, hop_length: int
 ) -> tuple[Tensor, Tensor]:
-    """(bins, frames) of each."""
+    """Magnitudes (bins, frames) of both."""
     a, b = (stft(torch.from_numpy(w)[None], n_fft, hop_length)[0].abs() for w in (waveform, other))
     return a, b
 
 
 def _decibels(original: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitudes → dB, none below the floor."""
+    """Magnitudes in dB, clamped at the floor."""
     floor = max(FLOOR * (float(original.max()) or float(other.max())), 1e-30)
-    a, b = (20 * part.clamp_min(floor).log10() for part in (original, other))
+    a, b = (20 * m.clamp_min(floor).log10() for m in (original, other))
     return a, b
 
 
@@ -132,27 +131,31 @@ def _mel_bands(sample_rate: int, n_fft: int) -> Tensor:
 
 
 def speech_scores(
-    originals: Sequence[Waveform], others: Sequence[Waveform], sample_rate: int
+    originals: Sequence[Waveform],
+    others: Sequence[Waveform],
+    sample_rate: int,
+    group_seconds: float = GROUP_SECONDS,
 ) -> dict[str, float]:
     """PESQ (8 kHz narrow band, 16 kHz wide band), STOI and ESTOI of clips joined by short pauses.
 
-    Clips are joined in order to stretches of STRETCH_SECONDS, which are scored one by one and
-    averaged by their lengths. Other rates are brought to 16 kHz, or to 8 kHz below that. A stretch
-    that is too short or too silent for a measure does not count in it: PESQ needs a quarter of a
-    second, STOI 30 frames of sound, some 0.4 s. What cannot be scored at all is left out, and
-    everything without the packages `pesq` and `pystoi` (extra `eval`).
+    Consecutive clips are joined to groups of `group_seconds`; scores of groups are averaged, weighted by
+    length. Waveforms are resampled to 16 kHz, or to 8 kHz if their rate is lower. Groups that are too
+    short or too silent for a measure are skipped: PESQ needs 0.25 s, STOI 30 frames of sound, about 0.4 s.
+    Measures without a score are omitted, and all of them without the packages `pesq` and `pystoi`
+    (extra `eval`).
     """
-    scores = _SpeechScores(sample_rate)
+    scores = _SpeechScores(sample_rate, group_seconds)
     for original, other in zip(originals, others, strict=True):
         scores.add(original, other)
     return scores.means()
 
 
 class _SpeechScores:
-    """`speech_scores` of pairs that come one after another; one stretch of them is held."""
+    """Incremental `speech_scores`; holds one group of clips in memory."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, group_seconds: float = GROUP_SECONDS) -> None:
         self._sample_rate = sample_rate
+        self._group_seconds = group_seconds
         self._rate = 16_000 if sample_rate >= 16_000 else 8_000
         self._pause = np.zeros(int(PAUSE_SECONDS * self._rate), np.float32)
         self._sides: tuple[list[Waveform], list[Waveform]] = ([], [])
@@ -160,7 +163,7 @@ class _SpeechScores:
         self._scores: dict[str, list[tuple[float, int]]] = {"pesq": [], "stoi": [], "estoi": []}
 
     def add(self, original: Waveform, other: Waveform) -> None:
-        if self._seconds > STRETCH_SECONDS:
+        if self._seconds > self._group_seconds:
             self._score()
         for side, waveform in zip(self._sides, (original, other), strict=True):
             side += [resample(waveform, self._sample_rate, self._rate), self._pause]
@@ -175,7 +178,7 @@ class _SpeechScores:
         }
 
     def _score(self) -> None:
-        """Score the stretch that is held, and drop it."""
+        """Score the current group, and start a new one."""
         sides, self._sides, self._seconds = self._sides, ([], []), 0.0
         try:
             import pesq
@@ -193,7 +196,7 @@ class _SpeechScores:
             scores["pesq"].append((float(pesq.pesq(rate, a, b, mode)), len(a)))
         with warnings.catch_warnings(), contextlib.suppress(RuntimeWarning):
             warnings.simplefilter("ignore")
-            # What is too short, pystoi scores 0.00001 and warns: that is no score.
+            # For a group that is too short, pystoi returns 0.00001 with a warning.
             warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
             scores["stoi"].append((float(pystoi.stoi(a, b, rate)), len(a)))
             scores["estoi"].append((float(pystoi.stoi(a, b, rate, extended=True)), len(a)))

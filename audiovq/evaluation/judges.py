@@ -1,8 +1,7 @@
-"""What two unlike judges say of new sounds, beside real ones: both learn here, from clips that they are
-not asked about afterwards.
+"""Generated sounds against real ones, by two judges that are trained here.
 
-The first (`evaluation.Classifier`) learns from augmented spectrograms of the dataset's, the second
-(`listener.Listener`) from recordings as they are.
+The first (`classifier.Classifier`) is trained on augmented spectrograms of the dataset, the second
+(`listener.Listener`) on unmodified recordings. Neither is tested on clips that it was trained on.
 """
 
 from __future__ import annotations
@@ -29,32 +28,71 @@ from audiovq.models.model import Model
 from audiovq.spectral import spectrogram
 
 SECONDS = 4.0
-"""Of a sound that a judge hears: its beginning."""
-REAL_CLIPS = 1_000
-"""That are judged, at most."""
-LEARNT_CLIPS = 1_500
-"""That the second judge learns from, at most."""
-KEPT_SHARE = 1 / 3
-"""Of the training clips of each class, at most, that the second judge does not learn from: it compares
-them with the real ones."""
-FEWEST = 20
-"""Sounds whose labels real clips have; with fewer, labels are not matched."""
-BATCH = 32
-"""Waveforms that are held at a time."""
+"""Duration that is judged, from the beginning of each sound."""
+RESERVED_SHARE = 1 / 3
+"""Maximum share of the training clips of a class that the second judge is not trained on, so that it can
+compare them with real clips."""
+MIN_MATCHED = 20
+"""Minimum number of sounds with the same labels as real clips; with fewer, labels are not matched."""
 
 
-def evaluate_labels(
-    model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound], seed: int
+@dataclass(frozen=True)
+class JudgeLimits:
+    """Limits of the training of judges, and of what they judge."""
+
+    min_steps: int = 600
+    max_steps: int = 1200
+    """Training steps of the first judge."""
+    second_max_steps: int = 300
+    """Training steps of the second judge."""
+    real_clips: int = 1_000
+    """Real clips that are judged."""
+    training_clips: int = 1_500
+    """Clips that the second judge is trained on."""
+    batch: int = 32
+    """Waveforms in memory at a time."""
+
+
+DEFAULT_LIMITS = JudgeLimits()
+"""The limits of `audiovq evaluate`."""
+
+
+def evaluate_with_judges(
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    sounds: Sequence[Sound],
+    seed: int,
+    limits: JudgeLimits | None = None,
 ) -> dict[str, Any]:
-    """What both judges hear in new sounds and in clips of `split`: accuracy, Inception Score, diversity,
-    and Fréchet distances of new sounds, training clips and reconstructions to the clips of `split`.
+    """Judge generated sounds and real clips of `split`: accuracy, Inception Score, diversity, and Fréchet
+    distances of generated sounds, training clips and reconstructions to the clips of `split`.
 
-    `left_out` alone, with the reason, where no clips are left for a judge to learn from.
+    Only `left_out`, with the reason, if no clips remain to train a judge on.
     """
-    learnt_from = [s for s in (dataset.train, dataset.validation) if len(s) and s is not split]
-    if split is dataset.train or sum(map(len, learnt_from)) < 2:
-        return {"left_out": "no clips are left that a judge could be tested on, or learn from"}
-    asked = torch.tensor(
+    training = [s for s in (dataset.train, dataset.validation) if len(s) and s is not split]
+    if split is dataset.train or sum(map(len, training)) < 2:
+        return {"left_out": "judges: too few clips to train and test them on different ones"}
+    limits = limits or DEFAULT_LIMITS
+    generator = torch.Generator().manual_seed(seed)
+    real = torch.randperm(len(split), generator=generator)[: limits.real_clips].sort().values
+    training_order = torch.randperm(len(dataset.train), generator=generator)
+    requested = _label_indices(model, sounds)
+    generated, matching, reserved = match_labels(
+        requested, split.label_indices[real], dataset.train.label_indices[training_order], generator
+    )
+    task = _Task(model, dataset, split, sounds, requested, real, seed, limits)
+    clips = _real_clips(task, matching)
+    figures = _first_judge(task, training, clips)
+    if len(generated) > 1:
+        matched = generated, matching, training_order[reserved].sort().values
+        figures["second_judge"] = _second_judge(task, matched, clips)
+    return figures
+
+
+def _label_indices(model: Model, sounds: Sequence[Sound]) -> Tensor:
+    """(sounds, labels); one past the last value where a sound lacks the label."""
+    return torch.tensor(
         [
             [
                 values.index(sound.labels[name]) if name in sound.labels else len(values)
@@ -63,155 +101,162 @@ def evaluate_labels(
             for sound in sounds
         ]
     )
-    generator = torch.Generator().manual_seed(seed)
-    real = torch.randperm(len(split), generator=generator)[:REAL_CLIPS].sort().values
-    training = torch.randperm(len(dataset.train), generator=generator)
-    new, like, kept = matched(
-        asked, split.label_indices[real], dataset.train.label_indices[training], generator
-    )
-    heard = _heard(model, dataset, split, real, like)
-    figures = _first_judge(model, dataset, split, real, learnt_from, sounds, asked, heard, seed)
-    if len(new) > 1:
-        figures["second_judge"] = _second_judge(
-            model, dataset, sounds, asked, (new, like, training[kept]), heard, seed
-        )
-    return figures
 
 
-def matched(
-    asked: Tensor, real: Tensor, training: Tensor, generator: torch.Generator
+def match_labels(
+    generated: Tensor, real: Tensor, training: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Label indices (sounds, labels), (clips, labels), (clips, labels) → places in each, as many in all
-    three, with the same labels at the same place.
+    """Indices into three sets of clips such that the nth of each have the same labels.
 
-    So a difference between two sets is one of sound, and not of which labels happened to be drawn. No
-    clip is taken twice, and KEPT_SHARE of the training clips of a class at most. With fewer than FEWEST
-    such triples places are drawn at random.
+    Arguments are label indices (sounds, labels) and twice (clips, labels). So distances between the sets
+    do not depend on which labels were sampled. No clip is used twice, and at most RESERVED_SHARE of the
+    training clips of a class. With fewer than MIN_MATCHED such triples, indices are random instead.
     """
     queues = [defaultdict[tuple[int, ...], list[int]](list) for _ in range(3)]
-    for queue, labels in zip(queues, (asked, real, training), strict=True):
-        for place, values in enumerate(labels.tolist()):
-            queue[tuple(values)].append(place)
+    for queue, labels in zip(queues, (generated, real, training), strict=True):
+        for index, values in enumerate(labels.tolist()):
+            queue[tuple(values)].append(index)
     triples: list[tuple[int, int, int]] = []
-    for values, places in queues[0].items():
-        own, others = queues[1][values], queues[2][values]
-        triples += zip(places, own, others[: int(KEPT_SHARE * len(others))], strict=False)
-    if len(triples) >= FEWEST:
+    for values, indices in queues[0].items():
+        in_real, in_training = queues[1][values], queues[2][values]
+        reserved = in_training[: int(RESERVED_SHARE * len(in_training))]
+        triples += zip(indices, in_real, reserved, strict=False)
+    if len(triples) >= MIN_MATCHED:
         columns = torch.tensor(triples).T
     else:
-        n = min(len(asked), len(real), int(KEPT_SHARE * len(training)))
+        n = min(len(generated), len(real), int(RESERVED_SHARE * len(training)))
         columns = torch.stack(
             [
                 torch.randperm(len(labels), generator=generator)[:n]
-                for labels in (asked, real, training)
+                for labels in (generated, real, training)
             ]
         )
     return columns[0], columns[1], columns[2]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What is judged, and how."""
+
+    model: Model
+    dataset: Dataset
+    split: Split
+    """Of the real clips."""
+    sounds: Sequence[Sound]
+    requested: Tensor
+    """(sounds, labels) indices of the labels that were asked for."""
+    real: Tensor
+    """Indices of the real clips in `split`, ascending."""
+    seed: int
+    limits: JudgeLimits
+
+    @property
+    def max_samples(self) -> int:
+        """Samples of each sound that are judged."""
+        return int(SECONDS * self.model.sample_rate)
+
+
 @dataclass
-class Heard:
-    """What the judges are given of real clips."""
+class _RealClips:
+    """Real clips as the judges take them."""
 
     labels: Tensor
     """(clips, labels)"""
-    real: list[Tensor]
+    mel_images: list[Tensor]
     """For the second judge."""
-    reconstructed: list[Tensor]
-    """The same clips through the codes, of those that are compared; for the second judge,"""
-    images: list[Tensor]
+    coded_mel_images: list[Tensor]
+    """Matching clips after encoding and decoding, for the second judge,"""
+    coded_images: list[Tensor]
     """and for the first."""
-    recordings: bool
-    """Whether these are the recordings; if not, they are their true spectrograms made into sound."""
+    from_recordings: bool
+    """Whether all waveforms are from recordings; otherwise from inverted spectrograms."""
 
 
-def _heard(model: Model, dataset: Dataset, split: Split, places: Tensor, compared: Tensor) -> Heard:
-    """Clips of `split` at `places`, `compared` of these through the codes too, a batch at a time."""
-    heard = Heard(split.label_indices[places], [], [], [], True)
-    through = set(compared.tolist())
-    again: dict[int, tuple[Tensor, Tensor]] = {}
+def _real_clips(task: _Task, matching: Tensor) -> _RealClips:
+    """The real clips of a task, those at `matching` after encoding and decoding as well."""
+    model = task.model
+    clips = _RealClips(task.split.label_indices[task.real], [], [], [], True)
+    wanted = set(matching.tolist())
+    coded: dict[int, tuple[Tensor, Tensor]] = {}
     begin = 0
-    for waveforms, recordings in _waveforms(model, dataset, split, places):
-        heard.recordings &= recordings
-        heard.real += [listener.mel_image(w, model.sample_rate) for w in waveforms]
-        chosen = [i for i in range(len(waveforms)) if begin + i in through]
-        clips = [waveforms[i] for i in chosen]
-        back = codec.decode(model, codec.encode(model, clips))
-        images = spectrogram.waveform_images(model.spectrogram, back)
-        for i, waveform, image in zip(chosen, back, images, strict=True):
-            again[begin + i] = listener.mel_image(waveform, model.sample_rate), image
+    for waveforms, from_recordings in _waveforms(task, task.split, task.real):
+        clips.from_recordings &= from_recordings
+        clips.mel_images += [listener.mel_image(w, model.sample_rate) for w in waveforms]
+        chosen = [i for i in range(len(waveforms)) if begin + i in wanted]
+        decoded = codec.decode(model, codec.encode(model, [waveforms[i] for i in chosen]))
+        images = spectrogram.waveform_images(model.spectrogram, decoded)
+        for i, waveform, image in zip(chosen, decoded, images, strict=True):
+            coded[begin + i] = listener.mel_image(waveform, model.sample_rate), image
         begin += len(waveforms)
-    heard.reconstructed = [again[place][0] for place in compared.tolist()]
-    heard.images = [again[place][1] for place in compared.tolist()]
-    return heard
+    clips.coded_mel_images = [coded[index][0] for index in matching.tolist()]
+    clips.coded_images = [coded[index][1] for index in matching.tolist()]
+    return clips
 
 
-def _waveforms(
-    model: Model, dataset: Dataset, split: Split, places: Tensor
-) -> Iterator[tuple[list[Waveform], bool]]:
-    """The beginnings (samples,) of clips at `places`, which only rise, BATCH together: those of the
-    recordings, and True; where one is gone, all of its batch from their true spectrograms, and False."""
-    most = int(SECONDS * model.sample_rate)
-    recorded = clip_waveforms(dataset, [split.clips[place] for place in places.tolist()])
-    for own in places.split(BATCH):
-        waveforms = list(itertools.islice(recorded, len(own)))
-        there = [waveform[:most].copy() for waveform in waveforms if waveform is not None]
-        if len(there) == len(own):
-            yield there, True
+def _waveforms(task: _Task, split: Split, indices: Tensor) -> Iterator[tuple[list[Waveform], bool]]:
+    """Beginnings (samples,) of the clips of `split` at ascending `indices`, in batches.
+
+    Each batch comes with True if its waveforms are from recordings. If a recording is missing, the whole
+    batch is from inverted spectrograms, and comes with False.
+    """
+    model, most = task.model, task.max_samples
+    recordings = clip_waveforms(task.dataset, [split.clips[index] for index in indices.tolist()])
+    for batch in indices.split(task.limits.batch):
+        waveforms = list(itertools.islice(recordings, len(batch)))
+        found = [waveform[:most].copy() for waveform in waveforms if waveform is not None]
+        if len(found) == len(batch):
+            yield found, True
             continue
-        num_samples = split.num_samples[own]
+        num_samples = split.num_samples[batch]
         with torch.inference_mode():
             inverted = model.spectrogram.inverse(
-                split.spectrograms(own).to(model.device),
-                split.levels[own].to(model.device),
+                split.spectrograms(batch).to(model.device),
+                split.levels[batch].to(model.device),
                 num_samples.to(model.device),
             )
         lengths = num_samples.clamp(max=most).tolist()
         yield [w[:n].cpu().numpy() for w, n in zip(inverted, lengths, strict=True)], False
 
 
-def _first_judge(
-    model: Model,
-    dataset: Dataset,
-    split: Split,
-    places: Tensor,
-    learnt_from: Sequence[Split],
-    sounds: Sequence[Sound],
-    asked: Tensor,
-    heard: Heard,
-    seed: int,
-) -> dict[str, Any]:
-    """Accuracy, Inception Score, diversity and Fréchet distance in the classifier's features."""
-    judge = classifier.train_classifier(learnt_from, seed)
-    picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
-    most = 1 + int(SECONDS * model.sample_rate) // model.spectrogram.config.hop_length
-    waveforms = [sound.waveform[: int(SECONDS * model.sample_rate)] for sound in sounds]
-    images = spectrogram.waveform_images(model.spectrogram, waveforms)
-    real = dataset_dataset.split_images(split, places)
-    training = dataset_dataset.split_images(dataset.train, picked[: len(sounds)].sort().values)
-    of_new, of_real, of_training, of_reconstructed = (
-        classifier.judge(judge, [image[..., :most] for image in clips])
-        for clips in (images, real, training, heard.images)
+def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> dict[str, Any]:
+    """Accuracy, Inception Score, diversity and Fréchet distance, by the features of the first judge."""
+    model, dataset, sounds = task.model, task.dataset, task.sounds
+    judge = classifier.train_classifier(
+        training, task.seed, min_steps=task.limits.min_steps, max_steps=task.limits.max_steps
     )
-    labels = split.label_indices[places]
-    new, old = of_new.accuracy(asked), of_real.accuracy(labels)
+    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(task.seed))
+    max_frames = 1 + task.max_samples // model.spectrogram.config.hop_length
+    waveforms = [sound.waveform[: task.max_samples] for sound in sounds]
+    training_images = dataset_dataset.split_images(
+        dataset.train, order[: len(sounds)].sort().values
+    )
+    of_generated, of_real, of_training, of_coded = (
+        classifier.judge(judge, [image[..., :max_frames] for image in images])
+        for images in (
+            spectrogram.waveform_images(model.spectrogram, waveforms),
+            dataset_dataset.split_images(task.split, task.real),
+            training_images,
+            clips.coded_images,
+        )
+    )
     figures: dict[str, Any] = {"accuracy": {}, "inception_score": {}}
+    accuracy = of_generated.accuracy(task.requested), of_real.accuracy(clips.labels)
     for i, name in enumerate(model.labels):
-        figures["accuracy"][name] = {"generated": new[i], "real": old[i]}
+        figures["accuracy"][name] = {"generated": accuracy[0][i], "real": accuracy[1][i]}
         figures["inception_score"][name] = {
-            "generated": distances.inception_score(of_new.probabilities[i]),
+            "generated": distances.inception_score(of_generated.probabilities[i]),
             "real": distances.inception_score(of_real.probabilities[i]),
         }
-    if min(len(sounds), len(places), len(training)) > 1:
+    if min(len(sounds), len(task.real), len(training_images)) > 1:
         figures["frechet_distance"] = {
-            "generated": frechet_distance(of_new.features, of_real.features),
+            "generated": frechet_distance(of_generated.features, of_real.features),
             "training_clips": frechet_distance(of_training.features, of_real.features),
         }
-    if "frechet_distance" in figures and len(heard.images) > 1:
-        distance = frechet_distance(of_reconstructed.features, of_real.features)
+    if "frechet_distance" in figures and len(clips.coded_images) > 1:
+        distance = frechet_distance(of_coded.features, of_real.features)
         figures["frechet_distance"]["reconstructed"] = distance
-    spreads = distances.class_spreads(of_new.features, asked)
-    real_spreads = distances.class_spreads(of_real.features, labels)
+    spreads = distances.class_spreads(of_generated.features, task.requested)
+    real_spreads = distances.class_spreads(of_real.features, clips.labels)
     if both := spreads.keys() & real_spreads.keys():
         figures["diversity_within_classes"] = {
             "classes": len(both),
@@ -222,55 +267,54 @@ def _first_judge(
 
 
 def _second_judge(
-    model: Model,
-    dataset: Dataset,
-    sounds: Sequence[Sound],
-    asked: Tensor,
-    compared: tuple[Tensor, Tensor, Tensor],
-    heard: Heard,
-    seed: int,
+    task: _Task, matched: tuple[Tensor, Tensor, Tensor], clips: _RealClips
 ) -> dict[str, Any]:
-    """Accuracy on new sounds and real clips, and Fréchet distances of the sets that `matched` gave."""
-    new, like, kept = compared
-    kept = kept.sort().values
-    taken = torch.ones(len(dataset.train), dtype=torch.bool)
-    taken[kept] = False
-    learnt = torch.arange(len(dataset.train))[taken]
-    drawn = torch.randperm(len(learnt), generator=torch.Generator().manual_seed(seed))
-    learnt = learnt[drawn[:LEARNT_CLIPS]].sort().values
+    """Accuracy on generated sounds and real clips, and Fréchet distances between the sets of `matched`.
 
-    def images(places: Tensor) -> Iterator[Tensor]:
-        for waveforms, recordings in _waveforms(model, dataset, dataset.train, places):
-            heard.recordings &= recordings
+    `matched`: as from `match_labels`, the last as indices into the training split, ascending.
+    """
+    model, train, limits = task.model, task.dataset.train, task.limits
+    generated, matching, reserved = matched
+    free = torch.ones(len(train), dtype=torch.bool)
+    free[reserved] = False
+    learnt = torch.arange(len(train))[free]
+    order = torch.randperm(len(learnt), generator=torch.Generator().manual_seed(task.seed))
+    learnt = learnt[order[: limits.training_clips]].sort().values
+
+    def mel_images(indices: Tensor) -> Iterator[Tensor]:
+        for waveforms, from_recordings in _waveforms(task, train, indices):
+            clips.from_recordings &= from_recordings
             yield from (listener.mel_image(w, model.sample_rate) for w in waveforms)
 
     judge = listener.train_listener(
-        list(images(learnt)),
-        dataset.train.label_indices[learnt],
+        list(mel_images(learnt)),
+        train.label_indices[learnt],
         [len(values) for values in model.labels.values()],
-        seed,
+        task.seed,
+        max_steps=limits.second_max_steps,
     )
-    most = int(SECONDS * model.sample_rate)
-    of_new, of_real, of_training, of_reconstructed = (
-        listener.listen(judge, clips)
-        for clips in (
-            [listener.mel_image(s.waveform[:most], model.sample_rate) for s in sounds],
-            heard.real,
-            list(images(kept)),
-            heard.reconstructed,
+    waveforms = [sound.waveform[: task.max_samples] for sound in task.sounds]
+    of_generated, of_real, of_training, of_coded = (
+        listener.listen(judge, images)
+        for images in (
+            [listener.mel_image(w, model.sample_rate) for w in waveforms],
+            clips.mel_images,
+            list(mel_images(reserved)),
+            clips.coded_mel_images,
         )
     )
-    old = of_real.accuracy(heard.labels)
+    accuracy = of_generated.accuracy(task.requested), of_real.accuracy(clips.labels)
+    target = of_real.features[matching]
     return {
-        "clips": len(new),
-        "learnt_from": "recordings" if heard.recordings else "inverted spectrograms",
+        "clips": len(generated),
+        "learnt_from": "recordings" if clips.from_recordings else "inverted spectrograms",
         "accuracy": {
-            name: {"generated": of_new.accuracy(asked)[i], "real": old[i]}
+            name: {"generated": accuracy[0][i], "real": accuracy[1][i]}
             for i, name in enumerate(model.labels)
         },
         "frechet_distance": {
-            "generated": frechet_distance(of_new.features[new], of_real.features[like]),
-            "reconstructed": frechet_distance(of_reconstructed.features, of_real.features[like]),
-            "training_clips": frechet_distance(of_training.features, of_real.features[like]),
+            "generated": frechet_distance(of_generated.features[generated], target),
+            "reconstructed": frechet_distance(of_coded.features, target),
+            "training_clips": frechet_distance(of_training.features, target),
         },
     }

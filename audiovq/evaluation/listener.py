@@ -1,8 +1,8 @@
-"""A second judge of sounds, as unlike the first (`evaluation.Classifier`) as it can be.
+"""The second judge, as different from the first (`classifier.Classifier`) as possible.
 
-It hears mel bands of its own, computed from waveforms with a window twice as long, by convolutions over
-time alone, without batch norm; and learns from recordings as they are, without augmentation. So it
-notices what tells a recording from a reconstruction, which the first is trained to pass over.
+It computes mel bands from waveforms with a window twice as long, convolves over time only, has no batch norm,
+and is trained on unmodified recordings, without augmentation. So it is sensitive to artifacts of the codec,
+which the augmentation of the first one hides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.audio.waveform import Waveform
-from audiovq.evaluation.classifier import Judged
+from audiovq.evaluation.classifier import Predictions
 from audiovq.runtime.progress import progress_range
 from audiovq.spectral.scale import mel_bands
 from audiovq.spectral.stft import stft
@@ -24,16 +24,15 @@ WINDOW_SECONDS = 0.064
 HOP_SECONDS = 0.010
 BANDS = 64
 RANGE_DB = 70.0
-"""Below a sound's loudest cell; what is softer is silence."""
+"""Dynamic range below a sound's loudest cell; lower values are clamped to 0."""
 STRIDES = (2, 2, 1)
 FEATURES = 64
-STEPS = 300
-"""At most,"""
 SMOOTHING = 0.1
-"""Of the labels, so that features stay small where they are known for sure."""
-PASSES = 40
-"""and over the clips: few are learnt by heart in no time."""
+"""Label smoothing: keeps features small once all labels are predicted with certainty."""
+EPOCHS = 40
+"""Maximum number of epochs: a few clips are overfitted quickly."""
 BATCH = 32
+"""Clips per training step."""
 
 
 def mel_image(waveform: Waveform, sample_rate: int) -> Tensor:
@@ -48,12 +47,12 @@ def mel_image(waveform: Waveform, sample_rate: int) -> Tensor:
 
 @functools.lru_cache(8)
 def _bands(sample_rate: int, n_fft: int) -> Tensor:
-    """(BANDS, n_fft / 2 + 1); bands too narrow to cover a bin are 0."""
+    """Mel filters (BANDS, n_fft / 2 + 1); those too narrow to cover a bin are 0."""
     return torch.from_numpy(mel_bands(sample_rate, n_fft, BANDS))
 
 
 class Listener(nn.Module):
-    """A small network of convolutions over time that names every label of a sound."""
+    """A small network of convolutions over time with one output per label."""
 
     def __init__(self, label_sizes: Sequence[int]) -> None:
         super().__init__()
@@ -65,17 +64,17 @@ class Listener(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(FEATURES, size) for size in label_sizes)
 
     def embed(self, images: Tensor, num_frames: Tensor) -> Tensor:
-        """(batch, BANDS, frames), (batch,) → (batch, FEATURES): mean and maximum over time, mixed."""
+        """(batch, BANDS, frames), (batch,) → features (batch, FEATURES), from mean and maximum over time."""
         x, lengths = 4 * images - 2, num_frames
         for layer, stride in zip(self.layers, STRIDES, strict=True):
-            inside = torch.arange(x.shape[2]) < lengths[:, None]
-            x = nn.functional.silu(layer(x * inside[:, None]))
+            mask = torch.arange(x.shape[2]) < lengths[:, None]
+            x = nn.functional.silu(layer(x * mask[:, None]))
             lengths = -(-lengths // stride)
-        inside = (torch.arange(x.shape[2]) < lengths[:, None])[:, None]
-        mean = (x * inside).sum(dim=2) / lengths[:, None]
-        loudest = x.masked_fill(~inside, -torch.inf).amax(dim=2)
-        made: Tensor = self.features(torch.cat([mean, loudest], dim=1))
-        return made
+        mask = (torch.arange(x.shape[2]) < lengths[:, None])[:, None]
+        mean = (x * mask).sum(dim=2) / lengths[:, None]
+        maximum = x.masked_fill(~mask, -torch.inf).amax(dim=2)
+        features: Tensor = self.features(torch.cat([mean, maximum], dim=1))
+        return features
 
     def forward(self, images: Tensor, num_frames: Tensor) -> list[Tensor]:
         """(batch, BANDS, frames), (batch,) → logits (batch, values) of each label."""
@@ -85,26 +84,32 @@ class Listener(nn.Module):
 
 
 def train_listener(
-    images: Sequence[Tensor], label_indices: Tensor, label_sizes: Sequence[int], seed: int = 0
+    images: Sequence[Tensor],
+    label_indices: Tensor,
+    label_sizes: Sequence[int],
+    seed: int = 0,
+    *,
+    max_steps: int = 300,
 ) -> Listener:
-    """A judge for labels, from what `mel_image` makes of recordings; some ten seconds of CPU.
+    """Train a judge for labels on images by `mel_image`; about ten seconds on a CPU.
 
-    `label_indices` (clips, labels); one past the last value where a clip has none.
+    `label_indices` (clips, labels) is one past the last value where a clip lacks the label. Training takes
+    EPOCHS epochs, but at most `max_steps` steps.
     """
     targets = label_indices.masked_fill(label_indices >= torch.tensor(label_sizes), -100)
     torch.manual_seed(seed)
     listener = Listener(label_sizes)
     optimizer = torch.optim.AdamW(listener.parameters(), lr=1e-3, weight_decay=0.05)
-    steps = min(STEPS, PASSES * -(-len(images) // BATCH))
+    steps = min(max_steps, EPOCHS * -(-len(images) // BATCH))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
     for _ in progress_range("evaluate: training a second judge", steps):
-        places = torch.randint(len(images), (min(BATCH, len(images)),), generator=generator)
-        logits = listener(*_padded([images[i] for i in places.tolist()]))
+        indices = torch.randint(len(images), (min(BATCH, len(images)),), generator=generator)
+        logits = listener(*_padded([images[i] for i in indices.tolist()]))
         losses = [
-            nn.functional.cross_entropy(logit, targets[places, i], label_smoothing=SMOOTHING)
+            nn.functional.cross_entropy(logit, targets[indices, i], label_smoothing=SMOOTHING)
             for i, logit in enumerate(logits)
-            if bool((targets[places, i] >= 0).any())
+            if bool((targets[indices, i] >= 0).any())
         ]
         if losses:
             optimizer.zero_grad(set_to_none=True)
@@ -115,19 +120,19 @@ def train_listener(
 
 
 @torch.inference_mode()
-def listen(listener: Listener, images: Sequence[Tensor]) -> Judged:
-    """What `mel_image` makes of sounds → features and probabilities."""
+def listen(listener: Listener, images: Sequence[Tensor]) -> Predictions:
+    """Classify images by `mel_image`, in batches of similar length."""
     order = sorted(range(len(images)), key=lambda i: images[i].shape[1])
     features = torch.zeros(len(images), FEATURES)
     for begin in range(0, len(order), 64):
-        places = order[begin : begin + 64]
-        features[places] = listener.embed(*_padded([images[i] for i in places]))
-    heard = nn.functional.silu(features)
-    return Judged(features, [head(heard).softmax(dim=1) for head in listener.heads])
+        indices = order[begin : begin + 64]
+        features[indices] = listener.embed(*_padded([images[i] for i in indices]))
+    activated = nn.functional.silu(features)
+    return Predictions(features, [head(activated).softmax(dim=1) for head in listener.heads])
 
 
 def _padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """(batch, BANDS, longest) float32, and (batch,) frames."""
+    """Stack images: (batch, BANDS, longest) float32, zero-padded, and their (batch,) frames."""
     frames = torch.tensor([image.shape[1] for image in images])
     longest = int(frames.max())
     padded = [nn.functional.pad(image, (0, longest - image.shape[1])) for image in images]

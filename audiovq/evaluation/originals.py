@@ -1,4 +1,4 @@
-"""The recordings that a dataset was made from, where they can still be found, a bounded part at a time."""
+"""Waveforms of the recordings that a dataset was made from, if they still exist, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ from audiovq.runtime.files import sha256
 from audiovq.spectral.numpy_spectrogram import Piece
 
 SECONDS = 10.0
-"""Longest part of one recording that is measured: its beginning."""
+"""Maximum duration of one recording: its beginning is used."""
 TOTAL_SECONDS = 300.0
-"""Longest total that is measured; recordings beyond it are not read."""
+"""Maximum total duration; more recordings are not read."""
 RECORDINGS = 400
-"""Largest number of recordings that are measured."""
+"""Maximum number of recordings."""
 
 
-def beginnings(dataset: Dataset, split: Split) -> Iterator[Waveform]:
-    """The first SECONDS of a split's recordings (samples,), at the dataset's rate, one at a time.
+def beginnings(
+    dataset: Dataset,
+    split: Split,
+    *,
+    seconds: float = SECONDS,
+    total_seconds: float = TOTAL_SECONDS,
+) -> Iterator[Waveform]:
+    """Beginnings (samples,) of a split's recordings, up to `seconds`, at the dataset's rate, one at a time.
 
-    At most RECORDINGS recordings and TOTAL_SECONDS in all, in a random order of a fixed seed. Of a
-    recording that several splits share, only what belongs to `split`. Raises AudioError where a
-    recording cannot be found, has changed, or is broken.
+    At most RECORDINGS recordings and about `total_seconds` in total, in a random order with a fixed seed.
+    Of a recording that several splits share, only the part in `split`. Raises AudioError if a recording is
+    missing, has changed, or is damaged.
     """
     clips: dict[str, list[Clip]] = {}
     for clip in split.clips:
@@ -40,50 +46,51 @@ def beginnings(dataset: Dataset, split: Split) -> Iterator[Waveform]:
     paths = sorted(clips)
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
     rate = dataset.spectrogram.sample_rate
-    seconds = 0.0
-    for path in (paths[place] for place in order[:RECORDINGS].tolist()):
-        if seconds >= TOTAL_SECONDS:
+    most = max(1, round(seconds * rate))
+    total = 0.0
+    for path in (paths[index] for index in order[:RECORDINGS].tolist()):
+        if total >= total_seconds:
             return
         file = _file(dataset, clips[path][0])
         if path in shared:
-            offset, samples = _first_stretch(clips[path])
-            wanted = [(offset, min(samples, _most(rate)))]
-            (piece,) = excerpts(_job(dataset), path, wanted)
+            offset, samples = _first_span(clips[path])
+            span = offset, min(samples, most)
+            (piece,) = excerpts(_job(dataset), path, [span])
             waveform = piece.own(piece.samples)
         else:
-            waveform = _beginning(file, rate)
-        seconds += len(waveform) / rate
+            waveform = _beginning(file, rate, most)
+        total += len(waveform) / rate
         yield waveform
 
 
 def clip_waveforms(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Waveform | None]:
-    """The samples (samples,) of each clip, in order; None where its recording cannot be found or has
-    changed.
+    """Waveform (samples,) of each clip, in order; None if its recording is missing or has changed.
 
-    Clips of one recording that follow each other are read in one pass.
+    Consecutive clips of one recording are read in one pass.
     """
     for _, group in itertools.groupby(clips, key=lambda clip: clip.path):
         for piece in _pieces(dataset, list(group)):
             yield None if piece is None else piece.own(piece.samples)
 
 
-def recorded(dataset: Dataset, clip: Clip) -> Piece | None:
-    """A clip's samples with a window of what surrounds them; None where its recording cannot be found
-    or has changed."""
+def original_piece(dataset: Dataset, clip: Clip) -> Piece | None:
+    """A clip's samples with a window of context on both sides; None if its recording is missing or has
+    changed."""
     return next(_pieces(dataset, [clip]))
 
 
-def missing(dataset: Dataset, what: str) -> str:
-    """The sentence that says that recordings cannot be found, and that `what` is left out."""
+def missing_note(dataset: Dataset, what: str) -> str:
+    """Message that recordings are missing or have changed, so that `what` is left out."""
     where = f" in {dataset.recordings}" if dataset.recordings else ""
     return (
-        f"the recordings of this dataset were not found{where}, or have changed;"
-        f" left out: {what} (--recordings FOLDER says where they are)"
+        f"recordings of this dataset are missing{where} or have changed; left out: {what}"
+        " (give their folder with --recordings FOLDER)"
     )
 
 
 def _pieces(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Piece | None]:
-    """Clips of one recording, read in one pass; None for each that cannot be read as it was."""
+    """Clips of one recording, read in one pass; None for each if the recording is missing, changed or
+    damaged."""
     pieces: Iterator[Piece] = iter(())
     try:
         _file(dataset, clips[0])
@@ -98,15 +105,9 @@ def _pieces(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Piece | None]:
             yield None
 
 
-def _most(sample_rate: int) -> int:
-    """Samples of one recording that are measured at most."""
-    return max(1, round(SECONDS * sample_rate))
-
-
-def _beginning(path: Path, sample_rate: int) -> Waveform:
-    """The first SECONDS of a recording, read no further. Raises AudioError."""
+def _beginning(path: Path, sample_rate: int, wanted: int) -> Waveform:
+    """The first `wanted` samples of a recording; nothing after them is read. Raises AudioError."""
     parts: list[Waveform] = []
-    wanted = _most(sample_rate)
     for block in reading.blocks(path, sample_rate):
         parts.append(block[:wanted])
         wanted -= len(parts[-1])
@@ -114,14 +115,14 @@ def _beginning(path: Path, sample_rate: int) -> Waveform:
             break
     waveform = np.concatenate(parts)
     peak = np.float32(max(1.0, peak_of(waveform)))
-    made: Waveform = waveform / peak
-    return made
+    scaled: Waveform = waveform / peak
+    return scaled
 
 
 def _file(dataset: Dataset, clip: Clip) -> Path:
-    """The path of a clip's recording. Raises AudioError where it is not there, or has other bytes."""
+    """Path of a clip's recording. Raises AudioError if it is missing or its checksum has changed."""
     if dataset.recordings is None:
-        raise AudioError(f"{dataset.folder}: does not say where its recordings are")
+        raise AudioError(f"{dataset.folder}: does not name the folder of its recordings")
     path = dataset.recordings / clip.path
     try:
         finding.require_file(path)
@@ -134,7 +135,7 @@ def _file(dataset: Dataset, clip: Clip) -> Path:
 
 
 def _job(dataset: Dataset) -> ShardJob:
-    """How the dataset's recordings were cut into clips."""
+    """A job with the settings by which the dataset's recordings were cut into clips."""
     settings = dataset.preprocess
     return ShardJob(
         "",
@@ -147,8 +148,8 @@ def _job(dataset: Dataset) -> ShardJob:
     )
 
 
-def _first_stretch(clips: list[Clip]) -> tuple[int, int]:
-    """Offset and samples of what clips of one recording cover from the first on without a gap."""
+def _first_span(clips: list[Clip]) -> tuple[int, int]:
+    """Offset and length of the gapless part that the first clips of one recording cover."""
     ordered = sorted(clips, key=lambda clip: clip.offset)
     begin = ordered[0].offset
     end = begin

@@ -1,4 +1,4 @@
-"""How well a model brings recordings back: error of spectrograms, and scores of waveforms beside ceilings."""
+"""Fidelity of reconstructions: error of spectrograms, and scores of waveforms next to their ceilings."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from audiovq.spectral import inversion
 from audiovq.training.autoencoder import validate_autoencoder
 
 BATCH_SECONDS = 30.0
-"""Of recordings that are held, and go through the networks, at a time."""
+"""Duration of the recordings that are in memory, and coded together, at a time."""
 
 
 def evaluate_reconstruction(
     model: Model, dataset: Dataset, split: Split
 ) -> tuple[dict[str, Any], list[Encoded]]:
-    """Error in dB of the spectrogram; where the recordings are still there, of waveforms as well. And the
-    codes of these recordings: see `originals.beginnings`.
+    """Spectrogram error in dB, and scores of waveforms; and the codes of the recordings.
 
-    Names that begin with `ceiling_` are of waveforms from the true spectrograms, which no codec on
-    these spectrograms can exceed; those with `unquantized_` of the same networks with the latents
-    led past the codebook, which no codebook for them can. `left_out` says why there are no waveforms.
+    The recordings are those of `originals.beginnings`. Figures with the prefix `ceiling_` are of waveforms
+    from the true spectrograms, the best that any codec on these spectrograms can reach; those with
+    `unquantized_` are of the same networks without quantization, the best that any codebook can reach. If
+    recordings are missing, only the spectrogram error, `left_out` with the reason, and no codes.
     """
     quantizes, range_db = model.autoencoder.config.quantizes, dataset.spectrogram.range_db
     figures: dict[str, Any] = {
@@ -50,15 +50,15 @@ def evaluate_reconstruction(
                 encoded += codec.encode(model, batch)
                 others[""] = codec.decode(model, encoded[-len(batch) :])
                 with unquantized(model.autoencoder):
-                    others["unquantized_"] = through_networks(model, batch)
+                    others["unquantized_"] = reconstruct(model, batch)
             else:
-                others[""] = through_networks(model, batch)
+                others[""] = reconstruct(model, batch)
             for prefix, waveforms in others.items():
                 for original, other in zip(batch, waveforms, strict=True):
                     scores[prefix].add(original, other)
     except AudioError as error:
-        what = f"scores of waveforms, such as PESQ, and the bit rate as stored ({error})"
-        figures["left_out"] = originals.missing(dataset, what)
+        what = f"scores of waveforms, such as PESQ, and the bit rate of archives ({error})"
+        figures["left_out"] = originals.missing_note(dataset, what)
         return figures, []
     for prefix, found in scores.items():
         figures |= {prefix + name: value for name, value in found.means().items()}
@@ -69,12 +69,14 @@ def evaluate_reconstruction(
     return figures, encoded
 
 
-def _batches(waveforms: Iterator[Waveform], sample_rate: int) -> Iterator[list[Waveform]]:
-    """Waveforms, BATCH_SECONDS together."""
+def _batches(
+    waveforms: Iterator[Waveform], sample_rate: int, seconds: float = BATCH_SECONDS
+) -> Iterator[list[Waveform]]:
+    """Batches of waveforms, of slightly more than `seconds` each."""
     batch: list[Waveform] = []
     for waveform in waveforms:
         batch.append(waveform)
-        if sum(map(len, batch)) > BATCH_SECONDS * sample_rate:
+        if sum(map(len, batch)) > seconds * sample_rate:
             yield batch
             batch = []
     if batch:
@@ -83,7 +85,7 @@ def _batches(waveforms: Iterator[Waveform], sample_rate: int) -> Iterator[list[W
 
 @contextlib.contextmanager
 def unquantized(autoencoder: Autoencoder) -> Iterator[None]:
-    """Inside, `autoencoder(…)` leads the encoder's latents past the codebook to the decoder."""
+    """Bypass the quantizer of `autoencoder` within the block."""
     bottleneck = autoencoder.bottleneck
     autoencoder.bottleneck = NoBottleneck()
     try:
@@ -92,12 +94,12 @@ def unquantized(autoencoder: Autoencoder) -> Iterator[None]:
         autoencoder.bottleneck = bottleneck
 
 
-def through_networks(model: Model, waveforms: Sequence[Waveform]) -> list[Waveform]:
-    """Waveforms (samples,) → encoder → the bottleneck there is → decoder → waveforms as long.
+def reconstruct(model: Model, waveforms: Sequence[Waveform]) -> list[Waveform]:
+    """Encode and decode waveforms (samples,) by the networks; works for models without codes, too.
 
-    As `codec` does it, but for models without codes too.
+    Returns waveforms of the same lengths.
     """
-    back = []
+    decoded = []
     with torch.inference_mode():
         for waveform in waveforms:
             batch = torch.from_numpy(waveform)[None].to(model.device)
@@ -107,5 +109,5 @@ def through_networks(model: Model, waveforms: Sequence[Waveform]) -> list[Wavefo
             num_samples = torch.tensor([len(waveform)], device=model.device)
             generator = torch.Generator().manual_seed(0)
             inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)
-            back.append(inverted[0].cpu().numpy())
-    return back
+            decoded.append(inverted[0].cpu().numpy())
+    return decoded

@@ -1,146 +1,228 @@
-"""The figures of `evaluate` as rows of name, value and meaning."""
+"""The figures of `evaluate` in words: rows of name, value and meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from audiovq.dataset.measured import HELD_OUT, clips_and_why, clips_of, counted
-from audiovq.evaluation.evaluate import FEW, MEASURED
+from audiovq.evaluation.evaluate import FEW
+
+Row = tuple[str, str, str]
+"""Name, value, meaning."""
+Figures = Mapping[str, Any]
+MEASURED_ON = {
+    "test": "used neither for training nor to choose the best model",
+    "validation": "used to choose the best model",
+    "train": "used for training",
+}
+"""What a split was used for."""
 
 
-def describe_figures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What `evaluate` returned, as rows of name, value and a sentence that says what it means."""
-    rows: list[tuple[str, str, str]] = []
+class Figure(NamedTuple):
+    """How a figure is shown, if a section has its key.
+
+    `value` and `meaning` are format strings over all figures of the section, and over `clips`, such as
+    "test clips", and `spectrograms`, such as "test spectrograms".
+    """
+
+    key: str
+    name: str
+    value: str
+    meaning: str
+
+
+RECONSTRUCTION = (
+    Figure(
+        "error_db",
+        "spectrogram error",
+        "{error_db:.2f} dB",
+        "error of {spectrograms} after encoding and decoding",
+    ),
+    Figure("pesq", "PESQ", "{pesq:.2f}", "speech quality, from 1 to 4.5"),
+    Figure("stoi", "STOI", "{stoi:.2f}", "speech intelligibility, at most 1"),
+    Figure("estoi", "ESTOI", "{estoi:.2f}", "the same, a stricter measure, at most 1"),
+    Figure(
+        "log_spectral_distance_db",
+        "log-spectral distance",
+        "{log_spectral_distance_db:.2f} dB",
+        "between the spectra of waveforms",
+    ),
+    Figure(
+        "mel_distance_db",
+        "mel distance",
+        "{mel_distance_db:.2f} dB",
+        "the same in mel bands, at seven resolutions",
+    ),
+    Figure(
+        "spectral_convergence",
+        "spectral convergence",
+        "{spectral_convergence:.2f}",
+        "relative error of the magnitudes",
+    ),
+)
+REFERENCES = (
+    ("unquantized_", "without quantization"),
+    ("ceiling_", "from the true spectrogram"),
+)
+"""Prefixes of the figures that are shown next to those of reconstruction, and what they are."""
+CODEBOOK = (
+    Figure("usage", "codebook use", "{percent_used:.0f} %", "share of the codes that {clips} use"),
+    Figure("perplexity", "perplexity", "{perplexity:.0f}", "effective number of codes"),
+    Figure(
+        "entropy_bits",
+        "entropy",
+        "{entropy_bits:.2f} bits/code",
+        "mean length if frequent codes are shorter; {bits_per_code:.2f} at fixed length",
+    ),
+    Figure(
+        "nominal_bits_per_second",
+        "bit rate",
+        "{bit_rate:.0f} bit/s",
+        "{stored}{codes_per_second:.0f} codes per second are {nominal_bits_per_second:.0f} bit/s at fixed"
+        " length",
+    ),
+)
+PRIOR = (
+    Figure(
+        "bits_per_code",
+        "prior",
+        "{bits_per_code:.2f} bits/code",
+        "baselines: {uniform_bits:.2f} (uniform), {unigram_bits:.2f} (code frequencies); lower is better",
+    ),
+)
+
+
+def describe_figures(figures: Figures) -> list[Row]:
+    """The result of `evaluate` as rows of name, value and meaning; figures that are missing are omitted."""
     measured_on = str(figures.get("measured_on"))
-    real = clips_of(measured_on)
-    few = ""
+    clips = clips_of(measured_on)
+    words = {"clips": clips, "spectrograms": clips_of(measured_on, "spectrograms")}
+    reconstruction = figures.get("reconstruction", {})
+    generation = figures.get("generation", {})
+    unreliable = ""
     if figures.get("clips", FEW) < FEW:
-        few = f"; unreliable, of only {counted(figures['clips'], measured_on)}"
-
-    def add(name: str, value: str, meaning: str) -> None:
-        rows.append((name, value, meaning))
-
-    if "clips" in figures and measured_on in MEASURED:
-        missing = clips_and_why(measured_on, *HELD_OUT).removeprefix(real).strip(" ()")
-        why = MEASURED[measured_on] + f": {missing}" * bool(missing)
-        add("measured on", counted(figures["clips"], measured_on), why)
-    back = figures.get("reconstruction", {})
-    for name, title, unit, meaning in (
-        (
-            "error_db",
-            "spectrogram error",
-            " dB",
-            f"of {clips_of(measured_on, 'spectrograms')}, after encoding and decoding",
+        unreliable = f"; unreliable: only {counted(figures['clips'], measured_on)}"
+    return [
+        *_measured_on(figures, measured_on),
+        *_reconstruction(reconstruction, words),
+        *_rows(CODEBOOK, _codebook(figures.get("codebook", {}), clips), words),
+        *_rows(PRIOR, figures.get("prior", {}), words),
+        *_judges(generation, clips, unreliable),
+        *_copies(generation, clips),
+        *(
+            ("left out", "", section["left_out"])
+            for section in (reconstruction, generation)
+            if "left_out" in section
         ),
-        ("pesq", "PESQ", "", "speech quality from 1 to 4.5"),
-        ("stoi", "STOI", "", "how well words are understood, at most 1"),
-        ("estoi", "ESTOI", "", "the same, stricter, at most 1"),
-        ("log_spectral_distance_db", "log-spectral distance", " dB", "between waveforms' spectra"),
-        ("mel_distance_db", "mel distance", " dB", "the same in mel bands, at seven resolutions"),
-        ("spectral_convergence", "spectral convergence", "", "error as a share of the magnitudes"),
-    ):
-        if name in back:
-            beside = [
-                f"{back[prefix + name]:.2f} {words}"
-                for prefix, words in (
-                    ("unquantized_", "past the codebook"),
-                    ("ceiling_", "from the true spectrogram"),
-                )
-                if prefix + name in back
-            ]
-            words = "; ".join(filter(None, [meaning, ", ".join(beside)]))
-            add(title, f"{back[name]:.2f}{unit}", words)
-    book = figures.get("codebook", {})
-    if book:
-        add("codebook use", f"{100 * book['usage']:.0f} %", f"codes that {real} use at all")
-        add("perplexity", f"{book['perplexity']:.0f}", "as rich as so many codes used evenly")
-        if "entropy_bits" in book:
-            add(
-                "entropy",
-                f"{book['entropy_bits']:.2f} bits a code",
-                "what a code needs if common ones are written shorter;"
-                f" {book['nominal_bits_per_second'] / book['codes_per_second']:.2f} at full length",
-            )
-        add(
-            "bit rate",
-            f"{book.get('stored_bits_per_second', book['nominal_bits_per_second']):.0f} bit/s",
-            (
-                f"as the recordings of {real} are stored in an archive; "
-                * ("stored_bits_per_second" in book)
-            )
-            + f"{book['codes_per_second']:.0f} codes a second would take"
-            f" {book['nominal_bits_per_second']:.0f} at their full bits",
-        )
-    prior = figures.get("prior", {})
-    if prior:
-        add(
-            "prior",
-            f"{prior['bits_per_code']:.2f} bits a code",
-            f"a blind guess needs {prior['uniform_bits']:.2f}, one by frequency {prior['unigram_bits']:.2f}; the lower, the more it has learnt",
-        )
-    new = figures.get("generation", {})
-    second = new.get("second_judge", {})
-    for label, shares in new.get("accuracy", {}).items():
-        if shares["generated"] is not None and shares["real"] is not None:
-            other = second.get("accuracy", {}).get(label, {}).get("generated")
-            add(
-                f"{label} recognised",
-                f"{100 * shares['generated']:.1f} %",
-                f"of {new['sounds']} new sounds, by a classifier that is {100 * shares['real']:.1f} %"
-                f" correct on {real}"
-                + (f"; {100 * other:.1f} % by the second judge" if other is not None else "")
-                + few,
-            )
-    for label, scores in new.get("inception_score", {}).items():
-        add(
-            f"{label} inception score",
-            f"{scores['generated']:.2f}",
-            f"from 1 to the number of values; {real} score {scores['real']:.2f}{few}",
-        )
-    spread = new.get("diversity_within_classes")
-    if spread and spread["real"]:
-        add(
-            "diversity",
-            f"{spread['generated'] / spread['real']:.2f}",
-            f"how far new sounds of the same labels lie apart; {real}: 1{few}",
-        )
-    for name, distance, features in (
-        ("Fréchet distance", new.get("frechet_distance"), "the classifier's features"),
-        ("Fréchet, judge 2", second.get("frechet_distance"), "the features of an unlike judge"),
-    ):
-        if distance:
-            beside = [f"training clips {distance['training_clips']:.1f}"]
-            if "reconstructed" in distance:
-                beside.append(f"reconstructed clips {distance['reconstructed']:.1f}")
-            add(
-                name,
-                f"{distance['generated']:.1f}",
-                f"of new sounds to {real}, in {features}; {', '.join(beside)}{few}",
-            )
-    if new:
-        near, shared = new["nearest_training_clip_db"], new["codes_shared_with_a_training_clip"]
-    if new and "generated" in near:
-        of_real = f"; {real} stand at {near['real']['median']:.1f} dB" if "real" in near else ""
-        add(
-            "nearest training clip",
-            f"{near['generated']['median']:.1f} dB",
-            f"median over new sounds{of_real}",
-        )
-        add(
-            "copies",
-            f"{shared['generated']['copies']}",
-            "new sounds that are near copies of a training clip, by codes or decibels; the most codes"
-            f" shared with one is {100 * shared['generated']['most']:.0f} %",
-        )
-    for left_out in (back.get("left_out"), new.get("left_out")):
-        if left_out:
-            add("left out", "", left_out)
-    return rows
+    ]
 
 
-def figure_table(figures: Mapping[str, Any]) -> str:
+def figure_table(figures: Figures) -> str:
     """`describe_figures` as lines of text."""
     rows = describe_figures(figures)
     names, values = max(len(r[0]) for r in rows), max(len(r[1]) for r in rows)
     return "\n".join(f"{n:<{names}}  {v:>{values}}  {meaning}" for n, v, meaning in rows)
+
+
+def _rows(shown: tuple[Figure, ...], section: Figures, words: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of the figures that `section` has."""
+    for key, name, value, meaning in shown:
+        if key in section:
+            values = {**section, **words}
+            yield name, value.format_map(values), meaning.format_map(values)
+
+
+def _measured_on(figures: Figures, split: str) -> Iterator[Row]:
+    if "clips" in figures and split in MEASURED_ON:
+        why = clips_and_why(split, *HELD_OUT).removeprefix(clips_of(split)).strip(" ()")
+        reason = f" ({why})" if why else ""
+        yield "measured on", counted(figures["clips"], split), MEASURED_ON[split] + reason
+
+
+def _reconstruction(section: Figures, words: Mapping[str, str]) -> Iterator[Row]:
+    """Each figure with those of REFERENCES that the section has."""
+    for figure in RECONSTRUCTION:
+        references = ", ".join(
+            f"{section[prefix + figure.key]:.2f} {what}"
+            for prefix, what in REFERENCES
+            if prefix + figure.key in section
+        )
+        for name, value, meaning in _rows((figure,), section, words):
+            yield name, value, f"{meaning}; {references}" if references else meaning
+
+
+def _codebook(section: Figures, clips: str) -> Figures:
+    """The section with what CODEBOOK shows besides."""
+    if not section:
+        return section
+    nominal, stored = section["nominal_bits_per_second"], section.get("stored_bits_per_second")
+    return {
+        **section,
+        "percent_used": 100 * section["usage"],
+        "bits_per_code": nominal / section["codes_per_second"],
+        "bit_rate": nominal if stored is None else stored,
+        "stored": "" if stored is None else f"archive of the recordings of {clips}; ",
+    }
+
+
+def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
+    """Accuracy, Inception Score, diversity and Fréchet distances; `unreliable` ends each meaning."""
+    second = section.get("second_judge", {})
+    for label, shares in section.get("accuracy", {}).items():
+        if shares["generated"] is not None and shares["real"] is not None:
+            meaning = (
+                f"of {section['sounds']} new sounds, by a classifier that is {100 * shares['real']:.1f} %"
+                f" correct on {clips}"
+            )
+            other = second.get("accuracy", {}).get(label, {}).get("generated")
+            if other is not None:
+                meaning += f"; {100 * other:.1f} % by the second judge"
+            yield f"{label} recognised", f"{100 * shares['generated']:.1f} %", meaning + unreliable
+    for label, scores in section.get("inception_score", {}).items():
+        yield (
+            f"{label} inception score",
+            f"{scores['generated']:.2f}",
+            f"1 is worst, the number of values is best; {clips}: {scores['real']:.2f}{unreliable}",
+        )
+    spread = section.get("diversity_within_classes")
+    if spread and spread["real"]:
+        yield (
+            "diversity",
+            f"{spread['generated'] / spread['real']:.2f}",
+            f"mean distance between new sounds with the same labels; {clips}: 1{unreliable}",
+        )
+    for name, judge, owner in (
+        ("Fréchet distance", section, "first"),
+        ("Fréchet, judge 2", second, "second"),
+    ):
+        if distance := judge.get("frechet_distance"):
+            references = f"training clips: {distance['training_clips']:.1f}"
+            if "reconstructed" in distance:
+                references += f", reconstructed clips: {distance['reconstructed']:.1f}"
+            yield (
+                name,
+                f"{distance['generated']:.1f}",
+                f"between new sounds and {clips}, by features of the {owner} judge;"
+                f" {references}{unreliable}",
+            )
+
+
+def _copies(section: Figures, clips: str) -> Iterator[Row]:
+    """Distance to the nearest training clip, and number of copies."""
+    near = section.get("nearest_training_clip_db", {})
+    if "generated" not in near:
+        return
+    reference = f"; {clips}: {near['real']['median']:.1f} dB" if "real" in near else ""
+    yield (
+        "nearest training clip",
+        f"{near['generated']['median']:.1f} dB",
+        f"median over new sounds{reference}",
+    )
+    shared = section["codes_shared_with_a_training_clip"]["generated"]
+    yield (
+        "copies",
+        f"{shared['copies']}",
+        "new sounds that are near copies of a training clip, by codes or decibels; at most"
+        f" {100 * shared['most']:.0f} % of their codes are shared with one",
+    )

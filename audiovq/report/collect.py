@@ -27,8 +27,8 @@ from audiovq.dataset.measured import (
     measured_split,
     recordings_in_words,
 )
-from audiovq.evaluation.originals import missing, recorded
-from audiovq.evaluation.reconstruction import through_networks
+from audiovq.evaluation.originals import missing_note, original_piece
+from audiovq.evaluation.reconstruction import reconstruct
 from audiovq.evaluation.wording import describe_figures
 from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.generation.generate import generate
@@ -146,15 +146,15 @@ def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group
     places = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
     clips = [split.clips[place] for place in places.tolist()]
     ceilings = _inverted(model, split, places)
-    originals = [recorded(dataset, clip) for clip in clips]
+    originals = [original_piece(dataset, clip) for clip in clips]
     known = [piece or Piece(ceiling) for piece, ceiling in zip(originals, ceilings, strict=True)]
     samples = [piece.samples for piece in known]
     if model.autoencoder.config.quantizes:
         kept = codec.decode(model, codec.encode(model, samples))
     else:
-        kept = through_networks(model, samples)
+        kept = reconstruct(model, samples)
     if None in originals:
-        say("note: " + missing(dataset, "the recordings beside what the codes keep of them"))
+        say("note: " + missing_note(dataset, "the recordings beside what the codes keep of them"))
     groups = []
     for clip, original, piece, through, ceiling in zip(
         clips, originals, known, kept, ceilings, strict=True

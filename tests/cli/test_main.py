@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from short_judges import shorten_judges
 
 from audiovq.cli import main as cli_main
 from audiovq.cli.main import main
-from audiovq.evaluation import classifier
 
 FEW_STEPS = [
     "--preset=tiny",
@@ -24,9 +24,8 @@ FEW_STEPS = [
 
 
 @pytest.fixture(autouse=True)
-def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the judge says is not what these tests are about."""
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (20, 20))
+def short_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_judges(monkeypatch)
 
 
 def run(*arguments: object) -> int:

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from short_judges import shorten_judges
 
 from audiovq.cli.main import main
 from audiovq.config.presets import PRESETS
-from audiovq.evaluation import classifier, listener
 
 SHORT = [
     word
@@ -65,8 +65,7 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (5, 5))
-    monkeypatch.setattr(listener, "STEPS", 5)
+    shorten_judges(monkeypatch)
     model, out = tmp_path / "model", tmp_path / "out"
     flags = ["--preset", "tiny", *SHORT, *SMALL, "--autoencoder.channels", "16", *KINDS[kind]]
     assert ran("train", dataset_folder, model, *flags, "--device", "cpu") == 0

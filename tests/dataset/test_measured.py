@@ -8,12 +8,12 @@ import pytest
 import soundfile
 from conftest import make_voice
 from fast_training import CONFIG
+from short_judges import shorten_judges
 
 from audiovq.cli.main import main
 from audiovq.config.settings import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import clips_and_why, clips_of, measured_split, recordings_in_words
-from audiovq.evaluation import classifier, listener
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training.run import train
 
@@ -73,8 +73,7 @@ def test_without_other_splits_all_words_are_of_training_clips(
     alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines of training, model card, evaluate's table, page."""
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (5, 5))
-    monkeypatch.setattr(listener, "STEPS", 5)
+    shorten_judges(monkeypatch)
     dataset = Dataset(alone / "dataset")
     assert [len(s) for s in (dataset.validation, dataset.test)] == [0, 0]
     lines: list[str] = []
@@ -94,7 +93,7 @@ def test_without_other_splits_all_words_are_of_training_clips(
     capsys.readouterr()
     assert main(["evaluate", str(alone / "model"), str(alone / "dataset"), "-n", "3"]) == 0
     table = capsys.readouterr().out
-    assert re.search(r"measured on +2 training clips +which the model has learnt from", table)
+    assert re.search(r"measured on +2 training clips +used for training", table)
     assert "left out" in table
     assert "recognised" not in table
     assert "Fréchet" not in table

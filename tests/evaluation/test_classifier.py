@@ -1,4 +1,4 @@
-"""Figures against what is known beforehand."""
+"""Judges and metrics of sets against known values."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from audiovq.evaluation import classifier, distances
 from audiovq.preprocessing.preprocess import preprocess
 
 
-def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
+def test_the_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(4000, 3, generator=generator)
     assert distances.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
@@ -26,10 +26,10 @@ def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     assert distances.frechet_distance(centred, 3 * centred) == pytest.approx(expected, rel=1e-5)
 
 
-def test_inception_score_counts_what_is_named_surely_and_equally_often() -> None:
-    sure = torch.eye(4).repeat(3, 1)
-    assert distances.inception_score(sure) == pytest.approx(4)
-    assert distances.inception_score(sure[:1]) == pytest.approx(1)
+def test_the_inception_score_is_1_for_constant_and_n_for_certain_balanced_probabilities() -> None:
+    certain = torch.eye(4).repeat(3, 1)
+    assert distances.inception_score(certain) == pytest.approx(4)
+    assert distances.inception_score(certain[:1]) == pytest.approx(1)
     assert distances.inception_score(torch.full((5, 4), 0.25)) == pytest.approx(1)
     p = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).softmax(dim=1).numpy()
     divergences = (p * np.log(p / p.mean(axis=0))).sum(axis=1)
@@ -37,23 +37,20 @@ def test_inception_score_counts_what_is_named_surely_and_equally_often() -> None
     assert distances.inception_score(torch.from_numpy(p)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_spread_is_the_mean_distance_within_a_class() -> None:
+def test_the_spread_of_a_class_is_the_mean_distance_of_its_features() -> None:
     features = torch.tensor([[0.0, 0], [9, 9], [3, 4], [1, 1], [6, 8], [1, 1]])
     labels = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 0], [0, 0], [1, 0]])
-    # 5, 5 and 10 apart; both in one place; (0, 1) has one clip alone
+    # distances 5, 5 and 10; distance 0; class (0, 1) has a single clip
     expected = {(0, 0): pytest.approx(20 / 3), (1, 0): pytest.approx(0)}
     assert distances.class_spreads(features, labels) == expected
 
 
-def test_a_judge_learns_from_any_number_of_clips_from_one_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Batch norm has no statistics of a single clip, and the last batch holds what is left of sixteen."""
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (4, 4))
+def test_a_judge_can_be_trained_on_any_number_of_clips() -> None:
+    """Batch norm needs two clips, and the last batch of an epoch may have one."""
     generator = torch.Generator().manual_seed(0)
     for n in range(1, 41):
         clips = torch.rand(n, 1, 16, 12, generator=generator)
-        judge = classifier.train_classifier([FewClips(clips)])
+        judge = classifier.train_classifier([FewClips(clips)], min_steps=4, max_steps=4)
         assert not judge.training
         assert all(bool(value.isfinite().all()) for value in judge.state_dict().values())
         judged = classifier.judge(judge, list(clips))
@@ -61,7 +58,7 @@ def test_a_judge_learns_from_any_number_of_clips_from_one_on(
 
 
 class FewClips:
-    """Stands in for a split of clips (clips, 1, bins, frames), with two labels, one of them often open."""
+    """A split of clips (clips, 1, bins, frames) with two labels, the second of which is often missing."""
 
     def __init__(self, clips: torch.Tensor) -> None:
         self.clips = clips
@@ -77,11 +74,8 @@ class FewClips:
         return self.clips[indices]
 
 
-def test_the_judge_names_clips_it_has_not_heard(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On two of the voices that ship, in half its steps; and what it says does not depend on the batch."""
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (300, 300))
+def test_a_judge_recognises_unseen_clips_in_any_batch(digits: Path, tmp_path: Path) -> None:
+    """On two of the bundled voices, in half the default steps."""
     torch.manual_seed(0)
     for voice in ("ben", "ivy"):
         for path in digits.glob(f"*_{voice}_*.wav"):
@@ -90,7 +84,8 @@ def test_the_judge_names_clips_it_has_not_heard(
     config = PreprocessConfig(labels=r"(?P<digit>\d)_(?P<speaker>[a-z]+)", test=r"_[67]\.wav$")
     preprocess(tmp_path / "words", tmp_path / "dataset", config, say=lambda _: None)
     dataset = Dataset(tmp_path / "dataset")
-    judge = classifier.train_classifier([dataset.train, dataset.validation])
+    splits = [dataset.train, dataset.validation]
+    judge = classifier.train_classifier(splits, min_steps=300, max_steps=300)
     images = dataset_dataset.split_images(dataset.test)
     judged = classifier.judge(judge, images)
     digit, speaker = judged.accuracy(dataset.test.label_indices)

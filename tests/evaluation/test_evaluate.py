@@ -1,4 +1,4 @@
-"""The laws of `audiovq.figures`: what stands beside a figure is what it is said to be."""
+"""Evaluation: figures and their references are what the table says, judges are tested on unseen clips."""
 
 import json
 import tracemalloc
@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from conftest import Waveform
+from short_judges import SHORT, shorten_judges
 from tiny_models import AUTOENCODER, PRIOR, shake, tiny_model
 
 from audiovq.cli.main import main
@@ -48,13 +49,6 @@ NOISE = [
 MEASURES = ["log_spectral_distance_db", "mel_distance_db", "spectral_convergence"]
 
 
-@pytest.fixture(autouse=True)
-def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the judge says is not what these tests are about."""
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (20, 20))
-    monkeypatch.setattr(listener, "STEPS", 20)
-
-
 def untrained(dataset: Dataset, bottleneck: str = "vq") -> Model:
     """A model for a dataset, with random weights."""
     torch.manual_seed(0)
@@ -66,45 +60,47 @@ def untrained(dataset: Dataset, bottleneck: str = "vq") -> Model:
     return model
 
 
-def test_the_way_through_the_networks_is_that_through_the_codes() -> None:
+def test_reconstruction_by_networks_equals_encoding_and_decoding() -> None:
     model = tiny_model()
-    by_codes = codec.decode(model, codec.encode(model, NOISE))
-    for a, b in zip(reconstruction.through_networks(model, NOISE), by_codes, strict=True):
+    decoded = codec.decode(model, codec.encode(model, NOISE))
+    for a, b in zip(reconstruction.reconstruct(model, NOISE), decoded, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-2 * float(np.abs(b).max()))
 
 
-def test_past_the_codebook_is_through_one_that_knows_every_latent() -> None:
+def test_without_quantization_equals_a_codebook_that_contains_every_latent() -> None:
     model = tiny_model()
     clip = NOISE[1:2]  # 6 latents for 16 codes
     images, _ = model.spectrogram(torch.from_numpy(clip[0])[None])
     with torch.no_grad(), reconstruction.unquantized(model.autoencoder):
-        bare = reconstruction.through_networks(model, clip)[0]
-    assert isinstance(model.autoencoder.bottleneck, Quantizer), "put back"
+        unquantized = reconstruction.reconstruct(model, clip)[0]
+    assert isinstance(model.autoencoder.bottleneck, Quantizer), "restored"
     (book,) = model.autoencoder.bottleneck.codebooks()
-    quantized = reconstruction.through_networks(model, clip)[0]
-    assert np.abs(quantized - bare).max() > 0.05 * np.abs(bare).max(), "the codebook must matter"
+    quantized = reconstruction.reconstruct(model, clip)[0]
+    assert np.abs(quantized - unquantized).max() > 0.05 * np.abs(unquantized).max(), (
+        "the codebook must matter"
+    )
     seen: list[torch.Tensor] = []
     hook = model.autoencoder.bottleneck.register_forward_pre_hook(lambda _, x: seen.extend(x))
     model.autoencoder(images, torch.tensor([images.shape[3]]))
     hook.remove()
     with torch.no_grad():
         book.embedding[: len(seen[0])] = seen[0]
-    exact = reconstruction.through_networks(model, clip)[0]
-    np.testing.assert_allclose(exact, bare, atol=1e-4 * float(np.abs(bare).max()))
+    exact = reconstruction.reconstruct(model, clip)[0]
+    np.testing.assert_allclose(exact, unquantized, atol=1e-4 * float(np.abs(unquantized).max()))
 
 
-def test_the_codebook_comes_back_after_an_error() -> None:
+def test_the_quantizer_is_restored_after_an_error() -> None:
     autoencoder = tiny_model().autoencoder
     bottleneck = autoencoder.bottleneck
     with pytest.raises(AudiovqError), reconstruction.unquantized(autoencoder):
-        raise AudiovqError("of any kind")
+        raise AudiovqError("any error")
     assert autoencoder.bottleneck is bottleneck
 
 
 def test_codebook_figures_are_means_over_quantizers(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = torch.tensor([[4, 4, 0, 0], [8, 0, 0, 0]])  # 1 bit and none
+    counts = torch.tensor([[4, 4, 0, 0], [8, 0, 0, 0]])  # 1 bit and 0 bits
     monkeypatch.setattr(evaluate, "code_counts", lambda *_: counts)
     book = evaluate._evaluate_codebook(untrained(dataset), dataset.test, [])
     assert book["usage"] == pytest.approx(3 / 8)
@@ -112,12 +108,12 @@ def test_codebook_figures_are_means_over_quantizers(
     assert book["entropy_bits"] == pytest.approx(1 / 2)
 
 
-def test_every_figure_stands_beside_its_ceilings_and_in_the_table(dataset: Dataset) -> None:
+def test_every_figure_comes_with_its_references_and_is_in_the_table(dataset: Dataset) -> None:
     model = untrained(dataset)
     model.prior = model.new_prior(PRIOR).eval()
     shake(model.prior)
     model.header = {"prior": {"summary": {"uniform_bits": 4.0, "unigram_bits": 4.0}}}
-    found = evaluate.evaluate(model, dataset, n=5, best_of=2)
+    found = evaluate.evaluate(model, dataset, n=5, best_of=2, judge_limits=SHORT)
     json.dumps(found, allow_nan=False)
     back = found["reconstruction"]
     for name in MEASURES:
@@ -130,34 +126,34 @@ def test_every_figure_stands_beside_its_ceilings_and_in_the_table(dataset: Datas
     assert 1 <= new["inception_score"]["folder"]["real"] <= 2
     rows = {name: meaning for name, _, meaning in wording.describe_figures(found)}
     for name in ("mel distance", "spectral convergence", "log-spectral distance"):
-        assert "past the codebook" in rows[name]
+        assert "without quantization" in rows[name]
         assert "from the true spectrogram" in rows[name]
     assert {"entropy", "folder inception score", "diversity"} <= rows.keys()
 
 
-def of_split(dataset: Dataset, split: Split) -> list[Sound]:
-    """The clips of a split as if they were new sounds: their true spectrograms, inverted."""
+def split_as_sounds(dataset: Dataset, split: Split) -> list[Sound]:
+    """The clips of a split as if generated: from their true spectrograms."""
     waveforms = Spectrogram(dataset.spectrogram).inverse(
         split.spectrograms(torch.arange(len(split))), split.levels, split.num_samples
     )
-    none = Encoded(torch.zeros(1, 1, 1), 0, 1)
+    no_codes = Encoded(torch.zeros(1, 1, 1), 0, 1)
     return [
-        Sound(waveform[:length].numpy(), clip.labels, none)
+        Sound(waveform[:length].numpy(), clip.labels, no_codes)
         for waveform, length, clip in zip(
             waveforms, split.num_samples.tolist(), split.clips, strict=True
         )
     ]
 
 
-def test_clips_of_the_judged_split_passed_off_as_new_score_as_it_does(
+def test_real_clips_passed_as_generated_score_like_real_clips(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = dataset.test
-    sounds = of_split(dataset, split)
+    sounds = split_as_sounds(dataset, split)
     monkeypatch.setattr(
         spectrogram, "waveform_images", lambda *_: dataset_dataset.split_images(split)
     )
-    new = judges.evaluate_labels(untrained(dataset), dataset, split, sounds, seed=0)
+    new = judges.evaluate_with_judges(untrained(dataset), dataset, split, sounds, 0, SHORT)
     assert new["frechet_distance"]["generated"] == pytest.approx(0, abs=1e-3)
     assert new["frechet_distance"]["training_clips"] > 0.1
     for figure in (*new["accuracy"].values(), *new["inception_score"].values()):
@@ -165,45 +161,44 @@ def test_clips_of_the_judged_split_passed_off_as_new_score_as_it_does(
 
 
 @pytest.mark.parametrize("measured", ["test", "validation"])
-def test_no_judge_learns_from_a_clip_that_it_is_tested_on(
+def test_no_judge_is_trained_on_a_clip_that_it_is_tested_on(
     measured: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor the second one from the training clips that stand beside the real ones."""
+    """Nor is the second one trained on the training clips that are compared with real ones."""
     split = getattr(dataset, measured)
-    learnt: list[str] = []
+    trained_on: list[str] = []
     train_classifier, clip_waveforms = classifier.train_classifier, judges.clip_waveforms
-    heard: list[list[str]] = []
+    read: list[list[str]] = []
 
-    def first(splits: list[Split], seed: int) -> Classifier:
-        learnt.extend(clip.path for some in splits for clip in some.clips)
-        return train_classifier(splits, seed)
+    def train_first(splits: list[Split], seed: int, **limits: int) -> Classifier:
+        trained_on.extend(clip.path for one in splits for clip in one.clips)
+        return train_classifier(splits, seed, **limits)
 
-    def listened(dataset: Dataset, clips: list[Clip]) -> Iterator[Waveform | None]:
-        heard.append([clip.path for clip in clips])
+    def read_clips(dataset: Dataset, clips: list[Clip]) -> Iterator[Waveform | None]:
+        read.append([clip.path for clip in clips])
         return clip_waveforms(dataset, clips)
 
-    monkeypatch.setattr(classifier, "train_classifier", first)
-    monkeypatch.setattr(judges, "clip_waveforms", listened)
-    new = judges.evaluate_labels(
-        untrained(dataset), dataset, split, of_split(dataset, split), seed=0
+    monkeypatch.setattr(classifier, "train_classifier", train_first)
+    monkeypatch.setattr(judges, "clip_waveforms", read_clips)
+    new = judges.evaluate_with_judges(
+        untrained(dataset), dataset, split, split_as_sounds(dataset, split), 0, SHORT
     )
     tested = {clip.path for clip in split.clips}
-    assert learnt
-    assert not tested & set(learnt)
-    assert set(heard[0]) == tested
-    by_second, beside = heard[1:]  # what it learns from, and what it is then asked about
-    assert not tested & {*by_second, *beside}
-    assert not set(by_second) & set(beside)
-    assert new["second_judge"]["clips"] == len(beside)
+    assert trained_on
+    assert not tested & set(trained_on)
+    assert set(read[0]) == tested
+    for_training, for_comparison = read[1:]  # of the second judge
+    assert not tested & {*for_training, *for_comparison}
+    assert not set(for_training) & set(for_comparison)
+    assert new["second_judge"]["clips"] == len(for_comparison)
 
 
-def test_without_a_split_to_test_them_on_judges_are_left_out_and_the_table_says_why(
+def test_without_held_out_clips_judges_are_left_out_and_the_table_says_why(
     dataset: Dataset,
 ) -> None:
     model = untrained(dataset)
-    new = judges.evaluate_labels(
-        model, dataset, dataset.train, of_split(dataset, dataset.train), seed=0
-    )
+    sounds = split_as_sounds(dataset, dataset.train)
+    new = judges.evaluate_with_judges(model, dataset, dataset.train, sounds, 0, SHORT)
     assert set(new) == {"left_out"}
     near = {name: {"fifth_percentile": 1.0, "median": 1.0} for name in ("generated", "real")}
     shared = {name: {"median": 0.1, "most": 0.1, "copies": 0} for name in ("generated", "real")}
@@ -220,25 +215,25 @@ def test_without_a_split_to_test_them_on_judges_are_left_out_and_the_table_says_
     assert not any("recognised" in name or "Fréchet" in name for name, _, _ in rows)
 
 
-def test_sets_that_are_compared_have_the_same_labels_and_no_clip_twice() -> None:
+def test_compared_sets_have_the_same_labels_and_no_clip_twice() -> None:
     generator = torch.Generator().manual_seed(0)
-    asked, real, training = (torch.randint(3, (n, 2), generator=generator) for n in (200, 150, 600))
-    places = judges.matched(asked, real, training, generator)
-    assert len(places[0]) > 100
-    for some in places:
-        assert len(set(some.tolist())) == len(some) == len(places[0])
-    assert torch.equal(asked[places[0]], real[places[1]])
-    assert torch.equal(asked[places[0]], training[places[2]])
-    few = judges.matched(asked[:5], real, training, generator)
-    assert [len(some) for some in few] == [5, 5, 5]
+    generated, real, training = (
+        torch.randint(3, (n, 2), generator=generator) for n in (200, 150, 600)
+    )
+    indices = judges.match_labels(generated, real, training, generator)
+    assert len(indices[0]) > 100
+    for one in indices:
+        assert len(set(one.tolist())) == len(one) == len(indices[0])
+    assert torch.equal(generated[indices[0]], real[indices[1]])
+    assert torch.equal(generated[indices[0]], training[indices[2]])
+    few = judges.match_labels(generated[:5], real, training, generator)
+    assert [len(one) for one in few] == [5, 5, 5]
 
 
-def test_one_clip_again_and_again_is_not_diverse(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_of_one_clip_are_not_diverse(dataset: Dataset) -> None:
     split = dataset.test
-    sound = of_split(dataset, split)[0]
-    new = judges.evaluate_labels(untrained(dataset), dataset, split, [sound] * 3, seed=0)
+    sound = split_as_sounds(dataset, split)[0]
+    new = judges.evaluate_with_judges(untrained(dataset), dataset, split, [sound] * 3, 0, SHORT)
     assert new["inception_score"]["folder"]["generated"] == pytest.approx(1, abs=1e-6)
     assert new["inception_score"]["folder"]["real"] > 1
     if spread := new.get("diversity_within_classes"):
@@ -246,7 +241,7 @@ def test_one_clip_again_and_again_is_not_diverse(
         assert spread["generated"] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_model_without_a_codebook_has_figures_too(dataset: Dataset) -> None:
+def test_a_model_without_a_codebook_can_be_evaluated(dataset: Dataset) -> None:
     found = evaluate.evaluate(untrained(dataset, "none"), dataset)
     assert found["codebook"] == {}
     assert {"error_db", *MEASURES} <= found["reconstruction"].keys()
@@ -256,8 +251,8 @@ def test_a_model_without_a_codebook_has_figures_too(dataset: Dataset) -> None:
     assert "codebook" not in rows["mel distance"]
 
 
-def test_figures_of_an_earlier_version_can_still_be_shown() -> None:
-    """`report` reads evaluation.json as it finds it."""
+def test_figures_of_an_earlier_version_are_described() -> None:
+    """`report` reads evaluation.json of any version."""
     earlier = {
         "reconstruction": {"error_db": 3.0, "pesq": 3.5, "ceiling_pesq": 4.3},
         "codebook": {
@@ -269,14 +264,14 @@ def test_figures_of_an_earlier_version_can_still_be_shown() -> None:
     }
     rows = {name: (value, words) for name, value, words in wording.describe_figures(earlier)}
     assert set(rows) == {"spectrogram error", "PESQ", "codebook use", "perplexity", "bit rate"}
-    assert rows["PESQ"] == ("3.50", "speech quality from 1 to 4.5; 4.30 from the true spectrogram")
+    assert rows["PESQ"] == ("3.50", "speech quality, from 1 to 4.5; 4.30 from the true spectrogram")
 
 
-def test_the_memory_of_reconstruction_does_not_grow_with_the_recording(tmp_path: Path) -> None:
-    """Ten seconds and six minutes: as many samples are measured, and as many bytes held."""
+def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path: Path) -> None:
+    """Ten seconds and six minutes: the same number of samples is measured, with the same memory."""
     noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32) * 0.1
     peaks = []
-    for seconds in (10, 12, 360):  # the first one warms up
+    for seconds in (10, 12, 360):  # the first one is a warm-up
         source, target = (tmp_path / f"{kind}{seconds}" for kind in ("sounds", "dataset"))
         source.mkdir()
         with soundfile.SoundFile(source / "long.wav", "w", 8000, 1) as file:
@@ -297,28 +292,24 @@ def test_the_memory_of_reconstruction_does_not_grow_with_the_recording(tmp_path:
     assert peaks[2] < 1.05 * peaks[1]
 
 
-def test_all_recordings_together_are_measured_for_a_bounded_time(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_the_duration_of_originals_is_bounded_each_in_total_and_in_a_batch(
+    dataset: Dataset,
 ) -> None:
-    monkeypatch.setattr(originals, "TOTAL_SECONDS", 1.0)
-    monkeypatch.setattr(originals, "SECONDS", 0.25)
-    monkeypatch.setattr(reconstruction, "BATCH_SECONDS", 0.5)
-    waveforms = list(originals.beginnings(dataset, dataset.train))
+    waveforms = list(originals.beginnings(dataset, dataset.train, seconds=0.25, total_seconds=1.0))
     assert {len(waveform) for waveform in waveforms} <= set(range(1600, 2001))
     assert 8000 <= sum(map(len, waveforms)) < 10_000
-    batches = list(reconstruction._batches(iter(waveforms), 8000))
+    batches = list(reconstruction._batches(iter(waveforms), 8000, seconds=0.5))
     assert [w for batch in batches for w in batch] == waveforms
     assert all(sum(map(len, batch)) <= 4000 + 2000 for batch in batches)
 
 
-def test_judges_hold_a_fixed_number_of_clips(
+def test_the_number_of_judged_clips_is_bounded(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, most in {"REAL_CLIPS": 3, "LEARNT_CLIPS": 5, "BATCH": 2}.items():
-        monkeypatch.setattr(judges, name, most)
-    asked: list[int] = []
-    coded: list[int] = []
-    learnt: list[int] = []
+    limits = replace(SHORT, real_clips=3, training_clips=5, batch=2)
+    clips_read: list[int] = []
+    clips_coded: list[int] = []
+    clips_trained_on: list[int] = []
     real_clips, encode, train_listener = (
         judges.clip_waveforms,
         codec.encode,
@@ -326,48 +317,49 @@ def test_judges_hold_a_fixed_number_of_clips(
     )
 
     def read(dataset: Dataset, clips: list[Clip]) -> Iterator[Waveform | None]:
-        asked.append(len(clips))
+        clips_read.append(len(clips))
         return real_clips(dataset, clips)
 
     def encoded(model: Model, waveforms: list[Waveform]) -> list[Encoded]:
-        coded.append(len(waveforms))
+        clips_coded.append(len(waveforms))
         return encode(model, waveforms)
 
-    def trained(images: list[torch.Tensor], *arguments: Any) -> Listener:
-        learnt.append(len(images))
-        return train_listener(images, *arguments)
+    def trained(images: list[torch.Tensor], *arguments: Any, **limits: int) -> Listener:
+        clips_trained_on.append(len(images))
+        return train_listener(images, *arguments, **limits)
 
     monkeypatch.setattr(judges, "clip_waveforms", read)
     monkeypatch.setattr(codec, "encode", encoded)
     monkeypatch.setattr(listener, "train_listener", trained)
-    sounds = of_split(dataset, dataset.train)
-    judges.evaluate_labels(untrained(dataset), dataset, dataset.test, sounds, seed=0)
-    assert max(asked) <= 5
-    assert max(coded) <= 2
-    assert learnt == [5]
+    sounds = split_as_sounds(dataset, dataset.train)
+    judges.evaluate_with_judges(untrained(dataset), dataset, dataset.test, sounds, 0, limits)
+    assert max(clips_read) <= 5
+    assert max(clips_coded) <= 2
+    assert clips_trained_on == [5]
 
 
-def test_where_recordings_are_gone_judges_hear_their_spectrograms(
+def test_without_recordings_judges_use_inverted_spectrograms(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sounds = of_split(dataset, dataset.train)
+    sounds = split_as_sounds(dataset, dataset.train)
     monkeypatch.setattr(judges, "clip_waveforms", lambda _, clips: iter([None] * len(clips)))
-    new = judges.evaluate_labels(untrained(dataset), dataset, dataset.test, sounds, seed=0)
+    new = judges.evaluate_with_judges(untrained(dataset), dataset, dataset.test, sounds, 0, SHORT)
     assert new["second_judge"]["learnt_from"] == "inverted spectrograms"
     assert new["second_judge"]["frechet_distance"]["reconstructed"] > 0
 
 
-def test_figures_are_printed_before_a_folder_that_cannot_be_written_is_named(
+def test_figures_are_printed_even_if_the_folder_is_read_only(
     dataset_folder: Path,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def closed(path: Path, data: Any) -> None:
+    def refuse(path: Path, data: Any) -> None:
         raise AudiovqError(f"{path}: cannot be written (Permission denied)")
 
-    monkeypatch.setattr(files, "write_json", closed)
+    monkeypatch.setattr(files, "write_json", refuse)
+    shorten_judges(monkeypatch)
     assert main(["evaluate", str(folder), str(dataset_folder), "-n", "3", "--json"]) == 2
-    said = capsys.readouterr()
-    assert json.loads(said.out)["measured_on"] == "test"
-    assert "evaluation.json: cannot be written" in said.err
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["measured_on"] == "test"
+    assert "evaluation.json: cannot be written" in printed.err

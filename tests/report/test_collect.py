@@ -118,7 +118,7 @@ def test_figures_of_training_stand_in_for_those_of_evaluate(
     rows = {r[0]: r[1:] for r in shown(model, dataset, folder, monkeypatch).figures}
     reached = {"spectrogram error", "codebook use", "perplexity", "bit rate", "prior"}
     assert rows.keys() == {"measured on", *reached}
-    assert "a blind guess needs 5.00" in rows["prior"][1]
+    assert "baselines: 5.00 (uniform)" in rows["prior"][1]
     (folder / "evaluation.json").write_text('{"reconstruction": {"pesq": 3.25}}')
     rows = {r[0]: r[1:] for r in shown(model, dataset, folder, monkeypatch).figures}
     (folder / "evaluation.json").unlink()

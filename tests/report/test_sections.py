@@ -127,7 +127,7 @@ def decoded(uri: str, kind: str) -> io.BytesIO:
 
 def test_the_page_has_every_section_and_links_to_it(tmp_path: Path) -> None:
     page = parsed(tmp_path)
-    parts = "New sounds|Through the codes|Figures|Codebook|Curves|Settings|Commands"
+    parts = "New sounds|Reconstructions|Figures|Codebook|Curves|Settings|Commands"
     for part in parts.split("|"):
         assert page.text.count(part) >= 2  # its heading, and the link to it
     assert len(page.find_all("h1")) == 1

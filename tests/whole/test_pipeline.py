@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from reseal import reseal
+from short_judges import shorten_judges
 
 from audiovq import pipeline
 from audiovq.audio.reading import read
@@ -19,7 +20,6 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
 from audiovq.config.settings import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
-from audiovq.evaluation import classifier, listener
 from audiovq.evaluation.evaluate import evaluate
 from audiovq.evaluation.originals import beginnings
 from audiovq.evaluation.wording import describe_figures, figure_table
@@ -29,10 +29,8 @@ from audiovq.preprocessing.preprocess import preprocess
 
 
 @pytest.fixture(autouse=True)
-def hasty_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the judge says is not what these tests are about."""
-    monkeypatch.setattr(classifier, "JUDGE_STEPS", (20, 20))
-    monkeypatch.setattr(listener, "STEPS", 20)
+def short_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_judges(monkeypatch)
 
 
 def test_generated_files_are_named_by_number_and_labels_and_listed(
@@ -171,9 +169,9 @@ def test_the_report_shows_sounds_pairs_and_curves(
     path = pipeline.write_report(model, dataset, folder, tmp_path / "page.html")
     page = path.read_text(encoding="utf-8")
     assert page.count("<audio") >= 12 + 3 + 2
-    for part in ("New sounds", "Through the codes", "Codebook", "Curves", "Commands", "Figures"):
+    for part in ("New sounds", "Reconstructions", "Codebook", "Curves", "Commands", "Figures"):
         assert f">{part}</h2>" in page
-    assert "a blind guess needs 5.00" in page  # before evaluate: what training reached
+    assert "baselines: 5.00 (uniform)" in page  # before evaluate: what training reached
 
 
 def test_no_file_of_a_run_is_a_pickle_or_holds_one(
