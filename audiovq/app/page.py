@@ -151,9 +151,7 @@ def _layout(model: Model) -> _Controls:
                     strength = gr.Slider(0, 1, 0.5, step=0.05, label="strength")
                     vary = gr.Button("Vary")
                 with gr.Column(min_width=140):
-                    seconds = gr.Slider(
-                        0.2, moves.MAX_SECONDS, 1, step=0.1, label="total seconds"
-                    )
+                    seconds = gr.Slider(0.2, moves.MAX_SECONDS, 1, step=0.1, label="total seconds")
                     extend = gr.Button("Continue")
                 with gr.Column(min_width=140):
                     target = gr.Dropdown([], label="sound on the shelf", type="index")
