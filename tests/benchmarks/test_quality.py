@@ -9,19 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-ROOT = Path(__file__).parents[2]
 Waveform = npt.NDArray[np.float32]
 
 pytest.importorskip("pesq")
 pytest.importorskip("pystoi")
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scripts in `benchmarks/` find each other as when one of them is run."""
-    if not (ROOT / "benchmarks").is_dir():
-        pytest.skip("benchmarks/ is not there: it comes with the repository, not the package")
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
 
 
 @pytest.fixture
@@ -30,7 +21,7 @@ def clips(voice: Callable[..., Waveform]) -> list[Waveform]:
 
 
 def test_a_copy_scores_the_best_and_noise_less(clips: list[Waveform]) -> None:
-    from scores import score
+    from benchmarks.quality.scores import score
 
     speakers = ["ada", "bob"] * 3
     same = score(clips, clips, speakers)
@@ -46,7 +37,7 @@ def test_a_copy_scores_the_best_and_noise_less(clips: list[Waveform]) -> None:
 
 
 def test_joined_clips_are_cut_where_they_were_joined(clips: list[Waveform]) -> None:
-    from scores import PAUSE, cut, join
+    from benchmarks.quality.scores import PAUSE, cut, join
 
     joined = join(clips)
     assert len(joined) == sum(map(len, clips)) + (len(clips) - 1) * PAUSE
@@ -56,8 +47,8 @@ def test_joined_clips_are_cut_where_they_were_joined(clips: list[Waveform]) -> N
 
 @pytest.mark.parametrize("lag", [-37, 0, 211])
 def test_a_delay_is_found_and_taken_back(lag: int, clips: list[Waveform]) -> None:
-    from peers import MAX_DELAY, aligned, delay
-    from scores import join
+    from benchmarks.quality.peers import MAX_DELAY, aligned, delay
+    from benchmarks.quality.scores import join
 
     # Silence at both ends, of which nothing is missed when it is cut off.
     original = np.pad(join(clips), MAX_DELAY)
@@ -68,8 +59,8 @@ def test_a_delay_is_found_and_taken_back(lag: int, clips: list[Waveform]) -> Non
 
 
 def test_a_vocoders_delay_is_found_by_its_envelope(clips: list[Waveform]) -> None:
-    from peers import MAX_DELAY, delay
-    from scores import join
+    from benchmarks.quality.peers import MAX_DELAY, delay
+    from benchmarks.quality.scores import join
 
     original = np.pad(join(clips), MAX_DELAY)
     signs = np.random.default_rng(0).choice([-1, 1], len(original)).astype(np.float32)
@@ -77,15 +68,25 @@ def test_a_vocoders_delay_is_found_by_its_envelope(clips: list[Waveform]) -> Non
 
 
 def test_a_codec_that_is_not_installed_is_named() -> None:
-    import peers
+    from benchmarks.quality import peers
 
     with pytest.raises(peers.Missing, match="no-such-program is not installed"):
         peers._run(b"", "no-such-program")
 
 
 def test_results_come_back_and_replace_what_is_measured_again(tmp_path: Path) -> None:
-    from results import UNSEEN, Point, Results, Skipped, averaged, draw, read, table, write
-    from scores import Scores
+    from benchmarks.quality.points import (
+        UNSEEN,
+        Point,
+        Results,
+        Skipped,
+        averaged,
+        draw,
+        read,
+        table,
+        write,
+    )
+    from benchmarks.quality.scores import Scores
 
     path = tmp_path / "results.json"
     scores = Scores(3.0, 0.9, 0.8, 8.0)
@@ -108,7 +109,7 @@ def test_results_come_back_and_replace_what_is_measured_again(tmp_path: Path) ->
 
 
 def test_a_model_without_a_speaker_learns_from_none_of_hers_and_no_test_file() -> None:
-    from quality import unheard
+    from benchmarks.quality.quality import unheard
 
     names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
     heard = [name for name in names if not re.search(unheard("ada"), name)]
@@ -117,7 +118,7 @@ def test_a_model_without_a_speaker_learns_from_none_of_hers_and_no_test_file() -
 
 
 def test_a_model_without_some_words_learns_none_of_them_and_is_scored_on_no_other() -> None:
-    from quality import LEARNT_WORDS, OTHER_WORDS, Clips, unheard
+    from benchmarks.quality.quality import LEARNT_WORDS, OTHER_WORDS, Clips, unheard
 
     names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
     for without, kept in ((OTHER_WORDS, LEARNT_WORDS), (LEARNT_WORDS, OTHER_WORDS)):
@@ -134,9 +135,9 @@ def test_a_model_without_some_words_learns_none_of_them_and_is_scored_on_no_othe
 def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
     clips: list[Waveform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import quality
-    from peers import FLUSH, RATE, Peer
-    from scores import PAUSE
+    from benchmarks.quality import quality
+    from benchmarks.quality.peers import FLUSH, RATE, Peer
+    from benchmarks.quality.scores import PAUSE
 
     peers = [
         Peer(kind, kind, lambda data: (data, 9000.0), kind == "vbr") for kind in ("cbr", "vbr")
@@ -155,7 +156,7 @@ def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
 
 
 def test_the_setting_that_is_chosen_is_the_nearest_of_those_that_are_named_as_often() -> None:
-    from sampling_defaults import chosen
+    from benchmarks.quality.sampling_defaults import chosen
 
     rows = [
         {"accuracy": {"digit": digit, "speaker": 1.0}, "frechet_distance": distance}

@@ -208,7 +208,7 @@ def test_a_silent_and_a_short_file_are_named_with_the_reason(
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], None])
 def test_help_and_the_package_load_nothing_heavy(arguments: list[str] | None) -> None:
-    """How long it takes is measured by benchmarks/startup.py; what it takes is counted here."""
+    """How long it takes is measured by benchmarks/speed/startup.py; what it takes is counted here."""
     code = f"""
 import sys, audiovq
 if {arguments} is not None:

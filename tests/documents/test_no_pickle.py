@@ -13,8 +13,8 @@ import audiovq
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(audiovq.__file__).parent
 SOURCES = [
-    *PACKAGE.glob("*.py"),
-    *(p for folder in ("scripts", "benchmarks", "data") for p in (ROOT / folder).glob("*.py")),
+    *PACKAGE.rglob("*.py"),
+    *(p for name in ("scripts", "benchmarks", "data") for p in (ROOT / name).rglob("*.py")),
 ]
 MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 CALLS = {

@@ -89,7 +89,7 @@ def value(name: str, *path: str) -> Any:
 
 
 def point(name: str, speaker: str | None = None) -> dict[str, Any]:
-    """A codec's point in the results of benchmarks/quality.py."""
+    """A codec's point in the results of benchmarks/quality/quality.py."""
     (found,) = (p for p in value(QUALITY, "points") if (p["name"], p["speaker"]) == (name, speaker))
     return dict(found)
 
@@ -352,8 +352,8 @@ def rate_of_example() -> int:
 
 
 def scoring(name: str) -> int:
-    """A constant of benchmarks/scores.py, whose packages may not be here."""
-    text = (ROOT / "benchmarks" / "scores.py").read_text("utf-8")
+    """A constant of benchmarks/quality/scores.py, whose packages may not be here."""
+    text = (ROOT / "benchmarks" / "quality" / "scores.py").read_text("utf-8")
     constants = {"RATE": int(re.findall(r"^RATE = (\d+)$", text, re.MULTILINE)[0])}
     constants["PAUSE"] = constants["RATE"] // int(
         re.findall(r"^PAUSE = RATE // (\d+)$", text, re.M)[0]
@@ -362,8 +362,8 @@ def scoring(name: str) -> int:
 
 
 def ends(name: str) -> tuple[str, str]:
-    """The first and the last digit of those that benchmarks/quality.py learns or scores."""
-    text = (ROOT / "benchmarks" / "quality.py").read_text("utf-8")
+    """The first and the last digit of those that benchmarks/quality/quality.py learns or scores."""
+    text = (ROOT / "benchmarks" / "quality" / "quality.py").read_text("utf-8")
     (line,) = re.findall(r'^LEARNT_WORDS, OTHER_WORDS = "(\d+)", "(\d+)"$', text, re.MULTILINE)
     digits = line[("LEARNT_WORDS", "OTHER_WORDS").index(name)]
     return digits[0], digits[-1]
@@ -424,8 +424,8 @@ def test_the_tutorial_says_the_same_of_the_model_that_ships() -> None:
 def test_every_row_of_the_page_on_speed_stands_in_the_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from comparison import Row, table
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.speed.comparison import Row, table
 
     lines = [
         line for path in RESULTS.glob("*.jsonl") for line in path.read_text("utf-8").splitlines()

@@ -122,7 +122,7 @@ def test_cached_steps_sample_the_same_codes_as_the_whole_network() -> None:
 
 
 def test_sampling_with_caches_is_20_times_faster_than_the_whole_network_for_every_code() -> None:
-    """`benchmarks/pixelcnn.py` in small: one run of the whole network is timed, and multiplied."""
+    """`benchmarks/speed/pixelcnn.py` in small: one run of the whole network is timed, and multiplied."""
     vocabulary = Vocabulary(512, 1, rows=16, num_levels=64, max_columns=16)
     model = PixelCNN(PriorConfig(kind="pixelcnn"), vocabulary, (3, 2)).eval()
     labels = torch.zeros(8, 2, dtype=torch.long)

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import Row, Run, against, compare
-from limits import bandwidth, device
-from startup import process
 from torch import Tensor
 
 from audiovq.config.presets import PRESETS
@@ -27,6 +24,9 @@ from audiovq.models.priors.masking import MaskedClips
 from audiovq.models.priors.sampling import sample
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
+from benchmarks.speed.comparison import Row, Run, against, compare
+from benchmarks.speed.limits import bandwidth, device
+from benchmarks.speed.startup import process
 
 VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
 SECONDS = 31 * 4 * 64 / 8000

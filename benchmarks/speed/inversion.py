@@ -11,17 +11,17 @@ from pathlib import Path
 import librosa
 import numpy as np
 import torch
-from comparison import Row, Run, against, compare
-from limits import bandwidth, device
-from scores import RATE, score
 from torch import Tensor
 
 from audiovq.audio import finding, reading
 from audiovq.spectral.griffin_lim import griffin_lim
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.stft import num_frames, stft
+from benchmarks.quality.scores import RATE, score
+from benchmarks.speed.comparison import Row, Run, against, compare
+from benchmarks.speed.limits import bandwidth, device
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ROOT.parent / "shared" / "fsdd" / "recordings", ROOT / "data" / "digits"
 """Recordings, the first that is there."""
 CLIPS, SAMPLES = 64, RATE

@@ -22,15 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import numpy as np
 import numpy.typing as npt
-from comparison import Row, row
 
 from audiovq.runtime.executors import cores
+from benchmarks.speed.comparison import Row, row
 
 ROUNDS = 3
 N_FFT, HOP = 512, 256
-FSDD = Path(__file__).resolve().parents[2] / "shared" / "fsdd" / "recordings"
+FSDD = Path(__file__).resolve().parents[3] / "shared" / "fsdd" / "recordings"
 SYNTHETIC = 1000
 """Files of stereo noise at 44.1 kHz, half a second to a second and a half."""
 

@@ -1,6 +1,6 @@
 """What playing with sounds is worth: new sounds by both priors, repaintings, continuations, long sounds.
 
-    python benchmarks/play.py MODEL DATASET --out benchmarks/results/NAME.json
+    python benchmarks/quality/edits.py MODEL DATASET --out benchmarks/results/NAME.json
 
 A judge that learns from the dataset's training clips names what comes out; clips are real test clips,
 and no label is told to the model where one is repainted or gone on with. *Flux* is how much a
@@ -10,15 +10,17 @@ the frames that a window of the STFT spans there.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import numpy as np
 import torch
 import tyro
-from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
@@ -35,6 +37,7 @@ from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.runtime.files import write_json
 from audiovq.spectral import spectrogram
+from benchmarks.provenance import stamp
 
 ORDERS = SamplingConfig(order="time"), SamplingConfig(order="masked")
 AROUND = 2

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import Row, Run, against, compare
-from limits import device, matrix_rate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +29,8 @@ from audiovq.models.autoencoder.autoencoder import (
 from audiovq.runtime.cuda_graphs import WARMUP_CALLS, side_stream
 from audiovq.runtime.device import pick_precision, to_device_async
 from audiovq.training.loop import Inputs, Step, Trainer
+from benchmarks.speed.comparison import Row, Run, against, compare
+from benchmarks.speed.limits import device, matrix_rate
 
 CLIPS, BINS, LONGEST = 1024, 64, 64
 """Made-up clips: how many, their mel bands, the most frames; digits have 15 to 64."""

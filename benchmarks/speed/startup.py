@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from comparison import Row, against
+from benchmarks.speed.comparison import Row, against
 
 LIMIT = 0.3
 """Seconds after which a user would notice."""

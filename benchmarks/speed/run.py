@@ -1,7 +1,7 @@
 """Speed, beside the peers: each benchmark, or those named.
 
-    python benchmarks/run.py --list
-    python benchmarks/run.py quantizer sampling --out benchmarks/results/MACHINE-speed.jsonl
+    python benchmarks/speed/run.py --list
+    python benchmarks/speed/run.py quantizer sampling --out benchmarks/results/MACHINE-speed.jsonl
 
 Prints a table, then one JSON object a row. How it is measured stands in `comparison.py`; what it
 means, in `docs/performance.md`.
@@ -10,14 +10,17 @@ means, in `docs/performance.md`.
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import tyro
-from comparison import Row, lines, merge, table
 from tyro.conf import Positional
 
 from audiovq.config.errors import AudiovqError
+from benchmarks.speed.comparison import Row, lines, merge, table
 
 BENCHMARKS = (
     "startup",
@@ -54,7 +57,7 @@ def main(settings: Settings) -> None:
     rows: list[Row] = []
     for name in settings.names or BENCHMARKS:
         try:
-            for row in importlib.import_module(name).rows():
+            for row in importlib.import_module(f"benchmarks.speed.{name}").rows():
                 rows.append(row)
                 print(f"{row.name}, beside {row.peer}: {row.ratio:.3g}", flush=True)
                 if settings.out is not None:  # at once: the next may take minutes

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from comparison import Row, row
-from inversion import FOLDERS
-from limits import device
-from startup import process
+from benchmarks.speed.comparison import Row, row
+from benchmarks.speed.inversion import FOLDERS
+from benchmarks.speed.limits import device
+from benchmarks.speed.startup import process
 
 LIMIT = 120.0
 """Seconds that it may take."""

@@ -1,6 +1,6 @@
 """Files as they should never be: each is refused in one line.
 
-    python benchmarks/fuzz.py --cases 200000 --out benchmarks/results/fuzz.json
+    python benchmarks/robustness/fuzz.py --cases 200000 --out benchmarks/results/fuzz.json
 
 Takes the golden files of `tests/golden` and changes bits, bytes, blocks and fields of them; of every
 second case the checksums are made right again, so that what lies behind them is reached. Such a file
@@ -29,9 +29,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import torch
 import tyro
-from provenance import stamp
 
 from audiovq.codec.archive import HEADER, pack, unpack, with_checksum
 from audiovq.config.errors import AudiovqError
@@ -41,8 +42,9 @@ from audiovq.models.model import Model
 from audiovq.runtime.checksums import CHECKSUM_PLACEHOLDER, add_checksum
 from audiovq.runtime.files import write_json
 from audiovq.runtime.tensors import read_tensors, save_tensors
+from benchmarks.provenance import stamp
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
 LIMIT_SECONDS = 5.0
 """Of the processor, for one case."""
 LIMIT_BYTES = 1 << 30

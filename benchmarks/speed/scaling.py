@@ -1,7 +1,7 @@
 """What more processes and more recordings cost: speed of 1 and 2, memory of 1,000 and 10,000 clips.
 
-    python benchmarks/scaling.py --out scaling.json
-    python benchmarks/scaling.py --no-speed
+    python benchmarks/speed/scaling.py --out scaling.json
+    python benchmarks/speed/scaling.py --no-speed
 
 Training is that of a preset, a thread for each process: by one; by two that share its batches; by two that
 share batches twice as large; and, since two cores may be worth less than twice one, by two that
@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import re
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -29,8 +30,9 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import tyro
-from provenance import stamp
 
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import (
@@ -41,8 +43,9 @@ from audiovq.config.settings import (
 )
 from audiovq.config.settings import TrainConfig as Config
 from audiovq.runtime.files import read_json, write_json
+from benchmarks.provenance import stamp
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SPAWN = multiprocessing.get_context("spawn")
 SMALL = Config(
     AutoencoderConfig(channels=16, encoder_blocks=1, decoder_blocks=1, latent_dim=16),

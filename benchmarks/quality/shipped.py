@@ -1,6 +1,6 @@
 """What ships: figures of the model `digits`, and how long `audiovq demo` takes.
 
-    python benchmarks/shipped.py --out benchmarks/results/NAME.json
+    python benchmarks/quality/shipped.py --out benchmarks/results/NAME.json
 
 The model is evaluated on the test clips of `data/digits`, which it has not learnt from. The demo is run
 as a user runs it, in a process of its own.
@@ -8,15 +8,16 @@ as a user runs it, in a process of its own.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import tyro
-from provenance import ROOT, stamp
-from startup import process
 
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
@@ -24,6 +25,8 @@ from audiovq.models.checkpoint import SHIPPED, load
 from audiovq.pipeline import DEMO_DATA
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import read_json, write_json
+from benchmarks.provenance import ROOT, stamp
+from benchmarks.speed.startup import process
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How new sounds should be drawn: temperature, guidance and steps, chosen on validation clips.
 
-    python benchmarks/sampling_defaults.py MODEL DATASET --out benchmarks/results/NAME.json
+    python benchmarks/quality/sampling_defaults.py MODEL DATASET --out benchmarks/results/NAME.json
 
 The judge learns from training clips alone. For each setting, `n` new sounds are set beside the
 validation clips: the share whose labels the judge names as they were asked for, and the Fréchet
@@ -12,15 +12,16 @@ beside the test clips, with sounds of another seed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import torch
 import tyro
-from play import places
-from provenance import stamp
 from torch import Tensor
 from tyro.conf import Positional
 
@@ -34,6 +35,8 @@ from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.runtime.files import write_json
 from audiovq.spectral import spectrogram
+from benchmarks.provenance import stamp
+from benchmarks.quality.edits import places
 
 TIME = [
     SamplingConfig(order="time", temperature=temperature, guidance=guidance)

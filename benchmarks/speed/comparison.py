@@ -16,9 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provenance import commit, machine, today
-
 from audiovq.runtime.files import write_text
+from benchmarks.provenance import commit, machine, today
 
 ROUNDS = 5
 """Pairs that are measured after the warm-up."""

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 
 import torch
-from comparison import Row, Run, against, compare, compare_peaks
-from limits import device, matrix_rate
 from torch import Tensor, nn
 
 from audiovq.config.settings import AutoencoderConfig
 from audiovq.models.autoencoder.quantizers import Quantizer
+from benchmarks.speed.comparison import Row, Run, against, compare, compare_peaks
+from benchmarks.speed.limits import device, matrix_rate
 
 SIZES = ((4_096, 512, 64), (65_536, 1_024, 64), (262_144, 8_192, 64))
 """Vectors, codes, dimensions."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scores import Scores
-
 from audiovq.config.serialize import from_json, to_json
 from audiovq.runtime.files import atomic, read_json, write_json
+from benchmarks.quality.scores import Scores
 
 OURS = "audiovq"
 UNSEEN = "audiovq, unseen speakers"

@@ -1,10 +1,10 @@
 """Quality at a rate: models and other codecs on the same speech, scored in the same way.
 
-    python benchmarks/quality.py --rate 1000 --rate 2000 --rate 4000 --minutes 60
-    python benchmarks/quality.py --rate 2000 --minutes 60 --leave-one-out --no-codecs
-    python benchmarks/quality.py --rate 2000 --minutes 11 --unseen-words
-    python benchmarks/quality.py --model MODEL RECORDINGS
-    python benchmarks/quality.py --from-json RESULTS --picture quality.png
+    python benchmarks/quality/quality.py --rate 1000 --rate 2000 --rate 4000 --minutes 60
+    python benchmarks/quality/quality.py --rate 2000 --minutes 60 --leave-one-out --no-codecs
+    python benchmarks/quality/quality.py --rate 2000 --minutes 11 --unseen-words
+    python benchmarks/quality/quality.py --model MODEL RECORDINGS
+    python benchmarks/quality/quality.py --from-json RESULTS --picture quality.png
 
 The recordings are those of the Free Spoken Digit Dataset, six speakers at 8 kHz; its official test
 files are the takes 0 to 4. A model stores them all in one archive, as `audiovq encode --rate` does
@@ -35,24 +35,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
 import tyro
-from peers import PEERS, Missing, through
-from provenance import commit, machine, today
-from results import (
-    CEILING,
-    OURS,
-    SAME_WORDS,
-    UNSEEN,
-    UNSEEN_WORDS,
-    Point,
-    Results,
-    Skipped,
-    draw,
-    read,
-    table,
-    write,
-)
-from scores import RATE, Scores, cut, join, score
 from tyro.conf import Positional, UseAppendAction
 
 from audiovq.audio import finding, reading
@@ -68,8 +53,25 @@ from audiovq.runtime.device import pick_device
 from audiovq.spectral import inversion
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.training.run import train
+from benchmarks.provenance import commit, machine, today
+from benchmarks.quality.peers import PEERS, Missing, through
+from benchmarks.quality.points import (
+    CEILING,
+    OURS,
+    SAME_WORDS,
+    UNSEEN,
+    UNSEEN_WORDS,
+    Point,
+    Results,
+    Skipped,
+    draw,
+    read,
+    table,
+    write,
+)
+from benchmarks.quality.scores import RATE, Scores, cut, join, score
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LABELS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+\.wav$"
 TEST = r"_[0-4]\.wav$"
 LEARNT_WORDS, OTHER_WORDS = "01234", "56789"

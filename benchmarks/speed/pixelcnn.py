@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from comparison import Row, Run, compare
 from torch import Tensor
 
 from audiovq.config.sampling import SamplingConfig
@@ -17,6 +16,7 @@ from audiovq.models.priors.base import Prior
 from audiovq.models.priors.pixelcnn import PixelCNN, PixelCNNCache
 from audiovq.models.priors.sampling import sample
 from audiovq.models.priors.tokens import Vocabulary
+from benchmarks.speed.comparison import Row, Run, compare
 
 GRIDS = ((8, 24), (16, 16), (16, 32))
 """Rows and columns."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 
 import torch
-from comparison import seconds
+
+from benchmarks.speed.comparison import seconds
 
 COPIED = 1 << 26
 """Floats that are copied: more than caches hold."""
