@@ -1,4 +1,4 @@
-"""Where a figure comes from: the machine, the day and the commit of the code that was measured."""
+"""Provenance of a measurement: machine, date, and commit of the measured code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def machine() -> str:
-    """Cores, threads, system, torch and GPU, in one line."""
-    import torch  # not above: a process that is measured may do without
+    """One line: cores, threads, system, torch version and GPU."""
+    import torch  # not above: a measured process may run without torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
@@ -24,13 +24,13 @@ def machine() -> str:
 
 
 def today() -> str:
-    """The date, ISO 8601, UTC."""
+    """Today's date, ISO 8601, UTC."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def commit() -> str:
-    """The short hash of the checked-out commit, with a + where the package differs from it; empty
-    outside of a git repository."""
+    """The short hash of the checked-out commit, followed by + if the package differs from it; empty
+    outside a git repository."""
     try:
         head = _git("rev-parse", "--short=7", "HEAD").strip()
         return head + ("+" if _git("status", "--porcelain", "--", "audiovq").strip() else "")
@@ -39,7 +39,7 @@ def commit() -> str:
 
 
 def stamp() -> dict[str, str]:
-    """`machine`, `date` and `commit`, for a results file."""
+    """`machine`, `date` and `commit` for a results file."""
     return {"machine": machine(), "date": today(), "commit": commit()}
 
 

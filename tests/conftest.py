@@ -127,3 +127,13 @@ def fsdd() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: the Free Spoken Digit Dataset is not shipped")
     return folder
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `benchmarks`, whose modules can be imported as `benchmarks.…`. Skips without it."""
+    folder = ROOT / "benchmarks"
+    if not folder.is_dir():
+        pytest.skip("benchmarks/ is missing: it comes with the repository, not the package")
+    monkeypatch.syspath_prepend(ROOT)
+    return folder

@@ -180,23 +180,34 @@ class _SpeechScores:
     def _score(self) -> None:
         """Score the current group, and start a new one."""
         sides, self._sides, self._seconds = self._sides, ([], []), 0.0
-        try:
-            import pesq
-            import pystoi
-        except ImportError:
-            return
         if not sides[0]:
             return
         a, b = map(np.concatenate, sides)
-        if not a.any() or not b.any():
-            return
-        rate, scores = self._rate, self._scores
-        mode = "wb" if rate == 16_000 else "nb"
-        with contextlib.suppress(pesq.PesqError):  # too short, or no speech found
-            scores["pesq"].append((float(pesq.pesq(rate, a, b, mode)), len(a)))
-        with warnings.catch_warnings(), contextlib.suppress(RuntimeWarning):
-            warnings.simplefilter("ignore")
-            # For a group that is too short, pystoi returns 0.00001 with a warning.
-            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-            scores["stoi"].append((float(pystoi.stoi(a, b, rate)), len(a)))
-            scores["estoi"].append((float(pystoi.stoi(a, b, rate, extended=True)), len(a)))
+        for name, score in stretch_scores(a, b, self._rate).items():
+            self._scores[name].append((score, len(a)))
+
+
+def stretch_scores(original: Waveform, other: Waveform, sample_rate: int) -> dict[str, float]:
+    """pesq, stoi and estoi of one pair of waveforms (samples,) at 8 kHz (narrow band) or 16 kHz (wide band).
+
+    A measure that the pair is too short or too silent for is left out; all are left out without the
+    packages `pesq` and `pystoi` (extra `eval`).
+    """
+    try:
+        import pesq
+        import pystoi
+    except ImportError:
+        return {}
+    if not original.any() or not other.any():
+        return {}
+    scores = {}
+    mode = "wb" if sample_rate == 16_000 else "nb"
+    with contextlib.suppress(pesq.PesqError):  # too short, or no speech found
+        scores["pesq"] = float(pesq.pesq(sample_rate, original, other, mode))
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeWarning):
+        warnings.simplefilter("ignore")
+        # pystoi gives 0.00001 and a warning for waveforms that are too short: no score.
+        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+        scores["stoi"] = float(pystoi.stoi(original, other, sample_rate))
+        scores["estoi"] = float(pystoi.stoi(original, other, sample_rate, extended=True))
+    return scores

@@ -1,11 +1,11 @@
-"""What playing with sounds is worth: new sounds by both priors, repaintings, continuations, long sounds.
+"""Quality of generation and edits: new sounds of both priors, inpainting, continuation, long sounds.
 
     python benchmarks/quality/edits.py MODEL DATASET --out benchmarks/results/NAME.json
 
-A judge that learns from the dataset's training clips names what comes out; clips are real test clips,
-and no label is told to the model where one is repainted or gone on with. *Flux* is how much a
-spectrogram changes from frame to frame, in dB (root mean square over bins); at a joint the largest of
-the frames that a window of the STFT spans there.
+A judge trained on the dataset's training clips predicts the labels of the results. Edits are made on
+real test clips, without giving the model their labels. *Flux* is the change of a spectrogram from frame
+to frame, in dB (root mean square over bins); at a joint, its maximum over the frames whose windows
+overlap the joint.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ AROUND = 2
 
 
 def flux(model: Model, waveform: Waveform) -> Tensor:
-    """(frames - 1,) dB from each frame to the next."""
+    """Flux in dB, (frames - 1,)."""
     (image,) = spectrogram.waveform_images(model.spectrogram, [waveform])
     steps = image[0].diff(dim=1) * model.spectrogram.config.range_db
     return steps.square().mean(dim=0).sqrt()
 
 
 def at_joint(changes: Tensor, frame: int) -> float:
-    """The largest flux around a frame."""
+    """The largest flux near a frame."""
     return float(changes[max(0, frame - AROUND) : frame + AROUND].max())
 
 
-def named(
+def accuracy(
     judge: Classifier, model: Model, waveforms: Sequence[Waveform], truth: Tensor
 ) -> dict[str, float | None]:
-    """The share of sounds whose label is named rightly, for each label."""
+    """Share of sounds whose label the judge predicts correctly, for each label."""
     images = spectrogram.waveform_images(model.spectrogram, waveforms)
     shares = classifier.judge(judge, images).accuracy(truth)
     return dict(zip(model.labels, shares, strict=True))
 
 
-def places(model: Model, sounds: Sequence[Sound]) -> Tensor:
-    """(sounds, labels) the values asked for."""
+def requested_labels(model: Model, sounds: Sequence[Sound]) -> Tensor:
+    """Indices (sounds, labels) of the label values that were asked for."""
     return torch.tensor(
         [
             [model.labels[name].index(sound.labels[name]) for name in model.labels]
@@ -76,7 +76,7 @@ def places(model: Model, sounds: Sequence[Sound]) -> Tensor:
 
 
 def new_sounds(model: Model, judge: Classifier, n: int) -> dict[str, Any]:
-    """Seconds for 16 sounds' codes and waveforms, the best of three; accuracy of `n`."""
+    """Seconds for 16 sounds (codes and waveforms, the best of three), and accuracy of `n` sounds."""
     figures: dict[str, Any] = {}
     for sampling in ORDERS:
         seconds = []
@@ -85,16 +85,19 @@ def new_sounds(model: Model, judge: Classifier, n: int) -> dict[str, Any]:
             generate(model, 16, sampling=sampling, seed=seed, inversion=Inversion("griffin-lim", 0))
             seconds.append(time.perf_counter() - begin)
         sounds = generate(model, n, sampling=sampling, seed=1)
-        accuracy = named(judge, model, [s.waveform for s in sounds], places(model, sounds))
-        figures[sampling.order] = {"seconds_for_16": min(seconds), "accuracy": accuracy}
+        truth = requested_labels(model, sounds)
+        figures[sampling.order] = {
+            "seconds_for_16": min(seconds),
+            "accuracy": accuracy(judge, model, [s.waveform for s in sounds], truth),
+        }
     return figures
 
 
 def on_real_clips(
     model: Model, judge: Classifier, clips: Sequence[Waveform], truth: Tensor
 ) -> dict[str, Any]:
-    """Accuracy of clips as they are, coded, with their middle third repainted, and with their second
-    half continued; flux at the repainted third's ends, beside that of the same places before."""
+    """Accuracy of real clips: unchanged, coded, with the middle third inpainted, and with the second half
+    continued; flux at both ends of the inpainted third, before and after."""
     made: dict[str, list[Waveform]] = {"real": list(clips)}
     joints: dict[str, list[float]] = {"coded": []}
     for clip in clips:
@@ -108,10 +111,10 @@ def on_real_clips(
         joints["coded"] += [at_joint(flux(model, coded.waveform), frame) for frame in frames]
         for sampling in ORDERS:
             (sound,) = edit.repaint(model, clip, time=third, sampling=sampling)
-            kept = torch.ones(sound.encoded.codes.shape[2], dtype=torch.bool)
-            kept[mask] = False
-            same = sound.encoded.codes[..., kept] == coded.encoded.codes[..., kept]
-            assert bool(same.all()), "a kept code was changed"
+            outside = torch.ones(sound.encoded.codes.shape[2], dtype=torch.bool)
+            outside[mask] = False
+            same = sound.encoded.codes[..., outside] == coded.encoded.codes[..., outside]
+            assert bool(same.all()), "a code outside the mask has changed"
             name = f"repainted, {sampling.order}"
             made.setdefault(name, []).append(sound.waveform)
             joints.setdefault(name, []).extend(
@@ -127,7 +130,7 @@ def on_real_clips(
             made.setdefault(name, []).append(sound.waveform)
     high = float(np.quantile(joints["coded"], 0.95))
     return {
-        "accuracy": {name: named(judge, model, waves, truth) for name, waves in made.items()},
+        "accuracy": {name: accuracy(judge, model, waves, truth) for name, waves in made.items()},
         "flux_db_at_joints": {
             name: {
                 "median": float(np.median(found)),
@@ -140,11 +143,11 @@ def on_real_clips(
 
 
 def long_sounds(model: Model, n: int) -> dict[str, Any]:
-    """Flux of sounds of 5 s: its largest peak in the autocorrelation beyond 0.1 s, and of loops at
-    their joint, beside elsewhere."""
+    """The largest autocorrelation peak, beyond 0.1 s, of the flux of 5 s sounds; and the flux of loops at
+    the joint and elsewhere."""
     figures: dict[str, Any] = {}
     for sampling in ORDERS:
-        peaks, at, elsewhere = [], [], []
+        peaks, at_joints, elsewhere = [], [], []
         for sound in generate(model, n, seconds=5.0, sampling=sampling, seed=2):
             changes = flux(model, sound.waveform)
             centred = changes - changes.mean()
@@ -155,11 +158,11 @@ def long_sounds(model: Model, n: int) -> dict[str, Any]:
         for sound in generate(model, n, seconds=1.0, loop=True, sampling=sampling, seed=3):
             thrice = flux(model, np.tile(sound.waveform, 3))
             frames = len(sound.waveform) // model.spectrogram.config.hop_length
-            at.append(at_joint(thrice, frames))
+            at_joints.append(at_joint(thrice, frames))
             elsewhere += [at_joint(thrice, frame) for frame in range(frames + 8, 2 * frames - 8)]
         figures[sampling.order] = {
             "flux_autocorrelation_peak": float(np.mean(peaks)),
-            "loop_joint_db": float(np.median(at)),
+            "loop_joint_db": float(np.median(at_joints)),
             "loop_elsewhere_db": float(np.median(elsewhere)),
             "loop_elsewhere_95_percent_db": float(np.quantile(elsewhere, 0.95)),
         }
@@ -173,14 +176,14 @@ def main(
     clips: int = 100,
     n: int = 300,
 ) -> None:
-    """Measure, print, and write where asked.
+    """Measure, print, and write if asked to.
 
     Args:
-        model: Folder with both priors.
-        dataset: Folder that it was trained on.
-        out: JSON to be written.
-        clips: Test clips that are repainted and continued.
-        n: New sounds by each prior.
+        model: Folder of a model with both priors.
+        dataset: Folder of the dataset that it was trained on.
+        out: JSON file for the results.
+        clips: Test clips to inpaint and continue.
+        n: New sounds of each prior.
     """
     loaded, data = load(model), Dataset(dataset)
     judge = classifier.train_classifier([data.train, data.validation])

@@ -1,7 +1,7 @@
-"""Speech codecs to be measured beside ours: Codec 2, Speex, AMR and Opus, by their own programs.
+"""Other speech codecs for comparison: Codec 2, Speex, AMR and Opus, run as programs.
 
-Each codes one recording of any length. What is counted is the payload: the bits of the codec's
-frames, or the bytes of its packets, without the container around them.
+Each codes one recording of any length. Its rate counts the payload: the bits of the codec's frames, or
+the bytes of its packets, without the container.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from audiovq.config.errors import AudiovqError
 
 RATE = 8000
 FLUSH = RATE // 4
-"""Samples of silence after a recording, so that what a codec holds back comes out."""
+"""Samples of silence appended to a recording, to flush a codec's delay."""
 MAX_DELAY = RATE // 10
+"""Largest delay of a codec, in samples."""
 SMOOTH = RATE // 50
-"""Samples that an envelope is smoothed over."""
-ALIKE = 0.5
-"""Correlation from which waveforms are taken for the same; the codecs here have .7 or .1."""
+"""Width in samples of the window that smooths an envelope."""
+MIN_CORRELATION = 0.5
+"""Correlation above which a delay is found from waveforms (waveform codecs: 0.7; vocoders: 0.1)."""
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -34,7 +35,7 @@ RAW = ("-f", "s16le", "-ar", str(RATE), "-ac", "1")
 
 
 class Missing(AudiovqError):
-    """A codec that cannot be run here; its text is the reason."""
+    """A codec that cannot be run on this machine; its text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ class Peer:
     name: str
     family: str
     code: Callable[[bytes], tuple[bytes, float]]
-    """16-bit samples at RATE in; the decoded ones and the bits of the payload out."""
+    """16-bit samples at RATE → decoded samples, and the bits of the payload."""
     variable: bool = False
-    """Whether the rate follows the sound, so that pauses cost less than speech."""
+    """Whether the rate is variable, so that pauses cost less than speech."""
 
 
-def through(peer: Peer, waveform: Waveform) -> tuple[Waveform, float, float]:
-    """(samples,) at RATE → the same samples coded, decoded and in place; the payload's bits, and the
-    seconds that they are of: the samples' and those of FLUSH.
+def encode_decode(peer: Peer, waveform: Waveform) -> tuple[Waveform, float, float]:
+    """Code and decode (samples,) at RATE → aligned samples, the payload's bits, and the coded seconds
+    (those of the samples and of FLUSH).
 
-    Raises Missing where the codec's program is not installed or refuses.
+    Raises Missing if the codec's program is not installed or fails.
     """
     padded = np.pad(waveform, (0, FLUSH))
     samples = np.rint(padded * 32768).clip(-32768, 32767).astype("<i2")
@@ -63,7 +64,7 @@ def through(peer: Peer, waveform: Waveform) -> tuple[Waveform, float, float]:
 
 
 def aligned(original: Waveform, other: Waveform) -> Waveform:
-    """`other`, moved by its delay and cut or filled with zeros to the length of `original`."""
+    """`other`, shifted back by its delay, and cut or zero-padded to the length of `original`."""
     lag = delay(original, other)
     begin = max(0, lag)
     moved = np.zeros_like(original)
@@ -73,17 +74,17 @@ def aligned(original: Waveform, other: Waveform) -> Waveform:
 
 
 def delay(original: Waveform, other: Waveform) -> int:
-    """By how many samples `other` lags behind, from -MAX_DELAY to MAX_DELAY.
+    """The delay of `other` in samples, from -MAX_DELAY to MAX_DELAY.
 
-    It is where the waveforms' correlation is greatest; where they are not alike, as after a vocoder
-    that makes up the phases, where that of their envelopes is.
+    It maximizes the cross-correlation of the waveforms or, if that is low, of their envelopes: a
+    vocoder invents the phases.
     """
-    lag, likeness = _lag(original, other)
-    return lag if likeness > ALIKE else _lag(_envelope(original), _envelope(other))[0]
+    lag, correlation = _lag(original, other)
+    return lag if correlation > MIN_CORRELATION else _lag(_envelope(original), _envelope(other))[0]
 
 
 def _lag(a: Floats, b: Floats) -> tuple[int, float]:
-    """The lag of `b` behind `a` with the greatest correlation, and that as a share of 1."""
+    """The lag of `b` behind `a` with the greatest correlation, and that correlation, at most 1."""
     n = len(a) + len(b)
     correlation = np.fft.irfft(np.fft.rfft(b, n) * np.fft.rfft(a, n).conj(), n)
     lags = np.arange(-MAX_DELAY, MAX_DELAY + 1)
@@ -92,19 +93,19 @@ def _lag(a: Floats, b: Floats) -> tuple[int, float]:
 
 
 def _envelope(waveform: Waveform) -> Floats:
-    """(samples,) absolute values smoothed over SMOOTH."""
+    """Absolute values (samples,), smoothed over SMOOTH."""
     envelope: Floats = np.convolve(np.abs(waveform), np.hanning(SMOOTH), "same")
     return envelope
 
 
 def _codec2(mode: str, samples: bytes) -> tuple[bytes, float]:
-    # One byte for each bit, so that frames of 18 or 28 bits are not counted as whole bytes.
+    # One byte per bit, so that frames of 18 or 28 bits are not rounded up to whole bytes.
     bits = _run(samples, "c2enc", mode, "-", "-", "--bitperchar")
     return _run(bits, "c2dec", mode, "-", "-", "--bitperchar"), len(bits)
 
 
 def _speex(quality: int, samples: bytes) -> tuple[bytes, float]:
-    # Ten frames of 20 ms a packet: rounding up to bytes costs next to nothing.
+    # Ten frames of 20 ms per packet, so that rounding up to bytes costs almost nothing.
     flags = f"--narrowband --rate {RATE} --16bit --le --nframes 10 --quality {quality}".split()
     stored = _run(samples, "speexenc", *flags, "-", "-")
     return _run(stored, "speexdec", "-", "-"), _packet_bits(stored)
@@ -112,8 +113,8 @@ def _speex(quality: int, samples: bytes) -> tuple[bytes, float]:
 
 def _amr(samples: bytes) -> tuple[bytes, float]:
     stored = _run(samples, "sox", *_sox_raw(), "-", "-t", "amr-nb", "-C", "0", "-")
-    # SoX always leaves out frames of silence. At a fixed rate pauses cost what speech costs, so all
-    # frames are counted: 95 bits each 20 ms.
+    # SoX drops frames of silence. At a constant rate pauses cost as much as speech, so all frames are
+    # counted: 95 bits per 20 ms.
     return _run(stored, "sox", "-t", "amr-nb", "-", *_sox_raw(), "-"), 4750 * len(
         samples
     ) / 2 / RATE
@@ -139,13 +140,13 @@ def _ffmpeg(data: bytes, *arguments: str) -> bytes:
 
 
 def _run(data: bytes, *command: str) -> bytes:
-    """What `command` makes of `data`. Raises Missing where it is not there or fails."""
+    """Run `command` on `data` and return its output. Raises Missing if it is not installed or fails."""
     if shutil.which(command[0]) is None:
         raise Missing(f"{command[0]} is not installed")
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode or not done.stdout:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise Missing(f"{command[0]} refused: {lines[-1] if lines else done.returncode}")
+        raise Missing(f"{command[0]} failed: {lines[-1] if lines else done.returncode}")
     return done.stdout
 
 
@@ -165,4 +166,4 @@ PEERS = (
         for rate in (6, 8, 12)
     ),
 )
-"""From the first of each family to the last, the rate rises."""
+"""Within each family, ordered by rising rate."""

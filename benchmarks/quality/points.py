@@ -1,4 +1,4 @@
-"""Results: points of rate and quality, as JSON, as a table and as a picture."""
+"""Results of `quality.py`: points of rate and quality, as JSON, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ UNSEEN = "audiovq, unseen speakers"
 UNSEEN_WORDS = "audiovq, unseen words"
 SAME_WORDS = "audiovq, the same words learnt"
 CEILING = "true spectrograms inverted"
-"""Families of points; the others are codecs' names."""
+"""Families of points; the other families are names of codecs."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One codec at one rate, and how near it comes to the originals."""
+    """One codec at one rate, and its scores."""
 
     name: str
     family: str
     bits_per_second: float | None
-    """None: nothing was coded."""
+    """None: not coded."""
     scores: Scores
     speaker: str | None = None
-    """The speaker that alone is scored, and whom the model never heard; None: all six."""
+    """The only speaker scored, held out of training; None: all six."""
     minutes: float | None = None
-    """Time limit of the training; None: not trained here."""
+    """Time limit of training; None: not trained by the benchmark."""
     recordings_bits_per_second: float | None = None
-    """The same payload over the seconds of the recordings alone, without the pauses of the stream;
-    None: the codec has a constant rate, or `bits_per_second` is over the recordings already."""
+    """The payload over the seconds of the recordings, without the stream's pauses; None: the codec has a
+    constant rate, or `bits_per_second` already excludes pauses."""
     files: int | None = None
     """Test files scored; None: all."""
     machine: str = ""
     date: str = ""
     """ISO 8601."""
     commit: str = ""
-    """Of the code that was measured."""
+    """Of the measured code."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A codec that could not be measured."""
+    """A codec that was not measured, and why."""
 
     name: str
     reason: str
@@ -55,17 +55,17 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured on one set of test files."""
+    """All points on one set of test files."""
 
     data: str
     files: int
     seconds: float
-    """Of the test files; pauses not counted."""
+    """Duration of the test files, without pauses."""
     points: tuple[Point, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
     def plus(self, *found: Point | Skipped) -> Results:
-        """These and what was `found` later, which replaces what was measured before."""
+        """These results with new ones, which replace older ones of the same name and speaker."""
         later = [f for f in found if isinstance(f, Point)]
         points = {(p.name, p.speaker): p for p in (*self.points, *later)}
         reasons = (*self.skipped, *(f for f in found if isinstance(f, Skipped)))
@@ -77,12 +77,12 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """The inverse of `write`. Raises AudiovqError where the file is missing or something else."""
+    """The inverse of `write`. Raises AudiovqError if the file is missing or not one of results."""
     return from_json(Results, read_json(path, "a folder of results"), str(path))
 
 
 def write(path: Path, results: Results) -> Results:
-    """Write as JSON, together with what the file holds already; returns all of it."""
+    """Write as JSON, merged with the results already in the file; returns all of them."""
     if path.exists():
         results = read(path).plus(*results.points, *results.skipped)
     write_json(path, to_json(results))
@@ -90,20 +90,20 @@ def write(path: Path, results: Results) -> Results:
 
 
 def averaged(points: Sequence[Point]) -> list[Point]:
-    """Points, those of single speakers replaced by one mean for each name; from low to high rate."""
+    """Points by rising rate; points of single speakers are replaced by one mean for each name."""
     rows = [point for point in points if point.speaker is None]
-    alone = [point for point in points if point.speaker is not None]
-    for name in sorted({point.name for point in alone}):
-        same = [point for point in alone if point.name == name]
+    single = [point for point in points if point.speaker is not None]
+    for name in sorted({point.name for point in single}):
+        same = [point for point in single if point.name == name]
         rate = sum(point.bits_per_second or 0 for point in same) / len(same)
         scores = Scores.mean([point.scores for point in same])
-        said = f"{name}, speaker unseen (mean of {len(same)})"
-        rows.append(Point(said, UNSEEN, rate, scores, minutes=same[0].minutes))
+        label = f"{name}, speaker unseen (mean of {len(same)})"
+        rows.append(Point(label, UNSEEN, rate, scores, minutes=same[0].minutes))
     return sorted(rows, key=lambda point: point.bits_per_second or float("inf"))
 
 
 def table(results: Results) -> str:
-    """A Markdown table, from low to high rate, with what was skipped and why at its end."""
+    """A Markdown table by rising rate, with the skipped codecs and the reasons at the end."""
     lines = ["| | bit/s | PESQ | STOI | ESTOI | LSD dB |", "|---|---|---|---|---|---|"]
     for point in averaged(results.points):
         rate = "" if point.bits_per_second is None else f"{point.bits_per_second:,.0f}"
@@ -126,7 +126,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "Opus": {"color": "#117a65", "marker": "v"},
     "Opus VBR": {"color": "#117a65", "marker": "v", "markerfacecolor": "white", "linestyle": "--"},
 }
-"""Colour and mark of each family."""
+"""Colour and marker of each family."""
 LABELS: dict[str, tuple[str, int, tuple[int, int], str]] = {
     OURS: (OURS, 0, (-6, 5), "right"),
     UNSEEN: ("unseen speakers", 0, (8, -9), "left"),
@@ -137,13 +137,13 @@ LABELS: dict[str, tuple[str, int, tuple[int, int], str]] = {
     "Opus": ("Opus", -1, (8, -4), "left"),
     "Opus VBR": ("VBR", 1, (-6, 4), "right"),
 }
-"""What stands beside each family's line: the text, at which point, how many points of type to the
-right and up, and which of its ends is there."""
+"""Label of each family's line: the text, the index of the point beside it, its offset (right, up) in
+typographic points, and its horizontal alignment."""
 TICKS = {500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k", 12000: "12k"}
 
 
-def draw(results: Results, path: Path) -> None:
-    """A PNG of 1000 × 440 pixels: PESQ and ESTOI over the rate, a line for each family."""
+def plot(results: Results, path: Path) -> None:
+    """Plot PESQ and ESTOI over the rate, one line per family, as a PNG of 1000 × 440 pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -162,20 +162,20 @@ def draw(results: Results, path: Path) -> None:
             if not line:
                 continue
             axes.plot(*zip(*line, strict=True), **{"linewidth": 1.2, "markersize": 5, **style})
-            text, place, offset, end = LABELS[family]
+            text, index, offset, alignment = LABELS[family]
             axes.annotate(
                 text,
-                line[min(place, len(line) - 1)],
+                line[min(index, len(line) - 1)],
                 xytext=offset,
                 textcoords="offset points",
-                ha=end,
+                ha=alignment,
                 color=style["color"],
                 fontweight="bold" if family == OURS else "normal",
             )
         if best := [getattr(p.scores, measure) for p in points if p.family == CEILING]:
             axes.axhline(max(best), color="0.5", linewidth=1, linestyle=":")
-            place_left = (420, max(best))
-            axes.annotate(CEILING, place_left, (0, -13), textcoords="offset points", color="0.4")
+            left = (420, max(best))
+            axes.annotate(CEILING, left, (0, -13), textcoords="offset points", color="0.4")
         axes.set_xlim(400, 22_000)
         axes.set_xticks(list(TICKS), list(TICKS.values()))
         axes.minorticks_off()

@@ -1,4 +1,4 @@
-"""Quality at a rate: models and other codecs on the same speech, scored in the same way.
+"""Quality at a bit rate: models and other codecs on the same speech, with the same scores.
 
     python benchmarks/quality/quality.py --rate 1000 --rate 2000 --rate 4000 --minutes 60
     python benchmarks/quality/quality.py --rate 2000 --minutes 60 --leave-one-out --no-codecs
@@ -7,21 +7,21 @@
     python benchmarks/quality/quality.py --from-json RESULTS --picture quality.png
 
 The recordings are those of the Free Spoken Digit Dataset, six speakers at 8 kHz; its official test
-files are the takes 0 to 4. A model stores them all in one archive, as `audiovq encode --rate` does
-where a rate is named. The rate is the archive's size but for the file names, over the seconds of the
-recordings; what is scored is decoded from the archive. Other codecs get the test files as one stream
-in name order with 0.1 s of silence between, which suits them better than clips one by one; theirs is
-the payload over the stream's seconds, pauses included. A codec of variable rate spends little on
-pauses, so its payload is also given over the seconds of the recordings alone, the span that ours is
-given over. How it is scored stands in `scores.py`. Needs the packages of the extra `eval`.
+files are takes 0 to 4. A model stores them in one archive, as `audiovq encode` does, with `--rate` if a
+rate is given. Its rate is the archive's size without file names, over the seconds of the recordings; the
+scores are those of the sounds decoded from the archive. Other codecs get the test files as one stream
+in name order with 0.1 s of silence between them, which suits them better than separate clips; their
+rate is the payload over the seconds of the stream, pauses included. A codec of variable rate spends
+little on pauses, so its payload is also given over the seconds of the recordings alone, as for ours.
+`scores.py` computes the scores, with the packages of the extra `eval`.
 
-What favours ours: a model has learnt from other takes of the same ten words by the same six speakers;
-its weight of bits is found on the very files that are scored; it codes a recording as a whole, where
-the other codecs are made for live speech; and its own size (megabytes) is not counted. Two options
-take the first away. With `--leave-one-out`, for each speaker a model learns from the other five and is
-scored on the official test files of the one. With `--unseen-words`, a model learns from the words zero
-to four and is scored on the official test files of five to nine; beside it stand the other codecs on
-these files, and a model that has learnt from five to nine alone.
+The comparison favours ours: the model is trained on other takes of the same ten words by the same six
+speakers; its rate weight is chosen on the scored files themselves; it codes whole recordings, while the
+other codecs are made for live speech; and the size of the model (megabytes) is not counted. Two options
+remove the first advantage. With `--leave-one-out`, for each speaker a model is trained on the other
+five and scored on the official test files of that speaker. With `--unseen-words`, a model is trained on
+the words zero to four and scored on the official test files of five to nine, together with the other
+codecs on these files and a model trained on five to nine only.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from audiovq.spectral import inversion
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.training.run import train
 from benchmarks.provenance import commit, machine, today
-from benchmarks.quality.peers import PEERS, Missing, through
+from benchmarks.quality.peers import PEERS, Missing, Peer, encode_decode
 from benchmarks.quality.points import (
     CEILING,
     OURS,
@@ -64,7 +64,7 @@ from benchmarks.quality.points import (
     Point,
     Results,
     Skipped,
-    draw,
+    plot,
     read,
     table,
     write,
@@ -75,38 +75,38 @@ ROOT = Path(__file__).resolve().parents[2]
 LABELS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+\.wav$"
 TEST = r"_[0-4]\.wav$"
 LEARNT_WORDS, OTHER_WORDS = "01234", "56789"
-"""The digits that `--unseen-words` learns from, and those that it scores."""
+"""Digits that `--unseen-words` trains on, and digits that it scores."""
 DATA = "Free Spoken Digit Dataset, official split: takes 0 to 4 test, the rest training"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Measure quality at a rate."""
+    """Measure quality at a bit rate."""
 
     recordings: Positional[Path] = ROOT.parent / "shared" / "fsdd" / "recordings"
     """Folder of the digits' recordings."""
     rate: UseAppendAction[tuple[int, ...]] = ()
-    """Train the preset of this many bit/s: 1000, 2000 or 4000. May be repeated."""
+    """Train the preset for this rate in bit/s: 1000, 2000 or 4000. May be repeated."""
     model: UseAppendAction[tuple[Path, ...]] = ()
     """Score the model in this folder. May be repeated."""
     minutes: float = 60.0
     """Time limit of each training."""
     leave_one_out: bool = False
-    """Train a model without each speaker, and score it on that one."""
+    """For each speaker, train a model without that speaker and score it on that speaker."""
     speakers: UseAppendAction[tuple[str, ...]] = ()
-    """Leave out this one only. May be repeated; none: each of the six in turn."""
+    """Leave out this speaker only. May be repeated; none: each of the six in turn."""
     unseen_words: bool = False
     """Train a model on the words zero to four, and one on five to nine; score both on five to nine."""
     codecs: bool = True
-    """Measure the other codecs too."""
+    """Also measure the other codecs."""
     work: Path | None = None
-    """Folder for datasets and models; what is there is gone on with. None: a new temporary one."""
+    """Folder for datasets and models; trainings in it are resumed. None: a new temporary folder."""
     out: Path | None = None
-    """Write the results as JSON, together with what the file holds already."""
+    """JSON file to add the results to; points of the same name and speaker are replaced."""
     picture: Path | None = None
-    """Draw rate and quality as a PNG."""
+    """Plot quality over rate, as a PNG."""
     from_json: Path | None = None
-    """Measure nothing; take these results."""
+    """Read these results instead of measuring."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
@@ -121,51 +121,54 @@ class Clips:
 
     @property
     def seconds(self) -> float:
+        """Total duration."""
         return sum(map(len, self.waveforms)) / RATE
 
     def of(self, speaker: str) -> Clips:
-        """One speaker's."""
+        """The clips of one speaker."""
         return self._at([i for i, s in enumerate(self.speakers) if s == speaker])
 
     def saying(self, digits: str) -> Clips:
-        """Those of some words."""
+        """The clips of these digits."""
         return self._at([i for i, name in enumerate(self.names) if name[0] in digits])
 
-    def _at(self, places: Sequence[int]) -> Clips:
+    def _at(self, indices: Sequence[int]) -> Clips:
         return Clips(
-            [self.names[i] for i in places],
-            [self.speakers[i] for i in places],
-            [self.waveforms[i] for i in places],
+            [self.names[i] for i in indices],
+            [self.speakers[i] for i in indices],
+            [self.waveforms[i] for i in indices],
         )
 
     def score(self, others: Sequence[Waveform]) -> Scores:
-        """Of others in place of these."""
+        """Scores of reconstructions of these clips."""
         return score(self.waveforms, others, self.speakers)
 
 
 def read_clips(recordings: Path) -> Clips:
-    """The test files below a folder. Raises AudiovqError where it holds none."""
+    """Read the test files of a folder. Raises AudiovqError if it has none."""
     if not recordings.is_dir():
-        raise AudiovqError(f"{recordings}: no such folder; name that of the digits' recordings")
+        raise AudiovqError(
+            f"{recordings}: no such folder; give the folder of the digits' recordings"
+        )
     names = finding.find(recordings)[0]
     paths = [recordings / name for name in names if re.search(TEST, name)]
     speakers = [found["speaker"] for path in paths if (found := re.search(LABELS, path.name))]
     if not paths or len(speakers) < len(paths):
-        raise AudiovqError(f"{recordings}: test files are not named as 7_george_0.wav is")
+        raise AudiovqError(f"{recordings}: no test files with names like 7_george_0.wav")
     return Clips([p.name for p in paths], speakers, [reading.read(p, RATE)[0] for p in paths])
 
 
 def preset_of(rate: int) -> str:
-    """The name of the preset for a rate in bit/s. Raises AudiovqError where there is none."""
+    """The name of the preset for a rate in bit/s. Raises AudiovqError if there is none."""
     preset = f"rate-{rate // 1000}k"
     if preset not in PRESETS or rate % 1000:
-        raise AudiovqError(f"--rate {rate}: no preset has it; give 1000, 2000 or 4000")
+        raise AudiovqError(f"--rate {rate}: no preset for it; give 1000, 2000 or 4000")
     return preset
 
 
-def unheard(without: str | None) -> str:
-    """Pattern of the files that a model must not learn from: the official test files, and all of the
-    speaker, or of the digits, `without`."""
+def held_out(without: str | None) -> str:
+    """Pattern of the files held out of training: the official test files, and all files of the speaker
+    or the digits `without`."""
     if without is None:
         return TEST
     if without.isdigit():
@@ -173,33 +176,35 @@ def unheard(without: str | None) -> str:
     return rf"{TEST}|_{without}_\d+\.wav$"
 
 
-def trained(settings: Settings, rate: int, without: str | None = None) -> Model:
-    """The model of a rate point; what the work folder holds of it is gone on with."""
+def train_model(settings: Settings, rate: int, without: str | None = None) -> Model:
+    """Train the model for a rate, or resume its training in the work folder."""
     preset = preset_of(rate)
-    # Codes are all that is needed: no time goes to a prior.
+    # Only the autoencoder is needed: no time for a prior.
     config = dataclasses.replace(
         PRESETS[preset], max_minutes=settings.minutes, autoencoder_share=1.0
     )
     assert settings.work is not None
     folder = settings.work / (f"without-{without}" if without else "official")
-    how = PreprocessConfig(labels=LABELS, test=unheard(without))
+    how = PreprocessConfig(labels=LABELS, test=held_out(without))
     preprocess(settings.recordings, folder / "dataset", how, say=_say)
     return train(folder / "dataset", folder / preset, config, device=settings.device, say=_say)
 
 
-def measured(
+def measure_model(
     model: Model,
     name: str,
     clips: Clips,
     allowed: int | None = None,
     minutes: float | None = None,
 ) -> Point:
-    """A model's rate, at most the one allowed, and its scores.
+    """The rate of a model, at most `allowed` bit/s, and its scores.
 
-    Raises AudiovqError where it is made for another sample rate, or cannot meet the rate.
+    Raises AudiovqError if its sample rate is another, or it cannot meet the rate.
     """
     if model.sample_rate != RATE:
-        raise AudiovqError(f"{name}: codes {model.sample_rate} Hz; only {RATE} Hz is scored here")
+        raise AudiovqError(
+            f"{name}: a model for {model.sample_rate} Hz; this benchmark scores {RATE} Hz only"
+        )
     weight = None if allowed is None else archive.weight_within(model, clips.waveforms, allowed)
     encoded = codec.encode(model, clips.waveforms, rate_weight=weight)
     sounds = dict(zip(clips.names, encoded, strict=True))
@@ -211,27 +216,29 @@ def measured(
 
 
 def ceiling(model: Model, clips: Clips) -> Point:
-    """What decoding the true spectrograms gives: no model on such spectrograms can do better."""
+    """Scores of the true spectrograms, inverted: the upper bound for models on such spectrograms."""
     config = model.spectrogram.config
     inverted = inversion.invert(Spectrogram(config), clips.waveforms)
     name = f"{CEILING}, {config.n_fft}/{config.hop_length}, {config.bins} bands"
     return Point(name, CEILING, None, clips.score(inverted), files=len(clips.names))
 
 
-def others(clips: Clips, said: str = "") -> Iterator[Point | Skipped]:
-    """All other codecs on the clips as one stream; `said` is added to their names and families."""
+def measure_codecs(
+    clips: Clips, suffix: str = "", peers: Sequence[Peer] = PEERS
+) -> Iterator[Point | Skipped]:
+    """All other codecs on the clips as one stream; `suffix` is added to their names and families."""
     stream = join(clips.waveforms)
     lengths = [len(w) for w in clips.waveforms]
-    for peer in PEERS:
+    for peer in peers:
         _say(f"{peer.name} …")
         try:
-            decoded, bits, seconds = through(peer, stream)
+            decoded, bits, seconds = encode_decode(peer, stream)
         except Missing as missing:
-            yield Skipped(peer.name + said, str(missing))
+            yield Skipped(peer.name + suffix, str(missing))
             continue
         yield Point(
-            peer.name + said,
-            peer.family + said,
+            peer.name + suffix,
+            peer.family + suffix,
             round(bits / seconds, 1),
             clips.score(cut(decoded, lengths)),
             recordings_bits_per_second=round(bits / clips.seconds, 1) if peer.variable else None,
@@ -240,51 +247,53 @@ def others(clips: Clips, said: str = "") -> Iterator[Point | Skipped]:
 
 
 def models(settings: Settings, clips: Clips) -> Iterator[Point | Skipped]:
-    """The models that the settings name: loaded, or trained one after the other."""
+    """Load or train the models of the settings, one after another, and measure them."""
     for folder in settings.model:
         model = load(folder, pick_device(settings.device))
         yield ceiling(model, clips)
-        yield measured(model, f"{OURS} {folder.name}", clips)
+        yield measure_model(model, f"{OURS} {folder.name}", clips)
     for rate in settings.rate:
         name = f"{OURS} {preset_of(rate)}"
         if settings.unseen_words:
-            yield from on_words(settings, rate, clips.saying(OTHER_WORDS))
+            yield from measure_on_words(settings, rate, clips.saying(OTHER_WORDS))
         elif not settings.leave_one_out:
-            model = trained(settings, rate)
+            model = train_model(settings, rate)
             yield ceiling(model, clips)
-            yield measured(model, name, clips, rate, settings.minutes)
+            yield measure_model(model, name, clips, rate, settings.minutes)
         else:
             for speaker in settings.speakers or sorted(set(clips.speakers)):
-                model = trained(settings, rate, without=speaker)
-                point = measured(model, name, clips.of(speaker), rate, settings.minutes)
+                model = train_model(settings, rate, without=speaker)
+                point = measure_model(model, name, clips.of(speaker), rate, settings.minutes)
                 yield dataclasses.replace(point, family=UNSEEN, speaker=speaker)
 
 
-def on_words(settings: Settings, rate: int, clips: Clips) -> Iterator[Point | Skipped]:
-    """Clips of OTHER_WORDS by the other codecs, by a model that has learnt LEARNT_WORDS, and by one
-    that has learnt OTHER_WORDS."""
+def measure_on_words(settings: Settings, rate: int, clips: Clips) -> Iterator[Point | Skipped]:
+    """Measure, on clips of OTHER_WORDS, the other codecs, a model trained on LEARNT_WORDS, and a model
+    trained on OTHER_WORDS."""
     name = f"{OURS} {preset_of(rate)}"
     if settings.codecs:
-        yield from others(clips, ", words 5 to 9")
-    for without, family, said in (
+        yield from measure_codecs(clips, ", words 5 to 9")
+    for without, family, suffix in (
         (OTHER_WORDS, UNSEEN_WORDS, "unseen"),
         (LEARNT_WORDS, SAME_WORDS, "alone learnt"),
     ):
-        model = trained(settings, rate, without)
-        point = measured(model, f"{name}, words 5 to 9 {said}", clips, rate, settings.minutes)
+        model = train_model(settings, rate, without)
+        point = measure_model(
+            model, f"{name}, words 5 to 9 {suffix}", clips, rate, settings.minutes
+        )
         yield dataclasses.replace(point, family=family)
 
 
 def measure(settings: Settings) -> Results:
-    """All that the settings ask for, written after each point: the next may take hours."""
+    """Measure everything in the settings; write after each point, since the next may take hours."""
     clips = read_clips(settings.recordings)
     if unknown := set(settings.speakers) - set(clips.speakers):
         raise AudiovqError(
-            f"--speakers {min(unknown)}: take {', '.join(sorted(set(clips.speakers)))}"
+            f"--speakers {min(unknown)}: unknown; choose from {', '.join(sorted(set(clips.speakers)))}"
         )
     results = Results(DATA, len(clips.names), round(clips.seconds, 2))
     everything = settings.codecs and not settings.unseen_words
-    for found in chain(others(clips) if everything else (), models(settings, clips)):
+    for found in chain(measure_codecs(clips) if everything else (), models(settings, clips)):
         if isinstance(found, Point):
             found = dataclasses.replace(found, machine=machine(), date=today(), commit=commit())
         results = results.plus(found)
@@ -294,28 +303,28 @@ def measure(settings: Settings) -> Results:
 
 
 def main(settings: Settings) -> None:
-    """Measure or read, then print and draw."""
+    """Measure or read, then print and plot."""
     for rate in settings.rate:
-        preset_of(rate)  # before hours are spent on those that go well
+        preset_of(rate)  # raises now, not after hours of training
     if (settings.leave_one_out or settings.unseen_words) and not settings.rate:
         raise AudiovqError(
-            "--leave-one-out, --unseen-words: need --rate; models are trained for it"
+            "--leave-one-out and --unseen-words need --rate, the rate to train models for"
         )
     if settings.leave_one_out and settings.unseen_words:
-        raise AudiovqError("--leave-one-out and --unseen-words: give one of them")
+        raise AudiovqError("--leave-one-out and --unseen-words cannot be combined")
     if settings.rate and settings.work is None:
         settings = dataclasses.replace(
             settings, work=Path(tempfile.mkdtemp(prefix="audiovq-quality-"))
         )
-        _say(f"working in {settings.work}; with --work {settings.work} it goes on from there")
+        _say(f"working in {settings.work}; to resume, add --work {settings.work}")
     results = measure(settings) if settings.from_json is None else read(settings.from_json)
     print(table(results))
     if settings.picture is not None:
-        draw(results, settings.picture)
+        plot(results, settings.picture)
 
 
 def _say(line: str) -> None:
-    """To standard error: standard output is the table's."""
+    """Print to standard error: standard output has the table."""
     print(line, file=sys.stderr, flush=True)
 
 

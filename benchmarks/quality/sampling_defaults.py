@@ -1,13 +1,12 @@
-"""How new sounds should be drawn: temperature, guidance and steps, chosen on validation clips.
+"""Choose the defaults of sampling on validation clips: temperature, guidance and steps.
 
     python benchmarks/quality/sampling_defaults.py MODEL DATASET --out benchmarks/results/NAME.json
 
-The judge learns from training clips alone. For each setting, `n` new sounds are set beside the
-validation clips: the share whose labels the judge names as they were asked for, and the Fréchet
-distance in its features. The setting that is chosen has the least distance among those whose labels
-are named, on average over the labels, at most one point less often than the best's. It and the default
-are drawn again with three other seeds, which shows what lies within noise. Then, once, both are set
-beside the test clips, with sounds of another seed.
+The judge is trained on training clips only. For each setting, `n` new sounds are compared with the
+validation clips: by the share whose labels the judge predicts as requested, and by the Fréchet distance
+in its features. The chosen setting has the least distance among those whose accuracy, averaged over the
+labels, is at most one point below the best. It and the default are repeated with three other seeds,
+which shows the noise. Then both are compared once with the test clips, with sounds of another seed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from audiovq.models.model import Model
 from audiovq.runtime.files import write_json
 from audiovq.spectral import spectrogram
 from benchmarks.provenance import stamp
-from benchmarks.quality.edits import places
+from benchmarks.quality.edits import requested_labels
 
 TIME = [
     SamplingConfig(order="time", temperature=temperature, guidance=guidance)
@@ -50,7 +49,7 @@ MASKED = [
 ]
 SEEDS = (3, 4, 5)
 WITHIN = 0.01
-"""Share by which labels may be named less often than the best setting's."""
+"""Accuracy that the chosen setting may lack, compared with the best."""
 
 
 def scored(
@@ -61,11 +60,11 @@ def scored(
     n: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Accuracy of each label, and Fréchet distance to real clips' `features`, of `n` new sounds."""
+    """Accuracy of each label, and Fréchet distance to the `features` of real clips, of `n` new sounds."""
     sounds = generate(model, n, sampling=sampling, seed=seed)
     images = spectrogram.waveform_images(model.spectrogram, [sound.waveform for sound in sounds])
     judged = classifier.judge(judge, images)
-    shares = judged.accuracy(places(model, sounds))
+    shares = judged.accuracy(requested_labels(model, sounds))
     return {
         "sampling": asdict(sampling),
         "accuracy": {
@@ -78,13 +77,13 @@ def scored(
 
 
 def chosen(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The row of the least distance among those whose labels are named nearly as often as the best's."""
-    best = max(map(_named, rows))
-    near = [row for row in rows if _named(row) >= best - WITHIN]
+    """The row of the least distance among those whose accuracy is nearly the best."""
+    best = max(map(_mean_accuracy, rows))
+    near = [row for row in rows if _mean_accuracy(row) >= best - WITHIN]
     return min(near, key=lambda row: float(row["frechet_distance"]))
 
 
-def _named(row: dict[str, Any]) -> float:
+def _mean_accuracy(row: dict[str, Any]) -> float:
     shares: list[float] = list(row["accuracy"].values())
     return sum(shares) / len(shares)
 
@@ -92,7 +91,7 @@ def _named(row: dict[str, Any]) -> float:
 def real(
     model: Model, judge: Classifier, dataset: Dataset, split: Split, n: int
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Features of a split's clips; what the judge says of them, and how far `n` training clips are."""
+    """Features of a split's clips; the judge's accuracy on them, and the distance of `n` training clips."""
     judged = classifier.judge(judge, dataset_dataset.split_images(split))
     picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[:n]
     training = classifier.judge(judge, dataset_dataset.split_images(dataset.train, picked))
@@ -108,12 +107,12 @@ def real(
 def main(
     model: Positional[Path], dataset: Positional[Path], out: Path | None = None, n: int = 600
 ) -> None:
-    """Measure, print, and write where asked.
+    """Measure, print, and write if asked to.
 
     Args:
-        model: Folder of a model with labels; where it has a masked prior, its steps are chosen too.
-        dataset: Folder that it was trained on.
-        out: JSON to be written.
+        model: Folder of a model with labels. With a masked prior, its steps are chosen too.
+        dataset: Folder of the dataset that it was trained on.
+        out: JSON file for the results.
         n: New sounds for each setting.
     """
     loaded, data = load(model), Dataset(dataset)

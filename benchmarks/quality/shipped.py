@@ -1,9 +1,9 @@
-"""What ships: figures of the model `digits`, and how long `audiovq demo` takes.
+"""Measure the bundled model `digits`, and the duration of `audiovq demo`.
 
     python benchmarks/quality/shipped.py --out benchmarks/results/NAME.json
 
-The model is evaluated on the test clips of `data/digits`, which it has not learnt from. The demo is run
-as a user runs it, in a process of its own.
+The model is evaluated on the test clips of `data/digits`, which it was not trained on. The demo runs in
+a new process, as a user runs it.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from benchmarks.speed.startup import process
 
 @dataclass(frozen=True)
 class Settings:
-    """Measure what ships."""
+    """Measure the bundled model and the demo."""
 
     n: int = 600
-    """New sounds by which the model is judged."""
+    """New sounds for the evaluation."""
     model: bool = True
     """Measure the model."""
     demo: bool = True
     """Measure the demo."""
     out: Path | None = None
-    """Write the figures as JSON, together with what the file holds already."""
+    """JSON file for the figures; figures of the other part already in it stay."""
 
 
 def of_model(n: int, work: Path) -> dict[str, Any]:
-    """Bytes, seconds of training, and what `audiovq evaluate` finds."""
+    """Bytes, training seconds and the results of `audiovq evaluate`."""
     folder = SHIPPED / "digits"
     preprocess(ROOT / "data" / "digits", work / "dataset", DEMO_DATA)
     model = load(folder)
     stages = [model.header[stage]["summary"] for stage in ("autoencoder", "prior")]
     return stamp() | {
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        # A stage's best step is kept; its time is that of the whole stage, which went on.
+        # The summary has the time up to the best step; this scales it to the whole stage.
         "training_seconds": round(sum(s["seconds"] / s["progress"] for s in stages)),
         "evaluation": evaluate(model, Dataset(work / "dataset"), n=n),
     }
 
 
 def of_demo(work: Path) -> dict[str, Any]:
-    """Seconds of the whole process, recordings made, and its figures."""
+    """Seconds of the whole process, number of recordings made, and its evaluation."""
     begin = time.perf_counter()
     process("-m", "audiovq", "demo", str(work / "demo"))
     seconds = time.perf_counter() - begin
@@ -70,7 +70,7 @@ def of_demo(work: Path) -> dict[str, Any]:
 
 
 def main(settings: Settings) -> None:
-    """Measure, and write where asked."""
+    """Measure, print, and write if asked to."""
     figures: dict[str, Any] = {}
     if settings.out and settings.out.exists():
         figures = read_json(settings.out, "a folder of results")

@@ -1,12 +1,11 @@
-"""Files as they should never be: each is refused in one line.
+"""Fuzz the readers of files: every damaged file must be refused in one line.
 
     python benchmarks/robustness/fuzz.py --cases 200000 --out benchmarks/results/fuzz.json
 
-Takes the golden files of `tests/golden` and changes bits, bytes, blocks and fields of them; of every
-second case the checksums are made right again, so that what lies behind them is reached. Such a file
-may be a valid one; all else must be refused with an AudiovqError of one line. Whatever
-comes, no case may take more memory or time than the limits below. Ends with exit code 1 after faults;
-`--first N --cases 1` repeats case N alone.
+Changes bits, bytes, blocks and fields of the golden files in `tests/golden`. In half of the cases the
+checksums are repaired, so that the code behind them is reached; such a file may be valid. All others must
+be refused with an AudiovqError of one line. No case may exceed the limits of memory and time below. The
+exit code is 1 after faults; `--first N --cases 1` repeats case N alone.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ from benchmarks.provenance import stamp
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
 LIMIT_SECONDS = 5.0
-"""Of the processor, for one case."""
+"""CPU seconds for one case."""
 LIMIT_BYTES = 1 << 30
-"""Of memory, for all cases together, beyond what the program takes before the first."""
+"""Memory for all cases together, beyond the memory in use before the first."""
 Files = dict[str, bytes]
 EXTREMES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 255, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, 10**400),
@@ -64,23 +63,24 @@ class Target:
 
     name: str
     files: Files
-    right: Callable[[Files], Files]
-    """Files that were changed → the same with checksums that fit."""
+    repair: Callable[[Files], Files]
+    """Changed files → the same with correct checksums."""
     read: Callable[[Files], Any]
-    """Files → what the reader makes of them, in values that can be compared."""
+    """Files → their content as read, in values that can be compared."""
 
 
 @dataclass
 class Summary:
-    """What came of all cases."""
+    """Counts and limits over all cases."""
 
     seed: int
     cases: int = 0
     refused: int = 0
+    """Cases refused with an AudiovqError."""
     same: int = 0
-    """Read as if nothing had been changed, its checksums made right: what changed has no meaning."""
+    """Checksums repaired, and read as unchanged: the changed bytes have no meaning."""
     valid: int = 0
-    """Read as another file, which it is: its checksums were made right."""
+    """Checksums repaired, and read as another valid file."""
     by_target: dict[str, dict[str, int]] = field(default_factory=dict)
     slowest_seconds: float = 0.0
     grown_bytes: int = 0
@@ -88,30 +88,30 @@ class Summary:
     faults: list[str] = field(default_factory=list)
 
 
-# --- Files as they should be ------------------------------------------------------------------
+# --- Valid files ------------------------------------------------------------------------------
 
 
 def targets(folder: Path) -> list[Target]:
-    """The golden files; `folder` is where changed ones are written."""
+    """The golden files; changed ones are written to `folder`."""
     model = load(GOLDEN / "model")
     found = []
     for coder in ("plain", "context", "prior"):
         name = f"few.{coder}.avq"
         data = (GOLDEN / name).read_bytes()
-        if coder == "prior":  # which another machine, or number of threads, may compute otherwise
+        if coder == "prior":  # depends on the machine and the number of threads: pack it here
             sounds = unpack(model, (GOLDEN / "few.context.avq").read_bytes())
             data = pack(model, sounds, coder)
         files = {name: data}
-        found.append(Target(coder, files, _right_archive, _ArchiveReader(model, name)))
+        found.append(Target(coder, files, _repair_archive, _ArchiveReader(model, name)))
     for kind, read in (("model", _read_model), ("dataset", _read_dataset)):
         files = {path.name: path.read_bytes() for path in sorted((GOLDEN / kind).iterdir())}
-        right = _RightFolder(files, f"{kind}.json")
-        found.append(Target(kind, files, right, _FolderReader(folder / kind, files, read)))
+        repair = _FolderRepair(files, f"{kind}.json")
+        found.append(Target(kind, files, repair, _FolderReader(folder / kind, files, read)))
     path = folder / "state" / "a.safetensors"
     save_tensors(path, {"a": torch.arange(6.0)}, {"state": '{"step": 3}'})
     files = {path.name: path.read_bytes()}
     found.append(
-        Target("state", files, _right_state, _FolderReader(path.parent, files, _read_state))
+        Target("state", files, _repair_state, _FolderReader(path.parent, files, _read_state))
     )
     return found
 
@@ -125,9 +125,9 @@ class _ArchiveReader:
         sounds = unpack(self.model, files[self.name])
         size = self.model.autoencoder.config.codebook_size
         for sound in sounds.values():
-            inside = bool(((sound.codes >= 0) & (sound.codes < size)).all())
-            if not inside or sound.num_samples < 0:
-                raise ValueError(f"no such sound: {sound}")
+            valid = bool(((sound.codes >= 0) & (sound.codes < size)).all())
+            if not valid or sound.num_samples < 0:
+                raise ValueError(f"codes or length out of range: {sound}")
         return [
             (name, s.level, s.num_samples, tuple(s.codes.shape), s.codes.flatten().tolist())
             for name, s in sounds.items()
@@ -135,10 +135,10 @@ class _ArchiveReader:
 
 
 class _FolderReader:
-    """Writes what changed, reads the folder."""
+    """Writes changed files to a folder and reads the folder."""
 
     def __init__(self, folder: Path, files: Files, read: Callable[[Path], Any]) -> None:
-        self._folder, self._read, self._there = folder, read, Files()
+        self._folder, self._read, self._written = folder, read, Files()
         folder.mkdir(exist_ok=True)
         self._write(files)
 
@@ -148,9 +148,9 @@ class _FolderReader:
 
     def _write(self, files: Files) -> None:
         for name, data in files.items():
-            if self._there.get(name) != data:
+            if self._written.get(name) != data:
                 (self._folder / name).write_bytes(data)
-        self._there = dict(files)
+        self._written = dict(files)
 
 
 def _read_model(folder: Path) -> Any:
@@ -164,7 +164,7 @@ def _read_model(folder: Path) -> Any:
         codes = torch.arange(shape[0] * shape[1] * 2).view(shape) % model.context.codebook_size
         sounds = {"a": _encoded(codes, model)}
         if not torch.equal(unpack(model, pack(model, sounds))["a"].codes, codes):
-            raise ValueError("codes do not come back")
+            raise ValueError("unpacked codes differ from the packed ones")
     weights = [(n, t.dtype, t.numpy().tobytes()) for part in parts for n, t in part.items()]
     return weights, model.labels, model.label_counts, model.clip_frames
 
@@ -193,15 +193,15 @@ def _read_state(folder: Path) -> Any:
     return [(name, t.dtype, t.shape, t.tolist()) for name, t in tensors.items()], metadata
 
 
-# --- Checksums made right again ---------------------------------------------------------------
+# --- Repairing checksums ----------------------------------------------------------------------
 
 
-def _right_archive(files: Files) -> Files:
+def _repair_archive(files: Files) -> Files:
     return {name: with_checksum(data) for name, data in files.items()}
 
 
-class _RightFolder:
-    """Puts the checksums of changed files where those of the true ones stood."""
+class _FolderRepair:
+    """Replaces the checksums of the original files by those of the changed ones."""
 
     def __init__(self, files: Files, header: str) -> None:
         self._digests = {name: _digest(data) for name, data in files.items()}
@@ -215,7 +215,7 @@ class _RightFolder:
         return files | {self._header: _sealed(text)}
 
 
-def _right_state(files: Files) -> Files:
+def _repair_state(files: Files) -> Files:
     return {name: _sealed(data) for name, data in files.items()}
 
 
@@ -229,151 +229,152 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).hexdigest().encode()
 
 
-# --- Files as they should not be --------------------------------------------------------------
+# --- Damaging files ---------------------------------------------------------------------------
 
 
-def mutate(draw: random.Random, name: str, data: bytes) -> bytes:
-    """One change, of bytes like any others or of what the format means by them."""
-    if draw.random() < 0.5:
-        return draw.choice(BLIND)(draw, data)
+def mutate(rng: random.Random, name: str, data: bytes) -> bytes:
+    """Apply one random change: of arbitrary bytes, or of a field of the format."""
+    if rng.random() < 0.5:
+        return rng.choice(BLIND)(rng, data)
     if name.endswith(".json"):
-        return _mutate_json(draw, data)
+        return _mutate_json(rng, data)
     if name.endswith(".jsonl"):
         lines = data.splitlines(keepends=True)
-        place = draw.randrange(len(lines)) if lines else 0
-        changed = _mutate_json(draw, lines[place], None) + b"\n" if lines else b"{}\n"
-        return b"".join([*lines[:place], changed, *lines[place + 1 :]])
+        index = rng.randrange(len(lines)) if lines else 0
+        changed = _mutate_json(rng, lines[index], None) + b"\n" if lines else b"{}\n"
+        return b"".join([*lines[:index], changed, *lines[index + 1 :]])
     if name.endswith(".safetensors"):
         (length,) = struct.unpack_from("<Q", data)
-        header = _mutate_json(draw, data[8 : 8 + length], None)
+        header = _mutate_json(rng, data[8 : 8 + length], None)
         return struct.pack("<Q", len(header)) + header + data[8 + length :]
     if name.endswith(".npy"):
-        number = draw.choice(["0", "1", "-1", "99999999", str(2**62), "None", "'a'", "True", "1,"])
+        number = rng.choice(["0", "1", "-1", "99999999", str(2**62), "None", "'a'", "True", "1,"])
         numbers = list(re.finditer(rb"\d+|False|<f2", data[:128]))
-        chosen = draw.choice(numbers)
+        chosen = rng.choice(numbers)
         head = (data[: chosen.start()] + number.encode() + data[chosen.end() : 127])[:127]
         return head.ljust(127) + b"\n" + data[128:]
-    return _mutate_archive(draw, data)
+    return _mutate_archive(rng, data)
 
 
-def _flip(draw: random.Random, data: bytes) -> bytes:
+def _flip(rng: random.Random, data: bytes) -> bytes:
     changed = bytearray(data)
-    for _ in range(draw.choice((1, 1, 1, 2, 8))):
+    for _ in range(rng.choice((1, 1, 1, 2, 8))):
         if changed:
-            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _truncate(draw: random.Random, data: bytes) -> bytes:
-    return data[: draw.randrange(len(data) + 1)]
+def _truncate(rng: random.Random, data: bytes) -> bytes:
+    return data[: rng.randrange(len(data) + 1)]
 
 
-def _insert(draw: random.Random, data: bytes) -> bytes:
-    place = draw.randrange(len(data) + 1)
-    return data[:place] + draw.randbytes(draw.choice((1, 2, 4, 100))) + data[place:]
+def _insert(rng: random.Random, data: bytes) -> bytes:
+    position = rng.randrange(len(data) + 1)
+    return data[:position] + rng.randbytes(rng.choice((1, 2, 4, 100))) + data[position:]
 
 
-def _delete(draw: random.Random, data: bytes) -> bytes:
-    place = draw.randrange(len(data) + 1)
-    return data[:place] + data[place + draw.choice((1, 2, 4, 100)) :]
+def _delete(rng: random.Random, data: bytes) -> bytes:
+    position = rng.randrange(len(data) + 1)
+    return data[:position] + data[position + rng.choice((1, 2, 4, 100)) :]
 
 
-def _swap(draw: random.Random, data: bytes) -> bytes:
-    a, b, c = sorted(draw.randrange(len(data) + 1) for _ in range(3))
+def _swap(rng: random.Random, data: bytes) -> bytes:
+    a, b, c = sorted(rng.randrange(len(data) + 1) for _ in range(3))
     return data[:a] + data[b:c] + data[a:b] + data[c:]
 
 
-def _append(draw: random.Random, data: bytes) -> bytes:
-    return data + draw.choice((b"\0", b"\n", b" ", data, draw.randbytes(draw.randrange(1, 50))))
+def _append(rng: random.Random, data: bytes) -> bytes:
+    return data + rng.choice((b"\0", b"\n", b" ", data, rng.randbytes(rng.randrange(1, 50))))
 
 
-def _zero(draw: random.Random, data: bytes) -> bytes:
-    place, length = draw.randrange(len(data) + 1), draw.choice((1, 4, 8, 64, 1000))
-    return data[:place] + bytes(len(data[place : place + length])) + data[place + length :]
+def _zero(rng: random.Random, data: bytes) -> bytes:
+    position, length = rng.randrange(len(data) + 1), rng.choice((1, 4, 8, 64, 1000))
+    return (
+        data[:position] + bytes(len(data[position : position + length])) + data[position + length :]
+    )
 
 
-def _extreme(draw: random.Random, data: bytes) -> bytes:
-    """A whole number of the beginning set to the most or the least that it can be."""
-    size = draw.choice((1, 2, 4, 8))
-    place = draw.randrange(max(1, min(64, len(data) - size)))
-    value = draw.choice((b"\0" * size, b"\xff" * size, b"\xff" * (size - 1) + b"\x7f"))
-    return data[:place] + value + data[place + size :]
+def _extreme(rng: random.Random, data: bytes) -> bytes:
+    """Set an integer near the beginning to its maximum or minimum."""
+    size = rng.choice((1, 2, 4, 8))
+    position = rng.randrange(max(1, min(64, len(data) - size)))
+    value = rng.choice((b"\0" * size, b"\xff" * size, b"\xff" * (size - 1) + b"\x7f"))
+    return data[:position] + value + data[position + size :]
 
 
 BLIND = (_flip, _truncate, _insert, _delete, _swap, _append, _zero, _extreme)
 
 
-def _mutate_json(draw: random.Random, data: bytes, indent: int | None = 2) -> bytes:
-    """One value, name or list changed."""
+def _mutate_json(rng: random.Random, data: bytes, indent: int | None = 2) -> bytes:
+    """Change one value, key or list."""
     root = json.loads(data)
-    places = list(_places(root))
-    inside, key = draw.choice(places)
-    action = draw.randrange(5)
+    container, key = rng.choice(list(_entries(root)))
+    action = rng.randrange(5)
     if action == 0:
-        del inside[key]
-    elif action == 1 and isinstance(inside, dict):
-        inside[draw.choice(("a", "", "file", "\ud800", "x\ny"))] = inside.pop(key)
-    elif action == 2 and isinstance(inside[key], list | dict) and inside[key]:
-        inside[key] = list(inside[key]) * draw.choice((2, 100))
-    elif action == 3 and isinstance(inside[key], int | float):
-        inside[key] = inside[key] * draw.choice((-1, 2, 1000, 10**9)) + draw.choice((0, 1, -1))
+        del container[key]
+    elif action == 1 and isinstance(container, dict):
+        container[rng.choice(("a", "", "file", "\ud800", "x\ny"))] = container.pop(key)
+    elif action == 2 and isinstance(container[key], list | dict) and container[key]:
+        container[key] = list(container[key]) * rng.choice((2, 100))
+    elif action == 3 and isinstance(container[key], int | float):
+        container[key] = container[key] * rng.choice((-1, 2, 1000, 10**9)) + rng.choice((0, 1, -1))
     else:
-        inside[key] = draw.choice((*EXTREMES, NESTED))
+        container[key] = rng.choice((*EXTREMES, NESTED))
     text = json.dumps(root, indent=indent)
     return text.replace(f'"{NESTED}"', NESTED).encode()
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place inside: what holds it, and its key there."""
+def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every entry at any depth: its container, and its key or index there."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in list(items):
         yield value, key
         if isinstance(inner, dict | list):
-            yield from _places(inner)
+            yield from _entries(inner)
 
 
-def _mutate_archive(draw: random.Random, data: bytes) -> bytes:
-    """A field of the head, the names, or the words."""
+def _mutate_archive(rng: random.Random, data: bytes) -> bytes:
+    """Change a field of the header, the names, or the coded words."""
     fields = list(HEADER.unpack_from(data))
     begin, end = HEADER.size, HEADER.size + fields[-1]
     names, words = data[begin:end], data[end:]
-    action = draw.randrange(4)
+    action = rng.randrange(4)
     if action == 0:
-        place = draw.choice((2, 5, 6, 7))
-        most = 2**8 if place == 2 else 2**32
-        fields[place] = draw.choice((0, 1, most - 1, most // 2, fields[place] + 1)) % most
+        index = rng.choice((2, 5, 6, 7))
+        limit = 2**8 if index == 2 else 2**32
+        fields[index] = rng.choice((0, 1, limit - 1, limit // 2, fields[index] + 1)) % limit
     elif action == 1:
-        changed = zlib.compress(draw.choice(BLIND)(draw, zlib.decompress(names)))
-        names = draw.choice((_bomb(), changed, names * 2))
+        changed = zlib.compress(rng.choice(BLIND)(rng, zlib.decompress(names)))
+        names = rng.choice((_bomb(), changed, names * 2))
         fields[-1] = len(names)
     elif action == 2:
-        fill = draw.choice((b"\0", b"\xff", draw.randbytes(1)))
-        words = draw.choice((fill * len(words), b"", words[:8], words + fill * 4, fill * 4 + words))
+        fill = rng.choice((b"\0", b"\xff", rng.randbytes(1)))
+        words = rng.choice((fill * len(words), b"", words[:8], words + fill * 4, fill * 4 + words))
     else:
-        words = _flip(draw, words)
+        words = _flip(rng, words)
     return HEADER.pack(*fields) + names + words
 
 
 @functools.cache
 def _bomb() -> bytes:
-    """An eighth of a gigabyte of zeros, deflated."""
+    """128 MiB of zeros, deflated."""
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(128)) + packer.flush()
 
 
-# --- What becomes of them ---------------------------------------------------------------------
+# --- Running cases ----------------------------------------------------------------------------
 
 
 def run(cases: int, seed: int = 0, first: int = 0, say: Callable[[str], None] = print) -> Summary:
-    """So many cases, each drawn from (seed, number) alone."""
+    """Run `cases` cases from number `first` on; each depends on (seed, number) only."""
     summary = Summary(seed)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         kinds = targets(Path(folder))
-        true = {kind.name: kind.read(kind.files) for kind in kinds}
+        originals = {kind.name: kind.read(kind.files) for kind in kinds}
         before = _peak_bytes()
         for number in range(first, first + cases):
-            outcome = _case(number, seed, kinds, true, summary)
+            outcome = _case(number, seed, kinds, originals, summary)
             summary.cases += 1
             if outcome.startswith("fault"):
                 summary.faults.append(outcome)
@@ -389,35 +390,35 @@ def run(cases: int, seed: int = 0, first: int = 0, say: Callable[[str], None] = 
 
 
 def _case(
-    number: int, seed: int, kinds: list[Target], true: dict[str, Any], summary: Summary
+    number: int, seed: int, kinds: list[Target], originals: dict[str, Any], summary: Summary
 ) -> str:
-    """One case → `refused`, `same`, `valid`, or `fault` and what it is."""
-    draw = random.Random(f"{seed} {number}")
-    kind = draw.choice(kinds)
-    name = draw.choice(list(kind.files))
-    files, resealed = dict(kind.files), draw.random() < 0.5
+    """Run one case → `refused`, `same`, `valid`, or `fault` with a description."""
+    rng = random.Random(f"{seed} {number}")
+    kind = rng.choice(kinds)
+    name = rng.choice(list(kind.files))
+    files, resealed = dict(kind.files), rng.random() < 0.5
     while files == kind.files:
-        files[name] = mutate(draw, name, kind.files[name])
-        if draw.random() < 0.2:
-            files[name] = draw.choice(BLIND)(draw, files[name])
+        files[name] = mutate(rng, name, kind.files[name])
+        if rng.random() < 0.2:
+            files[name] = rng.choice(BLIND)(rng, files[name])
     if resealed:
-        files = kind.right(files)
+        files = kind.repair(files)
     begun = time.process_time()
-    where = f"case {number}: {kind.name} {name}{', checksums right' if resealed else ''}"
+    where = f"case {number}: {kind.name} {name}{', checksums repaired' if resealed else ''}"
     try:
         found = kind.read(files)
     except AudiovqError as error:
         text = str(error)
         bad = "\n" in text or not text or "allocate" in repr(error.__cause__)
         outcome = f"fault in {where}: {text!r}" if bad else "refused"
-    except BaseException as error:  # what Rust panics with is no Exception
+    except BaseException as error:  # a panic in Rust is not an Exception
         if isinstance(error, KeyboardInterrupt):
             raise
         outcome = f"fault in {where}: {''.join(traceback.format_exception(error))}"
     else:
-        outcome = "same" if found == true[kind.name] else "valid"
+        outcome = "same" if found == originals[kind.name] else "valid"
         if not resealed:
-            outcome = f"fault in {where}: is not refused"
+            outcome = f"fault in {where}: was not refused"
     seconds = time.process_time() - begun
     summary.slowest_seconds = max(summary.slowest_seconds, round(seconds, 3))
     if seconds > LIMIT_SECONDS:
@@ -438,8 +439,8 @@ def main(cases: int = 200_000, seed: int = 0, first: int = 0, out: Path | None =
     """Fuzz the readers of archives, models, datasets and training states.
 
     Args:
-        cases: How many files to try.
-        seed: Another seed, other files.
+        cases: Number of cases.
+        seed: Seed of the changes.
         first: Number of the first case.
         out: JSON file for the summary.
     """

@@ -1,7 +1,7 @@
-"""How speed is compared: two sides in turn, many times, and the ratio of each pair.
+"""Compare the speed of two functions: alternate them, and take the ratio of each pair of times.
 
-Both sides run in one process, or each starts its own, so that what else the machine does meets both
-alike. A ratio says how many times as much the other side takes: above 1, ours is the better one.
+Both sides run in one process, or each in its own, so that other load on the machine affects both
+equally. The ratio is the other side's time over ours: above 1, ours is faster.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from audiovq.runtime.files import write_text
 from benchmarks.provenance import commit, machine, today
 
 ROUNDS = 5
-"""Pairs that are measured after the warm-up."""
+"""Pairs measured after the warm-up."""
 LEAST_SECONDS = 0.5
-"""What takes less is called several times over."""
+"""A function that takes less is called repeatedly for this long."""
 
 Run = Callable[[], object]
 
@@ -34,21 +34,22 @@ class Row:
     name: str
     peer: str
     ratio: float
-    """The other side's time, or memory, over ours: the median of all pairs."""
+    """The other side's time or memory over ours: median over pairs."""
     low: float
-    """The least of the pairs."""
+    """Minimum over pairs."""
     high: float
+    """Maximum over pairs."""
     ours: float
     """Median, in `unit`."""
     theirs: float
     unit: str
     wanted: float | None
-    """The ratio to be reached; None: nothing was promised."""
+    """Target ratio; None: no target."""
     machine: str
     date: str = ""
     """ISO 8601."""
     commit: str = ""
-    """Of the code that was measured."""
+    """Of the measured code."""
 
 
 def compare(
@@ -58,17 +59,18 @@ def compare(
     theirs: Run,
     wanted: float | None = None,
     rounds: int = ROUNDS,
+    least: float = LEAST_SECONDS,
 ) -> Row:
-    """Seconds of both, in turn, after one call of each that is not counted."""
+    """Measure the seconds of both sides alternately, after one uncounted call of each."""
     ours(), theirs()
-    times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+    times = [(seconds(ours, least), seconds(theirs, least)) for _ in range(rounds)]
     return row(name, peer, times, "s", wanted)
 
 
 def against(
     name: str, peer: str, limit: float, ours: Run, wanted: float | None = None, rounds: int = ROUNDS
 ) -> Row:
-    """Seconds of ours beside a number of seconds: a limit, or those that a sound lasts."""
+    """Compare the seconds of ours with a fixed number: a limit, or the duration of the audio."""
     ours()
     return row(name, peer, [(seconds(ours), limit) for _ in range(rounds)], "s", wanted)
 
@@ -76,22 +78,26 @@ def against(
 def compare_peaks(
     name: str, peer: str, ours: Callable[[], Run], theirs: Callable[[], Run], wanted: float | None
 ) -> Row:
-    """Memory (MiB) that a call takes beyond what was there before it, each in a process of its own.
+    """Compare the peak memory (MiB) of one call beyond what was allocated before it.
 
-    What is to be called is made there by the functions given, which are of a module's own level.
+    Each side runs in a new process, where `ours` or `theirs` (module-level functions) makes the
+    function to be measured.
     """
     return row(name, peer, [(_peak_apart(ours), _peak_apart(theirs))], "MiB", wanted)
 
 
-def seconds(run: Run) -> float:
-    """Of one call, by the wall clock; a GPU's queue is empty before the first and after the last."""
+def seconds(run: Run, least: float = LEAST_SECONDS) -> float:
+    """Wall-clock seconds of one call, the mean over at least `least` seconds.
+
+    A GPU is synchronized before the first and after the last call.
+    """
     calls = 0
     _wait()
     begin = time.perf_counter()
     while True:
         run()
         calls += 1
-        if time.perf_counter() - begin >= LEAST_SECONDS:
+        if time.perf_counter() - begin >= least:
             break
     _wait()
     return (time.perf_counter() - begin) / calls
@@ -100,7 +106,7 @@ def seconds(run: Run) -> float:
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table."""
     lines = [
-        "| | beside | ours | theirs | ratio (of all pairs) | wanted |",
+        "| | against | ours | theirs | ratio (range) | target |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -112,12 +118,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def lines(rows: Iterable[Row]) -> str:
-    """One JSON object a row."""
+    """One line of JSON for each row."""
     return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def merge(path: Path, rows: Iterable[Row]) -> list[Row]:
-    """Write rows as `lines` does, after those of other names that the file holds; returns all."""
+    """Add rows to a file of `lines`, replacing rows of the same name and peer; returns all rows."""
     known = path.read_text("utf-8").splitlines() if path.exists() else []
     merged = {(r.name, r.peer): r for r in (*(Row(**json.loads(line)) for line in known), *rows)}
     write_text(path, lines(merged.values()))
@@ -127,6 +133,7 @@ def merge(path: Path, rows: Iterable[Row]) -> list[Row]:
 def row(
     name: str, peer: str, pairs: list[tuple[float, float]], unit: str, wanted: float | None
 ) -> Row:
+    """The row of measured `pairs` (ours, theirs) in `unit`."""
     ratios = [theirs / ours for ours, theirs in pairs]
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     spread = statistics.median(ratios), min(ratios), max(ratios)
@@ -134,7 +141,7 @@ def row(
 
 
 def _wait() -> None:
-    torch = sys.modules.get("torch")  # what has not been loaded has no queue
+    torch = sys.modules.get("torch")  # if torch is not loaded, no GPU work is queued
     if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -153,14 +160,14 @@ def _peak(make: Callable[[], Run]) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _resident("VmRSS")
     run()
     return (_resident("VmHWM") - before) / 2**10
 
 
 def _resident(kind: str) -> int:
-    """KiB that Linux counts for this process: those now (VmRSS), or the most (VmHWM)."""
+    """Resident memory of this process in KiB: current (VmRSS) or peak (VmHWM)."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{kind}:")[1].split()[0])
 
@@ -172,5 +179,5 @@ def _said(value: float, unit: str) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits that mean something."""
+    """Three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

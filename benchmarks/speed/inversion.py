@@ -1,6 +1,6 @@
-"""Phases from magnitudes: Griffin-Lim, and phase gradient heap integration before it.
+"""Phase reconstruction: Griffin-Lim, alone and after phase gradient heap integration (PGHI).
 
-Spoken digits, joined and cut into clips of one second; what sounds like them is told by PESQ.
+The input is spoken digits, joined and cut into clips of one second. Quality is measured by PESQ.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from benchmarks.speed.limits import bandwidth, device
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ROOT.parent / "shared" / "fsdd" / "recordings", ROOT / "data" / "digits"
-"""Recordings, the first that is there."""
+"""Folders of recordings; the first that exists is used."""
 CLIPS, SAMPLES = 64, RATE
 N_FFT, HOP, MOMENTUM, ITERATIONS = 256, 64, 0.99, 32
 
 
 def speech() -> Tensor:
-    """(CLIPS, SAMPLES)."""
+    """Speech (CLIPS, SAMPLES) at RATE."""
     folder = next(folder for folder in FOLDERS if folder.is_dir())
     joined = np.zeros(0, np.float32)
     for name in finding.find(folder)[0][::5]:
@@ -40,14 +40,14 @@ def speech() -> Tensor:
 
 
 def ours(magnitude: Tensor, iterations: int, start: bool) -> Tensor:
-    """(CLIPS, bins, frames) → (CLIPS, SAMPLES); with `start`, by PGHI first."""
+    """Invert (CLIPS, bins, frames) → (CLIPS, SAMPLES); with `start`, from the phases of PGHI."""
     lengths = torch.full((CLIPS,), SAMPLES)
     phase = pghi(magnitude, N_FFT, HOP, lengths) if start else None
     return griffin_lim(magnitude, N_FFT, HOP, lengths, iterations, MOMENTUM, phase)
 
 
 def librosas(magnitude: Tensor) -> Tensor:
-    """The same by `librosa.griffinlim`, all clips in one call."""
+    """`librosa.griffinlim` of all clips in one call."""
     made = librosa.griffinlim(
         magnitude.cpu().numpy(),
         n_iter=ITERATIONS,
@@ -62,7 +62,7 @@ def librosas(magnitude: Tensor) -> Tensor:
 
 
 def torchaudios(magnitude: Tensor) -> Run:
-    """The same by torchaudio."""
+    """torchaudio's `GriffinLim`."""
     from torchaudio.transforms import GriffinLim
 
     transform = GriffinLim(
@@ -72,18 +72,18 @@ def torchaudios(magnitude: Tensor) -> Run:
 
 
 def pesq(waveforms: Tensor, others: Tensor) -> float:
-    """How alike both sound, 1 to 4.5."""
+    """PESQ of (CLIPS, SAMPLES) each, 1 to 4.5."""
     original, other = (list(side.cpu().numpy()) for side in (waveforms, others))
     return score(original, other, [""] * CLIPS).pesq
 
 
-def enough(waveforms: Tensor, magnitude: Tensor, wanted: float) -> int:
-    """Iterations after PGHI that reach a PESQ."""
+def iterations_for(waveforms: Tensor, magnitude: Tensor, wanted: float) -> int:
+    """The fewest iterations after PGHI that reach the PESQ `wanted`."""
     return next(n for n in range(ITERATIONS) if pesq(waveforms, ours(magnitude, n, True)) >= wanted)
 
 
 def rows() -> Iterator[Row]:
-    """At equal iterations, then at equal quality."""
+    """At equal iterations, then at equal PESQ."""
     waveforms = speech()
     magnitude = stft(waveforms, N_FFT, HOP).abs()
     name = f"Griffin-Lim, {ITERATIONS} iterations, {CLIPS} × 1 s"
@@ -93,13 +93,13 @@ def rows() -> Iterator[Row]:
 
     yield compare(name, "librosa.griffinlim", alone, lambda: librosas(magnitude), 3)
     yield compare(name, "torchaudio", alone, torchaudios(magnitude))
-    # The least that an iteration moves, were everything between two transforms done at once: the
-    # spectrum read and written by either transform, the one before it, and the magnitude.
+    # The least memory traffic of an iteration, if all steps between two transforms were fused: each
+    # transform reads and writes the spectrum; the previous spectrum and the magnitude are read.
     cells = CLIPS * num_frames(SAMPLES, HOP) * (N_FFT // 2 + 1)
     limit = ITERATIONS * cells * (5 * 8 + 4) / bandwidth()
-    yield against(name, "bytes at the memory's bandwidth", limit, alone)
+    yield against(name, "memory bandwidth", limit, alone)
     reached = pesq(waveforms, librosas(magnitude))
-    needed = enough(waveforms, magnitude, reached)
+    needed = iterations_for(waveforms, magnitude, reached)
     yield compare(
         f"PGHI and {needed} iterations (PESQ {reached:.2f})",
         f"librosa.griffinlim, {ITERATIONS}",

@@ -1,4 +1,4 @@
-"""What the machine can do at most: the bytes it moves and the products it multiplies a second."""
+"""Measured limits of the machine: memory bandwidth and matrix-product rate."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from benchmarks.speed.comparison import seconds
 
 COPIED = 1 << 26
-"""Floats that are copied: more than caches hold."""
+"""Floats copied: more than the caches hold."""
 SIDE = {"cpu": 2048, "cuda": 8192}
-"""Of the square matrices that are multiplied."""
+"""Side of the square matrices, by type of device."""
 TRIES = 5
 
 
 def device() -> torch.device:
-    """The GPU, where there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 @functools.cache
 def bandwidth() -> float:
-    """Bytes a second, read and written, of the best of some copies."""
+    """Bytes per second, read plus written: the best of TRIES copies."""
     source = torch.ones(COPIED, device=device())
     target = torch.empty_like(source)
     return 8 * COPIED / min(seconds(lambda: target.copy_(source)) for _ in range(TRIES))
@@ -30,7 +30,7 @@ def bandwidth() -> float:
 
 @functools.cache
 def matrix_rate(dtype: torch.dtype = torch.float32) -> float:
-    """Operations a second, a product and a sum being two, of the best of some matrix products."""
+    """FLOP/s (a multiply-add counts as two): the best of TRIES matrix products."""
     side = SIDE[device().type]
     a = torch.ones(side, side, device=device(), dtype=dtype)
     target = torch.empty_like(a)

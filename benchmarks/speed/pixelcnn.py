@@ -1,6 +1,6 @@
-"""How much faster a PixelCNN draws codes with its caches than by its whole network for every code.
+"""PixelCNN sampling: with caches, against running the whole network for every code.
 
-Both draw by the same probabilities but for rounding (`tests/models/priors/test_pixelcnn.py`).
+Both give the same probabilities up to rounding (`tests/models/priors/test_pixelcnn.py`).
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from audiovq.models.priors.tokens import Vocabulary
 from benchmarks.speed.comparison import Row, Run, compare
 
 GRIDS = ((8, 24), (16, 16), (16, 32))
-"""Rows and columns."""
+"""Rows and columns of the grids."""
 
 
 class Uncached(PixelCNN):
-    """The same, but its whole network runs for every code."""
+    """A PixelCNN that runs its whole network for every code."""
 
     labels: Tensor
-    """(batch, labels), those that are sampled with."""
+    """(batch, labels): condition of the samples."""
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: PixelCNNCache) -> Tensor:
-        logits: Tensor = self(tokens, self.labels)[:, place]
+    def step(
+        self, tokens: Tensor, position: int, condition: Tensor, caches: PixelCNNCache
+    ) -> Tensor:
+        logits: Tensor = self(tokens, self.labels)[:, position]
         return logits
 
 
 def pair(vocabulary: Vocabulary, config: PriorConfig, batch: int) -> tuple[PixelCNN, Uncached]:
-    """A network with and without caches, of the same random weights; no clip of theirs ends early."""
+    """A network with and without caches, with equal random weights. END is never sampled."""
     torch.manual_seed(0)
     cached = PixelCNN(config, vocabulary, (10,)).eval()
     with torch.no_grad():
@@ -45,18 +47,18 @@ def pair(vocabulary: Vocabulary, config: PriorConfig, batch: int) -> tuple[Pixel
     return cached, uncached
 
 
-def drawing(prior: Prior, batch: int) -> Run:
-    """Tokens of seed 0."""
+def sampler(prior: Prior, batch: int) -> Run:
+    """A function that samples tokens with seed 0."""
     sampling, labels = SamplingConfig(guidance=0), torch.arange(batch)[:, None] % 10
     return lambda: sample(prior, labels, sampling, torch.Generator().manual_seed(0))
 
 
 def rows() -> Iterator[Row]:
-    """Each grid and batch, on the CPU."""
+    """Each grid size and batch size, on the CPU."""
     config = PriorConfig(kind="pixelcnn")
     for height, width in GRIDS:
         for batch in (1, 8):
             vocabulary = Vocabulary(512, 1, height, num_levels=64, max_columns=width)
-            cached, uncached = (drawing(p, batch) for p in pair(vocabulary, config, batch))
+            cached, uncached = (sampler(p, batch) for p in pair(vocabulary, config, batch))
             name = f"PixelCNN, {height}×{width} codes, {batch} at once"
             yield compare(name, "the whole network for every code", cached, uncached, rounds=1)

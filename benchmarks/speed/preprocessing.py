@@ -1,13 +1,13 @@
-"""A folder of recordings to spectrograms: ours, the tutorial series', and a plain loop.
+"""Preprocessing of recordings to spectrograms: ours, the tutorial series' pipeline, and a plain loop.
 
-Each side is a process of its own, which says how long it took once all was imported and one file
-done; what the whole process took is told by the clock outside. All make the same grid: linear bins
-of the window, clips cut and padded to one length, decibels between 0 and 1.
+Each side runs in its own process. The process reports the time of the work alone, after all imports
+and one file; the time of the whole process is measured from outside. All sides compute the same grid:
+linear bins, clips cut and padded to one length, decibels scaled to [0, 1].
 
-Ours makes a copy of itself for each core, the others are one process with one thread (on spectrograms
-this small torch's threads take longer than they save). So there are two kinds of rows: seconds of one
-core's processor time each, which compare the code and hardly depend on what else the machine does, and
-seconds by the clock on all cores, which compare what a user waits for.
+Ours forks one process per core; the others are one process with one thread (on spectrograms this
+small, torch's threads cost more than they save). So there are two kinds of rows: CPU seconds on one
+core, which compare the code and depend little on other load, and wall-clock seconds on all cores,
+which compare the waiting time of a user.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ ROUNDS = 3
 N_FFT, HOP = 512, 256
 FSDD = Path(__file__).resolve().parents[3] / "shared" / "fsdd" / "recordings"
 SYNTHETIC = 1000
-"""Files of stereo noise at 44.1 kHz, half a second to a second and a half."""
+"""Number of synthetic files: stereo noise at 44.1 kHz, 0.5 to 1.5 s each."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is asked for."""
+    """The task of one process."""
 
     side: str
     source: Path
@@ -51,12 +51,12 @@ class Job:
 
     @property
     def samples(self) -> int:
-        """Of a clip."""
+        """Samples of one clip."""
         return int(self.rate * self.seconds)
 
 
 def series(job: Job) -> Callable[[list[Path]], None]:
-    """The tutorial series' pipeline: librosa throughout, one file at a time."""
+    """The tutorial series' pipeline: librosa for each step, one file at a time."""
     import librosa
 
     def run(paths: list[Path]) -> None:
@@ -73,14 +73,14 @@ def series(job: Job) -> Callable[[list[Path]], None]:
 
 
 def loop(job: Job) -> Callable[[list[Path]], None]:
-    """soundfile, torchaudio and torch, as plainly as they are used, one file at a time."""
+    """A plain loop with soundfile, torchaudio and torch, one file at a time."""
     import soundfile
     import torch
     import torchaudio
 
     torch.set_num_threads(1)
     window = torch.hann_window(N_FFT)
-    resamplers: dict[int, torchaudio.transforms.Resample] = {}  # each designs its filter once
+    resamplers: dict[int, torchaudio.transforms.Resample] = {}  # one filter design per rate
 
     def run(paths: list[Path]) -> None:
         for path in paths:
@@ -99,7 +99,7 @@ def loop(job: Job) -> Callable[[list[Path]], None]:
 
 
 def ours(job: Job) -> Callable[[list[Path]], None]:
-    """`audiovq.preprocess`; it looks for the files itself, and cuts long ones instead of the end."""
+    """`audiovq.preprocess`. It finds the files itself; long files become several clips."""
     from audiovq.config.settings import PreprocessConfig
     from audiovq.preprocessing.preprocess import preprocess
 
@@ -125,7 +125,7 @@ def ours(job: Job) -> Callable[[list[Path]], None]:
 
 
 def _save(path: Path, array: Array) -> None:
-    """As `np.save`, which could pickle too."""
+    """`np.save` that refuses to pickle."""
     with open(path, "wb") as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
@@ -134,45 +134,47 @@ SIDES = {"series": series, "loop": loop, "ours": ours}
 
 
 def serve(job: Job) -> None:
-    """What the process of one side does."""
+    """Run one side in this process and print its wall-clock and CPU seconds."""
     run = SIDES[job.side](job)
     paths = sorted(job.source.iterdir())
     run(paths[:1])
-    begin, busy = time.perf_counter(), processor()
+    begin, cpu = time.perf_counter(), cpu_seconds()
     run(paths)
-    print(time.perf_counter() - begin, processor() - busy)
+    print(time.perf_counter() - begin, cpu_seconds() - cpu)
 
 
-def processor() -> float:
-    """Seconds of processor time of this process and of those it has started and seen end."""
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its finished children."""
     return sum(os.times()[:4])
 
 
-def started(
+def timed_process(
     side: str, source: Path, rate: int, seconds: float, one_core: bool
 ) -> tuple[float, float]:
-    """Seconds of a side's whole process, and of its work alone: of processor time, kept to one core, or by
-    the clock, on all cores there are."""
-    alone = {min(os.sched_getaffinity(0))} if one_core else None
+    """Run one side in a new process; returns the seconds of the whole process and of its work alone.
+
+    With `one_core`, CPU seconds of a process bound to one core, else wall-clock seconds on all cores.
+    """
+    one = {min(os.sched_getaffinity(0))} if one_core else None
     with tempfile.TemporaryDirectory() as target:
         words = (side, source, target, rate, seconds)
-        begin, busy = time.perf_counter(), processor()
+        begin, cpu = time.perf_counter(), cpu_seconds()
         done = subprocess.run(
             [sys.executable, __file__, *map(str, words)],
             check=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            preexec_fn=None if alone is None else lambda: os.sched_setaffinity(0, alone),
+            preexec_fn=None if one is None else lambda: os.sched_setaffinity(0, one),
         )
         clock, work = map(float, done.stdout.split()[-2:])
         if one_core:
-            return processor() - busy, work
+            return cpu_seconds() - cpu, work
         return time.perf_counter() - begin, clock
 
 
 def synthetic(folder: Path) -> None:
-    """SYNTHETIC WAVs of 16 bits."""
+    """Write SYNTHETIC 16-bit WAVs to `folder`."""
     import soundfile
 
     random = np.random.default_rng(0)
@@ -182,18 +184,17 @@ def synthetic(folder: Path) -> None:
 
 
 def rows() -> Iterator[Row]:
-    """The digits as the series reads them, and stereo brought down to speech's rate: on one core each,
-    then, where there are more, on all.
+    """The digits at the series' rate, and stereo noise at 16 kHz: on one core, then on all cores.
 
-    Needs Linux, where a process can be kept to one core.
+    Needs Linux, which can bind a process to one core.
     """
     for one_core in (True, False) if cores() > 1 else (True,):
         yield from rows_on(one_core)
 
 
 def rows_on(one_core: bool) -> Iterator[Row]:
-    """Those on one core each, or those on all cores."""
-    which = "processor time of one core each" if one_core else f"{cores()} processes beside 1"
+    """Rows measured on one core, or rows measured on all cores."""
+    which = "CPU time on one core" if one_core else f"{cores()} processes against 1"
     with tempfile.TemporaryDirectory() as folder:
         synthetic(Path(folder))
         for source, rate, seconds, promised in (
@@ -208,11 +209,14 @@ def rows_on(one_core: bool) -> Iterator[Row]:
                 ("loop", "torchaudio, soundfile"),
             ):
                 pairs = [
-                    [started(side, source, rate, seconds, one_core) for side in ("ours", peer)]
+                    [
+                        timed_process(side, source, rate, seconds, one_core)
+                        for side in ("ours", peer)
+                    ]
                     for _ in range(ROUNDS)
                 ]
-                for kind, place, least in (("whole process", 0, 5.0), ("imports excluded", 1, 3.0)):
-                    times = [(mine[place], theirs[place]) for mine, theirs in pairs]
+                for kind, index, least in (("whole process", 0, 5.0), ("imports excluded", 1, 3.0)):
+                    times = [(mine[index], theirs[index]) for mine, theirs in pairs]
                     wanted = least if promised and peer == "series" else None
                     yield row(f"preprocess, {files}, {which}, {kind}", said, times, "s", wanted)
 

@@ -1,4 +1,4 @@
-"""The quantizer in training, forward and backward, beside the other ways to write it."""
+"""The quantizer in training (forward and backward), against other implementations."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from benchmarks.speed.comparison import Row, Run, against, compare, compare_peak
 from benchmarks.speed.limits import device, matrix_rate
 
 SIZES = ((4_096, 512, 64), (65_536, 1_024, 64), (262_144, 8_192, 64))
-"""Vectors, codes, dimensions."""
+"""Sizes: vectors, codes, dimensions."""
 DECAY, COMMITMENT = 0.99, 0.25
 THEIRS = 5
-"""Arrays of vectors × codes that vector-quantize-pytorch takes at once, or more."""
+"""Arrays of vectors × codes that vector-quantize-pytorch holds at once, at least."""
 
 Size = tuple[int, int, int]
 
 
 class Plain(nn.Module):
-    """The tutorials' codebook by moving averages: all distances, a one-hot row for each vector."""
+    """The tutorials' EMA codebook: all distances at once, and a one-hot row for each vector."""
 
     def __init__(self, size: Size, distances: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Plain(nn.Module):
         self.count, self.total = torch.ones(size[1], device=device()), self.codebook.clone()
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """(vectors, dim) → quantized with the gradient straight through, commitment loss."""
+        """(vectors, dim) → quantized with a straight-through gradient, commitment loss."""
         chosen = self.distances(latents.detach(), self.codebook).argmin(dim=1)
         one_hot = nn.functional.one_hot(chosen, len(self.codebook)).to(latents.dtype)
         quantized = one_hot @ self.codebook
@@ -46,30 +46,30 @@ class Plain(nn.Module):
 
 
 def broadcast(latents: Tensor, codebook: Tensor) -> Tensor:
-    """The residual tutorial's: a tensor of vectors × codes × dimensions."""
+    """Squared distances as in the residual tutorial, by a tensor of vectors × codes × dimensions."""
     return ((latents[:, None] - codebook) ** 2).sum(dim=2)
 
 
 def latents(size: Size) -> Tensor:
-    """(vectors, dim) that gradients go to."""
+    """Random (vectors, dim) that requires a gradient."""
     torch.manual_seed(0)
     return torch.randn(size[0], size[2], device=device()).requires_grad_()
 
 
-def stepping(latents: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Run:
-    """Forward and backward, as in a step of training."""
-    above = torch.ones_like(latents)
+def step_of(latents: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Run:
+    """A function that runs forward and backward, as a training step does."""
+    gradient = torch.ones_like(latents)
 
     def step() -> None:
         latents.grad = None
         quantized, loss = quantize(latents)
-        torch.autograd.backward((quantized, loss), (above, None))
+        torch.autograd.backward((quantized, loss), (gradient, None))
 
     return step
 
 
 def ours(size: Size) -> Run:
-    """`Quantizer` by moving averages."""
+    """Our `Quantizer` with EMA updates."""
     config = AutoencoderConfig(
         latent_dim=size[2],
         codebook_size=size[1],
@@ -85,11 +85,11 @@ def ours(size: Size) -> Run:
         made = quantizer(x)
         return made.latents, made.loss
 
-    return stepping(latents(size), quantize)
+    return step_of(latents(size), quantize)
 
 
 def library(size: Size) -> Run:
-    """vector-quantize-pytorch with the same settings."""
+    """vector-quantize-pytorch with equal settings."""
     from vector_quantize_pytorch import VectorQuantize
 
     quantizer = VectorQuantize(
@@ -105,35 +105,35 @@ def library(size: Size) -> Run:
         quantized, _, loss = quantizer(x[None])
         return quantized[0], loss.sum()
 
-    return stepping(latents(size), quantize)
+    return step_of(latents(size), quantize)
 
 
 def plain(size: Size, distances: Callable[[Tensor, Tensor], Tensor]) -> Run:
-    """The tutorials' codebook."""
-    return stepping(latents(size), Plain(size, distances))
+    """`Plain` with one way to compute distances."""
+    return step_of(latents(size), Plain(size, distances))
 
 
 def product(size: Size) -> Run:
-    """Nothing but latents times codes, without gradients."""
+    """The matrix product latents × codesᵀ alone, without gradients."""
     x, codes = latents(size).detach(), torch.randn(size[1], size[2], device=device())
     return lambda: x @ codes.T
 
 
 def fits(count: float) -> bool:
-    """Whether so many bytes leave a third of what is free."""
+    """Whether `count` bytes are less than two thirds of the free memory."""
     if torch.cuda.is_available():
         return count < torch.cuda.mem_get_info()[0] / 1.5
     return count < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1.5
 
 
 def rows() -> Iterator[Row]:
-    """All sizes; what would not fit into memory is left out."""
+    """All sizes, except comparisons that would not fit into memory."""
     for size in SIZES:
         name = "quantizer ({:,}, {:,}, {})".format(*size)
         cells, middle = 4 * size[0] * size[1], size == SIZES[1]
         rounds = 3 if size == SIZES[-1] else 9
         limit = 2 * size[0] * size[1] * size[2] / matrix_rate()
-        yield against(name, "operations at the matrix rate", limit, ours(size), rounds=rounds)
+        yield against(name, "peak matrix-product rate", limit, ours(size), rounds=rounds)
         if fits(cells):
             wanted = 1 / 1.5 if middle else None
             yield compare(name, "matrix product", ours(size), product(size), wanted, rounds)

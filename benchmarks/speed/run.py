@@ -1,10 +1,10 @@
-"""Speed, beside the peers: each benchmark, or those named.
+"""Run the speed benchmarks: all of them, or those named.
 
     python benchmarks/speed/run.py --list
     python benchmarks/speed/run.py quantizer sampling --out benchmarks/results/MACHINE-speed.jsonl
 
-Prints a table, then one JSON object a row. How it is measured stands in `comparison.py`; what it
-means, in `docs/performance.md`.
+Prints a table, then one JSON object for each row. `comparison.py` says how times are measured;
+`docs/performance.md` says what the results mean.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BENCHMARKS = (
     "pixelcnn",
     "whole",
 )
-"""Modules beside this one; `rows` of each gives its comparisons one by one."""
+"""Modules of this folder; each has a generator `rows` of comparisons."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,19 @@ class Settings:
     """Measure speed."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Which benchmarks; none: all."""
+    """Benchmarks to run; none: all."""
     list: bool = False
-    """Only name them."""
+    """List the benchmarks and exit."""
     out: Path | None = None
-    """Write the rows as JSON lines, together with what the file holds already."""
+    """JSON lines file to add the rows to; rows of the same name are replaced."""
 
 
 def main(settings: Settings) -> None:
-    """Measure, print, write. Raises AudiovqError where a name is unknown."""
+    """Measure, print and write. Raises AudiovqError if a name is unknown."""
     if unknown := set(settings.names) - set(BENCHMARKS):
-        raise AudiovqError(f"{min(unknown)}: no such benchmark; take {', '.join(BENCHMARKS)}")
+        raise AudiovqError(
+            f"{min(unknown)}: unknown benchmark; choose from {', '.join(BENCHMARKS)}"
+        )
     if settings.list:
         print("\n".join(BENCHMARKS))
         return
@@ -59,11 +61,11 @@ def main(settings: Settings) -> None:
         try:
             for row in importlib.import_module(f"benchmarks.speed.{name}").rows():
                 rows.append(row)
-                print(f"{row.name}, beside {row.peer}: {row.ratio:.3g}", flush=True)
-                if settings.out is not None:  # at once: the next may take minutes
+                print(f"{row.name}, against {row.peer}: {row.ratio:.3g}", flush=True)
+                if settings.out is not None:  # now: the next row may take minutes
                     merge(settings.out, [row])
-        except ModuleNotFoundError as missing:
-            print(f"{name}: the rest is left out, {missing.name} is not installed", flush=True)
+        except (ModuleNotFoundError, AudiovqError) as error:
+            print(f"{name}: remaining rows skipped; {error}", flush=True)
     print(f"\n{table(rows)}\n\n{lines(rows)}", end="")
 
 

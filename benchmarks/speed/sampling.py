@@ -1,8 +1,8 @@
-"""Drawing codes: with what was computed kept, without, by GPT-2 of the same size, and by the masked prior.
+"""Sampling of codes: with a KV cache, without, by GPT-2 of the same size, and by the masked prior.
 
-A clip is a second of speech at 8 kHz, as preset small codes it: 31 columns of eight codes. No clip
-ends early. Guidance, which `generate` has where there are labels, doubles the batch; only the row that
-says so has it.
+A clip is one second of speech at 8 kHz as preset small codes it: 31 columns of eight codes. No clip
+ends early. Guidance, the default of `generate` for models with labels, doubles the batch; only rows
+named "guided" use it.
 """
 
 from __future__ import annotations
@@ -30,62 +30,62 @@ from benchmarks.speed.startup import process
 
 VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
 SECONDS = 31 * 4 * 64 / 8000
-"""A clip's."""
+"""Duration of a clip."""
 LENGTH = 1 + 8 * 31
 BATCHES = 1, 16, 256
 PLAIN = SamplingConfig(guidance=0)
 GUIDED = SamplingConfig()
-"""As `generate` draws where nothing is said."""
+"""The defaults of `generate`."""
 
 
-class Single(Transformer):
-    """The same, of which no graph is made."""
+class WithoutGraphs(Transformer):
+    """A transformer that is not recorded as a CUDA graph."""
 
     step_at: Any = None
 
 
 class Uncached(Transformer):
-    """The same, but its whole network runs over all tokens so far for every code."""
+    """A transformer that runs over all tokens so far for every code."""
 
     labels: Tensor
-    """(batch, labels), those that are sampled with."""
+    """(batch, labels): condition of the samples."""
 
     step_at: Any = None
 
-    def step(self, tokens: Tensor, place: int, condition: Tensor, caches: Any) -> Tensor:
-        logits: Tensor = self(tokens[:, : place + 1], self.labels)[:, place]
+    def step(self, tokens: Tensor, position: int, condition: Tensor, caches: Any) -> Tensor:
+        logits: Tensor = self(tokens[:, : position + 1], self.labels)[:, position]
         return logits
 
 
 def endless(prior: Transformer) -> Transformer:
-    """The same, so that it never ends a clip."""
+    """`prior` on the device, changed so that it never samples END."""
     with torch.no_grad():
         prior.head.bias[VOCABULARY.end] = -1e4
     return prior.to(device()).eval()
 
 
 def labels(batch: int) -> Tensor:
-    """(batch, 1)."""
+    """Labels (batch, 1)."""
     return (torch.arange(batch)[:, None] % 10).to(device())
 
 
-def drawing(prior: Prior, batch: int, config: SamplingConfig = PLAIN) -> Run:
-    """A batch of clips' tokens."""
+def sampler(prior: Prior, batch: int, config: SamplingConfig = PLAIN) -> Run:
+    """A function that samples the tokens of `batch` clips."""
     return lambda: sample(prior, labels(batch), config, torch.Generator().manual_seed(0))
 
 
 def uncached(prior: Transformer, config: SamplingConfig = PLAIN) -> Run:
-    """16 clips' tokens by a prior of the same weights that keeps nothing."""
+    """A function that samples 16 clips by a prior of the same weights without a cache."""
     made = Uncached(prior.config, VOCABULARY, (10,))
     made.load_state_dict(prior.state_dict())
     made.labels = labels(16)
     if config.guidance:
         made.labels = torch.cat([made.labels, prior.open_labels(16)])
-    return drawing(endless(made), 16, config)
+    return sampler(endless(made), 16, config)
 
 
 def masked(batch: int) -> Run:
-    """A batch of clips' codes by the masked prior of preset small, in as many steps as `generate` takes."""
+    """A function that samples codes by the masked prior of preset small, in the default steps."""
     config = PRESETS["small"].masked
     torch.manual_seed(0)
     prior = MaskedPrior(config, VOCABULARY, (10,)).to(device()).eval()
@@ -103,7 +103,7 @@ def masked(batch: int) -> Run:
 
 
 def gpt2(batch: int) -> Run:
-    """transformers' GPT-2 of the prior's width, layers and heads, with its cache."""
+    """A function that samples by transformers' GPT-2 of equal width, layers and heads, with its cache."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = PRESETS["small"].prior
@@ -127,39 +127,39 @@ def gpt2(batch: int) -> Run:
     )
 
 
-def generated() -> None:
-    """`audiovq generate` with the model that ships, from process start to the last of 16 WAVs."""
+def run_generate() -> None:
+    """Run `audiovq generate` with the bundled model: from process start to the last of 16 WAVs."""
     with tempfile.TemporaryDirectory() as folder:
         process("-m", "audiovq", "generate", "digits", str(Path(folder) / "out"), "-n", "16")
 
 
 def rows() -> Iterator[Row]:
-    """Seconds of audio a second; then beside the others."""
+    """Seconds of audio per second; then the comparisons."""
     config = PRESETS["small"].prior
     torch.manual_seed(0)
     prior = endless(Transformer(config, VOCABULARY, (10,)))
     on_gpu = device().type == "cuda"
-    runs = {batch: drawing(prior, batch) for batch in BATCHES}
+    runs = {batch: sampler(prior, batch) for batch in BATCHES}
     for batch, run in runs.items():
         wanted = {256: 1000.0}.get(batch) if on_gpu else {16: 60.0}.get(batch)
-        own = "the sound's own seconds"
-        yield against(f"sampling, {batch} × 1 s", own, batch * SECONDS, run, wanted, rounds=2)
+        peer = "duration of the audio"
+        yield against(f"sampling, {batch} × 1 s", peer, batch * SECONDS, run, wanted, rounds=2)
     if on_gpu:
-        single = endless(Single(config, VOCABULARY, (10,)))
-        name, other = f"sampling, {BATCHES[-1]} × 1 s", "the same, its operations one by one"
-        yield compare(name, other, runs[BATCHES[-1]], drawing(single, BATCHES[-1]))
-    # Every weight is read for every place, and what was kept of the places before.
+        single = endless(WithoutGraphs(config, VOCABULARY, (10,)))
+        name, other = f"sampling, {BATCHES[-1]} × 1 s", "the same without CUDA graphs"
+        yield compare(name, other, runs[BATCHES[-1]], sampler(single, BATCHES[-1]))
+    # For every token, all weights are read, and the KV cache of all earlier tokens.
     weights = 4 * sum(p.numel() for p in prior.parameters())
-    kept = 4 * 2 * config.layers * config.dim * 16 * (LENGTH + 1) / 2
-    limit = LENGTH * (weights + kept) / bandwidth()
+    cache = 4 * 2 * config.layers * config.dim * 16 * (LENGTH + 1) / 2
+    limit = LENGTH * (weights + cache) / bandwidth()
     name = "sampling, 16 × 1 s"
-    yield against(name, "bytes at the memory's bandwidth", limit, runs[16], rounds=2)
+    yield against(name, "memory bandwidth", limit, runs[16], rounds=2)
     other = "the whole network for every code"
     least, masked_least = (None, None) if on_gpu else (30, 3)
     yield compare(name, other, runs[16], uncached(prior), least, rounds=3)
-    guided = drawing(prior, 16, GUIDED), uncached(prior, GUIDED)
+    guided = sampler(prior, 16, GUIDED), uncached(prior, GUIDED)
     yield compare(f"{name}, guided", other, *guided, least, rounds=2)
-    order = "the prior in time order, all kept"
+    order = "the autoregressive prior, cached"
     yield compare("masked prior, 16 × 1 s", order, masked(16), runs[16], masked_least)
-    yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, generated, rounds=2)
+    yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, run_generate, rounds=2)
     yield compare(name, "transformers' GPT-2", runs[16], gpt2(16), rounds=2)

@@ -1,14 +1,13 @@
-"""What more processes and more recordings cost: speed of 1 and 2, memory of 1,000 and 10,000 clips.
+"""Scaling: speed with 1 and 2 processes, memory with 1,000 and 10,000 clips.
 
     python benchmarks/speed/scaling.py --out scaling.json
     python benchmarks/speed/scaling.py --no-speed
 
-Training is that of a preset, a thread for each process: by one; by two that share its batches; by two that
-share batches twice as large; and, since two cores may be worth less than twice one, by two that
-have nothing to do with each other. Memory is what a process
-holds at most beyond the pages of mapped files, measured a hundred times a second, with networks
-that are small so that what grows is seen. Recordings are those of the Free Spoken Digit Dataset, again
-and again under other names.
+Training runs a preset with one thread per process: in one process; in two that share its batches; in
+two that share batches twice as large; and, because two cores may be less than twice as fast as one,
+in two independent trainings at once. Memory is the peak of a process's anonymous memory (mapped files
+excluded), sampled a hundred times a second, with small networks so that growth is visible. The
+recordings are those of the Free Spoken Digit Dataset, repeated under other names.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ SMALL = Config(
     autoencoder_training=OptimizerConfig(steps=300, validate_every=300),
     prior_training=OptimizerConfig(steps=300, validate_every=300),
 )
-"""All that training does, with networks that take next to no memory."""
+"""A complete training with networks that need little memory."""
 FILES, TRAINED = 3_000, 1_000
-"""Recordings by which speed is measured: those made into a dataset, those trained on."""
+"""Recordings for measuring speed: of preprocessing, of training."""
 STAGES = "autoencoder_training", "prior_training"
 STEPPED = "autoencoder", "prior"
 Figures = dict[str, float]
@@ -66,62 +65,66 @@ class Settings:
     """Measure speed and memory."""
 
     recordings: Path = ROOT.parent / "shared" / "fsdd" / "recordings"
-    """Folder of WAVs, of one level."""
+    """Folder of WAVs, without subfolders."""
     preset: Literal["tiny", "small", "base"] = "small"
     workers: tuple[str, ...] = ("1 threads", "2 threads", "1 copies", "2 copies", "2 processes")
-    """That make a dataset, in measuring speed; the time in which processes start counts."""
+    """Executors of preprocessing to compare; starting processes counts."""
     steps: int = 100
-    """Of each stage, in measuring speed."""
+    """Training steps of each stage, for measuring speed."""
     clips: tuple[int, ...] = (1_000, 10_000)
+    """Clips of the datasets, for measuring memory."""
     speed: bool = True
+    """Measure speed."""
     memory: bool = True
+    """Measure memory."""
     out: Path | None = None
-    """Write the figures as JSON, together with what the file holds already."""
+    """JSON file for the figures; figures of other parts already in it stay."""
 
 
 @contextlib.contextmanager
 def anonymous_peak() -> Iterator[Callable[[], float]]:
-    """Measures while the block runs; then tells the most MiB that this process held for itself."""
-    most, ended = 0, threading.Event()
+    """Sample this process's anonymous memory while the block runs; the yielded function gives the peak in
+    MiB."""
+    peak, ended = 0, threading.Event()
 
     def watch() -> None:
-        nonlocal most
+        nonlocal peak
         while not ended.wait(0.01):
             status = Path("/proc/self/status").read_text()
-            most = max(most, *map(int, re.findall(r"RssAnon:\s*(\d+)", status)))
+            peak = max(peak, *map(int, re.findall(r"RssAnon:\s*(\d+)", status)))
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield lambda: most / 1024
+        yield lambda: peak / 1024
     finally:
         ended.set()
         thread.join()
 
 
-def apart(work: Callable[..., Figures], *arguments: Any) -> Figures:
-    """What the work gives in a new process with one thread."""
+def in_new_process(work: Callable[..., Figures], *arguments: Any) -> Figures:
+    """The result of `work` in a new process with one thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(1, SPAWN) as one:
         return one.submit(work, *arguments).result()
 
 
 def silent(_: str) -> None:
-    """Says nothing."""
+    """Print nothing."""
 
 
-def collected(source: Path, target: Path, count: int) -> Path:
-    """A folder of `count` links to recordings."""
+def link_recordings(source: Path, target: Path, count: int) -> Path:
+    """Make a folder of `count` links to recordings."""
     target.mkdir()
-    paths = sorted(source.glob("*.wav"))[::6]  # few, so that all folders hold clips of like lengths
+    paths = sorted(source.glob("*.wav"))[::6]  # few, so that all folders hold similar lengths
     for number in range(count):
         path = paths[number % len(paths)]
         (target / f"{number // len(paths)}-{path.name}").symlink_to(path.resolve())
     return target
 
 
-def made(source: Path, target: Path, workers: str) -> Figures:
-    """Seconds and memory of preprocessing by `2 threads`, `1 processes`, `2 copies` and so on."""
+def measure_preprocess(source: Path, target: Path, workers: str) -> Figures:
+    """Seconds and MiB of preprocessing by `workers`: `2 threads`, `1 processes`, `2 copies` and so on."""
     from audiovq.preprocessing.preprocess import preprocess
 
     count, kind = workers.split()
@@ -130,7 +133,7 @@ def made(source: Path, target: Path, workers: str) -> Figures:
         pool: Executor = ThreadPoolExecutor(int(count))
         if kind == "processes":
             pool = ProcessPoolExecutor(int(count), SPAWN)
-        if kind == "copies":  # this process has no torch
+        if kind == "copies":  # forked: this process has no torch
             pool = ProcessPoolExecutor(int(count), multiprocessing.get_context("fork"))
         with pool as executor:
             begin = time.perf_counter()
@@ -139,8 +142,10 @@ def made(source: Path, target: Path, workers: str) -> Figures:
     return {"seconds": seconds, "mib": peak()}
 
 
-def trained(dataset: Path, model: Path, config: Config, environment: dict[str, str]) -> Figures:
-    """Memory of one rank, and the milliseconds that a step of each stage took it."""
+def measure_train(
+    dataset: Path, model: Path, config: Config, environment: dict[str, str]
+) -> Figures:
+    """MiB of one rank, and its milliseconds per step of each stage."""
     os.environ |= environment
     from audiovq.training.loop import Trainer
     from audiovq.training.run import train
@@ -155,17 +160,17 @@ def trained(dataset: Path, model: Path, config: Config, environment: dict[str, s
     with anonymous_peak() as peak, mock.patch.object(Trainer, "_step", step):
         train(dataset, model, config, device="cpu", say=silent)
     figures = {"mib": peak()}
-    for stage, times in begins.items():  # from the tenth step on: the first ones warm up
+    for stage, times in begins.items():  # from the tenth step on, after the warm-up
         figures[stage] = 1000 * (times[-1] - times[10]) / (len(times) - 11)
     return figures
 
 
-def trained_by(ranks: int, dataset: Path, model: Path, config: Config) -> Figures:
-    """Milliseconds of a step with so many processes, as the first of them sees it."""
+def train_with_ranks(ranks: int, dataset: Path, model: Path, config: Config) -> Figures:
+    """Milliseconds per step with this number of ranks, measured on rank 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = [
+    environments = [
         {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
@@ -176,25 +181,28 @@ def trained_by(ranks: int, dataset: Path, model: Path, config: Config) -> Figure
         for rank in range(ranks)
     ]
     with ThreadPoolExecutor(ranks) as pool:
-        futures = [pool.submit(apart, trained, dataset, model, config, place) for place in places]
+        futures = [
+            pool.submit(in_new_process, measure_train, dataset, model, config, environment)
+            for environment in environments
+        ]
         return futures[0].result()
 
 
-def at_once(dataset: Path, model: Path, config: Config) -> Figures:
-    """Milliseconds of a step while another training, of another model, goes on."""
+def train_two_at_once(dataset: Path, model: Path, config: Config) -> Figures:
+    """Milliseconds per step while an independent second training runs."""
     with ThreadPoolExecutor(2) as pool:
         futures = [
-            pool.submit(trained_by, 1, dataset, model.with_name(f"{model.name}-{i}"), config)
+            pool.submit(train_with_ranks, 1, dataset, model.with_name(f"{model.name}-{i}"), config)
             for i in range(2)
         ]
         return futures[0].result()
 
 
 def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
-    """Files a second by threads and processes; milliseconds a step by 1 and 2 ranks."""
+    """Files per second by threads and processes; milliseconds per step by 1 and 2 ranks."""
     found: dict[str, Any] = {}
     for workers in settings.workers:
-        figures = apart(made, source, work / workers, workers)
+        figures = in_new_process(measure_preprocess, source, work / workers, workers)
         found[f"preprocess, {workers}"] = {"files_per_second": FILES / figures["seconds"]}
         print(json.dumps(found), flush=True)
     preset = PRESETS[settings.preset]
@@ -204,9 +212,9 @@ def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
     }
     config = replace(preset, max_minutes=None, **few)
     few_clips = work / "few"
-    apart(
-        made,
-        collected(settings.recordings, work / "few-recordings", TRAINED),
+    in_new_process(
+        measure_preprocess,
+        link_recordings(settings.recordings, work / "few-recordings", TRAINED),
         few_clips,
         "2 threads",
     )
@@ -218,10 +226,12 @@ def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
         },
     )
     trainings: dict[str, Callable[[], Figures]] = {
-        "one": lambda: trained_by(1, few_clips, work / "one", config),
-        "two, the same batches": lambda: trained_by(2, few_clips, work / "two", config),
-        "two, batches twice as large": lambda: trained_by(2, few_clips, work / "twice", twice),
-        "two apart": lambda: at_once(few_clips, work / "apart", config),
+        "one": lambda: train_with_ranks(1, few_clips, work / "one", config),
+        "two, the same batches": lambda: train_with_ranks(2, few_clips, work / "two", config),
+        "two, batches twice as large": lambda: train_with_ranks(
+            2, few_clips, work / "twice", twice
+        ),
+        "two apart": lambda: train_two_at_once(few_clips, work / "apart", config),
     }
     for name, work_of in trainings.items():
         figures = work_of()
@@ -231,23 +241,23 @@ def speeds(settings: Settings, source: Path, work: Path) -> dict[str, Any]:
 
 
 def memories(settings: Settings, work: Path) -> dict[str, Any]:
-    """MiB beyond mapped files, and the MiB of the files that are mapped."""
+    """MiB without mapped files, and MiB of the mapped files."""
     found: dict[str, Any] = {}
     for count in settings.clips:
-        source = collected(settings.recordings, work / f"recordings-{count}", count)
+        source = link_recordings(settings.recordings, work / f"recordings-{count}", count)
         target = work / f"dataset-{count}"
         found[f"preprocess, {count:,} clips"] = {
-            "mib": apart(made, source, target, "2 threads")["mib"]
+            "mib": in_new_process(measure_preprocess, source, target, "2 threads")["mib"]
         }
         mapped = sum(path.stat().st_size for path in target.glob("*.npy")) / 2**20
-        training = apart(trained, target, work / f"small-{count}", SMALL, {})
+        training = in_new_process(measure_train, target, work / f"small-{count}", SMALL, {})
         found[f"train, {count:,} clips"] = {"mib": training["mib"], "mapped_mib": mapped}
         print(json.dumps(found), flush=True)
     return found
 
 
 def main(settings: Settings) -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write if asked to."""
     figures: dict[str, Any] = {}
     if settings.out and settings.out.exists():
         figures = read_json(settings.out, "a folder of results")
@@ -258,7 +268,7 @@ def main(settings: Settings) -> None:
         if settings.speed:
             source = Path(folder) / "recordings"
             figures["speed"] = figures.get("speed", {}) | speeds(
-                settings, collected(settings.recordings, source, FILES), Path(folder)
+                settings, link_recordings(settings.recordings, source, FILES), Path(folder)
             )
     print(json.dumps(figures, indent=2))
     if settings.out:

@@ -1,7 +1,7 @@
-"""A step of training the autoencoder, beside the same network as one would plainly write the step.
+"""A training step of the autoencoder, against the same network in a plain training loop.
 
-Plain: float32, a DataLoader that pads its batches, vector-quantize-pytorch between encoder and
-decoder, AdamW as it comes, a loss that is read after each step. Both see the same clips.
+Plain: float32, a DataLoader that pads its batches, vector-quantize-pytorch as the quantizer, AdamW
+with default settings, and `loss.item()` after each step. Both train on the same clips.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from benchmarks.speed.comparison import Row, Run, against, compare
 from benchmarks.speed.limits import device, matrix_rate
 
 CLIPS, BINS, LONGEST = 1024, 64, 64
-"""Made-up clips: how many, their mel bands, the most frames; digits have 15 to 64."""
+"""Random clips: number, mel bands, most frames (spoken digits have 15 to 64)."""
 
 
 class Clips:
-    """Spectrograms of unequal lengths, in memory."""
+    """Random spectrograms of unequal lengths, in memory."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -47,14 +47,14 @@ class Clips:
     def __len__(self) -> int:
         return CLIPS
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        """(1, bins, frames) of its own length, and that length."""
-        frames = int(self.frames[place])
-        return self.images[place, :, :, :frames].float(), frames
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """A clip (1, bins, frames) without padding, and its number of frames."""
+        frames = int(self.frames[index])
+        return self.images[index, :, :, :frames].float(), frames
 
 
 class Plain(nn.Module):
-    """Our encoder and decoder around vector-quantize-pytorch."""
+    """Our encoder and decoder with the quantizer of vector-quantize-pytorch."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class Plain(nn.Module):
         mask = (columns < -(-frames // stride)[:, None])[:, None, None].float()
         latents = self.encoder(images, mask)
         vectors = latents.permute(0, 2, 3, 1).flatten(1, 2)
-        inside = mask[:, 0].expand(-1, latents.shape[2], -1).flatten(1).bool()
-        quantized, _, loss = self.quantizer(vectors, mask=inside)
+        vector_mask = mask[:, 0].expand(-1, latents.shape[2], -1).flatten(1).bool()
+        quantized, _, loss = self.quantizer(vectors, mask=vector_mask)
         grid = quantized.view(len(images), *latents.shape[2:], -1).permute(0, 3, 1, 2)
         output = self.decoder(grid, mask)
         cells = torch.arange(images.shape[3], device=images.device) < frames[:, None]
@@ -93,14 +93,14 @@ class Plain(nn.Module):
 
 
 def padded(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """Clips → a batch as long as its longest, and the lengths."""
+    """Collate clips: pad them to the longest of the batch; also returns their frames."""
     longest = max(frames for _, frames in items)
     images = [nn.functional.pad(image, (0, longest - frames)) for image, frames in items]
     return torch.stack(images), torch.tensor([frames for _, frames in items])
 
 
 def plain(config: TrainConfig, clips: Clips) -> Run:
-    """One step after the other, batch by batch of a DataLoader."""
+    """A function that trains `Plain` by one batch of a DataLoader."""
     torch.manual_seed(0)
     model = Plain(config.autoencoder).to(device()).train()
     how = config.autoencoder_training
@@ -124,8 +124,8 @@ def plain(config: TrainConfig, clips: Clips) -> Run:
 def ours(
     config: TrainConfig, clips: Clips, folder: Path, records: bool = True
 ) -> tuple[Trainer, Run]:
-    """Our trainer, and one of its steps after the other; nothing of it is waited for. On a GPU they
-    are graphs, unless not `records`."""
+    """Our trainer, and a function that runs one of its steps without waiting for the GPU. On a GPU
+    steps are CUDA graphs if `records`."""
     torch.manual_seed(0)
     autoencoder = Autoencoder(config.autoencoder, BINS).to(device())
     trainer = Trainer(
@@ -157,7 +157,8 @@ def ours(
 
 
 def operations(run: Run, steps: int = 8) -> float:
-    """Of matrix products and convolutions in a step, the first ones: graphs are not looked into."""
+    """FLOPs of matrix products and convolutions per step. Call it before graphs are recorded: the
+    counter does not see into them."""
     counter: Any = FlopCounterMode(display=False)
     with counter:
         for _ in range(steps):
@@ -167,7 +168,7 @@ def operations(run: Run, steps: int = 8) -> float:
 
 
 def computing(run: Run, steps: int = 30) -> float:
-    """Seconds a step that the GPU's kernels take, the time between them left out."""
+    """Seconds of GPU kernels per step, without the gaps between them."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -187,14 +188,12 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder, side_stream(device()):
         trainer, step = ours(config, clips, Path(folder))
         count = operations(step)
-        if on_gpu:  # all graphs are recorded
+        if on_gpu:  # records all graphs
             for _ in range((WARMUP_CALLS + 1) * CLIPS // config.autoencoder_training.batch_size):
                 step()
         yield compare(name, "plain float32, DataLoader", step, plain(config, clips), least)
-        yield against(
-            name, "operations at the matrix rate", count / matrix_rate(trainer.dtype), step
-        )
+        yield against(name, "peak matrix-product rate", count / matrix_rate(trainer.dtype), step)
         if on_gpu:
             _, single = ours(config, clips, Path(folder) / "single", records=False)
-            yield compare(name, "the same, its operations one by one", step, single)
-            yield against(name, "the time in which the GPU computes", computing(step), step, 0.9)
+            yield compare(name, "the same without CUDA graphs", step, single)
+            yield against(name, "GPU kernel time", computing(step), step, 0.9)

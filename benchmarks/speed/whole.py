@@ -1,4 +1,4 @@
-"""From a folder of recordings to new ones, by the three verbs, where a GPU makes it a matter of minutes."""
+"""The whole pipeline on a GPU: preprocess, train and generate by the command line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.speed.limits import device
 from benchmarks.speed.startup import process
 
 LIMIT = 120.0
-"""Seconds that it may take."""
+"""Target in seconds."""
 NEW = 100
-"""Recordings to be made."""
+"""Sounds to generate."""
 
 
 def rows() -> Iterator[Row]:
-    """Preset small on the spoken digits; nothing on a CPU, where the preset itself takes 20 minutes."""
+    """Preset small on the spoken digits; no row on a CPU, where the preset trains for 20 minutes."""
     if device().type != "cuda":
         return
     recordings = next(folder for folder in FOLDERS if folder.is_dir())

@@ -1,4 +1,4 @@
-"""The laws of `benchmarks/speed/comparison.py`: ratios are of pairs, better is above 1, nothing is lost."""
+"""Speed comparisons: the ratio is the median over pairs, above 1 is faster, files keep old rows."""
 
 import json
 import subprocess
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
-def test_a_ratio_is_the_median_of_pairs_and_above_1_where_ours_takes_less() -> None:
+
+def test_the_ratio_is_the_median_over_pairs_and_above_1_if_ours_is_faster() -> None:
     from benchmarks.speed.comparison import row
 
     made = row("quick", "slow", [(1.0, 2.0), (2.0, 2.0), (1.0, 5.0)], "s", 2)
@@ -16,20 +18,17 @@ def test_a_ratio_is_the_median_of_pairs_and_above_1_where_ours_takes_less() -> N
     assert (made.ours, made.theirs) == (1, 2)
 
 
-def test_both_sides_are_called_in_turn_after_one_call_that_is_not_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_both_sides_alternate_after_one_uncounted_call_each() -> None:
     from benchmarks.speed import comparison
 
-    monkeypatch.setattr(comparison, "LEAST_SECONDS", 0)
     calls: list[str] = []
     sides = (lambda: calls.append("ours")), (lambda: calls.append("theirs"))
-    made = comparison.compare("a", "b", *sides, rounds=3)
+    made = comparison.compare("a", "b", *sides, rounds=3, least=0)
     assert calls == ["ours", "theirs"] * 4
     assert made.low <= made.ratio <= made.high
 
 
-def test_rows_measured_again_replace_those_of_their_name_and_peer(tmp_path: Path) -> None:
+def test_a_row_measured_again_replaces_the_row_of_the_same_name_and_peer(tmp_path: Path) -> None:
     from benchmarks.speed.comparison import merge, row, table
 
     path = tmp_path / "rows.jsonl"
@@ -55,7 +54,7 @@ def test_every_listed_benchmark_exists_and_an_unknown_name_is_refused(
     for name in names:
         text = (benchmarks / "speed" / f"{name}.py").read_text()
         assert "def rows() -> Iterator[Row]:" in text
-    with pytest.raises(AudiovqError, match="no such benchmark; take startup"):
+    with pytest.raises(AudiovqError, match="unknown benchmark; choose from startup"):
         main(Settings(("nothing",)))
 
 

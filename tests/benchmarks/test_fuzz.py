@@ -1,7 +1,11 @@
 """A few thousand damaged files; `benchmarks/robustness/fuzz.py` tries as many as asked for."""
 
+import pytest
 
-def test_no_change_to_a_file_gives_anything_but_a_refusal_or_a_valid_file() -> None:
+pytestmark = pytest.mark.usefixtures("benchmarks")
+
+
+def test_every_damaged_file_is_refused_or_valid() -> None:
     from benchmarks.robustness import fuzz
 
     summary = fuzz.run(1_500, seed=1)

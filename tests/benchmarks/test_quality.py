@@ -1,4 +1,4 @@
-"""The benchmark's own laws: perfect copies score perfectly, delays are found, nothing is lost."""
+"""Quality benchmark: a copy scores best, delays are found, results are merged."""
 
 import dataclasses
 import re
@@ -13,6 +13,7 @@ Waveform = npt.NDArray[np.float32]
 
 pytest.importorskip("pesq")
 pytest.importorskip("pystoi")
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def clips(voice: Callable[..., Waveform]) -> list[Waveform]:
     return [voice(seconds, pitch) for seconds in (0.7, 0.3, 0.9) for pitch in (110.0, 190.0)]
 
 
-def test_a_copy_scores_the_best_and_noise_less(clips: list[Waveform]) -> None:
+def test_a_copy_scores_best_and_noise_lowers_all_scores(clips: list[Waveform]) -> None:
     from benchmarks.quality.scores import score
 
     speakers = ["ada", "bob"] * 3
@@ -36,7 +37,7 @@ def test_a_copy_scores_the_best_and_noise_less(clips: list[Waveform]) -> None:
     assert worse.lsd_db > 5
 
 
-def test_joined_clips_are_cut_where_they_were_joined(clips: list[Waveform]) -> None:
+def test_cut_is_the_inverse_of_join(clips: list[Waveform]) -> None:
     from benchmarks.quality.scores import PAUSE, cut, join
 
     joined = join(clips)
@@ -46,11 +47,11 @@ def test_joined_clips_are_cut_where_they_were_joined(clips: list[Waveform]) -> N
 
 
 @pytest.mark.parametrize("lag", [-37, 0, 211])
-def test_a_delay_is_found_and_taken_back(lag: int, clips: list[Waveform]) -> None:
+def test_a_delay_is_found_and_removed(lag: int, clips: list[Waveform]) -> None:
     from benchmarks.quality.peers import MAX_DELAY, aligned, delay
     from benchmarks.quality.scores import join
 
-    # Silence at both ends, of which nothing is missed when it is cut off.
+    # Silence at both ends, so that cutting it off loses nothing.
     original = np.pad(join(clips), MAX_DELAY)
     late = np.roll(original, lag)
     assert delay(original, late) == lag
@@ -58,7 +59,7 @@ def test_a_delay_is_found_and_taken_back(lag: int, clips: list[Waveform]) -> Non
     assert len(aligned(original, late[:-500])) == len(original)
 
 
-def test_a_vocoders_delay_is_found_by_its_envelope(clips: list[Waveform]) -> None:
+def test_the_delay_of_a_vocoder_is_found_from_its_envelope(clips: list[Waveform]) -> None:
     from benchmarks.quality.peers import MAX_DELAY, delay
     from benchmarks.quality.scores import join
 
@@ -67,21 +68,21 @@ def test_a_vocoders_delay_is_found_by_its_envelope(clips: list[Waveform]) -> Non
     assert delay(original, np.roll(original * signs, 160)) == pytest.approx(160, abs=8)
 
 
-def test_a_codec_that_is_not_installed_is_named() -> None:
+def test_a_missing_codec_is_named() -> None:
     from benchmarks.quality import peers
 
     with pytest.raises(peers.Missing, match="no-such-program is not installed"):
         peers._run(b"", "no-such-program")
 
 
-def test_results_come_back_and_replace_what_is_measured_again(tmp_path: Path) -> None:
+def test_results_are_read_back_and_new_points_replace_old_ones(tmp_path: Path) -> None:
     from benchmarks.quality.points import (
         UNSEEN,
         Point,
         Results,
         Skipped,
         averaged,
-        draw,
+        plot,
         read,
         table,
         write,
@@ -104,27 +105,27 @@ def test_results_come_back_and_replace_what_is_measured_again(tmp_path: Path) ->
     assert (mean.bits_per_second, mean.scores.pesq) == (1000, 3.5)
     assert other == opus
     assert "| Opus 6k | 6,000 | 3.00 |" in table(both)
-    draw(both, tmp_path / "picture.png")
+    plot(both, tmp_path / "picture.png")
     assert 1_000 < (tmp_path / "picture.png").stat().st_size <= 100_000
 
 
-def test_a_model_without_a_speaker_learns_from_none_of_hers_and_no_test_file() -> None:
-    from benchmarks.quality.quality import unheard
+def test_leaving_out_a_speaker_excludes_her_files_and_all_test_files_from_training() -> None:
+    from benchmarks.quality.quality import held_out
 
     names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
-    heard = [name for name in names if not re.search(unheard("ada"), name)]
-    assert heard == [f"{d}_bob_{take}.wav" for d in range(10) for take in range(5, 50)]
-    assert len([name for name in names if not re.search(unheard(None), name)]) == 900
+    training = [name for name in names if not re.search(held_out("ada"), name)]
+    assert training == [f"{d}_bob_{take}.wav" for d in range(10) for take in range(5, 50)]
+    assert len([name for name in names if not re.search(held_out(None), name)]) == 900
 
 
-def test_a_model_without_some_words_learns_none_of_them_and_is_scored_on_no_other() -> None:
-    from benchmarks.quality.quality import LEARNT_WORDS, OTHER_WORDS, Clips, unheard
+def test_unseen_words_are_excluded_from_training_and_are_the_only_ones_scored() -> None:
+    from benchmarks.quality.quality import LEARNT_WORDS, OTHER_WORDS, Clips, held_out
 
     names = [f"{d}_{s}_{take}.wav" for d in range(10) for s in ("ada", "bob") for take in range(50)]
-    for without, kept in ((OTHER_WORDS, LEARNT_WORDS), (LEARNT_WORDS, OTHER_WORDS)):
-        heard = [name for name in names if not re.search(unheard(without), name)]
-        assert heard == [
-            n for n in names if n[0] in kept and int(n.split("_")[2].removesuffix(".wav")) > 4
+    for without, words in ((OTHER_WORDS, LEARNT_WORDS), (LEARNT_WORDS, OTHER_WORDS)):
+        training = [name for name in names if not re.search(held_out(without), name)]
+        assert training == [
+            n for n in names if n[0] in words and int(n.split("_")[2].removesuffix(".wav")) > 4
         ]
     assert sorted(LEARNT_WORDS + OTHER_WORDS) == list("0123456789")
     silence = [np.zeros(8, np.float32)] * len(names)
@@ -132,7 +133,7 @@ def test_a_model_without_some_words_learns_none_of_them_and_is_scored_on_no_othe
     assert {name[0] for name in scored.names} == set(OTHER_WORDS)
 
 
-def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
+def test_a_variable_rate_is_computed_over_the_stream_and_over_the_recordings(
     clips: list[Waveform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks.quality import quality
@@ -142,10 +143,10 @@ def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
     peers = [
         Peer(kind, kind, lambda data: (data, 9000.0), kind == "vbr") for kind in ("cbr", "vbr")
     ]
-    monkeypatch.setattr(quality, "PEERS", peers)
     monkeypatch.setattr(quality.Clips, "score", lambda self, others: None)
     names = [f"{i}_ada_0.wav" for i in range(len(clips))]
-    constant, variable = quality.others(quality.Clips(names, ["ada"] * len(clips), clips))
+    recordings = quality.Clips(names, ["ada"] * len(clips), clips)
+    constant, variable = quality.measure_codecs(recordings, peers=peers)
     samples = sum(map(len, clips))
     stream = samples + PAUSE * (len(clips) - 1) + FLUSH
     assert isinstance(constant, quality.Point)
@@ -155,7 +156,7 @@ def test_a_variable_rate_is_given_over_the_stream_and_over_the_recordings(
     assert variable.recordings_bits_per_second == round(9000 * RATE / samples, 1)
 
 
-def test_the_setting_that_is_chosen_is_the_nearest_of_those_that_are_named_as_often() -> None:
+def test_the_chosen_setting_has_the_least_distance_among_the_most_accurate() -> None:
     from benchmarks.quality.sampling_defaults import chosen
 
     rows = [

@@ -51,7 +51,7 @@ def test_the_split_measured_is_the_first_with_clips(
 
 def test_no_line_of_the_program_claims_what_may_be_false() -> None:
     """Sentences take the split's name from `measured`; nothing else says which clips were measured."""
-    for path in sorted(CODE.glob("*.py")):
+    for path in sorted(CODE.rglob("*.py")):
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             assert not FALSE.search(line), f"{path.name}:{number}: {line.strip()}"
 

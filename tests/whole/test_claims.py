@@ -18,6 +18,7 @@ import pytest
 
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import SamplingConfig
+from audiovq.evaluation.fidelity import PAUSE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -220,7 +221,7 @@ def claims() -> list[Claim]:
         Claim(
             "the {} official test recordings of the Free Spoken Digit Dataset ({:.0f} kHz, {:en} speakers)",
             "官方的 {} 段测试录音({:.0f} kHz,{:zh}位说话人)",
-            (value(QUALITY, "files"), scoring("RATE") / 1000, Spelt(speakers)),
+            (value(QUALITY, "files"), sample_rate() / 1000, Spelt(speakers)),
         ),
         Claim(
             "for {:.0f} to {:.0f} minutes on a CPU",
@@ -276,7 +277,7 @@ def claims() -> list[Claim]:
         Claim(
             "the {:.1f} s of silence",
             "有 {:.1f} s 静音",
-            (scoring("PAUSE") / scoring("RATE"),),
+            (PAUSE_SECONDS,),
         ),
         Claim("The lower of its two rates", "它的两个码率中"),
         Claim("but for the two on words", "关于词的两行除外"),
@@ -351,14 +352,11 @@ def rate_of_example() -> int:
     return int(rate)
 
 
-def scoring(name: str) -> int:
-    """A constant of benchmarks/quality/scores.py, whose packages may not be here."""
+def sample_rate() -> int:
+    """The sample rate of benchmarks/quality/scores.py, in Hz."""
     text = (ROOT / "benchmarks" / "quality" / "scores.py").read_text("utf-8")
-    constants = {"RATE": int(re.findall(r"^RATE = (\d+)$", text, re.MULTILINE)[0])}
-    constants["PAUSE"] = constants["RATE"] // int(
-        re.findall(r"^PAUSE = RATE // (\d+)$", text, re.M)[0]
-    )
-    return constants[name]
+    (rate,) = re.findall(r"^RATE = (\d+)$", text, re.MULTILINE)
+    return int(rate)
 
 
 def ends(name: str) -> tuple[str, str]:
