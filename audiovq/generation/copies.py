@@ -8,7 +8,7 @@ spectrograms. Both refer to the shorter of the two sounds, most of which must ov
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,8 @@ MAX_GAIN_DB = 12.0
 """Largest difference in level of a copy: a clip without its loudest part is normalized differently."""
 EDGE_FRAMES = 2
 """Frames at both ends of an overlap that are not compared, because a cut leaves a click there."""
+DECODE_BATCH = 16
+"""Clips decoded at a time, in order of length; larger batches leave the cache."""
 MAX_VALUES = 1 << 22
 """Numbers in memory at a time in the coarse comparison."""
 
@@ -72,22 +74,26 @@ def compare(
     known = known or model.known
     if known is None or not sounds:
         return [None] * len(sounds)
-    nearest: list[Nearest | None] = []
-    decoded: dict[tuple[int, int], Tensor] = {}
-    shortlists = _shortlists(model, known, sounds, max_values)
-    for sound, shortlist in zip(sounds, shortlists, strict=True):
-        clips = [(clip, 0, shift) for clip, shift in shortlist]
-        ranked = sorted(_measure(model, known, sound, clips, decoded), key=lambda one: one[0].db)
-        views = [
+    images = _decode_short(model, sounds)
+    candidates = [
+        [(clip, 0, shift) for clip, shift in shortlist]
+        for shortlist in _shortlists(model, known, sounds, images, max_values)
+    ]
+    clips = _measure(model, known, sounds, images, candidates)
+    views = [
+        [
             (clip, view, shift)
-            for one, clip, shift in ranked[:SHORTLIST_VIEWS]
+            for one, clip, shift in sorted(ranked, key=lambda one: one[0].db)[:SHORTLIST_VIEWS]
             if one.db <= VIEWS_WITHIN * known.threshold_db
             for view in range(1, len(known.codes))
         ]
-        ranked += _measure(model, known, sound, views, decoded)
-        found = [one for one, _, _ in ranked]
-        nearest.append(min(found, key=lambda one: (not one.is_copy, one.db)) if found else None)
-    return nearest
+        for ranked in clips
+    ]
+    measured = zip(clips, _measure(model, known, sounds, images, views), strict=True)
+    return [
+        min((one for one, *_ in both), key=lambda one: (not one.is_copy, one.db), default=None)
+        for both in (first + second for first, second in measured)
+    ]
 
 
 def is_copy(known: KnownClips, share: float, db: float) -> bool:
@@ -129,83 +135,106 @@ def difference_db(
     """
     floor = 1 - LOUD_DB / range_db
     loud, other_loud = image > floor, other > floor
-    if not bool(loud.any()) or not bool(other_loud.any()):
+    count, other_count = int(loud.sum()), int(other_loud.sum())
+    if not count or not other_count:
         return None
-    needed, other_needed = (MIN_OVERLAP * int(mask.sum()) for mask in (loud, other_loud))
+    # All shifts at once: (bins, shifts, frames) of the second spectrogram, as it overlaps the first.
     a, b = image.shape[1], other.shape[1]
-    best = math.inf
-    for shift in shifts:
-        begin, end = max(0, shift), min(a, shift + b)
-        if begin >= end:
-            continue
-        frames, other_frames = slice(begin, end), slice(begin - shift, end - shift)
-        mask, other_mask = loud[:, frames], other_loud[:, other_frames]
-        if (covered[0] and int(mask.sum()) < needed) or (
-            covered[1] and int(other_mask.sum()) < other_needed
-        ):
-            continue
-        either = mask | other_mask
-        if end - begin > 10 * EDGE_FRAMES:
-            either[:, :EDGE_FRAMES] = either[:, -EDGE_FRAMES:] = False
-        if bool(either.any()):
-            difference = (image[:, frames] - other[:, other_frames])[either]
-            most = MAX_GAIN_DB / range_db
-            gain = float(difference.mean().clamp(-most, most))
-            best = min(best, float((difference - gain).square().mean()))
-    return math.sqrt(best) * range_db if best < math.inf else None
+    shift = torch.as_tensor(list(shifts))[:, None]
+    frames = torch.arange(a)[None]
+    overlap = (frames >= shift) & (frames < shift + b)
+    indices = (frames - shift).clamp(0, b - 1)
+    shifted, shifted_loud = other[:, indices], other_loud[:, indices] & overlap
+    loud = loud[:, None] & overlap
+    begin, end = shift.clamp(min=0), (shift + b).clamp(max=a)
+    inner = (frames >= begin + EDGE_FRAMES) & (frames < end - EDGE_FRAMES)
+    either = (loud | shifted_loud) & (inner | (end - begin <= 10 * EDGE_FRAMES))
+    cells = either.sum(dim=(0, 2))
+    difference = (image[:, None] - shifted) * either
+    most = MAX_GAIN_DB / range_db
+    gain = (difference.sum(dim=(0, 2)) / cells.clamp(min=1)).clamp(-most, most)
+    squares = ((difference - gain[None, :, None]) * either).square().sum(dim=(0, 2))
+    valid = cells > 0
+    if covered[0]:
+        valid &= loud.sum(dim=(0, 2)) >= MIN_OVERLAP * count
+    if covered[1]:
+        valid &= shifted_loud.sum(dim=(0, 2)) >= MIN_OVERLAP * other_count
+    if not bool(valid.any()):
+        return None
+    return math.sqrt(float((squares / cells)[valid].min())) * range_db
 
 
 def decode_images(model: Model, clips: Sequence[Tensor]) -> list[Tensor]:
     """Spectrograms (bins, frames) of clips' codes (quantizers, rows, columns), decoded in batches."""
-    images: list[Tensor] = []
+    images: dict[int, Tensor] = {}
     stride = model.autoencoder.stride[1]
-    for begin in range(0, len(clips), 64):
-        part = clips[begin : begin + 64]
-        columns = torch.tensor([clip.shape[2] for clip in part])
-        widest = int(columns.max())
-        batch = torch.stack([nn.functional.pad(c, (0, widest - c.shape[2])) for c in part])
+    by_length = sorted(range(len(clips)), key=lambda i: clips[i].shape[2])
+    for begin in range(0, len(clips), DECODE_BATCH):
+        indices = by_length[begin : begin + DECODE_BATCH]
+        columns = [clips[i].shape[2] for i in indices]
+        batch = torch.stack(
+            [nn.functional.pad(clips[i], (0, columns[-1] - clips[i].shape[2])) for i in indices]
+        )
         with torch.inference_mode():
-            decoded = model.autoencoder.decode(batch.to(model.device), columns)[:, 0].cpu()
-        images += [
-            image[:, : count * stride]
-            for image, count in zip(decoded, columns.tolist(), strict=True)
-        ]
-    return images
+            decoded = model.autoencoder.decode(batch.to(model.device), torch.tensor(columns))
+        for i, image, count in zip(indices, decoded[:, 0].cpu(), columns, strict=True):
+            images[i] = image[:, : count * stride]
+    return [images[i] for i in range(len(clips))]
+
+
+def _decode_short(model: Model, sounds: Sequence[Encoded]) -> list[Tensor | None]:
+    """Decoded spectrograms (bins, frames) of sounds; None for those longer than WINDOW_FRAMES, which are
+    decoded in parts."""
+    stride = model.autoencoder.stride[1]
+    short = [i for i, sound in enumerate(sounds) if sound.codes.shape[2] * stride <= WINDOW_FRAMES]
+    images = dict(zip(short, decode_images(model, [sounds[i].codes for i in short]), strict=True))
+    return [images.get(i) for i in range(len(sounds))]
 
 
 def _measure(
     model: Model,
     known: KnownClips,
-    sound: Encoded,
-    candidates: Sequence[tuple[int, int, int]],
-    decoded: dict[tuple[int, int], Tensor],
-) -> list[tuple[Nearest, int, int]]:
-    """The difference of a sound from each candidate (clip, view, shift in columns), with clip and shift.
+    sounds: Sequence[Encoded],
+    images: Sequence[Tensor | None],
+    candidates: Sequence[Sequence[tuple[int, int, int]]],
+) -> list[list[tuple[Nearest, int, int]]]:
+    """The difference of each sound from each of its candidates (clip, view, shift in columns), with clip
+    and shift. Candidates that overlap too little are left out."""
+    keys = sorted({(clip, view) for some in candidates for clip, view, _ in some})
+    decoded = decode_images(model, [known.clip(*key) for key in keys])
+    by_key = dict(zip(keys, decoded, strict=True))
+    return [
+        _measure_one(model, known, sound, image, some, by_key)
+        for sound, image, some in zip(sounds, images, candidates, strict=True)
+    ]
 
-    Candidates that overlap too little are left out. `decoded` caches the views' spectrograms.
-    """
-    new = [key for clip, view, _ in candidates if (key := (clip, view)) not in decoded]
-    decoded |= zip(new, decode_images(model, [known.clip(*key) for key in new]), strict=True)
+
+def _measure_one(
+    model: Model,
+    known: KnownClips,
+    sound: Encoded,
+    image: Tensor | None,
+    candidates: Sequence[tuple[int, int, int]],
+    decoded: Mapping[tuple[int, int], Tensor],
+) -> list[tuple[Nearest, int, int]]:
+    """`_measure` for one sound; `decoded` has the spectrograms of clips by (clip, view)."""
     stride, measured = model.autoencoder.stride[1], []
     frames = sound.codes.shape[2] * stride
     min_frames = MIN_SECONDS * model.sample_rate / model.spectrogram.config.hop_length
-    is_long = frames > WINDOW_FRAMES
-    image = None if is_long else _decode_frames(model, sound.codes, 0, frames)
     for clip, view, shift in candidates:
-        other, begin = decoded[clip, view], 0
+        other, part, begin = decoded[clip, view], image, 0
         covered = frames < other.shape[1], frames >= other.shape[1]
         if min(frames, other.shape[1]) < min_frames:
             covered = True, True
-        if is_long:
-            begin = max(0, (shift - 1) * stride)
-            end = min(frames, (shift + 2) * stride + other.shape[1])
-            image = _decode_frames(model, sound.codes, begin, end)
+        if part is None:
             if covered[0]:
                 continue
-        assert image is not None
+            begin = max(0, (shift - 1) * stride)
+            end = min(frames, (shift + 2) * stride + other.shape[1])
+            part = _decode_frames(model, sound.codes, begin, end)
         # A view begins later than its clip by less than a column.
         shifts = range((shift - 1) * stride - begin, (shift + 2) * stride - begin + 1)
-        db = difference_db(image, other, model.spectrogram.config.range_db, shifts, covered)
+        db = difference_db(part, other, model.spectrogram.config.range_db, shifts, covered)
         if db is not None:
             share = shared_codes(sound.codes, known.clip(clip, view), min_frames / stride)
             path, offset = known.names[clip]
@@ -215,13 +244,21 @@ def _measure(
 
 
 def _shortlists(
-    model: Model, known: KnownClips, sounds: Sequence[Encoded], max_values: int
+    model: Model,
+    known: KnownClips,
+    sounds: Sequence[Encoded],
+    images: Sequence[Tensor | None],
+    max_values: int,
 ) -> Iterator[list[tuple[int, int]]]:
     """For each sound the nearest clips by `known.bands`: (clip, shift in columns).
 
     Squared differences at all shifts come from energies and a cross-correlation by FFT.
     """
-    bands = [_bands(model, sound.codes, known.bands.shape[1]) for sound in sounds]
+    count = known.bands.shape[1]
+    bands = [
+        _bands(model, sound.codes, image, count)
+        for sound, image in zip(sounds, images, strict=True)
+    ]
     longest, widest = max(len(b) for b in bands), int(known.columns.max())
     n_fft = 1 << (longest + widest - 1).bit_length()
     step = max(1, max_values // (n_fft * known.bands.shape[1]))
@@ -283,9 +320,12 @@ def _cumulative(values: Tensor) -> Tensor:
     return nn.functional.pad(values.cumsum(dim=1), (1, 0))
 
 
-def _bands(model: Model, codes: Tensor, count: int) -> Tensor:
-    """Means (columns, bands) of the decoded spectrogram of codes (quantizers, rows, columns)."""
+def _bands(model: Model, codes: Tensor, image: Tensor | None, count: int) -> Tensor:
+    """Means (columns, bands) of the decoded spectrogram of codes (quantizers, rows, columns), which is
+    `image` (bins, frames), or decoded in parts."""
     stride, columns = model.autoencoder.stride[1], codes.shape[2]
+    if image is not None:
+        return nn.functional.adaptive_avg_pool2d(image[None], (count, columns))[0].T
     step = max(1, WINDOW_FRAMES // stride)
     parts = []
     for begin in range(0, columns, step):
