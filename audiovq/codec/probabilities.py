@@ -12,12 +12,14 @@ from audiovq.config.errors import AudiovqError
 from audiovq.models.entropy.context_tables import CodeGrid, ContextTables, Integers
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
+from audiovq.runtime.threads import one_thread
 
 Coder = Literal["context", "prior", "plain"]
 CODERS: tuple[Coder, ...] = ("plain", "context", "prior")
 """plain: uniform, packed bits. context: the integer tables of `context.py`, which decode on every
 machine. prior: the model's prior, the smallest; it decodes only where the network computes identical
-bits, which another processor or thread count may not, and the checksum then rejects the result."""
+bits, which another processor may not, and the checksum then rejects the result. It always runs with one
+thread, so the number of cores makes no difference."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -78,12 +80,13 @@ class _Context:
 
 
 class _Prior:
-    """Probabilities of the model's prior, without labels."""
+    """Probabilities of the model's prior, without labels, computed with one thread."""
 
     def __init__(self, prior: Prior) -> None:
         self._prior = prior
         self._device = prior.head.weight.device
 
+    @one_thread()
     @torch.inference_mode()
     def begin(self, levels: Integers, columns: int) -> None:
         prior, vocabulary = self._prior, self._prior.vocabulary
@@ -94,6 +97,7 @@ class _Prior:
         self._condition = prior.condition(prior.open_labels(len(levels)))
         prior.step(self._tokens, 0, self._condition, self._caches)
 
+    @one_thread()
     @torch.inference_mode()
     def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         vocabulary = self._prior.vocabulary

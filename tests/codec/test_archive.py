@@ -248,6 +248,28 @@ def test_another_models_archive_is_refused(tmp_path: Path) -> None:
         unpack(checkpoint.load(tmp_path / "1"), data)
 
 
+def test_the_number_of_threads_changes_no_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    assert model.prior is not None
+    used: list[int] = []
+    step = model.prior.step
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return step(*arguments)
+
+    monkeypatch.setattr(model.prior, "step", spy)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        data = pack(model, make_sounds(model), "prior")
+        unpack(model, data)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}
+
+
 def test_a_prior_that_computes_otherwise_is_refused() -> None:
     model = make_model()
     data = pack(model, make_sounds(model), "prior")
