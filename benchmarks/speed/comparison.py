@@ -6,12 +6,14 @@ equally. The ratio is the other side's time over ours: above 1, ours is faster.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +103,25 @@ def seconds(run: Run, least: float = LEAST_SECONDS) -> float:
             break
     _wait()
     return (time.perf_counter() - begin) / calls
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Run the block beside a process that spins on the last of this process's cores."""
+    core = max(os.sched_getaffinity(0))
+    process = multiprocessing.get_context("spawn").Process(target=_spin, args=(core,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _spin(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    while True:
+        pass
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,6 +1,8 @@
 """Speed comparisons: the ratio is the median over pairs, above 1 is faster, files keep old rows."""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +64,16 @@ def test_a_benchmark_runs_as_a_script_from_any_folder(benchmarks: Path, tmp_path
     command = [sys.executable, benchmarks / "speed" / "run.py", "--list"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "quantizer" in done.stdout.split()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="no cores to choose on this system"
+)
+def test_a_busy_core_is_kept_busy_by_one_process_until_the_block_ends() -> None:
+    from benchmarks.speed.comparison import busy_core
+
+    before = set(multiprocessing.active_children())
+    with busy_core():
+        (child,) = set(multiprocessing.active_children()) - before
+        assert child.is_alive()
+    assert not child.is_alive()
