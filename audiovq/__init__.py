@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from audiovq.codec.windows import Encoded
     from audiovq.config.errors import AudiovqError
     from audiovq.config.sampling import Inversion, SamplingConfig
-    from audiovq.config.settings import PreprocessConfig, TrainConfig
+    from audiovq.config.settings import TrainConfig
+    from audiovq.config.spectrogram import PreprocessConfig
     from audiovq.dataset.dataset import Dataset
     from audiovq.generation.generate import generate
     from audiovq.generation.sound import Sound
@@ -41,7 +42,7 @@ _HOMES = {
     "Encoded": "codec.windows",
     "Inversion": "config.sampling",
     "Model": "models.model",
-    "PreprocessConfig": "config.settings",
+    "PreprocessConfig": "config.spectrogram",
     "SamplingConfig": "config.sampling",
     "Sound": "generation.sound",
     "Spectrogram": "spectral.spectrogram",

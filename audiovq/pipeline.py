@@ -22,7 +22,7 @@ from audiovq.codec.files import decode_files, encode_files, reconstruct_files
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import SamplingConfig
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
 from audiovq.evaluation.wording import figure_table

@@ -132,7 +132,7 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
         row, images = judged(system, model, dataset, classifier, seconds)
         rows.append(row)
         new[system], again[system] = images, reconstructed(model, dataset.test, places)
-        if settings.autoencoder.bottleneck != "none":
+        if settings.autoencoder.bottleneck.kind != "none":
             generate_files(model, folder / name / "new", SHOWN, overwrite=True)
         if changes.get("dense") == 2:
             for view in ("latent-grid", "latent-scatter"):
@@ -162,7 +162,7 @@ def judged(
         range_db = dataset.spectrogram.range_db
         error = validate_autoencoder(model.autoencoder, dataset.test, range_db)["error_db"]
     asked = sample_labels(model, DRAWN, {}, 0)
-    if config.bottleneck == "none":
+    if config.bottleneck.kind == "none":
         images = at_random(model, dataset.train, DRAWN)
         some = images[:SHOWN]
     else:
@@ -173,7 +173,7 @@ def judged(
     real = judge(classifier, split_images(dataset.test))
     place = list(model.labels).index("digit")
     obeys = None
-    if config.conditional or model.prior is not None:
+    if config.bottleneck.conditional or model.prior is not None:
         obeys = heard.accuracy(asked)[place]
     distance = frechet_distance(heard.features, real.features)
     row = Row(system, summarize(model).parameters, seconds, error, obeys, distance)

@@ -103,7 +103,7 @@ def write_codes(
     model: Model, desk: Desk, cells: Sequence[Sequence[int]], codes: Sequence[int]
 ) -> Desk:
     """Set `cells`, pairs of (row, column) of the selected sound, to `codes`, one per quantizer."""
-    item, size = desk.selected, model.autoencoder.config.codebook_size
+    item, size = desk.selected, model.autoencoder.config.bottleneck.num_codes
     grid = item.sound.encoded.codes.clone()
     for code in codes:
         if not 0 <= code < size:

@@ -285,7 +285,7 @@ def selected_html(model: Model, desk: Desk) -> str:
         cells=[
             [" ".join(map(str, cell)) for cell in row] for row in codes.permute(1, 2, 0).tolist()
         ],
-        codebook_size=model.autoencoder.config.codebook_size,
+        codebook_size=model.autoencoder.config.bottleneck.num_codes,
         shown_seconds=samples / model.sample_rate,
     )
 

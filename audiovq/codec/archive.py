@@ -176,7 +176,7 @@ def rates(model: Model, sounds: Mapping[str, Encoded], data: bytes) -> dict[str,
     """files, seconds, and bits per second (0 of no sound): nominal (every code and level at its full bits), stored
     (the archive's, names left out)."""
     seconds = sum(sound.num_samples for sound in sounds.values()) / model.sample_rate
-    bits_per_code = math.log2(model.autoencoder.config.codebook_size)
+    bits_per_code = math.log2(model.autoencoder.config.bottleneck.num_codes)
     bits_per_level = math.log2(model.spectrogram.config.num_levels)
     bits = sum(sound.codes.numel() * bits_per_code + bits_per_level for sound in sounds.values())
     return {

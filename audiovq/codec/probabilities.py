@@ -132,4 +132,4 @@ def entropy_model_for(model: Model, coder: Coder) -> EntropyModel:
         if model.prior is None:
             raise AudiovqError("the model has no prior; encode with --coder context")
         return _Prior(model.prior)
-    return _Uniform(model.autoencoder.config.codebook_size)
+    return _Uniform(model.autoencoder.config.bottleneck.num_codes)

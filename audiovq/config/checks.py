@@ -23,6 +23,12 @@ def require_finite(config: Any) -> None:
         require(finite, f"{f.name} {value}: give a finite number")
 
 
+WIDEST = 16_384
+"""Largest width of a layer, and largest height or width of a patch."""
+MOST_LAYERS = 256
+"""Most layers of a network: a file that asks for more is damaged, and would take memory and time."""
+MOST_STEPS = 1_000_000_000
+"""Most steps of a training, and most clips of a batch."""
 MOST_SEED = (1 << 63) - 1
 """Largest seed that every generator of torch takes."""
 MOST_SOUNDS = 1_000_000

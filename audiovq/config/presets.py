@@ -2,12 +2,17 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
+from audiovq.config.autoencoder import (
+    AutoencoderConfig,
+    BottleneckConfig,
+    LossConfig,
+    NetworkConfig,
+)
 from audiovq.config.settings import (
     PRIOR_EPOCHS,
     PRIOR_PATIENCE,
-    AutoencoderConfig,
     MaskedConfig,
     OptimizerConfig,
     PriorConfig,
@@ -17,7 +22,9 @@ from audiovq.config.settings import (
 _prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
-        autoencoder=AutoencoderConfig(channels=96, encoder_blocks=1, decoder_blocks=2),
+        autoencoder=AutoencoderConfig(
+            NetworkConfig(channels=96, encoder_blocks=1, decoder_blocks=2)
+        ),
         prior=PriorConfig(dim=128, cell=96, layers=3),
         autoencoder_training=OptimizerConfig(
             steps=2_500, batch_size=4, learning_rate=2e-3, validate_every=500
@@ -39,7 +46,9 @@ PRESETS: dict[str, TrainConfig] = {
         masked_share=0.2,
     ),
     "base": TrainConfig(
-        autoencoder=AutoencoderConfig(channels=256, encoder_blocks=4, decoder_blocks=6),
+        autoencoder=AutoencoderConfig(
+            NetworkConfig(channels=256, encoder_blocks=4, decoder_blocks=6)
+        ),
         prior=PriorConfig(dim=384, cell=256, layers=8, heads=6),
         autoencoder_training=OptimizerConfig(
             steps=60_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
@@ -63,9 +72,8 @@ def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> Tra
     codes, and bits weighed until the rate is met."""
     return TrainConfig(
         autoencoder=AutoencoderConfig(
-            patch=(16, 4),
-            num_quantizers=quantizers,
-            codebook_size=codebook_size,
+            NetworkConfig(patch=(16, 4)),
+            BottleneckConfig(num_quantizers=quantizers, codebook_size=codebook_size),
             rate_weight=0.05,
             target_rate=target_rate,
         ),
@@ -83,18 +91,22 @@ PRESETS |= {
     "rate-4k": _rate_preset(4, 512, 4_000),
 }
 LESSON = AutoencoderConfig(
-    encoder="conv",
-    filters=(32, 64, 64, 64),
-    kernels=(3, 3, 3, 3),
-    strides=(1, 2, 2, 1),
-    latent_dim=16,
-    codebook_size=64,
-    update="gradient",
-    commitment=0.25,
-    kmeans_start=False,
-    restart=False,
-    output="sigmoid",
-    emphasis=0.0,
+    NetworkConfig(
+        kind="conv",
+        filters=(32, 64, 64, 64),
+        kernels=(3, 3, 3, 3),
+        strides=(1, 2, 2, 1),
+        output="sigmoid",
+    ),
+    BottleneckConfig(
+        latent_dim=16,
+        codebook_size=64,
+        commitment=0.25,
+        kmeans_start=False,
+        restart=False,
+        update="gradient",
+    ),
+    LossConfig(emphasis=0.0),
     contrast=1.0,
     rate_weight=0.0,
 )
@@ -102,12 +114,14 @@ LESSON = AutoencoderConfig(
 
 
 def _lesson_preset(
-    prior: Literal["transformer", "pixelcnn"] = "transformer", **changes: Any
+    network: NetworkConfig = LESSON.network,
+    bottleneck: BottleneckConfig = LESSON.bottleneck,
+    loss: LossConfig = LESSON.loss,
+    prior: Literal["transformer", "pixelcnn"] = "transformer",
 ) -> TrainConfig:
-    """A step of the climb, in minutes, for images as for short sounds."""
-    autoencoder = replace(LESSON, **changes)
+    """One lesson of a few minutes, for images and for short sounds: LESSON with other parts."""
     return TrainConfig(
-        autoencoder=autoencoder,
+        autoencoder=replace(LESSON, network=network, bottleneck=bottleneck, loss=loss),
         prior=PriorConfig(kind=prior, dim=96, layers=4, dropout=0.1),
         autoencoder_training=OptimizerConfig(
             steps=6_000,
@@ -118,25 +132,29 @@ def _lesson_preset(
         prior_training=_prior_training(
             steps=6_000, batch_size=8, learning_rate=2e-3, validate_every=500
         ),
-        max_minutes=5.5 if autoencoder.quantizes else 1.7,
+        max_minutes=5.5 if bottleneck.quantizes else 1.7,
         autoencoder_share=0.4,
     )
 
 
-_ELBO: dict[str, Any] = {
-    "bottleneck": "gaussian",
-    "dense": 16,
-    "loss": "cross_entropy",
-    "kl_weight": 1.0,
-}
+_PLAIN = replace(LESSON.bottleneck, kind="none")
+_GAUSSIAN = replace(LESSON.bottleneck, kind="gaussian", dense=16, kl_weight=1.0)
+_CROSS_ENTROPY = replace(LESSON.loss, kind="cross_entropy")
+"""With _GAUSSIAN, the evidence lower bound."""
 PRESETS |= {
-    "lesson-ae": _lesson_preset(bottleneck="none"),
-    "lesson-dae": _lesson_preset(bottleneck="none", corruption="noise", corruption_strength=0.3),
-    "lesson-vae": _lesson_preset(**_ELBO),
-    "lesson-cvae": _lesson_preset(**_ELBO, conditional=True),
+    "lesson-ae": _lesson_preset(bottleneck=_PLAIN),
+    "lesson-dae": _lesson_preset(
+        bottleneck=_PLAIN, loss=replace(LESSON.loss, corruption="noise", corruption_strength=0.3)
+    ),
+    "lesson-vae": _lesson_preset(bottleneck=_GAUSSIAN, loss=_CROSS_ENTROPY),
+    "lesson-cvae": _lesson_preset(
+        bottleneck=replace(_GAUSSIAN, conditional=True), loss=_CROSS_ENTROPY
+    ),
     "lesson-vqvae": _lesson_preset(),
     "lesson-vqvae-residual": _lesson_preset(
-        encoder="residual", channels=32, encoder_blocks=2, decoder_blocks=2
+        network=replace(
+            LESSON.network, kind="residual", channels=32, encoder_blocks=2, decoder_blocks=2
+        )
     ),
     "lesson-pixelcnn": _lesson_preset(prior="pixelcnn"),
 }

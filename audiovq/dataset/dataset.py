@@ -26,7 +26,7 @@ from torch import Tensor
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import from_json
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import (
     AGAIN,
     MANIFESTS,

@@ -15,7 +15,7 @@ import numpy as np
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.runtime.checksums import escapes_folder, read_header, verified_path, write_header
 from audiovq.runtime.files import atomic, relative, sha256, write_text
 

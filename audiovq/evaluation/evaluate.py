@@ -85,7 +85,7 @@ def _evaluate_codebook(model: Model, split: Split, encoded: Sequence[Encoded]) -
         return {}
     counts = code_counts(model, split).double()
     nats = torch.special.entr(counts / counts.sum(dim=1, keepdim=True)).sum(dim=1)
-    bits = math.log2(model.autoencoder.config.codebook_size)
+    bits = math.log2(model.autoencoder.config.bottleneck.num_codes)
     figures = {
         "usage": float((counts > 0).double().mean()),
         "perplexity": float(nats.exp().mean()),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiovq.audio.resampling import resample
 from audiovq.audio.waveform import Waveform
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral.scale import mel_bands
 from audiovq.spectral.stft import stft
 

@@ -58,7 +58,7 @@ def prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior
     if not model.autoencoder.config.quantizes:
         raise AudiovqError(
             "the model has no codes (bottleneck none), so it cannot generate; train one with"
-            " --autoencoder.bottleneck vq, fsq or gaussian"
+            " --autoencoder.bottleneck.kind vq, fsq or gaussian"
         )
     return pick_prior(model, sampling, "time")
 

@@ -25,7 +25,7 @@ from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import flags
 from audiovq.config.serialize import to_json
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from audiovq.audio import reading
 from audiovq.audio.silence import SilenceDetector
 from audiovq.audio.waveform import Waveform
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.inspection.describe import Description
 

@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import from_json, to_json
-from audiovq.config.settings import AutoencoderConfig, MaskedConfig, PriorConfig, SpectrogramConfig
+from audiovq.config.settings import MaskedConfig, PriorConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_tables import ContextTables
 from audiovq.models.known import KnownClips, from_tensors
@@ -41,7 +43,7 @@ from audiovq.runtime.tensors import AGAIN, read_tensors, save_tensors
 from audiovq.spectral.spectrogram import Spectrogram
 
 FORMAT = "audiovq-model"
-VERSION = 4
+VERSION = 5
 Stage = Literal["autoencoder", "context", "prior", "masked"]
 PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
 """What is learnt about an autoencoder's codes."""

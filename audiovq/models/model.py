@@ -7,14 +7,11 @@ from typing import Any
 
 import torch
 
+from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
-from audiovq.config.settings import (
-    AutoencoderConfig,
-    MaskedConfig,
-    PriorConfig,
-    SpectrogramConfig,
-)
+from audiovq.config.settings import MaskedConfig, PriorConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_tables import ContextTables
@@ -60,7 +57,7 @@ class Model:
     def vocabulary(self) -> Vocabulary:
         """Of the prior's tokens. Raises AudiovqError where the model makes no codes."""
         return Vocabulary(
-            codebook_size=self.autoencoder.config.codebook_size,
+            codebook_size=self.autoencoder.config.bottleneck.num_codes,
             num_quantizers=self.autoencoder.quantizer.num_quantizers,
             rows=self.autoencoder.rows,
             num_levels=self.spectrogram.config.num_levels,

@@ -68,7 +68,7 @@ def summarize(model: Model) -> Summary:
     rate = bits = None
     if autoencoder.config.quantizes:
         rate = model.codes_per_second
-        bits = rate * math.log2(autoencoder.config.codebook_size)
+        bits = rate * math.log2(autoencoder.config.bottleneck.num_codes)
     return Summary(
         layers=layers,
         parameters=sum(layer.parameters for layer in layers),
@@ -122,15 +122,15 @@ def _parameters(module: nn.Module) -> int:
 
 def _bottleneck(model: Model) -> str:
     """What stands between encoder and decoder, in words."""
-    config = model.autoencoder.config
-    if config.bottleneck == "fsq":
+    config = model.autoencoder.config.bottleneck
+    if config.kind == "fsq":
         grid = " × ".join(map(str, config.levels))
-        return f"fsq: {config.codebook_size} codes on a grid of {grid}"
-    if config.bottleneck == "vq":
-        books = f"{config.num_quantizers} × {config.codebook_size}".removeprefix("1 × ")
-        return f"vq: {books} codes of {config.latent_dim} dimensions{', cosine' * config.cosine}"
-    dim, of = (config.dense, "clip") if config.dense else (config.latent_dim, "cell of the grid")
-    return f"{config.bottleneck}: {dim} dimensions a {of}{', conditional' * config.conditional}"
+        return f"fsq: {config.num_codes} codes on a grid of {grid}"
+    if config.kind == "vq":
+        books = f"{config.num_quantizers} × {config.num_codes}".removeprefix("1 × ")
+        return f"vq: {books} codes of {config.dim} dimensions{', cosine' * config.cosine}"
+    dim, of = (config.dense, "clip") if config.dense else (config.dim, "cell of the grid")
+    return f"{config.kind}: {dim} dimensions a {of}{', conditional' * config.conditional}"
 
 
 def _prior(model: Model) -> str:
@@ -138,8 +138,9 @@ def _prior(model: Model) -> str:
     if model.prior is not None:
         config = model.prior.config
         return f"{config.kind}: {config.layers} layers of {config.dim} dimensions"
-    if model.autoencoder.config.bottleneck == "gaussian":
-        return "normal distribution" + ", by label" * model.autoencoder.config.conditional
+    bottleneck = model.autoencoder.config.bottleneck
+    if bottleneck.kind == "gaussian":
+        return "normal distribution" + ", by label" * bottleneck.conditional
     return "none"
 
 

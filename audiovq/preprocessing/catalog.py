@@ -17,7 +17,7 @@ from audiovq.audio.finding import no_recording
 from audiovq.audio.reading import AudioInfo
 from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.preprocessing.labels import labels_of
 from audiovq.runtime.files import atomic, sha256

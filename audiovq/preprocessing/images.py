@@ -24,7 +24,7 @@ from audiovq.audio.finding import find, require_file
 from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import (
     SPLITS,
     VERSION,

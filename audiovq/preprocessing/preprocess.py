@@ -25,7 +25,7 @@ from typing import Any
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import (
     SPLITS,
     VERSION,

@@ -12,7 +12,7 @@ import numpy as np
 
 from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.preprocessing.shard import ShardJob, is_used
 
 FRAMES_MULTIPLE = 16

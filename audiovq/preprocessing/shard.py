@@ -23,7 +23,7 @@ from audiovq.audio.resampling import resample_all
 from audiovq.audio.silence import SILENT, SilenceDetector
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.manifest import Clip, Skipped, json_line, write_shard_header
 from audiovq.preprocessing.catalog import Recording, stamp_of
 from audiovq.preprocessing.splits import GAP_SECONDS, Stretch, clips_of, stretches

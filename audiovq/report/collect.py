@@ -18,7 +18,8 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import flags
 from audiovq.config.presets import PRESETS
 from audiovq.config.serialize import from_json
-from audiovq.config.settings import PreprocessConfig, TrainConfig
+from audiovq.config.settings import TrainConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import (
     HELD_OUT,

@@ -223,10 +223,10 @@ def _draw_scatter(model: Model, split: Split) -> Figure:
 def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Drawn]]:
     """As far as the latents of the split's clips go."""
     autoencoder, config = model.autoencoder, model.spectrogram.config
-    if autoencoder.config.dense != 2:
+    if autoencoder.config.bottleneck.dense != 2:
         raise AudiovqError(
-            "latent-grid: the model's latent space is no plane; train one with --autoencoder.dense 2"
-            " and --autoencoder.bottleneck gaussian, or none"
+            "latent-grid: the model's latent space is no plane; train one with --autoencoder.bottleneck.dense 2"
+            " and --autoencoder.bottleneck.kind gaussian, or none"
         )
     low, high = clip_latents(model, split).aminmax(dim=0)
     step = ((high - low) / (n - 1)).clamp_min(1e-3)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
 from audiovq.spectral.scale import num_frames
 

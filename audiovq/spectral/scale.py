@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

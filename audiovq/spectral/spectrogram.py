@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from audiovq.audio.waveform import Waveform
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
 from audiovq.spectral.griffin_lim import griffin_lim, random_phase
 from audiovq.spectral.pghi import pghi

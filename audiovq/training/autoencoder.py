@@ -51,7 +51,7 @@ def train_autoencoder(
         max_seconds=limit,
     )
     stride = autoencoder.stride[1]
-    split, normed = dataset.train, config.autoencoder.encoder == "conv"
+    split, normed = dataset.train, config.autoencoder.network.kind == "conv"
 
     def width(step: Step, frames: int) -> int:
         # Padding counts in no loss, but in the statistics of a batch norm.
@@ -91,7 +91,7 @@ def train_autoencoder(
     shown = [trainer.progress]
 
     def speak(metrics: Mapping[str, float]) -> None:
-        size = config.autoencoder.codebook_size
+        size = config.autoencoder.bottleneck.num_codes
         say(describe_autoencoder(metrics, size, split.images, held_out.name))
         validated = "validation_score" in metrics
         if validated and metrics["progress"] >= min(1.0, shown[0] + SAMPLE_EVERY):
@@ -133,7 +133,7 @@ def _sample_reconstructions(model: Model, split: Split, folder: Path, step: int)
 def _set_schedule(autoencoder: Autoencoder, progress: float) -> None:
     """What changes as training goes on, 0 to 1: codes are not restarted at the end, and the weight of
     a KL divergence grows from the beginning."""
-    config = autoencoder.config
+    config = autoencoder.config.bottleneck
     for part in autoencoder.bottleneck.modules():
         if isinstance(part, Codebook):
             part.restart.fill_(config.restart and progress < 0.9)
@@ -153,7 +153,9 @@ def validate_autoencoder(
     places = torch.arange(len(split))[:: max(1, len(split) // 512)]
     places = places[split.num_frames[places].argsort(stable=True)]
     squared, objective, kl, cells = 0.0, 0.0, 0.0, 0.0
-    counts = torch.zeros(autoencoder.bottleneck.num_quantizers, autoencoder.config.codebook_size)
+    counts = torch.zeros(
+        autoencoder.bottleneck.num_quantizers, autoencoder.config.bottleneck.num_codes
+    )
     for indices in distributed.shard(places.split(32)):
         frames = split.num_frames[indices]
         images = split.spectrograms(indices).to(device)

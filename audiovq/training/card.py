@@ -62,6 +62,6 @@ def summary_in_words(summary: dict[str, Any]) -> str:
 def _codes_in_words(model: Model) -> str:
     config = model.autoencoder.config
     if not config.quantizes:
-        return f"no codes (bottleneck {config.bottleneck})"
+        return f"no codes (bottleneck {config.bottleneck.kind})"
     rate = model.codes_per_second
-    return f"{rate:.0f} codes a second, {rate * math.log2(config.codebook_size):.0f} bit/s"
+    return f"{rate:.0f} codes a second, {rate * math.log2(config.bottleneck.num_codes):.0f} bit/s"

@@ -44,16 +44,15 @@ def claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) 
                 f"{folder}: was trained on another dataset; name another folder, or add --overwrite"
             )
         # The time limit may change between a stop and the next start.
-        same = dataclasses.replace(
-            from_json(TrainConfig, before.get("config"), str(path)), max_minutes=config.max_minutes
-        )
+        begun = _begun_with(folder, before.get("config"))
+        same = dataclasses.replace(begun, max_minutes=config.max_minutes)
         if to_json(same) != settings["config"]:
             raise AudiovqError(
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
                 " name another folder, or add --overwrite"
             )
         if before.get("finished") and (config.max_minutes or math.inf) > (
-            from_json(TrainConfig, before["config"], str(path)).max_minutes or math.inf
+            begun.max_minutes or math.inf
         ):
             raise AudiovqError(
                 f"{folder}: its training is finished, and more minutes do not continue it; name another"
@@ -69,6 +68,18 @@ def claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) 
         )
     remove_partials(folder)
     write_json(path, settings)
+
+
+def _begun_with(folder: Path, config: Any) -> TrainConfig:
+    """Settings of a training begun earlier, from JSON. Raises AudiovqError where they are not settings of
+    this version of the program."""
+    try:
+        return from_json(TrainConfig, config, "training/settings.json")
+    except AudiovqError as error:
+        raise AudiovqError(
+            f"{folder}: its training was begun by another version of audiovq ({error}); name another"
+            " folder, or add --overwrite"
+        ) from error
 
 
 def _mark_finished(folder: Path) -> None:

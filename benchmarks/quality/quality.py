@@ -45,7 +45,7 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import archive, codec
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess

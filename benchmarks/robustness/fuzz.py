@@ -123,7 +123,7 @@ class _ArchiveReader:
 
     def __call__(self, files: Files) -> Any:
         sounds = unpack(self.model, files[self.name])
-        size = self.model.autoencoder.config.codebook_size
+        size = self.model.autoencoder.config.bottleneck.num_codes
         for sound in sounds.values():
             valid = bool(((sound.codes >= 0) & (sound.codes < size)).all())
             if not valid or sound.num_samples < 0:

@@ -100,7 +100,7 @@ def loop(job: Job) -> Callable[[list[Path]], None]:
 
 def ours(job: Job) -> Callable[[list[Path]], None]:
     """`audiovq.preprocess`. It finds the files itself; long files become several clips."""
-    from audiovq.config.settings import PreprocessConfig
+    from audiovq.config.spectrogram import PreprocessConfig
     from audiovq.preprocessing.preprocess import preprocess
 
     config = PreprocessConfig(

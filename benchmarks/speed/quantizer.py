@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.settings import AutoencoderConfig
+from audiovq.config.autoencoder import BottleneckConfig
 from audiovq.models.autoencoder.quantizers import Quantizer
 from benchmarks.speed.comparison import Row, Run, against, compare, compare_peaks
 from benchmarks.speed.limits import device, matrix_rate
@@ -70,7 +70,7 @@ def step_of(latents: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 def ours(size: Size) -> Run:
     """Our `Quantizer` with EMA updates."""
-    config = AutoencoderConfig(
+    config = BottleneckConfig(
         latent_dim=size[2],
         codebook_size=size[1],
         decay=DECAY,

@@ -33,21 +33,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
 
 import tyro
 
+from audiovq.config.autoencoder import AutoencoderConfig, BottleneckConfig, NetworkConfig
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import (
-    AutoencoderConfig,
-    OptimizerConfig,
-    PreprocessConfig,
-    PriorConfig,
-)
+from audiovq.config.settings import OptimizerConfig, PriorConfig
 from audiovq.config.settings import TrainConfig as Config
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.runtime.files import read_json, write_json
 from benchmarks.provenance import stamp
 
 ROOT = Path(__file__).resolve().parents[2]
 SPAWN = multiprocessing.get_context("spawn")
 SMALL = Config(
-    AutoencoderConfig(channels=16, encoder_blocks=1, decoder_blocks=1, latent_dim=16),
+    AutoencoderConfig(
+        NetworkConfig(channels=16, encoder_blocks=1, decoder_blocks=1),
+        BottleneckConfig(latent_dim=16),
+    ),
     PriorConfig(dim=32, layers=2, heads=2),
     autoencoder_training=OptimizerConfig(steps=300, validate_every=300),
     prior_training=OptimizerConfig(steps=300, validate_every=300),

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import AutoencoderConfig, TrainConfig
+from audiovq.config.settings import TrainConfig
 from audiovq.dataset.batches import batches
 from audiovq.models.autoencoder.autoencoder import (
     RECONSTRUCTION_SCALE,
@@ -65,10 +66,10 @@ class Plain(nn.Module):
         self.encoder, self.decoder = network.encoder, network.decoder
         self.to(memory_format=torch.contiguous_format)
         self.quantizer: nn.Module = VectorQuantize(
-            config.latent_dim,
-            codebook_size=config.codebook_size,
-            decay=config.decay,
-            commitment_weight=config.commitment,
+            config.bottleneck.dim,
+            codebook_size=config.bottleneck.num_codes,
+            decay=config.bottleneck.decay,
+            commitment_weight=config.bottleneck.commitment,
             rotation_trick=False,
             threshold_ema_dead_code=2,
         )

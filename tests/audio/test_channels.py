@@ -11,7 +11,7 @@ import soundfile
 from audiovq.audio import reading
 from audiovq.audio.waveform import AudioError
 from audiovq.cli.main import main
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.manifest import SPLITS
 from audiovq.inspection.inspect import inspect

@@ -14,8 +14,8 @@ from audiovq.cli.main import main
 
 FEW_STEPS = [
     "--preset=tiny",
-    "--autoencoder.channels=16",
-    "--autoencoder.codebook-size=32",
+    "--autoencoder.network.channels=16",
+    "--autoencoder.bottleneck.codebook-size=32",
     "--prior.dim=32",
     "--autoencoder-training.steps=20",
     "--prior-training.steps=20",

@@ -49,8 +49,8 @@ def make_sounds(model: Model, columns: tuple[int, ...] = (1, 3, 2, 7, 300)) -> d
     return {
         f"a/{i}.wav": Encoded(
             torch.randint(
-                config.codebook_size,
-                (config.num_quantizers, model.autoencoder.rows, count),
+                config.bottleneck.num_codes,
+                (config.bottleneck.num_quantizers, model.autoencoder.rows, count),
                 generator=generator,
             ),
             level=7 * i % 64,

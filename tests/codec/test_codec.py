@@ -1,6 +1,5 @@
 """The laws of `audiovq.codec`: order, length and level come back, and company does not matter."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import AUTOENCODER, shake, tiny_model
+from tiny_models import AUTOENCODER, changed, shake, tiny_model
 from torch import Tensor, nn
 
 from audiovq.codec import codec
 from audiovq.codec import windows as codec_windows
 from audiovq.codec.windows import Encoded
+from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.sampling import Inversion
-from audiovq.config.settings import AutoencoderConfig, SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_model import ContextModel
 from audiovq.models.entropy.context_tables import ContextTables, to_integers
@@ -177,13 +177,13 @@ def test_the_seed_decides_the_phases(model: Model) -> None:
 
 AUTOENCODERS = [
     AUTOENCODER,
-    replace(AUTOENCODER, encoder="residual"),
-    replace(AUTOENCODER, encoder="conv", filters=(8, 8), kernels=(5, 3), strides=(2, 2)),
+    changed(AUTOENCODER, network="residual"),
+    changed(AUTOENCODER, network="conv", filters=(8, 8), kernels=(5, 3), strides=(2, 2)),
 ]
 
 
 @pytest.mark.parametrize("rate_weight", [0.0, 0.3])
-@pytest.mark.parametrize("config", AUTOENCODERS, ids=lambda c: c.encoder)
+@pytest.mark.parametrize("config", AUTOENCODERS, ids=lambda c: c.network.kind)
 def test_a_long_sound_has_the_codes_of_one_piece(
     config: AutoencoderConfig, rate_weight: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

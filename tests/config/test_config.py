@@ -12,24 +12,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiovq.config.autoencoder import (
+    AutoencoderConfig,
+    BottleneckConfig,
+    LossConfig,
+    NetworkConfig,
+)
 from audiovq.config.checks import MOST_SEED
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import SamplingConfig
 from audiovq.config.serialize import from_json, to_json
-from audiovq.config.settings import (
-    AutoencoderConfig,
-    MaskedConfig,
-    OptimizerConfig,
-    PreprocessConfig,
-    PriorConfig,
-    SpectrogramConfig,
-    TrainConfig,
-)
+from audiovq.config.settings import MaskedConfig, OptimizerConfig, PriorConfig, TrainConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 
 CLASSES = [
     PreprocessConfig,
     SpectrogramConfig,
+    NetworkConfig,
+    BottleneckConfig,
+    LossConfig,
     AutoencoderConfig,
     PriorConfig,
     OptimizerConfig,
@@ -68,26 +70,43 @@ preprocessings = st.builds(
     test=st.none() | st.text(),
     validation_share=share(0),
 )
-autoencoders = st.builds(
-    lambda layers, **rest: AutoencoderConfig(
+networks = st.builds(
+    lambda layers, **rest: NetworkConfig(
         filters=tuple(f for f, _, _ in layers),
         kernels=tuple(2 * k + 1 for _, k, _ in layers),
         strides=tuple(s for _, _, s in layers),
         **rest,
     ),
     layers=st.lists(st.tuples(whole(), whole(0, 4), whole(1, 4)), min_size=1, max_size=6),
-    encoder=st.sampled_from(["patch", "conv", "residual"]),
+    kind=st.sampled_from(["patch", "conv", "residual"]),
     channels=whole(),
     patch=st.tuples(whole(), whole()),
-    bottleneck=st.sampled_from(["vq", "none", "fsq", "gaussian"]),
+    output=st.sampled_from(["identity", "sigmoid"]),
+)
+bottlenecks = st.builds(
+    BottleneckConfig,
+    kind=st.sampled_from(["vq", "none", "fsq", "gaussian"]),
     codebook_size=whole(2, 65_536),
     num_quantizers=st.just(1),
     levels=st.lists(whole(3, 16), min_size=1, max_size=4).map(tuple),
-    output=st.sampled_from(["identity", "sigmoid"]),
     kl_weight=st.floats(0, 1e6),
     update=st.sampled_from(["ema", "gradient"]),
     decay=share(),
     restart=st.booleans(),
+)
+losses = st.builds(
+    LossConfig,
+    emphasis=st.floats(0, 10),
+    corruption=st.sampled_from(["none", "noise", "mask"]),
+    corruption_strength=share(),
+)
+autoencoders = st.builds(
+    AutoencoderConfig,
+    network=networks,
+    bottleneck=bottlenecks,
+    loss=losses,
+    contrast=st.floats(0.5, 2),
+    target_rate=st.none() | st.floats(1, 1e9),
 )
 priors = st.builds(
     lambda heads, times, **rest: PriorConfig(heads=heads, dim=2 * heads * times, **rest),
@@ -161,21 +180,21 @@ WRONG: list[Any] = [
     (PreprocessConfig, "sample_rate", 8000.0),
     (PreprocessConfig, "sample_rate", True),
     (PreprocessConfig, "clip_seconds", [1]),
-    (AutoencoderConfig, "emphasis", float("nan")),
+    (LossConfig, "emphasis", float("nan")),
     (AutoencoderConfig, "rate_weight", float("inf")),
     pytest.param(PreprocessConfig, "clip_seconds", 10**400, id="huge"),
     (PreprocessConfig, "trim", 1),
     (PreprocessConfig, "labels", 3),
     (SpectrogramConfig, "n_mels", None),
     (SpectrogramConfig, "range_db", "80"),
-    (AutoencoderConfig, "encoder", "transformer"),
-    (AutoencoderConfig, "encoder", ["patch"]),
-    (AutoencoderConfig, "patch", 8),
-    (AutoencoderConfig, "patch", [8]),
-    (AutoencoderConfig, "patch", [8, 4, 2]),
-    (AutoencoderConfig, "patch", [8, "4"]),
-    (AutoencoderConfig, "filters", "32"),
-    (AutoencoderConfig, "restart", 0),
+    (NetworkConfig, "kind", "transformer"),
+    (NetworkConfig, "kind", ["patch"]),
+    (NetworkConfig, "patch", 8),
+    (NetworkConfig, "patch", [8]),
+    (NetworkConfig, "patch", [8, 4, 2]),
+    (NetworkConfig, "patch", [8, "4"]),
+    (NetworkConfig, "filters", "32"),
+    (BottleneckConfig, "restart", 0),
     (OptimizerConfig, "steps", 1.5),
     (OptimizerConfig, "learning_rate", None),
     (TrainConfig, "prior", 3),
@@ -190,7 +209,7 @@ BAD: list[Any] = [
     (TrainConfig, "max_minutes", math.nan),
     (OptimizerConfig, "learning_rate", math.inf),
     (OptimizerConfig, "weight_decay", math.nan),
-    (AutoencoderConfig, "emphasis", math.inf),
+    (LossConfig, "emphasis", math.inf),
     (PriorConfig, "dropout", math.nan),
     (PreprocessConfig, "sample_rate", 999),
     (PreprocessConfig, "sample_rate", 384_001),
@@ -214,30 +233,29 @@ BAD: list[Any] = [
     (SpectrogramConfig, "sample_rate", 384_001),
     (SpectrogramConfig, "n_fft", 32_770),
     (SpectrogramConfig, "level_step_db", float("inf")),
-    (AutoencoderConfig, "kernels", [3, 4, 3, 3]),
-    (AutoencoderConfig, "kernels", [3, -1, 3, 3]),
-    (AutoencoderConfig, "filters", [32, 64]),
-    (AutoencoderConfig, "patch", [0, 4]),
-    (AutoencoderConfig, "encoder_blocks", -1),
-    (AutoencoderConfig, "codebook_size", 1),
-    (AutoencoderConfig, "num_quantizers", 0),
-    (AutoencoderConfig, "num_quantizers", 65),
-    (AutoencoderConfig, "channels", 10**9),
-    (AutoencoderConfig, "patch", [8, 10**6]),
-    (AutoencoderConfig, "strides", [1, 2, 2, 65]),
-    (AutoencoderConfig, "kernels", [3, 3, 3, 65]),
-    (AutoencoderConfig, "decoder_blocks", 257),
-    (AutoencoderConfig, "decay", 1.0),
-    (AutoencoderConfig, "dense", 0),
-    (AutoencoderConfig, "dense", 2),  # no codes in one vector
-    (AutoencoderConfig, "conditional", True),  # no distribution to have a mean
-    (AutoencoderConfig, "loss", "cross_entropy"),  # of no probabilities
-    (AutoencoderConfig, "corruption_strength", 1.5),
-    (AutoencoderConfig, "kl_weight", -1.0),
-    (AutoencoderConfig, "kl_warmup", 1.5),
-    (AutoencoderConfig, "levels", [8, 2]),
-    (AutoencoderConfig, "levels", [256, 257]),
-    (AutoencoderConfig, "levels", []),
+    (NetworkConfig, "kernels", [3, 4, 3, 3]),
+    (NetworkConfig, "kernels", [3, -1, 3, 3]),
+    (NetworkConfig, "filters", [32, 64]),
+    (NetworkConfig, "patch", [0, 4]),
+    (NetworkConfig, "encoder_blocks", -1),
+    (BottleneckConfig, "codebook_size", 1),
+    (BottleneckConfig, "num_quantizers", 0),
+    (BottleneckConfig, "num_quantizers", 65),
+    (NetworkConfig, "channels", 10**9),
+    (NetworkConfig, "patch", [8, 10**6]),
+    (NetworkConfig, "strides", [1, 2, 2, 65]),
+    (NetworkConfig, "kernels", [3, 3, 3, 65]),
+    (NetworkConfig, "decoder_blocks", 257),
+    (BottleneckConfig, "decay", 1.0),
+    (BottleneckConfig, "dense", 0),
+    (BottleneckConfig, "dense", 2),  # no codes in one vector
+    (BottleneckConfig, "conditional", True),  # no distribution to have a mean
+    (LossConfig, "corruption_strength", 1.5),
+    (BottleneckConfig, "kl_weight", -1.0),
+    (BottleneckConfig, "kl_warmup", 1.5),
+    (BottleneckConfig, "levels", [8, 2]),
+    (BottleneckConfig, "levels", [256, 257]),
+    (BottleneckConfig, "levels", []),
     (PriorConfig, "dim", 190),
     (PriorConfig, "dim", 0),
     (PriorConfig, "heads", 0),
@@ -335,12 +353,25 @@ def test_settings_are_read_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_levels_of_a_fixed_grid_say_how_many_codes_of_how_many_dimensions() -> None:
-    config = AutoencoderConfig(bottleneck="fsq", levels=(8, 6, 5))
-    assert (config.codebook_size, config.latent_dim) == (240, 3)
+def test_the_levels_of_a_fixed_grid_set_its_codes_and_dimensions() -> None:
+    config = BottleneckConfig(kind="fsq", levels=(8, 6, 5))
+    assert (config.num_codes, config.dim) == (240, 3)
 
 
-@pytest.mark.parametrize("changes", [{"cosine": True}, {"bottleneck": "fsq"}])
-def test_what_stands_on_one_quantizer_refuses_several(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["vq", "gaussian", "none"])
+def test_without_a_fixed_grid_the_sizes_are_those_given(kind: Any) -> None:
+    config = BottleneckConfig(kind=kind, codebook_size=7, latent_dim=5)
+    assert (config.num_codes, config.dim) == (7, 5)
+
+
+def test_cross_entropy_needs_outputs_that_are_probabilities() -> None:
+    loss = LossConfig(kind="cross_entropy")
+    with pytest.raises(AudiovqError, match=r"loss cross_entropy.*sigmoid"):
+        AutoencoderConfig(loss=loss)
+    AutoencoderConfig(NetworkConfig(output="sigmoid"), loss=loss)
+
+
+@pytest.mark.parametrize("changes", [{"cosine": True}, {"kind": "fsq"}])
+def test_what_needs_one_quantizer_refuses_several(changes: dict[str, Any]) -> None:
     with pytest.raises(AudiovqError, match="num_quantizers"):
-        AutoencoderConfig(num_quantizers=2, **changes)
+        BottleneckConfig(num_quantizers=2, **changes)

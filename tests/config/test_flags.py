@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import tyro
 
+from audiovq.config.autoencoder import AutoencoderConfig, BottleneckConfig, NetworkConfig
 from audiovq.config.flags import flags
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import AutoencoderConfig, PreprocessConfig, PriorConfig, TrainConfig
+from audiovq.config.settings import PriorConfig, TrainConfig
+from audiovq.config.spectrogram import PreprocessConfig
 
 
 @pytest.mark.parametrize(
@@ -16,7 +18,10 @@ from audiovq.config.settings import AutoencoderConfig, PreprocessConfig, PriorCo
     [
         *PRESETS.values(),
         TrainConfig(
-            AutoencoderConfig(bottleneck="fsq", levels=(7, 5), restart=False, patch=(16, 2)),
+            AutoencoderConfig(
+                NetworkConfig(patch=(16, 2)),
+                BottleneckConfig(kind="fsq", levels=(7, 5), restart=False),
+            ),
             PriorConfig(dropout=0.25),
             max_minutes=1.5,
         ),

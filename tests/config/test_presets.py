@@ -19,13 +19,20 @@ SHORT = [
 SMALL = ["--prior.dim", "32", "--prior.layers", "2", "--prior.heads", "2"]
 KINDS: dict[str, list[str]] = {
     "ema": [],
-    "gradient": ["--autoencoder.update", "gradient"],
-    "cosine": ["--autoencoder.cosine"],
-    "residual": ["--autoencoder.num-quantizers", "2"],
-    "fsq": ["--autoencoder.bottleneck", "fsq", "--autoencoder.levels", "4", "4", "3"],
-    "none": ["--autoencoder.bottleneck", "none"],
-    "gaussian": ["--autoencoder.bottleneck", "gaussian"],
-    "plane": ["--autoencoder.bottleneck", "gaussian", "--autoencoder.dense", "2"],
+    "gradient": ["--autoencoder.bottleneck.update", "gradient"],
+    "cosine": ["--autoencoder.bottleneck.cosine"],
+    "residual": ["--autoencoder.bottleneck.num-quantizers", "2"],
+    "fsq": [
+        "--autoencoder.bottleneck.kind",
+        "fsq",
+        "--autoencoder.bottleneck.levels",
+        "4",
+        "4",
+        "3",
+    ],
+    "none": ["--autoencoder.bottleneck.kind", "none"],
+    "gaussian": ["--autoencoder.bottleneck.kind", "gaussian"],
+    "plane": ["--autoencoder.bottleneck.kind", "gaussian", "--autoencoder.bottleneck.dense", "2"],
 }
 """Flags of each bottleneck and update."""
 CODES = {"ema", "gradient", "cosine", "residual", "fsq"}
@@ -67,7 +74,15 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
 ) -> None:
     shorten_judges(monkeypatch)
     model, out = tmp_path / "model", tmp_path / "out"
-    flags = ["--preset", "tiny", *SHORT, *SMALL, "--autoencoder.channels", "16", *KINDS[kind]]
+    flags = [
+        "--preset",
+        "tiny",
+        *SHORT,
+        *SMALL,
+        "--autoencoder.network.channels",
+        "16",
+        *KINDS[kind],
+    ]
     assert ran("train", dataset_folder, model, *flags, "--device", "cpu") == 0
     assert ran("summary", model) == 0
     capsys.readouterr()
@@ -119,6 +134,14 @@ def test_every_bottleneck_is_exported_or_refused(
     kind: str, dataset_folder: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
-    flags = ["--preset", "tiny", *SHORT, *SMALL, "--autoencoder.channels", "16", *KINDS[kind]]
+    flags = [
+        "--preset",
+        "tiny",
+        *SHORT,
+        *SMALL,
+        "--autoencoder.network.channels",
+        "16",
+        *KINDS[kind],
+    ]
     assert ran("train", dataset_folder, model, *flags, "--device", "cpu") == 0
     assert ran("export", model, tmp_path / "programs", "--format", "pt2") == 0

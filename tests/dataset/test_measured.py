@@ -11,7 +11,7 @@ from fast_training import CONFIG
 from short_judges import shorten_judges
 
 from audiovq.cli.main import main
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import clips_and_why, clips_of, measured_split, recordings_in_words
 from audiovq.preprocessing.preprocess import preprocess

@@ -132,7 +132,7 @@ class Document:
         self.tables = tables = tensors(folder / "context.safetensors")
         self.quantizers, self.size, _ = tables["vectors"].shape
         self.rows, _ = tables["rows.0"].shape
-        patch = self.header["autoencoder"]["config"]["patch"]
+        patch = self.header["autoencoder"]["config"]["network"]["patch"]
         self.per_column = patch[1] * self.header["spectrogram"]["hop_length"]
         self.exponential = [
             max(1, round(2**18 * float(np.exp(-below / 64)))) for below in range(832)

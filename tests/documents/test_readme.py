@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fast_training import CONFIG
 
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training.run import train
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset import dataset as dataset_dataset
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import classifier, distances

@@ -13,13 +13,13 @@ import soundfile
 import torch
 from conftest import Waveform
 from short_judges import SHORT, shorten_judges
-from tiny_models import AUTOENCODER, PRIOR, shake, tiny_model
+from tiny_models import AUTOENCODER, PRIOR, changed, shake, tiny_model
 
 from audiovq.cli.main import main
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset import dataset as dataset_dataset
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import Clip
@@ -52,7 +52,7 @@ MEASURES = ["log_spectral_distance_db", "mel_distance_db", "spectral_convergence
 def untrained(dataset: Dataset, bottleneck: str = "vq") -> Model:
     """A model for a dataset, with random weights."""
     torch.manual_seed(0)
-    config = replace(AUTOENCODER, bottleneck=bottleneck)
+    config = changed(AUTOENCODER, bottleneck=bottleneck)
     counts = [((i,), 1) for i in range(len(dataset.labels["folder"]))]
     model = new_model(dataset.spectrogram, config, dataset.labels, counts, dataset.clip_frames)
     shake(model.autoencoder)

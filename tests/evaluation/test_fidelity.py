@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.evaluation import fidelity
 
 

@@ -1,4 +1,4 @@
-"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 4. None may ever change:
+"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 5. None may ever change:
 see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from conftest import make_voice
-from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, plain, shake
+from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, changed, plain, shake
 
 from audiovq.audio import writing
 from audiovq.codec.archive import pack
 from audiovq.codec.probabilities import CODERS
 from audiovq.codec.windows import Encoded
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load, save
 from audiovq.models.entropy.context_model import ContextModel
@@ -33,7 +33,7 @@ from audiovq.runtime.checksums import read_header, write_header
 def make_model(folder: Path) -> Model:
     """An untrained model with every part: 2 rows, 2 quantizers of 16 codes, random weights."""
     torch.manual_seed(0)
-    config = dataclasses.replace(AUTOENCODER, num_quantizers=2)
+    config = changed(AUTOENCODER, num_quantizers=2)
     model = new_model(SPECTROGRAM, config, LABELS, COUNTS, clip_frames=30)
     model.prior = model.new_prior(dataclasses.replace(PRIOR, dim=8, layers=1))
     for module in (model.autoencoder, model.prior):

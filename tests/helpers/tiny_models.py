@@ -1,14 +1,16 @@
 """Networks small enough for a test, with no weight left at a start that would hide a fault."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from audiovq.codec.windows import Encoded
-from audiovq.config.settings import AutoencoderConfig, MaskedConfig, PriorConfig, SpectrogramConfig
+from audiovq.config.autoencoder import AutoencoderConfig, BottleneckConfig, NetworkConfig
+from audiovq.config.settings import MaskedConfig, PriorConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.autoencoder.quantizers import Codebook
 from audiovq.models.model import Model, new_model
@@ -16,19 +18,28 @@ from audiovq.models.model import Model, new_model
 SPECTROGRAM = SpectrogramConfig(8000, n_fft=32, hop_length=8, n_mels=0)
 """16 rows."""
 AUTOENCODER = AutoencoderConfig(
-    channels=8,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    patch=(8, 4),
-    latent_dim=4,
-    codebook_size=16,
-    kmeans_start=False,
+    NetworkConfig(channels=8, encoder_blocks=1, decoder_blocks=1, patch=(8, 4)),
+    BottleneckConfig(latent_dim=4, codebook_size=16, kmeans_start=False),
 )
 """2 codes a column."""
 PRIOR = PriorConfig(dim=16, cell=8, layers=2, heads=2, dropout=0.0)
 MASKED = MaskedConfig(dim=16, cell=8, layers=2, heads=2, dropout=0.0)
 LABELS = {"digit": ["0", "1"], "speaker": ["ada", "bob", "cyd"]}
 COUNTS = [((0, 0), 1), ((0, 1), 3), ((1, 0), 4)]
+
+
+def changed(config: AutoencoderConfig, **changes: Any) -> AutoencoderConfig:
+    """`config` with other values of settings, each named without its part.
+
+    A string for a part is its kind: `changed(AUTOENCODER, network="conv", latent_dim=2)`.
+    """
+    parts: dict[str, Any] = {}
+    for name in ("network", "bottleneck", "loss"):
+        part = getattr(config, name)
+        own = {f.name for f in fields(part)} & changes.keys()
+        kind = {"kind": changes.pop(name)} if name in changes else {}
+        parts[name] = replace(part, **kind, **{setting: changes.pop(setting) for setting in own})
+    return replace(config, **parts, **changes)
 
 
 def shake(module: nn.Module, seed: int = 0) -> None:
@@ -51,7 +62,7 @@ def shake(module: nn.Module, seed: int = 0) -> None:
 def untrained(**changes: Any) -> Model:
     """Without a prior, AUTOENCODER but for `changes`, in eval mode."""
     torch.manual_seed(0)
-    config = replace(AUTOENCODER, **changes)
+    config = changed(AUTOENCODER, **changes)
     model = new_model(SPECTROGRAM, config, dict(LABELS), list(COUNTS), 30)
     shake(model.autoencoder)
     model.autoencoder.eval()

@@ -17,7 +17,7 @@ from conftest import Waveform
 from audiovq.audio import reading
 from audiovq.cli.main import main
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import fidelity
 from audiovq.inspection.inspect import inspect

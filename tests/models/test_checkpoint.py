@@ -1,6 +1,7 @@
 """The laws of `audiovq.checkpoint`: what is saved comes back exactly, or is refused in one line."""
 
 import copy
+import functools
 import itertools
 import json
 import math
@@ -243,7 +244,7 @@ def test_tensors_that_do_not_fit_are_named(folder: Path, stage: str) -> None:
 
 def test_weights_of_other_settings_are_refused(folder: Path) -> None:
     def widen(header: Any) -> None:
-        header["autoencoder"]["config"]["channels"] = 9
+        header["autoencoder"]["config"]["network"]["channels"] = 9
 
     edit(folder, widen)
     assert "tensor" in refusal(folder, folder / "autoencoder.safetensors")
@@ -575,17 +576,19 @@ def test_a_training_state_that_was_damaged_is_refused(tmp_path: Path) -> None:
 
 def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for part, name, value in (
-        ("autoencoder", "channels", 2_048),
-        ("autoencoder", "codebook_size", 65_536),
-        ("autoencoder", "num_quantizers", 64),
-        ("autoencoder", "encoder_blocks", 256),
-        ("prior", "dim", 2_048),
-        ("prior", "layers", 256),
-        ("masked", "cell", 2_048),
+    for part, (*parents, name), value in (
+        ("autoencoder", ("network", "channels"), 2_048),
+        ("autoencoder", ("bottleneck", "codebook_size"), 65_536),
+        ("autoencoder", ("bottleneck", "num_quantizers"), 64),
+        ("autoencoder", ("network", "encoder_blocks"), 256),
+        ("prior", ("dim",), 2_048),
+        ("prior", ("layers",), 256),
+        ("masked", ("cell",), 2_048),
     ):
         config = json.loads((folder / "model.json").read_text())[part]["config"]
-        edit(folder, lambda h, p=part, n=name, v=value: h[p]["config"].update({n: v}))
+        larger = copy.deepcopy(config)
+        functools.reduce(dict.__getitem__, parents, larger)[name] = value
+        edit(folder, lambda h, p=part, c=larger: h[p].update(config=c))
         refusal(folder)
         edit(folder, lambda h, p=part, c=config: h[p].update(config=c))
     load(folder)

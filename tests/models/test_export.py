@@ -31,8 +31,8 @@ from audiovq.spectral.stft import stft
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "onnx_example.py"
 KINDS: dict[str, dict[str, Any]] = {
-    "residual": {"encoder": "residual", "num_quantizers": 3},
-    "conv": {"encoder": "conv", "filters": (4, 8), "kernels": (3, 5), "strides": (2, 2)},
+    "residual": {"network": "residual", "num_quantizers": 3},
+    "conv": {"network": "conv", "filters": (4, 8), "kernels": (3, 5), "strides": (2, 2)},
     "fsq": {"bottleneck": "fsq", "levels": (4, 3), "loss": "cross_entropy", "output": "sigmoid"},
     "cosine": {"cosine": True},
     "conditional": {"bottleneck": "gaussian", "conditional": True},

@@ -18,8 +18,8 @@ from audiovq.models.summary import summarize, summary_table
 
 KINDS: dict[str, dict[str, Any]] = {
     "ema": {},
-    "residual": {"encoder": "residual", "num_quantizers": 3, "update": "gradient"},
-    "conv": {"encoder": "conv", "filters": (4, 8), "kernels": (3, 5), "strides": (2, 2)},
+    "residual": {"network": "residual", "num_quantizers": 3, "update": "gradient"},
+    "conv": {"network": "conv", "filters": (4, 8), "kernels": (3, 5), "strides": (2, 2)},
     "fsq": {"bottleneck": "fsq", "levels": (4, 3)},
     "conditional": {"bottleneck": "gaussian", "conditional": True},
     "plane": {"bottleneck": "gaussian", "dense": 2},

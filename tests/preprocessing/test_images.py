@@ -12,7 +12,7 @@ from fast_training import CONFIG
 from PIL import Image
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import shift_images
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.generation.files import generate_files

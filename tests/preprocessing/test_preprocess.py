@@ -24,7 +24,7 @@ from audiovq.audio import reading
 from audiovq.audio.reading import AudioInfo
 from audiovq.audio.silence import trim
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset import manifest as manifest_module
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import SPLITS, Clip, Skipped

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.inspection.inspect import inspect
 from audiovq.preprocessing import settings as preprocessing_settings

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.manifest import SPLITS
 from audiovq.preprocessing.splits import FEW, clips_of, held_shares, splits_of, stretches
 

@@ -23,7 +23,8 @@ from reseal import reseal
 from audiovq.audio.reading import read
 from audiovq.codec.windows import Encoded
 from audiovq.config.presets import PRESETS
-from audiovq.config.settings import PreprocessConfig, TrainConfig
+from audiovq.config.settings import TrainConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, new_model

@@ -1,6 +1,5 @@
 """Pictures of a model: something is to be seen, and it is what it is said to be."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import soundfile
 import torch
 from matplotlib.axes import Axes
 from matplotlib.image import imread
-from tiny_models import AUTOENCODER, shake, tiny_model
+from tiny_models import AUTOENCODER, changed, shake, tiny_model
 from torch.nn.functional import normalize
 
 from audiovq.cli.main import main
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.models.checkpoint import save
@@ -37,7 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def untrained(dataset: Dataset, **changes: Any) -> Model:
     """A model for a dataset, with random weights."""
     torch.manual_seed(0)
-    config = dataclasses.replace(AUTOENCODER, **changes)
+    config = changed(AUTOENCODER, **changes)
     model = new_model(dataset.spectrogram, config, dataset.labels, [], dataset.clip_frames)
     shake(model.autoencoder)
     model.autoencoder.eval()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fake_gpu import GPU, OnGPU
 from fast_training import CONFIG
-from tiny_models import AUTOENCODER, MASKED, PRIOR, shake
+from tiny_models import AUTOENCODER, MASKED, PRIOR, changed, shake
 from torch import Tensor
 
 from audiovq.cli.main import main
@@ -211,7 +211,7 @@ AUTOENCODERS: dict[str, dict[str, Any]] = {
     "restarted": {"codebook_size": 64},
     "residual": {"num_quantizers": 2},
     "gradient": {"update": "gradient", "gradient_through": "rotation", "num_quantizers": 2},
-    "cosine": {"cosine": True, "encoder": "residual", "restart": False},
+    "cosine": {"cosine": True, "network": "residual", "restart": False},
     "fsq": {"bottleneck": "fsq", "levels": (4, 3), "latent_dim": 2},
     "none": {"bottleneck": "none", "output": "sigmoid", "loss": "cross_entropy"},
     "dense": {"bottleneck": "gaussian", "dense": 4, "kl_warmup": 0.5, "conditional": True},
@@ -227,7 +227,7 @@ MORE = "gradient", "cosine", "none", "noise"
 def test_an_autoencoder_takes_the_same_steps_on_the_gpu_as_on_the_cpu(
     gpu: GPU, tmp_path: Path, kind: str
 ) -> None:
-    config = replace(AUTOENCODER, **AUTOENCODERS[kind])
+    config = changed(AUTOENCODER, **AUTOENCODERS[kind])
     images = torch.rand(len(LENGTHS), 1, 16, 24, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(len(LENGTHS))[:, None] % 3
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from fast_training import CONFIG
 from safetensors.torch import load_file
+from tiny_models import changed
 from torch import Tensor
 
 from audiovq.config.serialize import to_json
@@ -58,14 +59,14 @@ STOPPED = replace(
 """Autoencoder training that is interrupted or fails."""
 KINDS: dict[str, dict[str, Any]] = {
     "gradient": {"update": "gradient"},
-    "residual": {"encoder": "residual", "num_quantizers": 2, "gradient_through": "rotation"},
+    "residual": {"network": "residual", "num_quantizers": 2, "gradient_through": "rotation"},
     "fsq": {"bottleneck": "fsq", "levels": (5, 5, 3)},
     "cosine": {"cosine": True},
     "masked": {"bottleneck": "none", "corruption": "mask"},
     "noisy": {"bottleneck": "none", "corruption": "noise"},
     "normed": {
         "bottleneck": "none",
-        "encoder": "conv",
+        "network": "conv",
         "filters": (8, 16),
         "kernels": (3, 3),
         "strides": (2, 2),
@@ -215,7 +216,7 @@ def test_every_kind_of_model_takes_the_same_steps_in_three_ranks(
     for name, changes in KINDS.items():
         config = replace(
             CODEC,
-            autoencoder=replace(CODEC.autoencoder, **changes),
+            autoencoder=changed(CODEC.autoencoder, **changes),
             autoencoder_training=replace(CODEC.autoencoder_training, batch_size=batch_size),
         )
         for count in (1, 3):
@@ -252,7 +253,7 @@ def test_all_stages_take_the_same_steps_where_two_of_three_ranks_have_no_clips(
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_autoencoder_accepts_an_empty_batch(kind: str) -> None:
     """As happens where a batch has fewer clips than there are ranks."""
-    config = replace(CONFIG.autoencoder, **KINDS[kind])
+    config = changed(CONFIG.autoencoder, **KINDS[kind])
     autoencoder = Autoencoder(config, 64, (3,), clip_frames=32).eval()
     labels = torch.zeros(0, 1, dtype=torch.long)
     result = autoencoder(torch.zeros(0, 1, 64, 32), torch.zeros(0, dtype=torch.long), labels)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import numpy_spectrogram
 from audiovq.spectral.numpy_spectrogram import Analysis, Piece, to_float16
 from audiovq.spectral.spectrogram import Spectrogram

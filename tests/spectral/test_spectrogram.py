@@ -16,7 +16,7 @@ from torch import Tensor
 from audiovq.audio import reading
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, Phase
-from audiovq.config.settings import SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral.scale import LOUDEST_DB, mel_filters
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import num_frames, stft

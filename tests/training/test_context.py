@@ -68,7 +68,7 @@ def test_an_archive_takes_what_the_tables_say(
 
 def test_a_lower_rate_asked_for_makes_bits_weigh_more(model: Model, dataset: Dataset) -> None:
     config = model.autoencoder.config
-    free = 0.9 * model.codes_per_second * math.log2(config.codebook_size)
+    free = 0.9 * model.codes_per_second * math.log2(config.bottleneck.num_codes)
     weights = []
     for target in (None, 10 * free, 0.9 * free, 0.7 * free):
         model.autoencoder.config = dataclasses.replace(config, target_rate=target)

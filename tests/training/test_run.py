@@ -13,10 +13,12 @@ import torch
 from conftest import make_voice
 from fast_training import CONFIG
 from ticking import ticking
+from tiny_models import changed
 
 from audiovq.codec.tokenize import encode_split
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import MaskedConfig, PreprocessConfig
+from audiovq.config.settings import MaskedConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import shift_and_stretch
 from audiovq.dataset.dataset import Dataset, known_ends
 from audiovq.models.checkpoint import load
@@ -260,9 +262,7 @@ def test_the_masked_prior_has_its_share_of_the_time(dataset: Dataset, tmp_path: 
 def test_other_settings_or_another_folder_are_refused_by_name(
     straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
 ) -> None:
-    other = dataclasses.replace(
-        CONFIG, autoencoder=dataclasses.replace(CONFIG.autoencoder, channels=24)
-    )
+    other = dataclasses.replace(CONFIG, autoencoder=changed(CONFIG.autoencoder, channels=24))
     with pytest.raises(AudiovqError, match=r"autoencoder\.channels was 16, is 24"):
         train(dataset, straight[0], other, device="cpu", say=quiet)
     (tmp_path / "mine.txt").write_text("not a model")

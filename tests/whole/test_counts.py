@@ -17,7 +17,7 @@ from audiovq.codec import files as codec_files
 from audiovq.codec.files import decode_files, encode_files, reconstruct_files
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.generation.files import generate_files
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model

@@ -10,17 +10,23 @@ import numpy.typing as npt
 import pytest
 import torch
 from fast_training import CONFIG
-from tiny_models import shake, untrained
+from tiny_models import changed, shake, untrained
 from torch import nn
 
 from audiovq.codec import codec
 from audiovq.codec.archive import pack
 from audiovq.codec.windows import Encoded
 from audiovq.config import presets
+from audiovq.config.autoencoder import (
+    AutoencoderConfig,
+    BottleneckConfig,
+    LossConfig,
+    NetworkConfig,
+)
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
 from audiovq.config.serialize import from_json, to_json
-from audiovq.config.settings import AutoencoderConfig, PriorConfig
+from audiovq.config.settings import PriorConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.generation.generate import generate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
@@ -30,21 +36,13 @@ from audiovq.training.run import train
 
 Array = npt.NDArray[np.float64]
 
-LESSON = dataclasses.replace(presets.LESSON, loss="cross_entropy")
+LESSON = changed(presets.LESSON, loss="cross_entropy")
 RESIDUAL = AutoencoderConfig(
-    encoder="residual",
-    channels=32,
-    encoder_blocks=2,
-    decoder_blocks=2,
-    latent_dim=16,
-    codebook_size=64,
-    update="gradient",
-    kmeans_start=False,
-    emphasis=0.0,
+    NetworkConfig(kind="residual", channels=32, encoder_blocks=2, decoder_blocks=2),
+    BottleneckConfig(latent_dim=16, codebook_size=64, update="gradient", kmeans_start=False),
+    LossConfig(emphasis=0.0),
 )
-EIGHT = dataclasses.replace(
-    RESIDUAL, channels=128, encoder_blocks=3, decoder_blocks=3, latent_dim=128
-)
+EIGHT = changed(RESIDUAL, channels=128, encoder_blocks=3, decoder_blocks=3, latent_dim=128)
 """Two convolutions that shrink, and six in residual units."""
 
 
@@ -150,7 +148,7 @@ def test_the_lessons_forms_have_the_shapes_and_losses_that_numpy_computes(
     made = decoded(e[k].T.reshape(latents), model.decoder)
     assert made.shape == (1, bins, frames)
     error = 16 * ((made - wanted) ** 2).mean()
-    if config.output == "sigmoid":
+    if config.network.output == "sigmoid":
         made = 1 / (1 + np.exp(-made))
         error = -(wanted * np.log(made) + (1 - wanted) * np.log(1 - made)).mean()
     np.testing.assert_allclose(numbers(result.spectrogram)[0], made, atol=1e-4)
@@ -193,7 +191,7 @@ def test_a_model_of_each_kind_comes_back_from_its_folder_and_gives_the_same(
         assert torch.equal(ours.loss, theirs.loss)
         if model.autoencoder.config.quantizes:
             assert torch.equal(*(m.autoencoder.encode(images, frames) for m in (model, back)))
-        if model.autoencoder.config.bottleneck == "gaussian":
+        if model.autoencoder.config.bottleneck.kind == "gaussian":
             drawn = [
                 m.autoencoder.sample(2, labels, torch.Generator().manual_seed(0))
                 for m in (model, back)
@@ -237,7 +235,7 @@ def test_what_makes_no_codes_says_so_in_one_line(kind: str, tmp_path: Path) -> N
 def test_each_kind_goes_through_all_stages_and_makes_new_sounds(
     kind: str, dataset: Dataset, tmp_path: Path
 ) -> None:
-    autoencoder = dataclasses.replace(CONFIG.autoencoder, **KINDS[kind])
+    autoencoder = changed(CONFIG.autoencoder, **KINDS[kind])
     config = dataclasses.replace(CONFIG, autoencoder=autoencoder)
     model = train(dataset, tmp_path / "model", config, device="cpu", say=lambda _: None)
     text = (tmp_path / "model" / "training" / "metrics.jsonl").read_text()

@@ -17,7 +17,7 @@ from audiovq.audio import reading
 from audiovq.audio.finding import no_recording
 from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.manifest import SPLITS, Clip
 from audiovq.inspection.inspect import inspect

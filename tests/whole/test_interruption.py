@@ -114,7 +114,7 @@ def test_a_closed_folder_is_told_in_one_line_and_stays_empty(
 MEASURE = """
 import re, resource, sys
 from pathlib import Path
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.preprocessing.preprocess import preprocess
 config = PreprocessConfig(sample_rate=int(sys.argv[3]))
 summary = preprocess(Path(sys.argv[1]), Path(sys.argv[2]), config, say=lambda line: None)

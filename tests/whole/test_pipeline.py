@@ -18,7 +18,7 @@ from audiovq.codec import codec
 from audiovq.codec.files import encode_files
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
-from audiovq.config.settings import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
 from audiovq.evaluation.originals import beginnings

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import AutoencoderConfig
 from audiovq.models.autoencoder.gaussian import Bottleneck, Gaussian, NoBottleneck
+from audiovq.models.autoencoder.lesson_networks import (
+    ConvDecoder,
+    ConvEncoder,
+    Dense,
+    ResidualDecoder,
+    ResidualEncoder,
+)
 from audiovq.models.autoencoder.masks import CellMask
-from audiovq.models.autoencoder.networks import NETWORKS, Dense, mask_columns
+from audiovq.models.autoencoder.networks import PatchDecoder, PatchEncoder, mask_columns
 from audiovq.models.autoencoder.quantizers import LatentProjection, Quantizer
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
@@ -23,6 +30,12 @@ from audiovq.runtime.device import to_device_async
 RECONSTRUCTION_SCALE = 16.0
 """Scales the squared error of spectrograms in [0, 1] to about 1 for an untrained model, so that the
 weight of the commitment loss has the meaning that it has in the 2017 paper."""
+NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "patch": (PatchEncoder, PatchDecoder),
+    "conv": (ConvEncoder, ConvDecoder),
+    "residual": (ResidualEncoder, ResidualDecoder),
+}
+"""Encoder and decoder of each `NetworkConfig.kind`."""
 EMPHASIS_FLOOR = 0.02
 """Weight of silence in the loss: the floor must be reconstructed too."""
 
@@ -76,27 +89,28 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.bins = bins
-        self.stride = config.stride
+        self.stride = config.network.stride
         """(bins, frames) covered by one code."""
         self.rows = -(-bins // self.stride[0])
         self.columns = -(-clip_frames // self.stride[1])
         """Columns of the longest clip."""
-        encoder, decoder = NETWORKS[config.encoder]
-        self.encoder: nn.Module = encoder(config, self.rows)
-        self.decoder: nn.Module = decoder(config, self.rows)
-        self.placed = LatentProjection(config)
+        encoder, decoder = NETWORKS[config.network.kind]
+        self.encoder: nn.Module = encoder(config.network, config.bottleneck.encoded_dim, self.rows)
+        self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows)
+        self.placed = LatentProjection(config.bottleneck)
         self.dense: Dense | None = None
-        dim, cells = config.latent_dim, self.stride[0] * self.stride[1]
-        if config.dense is not None:
+        dim, cells = config.bottleneck.dim, self.stride[0] * self.stride[1]
+        if config.bottleneck.dense is not None:
             if not clip_frames:
                 raise ValueError("dense: needs clip_frames")
-            self.dense = Dense(config, config.dense, self.rows, self.columns)
-            dim, cells = config.dense, cells * self.rows * self.columns
+            dim = config.bottleneck.dense
+            self.dense = Dense(config.bottleneck, dim, self.rows, self.columns)
+            cells = cells * self.rows * self.columns
         self.bottleneck: Quantizer | Gaussian | NoBottleneck
         if config.quantizes:
-            self.bottleneck = Quantizer(config)
-        elif config.bottleneck == "gaussian":
-            self.bottleneck = Gaussian(config, dim, cells, label_sizes)
+            self.bottleneck = Quantizer(config.bottleneck)
+        elif config.bottleneck.kind == "gaussian":
+            self.bottleneck = Gaussian(config.bottleneck, dim, cells, label_sizes)
         else:
             self.bottleneck = NoBottleneck()
         self.to(memory_format=torch.channels_last)
@@ -104,10 +118,10 @@ class Autoencoder(nn.Module):
     @property
     def reach(self) -> int:
         """Receptive field of encoder and of decoder, as columns on either side of a column, at most."""
-        config = self.config
-        if config.encoder == "conv":
+        config = self.config.network
+        if config.kind == "conv":
             return sum(kernel // 2 for kernel in config.kernels) + 1
-        return max(config.encoder_blocks, config.decoder_blocks) + 3 * (config.encoder != "patch")
+        return max(config.encoder_blocks, config.decoder_blocks) + 3 * (config.kind != "patch")
 
     def num_columns(self, num_frames: Tensor) -> Tensor:
         """Columns of codes (batch,) that cover `num_frames` (batch,)."""
@@ -128,18 +142,18 @@ class Autoencoder(nn.Module):
         frames = torch.arange(spectrogram.shape[3], device=spectrogram.device)
         cells = (frames < to_device_async(num_frames, spectrogram.device)[:, None])[:, None, None]
         encoded = spectrogram
-        if self.training and self.config.corruption != "none":
+        if self.training and self.config.loss.corruption != "none":
             encoded = self._corrupted(spectrogram) * cells
         latents, cell_mask = self._latents(encoded, num_frames)
         bottleneck = self._apply_bottleneck(latents, cell_mask, labels)
         raw = self._decode(bottleneck.latents, cell_mask)
         output = self.values(raw, cell_mask.mask)[..., : spectrogram.shape[3]]
         squared = (output - spectrogram).square() * cells
-        weights = loudness_weights(spectrogram, self.config.emphasis) * cells
+        weights = loudness_weights(spectrogram, self.config.loss.emphasis) * cells
         weight = distributed.all_reduce_mean(weights.sum())
         weighted_error = (squared * weights).sum() / weight
         reconstruction_loss = RECONSTRUCTION_SCALE * weighted_error
-        if self.config.loss == "cross_entropy":
+        if self.config.loss.kind == "cross_entropy":
             entropy = nn.functional.binary_cross_entropy_with_logits(
                 raw[..., : spectrogram.shape[3]], spectrogram, reduction="none"
             )
@@ -208,8 +222,8 @@ class Autoencoder(nn.Module):
         """
         if not isinstance(self.bottleneck, Gaussian):
             raise AudiovqError(
-                f"the model's latents have no distribution (bottleneck {self.config.bottleneck});"
-                " train one with --autoencoder.bottleneck gaussian"
+                f"the model's latents have no distribution (bottleneck {self.config.bottleneck.kind});"
+                " train one with --autoencoder.bottleneck.kind gaussian"
             )
         device = next(self.parameters()).device
         cell_mask = self._cell_mask(torch.full((n,), self.columns), self.columns, device)
@@ -230,7 +244,7 @@ class Autoencoder(nn.Module):
         """The bottleneck as a quantizer. Raises AudiovqError where it makes no codes."""
         if not isinstance(self.bottleneck, Quantizer):
             raise AudiovqError(
-                f"the model has no quantizer (bottleneck {self.config.bottleneck}), so it has no codes"
+                f"the model has no quantizer (bottleneck {self.config.bottleneck.kind}), so it has no codes"
             )
         return self.bottleneck
 
@@ -244,9 +258,9 @@ class Autoencoder(nn.Module):
 
     def _corrupted(self, spectrogram: Tensor) -> Tensor:
         """Spectrogram with added noise or with zeroed cells (Vincent et al. 2008, section 2.3)."""
-        strength, (clips, *shape) = self.config.corruption_strength, spectrogram.shape
+        strength, (clips, *shape) = self.config.loss.corruption_strength, spectrogram.shape
         device = spectrogram.device
-        if self.config.corruption == "mask":
+        if self.config.loss.corruption == "mask":
             chance = distributed.draw_for_global_batch(
                 clips, lambda n: torch.rand(n, *shape, device=device)
             )
@@ -302,4 +316,4 @@ class Autoencoder(nn.Module):
 
     def values(self, raw: Tensor, mask: Tensor) -> Tensor:
         """Spectrogram values of raw decoder output (batch, 1, bins, frames), zeros outside the clips."""
-        return mask_columns(raw.sigmoid(), mask) if self.config.output == "sigmoid" else raw
+        return mask_columns(raw.sigmoid(), mask) if self.config.network.output == "sigmoid" else raw

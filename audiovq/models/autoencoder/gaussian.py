@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from audiovq.config.autoencoder import BottleneckConfig
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import AutoencoderConfig
 from audiovq.runtime import distributed
 
 LABEL_MEAN_STD = 2.0
@@ -55,7 +55,7 @@ class Gaussian(nn.Module):
     """Warm-up factor of `kl_weight` in training, 0 to 1; eval uses the full weight."""
 
     def __init__(
-        self, config: AutoencoderConfig, dim: int, cells: int, label_sizes: tuple[int, ...]
+        self, config: BottleneckConfig, dim: int, cells: int, label_sizes: tuple[int, ...]
     ) -> None:
         """`cells`: spectrogram cells covered by one latent of `dim` dimensions.
 

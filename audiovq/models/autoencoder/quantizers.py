@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.settings import AutoencoderConfig
+from audiovq.config.autoencoder import BottleneckConfig
 from audiovq.models.autoencoder.gaussian import Bottleneck
 from audiovq.runtime import distributed
 
@@ -45,10 +45,10 @@ class Codebook(nn.Module):
     restart: Tensor
     """Whether dead codes are restarted now; has an effect only with `config.restart`."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
         self.config = config
-        size, dim = config.codebook_size, config.latent_dim
+        size, dim = config.num_codes, config.dim
         start = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
         self.register_buffer("restart", torch.tensor(config.restart), persistent=False)
         if config.update == "gradient":
@@ -189,7 +189,7 @@ class FiniteScalarQuantizer(nn.Module):
     vectors: Tensor
     """Code vectors (codebook_size, dim)."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
         levels = config.levels
         values = [[digit / (n // 2) - 1 for digit in range(n)] for n in levels]
@@ -224,7 +224,7 @@ class LatentProjection(nn.Module):
 
     levels: Tensor
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
@@ -233,7 +233,7 @@ class LatentProjection(nn.Module):
         """(batch, dim, rows, columns) → the same shape."""
         if self.config.cosine:
             return nn.functional.normalize(latents.float(), dim=1)
-        if self.config.bottleneck != "fsq":
+        if self.config.kind != "fsq":
             return latents
         levels = self.levels[:, None, None]
         bound = (levels - 1) * (1 + FSQ_MARGIN) / 2
@@ -275,11 +275,11 @@ class Quantizer(nn.Module):
     pass by the straight-through estimator, d quantized / d latents = 1, or by the rotation trick.
     """
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
         self.num_quantizers = config.num_quantizers
         self.gradient_through = config.gradient_through
-        kind = FiniteScalarQuantizer if config.bottleneck == "fsq" else Codebook
+        kind = FiniteScalarQuantizer if config.kind == "fsq" else Codebook
         self.quantizers = nn.ModuleList(kind(config) for _ in range(config.num_quantizers))
 
     def codebooks(self) -> list[Codebook | FiniteScalarQuantizer]:

@@ -1,6 +1,5 @@
 """Tests of `audiovq.autoencoder`: sizes, batching with padding, losses, gradients."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import shake
+from tiny_models import changed, shake
 from torch import Tensor
 
+from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import AutoencoderConfig
 from audiovq.models.autoencoder.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
 from audiovq.models.autoencoder.gaussian import NoBottleneck
 from audiovq.models.autoencoder.networks import RowBias
@@ -47,7 +46,7 @@ def autoencoder(encoder: str, bins: int, **changes: Any) -> Autoencoder:
         "kmeans_start": False,
         "num_quantizers": 2,
     }
-    config = AutoencoderConfig(encoder=encoder, **(small | ENCODERS[encoder] | changes))
+    config = changed(AutoencoderConfig(), network=encoder, **(small | ENCODERS[encoder] | changes))
     torch.manual_seed(0)
     made = Autoencoder(config, bins)
     shake(made)
@@ -113,7 +112,7 @@ def test_encode_and_decode_match_forward_for_any_size_and_batch(
         strides = model.stride
         assert codes.shape == (
             len(frames),
-            model.config.num_quantizers,
+            model.config.bottleneck.num_quantizers,
             -(-bins // strides[0]),
             -(-max(frames) // strides[1]),
         )
@@ -297,7 +296,7 @@ def test_encode_and_decode_raise_without_a_quantizer(encoder: str, bottleneck: s
 
 def test_a_short_training_beats_the_best_constant() -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(
+    config = changed(
         autoencoder("patch", 8).config,
         channels=16,
         latent_dim=8,
@@ -326,7 +325,7 @@ def test_dense_latents_are_one_vector_for_clips_of_any_length(
     encoder: str, bottleneck: str
 ) -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(autoencoder(encoder, 10, bottleneck=bottleneck).config, dense=2)
+    config = changed(autoencoder(encoder, 10, bottleneck=bottleneck).config, dense=2)
     model = Autoencoder(config, 10, clip_frames=9)
     shake(model)
     model.eval()
@@ -369,7 +368,7 @@ def test_decoded_gaussian_latents_match_forward(encoder: str) -> None:
 def test_gaussian_samples_depend_on_label_and_seed(encoder: str, dense: int | None) -> None:
     torch.manual_seed(0)
     plain = autoencoder(encoder, 10, bottleneck="gaussian").config
-    config = dataclasses.replace(plain, conditional=True, dense=dense)
+    config = changed(plain, conditional=True, dense=dense)
     model = Autoencoder(config, 10, label_sizes=(2, 3), clip_frames=9)
     shake(model)
     for mean in model.bottleneck.means:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from audiovq.config.autoencoder import BottleneckConfig
 from audiovq.config.errors import AudiovqError
-from audiovq.config.settings import AutoencoderConfig
 from audiovq.models.autoencoder import quantizers as models_autoencoder_quantizers
 from audiovq.models.autoencoder.gaussian import Gaussian, NoBottleneck
 from audiovq.models.autoencoder.quantizers import Codebook, LatentProjection, Quantizer
@@ -23,7 +23,7 @@ from audiovq.models.autoencoder.quantizers import Codebook, LatentProjection, Qu
 vq = pytest.importorskip("vector_quantize_pytorch")
 
 
-def config(**changes: Any) -> AutoencoderConfig:
+def config(**changes: Any) -> BottleneckConfig:
     """Codebooks of 8 codes in 4 dimensions, without k-means initialisation and restarts."""
     plain = {
         "latent_dim": 4,
@@ -32,7 +32,7 @@ def config(**changes: Any) -> AutoencoderConfig:
         "restart": False,
         "decay": 0.9,
     }
-    return AutoencoderConfig(**(plain | changes))
+    return BottleneckConfig(**(plain | changes))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -378,7 +378,7 @@ def test_no_bottleneck_is_the_identity() -> None:
     assert float(result.loss) == 0
 
 
-def on_grid(latents: Tensor, config: AutoencoderConfig) -> Tensor:
+def on_grid(latents: Tensor, config: BottleneckConfig) -> Tensor:
     """`LatentProjection` of latents (vectors, dim)."""
     return LatentProjection(config)(latents.T[None, :, :, None])[0, :, :, 0].T
 
@@ -441,7 +441,7 @@ def test_rotation_trick_returns_the_exact_code_vectors(codes: str) -> None:
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (3,), (4, 7, 6)])
 def test_fsq_matches_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
-    settings = AutoencoderConfig(bottleneck="fsq", levels=levels)
+    settings = BottleneckConfig(kind="fsq", levels=levels)
     quantizer, oracle = Quantizer(settings), vq.FSQ(levels=list(levels))
     mine = (2 * normal(400, len(levels))).requires_grad_()
     theirs = mine.detach().clone().requires_grad_()
@@ -455,8 +455,8 @@ def test_fsq_matches_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
     (latents**3).sum().backward()
     torch.testing.assert_close(mine.grad, theirs.grad)
     assert torch.equal(quantizer.encode(inside), result.codes)
-    assert settings.codebook_size == int(np.prod(levels))
-    every = torch.arange(settings.codebook_size)[:, None]
+    assert settings.num_codes == int(np.prod(levels))
+    every = torch.arange(settings.num_codes)[:, None]
     assert torch.equal(quantizer.encode(quantizer.decode(every)), every)
     # The vectors form an ordinary codebook, which rate-distortion search relies on.
     (codebook,) = quantizer.codebooks()
@@ -467,7 +467,7 @@ def test_fsq_matches_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
 
 def gaussian(**changes: Any) -> Gaussian:
     """Gaussian of 3 dimensions, a latent for 8 cells, two labels of 2 and 3 values."""
-    settings = AutoencoderConfig(bottleneck="gaussian", **({"kl_weight": 0.5} | changes))
+    settings = BottleneckConfig(kind="gaussian", **({"kl_weight": 0.5} | changes))
     return Gaussian(settings, 3, 8, (2, 3))
 
 
@@ -518,6 +518,6 @@ def test_kl_warm_up_applies_in_training_only() -> None:
 
 
 def test_conditional_without_labels_raises() -> None:
-    settings = AutoencoderConfig(bottleneck="gaussian", conditional=True)
+    settings = BottleneckConfig(kind="gaussian", conditional=True)
     with pytest.raises(AudiovqError, match="conditional"):
         Gaussian(settings, 3, 8, ())
