@@ -1,6 +1,5 @@
 """Archives: what goes in comes out, by every coder; what is damaged or foreign is refused."""
 
-import dataclasses
 import struct
 import tracemalloc
 import zlib
@@ -12,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import AUTOENCODER, PRIOR, shake, tiny_model
+from tiny_models import AUTOENCODER, PRIOR, changed, shake, tiny_model
 
 from audiovq.codec import archive
 from audiovq.codec.archive import pack, size_without_names, unpack
@@ -29,7 +28,7 @@ from audiovq.models.model import Model
 def make_model(quantizers: int = 1, seed: int = 0) -> Model:
     """Autoencoder, tables and prior with random weights."""
     model = tiny_model(seed)
-    config = dataclasses.replace(AUTOENCODER, num_quantizers=quantizers)
+    config = changed(AUTOENCODER, num_quantizers=quantizers)
     model.autoencoder = Autoencoder(config, model.spectrogram.config.bins).eval()
     shake(model.autoencoder, seed)
     model.prior = model.new_prior(PRIOR).eval()

@@ -263,7 +263,7 @@ def test_other_settings_or_another_folder_are_refused_by_name(
     straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
 ) -> None:
     other = dataclasses.replace(CONFIG, autoencoder=changed(CONFIG.autoencoder, channels=24))
-    with pytest.raises(AudiovqError, match=r"autoencoder\.channels was 16, is 24"):
+    with pytest.raises(AudiovqError, match=r"autoencoder\.network\.channels was 16, is 24"):
         train(dataset, straight[0], other, device="cpu", say=quiet)
     (tmp_path / "mine.txt").write_text("not a model")
     with pytest.raises(AudiovqError, match="exists already"):
