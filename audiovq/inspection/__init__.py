@@ -1,4 +1,5 @@
-"""What a folder of recordings holds, and which settings fit it.
+"""A folder of recordings before training: contents, unusable files, suitable settings.
 
-May import `evaluation`, `preprocessing` and below. Start with `inspect.inspect`.
+May import `evaluation`, `preprocessing` and below. Start with `inspect.inspect`. `measure` computes statistics
+of each recording, `describe` pitch, tempo, timbre and loudness of a few; `table` is the report as text.
 """

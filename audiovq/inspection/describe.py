@@ -29,23 +29,23 @@ LOUDNESS_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Description:
-    """What one recording sounds like."""
+    """Musical properties of one recording."""
 
     pitch_hz: float | None
-    """Median fundamental frequency; None where most of it has none."""
+    """Median fundamental frequency; None if most frames have no pitch."""
     onsets: int
     tempo_bpm: float | None
-    """Beats a minute; None where it is too short, or has too few onsets."""
+    """Beats per minute; None if the recording is too short or has too few onsets."""
     centroid_hz: float
-    """Mean spectral centroid, weighted by power: its brightness."""
+    """Mean spectral centroid, weighted by power: brightness."""
     flatness: float
-    """Mean spectral flatness, weighted by power: 0 a tone, 1 white noise."""
+    """Mean spectral flatness, weighted by power: from 0 (tone) to 1 (white noise)."""
     loudness_lufs: float
-    """Integrated loudness by ITU-R BS.1770-4; -70 or below: silence."""
+    """Integrated loudness by ITU-R BS.1770-4, at least -70 (silence)."""
 
 
 def describe(waveform: Waveform, sample_rate: int) -> Description:
-    """A mono waveform (samples,) at `sample_rate` Hz → its description.
+    """Describe a mono waveform (samples,) at `sample_rate` Hz.
 
     Pitch by pYIN (Mauch and Dixon 2014), onsets by spectral flux, tempo by autocorrelation of the onset
     strength, loudness after ITU-R BS.1770-4.
@@ -59,7 +59,7 @@ def describe(waveform: Waveform, sample_rate: int) -> Description:
     hop_length = max(1, round(sample_rate / 100))
     n_fft = 1 << math.ceil(math.log2(4 * sample_rate / LOWEST_HZ))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of librosa, about sounds shorter than a window
+        warnings.simplefilter("ignore")  # from librosa, for sounds shorter than a window
         f0, voiced, _ = librosa.pyin(
             waveform,
             sr=sample_rate,
@@ -113,7 +113,7 @@ def _loudness(waveform: Waveform, sample_rate: int) -> float:
 
 
 def description_lines(descriptions: Sequence[Description]) -> list[str]:
-    """What some recordings sound like, a sentence for each property, for the table of `inspect`."""
+    """One line per property for the table of `inspect`: ranges and medians over recordings."""
     if not descriptions:
         return []
     pitches = sorted(d.pitch_hz for d in descriptions if d.pitch_hz is not None)
@@ -123,14 +123,14 @@ def description_lines(descriptions: Sequence[Description]) -> list[str]:
         lines[0] += f", {note_name(pitches[0])} to {note_name(pitches[-1])}"
     if tempos:
         lines.append(f"tempo       {tempos[len(tempos) // 2]:.0f} bpm (median of {len(tempos)})")
-    middle = [
+    medians = [
         float(np.median([getattr(d, name) for d in descriptions]))
         for name in ("centroid_hz", "flatness", "loudness_lufs")
     ]
     lines += [
-        f"brightness  {middle[0]:,.0f} Hz (median spectral centroid)",
-        f"noisiness   {middle[1]:.2f} (median spectral flatness: 0 a tone, 1 white noise)",
-        f"loudness    {middle[2]:.0f} LUFS (median)",
+        f"brightness  {medians[0]:,.0f} Hz (median spectral centroid)",
+        f"noisiness   {medians[1]:.2f} (median spectral flatness; 0: tone, 1: white noise)",
+        f"loudness    {medians[2]:.0f} LUFS (median)",
     ]
     return lines
 

@@ -1,6 +1,6 @@
-"""What a folder of recordings holds, and which settings fit it: to be asked before any training.
+"""Inspect a folder of recordings before training: contents, unusable files, suitable settings.
 
-What would be skipped, and which settings are chosen, is told by `preprocess`' own code.
+Skipped files and settings are found by the code of `preprocess`, so that both agree.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe
-from audiovq.inspection.listen import Inspection, RecordingStats, measure
+from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.settings import choose_settings, voters
@@ -42,13 +42,16 @@ from audiovq.spectral.numpy_spectrogram import Piece
 from audiovq.spectral.spectrogram import Spectrogram
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100)
-"""To which recordings may be brought down, where their sound reaches no higher than"""
+"""Sample rates that may be suggested in place of a higher one."""
 USABLE = 0.45
-"""so much of one."""
+"""Bandwidth that a sample rate can represent, as a share of the rate."""
 CLIPPED = 1e-3
-"""A recording is clipped that stands still at its very peak for such a share of its samples."""
+"""Share of clipped samples above which a recording is reported as clipped."""
 CLIPS = 6
-"""So many are brought to spectrograms and back."""
+"""Number of clips that are described, and converted to spectrograms and back."""
+_T = TypeVar("_T")
+Spans = list[tuple[int, int]]
+"""First and last sample of each clip of a recording."""
 
 
 def inspect(
@@ -58,169 +61,219 @@ def inspect(
     *,
     overwrite: bool = False,
 ) -> Inspection:
-    """Listen to all recordings below `source`, choose what `config` leaves open, and say why.
+    """Inspect all recordings below `source`, and choose the settings that `config` leaves open.
 
-    Where `out` is given, it gets a few clips as WAVs, beside what their true spectrograms give, and
-    figures.json. However long recordings are, little of them is in memory. Raises AudiovqError where
-    there are none, or none that can be used, with what is wrong with each of the first few.
+    Writes into `out`, if given, a few clips as WAVs, original and from their true spectrograms, and
+    figures.json. Recordings are read in blocks. Raises AudiovqError if there is no usable recording, with
+    the reasons for the first few files.
     """
     source, config = Path(source), config or PreprocessConfig()
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        headers, others, broken = scan(source, None, executor)
-        skipped = others + broken
-        trim_db = config.trim_db if config.trim else None
-
-        def listen(path: str) -> RecordingStats | str:
-            try:
-                return measure(source / path, config.trim_db)
-            except AudioError as error:
-                return str(error)
-
-        heard: dict[str, RecordingStats] = {}
-        unheard: list[Skipped] = []
-        with progress("inspect: listening", len(headers), "files") as step:
-            for path, result in zip(headers, executor.map(listen, headers), strict=True):
-                if isinstance(result, RecordingStats):
-                    heard[path] = result
-                else:
-                    unheard.append(Skipped(path, result))
-                step(1)
-        if not heard:
-            raise AudiovqError(_nothing(source, skipped + unheard))
-        settings, frames, reasons = _settings(config, voters(source, headers, config), heard)
-        job = ShardJob("", source, source, (), settings, frames, trim_db)
-
-        def fit(path: str) -> list[tuple[int, int]] | str:
-            try:
-                return plan(source / path, job).spans
-            except AudioError as error:  # what could not be listened to among them
-                return str(error)
-
-        spans: dict[str, list[tuple[int, int]]] = {}
-        with progress("inspect: cutting clips", len(headers), "files") as step:
-            for path, found in zip(headers, executor.map(fit, headers), strict=True):
-                if isinstance(found, str):
-                    skipped.append(Skipped(path, found))
-                else:
-                    spans[path] = found
-                step(1)
-    if not spans:
-        raise AudiovqError(_nothing(source, skipped))
-    skipped.sort(key=lambda one: one.path)
-    heard = {path: heard[path] for path in spans}
-    lengths = sorted(headers[path].seconds for path in spans)
-    how = config.labels or guess_pattern(list(spans))
-    by_folder, notes = labels_of(source, list(spans), config.labels)
-    told = [(path, note) for path, one in heard.items() for note in one.notes]
-    labelled = by_folder
-    if not any(by_folder.values()) and how:
-        labelled, notes = labels_of(source, list(spans), how)
-    elif config.labels is None:
-        how = None
-    clips = sum(map(len, spans.values()))
-    preset, why = _preset(clips, sum(lengths))
-    chosen = sorted(spans)[:: max(1, len(spans) // CLIPS)][:CLIPS]
-    pieces = [first_clip(job, path) for path in chosen]
-    ceiling, inverted = _invert(job, chosen, pieces, Path(out) if out else None, overwrite)
+    folder = _read(source, config)
+    job, settings, stats = folder.job, folder.job.spectrogram, folder.stats
+    seconds = {path: info.seconds for path, info in folder.headers.items()}
+    lengths = sorted(seconds.values())
+    labels, pattern, notes = _labels(source, list(stats), config.labels)
+    clips = sum(map(len, folder.spans.values()))
+    preset, reason = _preset(clips, sum(lengths))
+    paths = sorted(stats)[:: max(1, len(stats) // CLIPS)][:CLIPS]
+    pieces = [first_clip(job, path) for path in paths]
+    ceiling, inverted = _invert(job, paths, pieces, Path(out) if out else None, overwrite)
+    file_notes = [(path, note) for path, one in stats.items() for note in one.notes]
     return Inspection(
         source=str(source),
-        found=len(spans) + len(skipped),
-        usable=len(spans),
+        found=len(stats) + len(folder.skipped),
+        usable=len(stats),
         seconds=sum(lengths),
-        rates=dict(Counter(headers[path].sample_rate for path in spans).most_common()),
+        rates=dict(Counter(i.sample_rate for i in folder.headers.values()).most_common()),
         lengths=lengths,
-        silent=sum(heard[path].silent * headers[path].seconds for path in spans) / sum(lengths),
-        reaches=sorted(one.reaches for one in heard.values()),
-        clipped={
-            path: one.clipped
-            for path, one in sorted(heard.items(), key=lambda item: -item[1].clipped)
-            if one.clipped > CLIPPED
-        },
-        duplicates=_alike(heard),
-        skipped=skipped,
-        labels=_values(labelled),
-        notes=notes + in_words(told, len(spans)),
+        silent=sum(one.silent * seconds[path] for path, one in stats.items()) / sum(lengths),
+        reaches=sorted(one.bandwidth_hz for one in stats.values()),
+        clipped=_clipped(stats),
+        duplicates=_duplicates(stats),
+        skipped=folder.skipped,
+        labels=labels,
+        notes=notes + in_words(file_notes, len(stats)),
         settings=settings,
-        clip_seconds=frames * settings.hop_length / settings.sample_rate,
+        clip_seconds=job.clip_frames * settings.hop_length / settings.sample_rate,
         clips=clips,
         preset=preset,
-        reasons=[*reasons, why],
-        commands=_commands(source, config, job, how, preset),
+        reasons=[*folder.reasons, reason],
+        commands=_commands(source, config, job, pattern, preset),
         ceiling=ceiling,
         inverted=inverted,
         descriptions={
             path: describe(piece.own(piece.samples), settings.sample_rate)
-            for path, piece in zip(chosen, pieces, strict=True)
+            for path, piece in zip(paths, pieces, strict=True)
         },
     )
 
 
-def _nothing(source: Path, skipped: list[Skipped]) -> str:
-    recordings_first = sorted(skipped, key=lambda one: not finding.is_recording(one.path))
-    first = "; ".join(f"{one.path} {one.reason}" for one in recordings_first[:8])
+@dataclass(frozen=True)
+class _Folder:
+    """What reading a folder gives; `headers`, `stats` and `spans` by path of the usable recordings."""
+
+    headers: dict[str, AudioInfo]
+    stats: dict[str, RecordingStats]
+    spans: dict[str, Spans]
+    skipped: list[Skipped]
+    """Sorted by path."""
+    job: ShardJob
+    """With the chosen settings."""
+    reasons: list[str]
+    """For the settings."""
+
+
+def _read(source: Path, config: PreprocessConfig) -> _Folder:
+    """Read all recordings twice: to choose the settings, and to cut clips by them."""
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        headers, others, broken = scan(source, None, executor)
+        skipped = others + broken
+        stats, unreadable = _for_each(
+            "inspect: measuring",
+            list(headers),
+            lambda path: measure(source / path, config.trim_db),
+            executor,
+        )
+        if not stats:
+            raise AudiovqError(_no_usable_file(source, skipped + unreadable))
+        settings, frames, reasons = _settings(config, voters(source, headers, config), stats)
+        trim_db = config.trim_db if config.trim else None
+        job = ShardJob("", source, source, (), settings, frames, trim_db)
+        spans, rejected = _for_each(
+            "inspect: cutting clips",
+            list(headers),
+            lambda path: plan(source / path, job).spans,
+            executor,
+        )
+    skipped += rejected
+    if not spans:
+        raise AudiovqError(_no_usable_file(source, skipped))
+    return _Folder(
+        {path: headers[path] for path in spans},
+        {path: stats[path] for path in spans},
+        spans,
+        sorted(skipped, key=lambda file: file.path),
+        job,
+        reasons,
+    )
+
+
+def _for_each(
+    task: str, paths: Sequence[str], function: Callable[[str], _T], executor: Executor
+) -> tuple[dict[str, _T], list[Skipped]]:
+    """Results of `function` by path, and the paths for which it raised AudioError."""
+
+    def attempt(path: str) -> tuple[_T] | AudioError:
+        try:
+            return (function(path),)
+        except AudioError as error:
+            return error
+
+    results: dict[str, _T] = {}
+    failed: list[Skipped] = []
+    with progress(task, len(paths), "files") as step:
+        for path, result in zip(paths, executor.map(attempt, paths), strict=True):
+            if isinstance(result, AudioError):
+                failed.append(Skipped(path, str(result)))
+            else:
+                (results[path],) = result
+            step(1)
+    return results, failed
+
+
+def _labels(
+    source: Path, paths: list[str], asked: str | None
+) -> tuple[dict[str, list[str]], str | None, list[str]]:
+    """Values of each label, the `--labels` for `preprocess`, and messages.
+
+    As `asked`; by default by folder, or else by a pattern that fits the file names.
+    """
+    labels, notes = labels_of(source, paths, asked)
+    pattern = asked or guess_pattern(paths)
+    if pattern and not any(labels.values()):
+        labels, notes = labels_of(source, paths, pattern)
+    elif asked is None:
+        pattern = None  # folders are the default of `preprocess`
+    return _values(labels), pattern, notes
+
+
+def _no_usable_file(source: Path, skipped: list[Skipped]) -> str:
+    recordings_first = sorted(skipped, key=lambda file: not finding.is_recording(file.path))
+    first = "; ".join(f"{file.path} {file.reason}" for file in recordings_first[:8])
     more = f"; and {len(skipped) - 8} more" if len(skipped) > 8 else ""
     return f"{source}: none of {len(skipped)} files can be used: {first}{more}"
 
 
 def _settings(
-    config: PreprocessConfig, voting: dict[str, AudioInfo], heard: dict[str, RecordingStats]
+    config: PreprocessConfig,
+    voting: Mapping[str, AudioInfo],
+    stats: Mapping[str, RecordingStats],
 ) -> tuple[SpectrogramConfig, int, list[str]]:
-    """Those of `preprocess`, at a lower rate where that holds all sound; and why."""
+    """Settings, frames per clip, and reasons: as in `preprocess`, with a lower rate if it suffices.
+
+    `voting`: the recordings that `preprocess` chooses its settings by.
+    """
     infos = list(voting.values())
     settings, frames, notes = choose_settings(config, infos)
     rate = settings.sample_rate
-    same = sum(info.sample_rate == rate for info in infos)
-    sure = [heard[path] for path in voting if path in heard]
-    reaches = [one.reaches for one in sure if one.peak >= SILENT]
-    reach = float(np.quantile(reaches or [0.0], 0.9))
-    reason = f"{rate:,} Hz: as asked"
+    reason = f"{rate:,} Hz: as requested"
     if config.sample_rate is None:
-        files = "all files have it" if same == len(infos) else "most files have it"
-        reason = f"{rate:,} Hz: {files}, and sound up to {min(reach, rate / 2):,.0f} Hz"
-        lower = [r for r in RATES if r < rate and reach <= USABLE * r]
+        audible = [stats[path] for path in voting if path in stats and stats[path].peak >= SILENT]
+        bandwidth = float(np.quantile([one.bandwidth_hz for one in audible] or [0.0], 0.9))
+        files = "all" if all(info.sample_rate == rate for info in infos) else "most"
+        reason = (
+            f"{rate:,} Hz: the rate of {files} files, with sound up to"
+            f" {min(bandwidth, rate / 2):,.0f} Hz"
+        )
+        lower = [r for r in RATES if r < rate and bandwidth <= USABLE * r]
         if lower:
-            config = replace(config, sample_rate=lower[0])
-            settings, frames, notes = choose_settings(config, infos)
+            settings, frames, notes = choose_settings(replace(config, sample_rate=lower[0]), infos)
             reason = (
-                f"{lower[0]:,} Hz: nine in ten files have no sound above {reach:,.0f} Hz, so that"
-                f" {rate:,} Hz, which most have, would hold little more"
+                f"{lower[0]:,} Hz: 90% of the files have no sound above {bandwidth:,.0f} Hz;"
+                f" {rate:,} Hz, the rate of most, would add little"
             )
     milliseconds = 1000 * settings.n_fft / settings.sample_rate
+    seconds = frames * settings.hop_length / settings.sample_rate
+    cut = any("cut into" in note for note in notes)
     return (
         settings,
         frames,
         [
             reason,
-            f"windows of {settings.n_fft} samples ({milliseconds:.0f} ms), one every"
-            f" {settings.hop_length}: short enough for words, long enough for tones",
-            f"clips of up to {frames * settings.hop_length / settings.sample_rate:.2f} s: "
-            + (
-                "longer files are cut"
-                if any("cut into" in note for note in notes)
-                else "the longest file fits"
-            ),
+            f"windows of {settings.n_fft} samples ({milliseconds:.0f} ms), hop {settings.hop_length}:"
+            " short enough for words, long enough for tones",
+            f"clips of up to {seconds:.2f} s: "
+            + ("longer files are cut" if cut else "the longest file fits"),
             *(note for note in notes if "cut into" not in note),
         ],
     )
 
 
 def _preset(clips: int, seconds: float) -> tuple[str, str]:
-    """The preset of training that fits, and why."""
+    """A suitable preset of `train`, and the reason."""
     if torch.cuda.is_available() and seconds >= 3600:
-        return "base", "preset base: there is an hour of sound or more, and a GPU to learn it"
+        return "base", "preset base: an hour of sound or more, and a GPU"
     if clips < 200:
-        return "tiny", f"preset tiny: {clips} clips are few; some hundred make better models"
-    return "small", f"preset small: twenty minutes of a laptop are enough for {clips:,} clips"
+        return "tiny", f"preset tiny: only {clips} clips; several hundred make better models"
+    return "small", f"preset small: 20 minutes on a laptop are enough for {clips:,} clips"
 
 
-def _values(labels: dict[str, dict[str, str]]) -> dict[str, list[str]]:
-    names = sorted({name for of_one in labels.values() for name in of_one})
+def _values(labels: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """The sorted values of each label, from the labels of each path."""
+    names = sorted({name for of_path in labels.values() for name in of_path})
     return {name: sorted({of.get(name, "") for of in labels.values()} - {""}) for name in names}
 
 
-def _alike(heard: dict[str, RecordingStats]) -> list[list[str]]:
+def _clipped(stats: Mapping[str, RecordingStats]) -> dict[str, float]:
+    """Shares of clipped samples above CLIPPED, the largest first."""
+    worst_first = sorted(stats.items(), key=lambda item: -item[1].clipped)
+    return {path: one.clipped for path, one in worst_first if one.clipped > CLIPPED}
+
+
+def _duplicates(stats: Mapping[str, RecordingStats]) -> list[list[str]]:
+    """Groups of paths with identical samples."""
     groups: dict[str, list[str]] = {}
-    for path, one in heard.items():
+    for path, one in stats.items():
         groups.setdefault(one.sha256, []).append(path)
     return [paths for paths in groups.values() if len(paths) > 1]
 
@@ -228,7 +281,7 @@ def _alike(heard: dict[str, RecordingStats]) -> list[list[str]]:
 def _commands(
     source: Path, config: PreprocessConfig, job: ShardJob, labels: str | None, preset: str
 ) -> list[str]:
-    """The command lines with everything filled in."""
+    """Command lines with all settings filled in."""
     settings = job.spectrogram
     seconds = job.clip_frames * settings.hop_length / settings.sample_rate
     filled = replace(
@@ -254,12 +307,15 @@ def _invert(
     out: Path | None,
     overwrite: bool,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The first clips of recordings → true spectrograms → waveforms; scores of all, and of each."""
-    whole = inversion.invert(Spectrogram(job.spectrogram), [piece.samples for piece in pieces])
+    """Convert clips to spectrograms and back: scores of all, and spectral convergence by path.
+
+    Writes originals and results as WAVs into `out`, if given, with figures.json.
+    """
+    waveforms = inversion.invert(Spectrogram(job.spectrogram), [piece.samples for piece in pieces])
     originals = [piece.own(piece.samples) for piece in pieces]
-    inverted = [piece.own(waveform) for piece, waveform in zip(pieces, whole, strict=True)]
+    inverted = [piece.own(waveform) for piece, waveform in zip(pieces, waveforms, strict=True)]
     grid = job.spectrogram.n_fft, job.spectrogram.hop_length
-    each = {
+    convergence = {
         path: fidelity.spectral_convergence(a, b, *grid)
         for path, a, b in zip(paths, originals, inverted, strict=True)
     }
@@ -279,14 +335,5 @@ def _invert(
                     target = out / f"{stem}_{kind}.wav"
                     writing.write(target, waveform, job.spectrogram.sample_rate)
             filled.expect("figures.json")
-            write_json(out / "figures.json", {"all": scores, "spectral_convergence": each})
-    return scores, each
-
-
-def bar_sign(wanted: str, plain: str) -> str:
-    """`wanted`, or `plain` where the standard output has no such sign."""
-    try:
-        wanted.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except (UnicodeError, LookupError):
-        return plain
-    return wanted
+            write_json(out / "figures.json", {"all": scores, "spectral_convergence": convergence})
+    return scores, convergence

@@ -1,51 +1,50 @@
-"""The findings of `inspect` as a table of text."""
+"""The result of `inspect` as text."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from audiovq.inspection.describe import description_lines
-from audiovq.inspection.inspect import bar_sign
-from audiovq.inspection.listen import Inspection
+from audiovq.inspection.measure import Inspection
 
 BAR = 24
 """Characters of the longest bar."""
 LISTED = 12
-"""So many of a long list are shown; `--json` has all."""
+"""Maximum number of lines of a list; `--json` prints all."""
 
 
 def inspection_table(found: Inspection) -> str:
-    """An inspection as lines of text, with small histograms."""
+    """The inspection as lines of text, with small histograms."""
     lines = [
-        f"{found.source}: {found.usable:,} of {found.found:,} files can be used,"
+        f"{found.source}: {found.usable:,} of {found.found:,} files usable,"
         f" {_duration(found.seconds)} of sound",
         "",
         *_histogram("rate", [(f"{r:,} Hz", n) for r, n in found.rates.items()]),
         *_histogram("length", _bins(found.lengths, "s", ".2f")),
-        *_histogram("sound up to", _bins(found.reaches, "Hz", ",.0f")),
+        *_histogram("bandwidth", _bins(found.reaches, "Hz", ",.0f")),
         "",
-        f"silence     {found.silent:.0%} of all; what is at both ends is cut off",
-        f"clipped     {len(found.clipped)} files",
-        *_listed([f"{path}: {share:.1%} of its samples" for path, share in found.clipped.items()]),
-        f"duplicates  {sum(len(group) - 1 for group in found.duplicates)} files",
+        f"silence     {found.silent:.0%} of the duration; trimmed at both ends by default",
+        f"clipped     {_files(len(found.clipped))}",
+        *_listed([f"{path}: {share:.1%} of the samples" for path, share in found.clipped.items()]),
+        f"duplicates  {_files(sum(len(group) - 1 for group in found.duplicates))}",
         *_listed([" = ".join(group) for group in found.duplicates]),
-        f"skipped     {len(found.skipped)} files",
-        *_listed([f"{one.path}: {one.reason}" for one in found.skipped]),
+        f"skipped     {_files(len(found.skipped))}",
+        *_listed([f"{file.path}: {file.reason}" for file in found.skipped]),
         f"labels      {'none' if not found.labels else ''}".rstrip(),
-        *_listed([f"{name}: {_some(values)}" for name, values in found.labels.items()]),
+        *_listed([f"{name}: {_sample(values)}" for name, values in found.labels.items()]),
         *(f"note: {note}" for note in found.notes),
         "",
-        f"How {len(found.descriptions)} of them sound",
+        f"Sound of {_files(len(found.descriptions))}",
         *(f"  {line}" for line in description_lines(list(found.descriptions.values()))),
         "",
-        "What fits",
+        "Suggested settings",
         *(f"  {reason}" for reason in found.reasons),
         "",
-        f"What no model on these settings can exceed ({len(found.inverted)} clips, from their true"
-        " spectrograms)",
+        f"Best quality these settings allow (measured on {len(found.inverted)} of the clips)",
         f"  spectral convergence {found.ceiling['spectral_convergence']:.3f} (0 is exact)"
         + (f", PESQ {found.ceiling['pesq']:.2f} (at most 4.5)" if "pesq" in found.ceiling else ""),
         "",
@@ -55,39 +54,56 @@ def inspection_table(found: Inspection) -> str:
 
 
 def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:
-    """Rows of name, number and bar, the title before the first."""
+    """Lines of name, number and bar; the title precedes the first."""
     most = max(n for _, n in rows)
-    sign = bar_sign("█", "#")
+    sign = _printable("█", "#")
     return [
         f"{title if i == 0 else '':<11} {name:>20} {n:>7,}  {sign * math.ceil(BAR * n / most)}".rstrip()
         for i, (name, n) in enumerate(rows)
     ]
 
 
-def _bins(values: Sequence[float], unit: str, how: str) -> list[tuple[str, int]]:
-    """Rising values → up to six ranges of one width with their numbers; the last takes the longest tail."""
+def _bins(values: Sequence[float], unit: str, spec: str) -> list[tuple[str, int]]:
+    """Histogram of ascending values in up to six ranges of equal width; the last includes the long tail.
+
+    `spec`: format of the limits.
+    """
     low, high = values[0], float(np.quantile(values, 0.98))
     if high - low < 1e-3 * high:
-        return [(f"{low:{how}} {unit}", len(values))]
+        return [(f"{low:{spec}} {unit}", len(values))]
     edges = np.linspace(low, high, 7)
     edges[-1] = max(values[-1], high)
     counts = np.histogram(values, edges)[0].tolist()
     return [
-        (f"{a:{how}} to {b:{how}} {unit}", n)
+        (f"{a:{spec}} to {b:{spec}} {unit}", n)
         for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
+    """Up to LISTED lines, indented, and the number of others."""
     more = [f"  and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
     return [f"  {line}" for line in lines[:LISTED]] + more
 
 
-def _some(values: Sequence[str]) -> str:
-    return f"{len(values)} values: {', '.join(values[:LISTED])}{bar_sign(', …', ', ...') * (len(values) > LISTED)}"
+def _sample(values: Sequence[str]) -> str:
+    return f"{len(values)} values: {', '.join(values[:LISTED])}{_printable(', …', ', ...') * (len(values) > LISTED)}"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def _files(n: int) -> str:
+    return f"{n:,} file{'s' * (n != 1)}"
+
+
+def _printable(wanted: str, plain: str) -> str:
+    """`wanted`, or `plain` if standard output cannot encode it."""
+    try:
+        wanted.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return plain
+    return wanted

@@ -1,3 +1,5 @@
+"""Descriptions of synthetic sounds against what they were made with."""
+
 import math
 
 import numpy as np
@@ -27,7 +29,7 @@ def test_noise_has_no_pitch_and_is_flatter_than_a_tone() -> None:
     assert found.flatness > 0.3 > describe(tone(440), RATE).flatness
 
 
-def test_clicks_at_a_tempo_have_that_tempo_and_as_many_onsets() -> None:
+def test_clicks_have_their_tempo_and_one_onset_each() -> None:
     clicks = np.zeros(8 * RATE, np.float32)
     decay = np.exp(-np.arange(2000) / 200).astype(np.float32)
     beats = [round(beat * 0.5 * RATE) for beat in range(16)]  # 120 a minute
@@ -38,7 +40,7 @@ def test_clicks_at_a_tempo_have_that_tempo_and_as_many_onsets() -> None:
     assert abs(found.onsets - len(beats)) <= 1
 
 
-def test_loudness_is_that_of_the_recommendation() -> None:
+def test_the_loudness_of_a_sine_is_that_of_bs_1770() -> None:
     # BS.1770-4, annex 1: a full-scale sine of 997 Hz in one channel has -3.01 LKFS.
     time = np.arange(2 * 48_000) / 48_000
     sine = np.sin(2 * np.pi * 997 * time).astype(np.float32)
@@ -46,7 +48,7 @@ def test_loudness_is_that_of_the_recommendation() -> None:
     assert describe(0.1 * sine, 48_000).loudness_lufs == pytest.approx(-23.01, abs=0.1)
 
 
-def test_silence_and_a_few_samples_are_described_too() -> None:
+def test_silence_and_very_short_sounds_can_be_described() -> None:
     for waveform in (np.zeros(RATE, np.float32), tone(440, 0.005)):
         found = describe(waveform, RATE)
         assert found.tempo_bpm is None
@@ -54,5 +56,5 @@ def test_silence_and_a_few_samples_are_described_too() -> None:
         assert description_lines([found])
 
 
-def test_notes_have_their_names() -> None:
+def test_frequencies_have_note_names() -> None:
     assert [note_name(hertz) for hertz in (220, 440, 466.2)] == ["A3", "A4", "A#4"]

@@ -1,4 +1,4 @@
-"""`inspect` tells of a folder what `preprocess` will do with it, and what it holds."""
+"""`inspect` agrees with `preprocess` on files and settings, and measures what it reports."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import fidelity
 from audiovq.inspection.inspect import inspect
-from audiovq.inspection.listen import measure
+from audiovq.inspection.measure import measure
 from audiovq.inspection.table import inspection_table
 from audiovq.preprocessing.labels import guess_pattern
 from audiovq.preprocessing.preprocess import preprocess
@@ -29,8 +29,8 @@ from audiovq.preprocessing.preprocess import preprocess
 Voice = Callable[..., Waveform]
 
 
-def troubles(folder: Path, voice: Voice) -> dict[str, str]:
-    """Files of every trouble beside some good ones in `folder`; name → a part of the reason."""
+def write_unusable_files(folder: Path, voice: Voice) -> dict[str, str]:
+    """Write one file of each unusable kind, and a usable one; returns a part of the reason by name."""
     good = folder / "good.wav"
     soundfile.write(good, voice(0.5), 8000)
     (folder / "zero.wav").write_bytes(b"")
@@ -63,17 +63,17 @@ def troubles(folder: Path, voice: Voice) -> dict[str, str]:
     }
 
 
-def test_every_trouble_of_a_folder_is_named_as_preprocess_names_it(
+def test_unusable_files_have_the_same_reasons_as_in_preprocess(
     voice: Voice, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sounds"
     folder.mkdir()
-    expected = troubles(folder, voice)
+    expected = write_unusable_files(folder, voice)
     soundfile.write(folder / "loud.wav", np.clip(3 * voice(0.4, 150), -0.9, 0.9), 8000)
     soundfile.write(folder / "again.flac", reading.read(folder / "good.wav")[0], 8000)
     soundfile.write(folder / "faster.wav", voice(0.3, sample_rate=16000), 16000)
     found = inspect(folder)
-    reasons = {one.path: one.reason for one in found.skipped}
+    reasons = {file.path: file.reason for file in found.skipped}
     assert reasons.keys() == expected.keys()
     assert all(reason in reasons[name] for name, reason in expected.items())
     summary = preprocess(folder, tmp_path / "dataset", say=lambda _: None)
@@ -83,12 +83,12 @@ def test_every_trouble_of_a_folder_is_named_as_preprocess_names_it(
     assert list(found.clipped) == ["loud.wav"]
     assert found.duplicates == [["again.flac", "good.wav"]]
     assert found.rates == {8000: 3, 16000: 1}
-    said = inspection_table(found)
-    assert all(name in said for name in expected)
-    assert "8,000 Hz: most files have it" in said
+    table = inspection_table(found)
+    assert all(name in table for name in expected)
+    assert "8,000 Hz: the rate of most files" in table
 
 
-def test_a_folder_without_a_usable_file_is_refused_with_the_reasons(
+def test_a_folder_without_usable_files_is_rejected_with_the_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
@@ -96,26 +96,26 @@ def test_a_folder_without_a_usable_file_is_refused_with_the_reasons(
     for number in range(9):
         (tmp_path / f"a{number}.txt").touch()
     assert main(["inspect", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "empty.wav is empty (0 bytes); silent.wav is silent throughout" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "empty.wav is empty (0 bytes); silent.wav is silent throughout" in message
     with pytest.raises(AudiovqError, match="no such folder"):
         inspect(tmp_path / "nowhere")
 
 
-def test_real_digits_get_8_khz_and_the_reason(fsdd: Path, tmp_path: Path) -> None:
+def test_real_digits_get_8_khz_with_a_reason(fsdd: Path, tmp_path: Path) -> None:
     for path in sorted(fsdd.glob("*.wav"))[::30]:
         shutil.copy(path, tmp_path)
     found = inspect(tmp_path)
     assert found.settings.sample_rate == 8000
-    assert found.reasons[0].startswith("8,000 Hz: all files have it")
+    assert found.reasons[0].startswith("8,000 Hz: the rate of all files")
     assert found.preset == "tiny"
     assert len(found.labels["label1"]) == 10
     assert 0.05 < found.ceiling["spectral_convergence"] < 0.3
 
 
 @pytest.mark.parametrize(("top", "rate"), [(3_000, 8_000), (6_500, 16_000), (15_000, 44_100)])
-def test_no_rate_is_chosen_that_holds_more_than_there_is(
+def test_the_rate_fits_the_bandwidth_of_the_recordings(
     top: float, rate: int, tmp_path: Path
 ) -> None:
     generator = np.random.default_rng(0)
@@ -127,11 +127,11 @@ def test_no_rate_is_chosen_that_holds_more_than_there_is(
     found = inspect(tmp_path)
     assert found.settings.sample_rate == rate
     assert found.reaches[-1] == pytest.approx(top, abs=200)
-    asked = inspect(tmp_path, config=PreprocessConfig(sample_rate=22050))
-    assert asked.settings.sample_rate == 22050
+    requested = inspect(tmp_path, config=PreprocessConfig(sample_rate=22050))
+    assert requested.settings.sample_rate == 22050
 
 
-def test_the_commands_make_what_was_told(
+def test_the_suggested_command_makes_the_dataset_that_was_described(
     own_recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -149,7 +149,7 @@ def test_the_commands_make_what_was_told(
     assert found.commands[1] == "audiovq train dataset model --preset tiny"
 
 
-def test_labels_by_folder_are_told_and_left_to_preprocess(recordings: Path) -> None:
+def test_labels_by_folder_are_shown_and_need_no_flag(recordings: Path) -> None:
     found = inspect(recordings)
     assert found.labels == {"folder": ["jan", "sam"]}
     assert "--labels" not in found.commands[0]
@@ -164,7 +164,9 @@ def test_labels_by_folder_are_told_and_left_to_preprocess(recordings: Path) -> N
         (["{d}_{s}_{n}.wav", "other.wav"], []),
     ],
 )
-def test_labels_are_guessed_where_names_are_alike(names: list[str], labels: list[str]) -> None:
+def test_labels_are_guessed_from_file_names_of_one_pattern(
+    names: list[str], labels: list[str]
+) -> None:
     import re
 
     paths = [
@@ -188,15 +190,15 @@ def test_labels_are_guessed_where_names_are_alike(names: list[str], labels: list
     )
 
 
-def test_clips_and_their_inversions_are_written_with_figures(
+def test_clips_and_their_inverted_spectrograms_are_written_with_figures(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert main(["inspect", str(recordings), "--out", str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["settings"]["sample_rate"] == 8000
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["settings"]["sample_rate"] == 8000
     figures = json.loads((out / "figures.json").read_text())
-    assert figures["all"] == told["ceiling"]
+    assert figures["all"] == printed["ceiling"]
     originals = sorted(out.glob("*_original.wav"))
     assert len(originals) == len(figures["spectral_convergence"]) == 6
     names = dict(zip([p.name for p in originals], figures["spectral_convergence"], strict=True))
@@ -206,14 +208,14 @@ def test_clips_and_their_inversions_are_written_with_figures(
             for kind in ("original", "inverted")
         )
         assert len(original) == len(inverted)
-        far = fidelity.spectral_convergence(original, inverted, 256, 64)
-        assert far == pytest.approx(figures["spectral_convergence"][names[path.name]], abs=1e-3)
-        assert 0.01 < far < 0.5
+        error = fidelity.spectral_convergence(original, inverted, 256, 64)
+        assert error == pytest.approx(figures["spectral_convergence"][names[path.name]], abs=1e-3)
+        assert 0.01 < error < 0.5
     assert main(["inspect", str(recordings), "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
 
 
-def test_a_recording_sounds_alike_in_one_block_and_in_many(
+def test_statistics_do_not_depend_on_the_block_size(
     voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.wav"
@@ -221,33 +223,33 @@ def test_a_recording_sounds_alike_in_one_block_and_in_many(
     soundfile.write(path, np.concatenate([clipped, np.zeros(16384)]), 8000)
     whole = measure(path, 50)
     monkeypatch.setattr(reading, "BLOCK", 4096)
-    parts = measure(path, 50)
-    assert parts.sha256 == whole.sha256
-    assert parts.silent == whole.silent == pytest.approx(0.5, abs=0.02)
-    assert parts.reaches == pytest.approx(whole.reaches, rel=0.05)
-    assert parts.clipped == pytest.approx(whole.clipped, rel=0.02)
+    in_blocks = measure(path, 50)
+    assert in_blocks.sha256 == whole.sha256
+    assert in_blocks.silent == whole.silent == pytest.approx(0.5, abs=0.02)
+    assert in_blocks.bandwidth_hz == pytest.approx(whole.bandwidth_hz, rel=0.05)
+    assert in_blocks.clipped == pytest.approx(whole.clipped, rel=0.02)
     assert whole.clipped > 0.05
     soundfile.write(path, voice(2.048), 8000)
     assert measure(path, 50).clipped == 0
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
-def test_any_terminal_shows_the_table(
+def test_terminals_of_any_encoding_show_the_table(
     encoding: str, recordings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr("sys.stdout", shown)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stdout)
     assert main(["inspect", str(recordings)]) == 0
-    shown.flush()
-    said = shown.buffer.getvalue().decode(encoding)
-    assert ("█" if encoding == "utf-8" else "##") in said
-    assert "?" not in said
+    stdout.flush()
+    table = stdout.buffer.getvalue().decode(encoding)
+    assert ("█" if encoding == "utf-8" else "##") in table
+    assert "?" not in table
 
 
 def test_histograms_count_every_recording(recordings: Path) -> None:
     found = inspect(recordings)
     lines = inspection_table(found).splitlines()
-    assert lines[0].endswith("24 of 24 files can be used, 8 s of sound")
+    assert lines[0].endswith("24 of 24 files usable, 8 s of sound")
     bars = [int(line.split()[-2]) for line in lines if line.endswith("█")]
     assert sum(bars) == 3 * 24  # rates, lengths, bandwidths; empty ranges have no bar
     assert lines[-2:] == found.commands
