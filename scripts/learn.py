@@ -40,7 +40,7 @@ from audiovq.models.model import Model
 from audiovq.models.summary import summarize
 from audiovq.pipeline import DEMO_DATA, preprocess, train
 from audiovq.preprocessing.images import preprocess_images
-from audiovq.report.plots import decoded, plot
+from audiovq.report.plots import decode_latents, plot
 from audiovq.runtime.files import atomic, write_json, write_text
 from audiovq.training.autoencoder import validate_autoencoder
 
@@ -201,7 +201,7 @@ def reconstructed(model: Model, split: Split, places: Tensor) -> Tensor:
     frames = split.num_frames[places]
     with torch.inference_mode():
         latents = model.autoencoder.latents(split.spectrograms(places), frames)
-        return decoded(model.autoencoder, latents, model.autoencoder.num_columns(frames))
+        return decode_latents(model.autoencoder, latents, model.autoencoder.num_columns(frames))
 
 
 def shown(split: Split) -> Tensor:

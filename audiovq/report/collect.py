@@ -1,4 +1,4 @@
-"""What a report shows, gathered from a model, its dataset and its folder."""
+"""Collects the contents of a report from a model, its dataset and its folder."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.generation.generate import generate
 from audiovq.models.model import Model, require_match
 from audiovq.report import sections
-from audiovq.report.plots import plane
+from audiovq.report.plots import project_to_plane
 from audiovq.report.sections import Group, Picture, Report
 from audiovq.runtime.files import MOST_JSON, read_bytes, read_object
 from audiovq.runtime.progress import Say
 from audiovq.spectral import spectrogram
 from audiovq.spectral.numpy_spectrogram import Piece
 
-COMPARED = 8
-"""Recordings that are shown beside what codes keep of them, at most."""
-CODES = 8
-"""Single codes that are heard, each with its nearest, at most;"""
-COMMON = 32
-"""So many of a row's commonest are looked at: the commonest of all are silence."""
+MAX_COMPARED = 8
+"""Maximum number of recordings that are compared with their reconstructions."""
+MAX_CODES = 8
+"""Maximum number of single codes that are played."""
+CANDIDATES = 32
+"""Most frequent codes of a row among which the loudest is chosen: the most frequent one is silence."""
 PAGE_SAMPLES = 1_000_000
-"""Of all sounds on a page, which then stays below 5 MB, the pictures included."""
+"""Samples of all sounds on a page, which keeps the page below 5 MB."""
 
 
 def write_report(
@@ -60,30 +60,32 @@ def write_report(
     *,
     say: Say = lambda line: None,
 ) -> Path:
-    """One HTML page about the model in `folder`: sounds, codebook, curves, figures, settings.
+    """Write an HTML page about the model in `folder`: sounds, codebook, curves, figures, settings.
 
-    Figures are those of `folder`/evaluation.json where `evaluate` left them, else those that training
-    reached. Returns the path, `folder`/report.html unless `path` names another.
-    Raises AudiovqError where the dataset's spectrograms or labels are not the model's, or the model
-    makes images.
+    Figures are from `folder`/evaluation.json, or if `evaluate` has not run, from training. Returns the
+    path; the default is `folder`/report.html. Raises AudiovqError if the dataset's spectrograms or labels
+    differ from the model's, or the model generates images.
     """
     require_match(model, dataset)
     if model.spectrogram.config.images:
         raise AudiovqError(
-            f"{folder}: makes images, and a report is of sounds; take `audiovq plot`"
+            f"{folder}: reports show sounds, and this model generates images; use `audiovq plot`"
         )
     path = path or folder / "report.html"
     longest = model.clip_frames * model.spectrogram.config.hop_length
-    room = PAGE_SAMPLES // longest
-    compared = max(1, min(COMPARED, room // 6))
-    generated, copies = _generated(model, max(1, min(_enough(model), room - 3 * compared)))
+    max_sounds = PAGE_SAMPLES // longest
+    compared = max(1, min(MAX_COMPARED, max_sounds // 6))
+    wanted = min(_wanted_sounds(model), max_sounds - 3 * compared)
+    generated, copies = _generated(model, max(1, wanted))
     comparisons = _comparisons(model, dataset, compared, say)
     counts = code_counts(model, dataset.train)
     points = torch.zeros(0, 2)
     if len(counts):
-        points = plane(model.autoencoder.quantizer.codebooks()[0].vectors.detach().float().cpu())
+        points = project_to_plane(
+            model.autoencoder.quantizer.codebooks()[0].vectors.detach().float().cpu()
+        )
     page = Report(
-        title=f"Sounds learnt from {counted(len(dataset.train), 'train')}",
+        title=f"Sounds learned from {counted(len(dataset.train), 'train')}",
         data=recordings_in_words(dataset),
         sample_rate=model.sample_rate,
         generated=generated,
@@ -106,15 +108,15 @@ def write_report(
     return path
 
 
-def _enough(model: Model) -> int:
-    """New sounds that show every value of the label with the fewest values twice."""
+def _wanted_sounds(model: Model) -> int:
+    """Number of sounds that shows each value of the label with the fewest values twice; 12 to 40."""
     fewest = min((len(values) for values in model.labels.values()), default=0)
     return max(12, min(40, 2 * fewest))
 
 
 def _generated(model: Model, n: int) -> tuple[list[Picture], int | None]:
-    """New sounds, by label, and how many are near copies of training clips (None: not compared); none
-    where the model cannot make any."""
+    """Generated sounds sorted by label, and the number of near copies of training clips (None: not
+    compared); no sounds if the model cannot generate."""
     try:
         sounds = generate(model, n, seed=7)
     except AudiovqError:
@@ -131,36 +133,36 @@ def _generated(model: Model, n: int) -> tuple[list[Picture], int | None]:
 
 
 def _pictures(model: Model, titles: Sequence[str], waveforms: Sequence[Waveform]) -> list[Picture]:
-    """Sounds with their spectrograms, each cut to what a page has room for."""
-    most = PAGE_SAMPLES // 8
-    cut = [waveform[:most] for waveform in waveforms]
-    images = spectrogram.waveform_images(model.spectrogram, cut)
+    """Sounds with their spectrograms, truncated to fit on the page."""
+    max_samples = PAGE_SAMPLES // 8
+    truncated = [waveform[:max_samples] for waveform in waveforms]
+    images = spectrogram.waveform_images(model.spectrogram, truncated)
     return [
         Picture(title, waveform, image[0].numpy())
-        for title, waveform, image in zip(titles, cut, images, strict=True)
+        for title, waveform, image in zip(titles, truncated, images, strict=True)
     ]
 
 
 def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group]:
-    """Clips, those of the test split if there are any, after encoding and decoding, and at their ceiling."""
+    """Held-out clips: the recording, encoded and decoded, and from the true spectrogram (ceiling)."""
     split = measured_split(dataset, *HELD_OUT)
-    places = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
-    clips = [split.clips[place] for place in places.tolist()]
-    ceilings = _inverted(model, split, places)
+    indices = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
+    clips = [split.clips[index] for index in indices.tolist()]
+    ceilings = _inverted(model, split, indices)
     originals = [original_piece(dataset, clip) for clip in clips]
-    known = [piece or Piece(ceiling) for piece, ceiling in zip(originals, ceilings, strict=True)]
-    samples = [piece.samples for piece in known]
+    pieces = [piece or Piece(ceiling) for piece, ceiling in zip(originals, ceilings, strict=True)]
+    samples = [piece.samples for piece in pieces]
     if model.autoencoder.config.quantizes:
-        kept = codec.decode(model, codec.encode(model, samples))
+        decoded = codec.decode(model, codec.encode(model, samples))
     else:
-        kept = reconstruct(model, samples)
+        decoded = reconstruct(model, samples)
     if None in originals:
-        say("note: " + missing_note(dataset, "the recordings beside what the codes keep of them"))
+        say("note: " + missing_note(dataset, "original recordings next to their reconstructions"))
     groups = []
-    for clip, original, piece, through, ceiling in zip(
-        clips, originals, known, kept, ceilings, strict=True
+    for clip, original, piece, coded, ceiling in zip(
+        clips, originals, pieces, decoded, ceilings, strict=True
     ):
-        sounds = {"coded": piece.own(through), "ceiling": ceiling}
+        sounds = {"coded": piece.own(coded), "ceiling": ceiling}
         if original is not None:
             sounds = {"recording": piece.own(piece.samples)} | sounds
         pictures = _pictures(model, list(sounds), list(sounds.values()))
@@ -168,13 +170,13 @@ def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group
     return groups
 
 
-def _inverted(model: Model, split: Split, places: Tensor) -> list[Waveform]:
-    """Clips from their true spectrograms."""
-    num_samples = split.num_samples[places]
+def _inverted(model: Model, split: Split, indices: Tensor) -> list[Waveform]:
+    """Waveforms of clips from their true spectrograms."""
+    num_samples = split.num_samples[indices]
     with torch.inference_mode():
         waveforms = model.spectrogram.inverse(
-            split.spectrograms(places).to(model.device),
-            split.levels[places].to(model.device),
+            split.spectrograms(indices).to(model.device),
+            split.levels[indices].to(model.device),
             num_samples.to(model.device),
         )
     return [w[:n].cpu().numpy() for w, n in zip(waveforms, num_samples.tolist(), strict=True)]
@@ -182,13 +184,16 @@ def _inverted(model: Model, split: Split, places: Tensor) -> list[Waveform]:
 
 @torch.inference_mode()
 def _codes(model: Model, split: Split) -> list[Group]:
-    """The loudest of some rows' common codes, from low to high, each with its nearest, held alone."""
+    """One common code for each of several rows, from low to high, and its nearest neighbour.
+
+    Each is repeated for CODE_SECONDS in its row, in an otherwise silent grid.
+    """
     autoencoder, vocabulary = model.autoencoder, model.vocabulary
     codes, columns, _ = vocabulary.codes(encode_split(model, split)[0].long())
-    inside = torch.arange(codes.shape[3]) < columns[:, None]
+    mask = torch.arange(codes.shape[3]) < columns[:, None]
     size, rows = vocabulary.codebook_size, vocabulary.rows
     counts = torch.stack(
-        [torch.bincount(codes[:, 0, row][inside], minlength=size) for row in range(rows)]
+        [torch.bincount(codes[:, 0, row][mask], minlength=size) for row in range(rows)]
     )
     vectors = autoencoder.quantizer.codebooks()[0].vectors.float()
     margin, width = (
@@ -197,38 +202,40 @@ def _codes(model: Model, split: Split) -> list[Group]:
     )
     frames = torch.tensor([(width + 2 * margin) * autoencoder.stride[1]])
     silence = torch.zeros(1, 1, autoencoder.bins, int(frames), device=model.device)
-    quiet = autoencoder.encode(silence, frames)
-    grid = autoencoder.quantizer.decode(quiet[0].permute(1, 2, 0).flatten(0, 1))
+    silent_codes = autoencoder.encode(silence, frames)
+    grid = autoencoder.quantizer.decode(silent_codes[0].permute(1, 2, 0).flatten(0, 1))
     grid = grid.view(rows, -1, vectors.shape[1]).permute(2, 0, 1)
 
-    def held(some: Tensor, row: int) -> Tensor:
-        """(codes,) → (codes, 1, bins, frames)"""
-        latents = grid.repeat(len(some), 1, 1, 1)
-        latents[:, :, row, margin : margin + width] = vectors[some][:, :, None]
-        columns = torch.full((len(some),), latents.shape[3])
+    def sustained(codes: Tensor, row: int) -> Tensor:
+        """(codes,) → spectrograms (codes, 1, bins, frames)"""
+        latents = grid.repeat(len(codes), 1, 1, 1)
+        latents[:, :, row, margin : margin + width] = vectors[codes][:, :, None]
+        columns = torch.full((len(codes),), latents.shape[3])
         return autoencoder.decode_latents(latents, columns)
 
     groups = []
     unused = (counts.sum(dim=0) == 0).to(vectors.device)
-    for row in torch.linspace(0, rows - 1, min(CODES, rows)).round().int().tolist():
-        common = counts[row].topk(min(COMMON, size)).indices
-        code = int(common[held(common, row).sum(dim=(1, 2, 3)).argmax().cpu()])
+    for row in torch.linspace(0, rows - 1, min(MAX_CODES, rows)).round().int().tolist():
+        common = counts[row].topk(min(CANDIDATES, size)).indices
+        code = int(common[sustained(common, row).sum(dim=(1, 2, 3)).argmax().cpu()])
         distances = (vectors - vectors[code]).square().sum(dim=1).masked_fill(unused, torch.inf)
         distances[code] = torch.inf
-        near = int(distances.argmin())
-        waveforms = [_sounding(model, image) for image in held(torch.tensor([code, near]), row)]
+        nearest = int(distances.argmin())
+        waveforms = [
+            _inverted_image(model, image) for image in sustained(torch.tensor([code, nearest]), row)
+        ]
         share = float(counts[:, code].sum() / counts.sum())
         groups.append(
             Group(
                 f"{_band(model, row)} · {share:.2%} of uses",
-                _pictures(model, [f"code {code}", f"nearest: {near}"], waveforms),
+                _pictures(model, [f"code {code}", f"nearest: {nearest}"], waveforms),
             )
         )
     return groups
 
 
-def _sounding(model: Model, image: Tensor) -> Waveform:
-    """(1, bins, frames) → (samples,), at the level of a drawn sound."""
+def _inverted_image(model: Model, image: Tensor) -> Waveform:
+    """Waveform (samples,) of a spectrogram (1, bins, frames), at the level of generated sounds."""
     num_samples = (image.shape[2] - 1) * model.spectrogram.config.hop_length
     waveform = model.spectrogram.inverse(
         image[None],
@@ -236,22 +243,22 @@ def _sounding(model: Model, image: Tensor) -> Waveform:
         torch.tensor([num_samples], device=model.device),
         generator=torch.Generator().manual_seed(0),
     )
-    made: Waveform = waveform[0].cpu().numpy()
-    return made
+    first: Waveform = waveform[0].cpu().numpy()
+    return first
 
 
 def _band(model: Model, row: int) -> str:
-    """The frequencies that a row of codes stands for, in words."""
+    """Frequency range of a row of codes, such as `31 to 281 Hz`."""
     config, tall = model.spectrogram.config, model.autoencoder.stride[0]
     hertz = torch.arange(config.bins) * config.sample_rate / config.n_fft
     if model.spectrogram.mel is not None:
         hertz = model.spectrogram.mel.argmax(dim=1).cpu() * config.sample_rate / config.n_fft
-    own = hertz[row * tall : (row + 1) * tall].tolist()
-    return f"{own[0]:,.0f} to {own[-1]:,.0f} Hz"
+    in_row = hertz[row * tall : (row + 1) * tall].tolist()
+    return f"{in_row[0]:,.0f} to {in_row[-1]:,.0f} Hz"
 
 
 def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """Of evaluation.json; where there is none, what training reached."""
+    """The figures in evaluation.json, or without it the last validation of the training."""
     if (folder / "evaluation.json").exists():
         return read_object(folder / "evaluation.json", "figures")
     found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
@@ -280,13 +287,13 @@ def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
 
 
 def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, the prior's with the baselines; none where training/ is gone."""
+    """Rows of metrics.jsonl, those of the prior with baselines; empty without the folder training/."""
     path = folder / "training" / "metrics.jsonl"
     if not path.exists():
         return []
     rows = []
     for line in read_bytes(path, MOST_JSON).decode("utf-8", "replace").splitlines():
-        with contextlib.suppress(ValueError):  # a run killed as it wrote leaves half a line
+        with contextlib.suppress(ValueError):  # a run that was killed may leave half a line
             rows.append(json.loads(line))
     summary = model.header.get("prior", {}).get("summary", {})
     baselines = {
@@ -299,7 +306,7 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
 
 
 def _commands(dataset: Dataset, folder: Path) -> list[str]:
-    """The command lines that make the dataset and the model again."""
+    """Command lines that make the same dataset and model."""
     source, name = dataset.folder.name, folder.name
     train = [f"audiovq train {source} {name}"]
     settings = folder / "training" / "settings.json"

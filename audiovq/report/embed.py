@@ -1,4 +1,4 @@
-"""Sounds and pictures inside a page: WAV and PNG files as data URIs."""
+"""Sounds as data URIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from audiovq.spectral.picture import data_uri
 
 
 def wav(waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
-    """(samples,) → a 16-bit WAV; what goes beyond full scale is brought down to it as a whole."""
+    """A waveform (samples,) as a 16-bit WAV, scaled down if its peak is above full scale."""
     import soundfile
 
     samples = np.nan_to_num(waveform)

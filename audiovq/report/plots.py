@@ -1,12 +1,13 @@
-"""PNGs of a model on a dataset: what comes back, where latents lie, what lies between them.
+"""Plots of a model on a dataset as PNG: reconstructions, latents, interpolations, codebooks.
 
-Where a picture shows sounds that were never recorded, they go beside it as WAVs. matplotlib is
-imported where something is drawn, and without pyplot, so that no window system is needed.
+Plots of decoded latents come with WAVs. matplotlib is imported only when a plot is made, and without pyplot,
+so that no display is needed.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,20 +28,20 @@ from audiovq.generation.morph import interpolate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.model import Model, require_match
 from audiovq.runtime.files import atomic, require_new
+from audiovq.runtime.progress import Say
 from audiovq.spectral.stft import num_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-from audiovq.runtime.progress import Say
 
 Kind = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
 BATCH = 64
-"""Clips that go through the networks at a time."""
-MOST = 32
-"""Of `n`: a grid of more has over a thousand sounds."""
-ACROSS = 4
-"""Panels side by side."""
+"""Clips that are encoded or decoded at a time."""
+MAX_N = 32
+"""Maximum of `n`: a larger grid would have over a thousand sounds."""
+COLUMNS = 4
+"""Maximum number of panels side by side."""
 
 
 def plot(
@@ -54,61 +55,69 @@ def plot(
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
-    """Draw a PNG, with WAVs beside it where there is something to hear; returns all paths.
+    """Write a plot as PNG, and WAVs of its sounds next to it; returns all paths.
 
-    reconstructions  `n` clips, and below them what comes back
+    reconstructions  `n` clips, with their reconstructions below
     latent-scatter   a point for each clip, coloured by label
-    latent-grid      the plane of a model with `dense` 2, decoded at `n` × `n` points; WAVs row by
-                     row, from low to high
-    interpolation    `n` steps on the straight line between the latents of two clips; WAVs
-    codebook         a point for each code, the larger the more often training clips use it
+    latent-grid      the latent plane of a model with `dense` 2, decoded at `n` × `n` points; WAVs row
+                     by row, from low to high
+    interpolation    `n` steps on the line between the latents of two clips; WAVs
+    codebook         a point for each code, its area proportional to its uses in training clips
 
-    Clips are of the test split, else of the validation split, else of the training split; `seed` draws
-    them. Raises AudiovqError where the model has no such thing, the dataset is not
-    the model's, or a file is there already, unless `overwrite`.
+    Clips are sampled with `seed` from the test split, or without one from the validation or the training
+    split. Raises AudiovqError if the model does not support the plot, the dataset does not match the
+    model, or a file exists and `overwrite` is false.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise AudiovqError(f"{path}: give a name that ends in .png")
-    if not 2 <= n <= MOST:
-        raise AudiovqError(f"n {n}: give 2 to {MOST}")
+    if not 2 <= n <= MAX_N:
+        raise AudiovqError(f"n {n}: give 2 to {MAX_N}")
     require_match(model, dataset)
     require_new(path, overwrite)
     require_seed(seed)
     split = measured_split(dataset, *HELD_OUT)
-    places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    drawn: list[Drawn] = []
+    indices = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    sounds: list[DecodedSound] = []
     with torch.inference_mode():
         if kind == "reconstructions":
-            figure = _draw_reconstructions(model, split, places[:n])
+            figure = _draw_reconstructions(model, split, indices[:n])
         elif kind == "latent-scatter":
             figure = _draw_scatter(model, split)
         elif kind == "latent-grid":
-            figure, drawn = _draw_grid(model, split, n)
+            figure, sounds = _draw_grid(model, split, n)
         elif kind == "interpolation":
-            figure, drawn = _draw_interpolation(model, split, places[:2], n)
+            figure, sounds = _draw_interpolation(model, split, indices[:2], n)
         else:
             figure = _draw_codebook(model, dataset.train)
-        heard = not model.spectrogram.config.images
-        waveforms = [_waveform(model, sound) for sound in drawn if heard]
-    sounds = [path.with_name(f"{path.stem}-{i:02d}.wav") for i in range(len(waveforms))]
-    for sound in sounds:
-        require_new(sound, overwrite)
+        has_sound = not model.spectrogram.config.images
+        waveforms = [_waveform(model, sound) for sound in sounds if has_sound]
+    paths = _write_wavs(path, waveforms, model.sample_rate, overwrite, say)
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for characters in labels that the font lacks
+        figure.savefig(temporary, format="png")
+    return [path, *paths]
+
+
+def _write_wavs(
+    plot_path: Path, waveforms: Sequence[Waveform], sample_rate: int, overwrite: bool, say: Say
+) -> list[Path]:
+    """Write waveforms as NAME-00.wav, NAME-01.wav and so on next to the plot NAME.png."""
+    paths = [plot_path.with_name(f"{plot_path.stem}-{i:02d}.wav") for i in range(len(waveforms))]
+    for path in paths:
+        require_new(path, overwrite)
     limited = [
-        writing.write(sound, waveform, model.sample_rate)
-        for sound, waveform in zip(sounds, waveforms, strict=True)
+        writing.write(path, waveform, sample_rate)
+        for path, waveform in zip(paths, waveforms, strict=True)
     ]
     if note := writing.limited_note(sum(limited), len(limited)):
         say(note)
-    with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters in labels that the font lacks
-        figure.savefig(temporary, format="png")
-    return [path, *sounds]
+    return paths
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A sound on the line between two, or on a grid."""
+class DecodedSound:
+    """A sound decoded from interpolated latents or a point of the latent plane."""
 
     spectrogram: Tensor
     """(1, 1, bins, frames) in [0, 1]"""
@@ -116,41 +125,41 @@ class Drawn:
     num_samples: int
 
 
-def decoded(autoencoder: Autoencoder, latents: Tensor, num_columns: Tensor) -> Tensor:
-    """What `latents` gives, (batch,) columns → (batch, 1, bins, frames) in [0, 1].
+def decode_latents(autoencoder: Autoencoder, latents: Tensor, num_columns: Tensor) -> Tensor:
+    """Decode latents with (batch,) `num_columns` to (batch, 1, bins, frames) in [0, 1].
 
-    By way of the nearest codes, where the model makes codes.
+    Latents are quantized first if the model has codes.
     """
     if autoencoder.config.quantizes:
         return autoencoder.decode(autoencoder.nearest(latents, num_columns), num_columns)
     return autoencoder.decode_latents(latents, num_columns)
 
 
-def interpolated(model: Model, split: Split, places: Tensor, n: int) -> list[Drawn]:
+def interpolated(model: Model, split: Split, indices: Tensor, n: int) -> list[DecodedSound]:
     """`n` sounds on the straight line between the latents of two clips: see `morph.interpolate`.
 
-    Raises AudiovqError where `places` are not two.
+    Raises AudiovqError unless there are two `indices`.
     """
-    if len(places) != 2:
+    if len(indices) != 2:
         raise AudiovqError(f"interpolation: takes two clips, and {split.name} has {len(split)}")
     autoencoder, hop_length = model.autoencoder, model.spectrogram.config.hop_length
-    frames = _frames(autoencoder, split, places)
-    ends = autoencoder.latents(split.spectrograms(places).to(model.device), frames).split(1)
+    frames = _frames(autoencoder, split, indices)
+    ends = autoencoder.latents(split.spectrograms(indices).to(model.device), frames).split(1)
     if autoencoder.dense is None:
         columns = autoencoder.num_columns(frames).tolist()
         ends = tuple(grid[..., :end] for grid, end in zip(ends, columns, strict=True))
-    num_samples = split.num_samples[places].minimum(frames * hop_length - 1).tolist()
+    num_samples = split.num_samples[indices].minimum(frames * hop_length - 1).tolist()
     steps = []
-    for step in interpolate(model, ends, split.levels[places].tolist(), num_samples, n):
+    for step in interpolate(model, ends, split.levels[indices].tolist(), num_samples, n):
         width = autoencoder.num_columns(torch.tensor([num_frames(step.num_samples, hop_length)]))
-        made = decoded(autoencoder, step.latents, width)
-        made = made[..., : num_frames(step.num_samples, hop_length)]
-        steps.append(Drawn(made, step.level, step.num_samples))
+        decoded = decode_latents(autoencoder, step.latents, width)
+        decoded = decoded[..., : num_frames(step.num_samples, hop_length)]
+        steps.append(DecodedSound(decoded, step.level, step.num_samples))
     return steps
 
 
 def clip_latents(model: Model, split: Split) -> Tensor:
-    """(clips, dim): the mean of each clip's latents; with `dense`, its one vector."""
+    """Mean latent of each clip, (clips, dim); with `dense`, its only one."""
     points = []
     for indices in torch.arange(len(split)).split(BATCH):
         frames = split.num_frames[indices]
@@ -162,8 +171,8 @@ def clip_latents(model: Model, split: Split) -> Tensor:
     return torch.cat(points)
 
 
-def plane(points: Tensor) -> Tensor:
-    """(points, dim) → (points, 2): as they are, or else their two principal components."""
+def project_to_plane(points: Tensor) -> Tensor:
+    """Project (points, dim) to two principal components, (points, 2); two dimensions stay as they are."""
     if points.shape[1] == 2:
         return points
     centred = points - points.mean(dim=0)
@@ -172,61 +181,61 @@ def plane(points: Tensor) -> Tensor:
     return nn.functional.pad(components, (0, 2 - components.shape[1]))
 
 
-def _frames(autoencoder: Autoencoder, split: Split, places: Tensor) -> Tensor:
-    """(clips,) frames, cut to those that a dense layer takes."""
-    frames = split.num_frames[places]
+def _frames(autoencoder: Autoencoder, split: Split, indices: Tensor) -> Tensor:
+    """Number of frames (clips,), limited to the input size of a dense layer."""
+    frames = split.num_frames[indices]
     if autoencoder.dense is None:
         return frames
     return frames.clamp(max=autoencoder.columns * autoencoder.stride[1])
 
 
-def _draw_reconstructions(model: Model, split: Split, places: Tensor) -> Figure:
-    autoencoder, images = model.autoencoder, split.spectrograms(places)
-    frames = _frames(autoencoder, split, places)
+def _draw_reconstructions(model: Model, split: Split, indices: Tensor) -> Figure:
+    autoencoder, images = model.autoencoder, split.spectrograms(indices)
+    frames = _frames(autoencoder, split, indices)
     latents = autoencoder.latents(images.to(model.device), frames)
-    made = decoded(autoencoder, latents, autoencoder.num_columns(frames))
-    figure = _figure(1.6 * len(places), 3.6)
-    axes = figure.subplots(2, len(places), squeeze=False)
-    for i, place in enumerate(places.tolist()):
-        end = int(split.num_frames[place])
-        for axis, image in zip(axes[:, i], (images[i, 0], made[i, 0]), strict=True):
+    decoded = decode_latents(autoencoder, latents, autoencoder.num_columns(frames))
+    figure = _figure(1.6 * len(indices), 3.6)
+    axes = figure.subplots(2, len(indices), squeeze=False)
+    for i, index in enumerate(indices.tolist()):
+        end = int(split.num_frames[index])
+        for axis, image in zip(axes[:, i], (images[i, 0], decoded[i, 0]), strict=True):
             _show(axis, image[:, :end])
-        axes[0, i].set_title(_name(split.clips[place]), fontsize=8, parse_math=False)
+        axes[0, i].set_title(_name(split.clips[index]), fontsize=8, parse_math=False)
     axes[0, 0].set_ylabel("original")
     axes[1, 0].set_ylabel("reconstruction")
     return figure
 
 
 def _draw_scatter(model: Model, split: Split) -> Figure:
-    """A panel for each label, whose values stand where their points have their mean; grey has none."""
+    """A panel for each label, with the name of each value at the mean of its points; grey: no value."""
     from matplotlib import colormaps
 
-    points = plane(clip_latents(model, split))
+    points = project_to_plane(clip_latents(model, split))
     names = list(split.labels) or [""]
     figure, panels = _panels(len(names))
     for i, (axis, name) in enumerate(zip(panels, names, strict=True)):
         axis.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=9, color="0.8")
         values = split.labels.get(name, [])
         for number, value in enumerate(values):
-            own = points[split.label_indices[:, i] == number]
-            if not len(own):
+            members = points[split.label_indices[:, i] == number]
+            if not len(members):
                 continue
             color = colormaps["turbo"]((number + 0.5) / len(values))
-            axis.scatter(own[:, 0].numpy(), own[:, 1].numpy(), s=9, color=color)
-            x, y = own.mean(dim=0).tolist()
+            axis.scatter(members[:, 0].numpy(), members[:, 1].numpy(), s=9, color=color)
+            x, y = members.mean(dim=0).tolist()
             box = {"facecolor": "white", "edgecolor": color, "pad": 2}
             axis.text(x, y, value, parse_math=False, ha="center", va="center", bbox=box)
         axis.set_title(name, parse_math=False)
     return figure
 
 
-def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Drawn]]:
-    """As far as the latents of the split's clips go."""
+def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[DecodedSound]]:
+    """A grid over the range of the latents of the split's clips."""
     autoencoder, config = model.autoencoder, model.spectrogram.config
     if autoencoder.config.bottleneck.dense != 2:
         raise AudiovqError(
-            "latent-grid: the model's latent space is no plane; train one with --autoencoder.bottleneck.dense 2"
-            " and --autoencoder.bottleneck.kind gaussian, or none"
+            "latent-grid: the model's latent space is not a plane; train a model with"
+            " --autoencoder.bottleneck.dense 2 and --autoencoder.bottleneck.kind gaussian or none"
         )
     low, high = clip_latents(model, split).aminmax(dim=0)
     step = ((high - low) / (n - 1)).clamp_min(1e-3)
@@ -253,32 +262,32 @@ def _draw_grid(model: Model, split: Split, n: int) -> tuple[Figure, list[Drawn]]
     )
     level = int(model.spectrogram.level(torch.tensor(GAUSSIAN_LEVEL_DB)))
     num_samples = max(1, (model.clip_frames - 1) * config.hop_length)
-    return figure, [Drawn(image, level, num_samples) for image in images.split(1)]
+    return figure, [DecodedSound(image, level, num_samples) for image in images.split(1)]
 
 
 def _draw_interpolation(
-    model: Model, split: Split, places: Tensor, n: int
-) -> tuple[Figure, list[Drawn]]:
-    steps = interpolated(model, split, places, n)
+    model: Model, split: Split, indices: Tensor, n: int
+) -> tuple[Figure, list[DecodedSound]]:
+    steps = interpolated(model, split, indices, n)
     longest = max(step.spectrogram.shape[3] for step in steps)
     figure = _figure(1.6 * n, 2.2)
     axes = figure.subplots(1, n, squeeze=False)[0]
     for axis, step in zip(axes, steps, strict=True):
         image = step.spectrogram[0, 0]
         _show(axis, nn.functional.pad(image, (0, longest - image.shape[1])))
-    for axis, place in zip((axes[0], axes[-1]), places.tolist(), strict=True):
-        axis.set_title(_name(split.clips[place]), fontsize=8, parse_math=False)
+    for axis, index in zip((axes[0], axes[-1]), indices.tolist(), strict=True):
+        axis.set_title(_name(split.clips[index]), fontsize=8, parse_math=False)
     return figure, steps
 
 
 def _draw_codebook(model: Model, split: Split) -> Figure:
-    """A panel for each quantizer; codes without use are crosses."""
-    books = model.autoencoder.quantizer.codebooks()
-    figure, panels = _panels(len(books))
-    for number, (axis, book, counts) in enumerate(
-        zip(panels, books, code_counts(model, split), strict=True), 1
+    """A panel for each quantizer; unused codes are crosses."""
+    codebooks = model.autoencoder.quantizer.codebooks()
+    figure, panels = _panels(len(codebooks))
+    for number, (axis, codebook, counts) in enumerate(
+        zip(panels, codebooks, code_counts(model, split), strict=True), 1
     ):
-        points, used = plane(book.vectors.float().cpu()), (counts > 0).numpy()
+        points, used = project_to_plane(codebook.vectors.float().cpu()), (counts > 0).numpy()
         area = 40 * counts[used] / counts[used].float().mean()
         x, y = points.T.numpy()
         axis.scatter(x[~used], y[~used], s=12, marker="x", color="0.6", linewidth=0.8)
@@ -288,7 +297,7 @@ def _draw_codebook(model: Model, split: Split) -> Figure:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Empty, of so many inches at 100 pixels each."""
+    """An empty figure; width and height in inches, 100 pixels each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -298,33 +307,33 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _panels(n: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `n` square panels, ACROSS in a row."""
-    rows, across = -(-n // ACROSS), min(n, ACROSS)
-    figure = _figure(5 * across, 5 * rows)
-    panels = list(figure.subplots(rows, across, squeeze=False).flat)
+    """A figure with `n` square panels, COLUMNS in a row."""
+    rows, columns = -(-n // COLUMNS), min(n, COLUMNS)
+    figure = _figure(5 * columns, 5 * rows)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in panels[n:]:
         axis.set_axis_off()
     return figure, panels[:n]
 
 
 def _show(axis: Axes, image: Tensor) -> None:
-    """A spectrogram (bins, frames), the lowest frequency at the bottom."""
-    cells = image.cpu().numpy()
-    axis.imshow(cells, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=1)
+    """Draw a spectrogram (bins, frames), the lowest frequency at the bottom."""
+    axis.imshow(image.cpu().numpy(), origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=1)
     axis.set_xticks([])
     axis.set_yticks([])
 
 
-def _waveform(model: Model, sound: Drawn) -> Waveform:
+def _waveform(model: Model, sound: DecodedSound) -> Waveform:
     waveform = model.spectrogram.inverse(
         sound.spectrogram,
         torch.tensor([sound.level], device=model.device),
         torch.tensor([sound.num_samples], device=model.device),
         generator=torch.Generator().manual_seed(0),
     )
-    made: Waveform = waveform[0].cpu().numpy()
-    return made
+    first: Waveform = waveform[0].cpu().numpy()
+    return first
 
 
 def _name(clip: Clip) -> str:
+    """Its labels, or else its path."""
     return " · ".join(clip.labels.values()) or clip.path

@@ -1,4 +1,4 @@
-"""What a report shows is the model's: its recordings' very samples, its codes, its commands."""
+"""The contents of a report: recordings, reconstructions, codes and commands are those of the model."""
 
 import base64
 import io
@@ -34,33 +34,35 @@ from audiovq.report.collect import write_report
 from audiovq.report.sections import Report
 
 
-def shown(model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
-    """What `write_report` hands to the page."""
+def collected(
+    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Report:
+    """The `Report` that `write_report` makes."""
     pages: list[Report] = []
     monkeypatch.setattr(sections, "write", lambda _, page: pages.append(page))
     write_report(model, dataset, folder)
     return pages[0]
 
 
-def test_recordings_are_shown_as_they_are_coded_and_at_their_ceiling(
+def test_recordings_are_compared_with_their_reconstruction_and_ceiling(
     model: Model,
     dataset: Dataset,
     folder: Path,
     recordings: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    groups = shown(model, dataset, folder, monkeypatch).comparisons
+    groups = collected(model, dataset, folder, monkeypatch).comparisons
     split = dataset.test if len(dataset.test) else dataset.validation
     assert [group.title for group in groups] == [clip.labels["folder"] for clip in split.clips][:8]
     for group, clip in zip(groups, split.clips, strict=False):
         assert [picture.title for picture in group.pictures] == ["recording", "coded", "ceiling"]
         recording, coded, ceiling = (picture.waveform for picture in group.pictures)
         whole = read(recordings / clip.path)[0]
-        places = [i for i in range(len(whole)) if whole[i] == recording[0]]
-        assert any(np.array_equal(whole[i : i + len(recording)], recording) for i in places)
+        begins = [i for i in range(len(whole)) if whole[i] == recording[0]]
+        assert any(np.array_equal(whole[i : i + len(recording)], recording) for i in begins)
         assert len(recording) == len(coded) == len(ceiling) == clip.num_samples
-        far = [_distance(recording, other) for other in (coded, ceiling)]
-        assert far[1] < far[0]
+        errors = [_distance(recording, other) for other in (coded, ceiling)]
+        assert errors[1] < errors[0]
 
 
 def _distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
@@ -71,7 +73,7 @@ def _distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     return float(np.linalg.norm(spectra[0] - spectra[1]))
 
 
-def test_where_recordings_are_gone_the_rest_is_shown(
+def test_without_recordings_only_reconstructions_and_ceilings_are_shown(
     model: Model,
     dataset_folder: Path,
     folder: Path,
@@ -83,45 +85,45 @@ def test_where_recordings_are_gone_the_rest_is_shown(
     header["source"] = "../gone"
     (moved / "dataset.json").write_text(json.dumps(header))
     reseal(moved)
-    for group in shown(model, Dataset(moved), folder, monkeypatch).comparisons:
+    for group in collected(model, Dataset(moved), folder, monkeypatch).comparisons:
         assert [picture.title for picture in group.pictures] == ["coded", "ceiling"]
 
 
-def test_a_code_is_heard_at_its_height_beside_its_nearest(
+def test_codes_are_shown_with_their_band_and_nearest_neighbour(
     model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = shown(model, dataset, folder, monkeypatch)
+    page = collected(model, dataset, folder, monkeypatch)
     rows = model.autoencoder.rows
     assert len(page.codes) == rows
     vectors = model.autoencoder.quantizer.codebooks()[0].vectors.numpy()
     used = page.code_counts[0] > 0
     for group in page.codes:
-        code, near = (int(picture.title.split()[1]) for picture in group.pictures)
+        code, nearest = (int(picture.title.split()[1]) for picture in group.pictures)
         distances = np.linalg.norm(vectors - vectors[code], axis=1)
         distances[code] = np.inf
-        assert near == np.where(used, distances, np.inf).argmin()
+        assert nearest == np.where(used, distances, np.inf).argmin()
         assert f"{page.code_counts[0, code] / page.code_counts[0].sum():.2%}" in group.title
         assert re.match(r"[\d,]+ to [\d,]+ Hz", group.title)
     assert page.code_points.shape == (len(vectors), 2)
 
 
-def test_the_commands_ask_for_the_settings_there_were(
+def test_the_commands_reproduce_the_settings(
     model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = shlex.split(shown(model, dataset, folder, monkeypatch).commands[1])
+    words = shlex.split(collected(model, dataset, folder, monkeypatch).commands[1])
     preset = PRESETS[words[words.index("--preset") + 1]]
     assert tyro.cli(TrainConfig, args=words[6:], default=preset) == CONFIG
 
 
-def test_figures_of_training_stand_in_for_those_of_evaluate(
+def test_figures_are_from_training_until_evaluate_has_run(
     model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = {r[0]: r[1:] for r in shown(model, dataset, folder, monkeypatch).figures}
-    reached = {"spectrogram error", "codebook use", "perplexity", "bit rate", "prior"}
-    assert rows.keys() == {"measured on", *reached}
+    rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
+    from_training = {"spectrogram error", "codebook use", "perplexity", "bit rate", "prior"}
+    assert rows.keys() == {"measured on", *from_training}
     assert "baselines: 5.00 (uniform)" in rows["prior"][1]
     (folder / "evaluation.json").write_text('{"reconstruction": {"pesq": 3.25}}')
-    rows = {r[0]: r[1:] for r in shown(model, dataset, folder, monkeypatch).figures}
+    rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
     (folder / "evaluation.json").unlink()
     assert rows.keys() == {"PESQ"}
 
@@ -137,12 +139,12 @@ def test_a_page_of_long_sounds_stays_below_five_megabytes(
         soundfile.write(sounds / f"{number}.wav", sound.clip(-1, 1), 44100)
     preprocess(sounds, tmp_path / "dataset", PreprocessConfig(clip_seconds=4), say=lambda _: None)
     dataset = Dataset(tmp_path / "dataset")
-    made = new_model(dataset.spectrogram, CONFIG.autoencoder, {}, [((), 12)], dataset.clip_frames)
-    made.autoencoder.eval()
+    model = new_model(dataset.spectrogram, CONFIG.autoencoder, {}, [((), 12)], dataset.clip_frames)
+    model.autoencoder.eval()
     longest = noise.uniform(-1, 1, dataset.clip_frames * 512).astype(np.float32)
-    none = Encoded(torch.zeros(1, 1, 0), 0, len(longest))
-    monkeypatch.setattr(collect, "generate", lambda _, n, seed: [Sound(longest, {}, none)] * n)
-    path = write_report(made, dataset, tmp_path)
+    no_codes = Encoded(torch.zeros(1, 1, 0), 0, len(longest))
+    monkeypatch.setattr(collect, "generate", lambda _, n, seed: [Sound(longest, {}, no_codes)] * n)
+    path = write_report(model, dataset, tmp_path)
     assert 500_000 < path.stat().st_size < 5_000_000
     sources = re.findall(r'<audio[^>]* src="data:audio/wav;base64,([^"]+)"', path.read_text())
     assert len(sources) >= 1 + 3 + 2

@@ -1,4 +1,4 @@
-"""Pictures of a model: something is to be seen, and it is what it is said to be."""
+"""Plots show what they claim, and their WAVs are the sounds shown."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.report.plots import Kind, clip_latents, interpolated, plane, plot
+from audiovq.report.plots import Kind, clip_latents, interpolated, plot, project_to_plane
 from audiovq.runtime.files import write_json
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -33,10 +33,10 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def untrained(dataset: Dataset, **changes: Any) -> Model:
+def untrained(dataset: Dataset, **settings: Any) -> Model:
     """A model for a dataset, with random weights."""
     torch.manual_seed(0)
-    config = changed(AUTOENCODER, **changes)
+    config = changed(AUTOENCODER, **settings)
     model = new_model(dataset.spectrogram, config, dataset.labels, [], dataset.clip_frames)
     shake(model.autoencoder)
     model.autoencoder.eval()
@@ -57,45 +57,46 @@ def untrained(dataset: Dataset, **changes: Any) -> Model:
         ("codebook", "fsq", 0),
     ],
 )
-def test_each_kind_of_picture_has_something_to_see_and_its_sounds_to_hear(
+def test_every_kind_of_plot_writes_a_picture_and_its_sounds(
     kind: Any, of: str, sounds: int, dataset: Dataset, tmp_path: Path
 ) -> None:
     path = tmp_path / "made" / "a.png"
-    made = plot(untrained(dataset, **KINDS[of]), dataset, path, kind, n=3)
-    assert made == [path, *(path.with_name(f"a-{i:02d}.wav") for i in range(sounds))]
-    assert sorted(made) == sorted(path.parent.iterdir())
+    paths = plot(untrained(dataset, **KINDS[of]), dataset, path, kind, n=3)
+    assert paths == [path, *(path.with_name(f"a-{i:02d}.wav") for i in range(sounds))]
+    assert sorted(paths) == sorted(path.parent.iterdir())
     assert imread(path)[..., :3].std() > 0.01
-    for sound in made[1:]:
+    for sound in paths[1:]:
         waveform, rate = soundfile.read(sound)
         assert rate == 8000
         assert np.abs(waveform).max() > 0
 
 
 @pytest.mark.parametrize("of", KINDS)
-def test_an_interpolation_goes_from_one_reconstruction_to_the_other(
+def test_an_interpolation_starts_and_ends_at_the_two_reconstructions(
     of: str, dataset: Dataset
 ) -> None:
     model, split = untrained(dataset, **KINDS[of]), dataset.train
-    places = torch.stack([split.num_samples.argmin(), split.num_samples.argmax()])
+    indices = torch.stack([split.num_samples.argmin(), split.num_samples.argmax()])
     with torch.no_grad():
-        steps = interpolated(model, split, places, 3)
-        for step, place in ((steps[0], places[:1]), (steps[-1], places[1:])):
-            frames = split.num_frames[place]
-            result = model.autoencoder(split.spectrograms(place), frames)
-            again = model.autoencoder.heard(result.spectrogram)
-            torch.testing.assert_close(step.spectrogram, again, atol=1e-4, rtol=0)
-            assert step.num_samples == split.num_samples[place]
-            assert step.level == split.levels[place]
+        steps = interpolated(model, split, indices, 3)
+        for step, index in ((steps[0], indices[:1]), (steps[-1], indices[1:])):
+            frames = split.num_frames[index]
+            result = model.autoencoder(split.spectrograms(index), frames)
+            reconstruction = model.autoencoder.heard(result.spectrogram)
+            torch.testing.assert_close(step.spectrogram, reconstruction, atol=1e-4, rtol=0)
+            assert step.num_samples == split.num_samples[index]
+            assert step.level == split.levels[index]
     lengths = [step.num_samples for step in steps]
     assert lengths[1] == round(sum(lengths[::2]) / 2) != lengths[0]
 
 
-def test_half_way_lie_the_latents_half_way(dataset: Dataset) -> None:
-    model, split, places = untrained(dataset, **KINDS["dense"]), dataset.train, torch.tensor([0, 9])
+def test_the_middle_of_an_interpolation_is_the_mean_of_the_latents(dataset: Dataset) -> None:
+    model, split = untrained(dataset, **KINDS["dense"]), dataset.train
+    indices = torch.tensor([0, 9])
     autoencoder = model.autoencoder
     with torch.no_grad():
-        latents = autoencoder.latents(split.spectrograms(places), split.num_frames[places])
-        (_, step, _) = interpolated(model, split, places, 3)
+        latents = autoencoder.latents(split.spectrograms(indices), split.num_frames[indices])
+        (_, step, _) = interpolated(model, split, indices, 3)
         frames = step.spectrogram.shape[3]
         columns = autoencoder.num_columns(torch.tensor([frames]))
         halfway = autoencoder.decode_latents(latents.mean(dim=0, keepdim=True), columns)
@@ -103,13 +104,13 @@ def test_half_way_lie_the_latents_half_way(dataset: Dataset) -> None:
     assert frames == 1 + step.num_samples // dataset.spectrogram.hop_length
 
 
-def test_a_grid_runs_along_the_first_dimension_and_then_up_the_second(
+def test_the_grid_has_the_first_dimension_across_and_the_second_upward(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = untrained(dataset, **KINDS["plane"])
     pictures: list[Any] = []
-    monkeypatch.setattr(Axes, "imshow", lambda _, cells, **rest: pictures.append(cells))
-    made = plot(model, dataset, tmp_path / "a.png", "latent-grid", n=2)[1:]
+    monkeypatch.setattr(Axes, "imshow", lambda _, image, **rest: pictures.append(image))
+    paths = plot(model, dataset, tmp_path / "a.png", "latent-grid", n=2)[1:]
     with torch.no_grad():
         low, high = clip_latents(model, dataset.test).aminmax(dim=0)
         corners = torch.stack([low, torch.stack([high[0], low[1]]), high])
@@ -119,61 +120,63 @@ def test_a_grid_runs_along_the_first_dimension_and_then_up_the_second(
         level = model.spectrogram.level(torch.full((3,), GAUSSIAN_LEVEL_DB))
         samples = torch.full((3,), (dataset.clip_frames - 1) * dataset.spectrogram.hop_length)
         seed = torch.Generator().manual_seed(0)
-        wanted = model.spectrogram.inverse(images, level, samples, generator=seed)
-    heard = [soundfile.read(made[i], dtype="float32")[0] for i in (0, 1, 3)]
-    likeness = normalize(torch.from_numpy(np.stack(heard))) @ normalize(wanted).T
-    assert (likeness.diag() > 0.999).all()
-    assert (likeness - torch.eye(3)).max() < 0.99, "no two alike"
+        expected = model.spectrogram.inverse(images, level, samples, generator=seed)
+    written = [soundfile.read(paths[i], dtype="float32")[0] for i in (0, 1, 3)]
+    similarity = normalize(torch.from_numpy(np.stack(written))) @ normalize(expected).T
+    assert (similarity.diag() > 0.999).all()
+    assert (similarity - torch.eye(3)).max() < 0.99, "all different"
     bins, frames = dataset.spectrogram.bins, dataset.clip_frames
-    (tiles,) = pictures  # drawn from the bottom upward
-    for place, image in zip(((0, 0), (0, 1), (1, 1)), images, strict=True):
-        tile = tiles.reshape(2, bins, 2, frames)[place[0], :, place[1]]
+    (tiles,) = pictures  # from the bottom upward
+    for (row, column), image in zip(((0, 0), (0, 1), (1, 1)), images, strict=True):
+        tile = tiles.reshape(2, bins, 2, frames)[row, :, column]
         np.testing.assert_allclose(tile, image[0, :, :frames], atol=1e-5)
 
 
-def test_a_clips_point_is_the_mean_of_the_latents_it_has_alone(dataset: Dataset) -> None:
+def test_the_point_of_a_clip_is_the_mean_of_its_latents_without_padding(dataset: Dataset) -> None:
     model, split = untrained(dataset, **KINDS["gaussian"]), dataset.train
     with torch.no_grad():
         points = clip_latents(model, split)
         assert points.shape == (len(split), 4)
-        for place in (0, len(split) - 1):
-            frames = split.num_frames[place : place + 1]
-            alone = split.spectrograms(torch.tensor([place]))[..., : int(frames)]
+        for index in (0, len(split) - 1):
+            frames = split.num_frames[index : index + 1]
+            alone = split.spectrograms(torch.tensor([index]))[..., : int(frames)]
             mean = model.autoencoder.latents(alone, frames).mean(dim=(2, 3))
-            torch.testing.assert_close(points[place], mean[0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(points[index], mean[0], atol=1e-5, rtol=1e-4)
 
 
-def test_points_of_a_plane_in_space_keep_their_distances() -> None:
+def test_projecting_a_plane_in_space_keeps_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     flat = torch.randn(20, 2, generator=generator)
-    assert plane(flat) is flat
-    turn = torch.linalg.qr(torch.randn(5, 5, generator=generator)).Q[:2]
-    torch.testing.assert_close(torch.pdist(plane(flat @ turn + 3)), torch.pdist(flat))
+    assert project_to_plane(flat) is flat
+    basis = torch.linalg.qr(torch.randn(5, 5, generator=generator)).Q[:2]
+    torch.testing.assert_close(torch.pdist(project_to_plane(flat @ basis + 3)), torch.pdist(flat))
     line = torch.randn(20, 1, generator=generator)
-    torch.testing.assert_close(torch.pdist(plane(line)), torch.pdist(line))
-    assert plane(flat[:1] @ turn).tolist() == [[0, 0]]
+    torch.testing.assert_close(torch.pdist(project_to_plane(line)), torch.pdist(line))
+    assert project_to_plane(flat[:1] @ basis).tolist() == [[0, 0]]
 
 
-def test_codes_lie_at_their_vectors_and_are_as_large_as_they_are_common(
+def test_codes_are_plotted_at_their_vectors_with_area_by_frequency(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, split = untrained(dataset, latent_dim=2), dataset.train
-    drawn: list[tuple[Any, Any, Any]] = []
-    monkeypatch.setattr(Axes, "scatter", lambda _, x, y, s, **rest: drawn.append((x, y, s)))
+    plotted: list[tuple[Any, Any, Any]] = []
+    monkeypatch.setattr(Axes, "scatter", lambda _, x, y, s, **rest: plotted.append((x, y, s)))
     plot(model, dataset, tmp_path / "a.png", "codebook")
     counts = torch.zeros(16)
     with torch.no_grad():
-        for place in torch.arange(len(split)).split(1):
-            codes = model.autoencoder.encode(split.spectrograms(place), split.num_frames[place])
+        for index in torch.arange(len(split)).split(1):
+            codes = model.autoencoder.encode(split.spectrograms(index), split.num_frames[index])
             counts += torch.bincount(codes.flatten(), minlength=16)
     vectors = model.autoencoder.quantizer.codebooks()[0].vectors
-    for (x, y, _), some in zip(drawn, (counts == 0, counts > 0), strict=True):
-        np.testing.assert_allclose(np.stack([x, y], axis=1), vectors[some])
-    areas = drawn[1][2]
+    for (x, y, _), selected in zip(plotted, (counts == 0, counts > 0), strict=True):
+        np.testing.assert_allclose(np.stack([x, y], axis=1), vectors[selected])
+    areas = plotted[1][2]
     np.testing.assert_allclose(areas / areas.sum(), counts[counts > 0] / counts.sum(), rtol=1e-5)
 
 
-def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Path) -> None:
+def test_labels_with_any_characters_can_be_plotted(
+    voice: Callable[..., Any], tmp_path: Path
+) -> None:
     for i, name in enumerate(("$\\x$", "_", "日本")):
         (tmp_path / "sounds" / name).mkdir(parents=True)
         for take in ("a", "b"):
@@ -192,8 +195,8 @@ def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Pa
 @pytest.mark.parametrize(
     ("of", "arguments", "says"),
     [
-        ("vq", {"kind": "latent-grid"}, r"latent-grid: .*no plane; train one with"),
-        ("dense", {"kind": "latent-grid"}, r"latent-grid: .*no plane; train one with"),
+        ("vq", {"kind": "latent-grid"}, r"latent-grid: .*not a plane; train a model with"),
+        ("dense", {"kind": "latent-grid"}, r"latent-grid: .*not a plane; train a model with"),
         ("gaussian", {"kind": "codebook"}, r"the model has no quantizer"),
         ("vq", {"path": "a.jpg"}, r"a\.jpg: give a name that ends in \.png"),
         ("vq", {"n": 1}, r"n 1: give 2 to 32"),
@@ -201,15 +204,15 @@ def test_labels_of_any_letters_are_drawn(voice: Callable[..., Any], tmp_path: Pa
         ("vq", {"path": "next.png", "kind": "interpolation"}, r"next-01\.wav: exists already"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_one_line_and_nothing_is_written(
+def test_plots_that_are_not_possible_are_rejected_and_write_nothing(
     of: str, arguments: dict[str, Any], says: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     for name in ("there.png", "next-01.wav"):
         (tmp_path / name).write_text("mine")
-    model, changed = untrained(dataset, **KINDS[of]), {"path": "a.png", **arguments}
-    changed["path"] = tmp_path / changed["path"]
+    model, options = untrained(dataset, **KINDS[of]), {"path": "a.png", **arguments}
+    options["path"] = tmp_path / options["path"]
     with pytest.raises(AudiovqError, match=says) as error:
-        plot(model, dataset, **changed)
+        plot(model, dataset, **options)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "there.png": "mine",
@@ -217,7 +220,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line_and_nothing_is_written(
     }
 
 
-def test_another_dataset_and_a_single_clip_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+def test_another_dataset_and_a_single_clip_are_rejected(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(AudiovqError, match="name the dataset that the model was trained on"):
         plot(tiny_model(), dataset, tmp_path / "a.png")
     with pytest.raises(AudiovqError, match="takes two clips"):
@@ -240,4 +243,4 @@ def test_the_verb_finds_the_dataset_that_the_model_was_trained_on(
     assert "exists already" in capsys.readouterr().err
     assert main([*verb, "--overwrite", "--seed", "1"]) == 0
     assert capsys.readouterr().out == f"wrote {out} and 2 recordings beside it\n"
-    assert out.read_bytes() != before, "other clips"
+    assert out.read_bytes() != before, "the seed selects other clips"
