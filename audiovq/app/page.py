@@ -25,7 +25,7 @@ from audiovq.config.sampling import SamplingConfig
 from audiovq.generation.labels import learnt_values
 from audiovq.models.model import Model
 from audiovq.report import embed
-from audiovq.runtime.files import VALUE
+from audiovq.runtime.files import MAX_VALUE_CHARS
 from audiovq.runtime.templates import asset, render
 from audiovq.spectral import picture
 from audiovq.spectral.spectrogram import waveform_images
@@ -291,7 +291,7 @@ def selected_html(model: Model, desk: Desk) -> str:
 
 
 def _view(model: Model, item: Item, whole_cells: bool = False) -> View:
-    file_name = re.sub(r"[^\w.-]+", "-", item.name).strip("-")[:VALUE]
+    file_name = re.sub(r"[^\w.-]+", "-", item.name).strip("-")[:MAX_VALUE_CHARS]
     return View(
         item.name,
         len(item.sound.waveform) / model.sample_rate,

@@ -37,7 +37,7 @@ from audiovq.models.model import Model, require_match
 from audiovq.report import sections
 from audiovq.report.plots import project_to_plane
 from audiovq.report.sections import Group, Picture, Report
-from audiovq.runtime.files import MOST_JSON, read_bytes, read_object
+from audiovq.runtime.files import MAX_JSON_BYTES, read_bytes, read_object
 from audiovq.runtime.progress import Say
 from audiovq.spectral import spectrogram
 from audiovq.spectral.numpy_spectrogram import Piece
@@ -292,7 +292,7 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in read_bytes(path, MOST_JSON).decode("utf-8", "replace").splitlines():
+    for line in read_bytes(path, MAX_JSON_BYTES).decode("utf-8", "replace").splitlines():
         with contextlib.suppress(ValueError):  # a run that was killed may leave half a line
             rows.append(json.loads(line))
     summary = model.header.get("prior", {}).get("summary", {})

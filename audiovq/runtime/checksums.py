@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from audiovq.config.errors import AudiovqError
-from audiovq.runtime.files import MOST_JSON, atomic, json_text, read_bytes, read_json, sha256
+from audiovq.runtime.files import MAX_JSON_BYTES, atomic, json_text, read_bytes, read_json, sha256
 
 CHECKSUM_PLACEHOLDER = b"0" * 64
 """Placeholder of a file's own checksum."""
@@ -22,7 +22,7 @@ DAMAGED = "damaged (its checksum is not that of its bytes)"
 
 
 def add_checksum(data: bytes) -> bytes:
-    """`data`, which contains ZEROS, with the first of them replaced by the SHA-256 of `data`."""
+    """`data` with its first CHECKSUM_PLACEHOLDER replaced by the SHA-256 of `data`."""
     return data.replace(CHECKSUM_PLACEHOLDER, hashlib.sha256(data).hexdigest().encode(), 1)
 
 
@@ -71,7 +71,7 @@ def read_header(path: Path, kind: str, version: int, again: str) -> dict[str, An
         raise AudiovqError(
             f"{path.parent}: {kind} version {found!r:.40}; this program reads {version}"
         )
-    if not has_valid_checksum(read_bytes(path, MOST_JSON), header.pop("sha256", None)):
+    if not has_valid_checksum(read_bytes(path, MAX_JSON_BYTES), header.pop("sha256", None)):
         raise AudiovqError(f"{path}: {DAMAGED}; {again}")
     return header
 

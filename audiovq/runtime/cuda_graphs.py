@@ -22,8 +22,6 @@ from audiovq.runtime.device import to_device_async
 
 WARMUP_CALLS = 3
 """Eager calls with new shapes before capture: libraries select their kernels in them."""
-MAX_GRAPHS = 64
-"""Maximum number of graphs per function."""
 _T = TypeVar("_T")
 
 
@@ -44,12 +42,18 @@ class GraphedFunction(Generic[_T]):
     """
 
     def __init__(
-        self, function: Callable[..., _T], device: torch.device, warm: int = WARMUP_CALLS
+        self,
+        function: Callable[..., _T],
+        device: torch.device,
+        warm: int = WARMUP_CALLS,
+        max_graphs: int = 64,
     ) -> None:
-        """`warm`: as WARM, at least 1."""
+        """`warm`: eager calls before capture, at least 1; `max_graphs`: maximum number of graphs, for as
+        many sets of shapes."""
         self.function = function
         self.device = device
         self.warm = warm
+        self.max_graphs = max_graphs
         self._capturable = True
         self._pool = torch.cuda.graph_pool_handle()
         # All graphs share one memory pool: each has finished before another is replayed.
@@ -65,7 +69,7 @@ class GraphedFunction(Generic[_T]):
         captured = self._graphs.get(shapes)
         if captured is None:
             self._calls[shapes] += 1
-            rare = self._calls[shapes] <= self.warm or len(self._graphs) == MAX_GRAPHS
+            rare = self._calls[shapes] <= self.warm or len(self._graphs) == self.max_graphs
             if rare or not self._capturable:
                 return self.function(*self._to_device(inputs))
             try:
@@ -121,13 +125,13 @@ def side_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    own.wait_stream(before)
+    before, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(before)
     try:
-        with torch.cuda.stream(own):
+        with torch.cuda.stream(side):
             yield
     finally:
-        before.wait_stream(own)
+        before.wait_stream(side)
 
 
 Position = int | Tensor

@@ -40,19 +40,22 @@ def seed_all(seed: int, device: torch.device) -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` → CUDA where there is one, else Apple's MPS, else the CPU; of several CUDA devices each
-    process that torchrun started takes its own."""
+    """The device `name`; `auto`: CUDA if available, else Apple's MPS, else the CPU.
+
+    Under torchrun, each process takes the CUDA device of its local rank. Raises AudiovqError if there is
+    no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and torch.backends.mps.is_available():
             name = "mps"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise AudiovqError(f"--device {name}: no CUDA device here; take cpu, or auto")
+        raise AudiovqError(f"--device {name}: no CUDA device found; use cpu or auto")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise AudiovqError("--device mps: no Apple GPU here; take cpu, or auto")
+        raise AudiovqError("--device mps: no Apple GPU found; use cpu or auto")
     if name == "cuda":
         name = f"cuda:{distributed.local_rank()}"
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise AudiovqError(f"--device {name}: take auto, cpu, cuda or mps") from error
+        raise AudiovqError(f"--device {name}: give auto, cpu, cuda or mps") from error

@@ -130,9 +130,9 @@ def all_true(able: bool) -> bool:
     return all_reduce_floats(float(able))[0] == world_size()
 
 
-def shard(things: Sequence[_T]) -> Sequence[_T]:
-    """This rank's shard of `things`: every world-size-th of them."""
-    return things[rank() :: world_size()] if world_size() > 1 else things
+def shard(items: Sequence[_T]) -> Sequence[_T]:
+    """This rank's shard of `items`: every world-size-th of them."""
+    return items[rank() :: world_size()] if world_size() > 1 else items
 
 
 @contextlib.contextmanager
@@ -252,9 +252,9 @@ def gather_rows(x: Tensor, picks: Tensor, before: int) -> Tensor:
     """
     if not _batch.get():
         return x[picks]
-    own = (picks >= before) & (picks < before + len(x))
+    local = (picks >= before) & (picks < before + len(x))
     padded = nn.functional.pad(x, (0, 0, 0, 1))
-    return all_reduce_sum(padded[torch.where(own, picks - before, len(x))])
+    return all_reduce_sum(padded[torch.where(local, picks - before, len(x))])
 
 
 def broadcast(*tensors: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Executors on this machine: threads and processes."""
+"""Executors: threads and processes on this machine, or the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -77,15 +77,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-WAIT_SECONDS = 30
-"""Timeout for the scheduler's answer, and again for a first worker."""
-
-
 @contextlib.contextmanager
-def cluster(address: str) -> Iterator[Executor]:
+def cluster(address: str, timeout: float = 30) -> Iterator[Executor]:
     """Executor on the workers of the scheduler at `address`, such as tcp://head:8786.
 
-    Workers must see the same folders at the same paths, and have the same version of audiovq. Jobs of a
+    `timeout`: seconds to wait for the scheduler, and again for a first worker. Workers must see the same folders at the same paths, and have the same version of audiovq. Jobs of a
     lost worker are repeated by another. Raises AudiovqError where Dask is not installed, no scheduler
     answers, or all workers are lost.
     """
@@ -96,13 +92,13 @@ def cluster(address: str) -> Iterator[Executor]:
     if ":" not in address:  # Dask would wait, and print a traceback
         raise AudiovqError(f"--cluster {address}: give HOST:PORT, such as tcp://head:8786")
     try:
-        client = Client(address, timeout=WAIT_SECONDS, set_as_default=False)
+        client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         words = " ".join(str(error).split())
         raise AudiovqError(f"--cluster {address}: no scheduler answers ({words:.100})") from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=WAIT_SECONDS)
+            client.wait_for_workers(1, timeout=timeout)
             executor = client.get_executor(pure=False)
             try:
                 yield executor

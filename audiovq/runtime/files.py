@@ -1,4 +1,4 @@
-"""Files on disk: whole or not at all, never over something that was there by accident."""
+"""Files on disk: atomic writes, JSON, folder locks, and checks of paths before they are written."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ if sys.platform != "win32":
     import fcntl
 
 UNFINISHED = ".unfinished"
-"""Name of the mark of a folder that is being filled."""
+"""File that marks a folder that a command is filling."""
 WRITTEN = ".written"
-"""Name of the list of the files that the command wrote which filled a folder, as JSON."""
-_LEFT = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
-"""Names of the files that `atomic` has not renamed yet."""
-PARTS = frozenset({".json", ".jsonl", ".npy", ".safetensors"})
-"""Suffixes of the files that datasets and models are made of."""
-MOST_JSON = 100 << 20
-"""Bytes of the largest JSON file that is read."""
+"""File with the list of files that a command wrote into its folder, as JSON."""
+_PARTIAL = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
+"""Names of temporary files of `atomic`."""
+PRODUCT_SUFFIXES = frozenset({".json", ".jsonl", ".npy", ".safetensors"})
+"""Suffixes of the files of datasets and models."""
+MAX_JSON_BYTES = 100 << 20
+"""Maximum size of JSON files; larger ones are rejected."""
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends without an error.
+    """A temporary path next to `path`, renamed to `path` when the block ends without an error.
 
-    Readers see the old file or the new one, never half of one; the bytes are on disk before the
-    name is. Raises AudiovqError where the folder cannot be written or the disk is full.
+    Readers see the old file or the new one, never a part; the data is flushed to disk before the file is
+    renamed. Raises AudiovqError if the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    number = int.from_bytes(os.urandom(4))  # a process of another machine may have the same one
-    temporary = path.with_name(f".audiovq.{number}.tmp")  # short, however long the name is
+    number = int.from_bytes(os.urandom(4))  # process ids are not unique across machines
+    temporary = path.with_name(
+        f".audiovq.{number}.tmp"
+    )  # the name of `path` may have the maximum length
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -68,19 +70,19 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def json_text(data: Any, indent: int | None = None) -> str:
-    """`data` as JSON. NaN and infinity, which JSON does not have, become null."""
+    """`data` as JSON; NaN and infinity become null."""
     try:
         text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
     except ValueError:
         data = _finite(data)
         text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
     if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
-        text = json.dumps(data, indent=indent)  # half a character, as in a file name, has no UTF-8
+        text = json.dumps(data, indent=indent)  # lone surrogates, as in file names, have no UTF-8
     return text
 
 
 def _finite(data: Any) -> Any:
-    """`data` with None in place of numbers that are not finite."""
+    """`data` with non-finite numbers replaced by None."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -89,7 +91,7 @@ def _finite(data: Any) -> Any:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a log. Raises AudiovqError where it cannot be written."""
+    """Append a line to a file. Raises AudiovqError if it cannot be written."""
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -98,9 +100,9 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The inverse of `write_json`. Raises AudiovqError saying that `path` is not `what`."""
+    """Read JSON, inverse of `write_json`. Raises AudiovqError; if the file is missing, with "not WHAT"."""
     try:
-        return json.loads(_regular(path, MOST_JSON).decode("utf-8"))
+        return json.loads(_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise AudiovqError(f"{path.parent}: not {what} (it has no {path.name})") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -109,7 +111,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
-    """As `read_json`, where the file has to hold an object."""
+    """`read_json` of a JSON object. Raises AudiovqError for other JSON, too."""
     data = read_json(path, what)
     if not isinstance(data, dict):
         raise AudiovqError(f"{path}: not {what} (no JSON object)")
@@ -117,7 +119,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
-    """The bytes of a regular file. Raises AudiovqError where it is none, or holds more than `most`."""
+    """Bytes of a regular file. Raises AudiovqError for other files, and if there are more than `most`."""
     try:
         return _regular(path, most)
     except OSError as error:
@@ -125,7 +127,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
 
 def _regular(path: Path, most: int | None) -> bytes:
-    """As `read_bytes`, but raises OSError. A pipe is not waited for, a device not read without end."""
+    """`read_bytes` that raises OSError; pipes and devices, which might never end, are not opened."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
@@ -138,19 +140,17 @@ def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb", buffering=0) as file:
         data = file.read(1 << 16)
-        if (
-            len(data) == os.fstat(file.fileno()).st_size
-        ):  # `file_digest` takes longer for short ones
+        if len(data) == os.fstat(file.fileno()).st_size:  # `file_digest` is slower for short files
             return hashlib.sha256(data).hexdigest()
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def relative(path: Path, folder: Path) -> str | None:
-    """The way from `folder` to `path`, with forward slashes; None where they have no folder in common but
-    the root of the file system.
+    """Relative path from `folder` to `path`, with forward slashes; None if only the root of the file system
+    contains both.
 
-    It tells others who get `folder` less than the whole path, and holds when both are moved together.
+    Unlike an absolute path, it discloses less, and stays valid if both are moved together.
     """
     path, folder = path.resolve(), folder.resolve()
     if path.anchor != folder.anchor or path.parts[1:2] != folder.parts[1:2] or not path.parts[1:]:
@@ -158,31 +158,33 @@ def relative(path: Path, folder: Path) -> str | None:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _make(folder: Path) -> None:
-    """Make `folder` where it is missing. Raises AudiovqError where it cannot be one."""
+def _create(folder: Path) -> None:
+    """Create `folder` if it is missing. Raises AudiovqError if that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        with contextlib.suppress(FileNotFoundError):  # another run's folder, which is gone by now
+        with contextlib.suppress(FileNotFoundError):  # another run removed its folder meanwhile
             mode = os.lstat(folder).st_mode
             if not stat.S_ISDIR(mode) and not (stat.S_ISLNK(mode) and folder.is_dir()):
-                raise AudiovqError(f"{folder}: exists and is no folder; name another") from error
+                raise AudiovqError(
+                    f"{folder}: exists and is not a folder; name another one"
+                ) from error
     except OSError as error:
         raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _locked(folder: Path) -> int:
-    """A descriptor of `folder`, locked. Raises AudiovqError where another run holds it.
+def _lock(folder: Path) -> int:
+    """Open and lock `folder`; returns its descriptor. Raises AudiovqError if another run has locked it.
 
-    A run that ends removes its folder where it is empty, so that what was opened may be gone by the
-    time that it is locked. Then the folder is made and opened again.
+    A run that ends removes its folder if it is empty, so the folder may be removed between opening and
+    locking. Then it is created and opened again.
     """
-    held = f"{folder}: another run is writing here; wait for it, or name another folder"
+    locked = f"{folder}: another run is writing here; wait for it, or name another folder"
     for _ in range(100):
         try:
             lock = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:
-            _make(folder)
+            _create(folder)
             continue
         except OSError as error:
             raise AudiovqError(f"{folder}: cannot be opened ({error.strerror or error})") from error
@@ -190,30 +192,30 @@ def _locked(folder: Path) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
-            raise AudiovqError(held) from error
+            raise AudiovqError(locked) from error
         except OSError:  # a file system without locks
             return lock
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(lock), os.stat(folder)):
                 return lock
         os.close(lock)
-        _make(folder)
-    raise AudiovqError(held)
+        _create(folder)
+    raise AudiovqError(locked)
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """`folder`, made where it is missing, is this process's to write into until the block ends.
+    """Lock `folder` for this process during the block; creates it if it is missing.
 
-    The system frees it when the process dies. What locks is the folder itself, so no file is left;
-    where the system cannot lock one (Windows, some network file systems), nothing does. A folder
-    that is still empty at the end goes. Raises AudiovqError where another run holds it.
+    The lock is on the folder itself and leaves no file; the system releases it when the process ends. On
+    systems that cannot lock folders (Windows, some network file systems) there is no lock. If the folder is
+    empty at the end, it is removed. Raises AudiovqError if another run has locked it.
     """
-    _make(folder)
+    _create(folder)
     if sys.platform == "win32":
         yield
         return
-    lock = _locked(folder)
+    lock = _lock(folder)
     try:
         yield
     finally:
@@ -222,8 +224,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What two names of one file have in common, whatever links or letter case lead to it."""
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, equal for all paths of one file; None if it does not exist."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -232,36 +234,36 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def is_blank(folder: Path) -> bool:
-    """Whether `folder` holds no file but what killed runs left half-written, in any sub-folder, and the
-    list of files that are gone."""
+    """Whether `folder` and its sub-folders contain no files except partial ones of killed runs, and the list
+    of files."""
     return not any(
-        not path.is_dir() and not _LEFT.fullmatch(path.name) and path != folder / WRITTEN
+        not path.is_dir() and not _PARTIAL.fullmatch(path.name) and path != folder / WRITTEN
         for path in folder.rglob("*")
     )
 
 
 def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
-    """Raise AudiovqError where writing `out` would change one of `inputs`.
+    """Raise AudiovqError if writing `out` would change one of `inputs`.
 
-    That is so where `out` is one of them, or a file that lies in one, such as a model's weights; and,
-    if `out` is `emptied` first, where it holds one. Links are followed on both sides.
+    That is the case if `out` is one of them, or an existing file in one, such as a model's weights; and if
+    `out` is `emptied` first, also if it contains one. Links are followed on both sides.
     """
-    own = _identity(out)
-    if own is None:  # there is nothing to write over
+    target = file_identity(out)
+    if target is None:  # nothing exists there
         return
     for path in inputs:
-        if _identity(path) is None:
+        if file_identity(path) is None:
             continue
-        around = [_identity(place) for place in Path(os.path.realpath(path)).parents]
-        if own == _identity(path) or (emptied and own in around):
+        parents = [file_identity(parent) for parent in Path(os.path.realpath(path)).parents]
+        if target == file_identity(path) or (emptied and target in parents):
             raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
-        around = [_identity(place) for place in Path(os.path.realpath(out)).parents]
-        if not out.is_dir() and _identity(path) in around:
+        parents = [file_identity(parent) for parent in Path(os.path.realpath(out)).parents]
+        if not out.is_dir() and file_identity(path) in parents:
             raise AudiovqError(f"{out}: is a part of {path}, which is read; name another output")
 
 
 def clear(folder: Path, but: Path | None = None) -> None:
-    """Delete all that `folder` holds, short of the folder itself and of the sub-folder `but`."""
+    """Delete the contents of `folder`, except the sub-folder `but`."""
     for path in folder.iterdir():
         if path == but:
             continue
@@ -272,49 +274,55 @@ def clear(folder: Path, but: Path | None = None) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what killed runs left half-written below `folder`, which must be claimed."""
+    """Delete partial files of killed runs below `folder`, which must be locked."""
     for path in folder.rglob(".*.tmp"):
-        if _LEFT.fullmatch(path.name):
+        if _PARTIAL.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def product_at(folder: Path) -> str | None:
-    """`dataset` or `model` where `folder` is one, else None."""
+    """`dataset` or `model` if `folder` is one, else None."""
     return next(
         (name for name in ("dataset", "model") if (folder / f"{name}.json").is_file()), None
     )
 
 
 def require_outside_products(path: Path) -> None:
-    """Raise AudiovqError where a folder above `path` is a dataset or a model."""
+    """Raise AudiovqError if a parent folder of `path` is a dataset or a model."""
     for folder in Path(os.path.realpath(path)).parents:
         if what := product_at(folder):
             raise AudiovqError(f"{path}: lies inside a {what} ({folder}); name another folder")
 
 
 def require_new(path: Path, overwrite: bool) -> None:
-    """Raise AudiovqError where `path` exists and holds something, unless `overwrite`; with it, where
-    `path` is a file that a dataset or a model is made of."""
-    if overwrite and path.suffix in PARTS and path.is_file() and (what := product_at(path.parent)):
+    """Raise AudiovqError if `path` is an existing file or a folder with files, unless `overwrite`; in any
+    case if it is a file of a dataset or a model."""
+    if (
+        overwrite
+        and path.suffix in PRODUCT_SUFFIXES
+        and path.is_file()
+        and (what := product_at(path.parent))
+    ):
         raise AudiovqError(f"{path}: is a part of a {what}; name another file")
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
     raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
 
 
-VALUE = 40
-"""Characters of a label's value, or of a path, in the name of a file."""
-NAME_BYTES = 120
-"""Of such a name in UTF-8, short of its suffix."""
+MAX_VALUE_CHARS = 40
+"""Maximum length of a label's value, or of a path, in the name of a file."""
+MAX_NAME_BYTES = 120
+"""Maximum length of such a name in UTF-8, without suffix."""
 
 
 def name_of(number: int, values: Iterable[str], digits: int = 4) -> str:
-    """A file's name, short of its suffix: a number and some words, such as 0007_7_george.
+    """File name without suffix: a number and words, such as 0007_7_george.
 
-    Letters, digits, `.`, `_` and `-` stay, all else becomes `-`; a word is cut to VALUE characters,
-    and the name to NAME_BYTES, so that every file system takes it. Names differ as their numbers do.
+    Characters other than letters, digits, `.`, `_` and `-` become `-`; words are truncated to
+    MAX_VALUE_CHARS and the name to MAX_NAME_BYTES, which every file system supports. Names with different
+    numbers differ.
     """
-    words = (re.sub(r"[^\w.-]+", "-", value)[:VALUE] for value in values)
+    words = (re.sub(r"[^\w.-]+", "-", value)[:MAX_VALUE_CHARS] for value in values)
     name = "_".join([f"{number:0{digits}d}", *words])
-    return name.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore")
+    return name.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore")

@@ -1,24 +1,20 @@
-"""Folders that one command fills with files: resumable, and never mixed with another command's."""
+"""Output folders: filled by one command, resumable, never mixed with the files of another command."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from audiovq.config.errors import AudiovqError
-
-if sys.platform != "win32":
-    pass
 from audiovq.runtime.files import (
     UNFINISHED,
     WRITTEN,
-    _identity,
     append_line,
+    file_identity,
     lock_folder,
     product_at,
     read_json,
@@ -28,37 +24,37 @@ from audiovq.runtime.files import (
 
 
 class OutputFolder:
-    """A folder that one command fills, file by file: what is there already, and what was written.
+    """A folder that one command fills: which files are from earlier runs, planned, and complete.
 
-    The mark `.unfinished` holds all of it while the command runs, a JSON object a line:
+    The file `.unfinished` holds this state while the command runs, one JSON object per line:
 
-        {"command": SHA-256}                what the run was asked for
-        {"old": [NAME, ...]}                files of an earlier run, which go
+        {"command": SHA-256}                checksum of the command
+        {"old": [NAME, ...]}                files of an earlier run, to be deleted
         {"files": [NAME, ...]}              files that are about to be written
-        {"done": NAME, "row": {...}}        a file that is whole, and what is told of it
+        {"done": NAME, "row": {...}}        a complete file with its data
     """
 
     def __init__(self, folder: Path, command: str, sources: Sequence[Path]) -> None:
         self.folder = folder
         self._command, self._begun = command, False
-        self._sources = {identity: path for path in sources if (identity := _identity(path))}
+        self._sources = {identity: path for path in sources if (identity := file_identity(path))}
         self._old: list[str] = []
         self._files: dict[str, None] = {}
         self._rows: dict[str, dict[str, Any]] = {}
 
     def row(self, name: str) -> dict[str, Any] | None:
-        """What `done` was told of the file `name` by this run or the stopped one that it resumes; None
-        where the file is still to be written."""
+        """The data that `done` stored for the file `name`, in this run or the one that it resumes; None if the
+        file has to be written."""
         return self._rows.get(name) if (self.folder / name).is_file() else None
 
     def expect(self, *names: str) -> None:
-        """Files that are about to be written, relative to the folder, with forward slashes.
+        """Announce files that are about to be written, relative to the folder, with forward slashes.
 
-        Call it before each batch of files: whatever stops the run, they are known as its own. With
-        the first call, the files of the run that is overwritten go. Raises AudiovqError where a
-        file would be written over one of the sources.
+        Call it before each batch of files, so that they can be attributed to this run even if it is stopped.
+        The first call deletes the files of an overwritten run. Raises AudiovqError if a file would
+        overwrite one of the sources.
         """
-        self._spare((*self._old, *names))
+        self._protect_sources((*self._old, *names))
         if not self._begun:
             self._begin()
         new = [name for name in names if name not in self._files]
@@ -67,23 +63,23 @@ class OutputFolder:
             append_line(self.folder / UNFINISHED, json.dumps({"files": new}))
 
     def done(self, name: str, row: Mapping[str, Any] | None = None) -> None:
-        """The file `name` is whole; `row` is what a resumed run needs to know of it, as JSON has it."""
+        """Mark the file `name` as complete; `row`: data for a resumed run, as JSON."""
         self._rows[name] = dict(row or {})
         append_line(self.folder / UNFINISHED, json.dumps({"done": name, "row": self._rows[name]}))
 
-    def _spare(self, names: Iterable[str]) -> None:
-        """Raise AudiovqError where one of `names` is a source."""
+    def _protect_sources(self, names: Iterable[str]) -> None:
+        """Raise AudiovqError if one of `names` is a source."""
         if not self._sources:
             return
         for name in names:
-            identity = _identity(self.folder / name)
+            identity = file_identity(self.folder / name)
             if identity and (source := self._sources.get(identity)):
                 raise AudiovqError(
-                    f"{source}: would be written over by what is made of it; name another folder"
+                    f"{source}: would be overwritten by an output; name another folder"
                 )
 
     def _begin(self) -> None:
-        """Mark the folder as this run's, and remove what an overwritten run left."""
+        """Write `.unfinished`, and delete the files of an overwritten run."""
         mark = self.folder / UNFINISHED
         lines: list[dict[str, Any]] = [
             {"command": self._command},
@@ -99,8 +95,8 @@ class OutputFolder:
         self._begun = True
 
     def _end(self) -> None:
-        """Leave a list of the files in place of the mark."""
-        if self._files and not self._begun:  # all was there, short of the list
+        """Replace `.unfinished` by the list of files."""
+        if self._files and not self._begun:  # all files were complete, only the list was missing
             self._begin()
         if self._files:
             write_text(self.folder / WRITTEN, json.dumps(list(self._files), indent=1) + "\n")
@@ -108,8 +104,8 @@ class OutputFolder:
             (self.folder / UNFINISHED).unlink()
 
     def _take_over(self, overwrite: bool) -> None:
-        """Find what earlier runs left. Raises AudiovqError where it is not this run's to resume, unless
-        `overwrite`."""
+        """Read the state of earlier runs. Raises AudiovqError if the folder contains files of another command,
+        unless `overwrite`."""
         mark = self.folder / UNFINISHED
         left = _marked(mark) if mark.exists() else []
         before = next((line["command"] for line in left if "command" in line), None)
@@ -134,7 +130,7 @@ class OutputFolder:
 
 
 def _marked(mark: Path) -> list[dict[str, Any]]:
-    """The lines of a mark, checked; a line that is cut, as by a power failure, ends them."""
+    """The valid lines of `.unfinished`, up to the first damaged one, as after a power failure."""
     lines: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, ValueError, RecursionError):
         for text in mark.read_text(encoding="utf-8").splitlines():
@@ -152,13 +148,15 @@ def _marked(mark: Path) -> list[dict[str, Any]]:
 
 
 def _names(listed: Any) -> list[str]:
-    """The strings in a list that came from a file."""
+    """The strings in a list that was read from a file; empty if it is not a list."""
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Delete the file `name` in `folder` or below it, and the folders that it leaves empty; nothing
-    where the name leads anywhere else, as a list from a stranger may."""
+    """Delete the file `name` below `folder`, and sub-folders that become empty.
+
+    Does nothing if the name leads out of `folder`, as in a manipulated list.
+    """
     root = folder.resolve()
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         path = (root / name).parent.resolve() / Path(name).name
@@ -178,23 +176,23 @@ def writing_into(
     command: Mapping[str, Any] | None = None,
     sources: Sequence[Path] = (),
 ) -> Iterator[OutputFolder]:
-    """`folder`, claimed, for one command to fill; unfinished until the block ends without an error.
+    """Lock `folder` for one command to fill; it counts as unfinished until the block ends without an error.
 
-    `command` is all that decides what is written, as JSON has it: verb, settings, checksums of the
-    model and of what is read, no paths. Where the same command was stopped, what it wrote is still
-    there and is not to be written again (`Filling.row`). Raises AudiovqError where the folder holds
-    anything else, unless `overwrite`, or another run holds the folder. With `overwrite`, the files
-    that the earlier run listed go when the first new one is about to be written (`Filling.expect`);
-    files that no run listed stay. `sources` are files that must never be written over.
+    `command`: everything that determines the output, as JSON: verb, settings, checksums of the model and of
+    the inputs, no paths. If the same command was stopped before, its complete files need not be written
+    again (`OutputFolder.row`). Raises AudiovqError if the folder contains other files, unless `overwrite`,
+    or if another run has locked it. With `overwrite`, the files listed by the earlier run are deleted when the
+    first new one is announced (`OutputFolder.expect`); other files stay. `sources`: files that are never
+    overwritten.
 
-        with filling(out, overwrite, {"verb": "decode", "archive": digest}, [archive]) as filled:
+        with writing_into(out, overwrite, {"verb": "decode", "archive": digest}, [archive]) as filled:
             for name in names:
                 if filled.row(name) is None:
                     filled.expect(name)
                     limited = audio.write(out / name, ...)
                     filled.done(name, {"limited": limited})
 
-    None for `command`: nothing is listed, and any such run is resumed by any other.
+    Without a `command`, any other such run may resume, and files need not be announced.
     """
     text = json.dumps(command, sort_keys=True, ensure_ascii=True)
     if what := product_at(folder):

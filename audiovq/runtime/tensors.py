@@ -29,20 +29,20 @@ AGAIN = "train again, or fetch a whole copy"
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors and a few strings as safetensors, atomically.
+    """Write tensors, and strings as metadata, to a safetensors file, atomically.
 
-    With strings there goes a checksum of the whole file, as in `header`; what has none, others list.
+    With metadata, a checksum of the whole file is added to it, as in `checksums`.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = to_bytes(contiguous, metadata and {"sha256": CHECKSUM_PLACEHOLDER.decode()} | metadata)
-    with atomic(path) as temporary:  # by way of bytes: save_file makes files none else may read
+    with atomic(path) as temporary:  # not by save_file, whose files only their owner may read
         temporary.write_bytes(add_checksum(data) if metadata else data)
 
 
 def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The inverse of `save_tensors`; `sealed`: of such as were written with strings, and a checksum.
+    """Tensors and metadata of a safetensors file: inverse of `save_tensors`.
 
-    Raises AudiovqError where the file is damaged.
+    `sealed`: the file must have a checksum. Raises AudiovqError if it is damaged.
     """
     try:
         data = read_bytes(path)
@@ -58,8 +58,7 @@ def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], d
 
 
 def scratch(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Zeros on disk, memory-mapped, in a file that has no name and ends with them: what grows with the
-    clips takes no memory that the system could not take back."""
+    """A tensor of zeros backed by an unlinked temporary file, so that the system can page it out."""
     plain = torch.empty(0, dtype=dtype).numpy().dtype
     with tempfile.TemporaryFile() as file:
         return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))

@@ -371,7 +371,7 @@ def test_nothing_that_is_read_is_written_over(
             verb(model, source, target, overwrite=True, say=lambda _: None)
     assert before == {path: path.read_bytes() for path in before}
     shutil.copy(tmp_path / "one.avq", tmp_path / one.name)  # an archive named as its sound
-    with pytest.raises(AudiovqError, match="would be written over"):
+    with pytest.raises(AudiovqError, match="would be overwritten"):
         decode_files(model, tmp_path / one.name, tmp_path, overwrite=True)
 
 

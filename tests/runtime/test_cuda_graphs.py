@@ -26,7 +26,6 @@ from audiovq.models.priors.pixelcnn import PixelCNN
 from audiovq.models.priors.sampling import CHECK_COLUMNS, FIRST_GRAPHED_COLUMN, sample
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
-from audiovq.runtime import cuda_graphs
 from audiovq.runtime.cuda_graphs import WARMUP_CALLS, GraphedFunction
 from audiovq.training.loop import Inputs, Step, Trainer
 from audiovq.training.run import train
@@ -157,9 +156,8 @@ def test_a_function_that_cannot_be_captured_runs_eagerly(gpu: GPU) -> None:
     assert gpu.replays == 0
 
 
-def test_the_number_of_graphs_is_limited(gpu: GPU, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
-    recorded = GraphedFunction(lambda x: x + 1, THERE, warm=1)
+def test_the_number_of_graphs_is_limited(gpu: GPU) -> None:
+    recorded = GraphedFunction(lambda x: x + 1, THERE, warm=1, max_graphs=2)
     for turn in range(3):
         for size in (1, 2, 3):
             assert recorded(torch.full((size,), float(turn))).tolist() == [turn + 1.0] * size

@@ -84,29 +84,27 @@ def test_the_command_runs_its_work_on_the_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(preprocess_module, "local_executor", None)  # no local work
-    monkeypatch.chdir(tmp_path)  # which is not the workers' folder
+    monkeypatch.chdir(tmp_path)  # not the workers' folder
     arguments = ["preprocess", str(recordings), "far", "--cluster", workers.scheduler_address]
     assert main(arguments) == 0
     assert content(tmp_path / "far") == content(dataset_folder)
 
 
-def test_an_unreachable_cluster_raises_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiovq.runtime.executors.WAIT_SECONDS", 0.2)
+def test_an_unreachable_cluster_raises_in_one_line() -> None:
     for address in ("tcp://127.0.0.1:1", "nonsense://x"):
         with pytest.raises(AudiovqError, match=f"--cluster {address}: no scheduler") as caught:
-            cluster(address).__enter__()
+            cluster(address, timeout=0.2).__enter__()
         assert "\n" not in str(caught.value)
 
 
-def test_a_cluster_without_workers_raises_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiovq.runtime.executors.WAIT_SECONDS", 0.2)
+def test_a_cluster_without_workers_raises_in_one_line() -> None:
     with (
         distributed.LocalCluster(
             n_workers=0, processes=False, dashboard_address=None, silence_logs=50
-        ) as none,
+        ) as empty,
         pytest.raises(AudiovqError, match=r"has no workers; start some$"),
     ):
-        cluster(none.scheduler_address).__enter__()
+        cluster(empty.scheduler_address, timeout=0.2).__enter__()
 
 
 @pytest.mark.slow

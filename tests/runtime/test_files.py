@@ -1,4 +1,4 @@
-"""The laws of `audiovq.files`: a file is there whole or not at all."""
+"""Files are complete or absent, folders are locked, outputs are resumable, inputs are never overwritten."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.files import (
-    MOST_JSON,
+    MAX_JSON_BYTES,
     atomic,
     clear,
     is_blank,
@@ -46,7 +46,7 @@ trees = st.recursive(
 )
 
 
-def test_a_block_that_ends_well_leaves_the_new_file_and_nothing_else(tmp_path: Path) -> None:
+def test_atomic_leaves_only_the_new_file_after_success(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.bin"
     with atomic(path) as temporary:
         temporary.write_bytes(b"new")
@@ -55,7 +55,7 @@ def test_a_block_that_ends_well_leaves_the_new_file_and_nothing_else(tmp_path: P
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(28, "full")])
-def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(
+def test_atomic_leaves_only_the_old_file_after_an_error(
     tmp_path: Path, error: BaseException
 ) -> None:
     path = tmp_path / "a.bin"
@@ -63,7 +63,7 @@ def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(
 
     def write() -> None:
         with atomic(path) as temporary:
-            temporary.write_bytes(b"half")
+            temporary.write_bytes(b"part")
             raise error
 
     expected = AudiovqError if isinstance(error, OSError) else type(error)
@@ -82,7 +82,7 @@ def test_readers_see_the_old_file_until_the_block_ends(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_a_reader_of_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+def test_an_open_reader_still_reads_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     with open(path, "rb") as reader:
@@ -90,14 +90,14 @@ def test_a_reader_of_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
         assert reader.read() == b"old"
 
 
-def test_a_temporary_file_is_hidden_and_beside_its_target(tmp_path: Path) -> None:
+def test_temporary_files_are_hidden_and_next_to_their_target(tmp_path: Path) -> None:
     with atomic(tmp_path / "a.wav") as temporary:
         temporary.touch()
         assert temporary.parent == tmp_path
         assert temporary.name.startswith(".")
 
 
-def test_a_full_disk_and_a_file_for_a_folder_are_told_in_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_and_a_file_in_place_of_a_folder_raise_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "a.json"
     with pytest.raises(AudiovqError) as caught:
@@ -114,7 +114,7 @@ def test_a_full_disk_and_a_file_for_a_folder_are_told_in_one_line(tmp_path: Path
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees)
-def test_json_is_read_back_as_it_was_written(tmp_path: Path, data: Any) -> None:
+def test_reading_json_inverts_writing(tmp_path: Path, data: Any) -> None:
     path = tmp_path / "a.json"
     write_json(path, data)
     assert read_json(path, "a thing") == data
@@ -122,20 +122,20 @@ def test_json_is_read_back_as_it_was_written(tmp_path: Path, data: Any) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(texts, scalars))
-def test_equal_data_gives_equal_bytes(tmp_path: Path, data: dict[str, Any]) -> None:
+def test_equal_data_give_equal_json(tmp_path: Path, data: dict[str, Any]) -> None:
     write_json(tmp_path / "a.json", data)
     write_json(tmp_path / "b.json", dict(data))
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_a_folder_without_the_file_is_said_not_to_be_the_thing(tmp_path: Path) -> None:
+def test_a_missing_header_names_the_folder_and_what_it_is_not(tmp_path: Path) -> None:
     with pytest.raises(AudiovqError, match="not a dataset") as caught:
         read_json(tmp_path / "dataset.json", "a dataset")
     assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"a": 1', b"\xff\xfe\x00", b"{'a': 1}"])
-def test_damaged_json_is_refused_by_its_path_in_one_line(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_json_raises_with_its_path_in_one_line(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(damage)
     with pytest.raises(AudiovqError) as caught:
@@ -145,15 +145,13 @@ def test_damaged_json_is_refused_by_its_path_in_one_line(tmp_path: Path, damage:
 
 
 @given(st.binary(max_size=1000))
-def test_the_checksum_is_that_of_the_bytes(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
+def test_sha256_is_that_of_the_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "checksum.bin"
     path.write_bytes(data)
     assert sha256(path) == hashlib.sha256(data).hexdigest()
 
 
-def test_only_what_is_empty_or_allowed_may_be_written_over(tmp_path: Path) -> None:
+def test_existing_files_need_overwrite(tmp_path: Path) -> None:
     file, empty, full = tmp_path / "file", tmp_path / "empty", tmp_path / "full"
     file.touch()
     empty.mkdir()
@@ -167,19 +165,19 @@ def test_only_what_is_empty_or_allowed_may_be_written_over(tmp_path: Path) -> No
             require_new(path, overwrite=False)
 
 
-# --- Claims -----------------------------------------------------------------------------------
+# --- Locks ------------------------------------------------------------------------------------
 
-HOLD = """
+LOCKER = """
 import sys, time
 from pathlib import Path
 from audiovq.runtime.files import lock_folder
 with lock_folder(Path(sys.argv[1])):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(600)
 """
 
 
-def test_a_claimed_folder_is_refused_to_others_until_it_is_free(tmp_path: Path) -> None:
+def test_a_locked_folder_is_rejected_until_it_is_released(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     with lock_folder(folder):
         with (
@@ -187,19 +185,19 @@ def test_a_claimed_folder_is_refused_to_others_until_it_is_free(tmp_path: Path) 
             lock_folder(folder),
         ):
             pass
-        assert list(folder.iterdir()) == [], "nothing of the lock is in the folder"
+        assert list(folder.iterdir()) == [], "the lock leaves no file"
         (folder / "a").touch()
     with lock_folder(folder):
         pass
     assert [path.name for path in folder.iterdir()] == ["a"]
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCKER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "locked\n"
         with pytest.raises(AudiovqError, match="another run"), lock_folder(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
@@ -207,13 +205,13 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_a_claim_leaves_no_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no use"), lock_folder(tmp_path / "folder"):
-        raise ValueError("no use")
+def test_locking_leaves_no_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="any"), lock_folder(tmp_path / "folder"):
+        raise ValueError("any")
     assert not (tmp_path / "folder").exists()
 
 
-def test_what_is_no_folder_cannot_be_claimed(tmp_path: Path) -> None:
+def test_only_folders_can_be_locked(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(AudiovqError) as caught, lock_folder(path):
@@ -222,7 +220,7 @@ def test_what_is_no_folder_cannot_be_claimed(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_what_a_killed_writer_left_is_nothing_and_can_be_swept(tmp_path: Path) -> None:
+def test_partial_files_of_killed_runs_are_ignored_and_can_be_removed(tmp_path: Path) -> None:
     for name in (".a.json.123.tmp", "inner/.b\nc.wav.4.tmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -235,17 +233,17 @@ def test_what_a_killed_writer_left_is_nothing_and_can_be_swept(tmp_path: Path) -
     assert names == {"mine.tmp", ".mine.tmp", "a.5.tmp"}
 
 
-def test_clearing_spares_what_it_is_told_to_and_what_links_lead_to(tmp_path: Path) -> None:
+def test_clear_keeps_one_folder_and_the_targets_of_links(tmp_path: Path) -> None:
     for name in ("other/precious", "folder/a", "folder/inner/b", "folder/kept/c"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "other")
     clear(tmp_path / "folder", but=tmp_path / "folder" / "kept")
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"other/precious", "folder/kept/c"}
+    remaining = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert remaining == {"other/precious", "folder/kept/c"}
 
 
-def test_a_folder_half_filled_is_gone_on_with_and_a_full_one_is_not_touched(tmp_path: Path) -> None:
+def test_an_unfinished_folder_can_be_resumed_and_a_finished_one_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with pytest.raises(FileNotFoundError), writing_into(folder, overwrite=False):
         [(folder / name).touch() for name in ("1.wav", "no/folder")]  # the second fails
@@ -261,18 +259,18 @@ def test_a_folder_half_filled_is_gone_on_with_and_a_full_one_is_not_touched(tmp_
         writing_into(folder, True),
     ):
         pass
-    with pytest.raises(FileNotFoundError), writing_into(tmp_path / "none", overwrite=False):
-        (tmp_path / "none" / "no" / "folder").touch()  # before anything was written
-    assert not (tmp_path / "none").exists()
+    with pytest.raises(FileNotFoundError), writing_into(tmp_path / "empty", overwrite=False):
+        (tmp_path / "empty" / "no" / "folder").touch()  # before anything was written
+    assert not (tmp_path / "empty").exists()
 
 
-# --- Folders that a command fills ---------------------------------------------------------------
+# --- Output folders ------------------------------------------------------------------------------
 
-ASKED = {"verb": "generate", "seed": 1}
+COMMAND = {"verb": "generate", "seed": 1}
 
 
-def fill(folder: Path, names: list[str], command: Any = ASKED, **options: Any) -> list[str]:
-    """Write each name's own bytes; a name `STOP` stops the run. Returns the names written."""
+def fill(folder: Path, names: list[str], command: Any = COMMAND, **options: Any) -> list[str]:
+    """Write a file for each name; the name `STOP` interrupts the run. Returns the names written."""
     written = []
     with writing_into(folder, options.pop("overwrite", False), command, **options) as filled:
         for name in names:
@@ -287,34 +285,32 @@ def fill(folder: Path, names: list[str], command: Any = ASKED, **options: Any) -
     return written
 
 
-def seen(folder: Path) -> list[str]:
-    """The files in `folder` and below that are not hidden."""
+def visible_files(folder: Path) -> list[str]:
+    """Files below `folder` that are not hidden."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return sorted(str(p.relative_to(folder)) for p in paths if not p.name.startswith("."))
 
 
-def test_a_stopped_command_goes_on_and_writes_nothing_twice(tmp_path: Path) -> None:
+def test_an_interrupted_command_resumes_and_writes_nothing_twice(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         fill(out, ["a", "sub/b", "STOP"])
     with pytest.raises(AudiovqError, match=r"another command was stopped here.*--overwrite"):
         fill(out, ["x"], {"verb": "generate", "seed": 2})
-    assert seen(out) == ["a", "sub/b"]
-    (out / "a").unlink()  # what is gone is made again
+    assert visible_files(out) == ["a", "sub/b"]
+    (out / "a").unlink()  # missing files are written again
     with pytest.raises(KeyboardInterrupt):
         fill(out, ["a", "sub/b", "c", "STOP"])
-    with writing_into(out, False, ASKED) as filled:
+    with writing_into(out, False, COMMAND) as filled:
         assert filled.row("sub/b") == {"length": 5}
         assert filled.row("d") is None
-    assert seen(out) == ["a", "c", "sub/b"]
+    assert visible_files(out) == ["a", "c", "sub/b"]
     with pytest.raises(AudiovqError, match="exists already"):
         fill(out, ["a"])
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_overwrite_removes_what_the_earlier_run_wrote_and_nothing_else(
-    stopped: bool, tmp_path: Path
-) -> None:
+def test_overwrite_deletes_only_the_files_of_the_earlier_run(stopped: bool, tmp_path: Path) -> None:
     out, old = tmp_path / "out", ["a", "b", "sub/inner/c"]
     with contextlib.suppress(KeyboardInterrupt):
         fill(out, [*old, *["STOP"] * stopped])
@@ -322,17 +318,17 @@ def test_overwrite_removes_what_the_earlier_run_wrote_and_nothing_else(
     (out / "sub" / "mine.txt").write_text("keep me")
     other = {"verb": "generate", "seed": 2}
     with pytest.raises(ZeroDivisionError), writing_into(out, True, other):
-        raise ZeroDivisionError  # before anything was written: so nothing is lost
-    assert seen(out) == ["a", "b", "mine.txt", "sub/inner/c", "sub/mine.txt"]
+        raise ZeroDivisionError  # before anything is written, nothing is deleted
+    assert visible_files(out) == ["a", "b", "mine.txt", "sub/inner/c", "sub/mine.txt"]
     with pytest.raises(KeyboardInterrupt):
         fill(out, ["b", "STOP"], other, overwrite=True)
-    assert seen(out) == ["b", "mine.txt", "sub/mine.txt"]
-    assert fill(out, ["b", "d"], other) == ["d"], "the same command goes on without --overwrite"
-    assert seen(out) == ["b", "d", "mine.txt", "sub/mine.txt"]
+    assert visible_files(out) == ["b", "mine.txt", "sub/mine.txt"]
+    assert fill(out, ["b", "d"], other) == ["d"], "the same command resumes without --overwrite"
+    assert visible_files(out) == ["b", "d", "mine.txt", "sub/mine.txt"]
     assert not (out / "sub" / "inner").exists()
 
 
-def test_a_list_from_a_stranger_deletes_nothing_outside_its_folder(tmp_path: Path) -> None:
+def test_a_manipulated_list_deletes_nothing_outside_its_folder(tmp_path: Path) -> None:
     out, precious = tmp_path / "out", tmp_path / "precious"
     out.mkdir()
     precious.write_text("keep me")
@@ -359,107 +355,107 @@ def test_a_list_from_a_stranger_deletes_nothing_outside_its_folder(tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]\n", '{"command": 1}\n', '{"done": 3}\n', "\udcff"])
-def test_a_damaged_mark_is_another_commands(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_counts_as_another_command(tmp_path: Path, damage: str) -> None:
     (tmp_path / "a").touch()
     (tmp_path / ".unfinished").write_bytes(damage.encode("utf-8", "surrogateescape"))
     with pytest.raises(AudiovqError, match="another command"):
         fill(tmp_path, ["b"])
     assert fill(tmp_path, ["b"], overwrite=True) == ["b"]
-    assert seen(tmp_path) == ["a", "b"]
+    assert visible_files(tmp_path) == ["a", "b"]
 
 
-def test_a_line_cut_by_a_kill_costs_one_file_and_no_more(tmp_path: Path) -> None:
+def test_a_truncated_state_loses_at_most_one_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path, ["a", "b", "STOP"])
     mark = tmp_path / ".unfinished"
-    whole = mark.read_bytes()
-    for end in range(len(whole.splitlines(keepends=True)[0]), len(whole)):
-        mark.write_bytes(whole[:end])
+    complete = mark.read_bytes()
+    for end in range(len(complete.splitlines(keepends=True)[0]), len(complete)):
+        mark.write_bytes(complete[:end])
         with pytest.raises(KeyboardInterrupt):
             fill(tmp_path, ["a", "b", "STOP"])
         with contextlib.suppress(KeyboardInterrupt):
             assert fill(tmp_path, ["a", "b", "STOP"]) == []
 
 
-def test_a_source_is_never_written_over(tmp_path: Path) -> None:
+def test_sources_are_never_overwritten(tmp_path: Path) -> None:
     fill(tmp_path, ["a", "b"])
     for source in (tmp_path / "a", tmp_path / ".." / tmp_path.name / "b"):
-        with pytest.raises(AudiovqError, match="would be written over"):
+        with pytest.raises(AudiovqError, match="would be overwritten"):
             fill(tmp_path, ["c"], overwrite=True, sources=[source])
-    (tmp_path / "own").write_text("mine")
-    with pytest.raises(AudiovqError, match="own: would be written over"):
-        fill(tmp_path, ["c", "own"], overwrite=True, sources=[tmp_path / "own"])
-    assert (tmp_path / "own").read_text() == "mine"
+    (tmp_path / "source").write_text("mine")
+    with pytest.raises(AudiovqError, match="source: would be overwritten"):
+        fill(tmp_path, ["c", "source"], overwrite=True, sources=[tmp_path / "source"])
+    assert (tmp_path / "source").read_text() == "mine"
 
 
-# --- Names, claims, and what is no file ----------------------------------------------------------
+# --- Names, locks, special files ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "語" * 85, "a b.wav"])
-def test_a_name_as_long_as_a_file_system_holds_is_written(tmp_path: Path, name: str) -> None:
+def test_names_of_maximum_length_can_be_written(tmp_path: Path, name: str) -> None:
     with atomic(tmp_path / name) as temporary:
         temporary.write_bytes(b"new")
-        assert is_blank(tmp_path), "what is not finished is nothing"
-        (left,) = tmp_path.iterdir()
-        assert left == temporary
+        assert is_blank(tmp_path), "partial files are ignored"
+        (partial,) = tmp_path.iterdir()
+        assert partial == temporary
     assert (tmp_path / name).read_bytes() == b"new"
     (tmp_path / temporary.name).touch()
     remove_partials(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-CLAIMER = """
+COMPETITOR = """
 import os, sys
 from pathlib import Path
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.files import lock_folder
-folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
-held = 0
+folder, marker = Path(sys.argv[1]), Path(sys.argv[2])
+locks = 0
 for _ in range(300):
     try:
         with lock_folder(folder):
-            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails where another is inside
-            held += 1
-            inside.unlink()
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))  # fails if another has the lock
+            locks += 1
+            marker.unlink()
     except AudiovqError as error:
         assert "another run" in str(error), error
-print(held)
+print(locks)
 """
 
 
-def test_no_two_processes_hold_a_folder_that_ends_up_empty(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CLAIMER, str(tmp_path / "out"), str(tmp_path / "inside")]
+def test_no_two_processes_lock_a_folder_that_is_removed_when_empty(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMPETITOR, str(tmp_path / "out"), str(tmp_path / "marker")]
     runs = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    held = 0
+    locks = 0
     for run in runs:
-        said, error = run.communicate()
+        output, error = run.communicate()
         assert not run.returncode, error
-        held += int(said)
-    assert held > 0
+        locks += int(output)
+    assert locks > 0
 
 
-def test_a_claim_of_a_folder_that_another_run_removes_is_of_the_new_one(
+def test_a_folder_removed_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, opened = tmp_path / "out", os.open
+    folder, real_open = tmp_path / "out", os.open
 
-    def slow(path: Path, *flags: int) -> int:
+    def slow_open(path: Path, *flags: int) -> int:
         monkeypatch.undo()
-        lock = opened(path, *flags)
+        lock = real_open(path, *flags)
         folder.rmdir()  # another run ends between opening and locking
         return lock
 
-    monkeypatch.setattr(os, "open", slow)
+    monkeypatch.setattr(os, "open", slow_open)
     with lock_folder(folder):
         assert folder.is_dir()
         with pytest.raises(AudiovqError, match="another run"), lock_folder(folder):
             pass
 
 
-def test_a_closed_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_permissions_raises_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0)
     try:
@@ -474,7 +470,7 @@ def test_a_closed_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a device", "large"])
-def test_json_is_read_from_regular_files_of_some_size_alone(tmp_path: Path, kind: str) -> None:
+def test_json_is_read_only_from_regular_files_of_limited_size(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "model.json"
     if kind == "pipe":
         os.mkfifo(path)
@@ -482,7 +478,7 @@ def test_json_is_read_from_regular_files_of_some_size_alone(tmp_path: Path, kind
         path.mkdir()
     elif kind == "large":
         with open(path, "wb") as file:
-            file.truncate(MOST_JSON + 1)
+            file.truncate(MAX_JSON_BYTES + 1)
     else:
         path.symlink_to("/dev/zero")
     for read in (read_json, read_object):
@@ -490,25 +486,25 @@ def test_json_is_read_from_regular_files_of_some_size_alone(tmp_path: Path, kind
             read(path, "a model")
         assert "\n" not in str(caught.value)
     with pytest.raises(AudiovqError, match=r"model\.json: cannot be read"):
-        read_bytes(path, MOST_JSON)
+        read_bytes(path, MAX_JSON_BYTES)
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "null", '"text"'])
-def test_json_that_is_no_object_is_refused_where_one_is_meant(tmp_path: Path, text: str) -> None:
+def test_read_object_rejects_other_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(AudiovqError, match=r"a\.json: not a plan"):
         read_object(tmp_path / "a.json", "a plan")
 
 
 @given(st.recursive(scalars | st.floats(), lambda inner: st.lists(inner) | st.tuples(inner)))
-def test_what_is_written_is_json_whatever_the_numbers(data: Any) -> None:
-    def none(constant: str) -> None:
+def test_non_finite_numbers_become_valid_json(data: Any) -> None:
+    def reject(constant: str) -> None:
         raise AssertionError(constant)
 
-    json.loads(json_text({"data": data}), parse_constant=none)
+    json.loads(json_text({"data": data}), parse_constant=reject)
 
 
-def test_an_output_that_is_an_input_is_refused_by_any_path(tmp_path: Path) -> None:
+def test_outputs_that_are_inputs_by_any_path_are_rejected(tmp_path: Path) -> None:
     model, other = tmp_path / "model", tmp_path / "other"
     for folder in (model, other):
         folder.mkdir()

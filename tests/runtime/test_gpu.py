@@ -96,9 +96,7 @@ def masked() -> tuple[Any, tuple[Tensor, ...], Any]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stage", [autoencoder, prior, masked])
-def test_recorded_steps_are_those_taken_one_by_one(
-    stage: Any, dtype: torch.dtype, tmp_path: Path
-) -> None:
+def test_steps_by_graphs_equal_eager_steps(stage: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     found = []
     for records in (False, True):
         torch.manual_seed(0)
@@ -110,7 +108,7 @@ def test_recorded_steps_are_those_taken_one_by_one(
     assert single[-2] < single[0]
 
 
-def test_a_graph_for_all_columns_draws_what_single_steps_draw() -> None:
+def test_sampling_with_one_graph_equals_single_steps() -> None:
     torch.manual_seed(0)
     made = Transformer(SMALL.prior, VOCABULARY, (10,)).to(THERE).eval()
     labels = (torch.arange(16)[:, None] % 10).to(THERE)
@@ -126,7 +124,7 @@ def test_a_graph_for_all_columns_draws_what_single_steps_draw() -> None:
     assert float(same) > 0.9, "rounding may lead a clip astray now and then"
 
 
-def test_a_model_is_trained_and_draws(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_model_is_trained_and_generates_on_the_gpu(dataset: Dataset, tmp_path: Path) -> None:
     config = replace(
         CONFIG, precision="auto", masked_share=0.2, masked_training=CONFIG.prior_training
     )

@@ -14,7 +14,7 @@ from audiovq.runtime.executors import local_executor, process_pool
 
 @pytest.fixture
 def no_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where /dev/shm cannot be written, and one could fork."""
+    """A system that can fork, but where /dev/shm is not writable."""
 
     def closed(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
@@ -24,7 +24,7 @@ def no_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_semaphores")
-def test_without_semaphores_there_are_threads() -> None:
+def test_without_semaphores_the_executor_uses_threads() -> None:
     for made in (local_executor(), process_pool("fork"), process_pool("spawn")):
         with made as executor:
             assert isinstance(executor, ThreadPoolExecutor)
@@ -32,6 +32,6 @@ def test_without_semaphores_there_are_threads() -> None:
 
 
 @pytest.mark.usefixtures("no_semaphores")
-def test_without_semaphores_a_dataset_is_made(recordings: Path, tmp_path: Path) -> None:
+def test_without_semaphores_preprocessing_works(recordings: Path, tmp_path: Path) -> None:
     summary = preprocess(recordings, tmp_path / "out", processes=True, say=lambda line: None)
     assert summary.used == 24

@@ -144,7 +144,7 @@ def test_another_command_is_refused_and_overwrite_removes_earlier_files_only(
 def test_a_variation_does_not_overwrite_its_source(model: Model, tmp_path: Path) -> None:
     first, *_ = write(model, tmp_path / "out", 2)
     before = content(tmp_path / "out")
-    with pytest.raises(AudiovqError, match="would be written over"):
+    with pytest.raises(AudiovqError, match="would be overwritten"):
         files.vary_files(model, first, tmp_path / "out", 2, overwrite=True, **QUICK)
     assert content(tmp_path / "out") == before
 
