@@ -7,6 +7,7 @@ and moves run one at a time. Needs the extra `[app]`.
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import threading
@@ -180,39 +181,8 @@ def _layout(model: Model) -> _Controls:
 def _connect(model: Model, on: _Controls) -> None:
     """Connect events of the page to moves of the desk."""
     settings = [*on.labels, on.temperature, on.guidance, on.seed]
-
-    def bind(listen: Any, move: Callable[..., Desk], *inputs: Any, event: bool = False) -> None:
-        """At the event `listen`, run `move(desk, *inputs)` and show the new desk; with `event`, the
-        data of the event, a dict, is the first input."""
-
-        def show(before: Desk, *values: Any) -> list[Any]:
-            try:
-                after = move(before, *values)
-            except AudiovqError as error:
-                raise gr.Error(escape(str(error)), print_exception=False) from error
-            names = [f"{i + 1}: {item.name}" for i, item in enumerate(after.shelf)]
-            choices = gr.Dropdown(names, value=names[-1] if names else None)
-            return [after, selected_html(model, after), shelf_html(model, after), choices, None]
-
-        def show_event(data: gr.EventData, before: Desk, *values: Any) -> list[Any]:
-            return show(before, data._data, *values)
-
-        listen(
-            show_event if event else show,
-            [on.desk, *inputs],
-            [on.desk, on.selected, on.shelf, on.target, on.recording],
-            concurrency_id="model",
-            concurrency_limit=1,
-            api_visibility="private",
-        )
-
-    def read(*values: Any) -> tuple[dict[str, str], SamplingConfig, int]:
-        """The values of `settings` as labels, sampling and seed."""
-        *chosen, temperature, guidance, seed = values
-        labels = {k: v for k, v in zip(model.labels, chosen, strict=True) if v != ANY}
-        seed = secrets.randbelow(1 << 31) if seed is None or seed < 0 else int(seed)
-        return labels, SamplingConfig(temperature=temperature, guidance=guidance), seed
-
+    bind = functools.partial(_bind, model, on)
+    read = functools.partial(_read_settings, model)
     bind(
         on.generate.click,
         lambda d, n, *s: moves.make(model, d, int(n), *read(*s)),
@@ -248,6 +218,49 @@ def _connect(model: Model, on: _Controls) -> None:
         lambda d, index, n: moves.morph(model, d, -1 if index is None else index, int(n)),
         *(on.target, on.number),
     )
+
+
+def _bind(
+    model: Model,
+    on: _Controls,
+    listen: Any,
+    move: Callable[..., Desk],
+    *inputs: Any,
+    event: bool = False,
+) -> None:
+    """At the event `listen`, run `move(desk, *inputs)` and show the new desk.
+
+    With `event`, the data of the event, a dict, is the first input.
+    """
+
+    def show(before: Desk, *values: Any) -> list[Any]:
+        try:
+            after = move(before, *values)
+        except AudiovqError as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+        names = [f"{i + 1}: {item.name}" for i, item in enumerate(after.shelf)]
+        choices = gr.Dropdown(names, value=names[-1] if names else None)
+        return [after, selected_html(model, after), shelf_html(model, after), choices, None]
+
+    def show_event(data: gr.EventData, before: Desk, *values: Any) -> list[Any]:
+        return show(before, data._data, *values)
+
+    listen(
+        show_event if event else show,
+        [on.desk, *inputs],
+        [on.desk, on.selected, on.shelf, on.target, on.recording],
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+
+
+def _read_settings(model: Model, *values: Any) -> tuple[dict[str, str], SamplingConfig, int]:
+    """Labels, sampling and seed from the values of their controls."""
+    *chosen, temperature, guidance, seed = values
+    labels = {k: v for k, v in zip(model.labels, chosen, strict=True) if v != ANY}
+    seed = secrets.randbelow(1 << 31) if seed is None or seed < 0 else int(seed)
+    return labels, SamplingConfig(temperature=temperature, guidance=guidance), seed
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def _pictures(model: Model, titles: Sequence[str], waveforms: Sequence[Waveform]
 
 
 def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group]:
-    """Held-out clips: the recording, encoded and decoded, and from the true spectrogram (ceiling)."""
+    """Clips of the measured split: the recording, encoded and decoded, and from the true spectrogram (ceiling)."""
     split = measured_split(dataset, *HELD_OUT)
     indices = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
     clips = [split.clips[index] for index in indices.tolist()]
