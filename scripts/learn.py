@@ -42,7 +42,7 @@ from audiovq.pipeline import DEMO_DATA, preprocess, train
 from audiovq.preprocessing.images import preprocess_images
 from audiovq.report.plots import decode_latents, plot
 from audiovq.runtime.files import atomic, write_json, write_text
-from audiovq.training.autoencoder import validate_autoencoder
+from audiovq.training.stages.autoencoder import validate_autoencoder
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {

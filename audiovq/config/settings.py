@@ -154,12 +154,12 @@ class OptimizerConfig:
             f"decay_rate {self.decay_rate}: give a share above 0, up to 1",
         )
 
-    def steps_for(self, clips: int) -> int:
-        """The schedule's length with so many clips to learn from."""
+    def steps_for(self, clips: int, fewest: int = FEWEST_STEPS) -> int:
+        """The schedule's length with `clips` training clips; `max_epochs` does not shorten it below `fewest`."""
         if self.max_epochs is None:
             return self.steps
         per_epoch = -(-clips // self.batch_size)
-        return min(self.steps, max(FEWEST_STEPS, self.max_epochs * per_epoch))
+        return min(self.steps, max(fewest, self.max_epochs * per_epoch))
 
     def validations_for(self, clips: int) -> int:
         """Steps from one validation to the next with so many clips to learn from.

@@ -23,7 +23,7 @@ from audiovq.generation.known import encode_clips, learn_clips
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
 from audiovq.runtime.progress import Say, progress
-from audiovq.training.prior import validate_prior
+from audiovq.training.stages.prior import validate_prior
 
 FEW = 20
 """Number of clips below which a judge's figures are called unreliable."""

@@ -18,7 +18,7 @@ from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.autoencoder.gaussian import NoBottleneck
 from audiovq.models.model import Model
 from audiovq.spectral import inversion
-from audiovq.training.autoencoder import validate_autoencoder
+from audiovq.training.stages.autoencoder import validate_autoencoder
 
 BATCH_SECONDS = 30.0
 """Duration of the recordings that are in memory, and coded together, at a time."""

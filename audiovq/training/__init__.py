@@ -1,5 +1,7 @@
 """Training, stage by stage: autoencoder, context tables, prior, masked prior.
 
-May import `generation`, `codec`, `models` and below. Start with `run.train`; `loop.Trainer` is the loop that all stages
-share (steps, schedule, validation, resuming), and each stage is a file.
+May import `generation`, `codec`, `models` and below. Start with `run.train`, which trains the stages in `stages` one
+after the other; `stage.Stage` says what a stage is. `loop.Trainer` is their loop: steps, schedule, validation; `state`
+saves and resumes it. `budget.TimeBudget` divides a time limit, `folder` guards the model folder, `card` writes its
+README, `samples` the sounds to listen to during training.
 """

@@ -1,4 +1,4 @@
-"""The model card: what a model is and what training reached, as Markdown."""
+"""The model card: a README.md of the model, its training data and what training reached."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import clips_and_why, recordings_in_words
 from audiovq.models.checkpoint import KNOWN, PARTS
 from audiovq.models.model import Model
-from audiovq.training.prior import BY_HEART, learns_by_heart
+from audiovq.training.stages.prior import OVERFITTING, overfits
 
 
 def model_card(model: Model, dataset: Dataset) -> str:
-    """What a model is and what it was trained on, in a page of Markdown."""
+    """The model card as Markdown: sounds, training data, labels, and the results of each stage."""
     spectrogram = model.spectrogram.config
     lines = [
         "# A model made with audiovq",
@@ -39,7 +39,7 @@ def model_card(model: Model, dataset: Dataset) -> str:
 
 
 def summary_in_words(summary: dict[str, Any]) -> str:
-    """What a stage reached, on which clips, and how it ended."""
+    """A stage's summary in model.json as words: metrics, the clips measured, and how training ended."""
     reached = (
         [f"bits_per_code {summary['bits_per_code']:.3g}"] if "bits_per_code" in summary else []
     )
@@ -53,9 +53,9 @@ def summary_in_words(summary: dict[str, Any]) -> str:
     if "step" in summary:
         words = f"step {summary['step']:,}, {words}"
     if summary.get("ended_by") == "time":
-        words += f"; cut short by the time limit ({summary['steps_planned']:,} steps were planned)"
-    if "unigram_bits" in summary and learns_by_heart(summary):
-        words += f"; {BY_HEART}"
+        words += f"; stopped by the time limit ({summary['steps_planned']:,} steps were planned)"
+    if "unigram_bits" in summary and overfits(summary):
+        words += f"; {OVERFITTING}"
     return words
 
 

@@ -1,4 +1,4 @@
-"""The model folder during training: who may write to it, and which dataset it belongs to."""
+"""The model folder during training: whether it may be written to, and the dataset of its model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from audiovq.runtime.files import (
     write_json,
 )
 
-NAME_IT = "name the dataset: `report MODEL DATASET`, `plot MODEL OUT --dataset DATASET`"
+NAME_DATASET = "name the dataset: `report MODEL DATASET`, `plot MODEL OUT --dataset DATASET`"
 
 
-def claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) -> None:
-    """Make `folder` this very training's: new, or one that was stopped."""
+def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) -> None:
+    """Make `folder` ready for a training: create it, clear it (`overwrite`), or check that it can be resumed.
+
+    Raises AudiovqError where it holds something else, or a training with other settings or on another dataset.
+    """
     require_outside_products(folder)
     path = folder / "training" / "settings.json"
     settings = {
@@ -34,14 +37,14 @@ def claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) 
         "config": to_json(config),
     }
     if overwrite and ((folder / "model.json").exists() or path.exists()):
-        write_json(path, {})  # a run killed now leaves what can be overwritten
+        write_json(path, {})  # so that a run killed now leaves a folder that can be overwritten
         clear(folder, but=path.parent)
         clear(path.parent, but=path)
     elif path.exists():
         before = read_object(path, "a training folder")
         if before.get("dataset") != settings["dataset"]:
             raise AudiovqError(
-                f"{folder}: was trained on another dataset; name another folder, or add --overwrite"
+                f"{folder}: was trained on another dataset; choose another folder, or add --overwrite"
             )
         # The time limit may change between a stop and the next start.
         begun = _begun_with(folder, before.get("config"))
@@ -49,41 +52,43 @@ def claim(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) 
         if to_json(same) != settings["config"]:
             raise AudiovqError(
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
-                " name another folder, or add --overwrite"
+                " choose another folder, or add --overwrite"
             )
         if before.get("finished") and (config.max_minutes or math.inf) > (
             begun.max_minutes or math.inf
         ):
             raise AudiovqError(
-                f"{folder}: its training is finished, and more minutes do not continue it; name another"
+                f"{folder}: its training is finished, a longer limit does not continue it; choose another"
                 " folder, or add --overwrite to train again"
             )
         remove_partials(folder)
-        if not before.get("finished"):  # what is left goes by the new limit
+        if not before.get("finished"):  # the new time limit holds for the stages left
             write_json(path, settings)
         return
     elif not is_blank(folder):
         raise AudiovqError(
-            f"{folder}: exists already and is no started training; name another folder"
+            f"{folder}: exists already and holds no started training; choose another folder"
         )
     remove_partials(folder)
     write_json(path, settings)
 
 
 def _begun_with(folder: Path, config: Any) -> TrainConfig:
-    """Settings of a training begun earlier, from JSON. Raises AudiovqError where they are not settings of
-    this version of the program."""
+    """Settings of a training begun earlier, from JSON.
+
+    Raises AudiovqError where they are not settings of this version of the program.
+    """
     try:
         return from_json(TrainConfig, config, "training/settings.json")
     except AudiovqError as error:
         raise AudiovqError(
-            f"{folder}: its training was begun by another version of audiovq ({error}); name another"
+            f"{folder}: its training was begun by another version of audiovq ({error}); choose another"
             " folder, or add --overwrite"
         ) from error
 
 
-def _mark_finished(folder: Path) -> None:
-    """Keep in settings.json that no stage is left to be trained."""
+def mark_finished(folder: Path) -> None:
+    """Note in settings.json that all stages are trained."""
     path = folder / "training" / "settings.json"
     settings = read_object(path, "a training folder")
     if not settings.get("finished"):
@@ -91,19 +96,24 @@ def _mark_finished(folder: Path) -> None:
 
 
 def trained_on(folder: Path, recordings: Path | None = None) -> Dataset:
-    """The dataset that the model in `folder` was trained on; `recordings` as `Dataset` takes it. Raises
-    AudiovqError where it is gone."""
+    """The dataset that the model in `folder` was trained on; `recordings` as in `Dataset`.
+
+    Raises AudiovqError where the model does not name one, or where it has been moved or deleted.
+    """
     path = folder / "training" / "settings.json"
-    where = None
+    dataset_folder = None
     if path.exists():
-        where = read_object(path, "a model that knows its dataset").get("dataset_folder")
-    if not isinstance(where, str) or not where:
-        raise AudiovqError(f"{folder}: does not say which dataset it was trained on; {NAME_IT}")
+        settings = read_object(path, "a model that names its dataset")
+        dataset_folder = settings.get("dataset_folder")
+    if not isinstance(dataset_folder, str) or not dataset_folder:
+        raise AudiovqError(
+            f"{folder}: does not say which dataset it was trained on; {NAME_DATASET}"
+        )
     try:
-        return Dataset(folder / where, recordings)
+        return Dataset(folder / dataset_folder, recordings)
     except AudiovqError as error:
         raise AudiovqError(
-            f"{folder}: its dataset is not where it was; {NAME_IT} ({error})"
+            f"{folder}: its dataset was moved or deleted; {NAME_DATASET} ({error})"
         ) from error
 
 

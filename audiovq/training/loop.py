@@ -8,12 +8,10 @@ and logs.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +33,8 @@ from audiovq.runtime.cuda_graphs import (
 )
 from audiovq.runtime.device import seed_all
 from audiovq.runtime.files import append_line, json_text
-from audiovq.runtime.tensors import read_tensors, save_tensors
-
-QUIET_SECONDS = 45.0
-"""Longest time without a progress line; one is printed then even without a validation."""
-CHECK_STEPS = 100
-"""Steps between checks for non-finite losses: each check synchronises with the GPU."""
-Inputs = tuple[Tensor, ...]
-"""Arguments of a step's loss function."""
-Losses = Mapping[str, Tensor]
-"""Scalars by name: `loss`, to be minimized, and others to log."""
+from audiovq.training.stage import Inputs, Limits, Losses, Metrics, Stage, Step
+from audiovq.training.state import State, load_state, save_state
 
 
 class Stopped(KeyboardInterrupt):
@@ -54,45 +44,10 @@ class Stopped(KeyboardInterrupt):
 class Diverged(AudiovqError):
     """A loss or gradient was NaN or infinite; nothing since then was saved."""
 
-    def __init__(self, message: str, places: list[int]) -> None:
+    def __init__(self, message: str, indices: list[int]) -> None:
         super().__init__(message)
-        self.places = places
+        self.indices = indices
         """Indices of the clips in the first such batch."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """Current step, as `prepare` receives it."""
-
-    number: int
-    progress: float
-    """Share of the schedule, 0 to 1."""
-    indices: Tensor
-    """(batch,) indices of the clips; `ranks.mine()` is this rank's slice of them."""
-    generator: torch.Generator
-    """CPU generator, seeded for this step."""
-    recorded: bool = False
-    """Whether the step is captured as a CUDA graph, one for each input size."""
-
-    def width(self, size: int) -> int:
-        """Padded `size`: with CUDA graphs the next of eight sizes per octave, so that graphs are few."""
-        if not self.recorded:
-            return size
-        step = 1 << max(0, size.bit_length() - 4)
-        return -(-size // step) * step
-
-
-@dataclass
-class State:
-    """State of training; saved with weights and optimizer."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    """Number of validations since the best one."""
-    done: bool = False
 
 
 class Trainer:
@@ -109,7 +64,13 @@ class Trainer:
         seed: int,
         dtype: torch.dtype,
         max_seconds: float | None,
+        limits: Limits = Limits(),
     ) -> None:
+        """Resumes from the state file of `stage` in `folder`, if it exists.
+
+        `clips`: number of training clips. `max_seconds`: time limit, with the time of earlier runs. Raises
+        AudiovqError where the file does not match the module and `config`.
+        """
         self.module = module
         self.config = config
         self.folder = folder
@@ -117,7 +78,8 @@ class Trainer:
         self.seed = seed
         self.dtype = dtype
         self.max_seconds = max_seconds
-        self.steps = config.steps_for(clips)
+        self.limits = limits
+        self.steps = config.steps_for(clips, limits.fewest_steps)
         self.validate_every = config.validations_for(clips)
         self.device = next(module.parameters()).device
         self.records = self.device.type == "cuda" and distributed.world_size() == 1
@@ -166,83 +128,62 @@ class Trainer:
 
     def fit(
         self,
-        lengths: Tensor,
-        prepare: Callable[[Step], Inputs],
-        loss: Callable[..., Losses],
-        validate: Callable[[], Mapping[str, float]],
-        keep: Callable[[State, Mapping[str, float]], None],
-        say: Callable[[Mapping[str, float]], None],
-        ahead: Callable[[Tensor], None] = lambda _: None,
+        stage: Stage,
+        keep: Callable[[State, Metrics], None],
+        report: Callable[[Metrics], None],
     ) -> State:
         """Train until the end of the schedule, the time limit or the patience.
 
-        `lengths` (clips,) are cut into batches. `prepare` returns the arguments of `loss`, on the CPU or
-        the device; `loss` returns `loss`, to minimize, and other scalars to log, as local terms whose
-        mean over ranks is that of the batch. On a GPU `loss` gets all arguments there and is captured as
-        a CUDA graph, so it may depend on nothing else that changes. `validate` returns `score`, lower
-        being better, and other scalars, equal in all ranks. In rank 0, `keep` is called with every best
-        state, and `say` with the metrics of every validation and, between distant ones, with those of
-        training. `ahead` gets the next step's clips, to prefetch. Resumes a stopped run. Raises Stopped
-        on Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
+        In rank 0, `keep` is called with every best state, and `report` with the metrics of every validation and,
+        between distant ones, with those of training. Raises Stopped on Ctrl-C, after saving, and Diverged where a
+        loss or its gradient is not finite.
         """
-        totals: dict[str, Tensor] = {}
-        counted, epoch, order = 0, -1, list[Tensor]()
+        order = _Batches(stage.lengths, self.config.batch_size, self.seed)
+        means = _Means()
         unchecked: list[tuple[Tensor, Tensor]] = []
         started = time.perf_counter() - self.state.seconds
         reported = self.state.seconds
-        update = self._updating(distributed.data_parallel(self.module, loss))
-        bar = tqdm(
+        update = self._updating(distributed.data_parallel(self.module, stage.loss))
+        with _interrupts() as interrupted, self._bar() as bar, side_stream(self.device):
+            while not self.state.done:
+                indices, following = order.at(self.state.step)
+                stage.read_ahead(following)
+                losses, norm = self._step(stage.prepare, update, indices)
+                unchecked.append((indices, losses["loss"] + norm))
+                means.add(losses)
+                self.state.step += 1
+                elapsed = time.perf_counter() - started
+                self.state.seconds, stop = distributed.sync_clock(elapsed, interrupted())
+                bar.update(int(1000 * self.progress) - bar.n)
+                due = self.progress >= 1 or self.state.step % self.validate_every == 0
+                reports = due or self.state.seconds - reported > self.limits.quiet_seconds
+                if reports or stop or len(unchecked) == self.limits.check_steps:
+                    self._check(unchecked)
+                    unchecked = []
+                if reports:
+                    metrics = self._metrics(means.over_ranks())
+                    if due:
+                        metrics = self._validated(metrics, stage, keep)
+                        means = _Means()
+                    if distributed.is_main():
+                        with tqdm.external_write_mode():
+                            report(metrics)
+                    elapsed = time.perf_counter() - started
+                    reported, stop = distributed.sync_clock(elapsed, interrupted())
+                # After a validation that is due, or the resumed run would skip it.
+                if stop:
+                    self.save()
+                    raise Stopped
+        return self.state
+
+    def _bar(self) -> Any:
+        """Progress bar of the schedule in thousandths, in rank 0."""
+        return tqdm(
             total=1000,
             desc=self.stage,
             disable=None if distributed.is_main() else True,
             bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed}, {remaining} left",
         )
-        with _interrupts() as interrupted, bar, side_stream(self.device):
-            while not self.state.done:
-                per_epoch = -(-len(lengths) // self.config.batch_size)
-                if epoch != self.state.step // per_epoch:
-                    epoch = self.state.step // per_epoch
-                    order = batches(lengths, self.config.batch_size, self.seed, epoch)
-                indices = order[self.state.step % len(order)]
-                ahead(order[(self.state.step + 1) % len(order)])
-                scalars, norm = self._step(prepare, update, indices)
-                unchecked.append((indices, scalars["loss"] + norm))
-                for name, value in scalars.items():
-                    totals[name] = totals[name] + value if name in totals else value.clone()
-                counted += 1
-                self.state.step += 1
-                elapsed = time.perf_counter() - started
-                self.state.seconds, stop = distributed.sync_clock(elapsed, interrupted())
-                bar.update(int(1000 * self.progress) - bar.n)
-                ended = self.progress >= 1
-                due = ended or self.state.step % self.validate_every == 0
-                reports = due or self.state.seconds - reported > QUIET_SECONDS
-                if reports or stop or len(unchecked) == CHECK_STEPS:
-                    self._check(unchecked)
-                    unchecked = []
-                if reports:
-                    sums = distributed.all_reduce_floats(
-                        *(float(total) for total in totals.values())
-                    )
-                    steps = counted * distributed.world_size()
-                    means = {name: x / steps for name, x in zip(totals, sums, strict=True)}
-                    metrics = self._metrics(means)
-                    if due:
-                        metrics |= self._validated(means, validate, keep, ended)
-                        totals, counted = {}, 0
-                    if distributed.is_main():
-                        with tqdm.external_write_mode():
-                            say(metrics)
-                    reported, stop = distributed.sync_clock(
-                        time.perf_counter() - started, interrupted()
-                    )
-                # After a validation that is due, or the resumed run would skip it.
-                if stop:
-                    if unchecked:
-                        self._check(unchecked)
-                    self.save()
-                    raise Stopped
-        return self.state
 
     def _step(
         self,
@@ -262,17 +203,9 @@ class Trainer:
 
     def _updating(self, loss: Callable[..., Losses]) -> Callable[..., tuple[Losses, Tensor]]:
         """Function of the output of `prepare`: optimizer step; returns losses and gradient norm."""
-
-        def update(*inputs: Tensor) -> tuple[Losses, Tensor]:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                scalars = loss(*inputs)
-            self.optimizer.zero_grad(set_to_none=True)
-            scalars["loss"].backward()
-            norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
-            optimizer_step(self.optimizer, self.device)
-            return {name: value.detach() for name, value in scalars.items()}, norm
-
-        return GraphedFunction(update, self.device) if self.records else update
+        return update_function(
+            self.module, self.optimizer, loss, self.dtype, self.config.clip_norm, self.records
+        )
 
     def _check(self, unchecked: list[tuple[Tensor, Tensor]]) -> None:
         """Raise Diverged unless all (clips, loss + gradient norm) are finite."""
@@ -283,19 +216,19 @@ class Trainer:
         )
         if not all(finite):
             first = finite.index(False)
-            kept = (
+            saved = (
                 f"the best model so far, of step {self.state.best_step}, is kept"
                 if self.state.best_step
-                else "there is no model of an earlier step yet"
+                else "no model was saved before"
             )
             raise Diverged(
                 f"{self.stage}: the loss became NaN or infinite at step"
-                f" {self.state.step - len(unchecked) + first + 1}; {kept}."
+                f" {self.state.step - len(unchecked) + first + 1}; {saved}."
                 " Train again with a lower learning rate",
                 unchecked[first][0].tolist(),
             )
 
-    def _metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+    def _metrics(self, means: Metrics) -> dict[str, float]:
         """Step, time, learning rate, and mean losses since the last validation."""
         return {
             "step": self.state.step,
@@ -306,13 +239,9 @@ class Trainer:
         }
 
     def _validated(
-        self,
-        means: Mapping[str, float],
-        validate: Callable[[], Mapping[str, float]],
-        keep: Callable[[State, Mapping[str, float]], None],
-        ended: bool,
+        self, metrics: Metrics, stage: Stage, keep: Callable[[State, Metrics], None]
     ) -> dict[str, float]:
-        """Metrics of a validation, after keeping the best model, saving the state and logging."""
+        """`metrics` and those of a validation, after keeping the best model, saving the state and logging."""
         state = self.state
         self._require_finite_weights()
         self.module.eval()
@@ -320,20 +249,19 @@ class Trainer:
             torch.no_grad(),
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
         ):
-            validation = validate()
-        named = {f"validation_{name}": value for name, value in validation.items()}
-        metrics = self._metrics(means) | named
+            validation = stage.validate()
+        metrics = {**metrics, **{f"validation_{name}": x for name, x in validation.items()}}
         if validation["score"] < state.best:
             state.best, state.best_step, state.stale = validation["score"], state.step, 0
             if distributed.is_main():
                 keep(state, metrics)
         else:
             state.stale += 1
-        state.done = ended or state.stale >= self.config.patience
+        state.done = self.progress >= 1 or state.stale >= self.config.patience
         self.save()
         if distributed.is_main():
             append_line(self.folder / "metrics.jsonl", json_text({"stage": self.stage, **metrics}))
-        return named
+        return metrics
 
     def _require_finite_weights(self) -> None:
         """Raise AudiovqError if weights are not finite, before they replace good ones on disk."""
@@ -345,57 +273,87 @@ class Trainer:
                 )
 
     def save(self) -> None:
-        """Save weights, optimizer and state in one file, atomically.
-
-        Raises AudiovqError if weights are not finite.
-        """
+        """Save weights, optimizer and state, in rank 0. Raises AudiovqError if weights are not finite."""
         self._require_finite_weights()
-        if not distributed.is_main():
-            return
-        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        names = {id(p): name for name, p in self.module.named_parameters()}
-        for parameter, moments in self.optimizer.state.items():
-            for name, value in moments.items():
-                tensors[f"optimizer.{name}.{names[id(parameter)]}"] = value
-        save_tensors(self._path, tensors, {"state": json.dumps(asdict(self.state))})
+        if distributed.is_main():
+            save_state(self._path, self.module, self.optimizer, self.state)
 
     def resume(self) -> None:
-        """Load the file of `save`, if there is one.
+        """Load what `save` saved, if there is anything.
 
         Raises AudiovqError where it does not match the module and optimizer.
         """
-        if not self._path.exists():
-            return
-        tensors, metadata = read_tensors(self._path, sealed=True)
-        try:
-            self.state = State(**json.loads(metadata["state"]))
-            module = {
-                n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")
-            }
-            self.module.load_state_dict(module)
-            parameters = dict(self.module.named_parameters())
-            for name, value in tensors.items():
-                kind, _, rest = name.partition(".")
-                if kind == "optimizer":
-                    moment, _, parameter = rest.partition(".")
-                    state = self.optimizer.state[parameters[parameter]]
-                    state[moment] = self._restored(moment, value, parameters[parameter])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise AudiovqError(
-                f"{self._path}: belongs to other settings ({' '.join(str(error).split())});"
-                " train with --overwrite"
-            ) from error
-
-    def _restored(self, moment: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
-        """A moment of AdamW with the strides of its parameter: files store none, and the fused kernels assume
-        equal strides of both."""
-        if moment == "step":  # AdamW holds it on the CPU unless fused on a GPU
-            return value.to(self.device)
-        return torch.empty_like(parameter, requires_grad=False).copy_(value)
+        if self._path.exists():
+            self.state = load_state(self._path, self.module, self.optimizer)
 
     @property
     def _path(self) -> Path:
         return self.folder / f"{self.stage}.state.safetensors"
+
+
+def update_function(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[..., Losses],
+    dtype: torch.dtype,
+    clip_norm: float,
+    graphed: bool,
+) -> Callable[..., tuple[Losses, Tensor]]:
+    """One optimizer step, as a function of the arguments of `loss`; returns losses and gradient norm.
+
+    `dtype`: precision of autocast. `clip_norm`: largest gradient norm; infinite: no clipping. `graphed`: capture as
+    a CUDA graph, for which `optimizer` was made capturable.
+    """
+    device = next(module.parameters()).device
+
+    def update(*inputs: Tensor) -> tuple[Losses, Tensor]:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            losses = loss(*inputs)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+        optimizer_step(optimizer, device)
+        return {name: value.detach() for name, value in losses.items()}, norm
+
+    return GraphedFunction(update, device) if graphed else update
+
+
+class _Batches:
+    """Batches of clips of similar length, in an order that depends on seed and epoch."""
+
+    def __init__(self, lengths: Tensor, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.per_epoch = -(-len(lengths) // batch_size)
+        self.epoch, self.order = -1, list[Tensor]()
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Indices of the clips of a step, and of the batch to prefetch: the epoch's next one, after its last the
+        first."""
+        epoch, index = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.order = batches(self.lengths, self.batch_size, self.seed, epoch)
+        return self.order[index], self.order[(index + 1) % self.per_epoch]
+
+
+class _Means:
+    """Running means of scalars."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, scalars: Losses) -> None:
+        """Add the scalars of a step; the next step may overwrite their tensors."""
+        for name, value in scalars.items():
+            self.totals[name] = self.totals[name] + value if name in self.totals else value.clone()
+        self.count += 1
+
+    def over_ranks(self) -> dict[str, float]:
+        """The means over all steps added in all ranks."""
+        sums = distributed.all_reduce_floats(*(float(total) for total in self.totals.values()))
+        steps = self.count * distributed.world_size()
+        return {name: total / steps for name, total in zip(self.totals, sums, strict=True)}
 
 
 @contextlib.contextmanager

@@ -6,39 +6,33 @@ import contextlib
 import functools
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from audiovq.codec.tokenize import Encodings, encode_views
+from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.generation.known import learn_clips
-from audiovq.models.checkpoint import KNOWN, load, save_known
+from audiovq.models.checkpoint import KNOWN, amend, load, save, save_known
 from audiovq.models.model import Model, new_model
 from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_device
-from audiovq.runtime.files import (
-    lock_folder,
-    write_text,
-)
+from audiovq.runtime.files import lock_folder, write_text
 from audiovq.runtime.progress import Say
-from audiovq.training.autoencoder import train_autoencoder
+from audiovq.training.budget import TimeBudget
 from audiovq.training.card import model_card
-from audiovq.training.context import train_context
-from audiovq.training.folder import _mark_finished, claim
-from audiovq.training.masked_prior import train_masked
-from audiovq.training.prior import train_prior
-
-CONTEXT_SHARE = 0.05
-"""Of a time limit that is left for fitting the context tables,"""
-CONTEXT_LATE = 10.0
-"""and how many times that may pass before the clock cuts the fit short: it is planned in steps, and takes as
-many on a slow machine."""
-CODEC_CONTEXT_SHARE = 0.2
-"""and where archives are all that a model is for (no prior), up to CODEC_CONTEXT_SECONDS."""
-CODEC_CONTEXT_SECONDS = 300.0
+from audiovq.training.folder import mark_finished, prepare_folder
+from audiovq.training.loop import Diverged, Trainer
+from audiovq.training.stage import Limits, Metrics, Run, Stage
+from audiovq.training.stages.autoencoder import AutoencoderStage
+from audiovq.training.stages.context import train_context
+from audiovq.training.stages.masked_prior import MaskedPriorStage
+from audiovq.training.stages.prior import PriorStage
+from audiovq.training.state import State
 
 
 def train(
@@ -49,40 +43,39 @@ def train(
     device: str = "auto",
     overwrite: bool = False,
     say: Say = print,
+    limits: Limits = Limits(),
 ) -> Model:
-    """Train a model on `dataset` into `folder`: autoencoder, prior, and, where it has a share of the
-    time, the masked prior.
+    """Train a model on `dataset` into `folder`: autoencoder, context tables, prior and masked prior.
 
-    `config` may name a preset. Processes that torchrun started train together. Run again with the same settings it goes on where it stopped; what
-    `folder` holds is a usable model from the autoencoder's first validation on. Raises AudiovqError
-    where the folder holds something else.
+    `config`: settings, or the name of a preset; they may leave out both priors, or the masked one. Run again with
+    the same settings, training resumes where it stopped. `folder` holds a usable model from the autoencoder's first
+    validation on. Processes launched by torchrun train together. Raises AudiovqError where the folder holds
+    something else, and where training diverges.
     """
     folder = Path(folder)
     config = PRESETS[config] if isinstance(config, str) else config
     with distributed.process_group():
         dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
-        place = pick_device(device)
+        say = say if distributed.is_main() else _silent
+        run = Run(dataset, folder, config, pick_device(device), say, limits)
         with lock_folder(folder) if distributed.is_main() else contextlib.nullcontext():
             if distributed.is_main():
-                claim(folder, dataset, config, overwrite)
+                prepare_folder(folder, dataset, config, overwrite)
             distributed.barrier()
-            with dataset.train.held(place):
-                model = _train(
-                    dataset, folder, config, place, say if distributed.is_main() else _silent
-                )
+            with dataset.train.held(run.device):
+                model = _train(run)
             distributed.barrier()
             return model
 
 
-def _train(
-    dataset: Dataset, folder: Path, config: TrainConfig, place: torch.device, say: Say
-) -> Model:
-    """All stages, each from where it stopped."""
+def _train(run: Run) -> Model:
+    """Train all stages in order; each resumes where it stopped."""
+    config, dataset = run.config, run.dataset
     torch.manual_seed(config.seed)
     if not len(dataset.validation):
-        say(
+        run.say(
             "note: this dataset has no validation split: training clips decide when training stops and"
-            " which model is the best, and the figures below are theirs"
+            " which model is the best, and all errors below are measured on them"
         )
     model = new_model(
         dataset.spectrogram,
@@ -90,70 +83,142 @@ def _train(
         dataset.labels,
         count_labels(dataset.train),
         dataset.clip_frames,
-    )
-    model.to(place)
-    limit = 60 * config.max_minutes if config.max_minutes else None
-    share = config.autoencoder_share if config.autoencoder.quantizes else 1.0
-    context_limit = None
-    if limit is not None and config.autoencoder.quantizes:
-        context_limit = CONTEXT_SHARE * limit
-        if share == 1:
-            context_limit = min(CODEC_CONTEXT_SHARE * limit, CODEC_CONTEXT_SECONDS)
-        limit -= context_limit
-    seconds = train_autoencoder(dataset, model, folder, config, limit and limit * share, say)
-    distributed.barrier()
-    model = load(folder, place)
-    if limit is not None:
-        limit = max(limit - seconds, limit * (1 - share) / 2)  # one that was raised has its due
-    if config.autoencoder.quantizes:
-        if model.context is None:
-            train_context(
-                dataset, model, folder, config, context_limit and CONTEXT_LATE * context_limit, say
-            )
-            distributed.barrier()
-        if share < 1:
-            masked_limit = None
-            if limit is not None and config.max_minutes:
-                masked_limit = min(60 * config.max_minutes * config.masked_share, limit / 2)
-                limit -= masked_limit
-
-            _know_clips(dataset, model, folder, say)
-            distributed.barrier()
-
-            @functools.cache
-            def encoded() -> tuple[Encodings, Encodings]:
-                return encode_views(model, dataset, limit)
-
-            train_prior(dataset, model, folder, config, limit, encoded, say)
-            distributed.barrier()
-            if config.masked_share:
-                model = load(folder, place)
-                train_masked(dataset, model, folder, config, masked_limit, encoded, say)
-                distributed.barrier()
-        model = load(folder, place)
+    ).to(run.device)
+    budget = TimeBudget.of(config)
+    seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
+    model = load(run.folder, run.device)
+    if budget.has_codes and model.context is None:
+        train_context(run, model, budget.context_deadline)
+        distributed.barrier()
+    if budget.trains_prior:
+        _train_priors(run, model, budget, seconds)
+    if budget.has_codes:
+        model = load(run.folder, run.device)
     if distributed.is_main():
-        write_text(folder / "README.md", model_card(model, dataset))
-        _mark_finished(folder)
+        write_text(run.folder / "README.md", model_card(model, dataset))
+        mark_finished(run.folder)
     return model
 
 
-def _know_clips(dataset: Dataset, model: Model, folder: Path, say: Say) -> None:
-    """Save the training clips' codes, by which copies are found; not where they are listed already."""
+def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) -> None:
+    """Train both priors on the same codes; `seconds`: time that the autoencoder took."""
+    _save_training_codes(run, model)
+    distributed.barrier()
+    limit = budget.prior(seconds)
+
+    @functools.cache
+    def encode() -> tuple[Encodings, Encodings]:
+        return encode_views(model, run.dataset, limit)
+
+    run_stage(PriorStage(run, model, encode), limit)
+    if run.config.masked_share:
+        model_with_prior = load(run.folder, run.device)
+        run_stage(MaskedPriorStage(run, model_with_prior, encode), budget.masked(seconds))
+
+
+def run_stage(stage: Stage, max_seconds: float | None) -> float:
+    """Train a stage from where it stopped; its best state is in the model folder then, in all ranks.
+
+    `max_seconds`: time limit, earlier runs and making the training data included. Returns the seconds of training.
+    Raises AudiovqError with the names of the recordings where training diverges.
+    """
+    run = stage.run
+    trainer = Trainer(
+        stage.module,
+        stage.optimizer,
+        run.folder / "training",
+        stage=stage.name,
+        clips=len(run.dataset.train),
+        seed=run.config.seed,
+        dtype=run.dtype,
+        max_seconds=max_seconds,
+        limits=run.limits,
+    )
+    if trainer.state.done:
+        run.say(f"{stage.name}: already trained")
+    else:
+        started = time.perf_counter()
+        for line in stage.begin(resumed=trainer.state.step > 0):
+            run.say(line)
+        if max_seconds is not None:
+            elapsed, _ = distributed.sync_clock(time.perf_counter() - started)
+            trainer.max_seconds = max(1.0, max_seconds - elapsed)
+        with _naming_clips(run.dataset.train):
+            trainer.fit(
+                stage, functools.partial(_save_best, stage), _Reports(stage, trainer.progress)
+            )
+    if distributed.is_main():
+        _record_end(run, trainer)
+    distributed.barrier()
+    return trainer.state.seconds
+
+
+def _save_best(stage: Stage, state: State, metrics: Metrics) -> None:
+    """Save the stage's part of the model, with what it reached."""
+    summary = {"step": state.step, "measured_on": stage.held_out.name}
+    save(stage.run.folder, stage.model, stage.name, summary | stage.facts | dict(metrics))
+
+
+class _Reports:
+    """Prints progress lines of a stage, and writes samples after validations that are far enough apart."""
+
+    def __init__(self, stage: Stage, progress: float) -> None:
+        self.stage = stage
+        self.sampled_at = progress
+        """Progress at the latest samples."""
+
+    def __call__(self, metrics: Metrics) -> None:
+        run = self.stage.run
+        run.say(self.stage.describe(metrics))
+        due = min(1.0, self.sampled_at + run.limits.sample_every)
+        if (
+            "validation_score" in metrics
+            and run.limits.sample_every <= 1
+            and metrics["progress"] >= due
+        ):
+            self.sampled_at = metrics["progress"]
+            self.stage.sample(int(metrics["step"]))
+
+
+def _record_end(run: Run, trainer: Trainer) -> None:
+    """Add to model.json how a stage ended; print a line where the time limit ended it."""
+    amend(run.folder, trainer.stage, {"steps_planned": trainer.steps, "ended_by": trainer.ended_by})
+    if trainer.ended_by == "time":
+        run.say(
+            f"{trainer.stage}: stopped by the time limit after {trainer.state.step:,} of"
+            f" {trainer.steps:,} steps; a longer limit may give a better model"
+        )
+
+
+@contextlib.contextmanager
+def _naming_clips(split: Split) -> Iterator[None]:
+    """Add to the message of Diverged the recordings of the batch."""
+    try:
+        yield
+    except Diverged as error:
+        # Priors train on several encodings of the split, one after the other.
+        paths = sorted({split.clips[index % len(split)].path for index in error.indices})
+        names = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise AudiovqError(f"{error} (clips of that batch: {names})") from error
+
+
+def _save_training_codes(run: Run, model: Model) -> None:
+    """Save the training clips' codes, by which copies are found, unless model.json lists them already."""
     if KNOWN in model.header or model.spectrogram.config.images or not distributed.is_main():
         return
     started = time.perf_counter()
-    model.known = learn_clips(model, dataset.train, dataset.validation)
-    save_known(folder, model)
-    say(
+    model.known = learn_clips(model, run.dataset.train, run.dataset.validation)
+    save_known(run.folder, model)
+    run.say(
         f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip will be called"
         f" near copies ({time.perf_counter() - started:.0f} s)"
     )
 
 
 def _silent(_: str) -> None:
-    """What all ranks but the main one say."""
+    """`say` of all ranks but rank 0."""
 
 
 def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
-    """Which label values the clips have together, and how often."""
+    """Each combination of label indices that clips have, and the number of its clips."""
     return sorted(Counter(tuple(row) for row in split.label_indices.tolist()).items())

@@ -29,7 +29,8 @@ from audiovq.models.autoencoder.autoencoder import (
 )
 from audiovq.runtime.cuda_graphs import WARMUP_CALLS, side_stream
 from audiovq.runtime.device import pick_precision, to_device_async
-from audiovq.training.loop import Inputs, Step, Trainer
+from audiovq.training.loop import Trainer
+from audiovq.training.stage import Inputs, Step
 from benchmarks.speed.comparison import Row, Run, against, compare
 from benchmarks.speed.limits import device, matrix_rate
 

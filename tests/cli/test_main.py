@@ -48,7 +48,7 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
     assert "found 24 files, used 24, skipped 0" in capsys.readouterr().out
     assert run("train", dataset, model, *FEW_STEPS) == 0
     printed = capsys.readouterr().out
-    assert "codes in use" in printed
+    assert "codes used" in printed
     assert printed.endswith(f"wrote {model}\n")
     assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
     assert sorted(p.name for p in out.iterdir()) == [

@@ -81,7 +81,7 @@ def test_without_other_splits_all_words_are_of_training_clips(
     note = lines[0]
     assert "no validation split" in note
     assert "training clips" in note
-    told = [line for line in lines if " dB on " in line or "bits a code on" in line]
+    told = [line for line in lines if " dB on " in line or "bits/code on" in line]
     assert {line.split()[0].strip(":") for line in told} == {"autoencoder", "context", "prior"}
     for line in told:
         assert "on training clips (this dataset has no validation split)" in line

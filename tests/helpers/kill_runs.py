@@ -26,7 +26,8 @@ from fast_training import CONFIG
 from audiovq.dataset.dataset import Dataset
 from audiovq.preprocessing import preprocess as preprocess_module
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training import autoencoder, run
+from audiovq.training.run import train
+from audiovq.training.stage import Limits
 
 SHORT = {"steps": 16, "validate_every": 4}
 OFTEN_SAVED = replace(
@@ -34,6 +35,8 @@ OFTEN_SAVED = replace(
     autoencoder_training=replace(CONFIG.autoencoder_training, **SHORT),
     prior_training=replace(CONFIG.prior_training, **SHORT),
 )
+WITHOUT_SAMPLES = Limits(sample_every=2.0)
+"""Samples import the most modules and are no part of the model."""
 SLOW_IMPORTS = "soundfile", "soxr", "torchaudio.functional", "matplotlib.image", "torch._dynamo"
 
 
@@ -42,8 +45,15 @@ def work(stage: str, source: Path, target: Path) -> None:
         preprocess_module.FILES_PER_SHARD = 5
         preprocess(source, target, say=lambda line: None)
     else:
-        autoencoder._sample_reconstructions = lambda *_: None  # imports the most, leaves the least
-        run.train(Dataset(source), target, OFTEN_SAVED, device="cpu", say=lambda line: None)
+        dataset = Dataset(source)
+        train(
+            dataset,
+            target,
+            OFTEN_SAVED,
+            device="cpu",
+            say=lambda line: None,
+            limits=WITHOUT_SAMPLES,
+        )
 
 
 def start(job: Callable[[], None]) -> int:

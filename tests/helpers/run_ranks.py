@@ -29,11 +29,14 @@ from audiovq.config.serialize import from_json
 from audiovq.config.settings import TrainConfig
 from audiovq.runtime import distributed
 from audiovq.runtime.files import append_line
-from audiovq.training import autoencoder, context, prior
 from audiovq.training.loop import Trainer
 from audiovq.training.run import train
+from audiovq.training.stage import Limits
+from audiovq.training.stages.context import CHECKS
 
 SLOW_IMPORTS = "soundfile", "soxr", "torchaudio.functional", "matplotlib.image", "torch._dynamo"
+SHORT = Limits(sample_every=2.0, context_steps=CHECKS)
+"""Without what would take longer than the steps: samples, and most of fitting the context tables."""
 SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 
 
@@ -54,11 +57,9 @@ def job(run: dict[str, Any], rank: int) -> int:
         return scalars, norm
 
     Trainer._step = step
-    for stage in (autoencoder, prior):  # what would take longer than the steps
-        stage.SAMPLE_EVERY = 2.0
-    context.STEPS = context.CHECKS
     config = from_json(TrainConfig, run["config"])
-    return failing(lambda: train(Path(run["dataset"]), Path(run["model"]), config, device="cpu"))
+    dataset, model = Path(run["dataset"]), Path(run["model"])
+    return failing(lambda: train(dataset, model, config, device="cpu", limits=SHORT))
 
 
 def start(run: dict[str, Any], rank: int, port: int, said: int) -> int:

@@ -27,8 +27,9 @@ from audiovq.models.priors.sampling import CHECK_COLUMNS, FIRST_GRAPHED_COLUMN, 
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
 from audiovq.runtime.cuda_graphs import WARMUP_CALLS, GraphedFunction
-from audiovq.training.loop import Inputs, Step, Trainer
+from audiovq.training.loop import Trainer
 from audiovq.training.run import train
+from audiovq.training.stage import Inputs, Step
 
 THERE = torch.device("cuda:0")
 STEPS = 3 * (WARMUP_CALLS + 2)

@@ -1,6 +1,7 @@
-"""Context tables fitted to real codes: better than knowing nothing, and at the rate asked for."""
+"""Context tables fitted to real codes: better than a uniform guess, and at the requested rate."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load
 from audiovq.models.entropy.context_tables import code_bits
 from audiovq.models.model import Model
-from audiovq.training import context
-from audiovq.training.context import fit_context
 from audiovq.training.run import train
+from audiovq.training.stages import context
+from audiovq.training.stages.context import fit_context as fit_context_fully
+
+fit_context = functools.partial(fit_context_fully, most_steps=40, most_views=2, checks=2)
 
 
 @pytest.fixture(scope="module")
@@ -28,30 +31,27 @@ def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    monkeypatch.setattr(context, "STEPS", 40)
-    monkeypatch.setattr(context, "VIEWS", 2)
-    monkeypatch.setattr(context, "CHECKS", 2)
+def model(folder: Path) -> Model:
     return load(folder)
 
 
-def test_without_a_share_for_it_there_is_no_prior(model: Model) -> None:
+def test_a_share_of_1_for_the_autoencoder_trains_context_tables_and_no_prior(model: Model) -> None:
     assert model.prior is None
     assert model.context is not None
 
 
-def test_neighbours_tell_something(model: Model, dataset: Dataset) -> None:
+def test_neighbours_reduce_the_bits_per_code(model: Model, dataset: Dataset) -> None:
     fitted = fit_context(model, dataset.train, dataset.validation)
     assert fitted.bits_per_code < 0.9 * math.log2(model.vocabulary.codebook_size)
 
 
 def test_the_same_seed_fits_the_same_tables(model: Model, dataset: Dataset) -> None:
-    first, again = (fit_context(model, dataset.train, dataset.validation) for _ in range(2))
+    first, second = (fit_context(model, dataset.train, dataset.validation) for _ in range(2))
     for name, value in first.tables.integers.items():
-        assert torch.equal(value, again.tables.integers[name]), name
+        assert torch.equal(value, second.tables.integers[name]), name
 
 
-def test_an_archive_takes_what_the_tables_say(
+def test_an_archive_takes_the_bits_that_the_tables_predict(
     model: Model, dataset: Dataset, recordings: Path
 ) -> None:
     model.context = fit_context(model, dataset.train, dataset.validation).tables
@@ -62,37 +62,37 @@ def test_an_archive_takes_what_the_tables_say(
         for s in sounds.values()
     )
     stored = 8 * archive.size_without_names(archive.pack(model, sounds))
-    sides = 24 * (6 + 5 + 8)  # at most: level, columns, what a length has beyond them
-    assert bits < stored < bits + sides + 8 * 29 + 32
+    side_bits = 24 * (6 + 5 + 8)  # at most: level, columns, samples of the last column
+    assert bits < stored < bits + side_bits + 8 * 29 + 32
 
 
-def test_a_lower_rate_asked_for_makes_bits_weigh_more(model: Model, dataset: Dataset) -> None:
+def test_a_lower_target_rate_raises_the_rate_weight(model: Model, dataset: Dataset) -> None:
     config = model.autoencoder.config
-    free = 0.9 * model.codes_per_second * math.log2(config.bottleneck.num_codes)
+    unconstrained = 0.9 * model.codes_per_second * math.log2(config.bottleneck.num_codes)
     weights = []
-    for target in (None, 10 * free, 0.9 * free, 0.7 * free):
+    for target in (None, 10 * unconstrained, 0.9 * unconstrained, 0.7 * unconstrained):
         model.autoencoder.config = dataclasses.replace(config, target_rate=target)
         weights.append(fit_context(model, dataset.train, dataset.validation).tables.rate_weight)
     assert weights[0] == weights[1] == pytest.approx(config.rate_weight)
     assert weights[1] <= weights[2] <= weights[3] > weights[1], weights
 
 
-def test_the_rate_asked_for_is_met(model: Model, dataset: Dataset, recordings: Path) -> None:
+def test_the_target_rate_is_met(model: Model, dataset: Dataset, recordings: Path) -> None:
     names = [clip.path for clip in dataset.validation.clips]
     waveforms = [read(recordings / name, model.sample_rate)[0] for name in names]
     seconds = sum(map(len, waveforms)) / model.sample_rate
     model.autoencoder.config = dataclasses.replace(model.autoencoder.config, target_rate=900.0)
     model.context = fit_context(model, dataset.train, dataset.validation).tables
     sounds = dict(zip(names, codec.encode(model, waveforms), strict=True))
-    # The few bytes of a header weigh much in so short an archive.
+    # The header is a large share of so short an archive.
     stored = 8 * (archive.size_without_names(archive.pack(model, sounds)) - 29)
     assert 0.7 * 900 < stored / seconds < 1.05 * 900
 
 
-def test_a_slow_machine_fits_the_tables_of_a_fast_one_or_says_that_time_was_short(
+def test_a_slow_machine_fits_the_tables_of_a_fast_one_unless_the_deadline_stops_it(
     model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under a limit of minutes as well: it is turned into steps, and the clock only guards them."""
+    """A limit in minutes is turned into steps; the clock only guards them."""
     splits = dataset.train, dataset.validation
     fast = fit_context(model, *splits, max_minutes=0.1, max_seconds=3600)
     assert fast.steps == fast.steps_planned == 20

@@ -1,4 +1,4 @@
-"""Tests of `audiovq.trainer`: exact resuming, schedule, patience, limits, divergence, batches."""
+"""Tests of the training loop: exact resuming, schedule, patience, limits, divergence, batches."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from hypothesis import strategies as st
 from ticking import ticking
 from torch import Tensor, nn
 
-from audiovq.config import settings as config_module
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import OptimizerConfig
 from audiovq.dataset.batches import batches
 from audiovq.runtime.device import pick_precision
-from audiovq.training import loop
-from audiovq.training.loop import Diverged, State, Step, Stopped, Trainer
+from audiovq.training.loop import Diverged, Stopped, Trainer
+from audiovq.training.stage import Limits, Step
+from audiovq.training.state import State
 
 CONFIG = OptimizerConfig(
     steps=20,
@@ -101,9 +102,14 @@ class Task:
             steps.append(step)
             return ()
 
-        return self.trainer.fit(
-            LENGTHS, prepare, lambda: self.loss(steps[-1]), self.validate, self.keep, say
+        stage = SimpleNamespace(
+            lengths=LENGTHS,
+            read_ahead=lambda indices: None,
+            prepare=prepare,
+            loss=lambda: self.loss(steps[-1]),
+            validate=self.validate,
         )
+        return self.trainer.fit(stage, self.keep, say)
 
 
 def interrupt(number: int = signal.SIGINT, times: int = 1) -> Any:
@@ -256,10 +262,10 @@ def test_learning_rate_warms_up_and_decays_by_a_cosine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fewest", "steps"), [(2, 9), (12, 12), (50, 20)])
 def test_max_epochs_shortens_the_schedule_but_not_below_the_minimum_of_steps(
-    fewest: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fewest: int, steps: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(config_module, "FEWEST_STEPS", fewest)
-    task = Task(tmp_path, replace(CONFIG, max_epochs=3))  # of three batches each
+    limits = Limits(fewest_steps=fewest)
+    task = Task(tmp_path, replace(CONFIG, max_epochs=3), limits=limits)  # of three batches each
     task.fit()
     assert len(task.rates) == steps
     cosine = (1 + math.cos(math.pi * (steps - 1) / steps)) / 2
@@ -303,7 +309,7 @@ def test_gradients_are_clipped_to_clip_norm(tmp_path: Path) -> None:
     assert lengths == pytest.approx([0.01] * len(lengths), rel=1e-3)
 
 
-def test_what_learns_by_heart_is_validated_often_and_stopped_past_its_best(
+def test_a_prior_that_overfits_is_validated_often_and_stopped_after_its_best_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prior's settings: on few clips its best state comes long before step 1,000."""
@@ -365,15 +371,14 @@ def test_time_of_earlier_runs_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("check_steps", [1, 2, 100])
 def test_a_non_finite_loss_raises_with_step_and_clips_and_keeps_the_best_model(
-    tmp_path: Path, check_steps: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, check_steps: int
 ) -> None:
-    monkeypatch.setattr(loop, "CHECK_STEPS", check_steps)
-    task = Task(tmp_path)
+    task = Task(tmp_path, limits=Limits(check_steps=check_steps))
     task.before_step[8] = lambda: math.nan
     message = r"^toy: .* at step 9; the best model .* of step 6, is kept.*lower learning rate$"
     with pytest.raises(Diverged, match=message) as caught:
         task.fit()
-    assert caught.value.places == task.steps[8].indices.tolist()
+    assert caught.value.indices == task.steps[8].indices.tolist()
     assert len(task.kept) == 1
     assert all(bool(value.isfinite().all()) for value in task.kept[0][1].values())
     again = Task(tmp_path)

@@ -31,8 +31,8 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.generation.generate import generate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.checkpoint import load, save
-from audiovq.training.autoencoder import validate_autoencoder
 from audiovq.training.run import train
+from audiovq.training.stages.autoencoder import validate_autoencoder
 
 Array = npt.NDArray[np.float64]
 

@@ -1,0 +1,95 @@
+"""The time budget of training: the seconds of each stage under `--max-minutes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audiovq.config.settings import TrainConfig
+
+CONTEXT_SHARE = 0.05
+"""Share of the limit planned for the context tables."""
+CODEC_CONTEXT_SHARE = 0.2
+"""The same without a prior, when archives are the model's only purpose; at most CODEC_CONTEXT_SECONDS."""
+CODEC_CONTEXT_SECONDS = 300.0
+CONTEXT_LATE = 10.0
+"""Fitting the context tables is stopped after this multiple of its planned time. Its length is planned in steps,
+so that a slow machine takes as many as a fast one; the clock only guards against a hanging run."""
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """Seconds of each stage of training; all None without a limit.
+
+    The autoencoder has its share of the limit. Context tables and priors share what it leaves, so a stage that ends
+    early gives its time to the next ones. Time spent by earlier, stopped runs counts.
+    """
+
+    total: float | None
+    """Limit of the whole training."""
+    has_codes: bool
+    """Whether the autoencoder quantizes: without codes there are neither context tables nor priors."""
+    autoencoder_share: float
+    """The autoencoder's share of the limit, without the context tables' time; 1: no prior is trained."""
+    masked_share: float
+    """The masked prior's share of the limit; 0: none is trained."""
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> TimeBudget:
+        """The budget that `config` asks for."""
+        has_codes = config.autoencoder.quantizes
+        return cls(
+            total=60 * config.max_minutes if config.max_minutes else None,
+            has_codes=has_codes,
+            autoencoder_share=config.autoencoder_share if has_codes else 1.0,
+            masked_share=config.masked_share,
+        )
+
+    @property
+    def trains_prior(self) -> bool:
+        """Whether a prior is trained."""
+        return self.has_codes and self.autoencoder_share < 1
+
+    @property
+    def context(self) -> float | None:
+        """Time planned for fitting the context tables; None without codes, too."""
+        if self.total is None or not self.has_codes:
+            return None
+        if not self.trains_prior:
+            return min(CODEC_CONTEXT_SHARE * self.total, CODEC_CONTEXT_SECONDS)
+        return CONTEXT_SHARE * self.total
+
+    @property
+    def context_deadline(self) -> float | None:
+        """Time after which fitting the context tables is stopped."""
+        return None if self.context is None else CONTEXT_LATE * self.context
+
+    @property
+    def _networks(self) -> float | None:
+        """Time of all stages but the context tables."""
+        return None if self.total is None else self.total - (self.context or 0.0)
+
+    @property
+    def autoencoder(self) -> float | None:
+        """Time of the autoencoder."""
+        return None if self._networks is None else self._networks * self.autoencoder_share
+
+    def masked(self, spent: float) -> float | None:
+        """Time of the masked prior, where the autoencoder took `spent` seconds: at most half of both priors'."""
+        both = self._priors(spent)
+        if both is None or self.total is None:
+            return None
+        return min(self.total * self.masked_share, both / 2)
+
+    def prior(self, spent: float) -> float | None:
+        """Time of the autoregressive prior, where the autoencoder took `spent` seconds."""
+        both, masked = self._priors(spent), self.masked(spent)
+        return None if both is None or masked is None else both - masked
+
+    def _priors(self, spent: float) -> float | None:
+        """Time of both priors: what the autoencoder left, but at least half of their share.
+
+        A resumed run may have another limit than the one under which the autoencoder was trained.
+        """
+        if self._networks is None:
+            return None
+        return max(self._networks - spent, self._networks * (1 - self.autoencoder_share) / 2)

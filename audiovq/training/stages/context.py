@@ -1,0 +1,321 @@
+"""Stage 2: the entropy coder's context tables, fitted to a dataset's codes.
+
+Not a `Stage` of `loop.Trainer`: it takes seconds, so it is not resumed and leaves no state file. A step takes 2,048
+random cells of all clips instead of a batch of clips, every rank takes the same steps, and validations come at
+shares of the schedule. Only `update_function` is shared.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiovq.codec.tokenize import encode_split
+from audiovq.dataset.dataset import Split
+from audiovq.dataset.measured import clips_and_why, measured_split
+from audiovq.models.checkpoint import save
+from audiovq.models.entropy.context_model import NEIGHBOURS, ContextModel, context_cells
+from audiovq.models.entropy.context_tables import ContextTables, code_bits, to_integers
+from audiovq.models.entropy.rate_search import least_weight, search
+from audiovq.models.model import Model
+from audiovq.runtime import distributed
+from audiovq.runtime.cuda_graphs import make_capturable, set_learning_rate, side_stream
+from audiovq.runtime.device import to_device_async
+from audiovq.runtime.tensors import scratch
+from audiovq.training.loop import update_function
+from audiovq.training.stage import Limits, Losses, Run, evenly_spaced
+
+VIEWS = 8
+"""Maximum number of augmented encodings of each training clip."""
+STEPS_A_MINUTE = 200
+"""Steps for each minute of a time limit, and one view for each minute. Steps are counted, not timed, so that
+a slow machine fits the same tables as a fast one."""
+PASSES = 30
+"""Maximum epochs over the training cells, against overfitting on small sets."""
+BATCH_CELLS = 2_048
+LEARNING_RATE = 3e-3
+WARMUP_STEPS = 50
+ENCODING_SHARE = 0.25
+"""Share of a time limit after which no further view is encoded."""
+TARGET_SHARE = 0.95
+"""Share of `target_rate` to aim at, as other recordings may take more bits than those that it is tuned on."""
+TUNING_CLIPS = 128
+"""Clips of the validation split on which the rate weight is tuned."""
+DISTORTION_CLIPS = 256
+"""Clips of the training split on which the distortion is measured."""
+PART = 512
+"""Clips whose cells are extracted at a time."""
+CHECKS = 8
+"""Number of validations; the best state is kept."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Result of `fit_context`."""
+
+    tables: ContextTables
+    bits_per_code: float
+    """Mean over cells and quantizers of the clips of `held_out`."""
+    steps: int
+    steps_planned: int
+    cut_short: bool
+    """Whether the time limit ended it, with fewer steps or views than planned."""
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Cells of clips with their neighbours, in a small dtype, as `context_cells` returns them."""
+
+    contexts: Tensor
+    """(cells, neighbours · quantizers + quantizers - 1)"""
+    targets: Tensor
+    """(cells, quantizers)"""
+    rows: Tensor
+    """(cells,)"""
+    columns: Tensor
+    """(clips · views,) number of columns of each clip."""
+    levels: Tensor
+    """(clips · views,)"""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Contexts, targets and rows of the cells at `indices`."""
+        return self.contexts[indices], self.targets[indices], self.rows[indices]
+
+
+def train_context(run: Run, model: Model, deadline: float | None) -> None:
+    """Fit the context tables to the codes of the training clips and save them, in rank 0.
+
+    `deadline`: seconds after which fitting is stopped.
+    """
+    started = time.perf_counter()
+    run.say("context: fitting the entropy coder's tables (used by `encode`)")
+    held_out = measured_split(run.dataset, "validation")
+    fitted = fit_context(
+        model,
+        run.dataset.train,
+        held_out,
+        seed=run.config.seed,
+        dtype=run.dtype,
+        max_minutes=run.config.max_minutes,
+        max_seconds=math.inf if deadline is None else deadline,
+        most_steps=run.limits.context_steps,
+    )
+    if not distributed.is_main():
+        return
+    model.context = fitted.tables
+    summary = {
+        "bits_per_code": fitted.bits_per_code,
+        "measured_on": held_out.name,
+        "step": fitted.steps,
+        "steps_planned": fitted.steps_planned,
+        "ended_by": "time" if fitted.cut_short else "steps",
+    }
+    save(run.folder, model, "context", summary)
+    run.say(
+        f"context: {fitted.bits_per_code:.2f} bits/code on {clips_and_why(held_out.name, 'validation')},"
+        f" {math.log2(model.vocabulary.codebook_size):.2f} without tables"
+        f" ({time.perf_counter() - started:.0f} s)"
+    )
+    if fitted.cut_short:
+        run.say(
+            f"context: stopped by the time limit after {fitted.steps:,} of {fitted.steps_planned:,}"
+            " steps; archives will be larger than necessary, a longer limit helps"
+        )
+
+
+def fit_context(
+    model: Model,
+    train: Split,
+    held_out: Split,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    max_minutes: float | None = None,
+    max_seconds: float = math.inf,
+    most_steps: int = Limits.context_steps,
+    most_views: int = VIEWS,
+    checks: int = CHECKS,
+) -> Fitted:
+    """Train a context model on the codes of `train`; return the tables that are best on `held_out`.
+
+    `dtype`: precision of autocast. `max_minutes`, the limit of the whole training, reduces the planned steps and
+    views from `most_steps` and `most_views`; `max_seconds` stops fitting early, which the result then says.
+    `checks`: number of validations. Raises AudiovqError where the model has no codes.
+    """
+    started = time.perf_counter()
+    if max_minutes is not None:
+        most_steps = min(most_steps, math.ceil(STEPS_A_MINUTE * max_minutes))
+        most_views = min(most_views, math.ceil(max_minutes))
+    cells = _cells(model, train, most_views, ENCODING_SHARE * max_seconds)
+    steps = min(most_steps, max(checks, PASSES * len(cells) // BATCH_CELLS))
+    schedule = _Schedule(steps, started, max_seconds)
+    network, bits = _best_network(
+        model, cells, _cells(model, held_out), schedule, checks, seed, dtype
+    )
+    # Add-one smoothing: values that training lacks are rare, not impossible.
+    vocabulary, config = model.vocabulary, model.autoencoder.config
+    integers = to_integers(
+        network,
+        torch.bincount(cells.levels, minlength=vocabulary.num_levels) + 1,
+        torch.bincount(cells.columns, minlength=vocabulary.max_columns + 1) + 1,
+        _distortion(model, train),
+        config.rate_weight,
+    )
+    if config.target_rate is not None:
+        weight = _weight_for(model, ContextTables(integers), held_out, config.target_rate)
+        integers["rate_weight"] = torch.tensor(weight)
+    cut_short = len(cells.columns) < most_views * len(train) or schedule.step < steps
+    bits_per_code = bits / vocabulary.num_quantizers
+    return Fitted(ContextTables(integers), bits_per_code, schedule.step, steps, cut_short)
+
+
+@dataclass
+class _Schedule:
+    """Progress through `steps` steps or `max_seconds` seconds from `started` on, whichever is further."""
+
+    steps: int
+    started: float
+    max_seconds: float
+    step: int = 0
+    progress: float = 0.0
+
+    def advance(self) -> None:
+        """Count a step."""
+        self.step += 1
+        by_time = (time.perf_counter() - self.started) / self.max_seconds
+        self.progress = min(1.0, max(self.step / self.steps, by_time))
+
+    @property
+    def learning_rate(self) -> float:
+        """Linear warm-up, then cosine decay to 0."""
+        warmup = min(1.0, (self.step + 1) / WARMUP_STEPS)
+        return LEARNING_RATE * warmup * (1 + math.cos(math.pi * self.progress)) / 2
+
+
+def _best_network(
+    model: Model,
+    train: _Cells,
+    held_out: _Cells,
+    schedule: _Schedule,
+    checks: int,
+    seed: int,
+    dtype: torch.dtype,
+) -> tuple[ContextModel, float]:
+    """A context model trained on `train`, in its best state on `held_out`, with its bits per cell there."""
+    codebooks = [book.vectors.detach() for book in model.autoencoder.quantizer.codebooks()]
+    torch.manual_seed(seed)
+    network = ContextModel(torch.stack(codebooks), model.autoencoder.rows).to(model.device)
+    device, on_gpu = model.device, model.device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=on_gpu or None
+    )
+    if on_gpu:
+        make_capturable(optimizer, device)
+
+    def loss(*cells: Tensor) -> Losses:
+        return {"loss": network.loss(*(to_device_async(part, device).long() for part in cells))}
+
+    update = update_function(network, optimizer, loss, dtype, math.inf, on_gpu)
+    generator = torch.Generator().manual_seed(seed)
+    best, best_bits = dict(network.state_dict()), math.inf
+    with side_stream(device):
+        for check in range(checks):
+            while schedule.step == 0 or schedule.progress < (check + 1) / checks:
+                set_learning_rate(optimizer, schedule.learning_rate)
+                update(*train.at(torch.randint(len(train), (BATCH_CELLS,), generator=generator)))
+                schedule.advance()
+            bits = _bits(network, held_out)
+            if bits < best_bits:
+                best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
+    network.load_state_dict(best)
+    return network, best_bits
+
+
+@torch.inference_mode()
+def _weight_for(model: Model, tables: ContextTables, split: Split, target_rate: float) -> float:
+    """Least rate weight, from the model's own up, at which clips of `split` take at most TARGET_SHARE of
+    `target_rate` bits per second, level and length included."""
+    indices = evenly_spaced(len(split), TUNING_CLIPS)
+    frames, samples = split.num_frames[indices], split.num_samples[indices]
+    columns = model.autoencoder.num_columns(frames)
+    latents = model.autoencoder.latents(split.spectrograms(indices).to(model.device), frames)
+    codebooks = [book.vectors.cpu().numpy() for book in model.autoencoder.quantizer.codebooks()]
+    side_bits = _side_bits(tables.level_counts, split.levels[indices])
+    side_bits += _side_bits(tables.column_counts, columns)
+    per_column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    side_bits += len(indices) * math.log2(per_column)
+    allowed = TARGET_SHARE * target_rate * float(samples.sum()) / model.sample_rate - side_bits
+
+    def bits(weight: float) -> float:
+        codes = search(tables, latents.cpu().numpy(), columns.numpy(), codebooks, weight)
+        return code_bits(tables, torch.from_numpy(codes), columns)
+
+    return least_weight(bits, allowed, tables.rate_weight)
+
+
+def _side_bits(counts: Sequence[int], values: Tensor) -> float:
+    """Total bits of `values` (n,) at the probabilities given by `counts`."""
+    shares = torch.tensor(counts).double() / sum(counts)
+    return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
+
+
+def _cells(model: Model, split: Split, views: int = 1, max_seconds: float = math.inf) -> _Cells:
+    """The cells of all clips × views; the view during which `max_seconds` pass is the last."""
+    tokens, *_ = encode_split(model, split, views, max_seconds)
+    vocabulary, quantizers = model.vocabulary, model.vocabulary.num_quantizers
+    parts = tokens.split(PART)
+    columns, levels = (
+        torch.cat(values)
+        for values in zip(*(vocabulary.codes(part)[1:] for part in parts), strict=True)
+    )
+    count = int(columns.sum()) * vocabulary.rows
+    contexts = scratch(count, (len(NEIGHBOURS) + 1) * quantizers - 1, dtype=tokens.dtype)
+    targets = scratch(count, quantizers, dtype=tokens.dtype)
+    rows = scratch(count, dtype=tokens.dtype)
+    begin = 0
+    for part in parts:
+        codes, num_columns, _ = vocabulary.codes(part)
+        extracted = context_cells(codes, num_columns, vocabulary.codebook_size)
+        end = begin + len(extracted[2])
+        for whole, piece in zip((contexts, targets, rows), extracted, strict=True):
+            whole[begin:end] = piece
+        begin = end
+    return _Cells(contexts, targets, rows, columns, levels)
+
+
+@torch.inference_mode()
+def _bits(network: ContextModel, cells: _Cells) -> float:
+    """Mean bits per cell, summed over quantizers."""
+    device = network.codebooks.device
+    total = 0.0
+    for indices in torch.arange(len(cells)).split(1 << 14):
+        total += float(network.loss(*(x.long().to(device) for x in cells.at(indices)))) * len(
+            indices
+        )
+    return total / len(cells)
+
+
+@torch.inference_mode()
+def _distortion(model: Model, split: Split) -> float:
+    """Mean squared distance between latents and their code vectors, over about DISTORTION_CLIPS clips."""
+    autoencoder = model.autoencoder
+    squared, count = 0.0, 0
+    for indices in evenly_spaced(len(split), DISTORTION_CLIPS).split(32):
+        images, frames = split.spectrograms(indices).to(model.device), split.num_frames[indices]
+        latents = autoencoder.latents(images, frames).permute(0, 2, 3, 1)
+        codes = autoencoder.encode(images, frames).permute(0, 2, 3, 1)
+        decoded = autoencoder.quantizer.decode(codes.flatten(0, 2)).view_as(latents)
+        columns = torch.arange(latents.shape[2])
+        mask = (columns < autoencoder.num_columns(frames)[:, None]).to(model.device)
+        distances = (latents - decoded).square().sum(dim=3) * mask[:, None]
+        squared += float(distances.sum())
+        count += int(mask.sum()) * autoencoder.rows
+    return squared / count

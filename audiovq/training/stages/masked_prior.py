@@ -1,0 +1,168 @@
+"""Stage 4: the masked prior, on the same codes as the autoregressive prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from audiovq.codec.tokenize import Encodings
+from audiovq.dataset.measured import clips_and_why, counted
+from audiovq.models.model import Model
+from audiovq.models.priors.masked import MaskedPrior
+from audiovq.models.priors.masking import MaskedClips, training_masks
+from audiovq.models.priors.tokens import Vocabulary
+from audiovq.models.priors.transformer import Transformer
+from audiovq.runtime import distributed
+from audiovq.training.stage import (
+    VALIDATION_CLIPS,
+    Inputs,
+    Losses,
+    Metrics,
+    Run,
+    Stage,
+    Step,
+    evenly_spaced,
+    loss_line,
+    progress_line,
+)
+
+SIZE_WEIGHT = 0.05
+"""Weight of a clip's length and level in the loss."""
+
+
+class MaskedPriorStage(Stage):
+    """Training of the masked prior on encodings of the training clips, with random masks."""
+
+    name = "masked"
+
+    def __init__(
+        self, run: Run, model: Model, encode: Callable[[], tuple[Encodings, Encodings]]
+    ) -> None:
+        """Creates `model.masked`, with the autoregressive prior's weights where their sizes agree.
+
+        `encode` returns the encodings to train on and those to validate on.
+        """
+        torch.manual_seed(run.config.seed)
+        self.masked: MaskedPrior = model.new_masked(run.config.masked)
+        if isinstance(model.prior, Transformer) and self.masked.can_start_from(model.prior):
+            self.masked.start_from(model.prior.cpu())
+            model.prior.to(model.device)
+        model.masked = self.masked.to(model.device)
+        super().__init__(run, model, self.masked, run.config.masked_training)
+        self.encode = encode
+
+    def begin(self, resumed: bool) -> Sequence[str]:
+        """Encode the clips; the line names network and clips."""
+        started = time.perf_counter()
+        self.source, self.held_out_codes = self.encode()
+        self.lengths = self.source.lengths
+        self.masked.longest_complete = longest_complete(self.source, self.masked.vocabulary)
+        self.facts = {"longest_complete": list(self.masked.longest_complete)}
+        clips = counted(len(self.run.dataset.train), "train")
+        return [f"{self.size_line()}, {clips} ({time.perf_counter() - started:.0f} s)"]
+
+    def prepare(self, step: Step) -> Inputs:
+        """This rank's clips with random masks: the fields of `MaskedClips`."""
+        clips = _masked_clips(
+            self.masked,
+            self.source,
+            step.indices,
+            step.generator,
+            distributed.local_slice(),
+            step.width,
+        )
+        return tuple(getattr(clips, field.name) for field in dataclasses.fields(clips))
+
+    def loss(self, *inputs: Tensor) -> Losses:
+        """Nats per masked code, and SIZE_WEIGHT times those of length and level."""
+        clips = MaskedClips(*inputs).to(self.model.device)
+        code, length, level = self.masked.loss(clips)
+        return {"loss": code + SIZE_WEIGHT * (length + level), "nats_per_code": code}
+
+    def validate(self) -> Metrics:
+        """As `validate_masked`."""
+        return validate_masked(self.masked, self.held_out_codes)
+
+    def describe(self, metrics: Metrics) -> str:
+        """As `describe_masked`."""
+        return describe_masked(metrics, self.held_out.name)
+
+
+def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float]:
+    """Score and bits per masked code, bits per length and per level, on clips of `held_out`.
+
+    Masks are the same in each validation. Sums over ranks.
+    """
+    device = masked.level_embedding.weight.device
+    indices = evenly_spaced(len(held_out.tokens), VALIDATION_CLIPS)
+    indices = indices[held_out.lengths[indices].argsort(stable=True)]
+    totals, codes, clips = [0.0, 0.0, 0.0], 0.0, 0.0
+    for number, batch in distributed.shard(list(enumerate(indices.split(32)))):
+        generator = torch.Generator().manual_seed(number)
+        masked_clips = _masked_clips(masked, held_out, batch, generator).to(device)
+        masked_codes = int((masked_clips.hidden & masked_clips.inside[:, None, None]).sum())
+        complete = int(masked.length_known(masked_clips).sum())
+        weights = masked_codes, complete, complete
+        for i, (nats, weight) in enumerate(zip(masked.loss(masked_clips), weights, strict=True)):
+            totals[i] += float(nats) * weight if weight else 0.0
+        codes, clips = codes + masked_codes, clips + complete
+    *totals, codes, clips = distributed.all_reduce_floats(*totals, codes, clips)
+    code, length, level = (
+        total / max(1, count) / math.log(2)
+        for total, count in zip(totals, (codes, clips, clips), strict=True)
+    )
+    return {
+        "score": code,
+        "bits_per_code": code,
+        "bits_per_length": length,
+        "bits_per_level": level,
+    }
+
+
+def longest_complete(source: Encodings, vocabulary: Vocabulary) -> tuple[bool, bool]:
+    """Whether most clips of the maximum length begin, and end, as their recordings do.
+
+    True where no clip has the maximum length.
+    """
+    longest = source.tokens[:, vocabulary.max_tokens - 2] != vocabulary.end
+    begin, end = (2 * source.complete[longest].sum(dim=0) >= longest.sum()).tolist()
+    return begin, end
+
+
+def _masked_clips(
+    masked: MaskedPrior,
+    source: Encodings,
+    indices: Tensor,
+    generator: torch.Generator,
+    part: slice = slice(None),
+    width: Callable[[int], int] = int,
+) -> MaskedClips:
+    """Clips at `indices` (batch,) with random masks, on the CPU.
+
+    Masks are sampled for the whole batch; only the clips in `part` of it are returned. `width` gives the padded
+    number of columns.
+    """
+    tokens, lengths, labels, complete = (field[indices] for field in source)
+    slots = masked.vocabulary.slots
+    padded = width(int(lengths.max() - 1) // slots)
+    codes, num_columns, levels = masked.vocabulary.codes(tokens[:, : 1 + slots * padded].long())
+    hidden = masked.hide_labels(labels, generator)
+    clips = training_masks(codes, num_columns, levels, hidden, generator, complete)
+    fields = {field.name: getattr(clips, field.name)[part] for field in dataclasses.fields(clips)}
+    return MaskedClips(**fields)
+
+
+def describe_masked(metrics: Metrics, measured_on: str = "validation") -> str:
+    """The progress line of a validation on the split `measured_on`, or of training alone."""
+    if "validation_bits_per_code" not in metrics:
+        return loss_line("masked", metrics)
+    return (
+        f"{progress_line('masked', metrics)}: {metrics['validation_bits_per_code']:.2f} bits/masked code"
+        f" on {clips_and_why(measured_on, 'validation')},"
+        f" {metrics['nats_per_code'] / math.log(2):.2f} in training"
+    )
