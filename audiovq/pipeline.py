@@ -72,10 +72,10 @@ def demo(
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """The whole story on the digits that ship: `out`/dataset, model, sounds, report.html.
+    """Run the whole pipeline on the bundled digits: `out`/dataset, model, sounds, report.html.
 
-    Returns the figures, which are also said and written to `out`/model/evaluation.json. Stopped,
-    it goes on where it stood.
+    Returns the metrics, which are also printed and written to `out`/model/evaluation.json. A demo that
+    was stopped resumes.
     """
     out = Path(out)
     config = dataclasses.replace(PRESETS["tiny"], max_minutes=max_minutes)

@@ -1,7 +1,7 @@
 """Make the spoken-digit recordings in ``data/digits`` from nothing.
 
 Twelve voices of the eSpeak NG synthesiser each say ten digits eight times. Every take has its
-own pitch, speed, size of the vocal tract and level, drawn from a generator that is seeded by voice
+own pitch, speed, size of the vocal tract and level, sampled from a generator that is seeded by voice
 and digit, so the same versions of eSpeak NG and soxr give the same bytes again. A draw too near
 an earlier one is thrown away: no take is a copy, or nearly one, of another.
 
@@ -84,18 +84,18 @@ def speak(voice: str, word: str, pitch: int, speed: int) -> tuple[Samples, int]:
 
 
 def trim(samples: Samples) -> Samples:
-    """Cut the silence at both ends, but for a short rest that is faded in and out."""
+    """Cut the silence at both ends, except for a short rest that is faded in and out."""
     count = len(samples) // TRIM_FRAME
     frames = samples[: count * TRIM_FRAME].reshape(count, TRIM_FRAME)
     power = (frames**2).mean(axis=1)
     loud = np.flatnonzero(power > power.max() * 10.0 ** (TRIM_DB / 10.0))
     start = max(0, int(loud[0]) * TRIM_FRAME - TRIM_KEEP)
     stop = min(len(samples), (int(loud[-1]) + 1) * TRIM_FRAME + TRIM_KEEP)
-    kept = samples[start:stop].copy()
+    trimmed = samples[start:stop].copy()
     ramp = np.arange(FADE) / FADE
-    kept[:FADE] *= ramp
-    kept[-FADE:] *= ramp[::-1]
-    return kept
+    trimmed[:FADE] *= ramp
+    trimmed[-FADE:] *= ramp[::-1]
+    return trimmed
 
 
 def draw_takes(index: int, digit: int) -> list[Samples]:
@@ -119,8 +119,8 @@ def make_take(voice: Voice, digit: int, draw: Samples) -> npt.NDArray[np.int16]:
         round(voice.speed * (1.0 + SPEED_SPREAD * speed)),
     )
     # Reading the samples a little too fast or too slowly moves pitch and formants together.
-    heard_rate = rate * (1.0 + TRACT_SPREAD * tract)
-    samples = trim(np.asarray(soxr.resample(samples, heard_rate, RATE, quality="VHQ")))
+    shifted_rate = rate * (1.0 + TRACT_SPREAD * tract)
+    samples = trim(np.asarray(soxr.resample(samples, shifted_rate, RATE, quality="VHQ")))
     peak = 10.0 ** ((voice.peak_db + LEVEL_SPREAD_DB * level) / 20.0)
     samples *= peak / np.abs(samples).max()
     return np.round(samples * 32767.0).astype("<i2")

@@ -68,7 +68,7 @@ Of the test clips and of new sounds, by `audiovq evaluate`:
 ## What it cannot do
 
 - Say anything but the ten digits, or in a voice but these twelve.
-- Code sounds that are unlike them well: other words, human voices and music come back distorted.
+- Code sounds that are unlike them well: other words, human voices and music are reproduced with distortion.
 - Hold frequencies above {top} Hz, or last longer than {longest} s when it generates.
 - Sound human: its voices are a synthesizer's, and no figure here says how people would judge them.
 
@@ -84,7 +84,7 @@ def main(max_minutes: float = 20.0, work: Path | None = None) -> None:
 
     Args:
         max_minutes: Limit of the training.
-        work: Folder for dataset and training, kept and gone on with; None: a temporary one.
+        work: Folder for dataset and training, which is resumed; None: a temporary folder.
     """
     work = work or Path(tempfile.mkdtemp())
     preprocess(Path(__file__).parent / "digits", work / "dataset", DEMO_DATA)

@@ -1,4 +1,4 @@
-"""Makes docs/verbs.md out of what `audiovq VERB --help` says.
+"""Make docs/verbs.md from the help texts of `audiovq VERB --help`.
 
 python docs/make_verbs.py
 """
@@ -19,9 +19,9 @@ def pages() -> str:
     """The whole page."""
     parts = [
         "# Verbs",
-        "All that `audiovq VERB --help` says, in one page, which `python docs/make_verbs.py` makes.\n"
-        "Exit codes: 0 done, 2 something you can mend (one line says what), 130 stopped by Ctrl-C, 1 and\n"
-        "a traceback: our bug. `--json` prints figures alone; all else goes to standard error.",
+        "The output of `audiovq VERB --help` for all verbs; `python docs/make_verbs.py` makes this page.\n"
+        "Exit codes: 0 done; 2 an error that you can fix (one line names it); 130 stopped by Ctrl-C; 1 and\n"
+        "a traceback: a bug. `--json` prints only results; everything else goes to standard error.",
     ]
     for verb in _verbs([]):
         parts += [f"## {verb}", f"```text\n{help_of(verb)}\n```"]

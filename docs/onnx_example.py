@@ -49,19 +49,19 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> t
 def griffin_lim(magnitude: Any, n_fft: int, hop_length: int, n_iter: int = 64) -> Any:
     """(bins, frames) → (samples,): Griffin and Lim 1984, with the momentum of Perraudin et al. 2013."""
     window, frames = np.hanning(n_fft + 1)[:-1], magnitude.shape[1]
-    places = hop_length * np.arange(frames)[:, None] + np.arange(n_fft)
-    weight = np.bincount(places.ravel(), np.tile(window**2, frames))
-    inside = slice(n_fft // 2, -(n_fft // 2))  # the sound; around it lie zeros
+    indices = hop_length * np.arange(frames)[:, None] + np.arange(n_fft)
+    weight = np.bincount(indices.ravel(), np.tile(window**2, frames))
+    unpadded = slice(n_fft // 2, -(n_fft // 2))  # the sound, without the zeros around it
     spectrum = magnitude.T * np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.T.shape))
     before = np.zeros_like(spectrum)
     for _ in range(n_iter + 1):
-        added = np.bincount(places.ravel(), (window * np.fft.irfft(spectrum, n_fft)).ravel())
+        added = np.bincount(indices.ravel(), (window * np.fft.irfft(spectrum, n_fft)).ravel())
         sound = np.zeros_like(added)
-        sound[inside] = added[inside] / weight[inside]
-        now = np.fft.rfft(sound[places] * window)
+        sound[unpadded] = added[unpadded] / weight[unpadded]
+        now = np.fft.rfft(sound[indices] * window)
         spectrum, before = now + 0.99 * (now - before), now
         spectrum *= magnitude.T / np.maximum(np.abs(spectrum), 1e-12)
-    return sound[inside]
+    return sound[unpadded]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Trains the whole family of the lessons on images and on sound, and writes a table and pictures.
+"""Train all systems of the lessons on images and on sound, and write a table and pictures.
 
     python scripts/learn.py OUT
 
-Within half an hour on two cores: one for the images (scikit-learn's digits), one for the sound
-(data/digits). OUT/images and OUT/sound hold the datasets, a model for each system and, of those that
-can, ten new images or WAVs; run again, it goes on where it stopped. `--docs` also brings docs/learn.md
-and its pictures up to date.
+Takes half an hour on two cores: one for the images (scikit-learn's digits), one for the sound
+(data/digits). OUT/images and OUT/sound hold the datasets, a model for each system and, for systems that
+generate, ten new images or WAVs. Run it again to resume. `--docs` also updates docs/learn.md and its
+pictures.
 """
 
 from __future__ import annotations
@@ -55,16 +55,17 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual VQ-VAE, transformer": ("lesson-vqvae-residual", {}),
     "VQ-VAE, PixelCNN": ("lesson-pixelcnn", {}),
 }
-"""Each system of the climb: its preset, and what differs."""
+"""Systems, from simple to complex: preset, and settings that differ from it."""
 DATA = "images", "sound"
 DRAWN = 300
-"""New clips by which a system is judged."""
+"""New clips to judge a system by."""
 SHOWN = 10
+"""Clips in a row of a picture."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a system reached on one kind of data."""
+    """Results of one system on one kind of data."""
 
     system: str
     parameters: int
@@ -72,18 +73,18 @@ class Row:
     error: float
     """Root mean square error of test clips: in dB, or in hundredths of white."""
     obeys: float | None
-    """Share of new clips that the judge hears as the digit asked for; None where none can be."""
+    """Share of new clips that the judge recognises as the requested digit; None without labels."""
     distance: float
     """Fréchet distance of new clips to the test clips in the judge's features."""
 
 
 def main(out: Positional[Path], minutes: float = 1.0, docs: bool = False) -> None:
-    """Train, judge, draw.
+    """Train, judge, plot.
 
     Args:
-        out: Folder for everything; made, or gone on with.
+        out: Folder for all results; an earlier run in it is resumed.
         minutes: Factor on the presets' time limits.
-        docs: Bring docs/learn.md and docs/pictures/learn up to date.
+        docs: Update docs/learn.md and docs/pictures/learn.
     """
     started = time.perf_counter()
     threads = max(1, (os.cpu_count() or 1) // 2)
@@ -110,7 +111,7 @@ def main(out: Positional[Path], minutes: float = 1.0, docs: bool = False) -> Non
 
 
 def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
-    """All systems on one kind of data: a row each, and the pictures in `folder`."""
+    """Train and judge all systems on one kind of data: one row each; pictures go to `folder`."""
     if kind == "images":
         preprocess_images(Path("digits"), folder / "dataset")
     else:
@@ -118,8 +119,8 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
         preprocess(ROOT / "data" / "digits", folder / "dataset", config)
     dataset = Dataset(folder / "dataset")
     classifier = train_classifier([dataset.train, dataset.validation])
-    places = shown(dataset.test)
-    rows, new, again = [], {}, {"original": dataset.test.spectrograms(places)}
+    indices = first_of_each_digit(dataset.test)
+    rows, new, again = [], {}, {"original": dataset.test.spectrograms(indices)}
     for system, (preset, changes) in SYSTEMS.items():
         name = "-".join([preset, *(f"{k}{v}" for k, v in changes.items())])
         settings = PRESETS[preset]
@@ -131,7 +132,7 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
         model, seconds = trained(dataset, folder / name, settings)
         row, images = judged(system, model, dataset, classifier, seconds)
         rows.append(row)
-        new[system], again[system] = images, reconstructed(model, dataset.test, places)
+        new[system], again[system] = images, reconstructed(model, dataset.test, indices)
         if settings.autoencoder.bottleneck.kind != "none":
             generate_files(model, folder / name / "new", SHOWN, overwrite=True)
         if changes.get("dense") == 2:
@@ -143,7 +144,7 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
 
 
 def trained(dataset: Dataset, folder: Path, config: TrainConfig) -> tuple[Model, float]:
-    """A model and the seconds that its training took, those of an earlier run kept."""
+    """Train a model, or load it; with the seconds of its first training run."""
     took = folder / "training" / "seconds.json"
     started = time.perf_counter()
     model = train(dataset, folder, config, device="cpu")
@@ -155,7 +156,7 @@ def trained(dataset: Dataset, folder: Path, config: TrainConfig) -> tuple[Model,
 def judged(
     system: str, model: Model, dataset: Dataset, classifier: Classifier, seconds: float
 ) -> tuple[Row, Tensor]:
-    """A system's row, and new clips of each digit in turn, where one can be asked for."""
+    """A system's row, and new clips: one of each digit if the system has labels."""
     config = model.autoencoder.config
     model.autoencoder.eval()
     with torch.inference_mode():
@@ -169,57 +170,57 @@ def judged(
         images, _ = generate_images(model, DRAWN)
         digits = model.labels["digit"]
         some = torch.cat([generate_images(model, 1, {"digit": d}, seed=int(d))[0] for d in digits])
-    heard = judge(classifier, [without_end(i, model) for i in images])
+    generated = judge(classifier, [without_end(i, model) for i in images])
     real = judge(classifier, split_images(dataset.test))
-    place = list(model.labels).index("digit")
+    index = list(model.labels).index("digit")
     obeys = None
     if config.bottleneck.conditional or model.prior is not None:
-        obeys = heard.accuracy(asked)[place]
-    distance = frechet_distance(heard.features, real.features)
+        obeys = generated.accuracy(asked)[index]
+    distance = frechet_distance(generated.features, real.features)
     row = Row(system, summarize(model).parameters, seconds, error, obeys, distance)
     return row, some
 
 
 def at_random(model: Model, split: Split, n: int) -> Tensor:
-    """What an autoencoder makes of latents drawn as if they were normal: (n, 1, bins, frames).
+    """Decode latents sampled from independent normal distributions: (n, 1, bins, frames).
 
-    Each number of a latent has the mean and the deviation that it has in training; that they hang
-    together is what nobody told it.
+    Each component of a latent has its mean and standard deviation of the training clips; correlations
+    between components are ignored.
     """
     with torch.inference_mode():
         latents = model.autoencoder.latents(
             split.spectrograms(torch.arange(len(split))), split.num_frames
         )
         noise = torch.randn(n, *latents.shape[1:], generator=torch.Generator().manual_seed(0))
-        drawn = latents.mean(dim=0) + latents.std(dim=0) * noise
+        sampled = latents.mean(dim=0) + latents.std(dim=0) * noise
         columns = torch.full((n,), latents.shape[-1])
-        return model.autoencoder.decode_latents(drawn, columns)[..., : model.clip_frames]
+        return model.autoencoder.decode_latents(sampled, columns)[..., : model.clip_frames]
 
 
-def reconstructed(model: Model, split: Split, places: Tensor) -> Tensor:
-    """Clips of a split through encoder, bottleneck and decoder: (clips, 1, bins, frames)."""
-    frames = split.num_frames[places]
+def reconstructed(model: Model, split: Split, indices: Tensor) -> Tensor:
+    """Reconstruct clips of a split by encoder, bottleneck and decoder: (clips, 1, bins, frames)."""
+    frames = split.num_frames[indices]
     with torch.inference_mode():
-        latents = model.autoencoder.latents(split.spectrograms(places), frames)
+        latents = model.autoencoder.latents(split.spectrograms(indices), frames)
         return decode_latents(model.autoencoder, latents, model.autoencoder.num_columns(frames))
 
 
-def shown(split: Split) -> Tensor:
-    """The first clip of each digit."""
+def first_of_each_digit(split: Split) -> Tensor:
+    """Index of the first clip of each digit, (10,)."""
     digits = split.label_indices[:, list(split.labels).index("digit")]
     return torch.tensor([int((digits == d).nonzero()[0]) for d in range(SHOWN)])
 
 
 def without_end(image: Tensor, model: Model) -> Tensor:
-    """A spectrogram (1, bins, frames) without the silence at its end; images as they are."""
+    """A spectrogram (1, bins, frames) without the silence at its end; images are unchanged."""
     if model.spectrogram.config.images:
         return image
-    heard = (image.amax(dim=(0, 1)) > INAUDIBLE).nonzero()
-    return image[..., : int(heard.max()) + 1 if len(heard) else 8]
+    audible = (image.amax(dim=(0, 1)) > INAUDIBLE).nonzero()
+    return image[..., : int(audible.max()) + 1 if len(audible) else 8]
 
 
 def draw_rows(path: Path, rows: dict[str, Tensor]) -> None:
-    """A PNG with a row of SHOWN clips for each name."""
+    """Write a PNG with one row of SHOWN clips per name."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

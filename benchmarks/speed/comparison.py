@@ -80,7 +80,7 @@ def against(
 def compare_peaks(
     name: str, peer: str, ours: Callable[[], Run], theirs: Callable[[], Run], wanted: float | None
 ) -> Row:
-    """Compare the peak memory (MiB) of one call beyond what was allocated before it.
+    """Compare the peak memory (MiB) of one call beyond the memory allocated before it.
 
     Each side runs in a new process, where `ours` or `theirs` (module-level functions) makes the
     function to be measured.
