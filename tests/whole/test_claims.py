@@ -280,7 +280,7 @@ def claims() -> list[Claim]:
             (PAUSE_SECONDS,),
         ),
         Claim("The lower of its two rates", "它的两个码率中"),
-        Claim("but for the two on words", "关于词的两行除外"),
+        Claim("except for the two on words", "关于词的两行除外"),
         Claim(
             "at commit `{}` on {}, before",
             "测于提交 `{}`({}),在此之后",
