@@ -140,7 +140,7 @@ def test_an_avoided_word_is_found_in_docstrings_comments_and_messages(source: st
 
 
 @pytest.mark.parametrize(
-    "source", ["told = 1", "def cells_told(): ...", "def f(place): ...", "self._kept = {}"]
+    "source", ["told = 1", "def cells_told(): ...", "def f(place): ...", "self._heard = {}"]
 )
 def test_an_avoided_word_is_found_in_names(source: str) -> None:
     assert in_names(source)
