@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -456,3 +457,17 @@ def test_a_model_holds_the_codes_of_its_training_clips_until_they_are_deleted(
     train(dataset, folder, CONFIG, device="cpu", say=lambda line: None)
     assert not path.exists(), "deleted codes are not written again"
     assert load(folder).known is None
+
+
+def test_a_training_begun_with_settings_of_another_version_is_refused_in_one_line(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(straight[0], folder)
+    path = folder / "training" / "settings.json"
+    settings = json.loads(path.read_text())
+    settings["config"]["autoencoder"] = {"channels": 16, "codebook_size": 32}
+    path.write_text(json.dumps(settings))
+    with pytest.raises(AudiovqError, match=r"another version of audiovq.*--overwrite$") as caught:
+        train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
+    assert "\n" not in str(caught.value)
