@@ -69,7 +69,7 @@ def test_the_rate_is_that_of_most_recordings_that_can_be_used(
     summary, dataset = run(source, tmp_path / "out")
     assert summary.used == 4
     assert dataset.spectrogram.sample_rate == 44_100
-    assert "44,100 Hz, which most have" in inspect(source).reasons[0]
+    assert "44,100 Hz, the rate of most" in inspect(source).reasons[0]
 
 
 @pytest.mark.parametrize("kind", ["silent", "dither", "not numbers"])
