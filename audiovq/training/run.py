@@ -117,7 +117,7 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
 
 
 def run_stage(stage: Stage, max_seconds: float | None) -> float:
-    """Train a stage from where it stopped; its best state is in the model folder then, in all ranks.
+    """Train a stage from where it stopped, and save its best state in the model folder.
 
     `max_seconds`: time limit, earlier runs and making the training data included. Returns the seconds of training.
     Raises AudiovqError with the names of the recordings where training diverges.

@@ -398,13 +398,16 @@ def test_the_view_during_which_the_time_limit_passes_is_the_last(
         assert torch.equal(all_views[: len(first)], first)
 
 
-def test_progress_is_printed_between_distant_validations(dataset: Dataset, tmp_path: Path) -> None:
+def test_limits_set_how_often_progress_is_printed_and_samples_are_written(
+    dataset: Dataset, tmp_path: Path
+) -> None:
     lines: list[str] = []
-    limits = Limits(quiet_seconds=0.0)
+    limits = Limits(quiet_seconds=0.0, sample_every=2.0)
     train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lines.append, limits=limits)
     between = [line for line in lines if "loss" in line]
     assert len(between) == 60 + 40 - 4, "every step without a validation"
     assert between[0].startswith("autoencoder   2 %, step 1, 0:0")
+    assert not (tmp_path / "model" / "training" / "samples").exists()
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "prior"])

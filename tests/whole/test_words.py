@@ -25,7 +25,6 @@ NOT_YET: tuple[str, ...] = (
     "report",
     "runtime",
     "spectral",
-    "training",
 )
 """Packages of `audiovq` and folders that still use the avoided words; remove each one when it is clean."""
 
