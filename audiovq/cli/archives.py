@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from audiovq.cli.arguments import Device, Json, Overwrite, PhaseInversion, say
+from audiovq.cli.arguments import Device, Json, Overwrite, PhaseInversion, Threads, load_model, say
 from audiovq.config.sampling import Inversion
 from audiovq.runtime.files import json_text, require_apart
 
@@ -28,6 +28,7 @@ def encode(
         float | None, arg(help="Bit-rate limit in bits per second; by default the model decides.")
     ] = None,
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -38,13 +39,11 @@ def encode(
         source: A recording, or a folder of them.
         out: The archive to write, such as sounds.avq.
     """
-    from audiovq.models.checkpoint import load
     from audiovq.pipeline import encode_files
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model)
     figures = encode_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         source,
         out,
         coder=coder,
@@ -61,6 +60,7 @@ def decode(
     out: Positional[Path],
     inversion: PhaseInversion = Inversion(),
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Decode an archive to WAVs.
@@ -70,13 +70,11 @@ def decode(
         source: Archive made by encode.
         out: Folder for the WAVs, or a .wav if the archive holds one recording.
     """
-    from audiovq.models.checkpoint import load
     from audiovq.pipeline import decode_files
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model)
     paths = decode_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         source,
         out,
         inversion=inversion,
@@ -92,6 +90,7 @@ def reconstruct(
     out: Positional[Path],
     inversion: PhaseInversion = Inversion(),
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -102,13 +101,11 @@ def reconstruct(
         source: A recording, or a folder of them.
         out: The WAV or the folder to write.
     """
-    from audiovq.models.checkpoint import load
     from audiovq.pipeline import reconstruct_files
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model)
     figures = reconstruct_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         source,
         out,
         inversion=inversion,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, SamplingConfig
+
+if TYPE_CHECKING:
+    from audiovq.models.model import Model
 
 Count = Annotated[int, arg(aliases=("-n",), help="Number of sounds.")]
 LabelPairs = Annotated[
@@ -19,6 +22,13 @@ LabelPairs = Annotated[
 Sampling = Annotated[SamplingConfig, arg(name="")]
 PhaseInversion = Annotated[Inversion, arg(name="")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[
+    int | None,
+    arg(
+        help="CPU threads per operation, for results that are the same bits in every run; by default the"
+        " number adapts to the machine's load."
+    ),
+]
 Overwrite = Annotated[bool, arg(help="Replace the contents of the output folder.")]
 Json = Annotated[bool, arg(name="json", help="Print the figures as JSON and nothing else.")]
 Recordings = Annotated[
@@ -44,6 +54,19 @@ Preset = Literal[
     "lesson-pixelcnn",
 ]
 Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
+
+
+def load_model(model: Path, device: str = "auto", threads: int | None = None) -> Model:
+    """Load a model onto a device, and fix the number of threads (None: it adapts).
+
+    Raises AudiovqError where the model, the device or the number is invalid.
+    """
+    from audiovq.models.checkpoint import load
+    from audiovq.runtime.device import pick_device
+    from audiovq.runtime.threads import fix_threads
+
+    fix_threads(threads)
+    return load(model, pick_device(device))
 
 
 def parse_span(flag: str, text: str | None) -> tuple[float, float] | None:

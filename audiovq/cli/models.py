@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from audiovq.cli.arguments import Device, Json, Overwrite, Plot, Recordings, Sampling, say
+from audiovq.cli.arguments import (
+    Device,
+    Json,
+    Overwrite,
+    Plot,
+    Recordings,
+    Sampling,
+    Threads,
+    load_model,
+    say,
+)
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
 from audiovq.runtime.files import json_text, require_apart, require_new
@@ -21,6 +31,7 @@ def evaluate(
     seed: int = 0,
     recordings: Recordings = None,
     device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model on a dataset's test clips: reconstruction, codebook, prior, generation.
@@ -34,8 +45,6 @@ def evaluate(
     from audiovq.dataset.dataset import Dataset
     from audiovq.evaluation.evaluate import evaluate
     from audiovq.evaluation.wording import figure_table
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
     from audiovq.runtime.files import write_json
 
     def say_progress(line: str) -> None:
@@ -45,7 +54,7 @@ def evaluate(
             say(line)
 
     figures = evaluate(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         Dataset(dataset, recordings),
         n=n,
         sampling=sampling,
@@ -72,9 +81,8 @@ def report(
         dataset: Folder made by preprocess; by default the model's training dataset.
     """
     from audiovq.dataset.dataset import Dataset
-    from audiovq.models.checkpoint import load, located
+    from audiovq.models.checkpoint import located
     from audiovq.pipeline import write_report
-    from audiovq.runtime.device import pick_device
     from audiovq.training.folder import trained_on
 
     if not model.is_dir():  # a model that ships is not written into
@@ -84,7 +92,7 @@ def report(
         require_new(out, overwrite)
         if out.is_dir():
             raise AudiovqError(f"{out}: is a folder; name the page, such as report.html")
-    loaded = load(model, pick_device(device))
+    loaded = load_model(model, device)
     opened = Dataset(dataset, recordings) if dataset else trained_on(model, recordings)
     path = write_report(loaded, opened, model, out, say=say)
     print(f"wrote {path}")
@@ -98,10 +106,9 @@ def summary(model: Positional[Path], as_json: Json = False) -> None:
     """
     import dataclasses
 
-    from audiovq.models.checkpoint import load
     from audiovq.models.summary import summarize, summary_table
 
-    found = summarize(load(model))
+    found = summarize(load_model(model, "cpu"))
     print(json_text(dataclasses.asdict(found), 2) if as_json else summary_table(found))
 
 
@@ -133,14 +140,13 @@ def plot(
         out: The PNG to write; WAVs are written beside it, as OUT-00.wav.
     """
     from audiovq.dataset.dataset import Dataset
-    from audiovq.models.checkpoint import load, located
+    from audiovq.models.checkpoint import located
     from audiovq.report.plots import plot
-    from audiovq.runtime.device import pick_device
     from audiovq.training.folder import trained_on
 
     require_apart(out, model, *filter(None, [dataset]))
     paths = plot(
-        load(model, pick_device(device)),
+        load_model(model, device),
         Dataset(dataset) if dataset else trained_on(located(model)),
         out,
         kind,
@@ -166,10 +172,8 @@ def app(
         raise AudiovqError(f"port {port}: give 1 to 65535")
 
     from audiovq.app.page import serve
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
 
-    serve(load(model, pick_device(device)), model.name, port)
+    serve(load_model(model, device), model.name, port)
 
 
 def export(
@@ -187,9 +191,8 @@ def export(
         model: Folder made by train.
         out: Folder for the programs and programs.json, which describes their inputs and outputs.
     """
-    from audiovq.models.checkpoint import load
     from audiovq.models.export import write_programs
 
     require_apart(out, model)
-    paths = write_programs(load(model), out, form, overwrite=overwrite)
+    paths = write_programs(load_model(model, "cpu"), out, form, overwrite=overwrite)
     print(f"wrote {', '.join(path.name for path in paths)} and programs.json to {out}")

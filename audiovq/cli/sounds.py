@@ -14,6 +14,8 @@ from audiovq.cli.arguments import (
     Overwrite,
     PhaseInversion,
     Sampling,
+    Threads,
+    load_model,
     parse_labels,
     parse_span,
     say,
@@ -43,6 +45,7 @@ def generate(
     ] = False,
     seed: int = 0,
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Generate new sounds.
@@ -54,12 +57,10 @@ def generate(
     labels = parse_labels(label)
 
     from audiovq.generation.files import generate_files
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model)
     paths = generate_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         out,
         n,
         labels,
@@ -89,6 +90,7 @@ def vary(
     inversion: PhaseInversion = Inversion(),
     seed: int = 0,
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Make variations of a recording.
@@ -101,12 +103,10 @@ def vary(
     labels = parse_labels(label)
 
     from audiovq.generation.files import vary_files
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model, recording)
     paths = vary_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         recording,
         out,
         n,
@@ -135,6 +135,7 @@ def continue_(
     inversion: PhaseInversion = Inversion(),
     seed: int = 0,
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Continue a recording.
@@ -147,12 +148,10 @@ def continue_(
     labels = parse_labels(label)
 
     from audiovq.generation.files import extend_files
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model, recording)
     paths = extend_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         recording,
         out,
         length,
@@ -179,6 +178,7 @@ def repaint(
     inversion: PhaseInversion = Inversion(),
     seed: int = 0,
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Regenerate part of a recording, given by --time, --band or both; keep the rest.
@@ -194,12 +194,10 @@ def repaint(
         raise AudiovqError("repaint: give --time 0.2:0.5, --band 1000:3000, or both")
 
     from audiovq.generation.files import repaint_files
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model, recording)
     paths = repaint_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         recording,
         out,
         *spans,
@@ -223,6 +221,7 @@ def morph(
     inversion: PhaseInversion = Inversion(),
     seed: int = 0,
     device: Device = "auto",
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Morph one recording into another in a number of steps.
@@ -234,12 +233,10 @@ def morph(
         out: Folder for the WAVs and their manifest.json.
     """
     from audiovq.generation.files import morph_files
-    from audiovq.models.checkpoint import load
-    from audiovq.runtime.device import pick_device
 
     require_apart(out, model, first, second)
     paths = morph_files(
-        load(model, pick_device(device)),
+        load_model(model, device, threads),
         first,
         second,
         out,

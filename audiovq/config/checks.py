@@ -33,6 +33,7 @@ MOST_SEED = (1 << 63) - 1
 """Largest seed that every generator of torch takes."""
 MOST_SOUNDS = 1_000_000
 """Sounds that one call may make."""
+MAX_THREADS = 1024
 
 
 def is_whole(value: Any) -> bool:
@@ -51,6 +52,14 @@ def require_seed(seed: int) -> None:
 def derived_seed(seed: int, number: int) -> int:
     """A seed from 0 to MOST_SEED made of a seed and a number."""
     return (seed * 1_000_003 + number) % (MOST_SEED + 1)
+
+
+def require_threads(n: int | None) -> None:
+    """Raise AudiovqError where a number of threads is not from 1 to MAX_THREADS; None is valid."""
+    require(
+        n is None or (is_whole(n) and 1 <= n <= MAX_THREADS),
+        f"threads {n}: give 1 to {MAX_THREADS:,}",
+    )
 
 
 def require_count(n: int, name: str = "n", least: int = 1) -> None:

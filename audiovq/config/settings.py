@@ -16,6 +16,7 @@ from audiovq.config.checks import (
     require,
     require_finite,
     require_seed,
+    require_threads,
 )
 
 
@@ -199,11 +200,15 @@ class TrainConfig:
     """Share of max_minutes that the masked prior gets, out of the prior's; 0: none is trained."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device computes in it, else float32. The quantizer stays float32."""
+    threads: int | None = None
+    """CPU threads per operation, for results that are the same bits in every run; by default the number
+    adapts to the machine's load."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_finite(self)
         require_seed(self.seed)
+        require_threads(self.threads)
         require(
             self.max_minutes is None or 0 < self.max_minutes <= 1e7,
             f"max_minutes {self.max_minutes}: give minutes above 0, up to 1e7",

@@ -37,6 +37,7 @@ from audiovq.models.model import Model
 from audiovq.runtime.files import name_of, sha256, write_json
 from audiovq.runtime.outputs import OutputFolder, writing_into
 from audiovq.runtime.progress import Say, progress
+from audiovq.runtime.threads import fixed_threads
 from audiovq.spectral.picture import write_images
 
 
@@ -323,7 +324,13 @@ def _made_with(
     """The manifest's record of how sounds were made. It holds no paths, so that it can be shared."""
     configs = [config for config in (sampling, inversion) if config is not None]
     parts = [part for part in ("autoencoder", "prior", "masked", KNOWN) if part in model.header]
-    made_with: dict[str, Any] = {"version": __version__, "verb": verb, "seed": seed, **settings}
+    made_with: dict[str, Any] = {
+        "version": __version__,
+        "verb": verb,
+        "seed": seed,
+        "threads": fixed_threads(),
+        **settings,
+    }
     for config in configs:
         made_with |= dataclasses.asdict(config)
     return made_with | {part: model.header[part]["sha256"] for part in parts}

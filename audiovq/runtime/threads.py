@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from audiovq.config.checks import require
+from audiovq.config.checks import require_threads
 
-MAX_THREADS = 1024
 PROBE_SECONDS = 0.02
 """Time for which each number of threads is measured in a round of a probe,"""
 PROBE_STEPS = 1
@@ -47,6 +46,8 @@ class _Machine:
     """0: not yet asked for."""
     current: int = 0
     fixed: bool = False
+    unfixed: int = 0
+    """The limit before `fix_threads` fixed a number."""
 
 
 _machine = _Machine()
@@ -59,6 +60,7 @@ def max_threads() -> int:
     actual = torch.get_num_threads()
     if actual != _machine.current:  # first call, or somebody called torch.set_num_threads
         _machine.limit = _machine.current = actual
+        _machine.fixed = False
         _tuners.clear()
     return _machine.limit
 
@@ -66,12 +68,19 @@ def max_threads() -> int:
 def fix_threads(n: int | None) -> None:
     """Use `n` threads from now on; None: adapt the number to the load. Raises AudiovqError where `n` is
     not from 1 to MAX_THREADS."""
-    require(n is None or 1 <= n <= MAX_THREADS, f"threads {n}: give 1 to {MAX_THREADS:,}")
-    max_threads()
+    require_threads(n)
+    limit = max_threads()
+    if not _machine.fixed:
+        _machine.unfixed = limit
+    if n is not None or _machine.fixed:
+        _machine.limit = n or _machine.unfixed
+        _set(_machine.limit)
     _machine.fixed = n is not None
-    if n is not None:
-        _set(n)
-        _machine.limit = n
+
+
+def fixed_threads() -> int | None:
+    """The number that `fix_threads` fixed; None where the number adapts."""
+    return _machine.limit if _machine.fixed else None
 
 
 @contextlib.contextmanager

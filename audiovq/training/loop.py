@@ -33,6 +33,7 @@ from audiovq.runtime.cuda_graphs import (
 )
 from audiovq.runtime.device import seed_all
 from audiovq.runtime.files import append_line, json_text
+from audiovq.runtime.threads import tuned_step
 from audiovq.training.stage import Inputs, Limits, Losses, Metrics, Stage, Step
 from audiovq.training.state import State, load_state, save_state
 
@@ -199,7 +200,11 @@ class Trainer:
         if not self.module.training:
             self.module.train()
         with distributed.global_batch(len(indices)):
-            return update(*prepare(Step(number, self.progress, indices, generator, self.records)))
+            inputs = prepare(Step(number, self.progress, indices, generator, self.records))
+            # Several ranks wait for each other, so that the time of a step says nothing about this one.
+            tunable = self.device.type == "cpu" and distributed.world_size() == 1
+            with tuned_step(self.stage, inputs[0].numel(), enabled=tunable):
+                return update(*inputs)
 
     def _updating(self, loss: Callable[..., Losses]) -> Callable[..., tuple[Losses, Tensor]]:
         """Function of the output of `prepare`: optimizer step; returns losses and gradient norm."""

@@ -23,6 +23,7 @@ from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_device
 from audiovq.runtime.files import lock_folder, write_text
 from audiovq.runtime.progress import Say
+from audiovq.runtime.threads import fix_threads
 from audiovq.training.budget import TimeBudget
 from audiovq.training.card import model_card
 from audiovq.training.folder import mark_finished, prepare_folder
@@ -71,6 +72,7 @@ def train(
 def _train(run: Run) -> Model:
     """Train all stages in order; each resumes where it stopped."""
     config, dataset = run.config, run.dataset
+    fix_threads(config.threads)
     torch.manual_seed(config.seed)
     if not len(dataset.validation):
         run.say(

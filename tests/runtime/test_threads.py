@@ -18,7 +18,8 @@ def work(
     tuner: ThreadTuner, seconds: float, per_step: dict[int, float], units: Callable[[int], float]
 ) -> tuple[float, list[int]]:
     """Steps for a time; returns the units done and the threads of each step."""
-    end, done, used = tuner.now + seconds, 0.0, []
+    end, done = tuner.now + seconds, 0.0
+    used: list[int] = []
     while tuner.now < end:
         size = units(len(used))
         used.append(tuner.threads)
@@ -84,8 +85,9 @@ def two_threads() -> Iterator[None]:
 def test_a_step_runs_with_the_tuners_number_and_leaves_it_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, used = 0.0, []
-    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock)
+    clock = 0.0
+    used: list[int] = []
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
     for _ in range(2000):
         with threads.tuned_step("work"):
             used.append(torch.get_num_threads())
@@ -113,6 +115,16 @@ def test_a_fixed_number_is_used_by_every_step() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_releasing_a_fixed_number_restores_the_earlier_limit() -> None:
+    for n in (1, 1, 4):
+        threads.fix_threads(n)
+        assert (threads.fixed_threads(), torch.get_num_threads()) == (n, n)
+    threads.fix_threads(None)
+    assert threads.fixed_threads() is None
+    assert threads.max_threads() == torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_number_set_through_torch_is_the_new_limit() -> None:
     with threads.tuned_step("work"):
         pass
@@ -122,7 +134,7 @@ def test_a_number_set_through_torch_is_the_new_limit() -> None:
             assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("n", [0, -1, threads.MAX_THREADS + 1])
+@pytest.mark.parametrize("n", [0, -1, 1025])
 def test_a_number_out_of_range_is_refused(n: int) -> None:
     with pytest.raises(AudiovqError, match=f"threads {n}: give 1 to 1,024"):
         threads.fix_threads(n)

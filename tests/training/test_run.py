@@ -27,6 +27,7 @@ from audiovq.models.model import new_model
 from audiovq.pipeline import demo
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import lock_folder
+from audiovq.runtime.threads import fix_threads
 from audiovq.training.folder import trained_on
 from audiovq.training.loop import Stopped, Trainer
 from audiovq.training.run import train
@@ -86,6 +87,22 @@ def test_the_same_seed_gives_the_same_bytes(
 ) -> None:
     train(dataset, tmp_path / "again", CONFIG, device="cpu", say=quiet)
     assert weights(tmp_path / "again") == weights(straight[0])
+
+
+def test_a_fixed_number_of_threads_gives_the_same_bytes_on_any_number_of_cores(
+    straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        config = dataclasses.replace(CONFIG, threads=1)
+        train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
+    finally:
+        fix_threads(None)
+        torch.set_num_threads(before)
+    assert weights(tmp_path / "model") == weights(straight[0]), "which was trained with one thread"
+    settings = json.loads((tmp_path / "model" / "training" / "settings.json").read_text())
+    assert settings["config"]["threads"] == 1
 
 
 def test_another_seed_gives_another_model(

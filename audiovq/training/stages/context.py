@@ -27,6 +27,7 @@ from audiovq.runtime import distributed
 from audiovq.runtime.cuda_graphs import make_capturable, set_learning_rate, side_stream
 from audiovq.runtime.device import to_device_async
 from audiovq.runtime.tensors import scratch
+from audiovq.runtime.threads import tuned_step
 from audiovq.training.loop import update_function
 from audiovq.training.stage import Limits, Losses, Run, evenly_spaced
 
@@ -230,7 +231,9 @@ def _best_network(
         for check in range(checks):
             while schedule.step == 0 or schedule.progress < (check + 1) / checks:
                 set_learning_rate(optimizer, schedule.learning_rate)
-                update(*train.at(torch.randint(len(train), (BATCH_CELLS,), generator=generator)))
+                cells = torch.randint(len(train), (BATCH_CELLS,), generator=generator)
+                with tuned_step("context", enabled=not on_gpu and distributed.world_size() == 1):
+                    update(*train.at(cells))
                 schedule.advance()
             bits = _bits(network, held_out)
             if bits < best_bits:
