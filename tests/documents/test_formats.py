@@ -1,4 +1,4 @@
-"""Versions are for ever: golden files give what they gave, and docs/formats.md suffices to read them.
+"""Formats are stable: golden files give the recorded values, and docs/formats.md suffices to read them.
 
 `Document` below is written from that page alone, with nothing of the program in it.
 """
@@ -36,7 +36,7 @@ def expected(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "coder"), ARCHIVES)
-def test_golden_archives_give_the_codes_that_they_gave(name: str, coder: str) -> None:
+def test_golden_archives_decode_to_the_recorded_codes(name: str, coder: str) -> None:
     model = load(GOLDEN / "model")
     try:
         sounds = unpack(model, (GOLDEN / f"{name}.{coder}.avq").read_bytes())
@@ -49,7 +49,7 @@ def test_golden_archives_give_the_codes_that_they_gave(name: str, coder: str) ->
     assert list(sounds) == list(expected(name))
 
 
-def test_the_golden_dataset_gives_the_spectrograms_that_it_gave() -> None:
+def test_the_golden_dataset_gives_the_recorded_spectrograms() -> None:
     dataset = Dataset(GOLDEN / "dataset")
     assert dataset.labels == {"folder": ["anna", "zoë"]}
     for split in (dataset.train, dataset.validation, dataset.test):

@@ -1,4 +1,4 @@
-"""The climb's page says what is there: its files, names, presets, flags and pictures exist."""
+"""docs/learn.md is true: its files, names, presets, flags and pictures exist."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ def names_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_the_page_names_exists(page: Path) -> None:
+def test_names_on_the_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     files = {ROOT / name for name in re.findall(r"`(audiovq/[\w/]+\.py)`", text)}
     assert files
@@ -36,7 +36,7 @@ def test_what_the_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_lesson_preset_is_on_the_page_and_no_other(page: Path) -> None:
+def test_the_page_lists_exactly_the_lesson_presets(page: Path) -> None:
     named = set(re.findall(r"`(lesson-[a-z-]+)`", page.read_text(encoding="utf-8")))
     assert named == {name for name in PRESETS if name.startswith("lesson-")}
 

@@ -1,6 +1,6 @@
-"""Nothing that reads a file can be made to run code: no program of ours pickles.
+"""Reading a file never runs code: no source uses pickle.
 
-That no file is a pickle either, tests/whole/test_pipeline.py shows.
+tests/whole/test_pipeline.py checks that no written file is a pickle.
 """
 
 import ast
@@ -30,7 +30,7 @@ CALLS = {
 
 
 def faults(source: str) -> list[str]:
-    """What in a program may read or write pickles, or run what it reads."""
+    """Calls and imports in a source that may read or write pickles, or execute data."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -57,7 +57,7 @@ def faults(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_program_of_ours_pickles(path: Path) -> None:
+def test_no_source_uses_pickle(path: Path) -> None:
     assert faults(path.read_text(encoding="utf-8")) == []
 
 
@@ -75,9 +75,9 @@ def test_no_program_of_ours_pickles(path: Path) -> None:
         "np.lib.format.open_memmap(path, allow_pickle=True)",
     ],
 )
-def test_what_pickles_is_found(source: str) -> None:
+def test_uses_of_pickle_are_found(source: str) -> None:
     assert faults(source)
 
 
-def test_a_plain_array_is_no_pickle() -> None:
+def test_a_plain_array_is_not_a_pickle() -> None:
     assert faults("np.save(file, array, allow_pickle=False); checkpoint.load(path)") == []

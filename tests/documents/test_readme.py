@@ -36,7 +36,7 @@ def test_the_example_runs(digits: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert [len(sound.waveform) for sound in sounds] == [len(w) for w in waveforms]
 
 
-def test_every_verb_has_its_row_and_no_other() -> None:
+def test_the_table_lists_exactly_the_verbs() -> None:
     from audiovq.cli.main import _verbs
 
     for page in (README, CHINESE):
@@ -62,7 +62,7 @@ def test_both_languages_have_the_same_commands_figures_and_links() -> None:
     assert first == second
 
 
-def test_every_command_is_one_that_the_program_takes() -> None:
+def test_every_command_parses() -> None:
     from audiovq.cli.main import _parse
 
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
@@ -73,7 +73,7 @@ def test_every_command_is_one_that_the_program_takes() -> None:
         assert callable(_parse(shlex.split(command)[1:])), command
 
 
-def test_the_page_of_verbs_says_what_help_says() -> None:
+def test_the_page_of_verbs_equals_the_help_texts() -> None:
     spec = importlib.util.spec_from_file_location("make_verbs", ROOT / "docs" / "make_verbs.py")
     assert spec is not None
     assert spec.loader is not None
@@ -84,7 +84,7 @@ def test_the_page_of_verbs_says_what_help_says() -> None:
     assert "audiovq decode [-h] [DECODE OPTIONS] MODEL SOURCE OUT" in page
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README + CHINESE):
         if "://" not in target:
             assert (ROOT / target).exists(), target

@@ -1,4 +1,4 @@
-"""The tutorial: twelve cells that run, call only what is public, and are as small as they look."""
+"""The tutorial: twelve cells that run, use public names only, and have small outputs."""
 
 import ast
 import importlib
@@ -19,7 +19,7 @@ def cells() -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-def test_its_names_are_public_and_there(cells: list[dict[str, Any]]) -> None:
+def test_the_tutorial_uses_existing_public_names_only(cells: list[dict[str, Any]]) -> None:
     assert len(cells) == 12
     tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells))
     used = {
@@ -39,7 +39,7 @@ def test_its_names_are_public_and_there(cells: list[dict[str, Any]]) -> None:
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
-def test_its_outputs_are_small_show_pictures_and_tell_of_no_machine(
+def test_outputs_are_small_include_pictures_and_name_no_machine(
     cells: list[dict[str, Any]],
 ) -> None:
     assert NOTEBOOK.stat().st_size < 1_000_000
@@ -54,7 +54,7 @@ def test_its_outputs_are_small_show_pictures_and_tell_of_no_machine(
 
 
 @pytest.mark.slow
-def test_it_runs_from_its_first_cell_to_its_last(digits: Path) -> None:
+def test_the_tutorial_runs_from_the_first_cell_to_the_last(digits: Path) -> None:
     client = pytest.importorskip("nbclient", reason="needs the extra [notebook]")
     reader = pytest.importorskip("nbformat")
     notebook = reader.read(NOTEBOOK, as_version=4)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ticking import ticking
+from ticking_clock import use_ticking_clock
 from torch import Tensor, nn
 
 from audiovq.config.errors import AudiovqError
@@ -339,7 +339,7 @@ def test_patience_ends_a_run_without_improvement(tmp_path: Path) -> None:
 def test_time_limit_ends_the_schedule_and_leaves_a_kept_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticking(monkeypatch, 0.001)
+    use_ticking_clock(monkeypatch, 0.001)
     task = Task(
         tmp_path, replace(CONFIG, steps=10**9, validate_every=10**9, warmup=1), max_seconds=0.4
     )

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from conftest import make_voice
 from fast_training import CONFIG
-from ticking import ticking
+from ticking_clock import use_ticking_clock
 from tiny_models import changed
 
 from audiovq.codec.tokenize import encode_split
@@ -222,7 +222,7 @@ def test_a_stage_stopped_by_the_time_limit_says_so_in_a_line_the_card_and_model_
 def test_a_time_limit_shortens_the_schedule_and_leaves_a_complete_model(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticking(monkeypatch, 0.04)
+    use_ticking_clock(monkeypatch, 0.04)
     long = dataclasses.replace(CONFIG.autoencoder_training, steps=1_000_000)
     config = dataclasses.replace(
         CONFIG, autoencoder_training=long, prior_training=long, max_minutes=4 / 60

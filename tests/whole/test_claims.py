@@ -1,7 +1,7 @@
-"""Every number in the READMEs has a source: a results file, a setting or a file that ships.
+"""Every number in the READMEs has a source: a results file, a setting or a bundled file.
 
-`claims` is the table: a fragment of the English README and one of the Chinese README, with places for
-numbers, and the values that belong there, rounded as the places say. A fragment that is missing from a
+`claims` is the table: a fragment of the English README and one of the Chinese README, with format fields
+for numbers, and their values, rounded as the fields say. A fragment that is missing from a
 README fails, and so does a number that no fragment covers. Commands and names between backticks are not
 covered; they must parse (`tests/documents/test_readme.py`).
 """
@@ -63,10 +63,10 @@ class Claim:
 
     @cache  # noqa: B019, a hundred claims that live as long as the tests
     def said(self, language: str) -> re.Pattern[str]:
-        """What must stand in a README; where its lines break does not matter."""
+        """Pattern of the fragment in a README, with any line breaks."""
         if language == "en":
             words = self.english.format(*self.values).split()
-            # Not within a longer number: 3 is not said by 13 or 3.5.
+            # Not within a longer number: 13 and 3.5 do not contain 3.
             return re.compile(
                 r"(?<!\d)(?<!\d[.,])" + r"\s+".join(map(re.escape, words)) + r"(?![\d])"
             )
@@ -82,7 +82,7 @@ def results(name: str) -> Any:
 
 
 def value(name: str, *path: str) -> Any:
-    """What stands in a results file below the names of `path`."""
+    """The value in a results file at the keys `path`."""
     found = results(name)
     for key in path:
         found = found[key]
@@ -96,7 +96,7 @@ def point(name: str, speaker: str | None = None) -> dict[str, Any]:
 
 
 def row(english: str, chinese: str, name: str, *before: Any) -> Claim:
-    """A row of the table: what `before` fills, the rate, PESQ and ESTOI."""
+    """A row of the table: the values of `before`, the rate, PESQ and ESTOI."""
     p = point(name)
     scores = p["scores"]["pesq"], p["scores"]["estoi"]
     cells = "{:.2f} | {:.3f} |"
@@ -148,7 +148,10 @@ def target(preset: str) -> float:
 
 @cache
 def claims() -> list[Claim]:
-    """All sentences with a number, in the order of the READMEs."""
+    """All sentences with a number, in the order of the READMEs.
+
+    The function is long because it is a table.
+    """
     speakers = len({p["speaker"] for p in value(QUALITY, "points") if p["speaker"]})
     words = len({path.name[0] for path in (ROOT / "data" / "digits").glob("*.wav")})
     notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text("utf-8"))
@@ -387,7 +390,7 @@ def problems(page: str, language: str) -> list[str]:
 
 
 NAMES = ("CC0", "MP3")
-"""What holds a digit and is no number."""
+"""Names that contain a digit."""
 
 
 @pytest.mark.parametrize("language", PAGES)
@@ -397,7 +400,7 @@ def test_every_number_has_a_source(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", PAGES)
-def test_a_number_that_is_changed_or_added_is_found(language: str) -> None:
+def test_a_changed_or_added_number_is_found(language: str) -> None:
     page = (ROOT / PAGES[language]).read_text("utf-8")
     prose = re.sub(
         r"```.*?```|`[^`]*`|\]\([^)]*\)|CC0|MP3", lambda m: "§" * len(m[0]), page, flags=re.DOTALL
@@ -412,14 +415,14 @@ def test_a_number_that_is_changed_or_added_is_found(language: str) -> None:
     assert problems(page + "\n\nIt is 3 times as fast.\n", language)
 
 
-def test_the_tutorial_says_the_same_of_the_model_that_ships() -> None:
+def test_the_tutorial_names_the_training_minutes_of_the_bundled_model() -> None:
     minutes = Spelt(round(value(SHIPPED, "digits", "training_seconds") / 60))
     notebook = (ROOT / "docs" / "tutorial.ipynb").read_text("utf-8")
     assert f"The pretrained model below had {minutes:en}." in notebook
     assert f"trained for {minutes:en} minutes" in notebook
 
 
-def test_every_row_of_the_page_on_speed_stands_in_the_results(
+def test_every_row_of_the_page_on_performance_is_in_the_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)

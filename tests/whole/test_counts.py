@@ -1,4 +1,4 @@
-"""As many sounds come out as go in, or a line names the one that does not."""
+"""Every verb returns as many sounds as it got, or a line names the missing one."""
 
 import contextlib
 from collections.abc import Iterator
@@ -137,7 +137,7 @@ def require_counts(model: Model, files: list[dict[str, Any]], n: int) -> None:
 
 @settings(max_examples=15)
 @given(files=folders, n=st.integers(1, 2))
-def test_sounds_in_are_sounds_out_or_named(
+def test_every_sound_is_returned_or_named(
     digits_model: Model, files: list[dict[str, Any]], n: int
 ) -> None:
     require_counts(digits_model, files, n)
@@ -146,7 +146,7 @@ def test_sounds_in_are_sounds_out_or_named(
 @pytest.mark.slow
 @settings(max_examples=200)
 @given(files=folders, n=st.integers(1, 4))
-def test_sounds_in_are_sounds_out_or_named_in_many_folders(
+def test_in_many_folders_every_sound_is_returned_or_named(
     digits_model: Model, files: list[dict[str, Any]], n: int
 ) -> None:
     require_counts(digits_model, files, n)

@@ -1,4 +1,4 @@
-"""One design, the tutorials' family: forms computed by NumPy alone, and every kind kept and loaded."""
+"""Models of the lessons: shapes and losses against NumPy; every kind is saved, loaded and trained."""
 
 import dataclasses
 import json
@@ -122,7 +122,7 @@ def decoded(x: Array, net: Any) -> Array:
         pytest.param(EIGHT, 128, 128, (128, 32, 32), id="eight"),
     ],
 )
-def test_the_lessons_forms_have_the_shapes_and_losses_that_numpy_computes(
+def test_lesson_models_have_the_shapes_and_losses_computed_by_numpy(
     config: AutoencoderConfig, bins: int, frames: int, latents: tuple[int, int, int]
 ) -> None:
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def test_the_lessons_forms_have_the_shapes_and_losses_that_numpy_computes(
     assert result.loss.item() == pytest.approx(error + 1.25 * distance, rel=1e-4)
 
 
-def test_the_eight_convolutions_are_two_that_shrink_and_six_in_residual_units() -> None:
+def test_the_residual_encoder_has_two_strided_and_six_residual_convolutions() -> None:
     encoder = Autoencoder(EIGHT, 128).encoder
     convs = [part for part in encoder.modules() if isinstance(part, nn.Conv2d)]
     assert [conv.stride for conv in convs] == [(2, 2)] * 2 + [(1, 1)] * 7
@@ -176,9 +176,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_of_each_kind_comes_back_from_its_folder_and_gives_the_same(
-    kind: str, tmp_path: Path
-) -> None:
+def test_a_loaded_model_of_each_kind_equals_the_saved_one(kind: str, tmp_path: Path) -> None:
     model = untrained(**KINDS[kind])
     save(tmp_path, model, "autoencoder", {})
     back = load(tmp_path)
@@ -199,7 +197,7 @@ def test_a_model_of_each_kind_comes_back_from_its_folder_and_gives_the_same(
             assert torch.equal(*drawn)
 
 
-def test_settings_of_before_the_family_came_mean_what_they_meant() -> None:
+def test_missing_settings_have_their_defaults() -> None:
     golden = Path(__file__).parents[1] / "golden"
     headers = sorted(golden.glob("**/model.json"))
     assert headers
@@ -214,7 +212,7 @@ def test_settings_of_before_the_family_came_mean_what_they_meant() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plane", "dense"])
-def test_what_makes_no_codes_says_so_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_models_without_codes_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     model = untrained(**KINDS[kind])
     sound = np.zeros(400, np.float32)
     grid = torch.zeros(1, model.autoencoder.rows, 3, dtype=torch.long)
@@ -232,7 +230,7 @@ def test_what_makes_no_codes_says_so_in_one_line(kind: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["conditional", "fsq"])
-def test_each_kind_goes_through_all_stages_and_makes_new_sounds(
+def test_each_kind_trains_in_all_stages_and_generates(
     kind: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     autoencoder = changed(CONFIG.autoencoder, **KINDS[kind])

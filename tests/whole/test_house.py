@@ -1,4 +1,4 @@
-"""The layout of the package: what it declares, how large its folders are, what its pages say."""
+"""The layout of the package: its declared dependencies, the sizes of its folders, its pages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_package_declares_what_it_imports_and_imports_what_it_declares() -> 
     assert distributions(PROJECT["dependencies"]) == needed
 
 
-def test_what_extras_bring_is_declared_there() -> None:
+def test_packages_of_extras_are_declared_there() -> None:
     extras = set().union(*map(distributions, PROJECT["optional-dependencies"].values()))
     assert {DISTRIBUTIONS.get(name, name) for name in TO_EXTRAS} <= extras
 

@@ -1,4 +1,4 @@
-"""Whatever a folder holds: each thing in it is used, or named with the reason why not."""
+"""Each entry of a folder of recordings is used, or listed with the reason why not."""
 
 import os
 import re
@@ -98,7 +98,7 @@ def test_every_kind_of_recording_is_used(tmp_path: Path, voice: Callable[..., Wa
     assert levels["offset.wav"] > levels["plain.wav"], "the offset is no part of the level"
 
 
-def test_what_cannot_be_used_is_named_with_a_reason(
+def test_unusable_files_are_listed_with_a_reason(
     tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
     folder = tmp_path / "in"
@@ -145,7 +145,7 @@ def test_what_cannot_be_used_is_named_with_a_reason(
     assert [clip.path for clip in clips] == ["good.wav"]
 
 
-def test_what_may_not_be_read_is_named(tmp_path: Path, voice: Callable[..., Waveform]) -> None:
+def test_unreadable_files_are_listed(tmp_path: Path, voice: Callable[..., Waveform]) -> None:
     folder = tmp_path / "in"
     (folder / "closed").mkdir(parents=True)
     for name in ("good.wav", "closed.wav", "closed/a.wav"):
@@ -187,7 +187,7 @@ SUFFIXES_OF = {
 }
 
 
-def test_every_format_that_can_be_read_is_a_recording_by_its_name(
+def test_every_readable_format_is_found_by_its_suffix(
     tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
     assert SUFFIXES_OF.keys() <= soundfile.available_formats().keys()
@@ -202,7 +202,7 @@ def test_every_format_that_can_be_read_is_a_recording_by_its_name(
 
 
 @pytest.mark.parametrize("suffix", ["m4a", "M4A", "aac", "wma", "mp4", "ape", "wv", "amr", "raw"])
-def test_sound_that_cannot_be_read_is_told_how_it_can(
+def test_unsupported_formats_are_listed_with_advice_to_convert_them(
     suffix: str, tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
     folder = tmp_path / "in"
@@ -221,7 +221,7 @@ def test_sound_that_cannot_be_read_is_told_how_it_can(
 
 @pytest.mark.parametrize("rate", [8000, 44_100])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_near_silence_is_silent_and_what_is_quiet_is_not(
+def test_near_silence_is_silent_and_quiet_sound_is_not(
     rate: int, channels: int, tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
     folder = tmp_path / "in"
@@ -247,7 +247,7 @@ def test_near_silence_is_silent_and_what_is_quiet_is_not(
     assert summary.skipped == inspect(folder, config=PreprocessConfig(sample_rate=8000)).skipped
 
 
-def test_an_odd_mp3_is_used_by_preprocess_as_by_all_others(
+def test_preprocess_reads_an_odd_mp3_like_every_other_reader(
     tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
     folder = tmp_path / "in"
@@ -266,9 +266,7 @@ def test_an_odd_mp3_is_used_by_preprocess_as_by_all_others(
 
 
 @pytest.mark.parametrize("rate", [1, 999, 768_001, 0x7FFFFFFF])
-def test_a_sample_rate_beyond_reason_is_named_in_every_way_of_reading(
-    tmp_path: Path, rate: int
-) -> None:
+def test_every_reader_names_an_absurd_sample_rate(tmp_path: Path, rate: int) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.full(4000, 0.1), 8000, subtype="PCM_16")
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Power cuts, full disks, closed folders: what is there is whole, and the next run goes on."""
+"""Killed processes, full disks, read-only folders: existing files are complete, and the next run resumes."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def python(*arguments: object, given: str = "") -> str:
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_killed_preprocess_ends_in_the_bytes_of_a_straight_one(
+def test_a_killed_and_resumed_preprocess_gives_the_bytes_of_an_uninterrupted_one(
     kills: int, recordings: Path, tmp_path: Path
 ) -> None:
     said = python(HERE / "kill_runs.py", "preprocess", recordings, tmp_path, kills)
@@ -43,7 +43,7 @@ def test_a_killed_preprocess_ends_in_the_bytes_of_a_straight_one(
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_training_ends_in_the_bytes_of_a_straight_one(
+def test_a_killed_and_resumed_training_gives_the_bytes_of_an_uninterrupted_one(
     kills: int, dataset: Dataset, tmp_path: Path
 ) -> None:
     said = python(HERE / "kill_runs.py", "train", dataset.folder, tmp_path, kills)
@@ -89,7 +89,7 @@ def require_refusals(commands: list[tuple[int, list[str]]]) -> None:
         assert "/out/" in text, (arguments, text)
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
+def test_a_full_disk_gives_one_line_and_no_partial_files(
     commands: tuple[Path, dict[str, list[str]]],
 ) -> None:
     out, verbs = commands
@@ -100,7 +100,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
     assert left == work | {("model", "training", "settings.json")}
 
 
-def test_a_closed_folder_is_told_in_one_line_and_stays_empty(
+def test_a_read_only_folder_gives_one_line_and_stays_empty(
     commands: tuple[Path, dict[str, list[str]]],
 ) -> None:
     out, verbs = commands

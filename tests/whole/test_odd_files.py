@@ -1,4 +1,4 @@
-"""Files as other programs leave them: every way of reading one agrees, on its length and on its samples."""
+"""Odd files of other programs: all readers agree on length and samples."""
 
 import io
 import struct
@@ -164,7 +164,7 @@ def lengths(path: Path) -> dict[str, int | str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_way_of_reading_agrees_on_every_odd_file(name: str, tmp_path: Path) -> None:
+def test_all_readers_agree_on_every_odd_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(FILES[name])
     found = lengths(path)
@@ -185,7 +185,7 @@ def test_every_way_of_reading_agrees_on_every_odd_file(name: str, tmp_path: Path
 
 
 @given(st.data())
-def test_no_damage_makes_the_ways_of_reading_differ(
+def test_all_readers_agree_on_damaged_files(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Short of damage to a header's promise: what lies between is not looked at for a length."""
@@ -204,7 +204,9 @@ def test_no_damage_makes_the_ways_of_reading_differ(
 
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("kind", FORMATS)
-def test_bytes_behind_the_last_sample_take_none_away(kind: str, junk: str, tmp_path: Path) -> None:
+def test_bytes_after_the_last_sample_remove_no_samples(
+    kind: str, junk: str, tmp_path: Path
+) -> None:
     for name in ("whole", f"{junk}-behind"):
         (tmp_path / f"{name}.{kind}").write_bytes(FILES[f"{name}.{kind}"])
     whole, _ = reading.read(tmp_path / f"whole.{kind}")
@@ -214,9 +216,7 @@ def test_bytes_behind_the_last_sample_take_none_away(kind: str, junk: str, tmp_p
 
 
 @pytest.mark.parametrize("name", ["unknown", "tenfold", *(f"unknown-{junk}" for junk in JUNK)])
-def test_a_flac_whose_length_is_not_known_or_not_true_gives_all_samples(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_flac_of_unknown_or_wrong_length_gives_all_samples(name: str, tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     path.write_bytes(FILES[f"{name}.flac"])
     assert reading.info(path).num_samples == LENGTH
@@ -224,7 +224,7 @@ def test_a_flac_whose_length_is_not_known_or_not_true_gives_all_samples(
 
 
 @pytest.mark.parametrize("name", unfinished())
-def test_a_header_that_was_never_finished_hides_no_sample(name: str, tmp_path: Path) -> None:
+def test_an_unfinished_header_hides_no_samples(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(FILES[name])
     waveform, rate = reading.read(tmp_path / name)
     assert rate == RATE
@@ -232,7 +232,7 @@ def test_a_header_that_was_never_finished_hides_no_sample(name: str, tmp_path: P
     assert reading.info(tmp_path / name).num_samples == LENGTH
 
 
-def test_an_empty_wav_with_something_behind_is_empty(tmp_path: Path) -> None:
+def test_an_empty_wav_with_trailing_bytes_is_empty(tmp_path: Path) -> None:
     empty = coded(sound(0), *FORMATS["wav"]) + b"LIST\x04\0\0\0INFO"
     for size in (0, len(empty) - 8):
         (tmp_path / "a.wav").write_bytes(empty[:4] + struct.pack("<I", size) + empty[8:])
@@ -240,7 +240,7 @@ def test_an_empty_wav_with_something_behind_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["starts-quiet", "starts-loud"])
-def test_an_mp3_without_a_count_of_its_frames_gives_them_all(name: str, tmp_path: Path) -> None:
+def test_an_mp3_without_a_frame_count_gives_all_frames(name: str, tmp_path: Path) -> None:
     """The decoder's guess by the first one's bit rate would be four times as long, or a fourth."""
     path = tmp_path / "a.mp3"
     path.write_bytes(FILES[f"{name}.mp3"])
@@ -262,14 +262,14 @@ def test_mp3s_joined_in_one_file_are_all_read(between: bytes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("before", BEFORE)
-def test_an_mp3_is_read_whatever_lies_before_its_first_frame(before: str, tmp_path: Path) -> None:
+def test_bytes_before_the_first_frame_of_an_mp3_are_skipped(before: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(FILES[f"{before}-before.mp3"])
     assert set(lengths(path).values()) == {LENGTH}
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "aiff", "au", "w64", "rf64"])
-def test_of_a_file_cut_short_what_is_there_is_read(kind: str, tmp_path: Path) -> None:
+def test_the_existing_samples_of_a_truncated_file_are_read(kind: str, tmp_path: Path) -> None:
     for name in ("whole", "half"):
         (tmp_path / f"{name}.{kind}").write_bytes(FILES[f"{name}.{kind}"])
     whole, _ = reading.read(tmp_path / f"whole.{kind}")
@@ -278,7 +278,7 @@ def test_of_a_file_cut_short_what_is_there_is_read(kind: str, tmp_path: Path) ->
     np.testing.assert_array_equal(half[:4000], whole[:4000])
 
 
-def test_a_flac_damaged_in_its_middle_is_broken_and_not_cut(tmp_path: Path) -> None:
+def test_a_flac_damaged_in_the_middle_is_broken_and_not_shortened(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     data = bytearray(coded(sound(5), *FORMATS["flac"]))
     middle = len(data) // 2
@@ -289,7 +289,7 @@ def test_a_flac_damaged_in_its_middle_is_broken_and_not_cut(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", ["au", "snd", "vox", "gsm", "raw", "pcm"])
-def test_what_has_no_header_is_no_noise(suffix: str, tmp_path: Path) -> None:
+def test_headerless_files_are_not_read_as_noise(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(FILES["text.wav"])
     (found,) = set(lengths(path).values())

@@ -1,4 +1,4 @@
-"""What pip installs: a package that is found from every folder, with the models that ship."""
+"""Installation by pip: the package can be imported from every folder and has the bundled models."""
 
 import shutil
 import subprocess
@@ -50,9 +50,7 @@ def test_an_editable_install_is_found_beside_the_clone(clone: Path, tmp_path: Pa
     assert ended.stdout.strip() == str(clone / "audiovq" / "__init__.py"), ended.stderr
 
 
-def test_an_install_holds_every_module_and_the_models_that_ship(
-    clone: Path, tmp_path: Path
-) -> None:
+def test_an_install_has_every_module_and_the_bundled_models(clone: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(built("build_wheel", clone, tmp_path / "out")) as wheel:
         names = set(wheel.namelist())
     files = [path for path in (ROOT / "audiovq").rglob("*") if path.is_file()]

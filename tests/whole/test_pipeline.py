@@ -1,4 +1,4 @@
-"""From recordings to new recordings, through the functions that a user calls."""
+"""The whole pipeline, from recordings to new recordings, by the public functions."""
 
 import json
 import shutil
@@ -57,9 +57,7 @@ def test_generated_files_are_the_same_bytes_for_the_same_seed(model: Model, tmp_
     assert first != third
 
 
-def test_an_output_that_exists_is_refused_unless_overwrite_is_said(
-    model: Model, tmp_path: Path
-) -> None:
+def test_an_existing_output_is_refused_without_overwrite(model: Model, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(AudiovqError, match="exists already"):
         generation_files.generate_files(model, tmp_path, 1)
@@ -67,7 +65,7 @@ def test_an_output_that_exists_is_refused_unless_overwrite_is_said(
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 
-def test_label_values_never_lead_out_of_the_folder(model: Model, tmp_path: Path) -> None:
+def test_label_values_never_leave_the_folder(model: Model, tmp_path: Path) -> None:
     sound = pipeline.generate(model, 1)[0]
     evil = type(sound)(sound.waveform, {"folder": "../../up/x"}, sound.encoded)
     (path,) = generation_files.write_sounds(model, tmp_path / "out", [evil], SamplingConfig(), 0)
@@ -94,7 +92,7 @@ def test_reconstructions_keep_names_folders_and_lengths(
     assert model.codes_per_second < codes_per_second < 1.4 * model.codes_per_second
 
 
-def test_one_file_is_reconstructed_to_the_file_named(
+def test_one_file_is_reconstructed_to_the_given_file(
     model: Model, recordings: Path, tmp_path: Path
 ) -> None:
     source = recordings / "jan" / "0_jan_0.wav"
@@ -106,7 +104,7 @@ def test_one_file_is_reconstructed_to_the_file_named(
         pipeline.reconstruct_files(model, source, tmp_path / "back.wav")
 
 
-def test_figures_hold_every_part_and_each_has_its_sentence(model: Model, dataset: Dataset) -> None:
+def test_metrics_have_every_part_and_each_has_its_sentence(model: Model, dataset: Dataset) -> None:
     figures = evaluate(model, dataset, n=6)
     assert set(figures) >= {"reconstruction", "codebook", "prior", "generation"}
     json.dumps(figures)  # plain numbers only
@@ -119,7 +117,7 @@ def test_figures_hold_every_part_and_each_has_its_sentence(model: Model, dataset
     assert len(figure_table(figures).splitlines()) == len(rows)
 
 
-def test_without_the_recordings_figures_still_come(
+def test_metrics_are_computed_without_the_recordings(
     recordings: Path, dataset_folder: Path, model: Model, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(dataset_folder, tmp_path / "dataset")
@@ -140,7 +138,7 @@ def test_without_the_recordings_figures_still_come(
         list(beginnings(dataset, dataset.test))
 
 
-def test_of_a_recording_split_in_time_only_the_splits_own_stretches_are_originals(
+def test_originals_of_a_recording_split_in_time_are_stretches_of_that_split_only(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -174,7 +172,7 @@ def test_the_report_shows_sounds_pairs_and_curves(
     assert "baselines: 5.00 (uniform)" in page  # before evaluate: what training reached
 
 
-def test_no_file_of_a_run_is_a_pickle_or_holds_one(
+def test_no_file_of_a_run_is_or_contains_a_pickle(
     recordings: Path, dataset_folder: Path, folder: Path, model: Model, tmp_path: Path
 ) -> None:
     generation_files.generate_files(model, tmp_path / "sounds", 1)

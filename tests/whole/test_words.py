@@ -117,7 +117,7 @@ def test_sources_avoid_the_words_that_the_glossary_replaces(folder: str) -> None
     assert found == []
 
 
-def test_every_folder_that_is_not_clean_yet_exists() -> None:
+def test_folders_of_not_yet_exist() -> None:
     assert set(NOT_YET) <= set(folders())
 
 

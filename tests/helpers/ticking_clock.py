@@ -8,7 +8,7 @@ import pytest
 from audiovq.training import loop
 
 
-def ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def use_ticking_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Advance the clock of the training loop by `seconds` each time that it is read."""
     ticks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: seconds * next(ticks))
