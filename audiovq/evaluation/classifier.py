@@ -1,6 +1,6 @@
 """The first judge: a convolutional network that predicts the labels of spectrograms.
 
-It is trained with augmentation, so that it depends on what is said or played rather than on the recording.
+It is trained with augmentation, so that it depends on the content rather than on the recording.
 `listener.py` has the second judge.
 """
 

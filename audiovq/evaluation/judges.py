@@ -136,7 +136,7 @@ def match_labels(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is judged, and how."""
+    """The sounds to judge, and the settings."""
 
     model: Model
     dataset: Dataset

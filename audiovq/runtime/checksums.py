@@ -2,7 +2,7 @@
 
     "format"    kind of folder
     "version"   of its format
-    "sha256"    of the header itself, computed with 64 zeros in place of its own digits
+    "sha256"    of the header itself, computed with 64 zeros in place of these digits
 
 The checksum is over bytes, so that it does not depend on how a reader would write JSON.
 """

@@ -2,7 +2,7 @@
 
 Each rank takes a slice of every batch. Losses are local terms of sums and counts over the global batch,
 such that their mean over ranks is the loss of a single process: DistributedDataParallel (Li et al. 2020)
-averages the gradients likewise. Random tensors are drawn for the global batch, in every rank. So the
+averages the gradients likewise. Random tensors are sampled for the global batch, in every rank. So the
 steps equal those of a single process up to rounding, and the world size may change from run to run.
 Every function is a no-op when the world size is 1.
 """
