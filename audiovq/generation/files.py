@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from audiovq import __version__
 from audiovq.audio import writing
@@ -83,9 +84,7 @@ def generate_files(
             images, rows = generate_images(
                 model, n, labels, sampling=sampling, best_of=best_of, seed=seed, progress=step
             )
-            names = [name_of(i, row.values()) for i, row in enumerate(rows)]
-            filled.expect(*(f"{name}.png" for name in names))
-            return write_images(folder, images, names)
+            return _write_images(filled, images, rows)
     batches = Batches(
         model,
         n,
@@ -112,6 +111,15 @@ def generate_files(
     if model.known is None and model.prior is not None:
         say("not checked for copies: this model comes without the codes of its training clips")
     return paths
+
+
+def _write_images(
+    filled: OutputFolder, images: Tensor, rows: Sequence[Mapping[str, str]]
+) -> list[Path]:
+    """Write images (n, 1, bins, frames) as PNGs named by their labels; returns their paths."""
+    names = [name_of(i, row.values()) for i, row in enumerate(rows)]
+    filled.expect(*(f"{name}.png" for name in names))
+    return write_images(filled.folder, images, names)
 
 
 def vary_files(
