@@ -203,7 +203,8 @@ class Trainer:
             inputs = prepare(Step(number, self.progress, indices, generator, self.records))
             # Several ranks wait for each other, so that the time of a step says nothing about this one.
             tunable = self.device.type == "cpu" and distributed.world_size() == 1
-            with tuned_step(self.stage, inputs[0].numel(), enabled=tunable):
+            size = inputs[0].numel() if inputs else 1
+            with tuned_step(self.stage, size, enabled=tunable):
                 return update(*inputs)
 
     def _updating(self, loss: Callable[..., Losses]) -> Callable[..., tuple[Losses, Tensor]]:
