@@ -1,5 +1,6 @@
 """Settings and errors. Everything that a user can set is a frozen dataclass here.
 
-Imports nothing of audiovq. Start with `settings`: one dataclass a part of the program, checked when made.
-`presets` holds settings of training by name; `serialize` writes them as JSON; `flags` names them as flags.
+Imports nothing of audiovq. Settings check themselves when made. Start with `settings`, those of training; those of
+the autoencoder are in `autoencoder`, of preprocessing in `spectrogram`, of sampling in `sampling`. `presets` holds
+settings of training by name; `serialize` writes settings as JSON, `flags` as flags of the command line.
 """

@@ -1,4 +1,4 @@
-"""Checks of numbers that users give: finite, in range, seeds, counts."""
+"""Checks of numbers from users: finite, in range, seeds, counts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from audiovq.config.errors import AudiovqError
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise AudiovqError with `message` unless `condition` holds."""
     if not condition:
         raise AudiovqError(message)
 
 
 def require_finite(config: Any) -> None:
-    """Raise AudiovqError where a setting is infinite or no number."""
+    """Raise AudiovqError where a setting is infinite or NaN."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         finite = not isinstance(value, float) or math.isfinite(value)
@@ -30,10 +31,11 @@ MOST_LAYERS = 256
 MOST_STEPS = 1_000_000_000
 """Most steps of a training, and most clips of a batch."""
 MOST_SEED = (1 << 63) - 1
-"""Largest seed that every generator of torch takes."""
+"""Largest seed of torch's generators."""
 MOST_SOUNDS = 1_000_000
-"""Sounds that one call may make."""
+"""Most sounds of one call."""
 MAX_THREADS = 1024
+"""Most CPU threads of one operation."""
 
 
 def is_whole(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Settings as the flags of the command line that ask for them."""
+"""Settings as flags of the command line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def flags(config: Any, default: Any, prefix: str = "") -> list[str]:
-    """What differs in two dataclasses of one kind, as quoted words: --n-fft 256, --no-trim."""
+    """Flags that turn the settings `default` into `config`, quoted for a shell: --n-fft 256, --no-trim."""
     words: list[str] = []
     for field in dataclasses.fields(default):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
+        value, standard = getattr(config, field.name), getattr(default, field.name)
         name = field.name.replace("_", "-")
-        if dataclasses.is_dataclass(usual):
-            words += flags(value, usual, f"{prefix}{name}.")
-        elif isinstance(usual, bool) and value != usual:
+        if dataclasses.is_dataclass(standard):
+            words += flags(value, standard, f"{prefix}{name}.")
+        elif isinstance(standard, bool) and value != standard:
             words.append(f"--{prefix}{'' if value else 'no-'}{name}")
-        elif value != usual:
+        elif value != standard:
             values = value if isinstance(value, list | tuple) else [value]
             words.append(f"--{prefix}{name} {shlex.join(map(str, values))}")
     return words

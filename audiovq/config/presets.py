@@ -37,8 +37,8 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_training=OptimizerConfig(
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
-        # On 2,400 digits the prior was best at 6,000 and 7,000 steps of 16,000, and the masked one gained
-        # nothing to speak of after 12,000. On a laptop the time ends both before.
+        # On 2,400 digits the prior was best at 6,000 and 7,000 steps of 16,000, and the masked prior gained
+        # almost nothing after 12,000. On a laptop the time limit ends both earlier.
         prior_training=_prior_training(steps=10_000, learning_rate=2e-3, validate_every=1_000),
         masked_training=OptimizerConfig(steps=12_000, validate_every=1_000),
         max_minutes=20,
@@ -63,13 +63,12 @@ PRESETS: dict[str, TrainConfig] = {
         masked_share=0.2,
     ),
 }
-"""tiny: five minutes on a laptop at most. small: twenty. base: for a GPU, without a limit. rate-…: an
-hour, autoencoders alone, for archives of about 1, 2 and 4 kbit/s (speech at 8 kHz)."""
+"""tiny: at most five minutes on a laptop. small: at most twenty. base: for a GPU, no time limit. rate-…: one
+hour, autoencoders without a prior, for archives of about 1, 2 and 4 kbit/s (speech at 8 kHz)."""
 
 
 def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> TrainConfig:
-    """A codec for speech at 8 kHz, without a prior: tall patches of few frames, some stages of
-    codes, and bits weighed until the rate is met."""
+    """Codec for speech at 8 kHz without a prior: tall patches, residual quantizers, and a target rate."""
     return TrainConfig(
         autoencoder=AutoencoderConfig(
             NetworkConfig(patch=(16, 4)),
@@ -110,7 +109,7 @@ LESSON = AutoencoderConfig(
     contrast=1.0,
     rate_weight=0.0,
 )
-"""The VQ-VAE as the tutorials build it; the others of the family differ from it in the bottleneck."""
+"""The VQ-VAE of the tutorials; the other lessons change one part of it, mostly the bottleneck."""
 
 
 def _lesson_preset(

@@ -15,12 +15,12 @@ _T = TypeVar("_T")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Any of the dataclasses above → plain dicts, lists, numbers and strings."""
+    """Settings (a dataclass) → plain dicts, lists, numbers and strings."""
     return dataclasses.asdict(config)
 
 
 def from_json(cls: type[_T], data: Any, where: str = "settings") -> _T:
-    """The inverse of `to_json`. Raises AudiovqError that names the setting at fault in `where`."""
+    """Inverse of `to_json`. Raises AudiovqError with `where` and the name of the wrong setting."""
     if not isinstance(data, dict):
         raise AudiovqError(f"{where}: expected settings of {cls.__name__}, found {data!r:.60}")
     hints = typing.get_type_hints(cls)
@@ -57,7 +57,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         require(abs(value) < 1e300, f"{where}: {value!r:.60} is too large")
         return float(value)
     if isinstance(value, float):
-        require(math.isfinite(value), f"{where}: {value!r} is no number")
+        require(math.isfinite(value), f"{where}: {value!r} is not a finite number")
     right = isinstance(value, hint) and not (hint is not bool and isinstance(value, bool))
     require(right, f"{where}: expected {hint.__name__}, found {value!r:.60}")
     return value

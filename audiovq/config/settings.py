@@ -22,22 +22,24 @@ from audiovq.config.checks import (
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """What learns the codes in time order."""
+    """The autoregressive prior, which predicts codes in time order."""
 
     kind: Literal["transformer", "pixelcnn"] = "transformer"
-    """transformer: attends to all codes before. pixelcnn: gated convolutions over those nearby."""
+    """transformer: attends to all earlier codes. pixelcnn: gated convolutions over nearby codes."""
     dim: int = 192
+    """Width of each column's vector (transformer), or channels (pixelcnn)."""
     layers: int = 4
+    """Number of layers."""
     heads: int = 4
-    """Of attention (transformer)."""
+    """Number of attention heads (transformer)."""
     cell: int = 128
-    """Of what a code is told by the column so far (transformer)."""
+    """Width of the column decoder, which predicts the codes of a column (transformer)."""
     kernel: int = 5
-    """Codes across a convolution's filter: half of them, and the one in the middle, are the past
-    (pixelcnn)."""
+    """Kernel size of the convolutions, of which only the half over past codes is used (pixelcnn)."""
     dropout: float = 0.1
+    """Dropout probability in training."""
     label_dropout: float = 0.15
-    """How often a label is hidden in training, so that it can be left open, and guided, later."""
+    """Probability of dropping a label in training; needed to sample without labels, and for guidance."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -61,17 +63,20 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class MaskedConfig:
-    """What learns to fill holes in the codes."""
+    """The masked prior, which fills holes in grids of codes."""
 
     dim: int = 192
-    """Of a column."""
+    """Width of each column's vector."""
     cell: int = 128
-    """Of what a code is told by its column."""
+    """Width of the column decoder, which predicts the codes of a column."""
     layers: int = 4
+    """Number of layers."""
     heads: int = 4
+    """Number of attention heads."""
     dropout: float = 0.1
+    """Dropout probability in training."""
     label_dropout: float = 0.15
-    """How often a label is hidden in training, so that it can be left open, and guided, later."""
+    """Probability of dropping a label in training; needed to sample without labels, and for guidance."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -89,40 +94,42 @@ class MaskedConfig:
 
 
 FEWEST_STEPS = 3_000
-"""To which no number of passes shortens a schedule."""
+"""Shortest schedule that `max_epochs` leads to."""
 VALIDATION_EPOCHS = 4
-"""Passes after which what learns by heart is validated, but not before"""
+"""Passes from one validation to the next where `max_epochs` is set."""
 FEWEST_BETWEEN = 25
-"""steps."""
+"""Fewest steps from one validation to the next where `max_epochs` is set."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Steps and schedule of one stage of training."""
+    """Optimizer and schedule of one stage of training."""
 
     steps: int = 10_000
-    """The schedule's length; `--max-minutes` shortens it."""
+    """Steps of the schedule; `--max-minutes` shortens it."""
     batch_size: int = 8
+    """Clips of a batch, over all ranks together."""
     learning_rate: float = 1e-3
+    """Peak of the learning rate."""
     schedule: Literal["cosine", "exponential"] = "cosine"
-    """How the learning rate falls: to final_share of its peak, or as decay_rate ** progress."""
+    """How the learning rate falls from its peak: to final_share of it, or as decay_rate ** progress."""
     final_share: float = 0.02
-    """Learning rate at the end, as a share of its peak (cosine in between)."""
+    """Final learning rate as a share of the peak (cosine)."""
     decay_rate: float = 0.1
-    """Learning rate at the end of an exponential schedule, as a share of its peak."""
+    """Final learning rate as a share of the peak (exponential)."""
     warmup: int = 100
-    """Steps from 0 to the peak."""
+    """Steps over which the learning rate rises to its peak."""
     weight_decay: float = 0.01
+    """Weight decay (AdamW)."""
     clip_norm: float = 1.0
-    """Largest gradient norm."""
+    """Largest norm of the gradient; larger gradients are scaled down."""
     validate_every: int = 500
-    """Steps from one validation to the next, at most: see max_epochs."""
+    """Most steps from one validation to the next (see max_epochs)."""
     patience: int = 10
-    """Stop after so many validations without a better one."""
+    """Stop after this number of validations without an improvement."""
     max_epochs: int | None = None
-    """So many passes over the clips at most, but 3,000 steps in any case (or `steps`, if fewer). What
-    learns by heart does better with a schedule that ends than with the best state of a longer one, and is
-    validated every 4 passes."""
+    """Most passes over the clips; shortens the schedule, but to no fewer than 3,000 steps, and validates
+    every 4 passes. For stages that overfit: a short schedule that ends beats the best state of a long one."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -163,10 +170,10 @@ class OptimizerConfig:
         return min(self.steps, max(fewest, self.max_epochs * per_epoch))
 
     def validations_for(self, clips: int) -> int:
-        """Steps from one validation to the next with so many clips to learn from.
+        """Steps from one validation to the next with `clips` training clips.
 
-        What learns by heart (`max_epochs`) is best after few passes over few clips, and is looked at as
-        often as every VALIDATION_EPOCHS passes, so that this is not missed.
+        With `max_epochs`, every VALIDATION_EPOCHS passes: a stage that overfits is best after a few
+        passes over few clips, and rarer validations would miss that.
         """
         if self.max_epochs is None:
             return self.validate_every
@@ -175,14 +182,14 @@ class OptimizerConfig:
 
 
 PRIOR_EPOCHS = 60
-"""Passes over the clips after which a prior knows them by heart."""
+"""Passes over the clips after which a prior has memorized them."""
 PRIOR_PATIENCE = 5
-"""Validations without a better one after which a prior is past its best."""
+"""Validations without an improvement after which a prior is past its best."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All stages of training."""
+    """Settings of all stages of training."""
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
@@ -193,17 +200,18 @@ class TrainConfig:
     )
     masked_training: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_minutes: float | None = None
-    """Wall-clock limit of all training; the schedule shrinks to it and a usable model is left."""
+    """Time limit of the whole training; schedules are shortened to fit."""
     autoencoder_share: float = 0.45
-    """Share of max_minutes that the autoencoder gets; the prior gets what is left. 1: no prior."""
+    """Share of max_minutes for the autoencoder; the rest is for the priors. 1: no prior."""
     masked_share: float = 0.0
-    """Share of max_minutes that the masked prior gets, out of the prior's; 0: none is trained."""
+    """Share of max_minutes for the masked prior, taken from the prior's time; 0: no masked prior."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the device computes in it, else float32. The quantizer stays float32."""
+    """auto: bfloat16 where the device supports it, else float32. The quantizer always uses float32."""
     threads: int | None = None
     """CPU threads per operation, for results that are the same bits in every run; by default the number
     adapts to the machine's load."""
     seed: int = 0
+    """Seed of initial weights, batches and noise."""
 
     def __post_init__(self) -> None:
         require_finite(self)

@@ -10,33 +10,33 @@ from audiovq.config.checks import require
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """How a folder of recordings becomes a dataset. `None` means: chosen from the recordings."""
+    """Settings of preprocessing, from a folder of recordings to a dataset. None: chosen from the recordings."""
 
     sample_rate: int | None = None
-    """Hz of everything after reading; None: the rate that most usable files have."""
+    """Sample rate in Hz to resample to; None: the most common rate of the files."""
     clip_seconds: float | None = None
-    """Length of a clip; None: the longest file's up to 2.5 s, else what 99 % of the files need, at
-    most 2 s."""
+    """Longest clip in seconds; None: the longest file if it is at most 2.5 s, else long enough for 99 % of
+    the files, at most 2 s."""
     n_fft: int | None = None
-    """Window length in samples; None: the power of two from 32 ms upward."""
+    """Window length in samples; None: the next power of two of at least 32 ms."""
     hop_length: int | None = None
     """Samples between frames; None: n_fft / 4."""
     n_mels: int | None = None
-    """Mel bands; 0: linear bins; None: 64 up to 8 kHz, 80 to 16 kHz, 96 to 24 kHz, then 128."""
+    """Number of mel bands; 0: linear bins; None: 64 up to 8 kHz, 80 up to 16, 96 up to 24, 128 above."""
     range_db: float = 80.0
-    """Decibels between a clip's loudest cell and the floor."""
+    """Decibels from a clip's loudest cell down to the floor."""
     trim: bool = True
-    """Cut silence at both ends of a file."""
+    """Trim silence at both ends of a file."""
     trim_db: float = 50.0
-    """What counts as silence: this far below the file's loudest 20 ms."""
+    """Silence is this many decibels below the loudest 20 ms of the file."""
     labels: str | None = None
-    """`folder`, a pattern with named groups matched against the path, or a CSV file."""
+    """Source of labels: `folder`, a regular expression with named groups for the path, or a CSV file."""
     test: str | None = None
-    """Regular expression that names the test files; None: --test-share of them, by the hash of the path."""
+    """Regular expression that selects the test files; None: --test-share of them, by a hash of the path."""
     test_share: float = 0.1
-    """Share of the files kept for the test, where --test names none; 0: no test."""
+    """Share of the files held out for the test, unless --test is given; 0: no test."""
     validation_share: float = 0.1
-    """Share of the remaining files kept for validation, by the hash of the path; 0: no validation."""
+    """Share of the other files held out for validation, by a hash of the path; 0: no validation."""
 
     def __post_init__(self) -> None:
         require(
@@ -72,19 +72,23 @@ class PreprocessConfig:
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """The spectrogram's grid and range, all fixed: stored in dataset and model."""
+    """Size and range of spectrograms; stored in dataset and model."""
 
     sample_rate: int
+    """In Hz."""
     n_fft: int
+    """Window length in samples."""
     hop_length: int
+    """Samples between frames."""
     n_mels: int
-    """Mel bands, or 0 for the n_fft / 2 linear bins below Nyquist."""
+    """Number of mel bands, or 0 for the n_fft / 2 linear bins below Nyquist."""
     range_db: float = 80.0
+    """Decibels from a clip's loudest cell down to the floor."""
     level_step_db: float = 1.5
+    """Decibels from one level to the next."""
     num_levels: int = 64
     images: bool = False
-    """No sound at all: grayscale images, a column of pixels as a frame, the lowest row as the first
-    bin."""
+    """Grayscale images in place of spectrograms: a frame is a column of pixels, bin 0 the bottom row."""
 
     def __post_init__(self) -> None:
         require(
@@ -112,12 +116,12 @@ class SpectrogramConfig:
 
     @property
     def bins(self) -> int:
-        """Rows of the spectrogram."""
+        """Number of rows of the spectrogram."""
         return self.n_mels or self.n_fft // 2
 
     @classmethod
     def for_images(cls, height: int) -> SpectrogramConfig:
-        """Of images so many pixels high; what is in decibels for sound is in hundredths of white."""
+        """Settings for images `height` pixels high; decibels stand for hundredths of white."""
         return cls(1, 2 * height, 1, 0, range_db=100.0, num_levels=2, images=True)
 
     @classmethod
@@ -129,7 +133,7 @@ class SpectrogramConfig:
         n_mels: int | None = None,
         range_db: float = 80.0,
     ) -> SpectrogramConfig:
-        """The settings that suit a sample rate; what is given is kept."""
+        """Default settings for a sample rate; arguments that are given are not changed."""
         n_fft = n_fft or 2 ** math.ceil(math.log2(0.032 * sample_rate))
         if n_mels is None:
             n_mels = next(
@@ -140,8 +144,10 @@ class SpectrogramConfig:
 
 
 def _most_bands(sample_rate: int, n_fft: int) -> int:
-    """So many mel bands of `scale.mel_bands` cover a bin of the spectrum each: the narrowest ones, below
-    1 kHz, are two steps of the scale wide, and a bin's width at least."""
+    """Most mel bands of `scale.mel_bands` that each cover at least one bin of the spectrum.
+
+    The narrowest bands, below 1 kHz, are two steps of the mel scale wide.
+    """
     top = sample_rate / 2
     highest = 3 * top / 200 if top < 1000 else 15 + 27 * math.log(top / 1000, 6.4)
     return math.ceil(400 / 3 * highest * n_fft / sample_rate) - 2

@@ -7,7 +7,7 @@
     masked.safetensors         weights of the masked prior
     training-codes.safetensors codes of the training clips, to find copies by; may be left out
     README.md                  a model card
-    training/                  to go on training: state, metrics.jsonl, samples; may be deleted
+    training/                  to resume training: state, metrics.jsonl, samples; may be deleted
 
 No code runs on reading: JSON and safetensors only. `docs/formats.md` has it to the byte.
 """
@@ -46,26 +46,27 @@ FORMAT = "audiovq-model"
 VERSION = 5
 Stage = Literal["autoencoder", "context", "prior", "masked"]
 PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
-"""What is learnt about an autoencoder's codes."""
+"""Stages trained on the codes of an autoencoder."""
 KNOWN = "training_codes"
-"""The part of model.json that lists the codes of the training clips."""
+"""Key of model.json for the codes of the training clips."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
-"""Models that come with the package, to be named instead of a folder: `digits`."""
+"""Folder of the models in the package, which are loaded by name: `digits`."""
 LARGEST_FRAMES = 1 << 24
-"""No clip trained on is longer."""
+"""Most frames of a training clip."""
 READINGS = 5
-"""Of a model that is being trained, at most."""
+"""Most attempts to read a model whose files change meanwhile, because it is in training."""
 ROOM = 8
-"""A network may take so many times the bytes of its file, float16 or float32: some tables are made."""
+"""Most bytes of a network in memory per byte of its file, float16 or float32; some tables are computed."""
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> None:
-    """Write one stage's weights and bring model.json up to date.
+    """Write the weights of one stage and update model.json.
 
-    Killed at any moment, it leaves the model of before or the new one: what model.json lists is
-    never written over. `summary` is what the stage reached. A new autoencoder makes what was learnt
-    about the codes of an earlier one worthless: it is dropped from model.json.
+    Killed at any moment, it leaves the earlier model or the new one: files listed in model.json are never
+    overwritten. `summary`: results of the stage. A new autoencoder removes the other stages from
+    model.json, since they were trained on codes of the earlier one. Raises ValueError where the model
+    lacks the stage.
     """
     tensors = {
         "autoencoder": model.autoencoder.state_dict(),
@@ -85,7 +86,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
         "spectrogram": to_json(model.spectrogram.config),
         "clip_frames": model.clip_frames,
         "labels": model.labels,
-        "label_counts": [[list(places), count] for places, count in model.label_counts],
+        "label_counts": [[list(indices), count] for indices, count in model.label_counts],
         "autoencoder": {"config": to_json(model.autoencoder.config)},
     }
     if stage == "autoencoder":
@@ -101,7 +102,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
             header[key] = value
     model.header = header
     write_header(folder / "model.json", header)
-    if first == spare:  # and now to its own name
+    if first == spare:  # then under the usual name
         save_tensors(path, tensors)
         header[stage]["file"] = path.name
         write_header(folder / "model.json", header)
@@ -109,7 +110,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
 
 
 def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
-    """Add to the summary of a stage in model.json. Leaves a model without that stage alone."""
+    """Add results to the summary of a stage in model.json; does nothing where the model lacks the stage."""
     path = folder / "model.json"
     header = read_header(path, "model", VERSION, AGAIN)
     if stage in header and header[stage]["summary"] | more != header[stage]["summary"]:
@@ -140,7 +141,7 @@ def _known(folder: Path, model: Model, entry: dict[str, Any]) -> KnownClips | No
 
 
 def _file_listed(folder: Path, stage: Stage) -> Any:
-    """The file that holds a stage by model.json, which may not be there yet."""
+    """Name of the file of a stage in model.json; None before there is one."""
     try:
         return read_json(folder / "model.json", "a model")[stage]["file"]
     except (AudiovqError, LookupError, TypeError):
@@ -153,7 +154,7 @@ def shipped_names() -> list[str]:
 
 
 def located(folder: Path | str) -> Path:
-    """Where a model lies: the folder itself, or that of SHIPPED where there is no such folder."""
+    """Folder of a model: `folder`, or the folder in SHIPPED of that name where `folder` does not exist."""
     shipped = SHIPPED / Path(folder).name
     return (
         shipped
@@ -163,10 +164,11 @@ def located(folder: Path | str) -> Path:
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
-    """Read a model, ready for use (eval mode): a folder, or a name among SHIPPED.
+    """Read a model from a folder, or by name from SHIPPED, in eval mode.
 
-    It may be in training: where model.json changed while its files were read, they are read again. Raises AudiovqError where `folder` is not a model, is of an unknown version, or holds weights
-    that are damaged or do not belong to it.
+    The model may be in training: where model.json changes meanwhile, all files are read again. Raises
+    AudiovqError where `folder` is not a model, has another version, or holds weights that are damaged or
+    belong to another model.
     """
     folder = located(folder)
     if folder.parent == SHIPPED and not folder.is_dir():
@@ -188,7 +190,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes where a file is replaced; None where there is none."""
+    """Inode, time and size, which change when a file is replaced; None where it is missing."""
     try:
         found = path.stat()
     except OSError:
@@ -197,7 +199,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _read(folder: Path, header: dict[str, Any]) -> Model:
-    """The model that `header`, the content of model.json, lists, on the CPU. Raises as `load`."""
+    """Model of `header`, the content of model.json, on the CPU. Raises as `load`."""
     where = f"{folder}/model.json"
     try:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
@@ -241,16 +243,16 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
         ValueError,
         ArithmeticError,
         AttributeError,
-        RuntimeError,  # torch's, of sizes that cannot be
+        RuntimeError,  # from torch, for impossible sizes
     ) as error:
         raise AudiovqError(f"{where}: damaged ({error!r:.200}); {AGAIN}") from error
     return model
 
 
 def export(folder: Path, target: Path) -> None:
-    """A trained model → `target`, the smallest that is of use: weights as float16, no training state.
+    """Write a trained model to `target` as small as possible: float16 weights, no training state.
 
-    Floats lose what lies beyond three digits; integers, and so the context tables, nothing.
+    Weights keep three digits; integers, such as the context tables, are unchanged.
     """
     header = read_header(folder / "model.json", "model", VERSION, AGAIN)
     for part in ("autoencoder", *PARTS):
@@ -274,32 +276,31 @@ def export(folder: Path, target: Path) -> None:
 
 
 def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -> _Module:
-    """What `make` makes, with the weights of a part, in eval mode.
+    """The module that `make` returns, with the weights of a part, in eval mode.
 
-    First sketched without memory: no size in model.json is believed that is not that of the file.
+    First made on the meta device, without memory: sizes in model.json are checked against the file.
     """
     path = _weights(folder, entry)
     with torch.device("meta"), _Unwritten():
-        sketch = make()
-    tensors = _fitting(path, sketch)
-    room = sum(t.nbytes for t in itertools.chain(sketch.parameters(), sketch.buffers()))
+        on_meta = make()
+    tensors = _fitting(path, on_meta)
+    room = sum(t.nbytes for t in itertools.chain(on_meta.parameters(), on_meta.buffers()))
     if room > ROOM * path.stat().st_size + (1 << 24):
         raise AudiovqError(f"{folder}: its settings ask for {room >> 20} MiB; {AGAIN}")
-    with torch.random.fork_rng(devices=[]):  # its random start is no one's business
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
         module = make()
     module.load_state_dict(tensors)
     return module.eval()
 
 
 class _Unwritten(TorchFunctionMode):
-    """Leaves tensors as they are made, and counts nothing up. Without memory there is nothing to write
-    into, and torch takes a second to import what would pretend to."""
+    """Skips writes into tensors of the meta device: torch would need a second to import their emulation."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """What writes into a tensor, which has a name that ends in `_`, gives it back; `arange` gives a
-        tensor as long as its own."""
+        """Functions that write into a tensor (names ending in `_`) return it unchanged; `arange` returns an
+        empty tensor of its length."""
         if func.__name__.endswith("_") and not func.__name__.endswith("__"):
             return (*args, *(kwargs or {}).values())[0]
         if func is torch.arange and not kwargs and all(isinstance(x, int) for x in args):
@@ -308,7 +309,7 @@ class _Unwritten(TorchFunctionMode):
 
 
 def _fitting(path: Path, module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of `path`, of the module's types. Raises AudiovqError that names the first at odds."""
+    """Tensors of `path` in the module's types. Raises AudiovqError that names the first that does not fit."""
     tensors, _ = read_tensors(path)
     expected = module.state_dict()
     for name in sorted(tensors.keys() | expected.keys()):
@@ -324,31 +325,31 @@ def _fitting(path: Path, module: nn.Module) -> dict[str, Tensor]:
             raise AudiovqError(f"{path}: tensor {name} is {found.dtype}, expected {wanted.dtype}")
         tensors[name] = found.to(wanted.dtype)
         if not tensors[name].isfinite().all():
-            raise AudiovqError(f"{path}: tensor {name} holds what is no number; {AGAIN}")
+            raise AudiovqError(f"{path}: tensor {name} holds NaN or infinity; {AGAIN}")
     return tensors
 
 
 def _weights(folder: Path, entry: dict[str, Any]) -> Path:
-    """Where a part of the model lies; raises AudiovqError where the file is not the one meant."""
+    """Verified path of the weights of a part. Raises AudiovqError as `verified_path`."""
     return verified_path(folder, entry["file"], entry["sha256"], AGAIN)
 
 
 def _word(value: Any) -> str:
     if type(value) is not str:
-        raise ValueError(f"a label is meant, not {value!r:.40}")
+        raise ValueError(f"expected a label, found {value!r:.40}")
     return value
 
 
 def _number(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= LARGEST_FRAMES:
-        raise ValueError(f"a whole number is meant, not {value!r:.40}")
+        raise ValueError(f"expected a whole number, found {value!r:.40}")
     return value
 
 
 def _label_counts(counts: Any, sizes: list[int]) -> list[tuple[tuple[int, ...], int]]:
-    """Which values go together how often; one past a label's last value stands for "no label"."""
-    read = [(tuple(map(_number, places)), _number(count)) for places, count in counts]
-    for places, _ in read:
-        if any(place > size for place, size in zip(places, sizes, strict=True)):
-            raise ValueError(f"label_counts {places}")
+    """(indices of label values, number of training clips) pairs; one past the last index means no label."""
+    read = [(tuple(map(_number, indices)), _number(count)) for indices, count in counts]
+    for indices, _ in read:
+        if any(index > size for index, size in zip(indices, sizes, strict=True)):
+            raise ValueError(f"label_counts {indices}")
     return read

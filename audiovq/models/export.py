@@ -1,14 +1,14 @@
-"""A model's networks as programs that run without audiovq: ONNX, or torch.export's .pt2.
+"""Export of a model's networks as programs that run without audiovq: ONNX, or torch.export's .pt2.
 
     encoder   spectrogram (batch, 1, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns)
     decoder   codes → spectrogram, and its linear magnitude (batch, n_fft / 2 + 1, frames)
     prior     tokens so far (batch, length), labels (batch, labels) → logits (batch, size) of the next
-    programs.json   what a caller needs to know: rates, sizes, which token means what, labels
+    programs.json   facts for the caller: rates, sizes, meaning of tokens, labels
 
-Batches, frames and tokens may be of any number; frames are a multiple of those that a code stands
-for, and all clips of a batch are as long as it is. A model without codes has latents in their place,
-and one with a dense layer clips of one length. A PixelCNN is no program: torch.export cannot follow
-its grid through every length.
+Any number of clips, frames and tokens is allowed; frames are a multiple of the frames of a code, and all
+clips of a batch have the same length. Models without codes use latents in place of codes, and models with a
+dense layer take clips of one length. A PixelCNN is not exported: torch.export cannot trace its grid for
+variable lengths.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from audiovq.spectral.spectrogram import LOUDEST_DB, Spectrogram
 
 Format = Literal["onnx", "pt2"]
 TRACED = 3
-"""Batch and columns that programs are traced with; any other number would do but 0 and 1, which torch
-takes for constants."""
+"""Batch size and columns for tracing: any number except 0 and 1, which torch takes for constants."""
 
 
 class Encoder(nn.Module):
@@ -48,22 +47,24 @@ class Encoder(nn.Module):
         self.autoencoder = model.autoencoder
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """As `Autoencoder.encode`, or `latents`, where no clip ends before the batch does."""
-        own = self.autoencoder
-        missing = own.rows * own.stride[0] - own.bins
+        """As `Autoencoder.encode`, or `latents`, for clips of equal length."""
+        autoencoder = self.autoencoder
+        missing = autoencoder.rows * autoencoder.stride[0] - autoencoder.bins
         padded = nn.functional.pad(spectrogram, (0, 0, 0, missing))
-        latents: Tensor = own.placed(own.encoder(padded, _all(spectrogram)))
-        if own.config.quantizes:
+        latents: Tensor = autoencoder.placed(autoencoder.encoder(padded, _all(spectrogram)))
+        if autoencoder.config.quantizes:
             batch, _, rows, columns = latents.shape
-            codes: Tensor = own.quantizer.encode(latents.permute(0, 2, 3, 1).flatten(0, 2))
+            codes: Tensor = autoencoder.quantizer.encode(latents.permute(0, 2, 3, 1).flatten(0, 2))
             return codes.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
-        if own.dense is not None:
-            latents = own.dense(latents)
-        return latents.chunk(2, dim=1)[0] if isinstance(own.bottleneck, Gaussian) else latents
+        if autoencoder.dense is not None:
+            latents = autoencoder.dense(latents)
+        return (
+            latents.chunk(2, dim=1)[0] if isinstance(autoencoder.bottleneck, Gaussian) else latents
+        )
 
 
 class Decoder(nn.Module):
-    """What `Encoder` gives → spectrogram (batch, 1, bins, frames), magnitude (batch, bins, frames)."""
+    """Output of `Encoder` → spectrogram (batch, 1, bins, frames), magnitude (batch, bins, frames)."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -71,23 +72,25 @@ class Decoder(nn.Module):
         self.spectrogram: Spectrogram = model.spectrogram
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Autoencoder.decode`, and `Spectrogram.magnitude` of that: linear, its peak near 1."""
-        own, grid = self.autoencoder, codes
-        if own.config.quantizes:
+        """As `Autoencoder.decode`, and `Spectrogram.magnitude` of the result: linear, its peak near 1."""
+        autoencoder, grid = self.autoencoder, codes
+        if autoencoder.config.quantizes:
             batch, _, rows, columns = codes.shape
-            vectors = own.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2))
+            vectors = autoencoder.quantizer.decode(codes.permute(0, 2, 3, 1).flatten(0, 2))
             grid = vectors.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
-        elif own.dense is not None:
-            grid = own.dense.back(codes)
+        elif autoencoder.dense is not None:
+            grid = autoencoder.dense.back(codes)
         mask = _all(grid)
-        spectrogram = own.heard(own.values(own.decoder(grid, mask)[:, :, : own.bins], mask))
+        spectrogram = autoencoder.heard(
+            autoencoder.values(autoencoder.decoder(grid, mask)[:, :, : autoencoder.bins], mask)
+        )
         return spectrogram, self.spectrogram.magnitude(spectrogram)
 
 
 class Step(nn.Module):
     """tokens so far (batch, length), labels (batch, labels) → logits (batch, size) of the next one.
 
-    What may not come next has -inf. Nothing is kept from call to call.
+    Tokens that cannot come next have -inf. There is no cache between calls.
     """
 
     def __init__(self, prior: Prior) -> None:
@@ -95,13 +98,13 @@ class Step(nn.Module):
         self.prior = prior
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """As `Prior.forward`, whose logits at a place depend on the tokens before it alone."""
+        """As `Prior.forward`, whose logits at a position depend on earlier tokens only."""
         logits: Tensor = self.prior(nn.functional.pad(tokens, (0, 1)), labels)[:, tokens.shape[1]]
         return logits
 
 
 def _all(x: Tensor) -> Tensor:
-    """The mask of clips that all end with their batch."""
+    """Mask of clips of equal length."""
     return x.new_ones(1, 1, 1, 1)
 
 
@@ -110,14 +113,13 @@ def write_programs(
 ) -> list[Path]:
     """Write a model's programs and `programs.json` into `folder`; returns the programs' paths.
 
-    Neither form holds a pickle as written here. But torch reads a .pt2 with one where there is one,
-    so that, unlike ONNX, none should be opened that a stranger made. Raises AudiovqError where the
-    packages that write ONNX are missing.
+    Neither form contains a pickle as written here. But torch.load of a .pt2 would run a pickle in it, so,
+    unlike ONNX files, only open .pt2 files from people you trust. Raises AudiovqError where the packages
+    that write ONNX are missing.
     """
     if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise AudiovqError(
-            "ONNX is written by packages that are not here: pip install 'audiovq[onnx]', or give"
-            " --format pt2"
+            "ONNX needs more packages: pip install 'audiovq[onnx]', or give --format pt2"
         )
     folder, paths = Path(folder), []
     parts = {p: model.header.get(p, {}).get("sha256") for p in ("autoencoder", "prior")}
@@ -141,8 +143,8 @@ def write_programs(
 
 
 def facts(model: Model) -> dict[str, Any]:
-    """What a caller of the programs needs to know beside them, as plain values."""
-    told = {
+    """Facts for a caller of the programs, as plain values."""
+    described = {
         "format": "audiovq-programs",
         "version": 1,
         "spectrogram": dataclasses.asdict(model.spectrogram.config) | {"loudest_db": LOUDEST_DB},
@@ -152,14 +154,14 @@ def facts(model: Model) -> dict[str, Any]:
     }
     if model.autoencoder.config.quantizes:
         vocabulary = model.vocabulary
-        told["vocabulary"] = dataclasses.asdict(vocabulary) | {
+        described["vocabulary"] = dataclasses.asdict(vocabulary) | {
             name: getattr(vocabulary, name) for name in ("slots", "end", "size")
         }
-    return told
+    return described
 
 
 def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[str]]]:
-    """Program and names of its outputs, by the program's name."""
+    """Programs by name, each with the names of its outputs."""
     autoencoder, device = model.autoencoder, model.device
     any_number: Any = torch.export.Dim.DYNAMIC
     columns = TRACED if autoencoder.dense is None else autoencoder.columns
@@ -196,7 +198,7 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' words on packages that nobody asked for."""
+    """Silence the exporters' warnings about optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

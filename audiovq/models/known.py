@@ -1,7 +1,6 @@
-"""The training clips as a model remembers them on purpose: their codes, to find copies by.
+"""Codes of the training clips, stored with the model to detect copies.
 
-They lie in a file of their own in the model's folder, which may be left out. `copies.py` compares new
-sounds with them.
+Their file in the model's folder may be left out. `generation.copies` compares new sounds with them.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from audiovq.models.priors.tokens import Vocabulary
 
 @dataclass(frozen=True)
 class KnownClips:
-    """Training clips in coded form, one after another along the columns."""
+    """Codes of the training clips, concatenated along the columns."""
 
     codes: Tensor
     """(views, columns of all clips, quantizers, rows), int16 where that holds them, else int32.
 
-    View `i` of `n` is of the clips begun `i / n` columns later, since codes change with that; where
-    it has fewer columns, -1."""
+    View `i` of `n` holds the codes of the clips shifted by `i / n` columns, since codes depend on the
+    shift; -1 where a view has fewer columns."""
     bands: Tensor
-    """(columns of all clips, bands) uint8: what they decode to, each column's mean in a few bands."""
+    """(columns of all clips, bands) uint8: decoded spectrogram, averaged over each column and a few bands."""
     columns: Tensor
-    """(clips,) int32"""
+    """(clips,) int32: columns of each clip."""
     names: list[tuple[str, int]]
-    """Each clip's recording, relative to the folder it came from, and where it begins, in samples."""
+    """Path of each clip's recording, relative to its folder, and offset in samples."""
     of: int
-    """Training clips there are; where they are more than `columns` has, those are evenly spread."""
+    """Number of training clips; where there are more than `columns` lists, these are evenly spaced."""
     calibration: dict[str, float] = field(default_factory=dict)
-    """`threshold_db`, below which a sound is a copy, and what that was drawn from."""
+    """`threshold_db`, below which a sound is a copy, and the figures it was chosen by."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -45,24 +44,26 @@ class KnownClips:
         """Decibels below which a sound is a copy."""
         return self.calibration["threshold_db"]
 
-    def clip(self, place: int, view: int = 0) -> Tensor:
-        """(quantizers, rows, columns) codes of a clip, int64."""
-        end = int(self.columns[: place + 1].sum())
-        codes = self.codes[view, end - int(self.columns[place]) : end]
+    def clip(self, index: int, view: int = 0) -> Tensor:
+        """Codes (quantizers, rows, columns) of a clip, int64."""
+        end = int(self.columns[: index + 1].sum())
+        codes = self.codes[view, end - int(self.columns[index]) : end]
         return codes[codes[:, 0, 0] >= 0].permute(1, 2, 0).long()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file holds: tensors, one of them JSON in bytes."""
+        """Tensors of the file, one of them JSON as bytes."""
         about = {"clips": self.names, "of": self.of, "calibration": self.calibration}
-        told = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
-        return {"codes": self.codes, "bands": self.bands, "columns": self.columns, "about": told}
+        encoded = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
+        return {"codes": self.codes, "bands": self.bands, "columns": self.columns, "about": encoded}
 
 
 def from_tensors(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> KnownClips:
-    """The inverse of `KnownClips.tensors`. Raises ValueError or LookupError where they are not those of
-    clips in this vocabulary's codes."""
-    codes, bands, columns, told = (tensors[name] for name in ("codes", "bands", "columns", "about"))
-    about: Any = json.loads(told.numpy().tobytes())
+    """Inverse of `KnownClips.tensors`. Raises ValueError or LookupError where the tensors are damaged or
+    belong to another vocabulary."""
+    codes, bands, columns, encoded = (
+        tensors[name] for name in ("codes", "bands", "columns", "about")
+    )
+    about: Any = json.loads(encoded.numpy().tobytes())
     names, of, calibration = about["clips"], about["of"], about["calibration"]
     slots = vocabulary.num_quantizers, vocabulary.rows
     fits = (

@@ -1,4 +1,4 @@
-"""`Model`: spectrogram, autoencoder, entropy tables and priors, with the labels that they know."""
+"""`Model`: spectrogram, autoencoder, entropy tables, priors and labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from audiovq.spectral.spectrogram import Spectrogram
 
 @dataclass
 class Model:
-    """Everything that turns sounds into codes and codes into sounds."""
+    """All parts that turn sounds into codes and codes into sounds."""
 
     spectrogram: Spectrogram
     autoencoder: Autoencoder
@@ -34,28 +34,29 @@ class Model:
     prior: Prior | None = None
     masked: MaskedPrior | None = None
     known: KnownClips | None = None
-    """The training clips' codes; None where they were left out, and copies cannot be told."""
+    """Codes of the training clips; None where they were left out, so that copies cannot be detected."""
     labels: dict[str, list[str]] = field(default_factory=dict)
-    """Each label's values, in the order of their numbers."""
+    """Values of each label, in the order of their indices."""
     label_counts: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
-    """Which values the training clips have together, and how often."""
+    """(indices of label values, number of training clips) pairs."""
     clip_frames: int = 0
-    """Frames of the longest clip trained on."""
+    """Frames of the longest training clip."""
     header: dict[str, Any] = field(default_factory=dict)
-    """model.json as read, but for its checksum."""
+    """model.json without its checksum."""
 
     @property
     def device(self) -> torch.device:
+        """Device of the autoencoder."""
         return next(self.autoencoder.parameters()).device
 
     @property
     def sample_rate(self) -> int:
-        """Hz of every waveform in and out."""
+        """Sample rate of all waveforms, in Hz."""
         return self.spectrogram.config.sample_rate
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of the prior's tokens. Raises AudiovqError where the model makes no codes."""
+        """Vocabulary of the priors. Raises AudiovqError where the model has no codes."""
         return Vocabulary(
             codebook_size=self.autoencoder.config.bottleneck.num_codes,
             num_quantizers=self.autoencoder.quantizer.num_quantizers,
@@ -66,22 +67,22 @@ class Model:
 
     @property
     def codes_per_second(self) -> float:
-        """Of the whole grid, all quantizers."""
+        """Codes per second, of all rows and quantizers."""
         config = self.spectrogram.config
         frames = config.sample_rate / config.hop_length
         return frames / self.autoencoder.stride[1] * self.vocabulary.slots
 
     def new_prior(self, config: PriorConfig) -> Prior:
-        """A prior over this model's codes, untrained."""
+        """Untrained prior over this model's codes."""
         kind = PixelCNN if config.kind == "pixelcnn" else Transformer
         return kind(config, self.vocabulary, tuple(map(len, self.labels.values())))
 
     def new_masked(self, config: MaskedConfig) -> MaskedPrior:
-        """A masked prior over this model's codes, untrained."""
+        """Untrained masked prior over this model's codes."""
         return MaskedPrior(config, self.vocabulary, tuple(map(len, self.labels.values())))
 
     def to(self, device: torch.device | str) -> Model:
-        """Move all parts, in place."""
+        """Move all parts to `device`, in place; returns self."""
         for module in (self.spectrogram, self.autoencoder, self.prior, self.masked):
             if module is not None:
                 module.to(device)
@@ -95,7 +96,7 @@ def new_model(
     label_counts: list[tuple[tuple[int, ...], int]],
     clip_frames: int,
 ) -> Model:
-    """An untrained model without a prior."""
+    """Untrained model without a prior."""
     return Model(
         Spectrogram(spectrogram),
         Autoencoder(autoencoder, spectrogram.bins, tuple(map(len, labels.values())), clip_frames),

@@ -1,4 +1,4 @@
-"""A model in figures that need no dataset: layers, parameters, receptive field, bit rate."""
+"""Figures of a model that need no dataset: layers, parameters, receptive field, bit rate."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from audiovq.models.model import Model
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, and what it makes of the longest clip."""
+    """One layer, and its output for the longest clip."""
 
     name: str
     """Path of attributes, such as encoder.blocks.0.conv."""
     kind: str
+    """Name of its class."""
     shape: tuple[int, ...]
-    """Of its output: (channels, rows, columns), (size,), or (vectors, dim) in the bottleneck."""
+    """Shape of its output: (channels, rows, columns), (size,), or (vectors, dim) in the bottleneck."""
     parameters: int
-    """Its own; a codebook that learns by moving averages has none."""
+    """Number of its parameters; 0 for a codebook that learns by moving averages."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` returns."""
+    """Figures of a model."""
 
     layers: list[Layer]
-    """Of the autoencoder in the order in which they run, then the priors as one each."""
+    """Layers of the autoencoder in the order in which they run, then each prior as one layer."""
     parameters: int
-    """Of all of them together."""
+    """Number of parameters of all layers."""
     sample_rate: int
     clip_seconds: float
-    """Of the longest clip that the model was trained on."""
+    """Length of the longest training clip."""
     receptive_frames: int
-    """Frames that one column of latents depends on, at most; of the whole clip with `dense`."""
+    """Most frames that one column of latents depends on; the whole clip with `dense`."""
     receptive_seconds: float
     codes_per_second: float | None
-    """None, as the two that follow, where the model makes no codes."""
+    """None, like the next two, where the model has no codes."""
     nominal_bits_per_second: float | None
     compression: float | None
-    """Bits of 16-bit PCM at the model's rate over the nominal ones."""
+    """Bit rate of 16-bit PCM at the model's sample rate, divided by the nominal bit rate."""
     bottleneck: str
     prior: str
 
 
 def summarize(model: Model) -> Summary:
-    """What a model is, in figures; one silent clip goes through the networks for it."""
+    """Figures of a model; runs its networks on one silent clip."""
     spectrogram, autoencoder = model.spectrogram.config, model.autoencoder
     layers = _layers(model)
     if model.prior is not None:
@@ -94,8 +95,8 @@ def _layers(model: Model) -> list[Layer]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             made: Tensor = output[0] if isinstance(output, tuple) else output
             shape = made.shape if name.startswith("bottleneck.") else made.shape[1:]
-            own = sum(p.numel() for p in module.parameters(recurse=False))
-            layers[name] = Layer(name, type(module).__name__, tuple(shape), own)
+            count = sum(p.numel() for p in module.parameters(recurse=False))
+            layers[name] = Layer(name, type(module).__name__, tuple(shape), count)
 
         return hook
 
@@ -121,7 +122,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _bottleneck(model: Model) -> str:
-    """What stands between encoder and decoder, in words."""
+    """Description of the bottleneck."""
     config = model.autoencoder.config.bottleneck
     if config.kind == "fsq":
         grid = " × ".join(map(str, config.levels))
@@ -134,7 +135,7 @@ def _bottleneck(model: Model) -> str:
 
 
 def _prior(model: Model) -> str:
-    """Where new sounds come from, in words."""
+    """Description of the distribution that new sounds are sampled from."""
     if model.prior is not None:
         config = model.prior.config
         return f"{config.kind}: {config.layers} layers of {config.dim} dimensions"

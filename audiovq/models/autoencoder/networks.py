@@ -1,4 +1,4 @@
-"""Encoder and decoder of the codec: one strided convolution to the grid of codes, blocks there.
+"""Encoder and decoder of the codec: one strided convolution to the grid of codes, residual blocks on it.
 
 Padding is zeroed after every layer (`mask_columns`), so that it never affects a clip.
 """
