@@ -110,3 +110,20 @@ def test_choices_of_flags_are_those_of_the_code() -> None:
 
     assert get_args(arguments.Preset) == tuple(PRESETS)
     assert get_args(arguments.Plot) == get_args(Kind)
+
+
+def test_the_paths_through_the_code_name_functions_that_exist(house: ModuleType) -> None:
+    text = house.PAGE.read_text(encoding="utf-8")
+    section = text.partition("## Five paths through the code\n")[2].partition("\n## ")[0]
+    names = re.findall(r"`([a-z_]+(?:\.\w+)+)`", section)
+    assert len(names) > 40
+    for name in names:
+        parts = name.split(".")
+        depth = 1
+        while (PACKAGE / "/".join(parts[: depth + 1])).with_suffix(".py").exists() or (
+            PACKAGE / "/".join(parts[: depth + 1])
+        ).is_dir():
+            depth += 1
+        found: object = importlib.import_module(".".join(["audiovq", *parts[:depth]]))
+        for part in parts[depth:]:
+            found = getattr(found, part)
