@@ -1,4 +1,4 @@
-"""Channels → mono: their mean, or one of them where they cancel each other; without a constant offset."""
+"""Mixing to mono: the mean of the channels, or the loudest one if they cancel each other; DC offset removed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ import numpy.typing as npt
 from audiovq.audio.waveform import Waveform
 
 OFFSET = 0.25
-"""A constant that much larger than the sound around it (its standard deviation) is no sound."""
-LOST = 0.01
-"""Where the mean holds less than this share of the channels' power, they cancel each other."""
-PART = 0.1
-"""This share of a block's power must be in steps that cancel, so that one channel is taken."""
-STEPS = 10
-"""A second has so many."""
-NOTE = "channels cancel each other, the louder one is taken"
+"""A DC offset is removed if it exceeds this multiple of the standard deviation around it."""
+CANCELLED_POWER = 0.01
+"""Channels cancel in a step if the power of their mean is below this share of their mean power."""
+CANCELLED_SHARE = 0.1
+"""One channel is used if steps that cancel hold at least this share of a block's power."""
+STEPS_PER_SECOND = 10
+NOTE = "channels cancel each other; the louder one is used"
 
 
 class Mixer:
-    """Blocks of a recording, in order → mono. The offset is that of the first block; once a block's
-    channels cancel each other, its louder channel is taken until the end, and `channel` says which."""
+    """Mixes the blocks of a recording, in order, to mono.
+
+    The DC offset is that of the first block. From the first block whose channels cancel each other, its
+    loudest channel is used until the end.
+    """
 
     def __init__(self, sample_rate: int) -> None:
         self.channel: int | None = None
-        self._step = max(1, sample_rate // STEPS)
+        """Index of the channel used since channels cancelled each other; None: their mean."""
+        self._step = max(1, sample_rate // STEPS_PER_SECOND)
         self._offset: float | None = None
 
     def mix(self, samples: Waveform) -> npt.NDArray[np.floating[Any]]:
-        """(samples, channels) → (samples,). What is not a number stays none."""
+        """(samples, channels) → (samples,). NaN and infinity stay so."""
         if samples.shape[1] == 1:
             return samples[:, 0]
         if self.channel is None:
@@ -40,8 +43,10 @@ class Mixer:
         return np.ascontiguousarray(samples[:, self.channel])
 
     def centre(self, mono: npt.NDArray[np.floating[Any]]) -> Waveform:
-        """What `mix` gave (samples,), numbers all of them and one in the first block at least, without
-        the offset."""
+        """Remove the DC offset from a block (samples,) of `mix`.
+
+        All samples must be finite, and the first block must not be empty.
+        """
         if self._offset is None:
             self._offset = _offset(mono.astype(np.float64))
         if self._offset:
@@ -51,7 +56,9 @@ class Mixer:
 
 def mean(samples: Waveform) -> npt.NDArray[np.floating[Any]]:
     """(samples, channels) → (samples,), the mean of the channels."""
-    mono = np.zeros(len(samples))  # by hand: NumPy's mean over so few takes several times as long
+    mono = np.zeros(
+        len(samples)
+    )  # a loop: NumPy's mean over a short axis takes several times as long
     for channel in samples.T:
         mono += channel
     mono /= samples.shape[1]
@@ -59,10 +66,11 @@ def mean(samples: Waveform) -> npt.NDArray[np.floating[Any]]:
 
 
 def cancelled(samples: Waveform, step: int) -> int | None:
-    """The loudest of some channels (samples, channels) where they cancel each other; else None.
+    """Index of the loudest channel of a block (samples, channels) if its channels cancel; else None.
 
-    They do where the mean holds less than LOST of their mean power in steps of so many samples, and
-    these have PART of all power. What does not change within a step is no sound.
+    Channels cancel in a step of `step` samples if the power of their mean is below CANCELLED_POWER of
+    their mean power. They cancel in the block if such steps hold CANCELLED_SHARE of its power. Each
+    step's mean is subtracted first, so that a DC offset does not count as power.
     """
     step = min(step, len(samples))
     if not step:
@@ -70,22 +78,24 @@ def cancelled(samples: Waveform, step: int) -> int | None:
     steps = samples[: len(samples) - len(samples) % step].reshape(-1, step, samples.shape[1])
     mono = np.zeros(steps.shape[:2], np.float32)
     powers = np.zeros((samples.shape[1], len(steps)))
-    with np.errstate(over="ignore", invalid="ignore"):  # and so nothing that is no number cancels
-        for number in range(samples.shape[1]):
-            channel = steps[:, :, number] - steps[:, :, number].mean(axis=1, keepdims=True)
-            powers[number] = np.einsum("ij,ij->i", channel, channel)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # NaN compares false: such steps do not cancel
+        for index in range(samples.shape[1]):
+            channel = steps[:, :, index] - steps[:, :, index].mean(axis=1, keepdims=True)
+            powers[index] = np.einsum("ij,ij->i", channel, channel)
             mono += channel
         mixed = np.einsum("ij,ij->i", mono, mono).astype(np.float64) / samples.shape[1] ** 2
         power = powers.mean(axis=0)
-        lost = power[mixed < LOST * power].sum()
-        if not 0 < PART * power.sum() <= lost:
+        lost = power[mixed < CANCELLED_POWER * power].sum()
+        if not 0 < CANCELLED_SHARE * power.sum() <= lost:
             return None
-    whole = powers.sum(axis=1)
-    return int(np.argmax(whole > 0.999 * whole.max()))  # of equally loud ones the first
+    totals = powers.sum(axis=1)
+    return int(np.argmax(totals > 0.999 * totals.max()))  # the first of equally loud channels
 
 
 def _offset(samples: npt.NDArray[np.float64]) -> float:
-    """The mean, where it is OFFSET times as large as the standard deviation around it; else 0."""
+    """Mean of the samples if it exceeds OFFSET standard deviations; else 0."""
     mean = float(samples.sum()) / len(samples)
     variance = float(np.einsum("i,i->", samples, samples)) / len(samples) - mean**2
     return mean if mean**2 > OFFSET**2 * variance else 0.0

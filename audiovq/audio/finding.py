@@ -1,4 +1,4 @@
-"""Recordings in a folder: which files are recordings by name, and why the others are not."""
+"""Find recordings in a folder by their file names, and say why other files are left out."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from audiovq.config.errors import AudiovqError
 
 
 def find(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of all that lies below `folder`, hidden ones left out: (recordings, others), each sorted.
+    """List the files below `folder`, except hidden ones: (recordings, others), each sorted folder by folder.
 
-    A name leads from `folder` to a file, with forward slashes; it sorts folder by folder.
+    A name is a path relative to `folder`, with forward slashes.
 
-    Links to files are files, even where they lead nowhere. Links to folders are not followed, so
-    that no loop is walked and no sound comes twice: they are listed themselves, as are folders
-    that cannot be opened. Raises AudiovqError where `folder` is not a folder.
+    A link to a file counts as a file, even if broken. Links to folders are not followed, so that loops
+    are not walked and no recording is found twice; they are listed among the others, as are folders
+    that cannot be opened. Raises AudiovqError if `folder` is not a folder.
     """
     if not folder.is_dir():
         raise AudiovqError(f"{folder}: no such folder")
     found: list[str] = []
-    before = len(os.path.join(folder, ""))
+    prefix = len(os.path.join(folder, ""))
 
-    def closed(error: OSError) -> None:
-        found.append(error.filename[before:].replace(os.sep, "/") or ".")
+    def add_unreadable(error: OSError) -> None:
+        found.append(error.filename[prefix:].replace(os.sep, "/") or ".")
 
-    for root, folders, files in os.walk(folder, onerror=closed):
+    for root, folders, files in os.walk(folder, onerror=add_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(root, name))]
-        shown = (name for name in files + links if not name.startswith("."))
-        found += [os.path.join(root, name)[before:].replace(os.sep, "/") for name in shown]
+        visible = (name for name in files + links if not name.startswith("."))
+        found += [os.path.join(root, name)[prefix:].replace(os.sep, "/") for name in visible]
     recordings: list[str] = []
     others: list[str] = []
-    for name in sorted(found, key=lambda name: name.replace("/", "\0")):  # lists would take memory
+    # A string as the sort key: lists of path parts would take more memory.
+    for name in sorted(found, key=lambda name: name.replace("/", "\0")):
         (recordings if is_recording(name) else others).append(name)
     return recordings, others
 
 
 def require_file(path: Path | str) -> None:
-    """Raise AudioError where `path` is no file: reading a pipe, say, would wait for ever."""
+    """Raise AudioError if `path` is not a regular file: reading from a pipe, for example, would block."""
     if os.path.isfile(path):
         return
     path = Path(path)
@@ -48,7 +49,7 @@ def require_file(path: Path | str) -> None:
         if path.is_dir():
             raise AudioError("is a link to a folder; name that folder itself, or copy it here")
         if not path.exists():
-            raise AudioError("is a link that leads nowhere")
+            raise AudioError("is a broken link")
     if path.is_dir():
         try:
             os.scandir(path).close()
@@ -102,9 +103,9 @@ SUFFIXES = frozenset(
         ".xi",
     ]
 )
-"""Of all that libsndfile reads."""
+"""Suffixes of the formats that libsndfile reads."""
 KINDS = "WAV, FLAC, OGG, Opus, MP3, AIFF and others"
-"""The same in a few words."""
+"""SUFFIXES in words, for messages."""
 UNREADABLE = frozenset(
     [
         ".m4a",
@@ -150,33 +151,33 @@ UNREADABLE = frozenset(
         ".thd",
     ]
 )
-"""Of sound that libsndfile does not read."""
+"""Suffixes of audio formats that libsndfile does not read."""
 HEADERLESS = frozenset({".raw", ".pcm", ".gsm", ".vox"})
-"""Of sound whose rate and kind of samples no header tells."""
+"""Suffixes of audio formats without a header, whose sample rate and sample format are unknown."""
 
 
 def is_recording(name: str) -> bool:
-    """Whether a file is a recording by its name."""
+    """Whether a file name has the suffix of a readable audio format."""
     return suffix(name) in SUFFIXES
 
 
 def why_not(name: str) -> str:
-    """The reason, for the user, why a file that is no recording by its name is left out."""
+    """Reason, for the user, why a file is left out because of its name."""
     kind = suffix(name)
     if kind in UNREADABLE:
         return f"is in a format that cannot be read ({kind}); convert it to WAV or FLAC"
     if kind in HEADERLESS:
-        return f"has no header that tells its sample rate ({kind}); convert it to WAV or FLAC"
-    return "is not a sound file by its name"
+        return f"has no header with its sample rate ({kind}); convert it to WAV or FLAC"
+    return f"has an unsupported file type ({kind})" if kind else "has no suffix such as .wav"
 
 
 def suffix(name: str) -> str:
-    """With its dot, in lower case."""
+    """Suffix of a file name, with its dot, in lower case."""
     return os.path.splitext(name)[1].lower()
 
 
 def no_recording(path: Path) -> str:
-    """Why what is named unlike a recording is none."""
+    """Reason, for the user, why a path without an audio suffix is left out."""
     try:
         require_file(path)
     except waveform.AudioError as error:

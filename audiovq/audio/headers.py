@@ -1,7 +1,7 @@
-"""Views of files whose headers do not say rightly where the sound ends.
+"""Corrections for files whose header states a wrong length.
 
-A writer into a pipe, or a recorder that was killed, never came back to the header: it says that there are no
-samples, or more than there are. Of several MP3s in one file it counts the first one's.
+A program that writes to a pipe, or a recorder that was killed, never updates the header: it states no samples, or
+more than the file has. The header of several MP3s in one file counts only the frames of the first.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import struct
 from typing import Any, BinaryIO
 
 HEADER = 1 << 16
-"""Bytes in which the samples begin."""
+"""Bytes at the start of a file that are searched for the begin of the samples."""
 
 
 class Patched(io.FileIO):
-    """A file that is read as if other bytes were at some places of it, and none from `end` on."""
+    """A file opened for reading, with `patches` (offset → bytes) applied and everything from `end` cut off."""
 
     def __init__(self, path: str, patches: dict[int, bytes], end: int | None = None) -> None:
         super().__init__(path)
@@ -31,16 +31,16 @@ class Patched(io.FileIO):
         if self._end is not None:
             buffer = memoryview(buffer)[: max(0, self._end - begin)]
         count = super().readinto(buffer) or 0
-        for place, patch in self._patches.items():
-            for number in range(len(patch)):
-                if 0 <= place + number - begin < count:
-                    at = place + number - begin
-                    buffer[at : at + 1] = patch[number : number + 1]
+        for offset, patch in self._patches.items():
+            for i in range(len(patch)):
+                if 0 <= offset + i - begin < count:
+                    index = offset + i - begin
+                    buffer[index : index + 1] = patch[i : i + 1]
         return count
 
 
 def patches_of(path: str) -> dict[int, bytes]:
-    """Where the header of a WAV, RF64, AU or CAF is unfinished: place → the bytes that belong there."""
+    """Corrections (offset → bytes) for an unfinished header of a WAV, RF64, AU or CAF; {} if it is complete."""
     with open(path, "rb") as file:
         head = file.read(HEADER)
         size = file.seek(0, io.SEEK_END)
@@ -48,102 +48,113 @@ def patches_of(path: str) -> dict[int, bytes]:
         return _wav(head, size)
     if head[:4] in (b".snd", b"dns.") and head[8:12] == bytes(4):
         begin = int.from_bytes(head[4:8], "big" if head[:1] == b"." else "little")
-        return {8: b"\xff\xff\xff\xff"} if begin >= 24 else {}  # not known, by the format itself
+        return {8: b"\xff\xff\xff\xff"} if begin >= 24 else {}  # AU's own value for "unknown"
     if head[:4] == b"caff":
-        place = 8
-        while place + 12 <= len(head):
-            name, length = struct.unpack_from(">4sq", head, place)
-            place += 12
+        offset = 8
+        while offset + 12 <= len(head):
+            name, length = struct.unpack_from(">4sq", head, offset)
+            offset += 12
             if name == b"data":
-                is_finished = 0 < length <= size - place
-                return {} if is_finished else {place - 8: struct.pack(">q", size - place)}
-            place += max(0, length)
+                is_complete = 0 < length <= size - offset
+                return {} if is_complete else {offset - 8: struct.pack(">q", size - offset)}
+            offset += max(0, length)
     return {}
 
 
 def end_of_w64(path: str) -> int | None:
-    """Where the samples of a W64 end, if something lies behind them: libsndfile would read it as sound."""
+    """Offset at which the samples of a W64 end; None if they are the last chunk of the file.
+
+    libsndfile would read the chunks after them as sound.
+    """
     with open(path, "rb") as file:
         head = file.read(HEADER)
         size = file.seek(0, io.SEEK_END)
-    place = 40
-    while place + 24 <= len(head):
-        name, length = struct.unpack_from("<4s12xQ", head, place)
+    offset = 40
+    while offset + 24 <= len(head):
+        name, length = struct.unpack_from("<4s12xQ", head, offset)
         if name == b"data":
-            return place + length if 24 < length < size - place else None
-        place += max(24, length + -length % 8)
+            return offset + length if 24 < length < size - offset else None
+        offset += max(24, length + -length % 8)
     return None
 
 
 def patches_of_joined_mp3(path: str) -> dict[int, bytes]:
-    """Where the first of several MP3s in one file counts its own frames, the place of that count's name:
-    without it all of them are read."""
+    """Correction (offset → bytes) that erases the frame count of the first of several MP3s in one file.
+
+    Without that count, libsndfile reads all of them. {} for any other file.
+    """
     with open(path, "rb") as file:
-        place = _behind_tags(file, 0)
-        file.seek(place)
+        begin = _skip_tags(file, 0)
+        file.seek(begin)
         frame = file.read(256)
-        at = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
-        if frame[:1] != b"\xff" or at < 0 or frame[at + 7 : at + 8] < b"\3":
+        xing = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
+        if frame[:1] != b"\xff" or xing < 0 or frame[xing + 7 : xing + 8] < b"\3":
             return {}
-        length = int.from_bytes(frame[at + 12 : at + 16], "big")
-        file.seek(_behind_tags(file, place + max(length, len(frame))))
-        return {place + at: bytes(4)} if file.read(2) == frame[:2] else {}
+        length = int.from_bytes(frame[xing + 12 : xing + 16], "big")
+        file.seek(_skip_tags(file, begin + max(length, len(frame))))
+        return {begin + xing: bytes(4)} if file.read(2) == frame[:2] else {}
 
 
 def stated_size_of_mp3(path: str) -> int | None:
-    """Size in bytes that the file would have by the Xing header of its MP3; None where that has none."""
+    """File size in bytes that the Xing header of an MP3 states; None if it states none."""
     with open(path, "rb") as file:
-        place = _behind_tags(file, 0)
-        file.seek(place)
+        begin = _skip_tags(file, 0)
+        file.seek(begin)
         frame = file.read(256)
-    at = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
-    if frame[:1] != b"\xff" or at < 0 or not frame[at + 7 : at + 8] or frame[at + 7] & 3 != 3:
+    xing = max(frame.find(b"Xing", 4), frame.find(b"Info", 4))
+    if (
+        frame[:1] != b"\xff"
+        or xing < 0
+        or not frame[xing + 7 : xing + 8]
+        or frame[xing + 7] & 3 != 3
+    ):
         return None
-    return place + int.from_bytes(frame[at + 12 : at + 16], "big") or None
+    return begin + int.from_bytes(frame[xing + 12 : xing + 16], "big") or None
 
 
-def _behind_tags(file: BinaryIO, place: int) -> int:
-    """The first place from `place` on where no ID3 tag begins."""
+def _skip_tags(file: BinaryIO, offset: int) -> int:
+    """First offset from `offset` on at which no ID3 tag begins."""
     while True:
-        file.seek(place)
+        file.seek(offset)
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:
-            high, *rest = head[6:]
+            size, *rest = head[6:]
             for byte in rest:
-                high = high << 7 | byte
-            place += 10 + high
+                size = size << 7 | byte
+            offset += 10 + size
         elif head[:3] == b"TAG":
-            place += 128
+            offset += 128
         else:
-            return place
+            return offset
 
 
 def _wav(head: bytes, size: int) -> dict[int, bytes]:
-    wide = 0  # where lengths of 64 bits are
-    place = 12
-    while place + 8 <= len(head):
-        name, length = struct.unpack_from("<4sI", head, place)
-        place += 8
+    """`patches_of` a WAV or RF64 of `size` bytes, which begins with `head`."""
+    ds64 = 0  # offset of the 64-bit lengths
+    offset = 12
+    while offset + 8 <= len(head):
+        name, length = struct.unpack_from("<4sI", head, offset)
+        offset += 8
         if name == b"ds64":
-            wide = place
+            ds64 = offset
         if name == b"data":
-            if wide:
-                length = int.from_bytes(head[wide + 8 : wide + 16], "little")
-            if 0 < length <= size - place or _is_chunk(head[place : place + 8], size - place):
-                return {}  # all are there; or none are, and what is behind is something else
-            if wide:
-                return {wide: struct.pack("<QQ", size - 8, size - place)}
+            if ds64:
+                length = int.from_bytes(head[ds64 + 8 : ds64 + 16], "little")
+            if 0 < length <= size - offset or _is_chunk(head[offset : offset + 8], size - offset):
+                return {}  # the file holds all samples, or none and another chunk follows
+            if ds64:
+                return {ds64: struct.pack("<QQ", size - 8, size - offset)}
             longest = (1 << 32) - 1
             return {
                 4: struct.pack("<I", min(size - 8, longest)),
-                place - 4: struct.pack("<I", min(size - place, longest)),
+                offset - 4: struct.pack("<I", min(size - offset, longest)),
             }
-        place += length + length % 2
+        offset += length + length % 2
     return {}
 
 
 def _is_chunk(head: bytes, left: int) -> bool:
-    """Whether a chunk begins with these bytes, which fits into so many."""
+    """Whether `head` begins with a RIFF chunk of at most `left` bytes."""
     if len(head) < 8 or not head[:4].decode("latin-1").strip().isalnum() or not head[:4].isascii():
         return False
     return 8 + int.from_bytes(head[4:], "little") <= left

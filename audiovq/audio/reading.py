@@ -1,4 +1,4 @@
-"""Recordings: find, read, resample, write. NumPy in, NumPy out; mono float32 in [-1, 1]."""
+"""Read a recording of any format as mono float32, in one piece or block by block."""
 
 from __future__ import annotations
 
@@ -31,49 +31,54 @@ from audiovq.config.errors import AudiovqError
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
-"""Samples that are read at a time, all channels together, before or after resampling."""
+"""Samples of all channels that are read at a time, before or after resampling, whichever is more."""
 _HEAD = struct.Struct("<4sI12sHHIIHH4sI")
 HEAD = _HEAD.size
-"""Bytes before the samples of a WAV of the plainest kind."""
+"""Bytes of the header of a WAV that holds nothing but 16-bit samples."""
 ERRORS = soundfile.LibsndfileError, OSError, UnicodeError
-"""That reading a file may end in."""
+"""Exceptions that reading a file may raise."""
 FRAME = b"\xff\xfb\x90\0"
-"""Such bytes a frame of an MP3 may begin with."""
+"""Bytes with which an MP3 frame may begin."""
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
-"""Hz. A header with any other sample rate is damaged, and would take hours or all memory to resample."""
+"""Hz. A header with any other sample rate is damaged; resampling would take hours or all memory."""
+SHORT_BYTES = 8 * BLOCK
+"""Files of this size and more are not read at once."""
 ENDLESS = 1 << 45
-"""Bytes that an MP3 is said to have, so that no guess of its length from them is too small."""
+"""File size that is reported for an MP3 without a frame count, so that its estimated length is never too short."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a file holds."""
+    """Sample rate, channels and length of a recording."""
 
     sample_rate: int
+    """Hz"""
     channels: int
     num_samples: int
+    """Samples of each channel."""
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return self.num_samples / self.sample_rate
 
 
 def info(path: Path | str) -> AudioInfo:
-    """A recording's rate, channels and length, as `blocks` gives them at its own rate.
+    """Sample rate, channels and length of a recording, as `blocks` reads it at its own rate.
 
-    A length that its header only promises is counted: that of an MP3, and of what was cut short.
-    Raises AudioError with the reason where the file cannot be used.
+    Where the header's length is unreliable (an MP3, a truncated file), the samples are counted.
+    Raises AudioError with the reason if the file cannot be used.
     """
     try:
         require_file(path)
-        str(path).encode()  # libsndfile takes no other names, and so neither do we
+        str(path).encode()  # libsndfile accepts only names in UTF-8
         with open(path, "rb", buffering=0) as opened:
             found = _plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
         if not found:
             with _opened(path) as file:
                 found = AudioInfo(file.samplerate, file.channels, file.frames)
-                is_sure = file.frames == 0 or _holds_its_last(file)
-            if not is_sure:
+                is_reliable = file.frames == 0 or _has_last_sample(file)
+            if not is_reliable:
                 num_samples = sum(map(len, blocks(path)))
                 found = AudioInfo(found.sample_rate, found.channels, num_samples)
     except ERRORS as error:
@@ -84,43 +89,64 @@ def info(path: Path | str) -> AudioInfo:
 
 
 def blocks(
-    path: Path | str, sample_rate: int | None = None, note: Say | None = None
+    path: Path | str,
+    sample_rate: int | None = None,
+    note: Say | None = None,
+    *,
+    block_samples: int = BLOCK,
 ) -> Iterator[Waveform]:
-    """A recording's samples in order, as mono blocks (samples,), channels averaged: at least one.
+    """Read a recording as consecutive mono blocks (samples,), at least one, in bounded memory.
 
-    However long the file is, up to BLOCK samples are in memory. With `sample_rate` the stream is
-    resampled to it, to round(samples * to / from) in all. What lies beyond full scale is left so.
-    A constant offset that outweighs the sound is taken away: no ear hears it, but levels and
-    trimming would be its own. Where channels cancel each other, the louder one is taken, and `note`
-    is told. Raises AudioError with the reason where the file cannot be used.
+    Channels are averaged; if they cancel each other, the loudest is used and `note` is called with a
+    sentence that says so. A DC offset that exceeds the sound is removed: it is inaudible, but would
+    decide levels and trimming. Samples beyond full scale are left as they are.
+
+    Args:
+        path: the file.
+        sample_rate: Hz to resample to, which gives round(samples * to / from) samples in all; None:
+            the recording's own.
+        note: is called with notes for the user.
+        block_samples: samples that a block holds, all channels together, before or after resampling,
+            whichever is more.
+
+    Raises:
+        AudioError: the file cannot be used; the text is the reason.
     """
     try:
         require_file(path)
         with _opened(path) as file:
             rate = sample_rate or file.samplerate
             resampler = Resampler(file.samplerate, rate)
-            frames = int(BLOCK / file.channels * min(1, file.samplerate / rate))
-            for mono, last in _mono(file, max(1, frames), note):
+            frames = block_frames(
+                AudioInfo(file.samplerate, file.channels, file.frames), rate, block_samples
+            )
+            for mono, last in _mono(file, frames, note):
                 block = resampler(mono, last)
-                _require_numbers(block)  # what is close to infinity may reach it
+                _require_finite(block)  # values close to infinity may reach it
                 yield block
     except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
 
 
-def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Waveform, int, str] | None:
-    """A recording of less than `most` samples: its one block as `blocks` gives it, its rate in Hz, and
-    the SHA-256 of its bytes. None where it is longer, or a large file.
+def block_frames(info: AudioInfo, rate: int, block_samples: int = BLOCK) -> int:
+    """Samples of each channel that make one of the `blocks` of a recording resampled to `rate`."""
+    return max(1, int(block_samples / info.channels * min(1, info.sample_rate / rate)))
 
-    Raises AudioError with the reason where the file cannot be used, or changed while it was read.
+
+def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Waveform, int, str] | None:
+    """Read a recording of less than `most` samples with a single read of its file.
+
+    Returns its waveform (samples,) as `blocks` gives it, its rate in Hz, and the SHA-256 of its bytes;
+    None if it is longer, or its file is large. Raises AudioError with the reason if the file cannot be
+    used, or changed while it was read.
     """
     try:
         require_file(path)
-        str(path).encode()  # libsndfile takes no other names, and so neither do we
+        str(path).encode()  # libsndfile accepts only names in UTF-8
         with open(path, "rb", buffering=0) as opened:
             before = os.fstat(opened.fileno())
-            data = opened.read(8 * BLOCK)
-        if len(data) == 8 * BLOCK:
+            data = opened.read(SHORT_BYTES)
+        if len(data) == SHORT_BYTES:
             return None
         checksum = hashlib.sha256(data).hexdigest()
         if plain := _plain(data, len(data)):
@@ -132,17 +158,17 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
             if note and mixer.channel is not None:
                 note(NOTE)
             return mono, plain.sample_rate, checksum
-        told: list[str] = []
+        notes: list[str] = []
         with _opened(path) as file:
-            mono, last = next(_mono(file, most, told.append))
+            mono, last = next(_mono(file, most, notes.append))
             rate = file.samplerate
         after = os.stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise AudioError("changed while it was read")
         if not last or len(mono) >= most:
             return None
-        if note and told:
-            note(told[0])
+        if note and notes:
+            note(notes[0])
         return mono, rate, checksum
     except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
@@ -150,10 +176,10 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[Any]:
-    """A file as libsndfile reads it, open: always by its name, since many an MP3 is told by that alone.
+    """Open a file with libsndfile, with a wrong length in its header corrected.
 
-    Of an MP3 without a count of its frames it knows the length by a guess, and reads no further. So
-    it is given another one, of which nobody knows where it ends.
+    The file is opened by name, as libsndfile recognises many MP3s by their suffix alone. It estimates the
+    length of an MP3 without a frame count and reads no further, so such a file is opened as `_Endless`.
     """
     if suffix(str(path)) in HEADERLESS:
         raise AudioError(why_not(str(path)))
@@ -161,7 +187,7 @@ def _opened(path: Path | str) -> Iterator[Any]:
     name.encode()
     with contextlib.ExitStack() as stack:
 
-        def seen_as(view: Patched) -> Any:
+        def open_view(view: Patched) -> Any:
             return stack.enter_context(soundfile.SoundFile(stack.enter_context(view)))
 
         try:
@@ -169,50 +195,46 @@ def _opened(path: Path | str) -> Iterator[Any]:
         except soundfile.LibsndfileError:
             if not (patches := patches_of(name)):
                 raise
-            file = seen_as(Patched(name, patches))
+            file = open_view(Patched(name, patches))
         if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
             raise AudioError(
-                f"has a sample rate of {file.samplerate:,} Hz by its header; rates from"
-                f" {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz are read"
+                f"has a sample rate of {file.samplerate:,} Hz in its header; supported are"
+                f" {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz"
             )
-        if file.format == "RAW":  # told by its suffix: any text would be noise
+        if file.format == "RAW":  # recognised by its suffix: any text would be read as noise
             raise AudioError("is broken or not a sound file (it has no header)")
         if not file.frames and (patches := patches_of(name)):
-            file = seen_as(Patched(name, patches))
+            file = open_view(Patched(name, patches))
         elif file.format == "W64" and (end := end_of_w64(name)):
-            file = seen_as(Patched(name, {}, end))
+            file = open_view(Patched(name, {}, end))
         elif file.format == "MP3":
             patches = patches_of_joined_mp3(name)
             stated = None if patches else stated_size_of_mp3(name)
             try:
-                file = seen_as(_Endless(name, patches, stated))
-            except soundfile.LibsndfileError:  # told by its name alone
+                file = open_view(_Endless(name, patches, stated))
+            except soundfile.LibsndfileError:  # libsndfile recognised it by its suffix alone
                 with contextlib.suppress(soundfile.LibsndfileError):
-                    file = seen_as(_Endless(name, {0: FRAME}))
+                    file = open_view(_Endless(name, {0: FRAME}))
         yield file
 
 
 class _Endless(Patched):
-    """A file that reports a size of `stated` bytes, or one larger than any, and holds no more than it has.
+    """A file that reports a size of `stated` bytes, or else of ENDLESS; reads still end where the file ends.
 
-    An MP3's own count of its bytes is reported where it has one: libsndfile's decoder prints a warning
-    about any other size.
+    `stated` is the size in an MP3's own header: libsndfile's decoder prints a warning about any other.
     """
 
     _far = 0
-    """Position that it reports, beyond the end of all files."""
+    """Reported position while it is beyond the end of the file."""
 
     def __init__(self, path: str, patches: dict[int, bytes], stated: int | None = None) -> None:
         super().__init__(path, patches)
         self._size = stated or ENDLESS
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        place = self._size + offset if whence == os.SEEK_END else offset
-        self._far = place if place > ENDLESS // 2 else 0
-        return self._far or super().seek(
-            place if whence == os.SEEK_END else offset,
-            whence if whence == os.SEEK_CUR else os.SEEK_SET,
-        )
+        position = self._size + offset if whence == os.SEEK_END else offset
+        self._far = position if position > ENDLESS // 2 else 0
+        return self._far or super().seek(position, whence if whence == os.SEEK_CUR else os.SEEK_SET)
 
     def tell(self) -> int:
         return self._far or super().tell()
@@ -220,12 +242,12 @@ class _Endless(Patched):
     def readinto(self, buffer: Any, /) -> int:
         if not self._far:
             return super().readinto(buffer) or 0
-        buffer[:] = bytes(len(buffer))  # where a tag might be
+        buffer[:] = bytes(len(buffer))  # the decoder looks for a tag here
         return len(buffer)
 
 
-def _holds_its_last(file: Any) -> bool:
-    """Whether an open file has the last sample that its header promises, of which we can be sure."""
+def _has_last_sample(file: Any) -> bool:
+    """Whether the last sample that an open file's header states can be read; False for any MP3."""
     if file.format == "MP3":
         return False
     try:
@@ -236,67 +258,72 @@ def _holds_its_last(file: Any) -> bool:
 
 
 def _plain(head: bytes, size: int) -> AudioInfo | None:
-    """What the first HEAD bytes of a file of `size` bytes tell, where it is a WAV of the plainest kind:
-    16 bits, and nothing but its samples behind its head, of which there are as many as it says.
+    """Parse the header of a plain WAV from the first HEAD bytes of a file of `size` bytes; None for any other.
 
-    libsndfile, which reads all others, takes several times as long.
+    Plain: 16 bits, and nothing but the samples after the header, as many as it states. libsndfile, which
+    reads all other files, takes several times as long.
     """
     if len(head) < HEAD:
         return None
-    riff, said, wave, form, channels, rate, _, frame, bits, data, stored = _HEAD.unpack_from(head)
-    if (riff, said, wave) != (b"RIFF", size - 8, b"WAVEfmt \x10\0\0\0") or form != 1 or bits != 16:
+    riff, stated, wave, form, channels, rate, _, frame, bits, data, stored = _HEAD.unpack_from(head)
+    if (riff, stated, wave) != (b"RIFF", size - 8, b"WAVEfmt \x10\0\0\0"):
+        return None
+    if (form, bits) != (1, 16):
         return None
     if (data, stored, frame) != (b"data", size - HEAD, 2 * channels) or not frame or stored % frame:
         return None
-    known = LOWEST_RATE <= rate <= HIGHEST_RATE
-    return AudioInfo(rate, channels, stored // frame) if known else None
+    is_supported = LOWEST_RATE <= rate <= HIGHEST_RATE
+    return AudioInfo(rate, channels, stored // frame) if is_supported else None
 
 
 def _mono(file: Any, frames: int, note: Say | None) -> Iterator[tuple[Waveform, bool]]:
-    """Blocks of so many samples of an open file, at its own rate, and whether each is the last."""
+    """Read an open file as mono blocks of `frames` samples at its own rate, each with whether it is the last."""
     file.seekable = lambda: False  # soundfile would seek after each read, which upsets MP3 decoders
     mixer = Mixer(file.samplerate)
     left = file.frames
     last = False
     while not last:
-        # No more than there are: FLAC's decoder would take any byte behind the last one for damage.
+        # No more than the file has: FLAC's decoder takes any byte after the last sample for damage.
         wanted = min(frames, left)
-        samples, is_cut = _next(file, wanted, left == file.frames)
+        samples, is_truncated = _next(file, wanted, left == file.frames)
         left -= len(samples)
-        last = is_cut or len(samples) < wanted or not left
+        last = is_truncated or len(samples) < wanted or not left
         if not len(samples) and left == file.frames:
             raise AudioError("holds no samples")
-        is_mixed = mixer.channel is not None
+        was_cancelled = mixer.channel is not None
         mono = mixer.mix(samples)
-        _require_numbers(mono)
+        _require_finite(mono)
         mono = mixer.centre(mono)
-        if note and not is_mixed and mixer.channel is not None:
+        if note and not was_cancelled and mixer.channel is not None:
             note(NOTE)
         yield mono, last
 
 
 def _next(file: Any, wanted: int, is_first: bool) -> tuple[Waveform, bool]:
-    """The next samples (samples, channels) of an open file, up to so many, and whether it ended there in
-    an error: it was cut short, or has junk behind the last sample and does not say which that is."""
+    """Read up to `wanted` samples (samples, channels) of an open file; True if it ended in an error.
+
+    Such a file was truncated, or has junk after its last sample and does not state its length. Raises
+    libsndfile's error if there is nothing to use, or the damage is in the middle of the file.
+    """
     out = np.zeros((wanted, file.channels), np.float32)
     try:
         return file.read(out=out), False
     except soundfile.LibsndfileError:
-        given = np.flatnonzero(out.any(axis=1))
-        if (is_first and not len(given)) or _goes_on(file):
+        decoded = np.flatnonzero(out.any(axis=1))
+        if (is_first and not len(decoded)) or _is_damaged_in_middle(file):
             raise
-        return out[: given[-1] + 1 if len(given) else 0], True
+        return out[: decoded[-1] + 1 if len(decoded) else 0], True
 
 
-def _goes_on(file: Any) -> bool:
-    """Whether a file that could not be read further has its last sample: then its middle is damaged."""
+def _is_damaged_in_middle(file: Any) -> bool:
+    """Whether a file that could not be read further has its last sample, so that its middle is damaged."""
     if not isinstance(file.name, str):  # an MP3, whose decoder finds the next frame, or unfinished
         return False
-    with soundfile.SoundFile(file.name) as again:
-        return _holds_its_last(again)
+    with soundfile.SoundFile(file.name) as reopened:
+        return _has_last_sample(reopened)
 
 
-def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
+def _require_finite(samples: npt.NDArray[np.floating[Any]]) -> None:
     if not np.isfinite(samples).all():
         raise AudioError(NO_NUMBERS)
 
@@ -304,10 +331,10 @@ def _require_numbers(samples: npt.NDArray[np.floating[Any]]) -> None:
 def read(
     path: Path, sample_rate: int | None = None, note: Say | None = None
 ) -> tuple[Waveform, int]:
-    """A recording as (mono waveform (samples,), rate in Hz): all its `blocks` at once.
+    """Read a whole recording: (mono waveform (samples,) in [-1, 1], rate in Hz). See `blocks`.
 
-    What goes beyond full scale is brought down to it as a whole. Raises AudioError with the reason
-    where the file cannot be used.
+    A recording that exceeds full scale is scaled down to it. Raises AudioError with the reason if the
+    file cannot be used.
     """
     rate = sample_rate or info(path).sample_rate
     waveform = np.concatenate(list(blocks(path, rate, note)))
@@ -316,7 +343,7 @@ def read(
 
 
 def _reason(path: Path | str, error: Exception) -> str:
-    """libsndfile's and the system's errors in words a musician understands."""
+    """Reason, for the user, of an error of libsndfile or the system."""
     if isinstance(error, UnicodeError):
         return "has a name that is not UTF-8; rename it"
     try:
@@ -334,7 +361,7 @@ def _reason(path: Path | str, error: Exception) -> str:
 
 
 def read_recording(path: Path, sample_rate: int) -> Waveform:
-    """A recording (samples,) at `sample_rate`. Raises AudiovqError that names it and the reason."""
+    """Read a recording (samples,) at `sample_rate`. Raises AudiovqError with its path and the reason."""
     try:
         return read(path, sample_rate)[0]
     except audio_waveform.AudioError as error:

@@ -1,4 +1,4 @@
-"""Resampling by soxr: one recording, a stream of blocks, or many recordings through one filter."""
+"""Resampling with soxr: one recording, a stream of blocks, or many recordings through one filter."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import soxr
 from audiovq.audio.waveform import Waveform, peak_of
 
 RING = 128
-"""Samples, at the lower of two rates, after which the resampling filter is silent again."""
+"""Samples, at the lower of two rates, in which the impulse response of the resampling filter decays."""
 LONGEST_PERIOD = 2048
-"""Samples after which two rates meet, up to which recordings share a filter."""
+"""Longest common period of two rates, in samples, for which recordings share one filter."""
 
 
 class Resampler:
-    """soxr over blocks: the same samples as over the whole.
+    """Streaming resampler: blocks give the same samples as the whole signal at once.
 
-    Silence goes before the first one, since soxr's first samples would be off without it.
+    Silence is fed in before the first block, as soxr's first samples would be wrong without it.
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
@@ -33,7 +33,7 @@ class Resampler:
             self._before = np.zeros(silence, np.float32)
 
     def __call__(self, block: Waveform, last: bool) -> Waveform:
-        """The samples that are ready after `block`; all that are left after the last one."""
+        """Resample a block (samples,): the samples that are ready so far, and all others after the last."""
         if self.stream is None:
             return block
         self._taken += len(block)
@@ -51,12 +51,12 @@ class Resampler:
 
 
 def _length(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """Of so many samples resampled, to the nearest, a half down: soxr gives at least as many."""
+    """Samples after resampling, rounded, halves down: soxr gives at least as many."""
     return (2 * num_samples * to_rate + from_rate - 1) // (2 * from_rate)
 
 
 def _periods(from_rate: int, to_rate: int, least: int) -> tuple[int, int]:
-    """The shortest time of whole samples at both rates that is `least` at the lower one: in both."""
+    """Samples, at both rates, of the shortest time that is whole at both and `least` at the lower one."""
     common = math.gcd(from_rate, to_rate)
     times = math.ceil(least * common / min(from_rate, to_rate))
     return times * from_rate // common, times * to_rate // common
@@ -68,12 +68,11 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
 
 
 def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) -> Sequence[Waveform]:
-    """Waveforms (samples,), each as `resample` gives it, within two millionths of its
-    peak.
+    """Resample waveforms (samples,) through one filter; each equals `resample` within 2e-6 of its peak.
 
-    A filter is designed once for all: they go through it end to end, silence in between, each from
-    where samples of both rates meet. Scaled by powers of two, so that none drowns another in its
-    rounding. Takes several times their memory.
+    They are laid end to end with silence between them, each at a multiple of the rates' common period,
+    and scaled by powers of two, so that rounding does not affect quiet ones. Takes several times their
+    memory.
     """
     period, _ = _periods(from_rate, to_rate, 1)
     if from_rate == to_rate:
@@ -81,17 +80,17 @@ def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) ->
     if period > LONGEST_PERIOD:
         return [resample(waveform, from_rate, to_rate) for waveform in waveforms]
     silence, _ = _periods(from_rate, to_rate, RING)
-    places = np.cumsum([0, *(-(-len(w) // period) * period + silence for w in waveforms)]).tolist()
+    starts = np.cumsum([0, *(-(-len(w) // period) * period + silence for w in waveforms)]).tolist()
     peaks = [peak_of(waveform) for waveform in waveforms]
     scales = [2.0 ** (math.frexp(peak)[1] - 1) for peak in peaks]
-    signal = np.zeros(places[-1], np.float32)
-    for waveform, place, scale in zip(waveforms, places, scales, strict=False):
-        np.divide(waveform, scale, out=signal[place : place + len(waveform)])
-    resampled = resample(signal, from_rate, to_rate)
-    found = []
-    for waveform, place, scale, peak in zip(waveforms, places, scales, peaks, strict=False):
-        begin = place * to_rate // from_rate
+    signal = np.zeros(starts[-1], np.float32)
+    for waveform, start, scale in zip(waveforms, starts, scales, strict=False):
+        np.divide(waveform, scale, out=signal[start : start + len(waveform)])
+    joined = resample(signal, from_rate, to_rate)
+    resampled = []
+    for waveform, start, scale, peak in zip(waveforms, starts, scales, peaks, strict=False):
+        begin = start * to_rate // from_rate
         length = _length(len(waveform), from_rate, to_rate)
-        with np.errstate(over="ignore"):  # what is close to infinity may reach it
-            found.append(resampled[begin : begin + length] * np.float32(scale if peak else 0))
-    return found
+        with np.errstate(over="ignore"):  # values close to infinity may reach it
+            resampled.append(joined[begin : begin + length] * np.float32(scale if peak else 0))
+    return resampled

@@ -1,4 +1,4 @@
-"""How far a recording's sound goes: its length, its peak, and where in it silence ends and begins."""
+"""Detection of silence at the start and the end of a recording; its length and peak."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from audiovq.audio import waveform as audio_waveform
 from audiovq.audio.waveform import AudioError, Waveform, peak_of
 
 SILENT = 9.1e-5
-"""A recording whose samples stay below it, -80 dBFS within what 16 bits tell, is silent."""
+"""A recording whose absolute peak is below this (-80 dBFS, plus a margin for 16-bit rounding) is silent."""
 
 
 class SilenceDetector:
-    """What a recording's blocks tell, one after another: its length, its peak, where sound is."""
+    """Measures a recording block by block: its length, its peak, and which parts are silent."""
 
-    def __init__(self, sample_rate: int, where: bool = True) -> None:
-        """`where` False: it will not be asked where sound is."""
+    def __init__(self, sample_rate: int, find_silence: bool = True) -> None:
+        """`find_silence` False: measure only length and peak; `trim` and `loud` are not called."""
         self.num_samples = 0
         self.peak = 0.0
-        """Of the absolute values."""
-        self._where = where
+        """Largest absolute sample."""
+        self._find_silence = find_silence
         self._step = max(1, sample_rate // 100)
         self._rest: Waveform = np.zeros(0, np.float32)
         self._powers: list[npt.NDArray[np.float64]] = []
 
     def add(self, block: Waveform) -> None:
-        """Take in the next block, of any length. Raises AudioError where a sample is no number."""
+        """Add the next block (samples,), of any length. Raises AudioError if a sample is not finite."""
         self.num_samples += len(block)
         peak = peak_of(block)
         if not math.isfinite(peak):
             raise AudioError(audio_waveform.NO_NUMBERS)
         self.peak = max(self.peak, peak)
-        if not self._where:
+        if not self._find_silence:
             return
         samples = np.concatenate([self._rest, block]) if len(self._rest) else block
         cut = len(samples) - len(samples) % self._step
@@ -42,9 +42,9 @@ class SilenceDetector:
         self._rest = samples[cut:]
 
     def trim(self, trim_db: float) -> tuple[int, int]:
-        """Where the sound begins and ends, in samples: (start, end), end exclusive.
+        """Samples at which the sound begins and ends: (start, end), end exclusive.
 
-        10 ms are kept on each side of what is not silence. Silence throughout gives (0, 0).
+        10 ms of silence are kept on each side. Silence throughout gives (0, 0).
         """
         loud = np.flatnonzero(self.loud(trim_db))
         if not len(loud):
@@ -53,10 +53,10 @@ class SilenceDetector:
         return max(0, start), min(self.num_samples, end)
 
     def loud(self, trim_db: float) -> npt.NDArray[np.bool_]:
-        """(windows,): which windows of 20 ms, 10 ms apart, are not silence.
+        """Mask (windows,) of the windows of 20 ms, 10 ms apart, that are not silent.
 
-        Silence is what lies `trim_db` below the loudest one's power; what does not change within
-        10 ms is no sound.
+        A window is silent if its power is `trim_db` or more below that of the loudest. The mean of
+        every 10 ms is subtracted first, so that a DC offset has no power.
         """
         rest = self._rest
         if len(rest):
@@ -67,7 +67,7 @@ class SilenceDetector:
         return loud
 
     def _power(self, samples: Waveform) -> npt.NDArray[np.float64]:
-        """(steps * step,) → (steps,), without each step's mean: a slow wave is no sound."""
+        """(steps * step,) → power (steps,) of each step around its mean."""
         steps = samples.reshape(-1, self._step).astype(np.float64)
         steps -= steps.mean(axis=1, keepdims=True)
         power: npt.NDArray[np.float64] = np.einsum("ij,ij->i", steps, steps)
@@ -75,7 +75,7 @@ class SilenceDetector:
 
 
 def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int]:
-    """Where the sound of a whole waveform begins and ends: see `Extent.trim`."""
-    extent = SilenceDetector(sample_rate)
-    extent.add(waveform)
-    return extent.trim(trim_db)
+    """Samples at which the sound of a waveform (samples,) begins and ends: see `SilenceDetector.trim`."""
+    detector = SilenceDetector(sample_rate)
+    detector.add(waveform)
+    return detector.trim(trim_db)

@@ -1,4 +1,4 @@
-"""The waveform type, its peak, and the error that a recording raises when it cannot be used."""
+"""The waveform type, its peak, and the error for recordings that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from audiovq.config.errors import AudiovqError
 
 
 def peak_of(samples: Waveform) -> float:
-    """The largest absolute value, 0 of none, NaN where one is no number."""
+    """Largest absolute value; 0 for no samples, NaN if any sample is NaN."""
     return float(np.maximum(samples.max(initial=0), -samples.min(initial=0)))
 
 

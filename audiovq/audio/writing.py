@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovq.audio import reading
 from audiovq.audio.waveform import Waveform, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.files import atomic
 
 LIMIT = 32767 / 32768
-"""The largest value that 16 bits hold on both sides of zero."""
+"""Largest absolute value that 16 bits hold with either sign."""
 SPOOLED = 1 << 24
-"""Bytes of a sound to be written that stay in memory; more goes to disk until its peak is known."""
+"""Bytes of a sound that are buffered in memory until its peak is known; longer sounds are buffered on disk."""
 MOST_BYTES = (1 << 32) - 1024
-"""Of samples in a WAV, whose header counts them in 32 bits."""
+"""Largest number of bytes of samples in a WAV, whose header counts them in 32 bits."""
+CHUNK_SAMPLES = 1 << 20
+"""Samples that are converted and written at a time."""
 
 
 def write(path: Path | str, waveform: Waveform, sample_rate: int) -> bool:
@@ -28,17 +29,14 @@ def write(path: Path | str, waveform: Waveform, sample_rate: int) -> bool:
 
 
 def limited_note(limited: int, written: int) -> str:
-    """How many of the sounds written were brought down to full scale, in a sentence; or nothing."""
+    """Note for the user that `limited` of `written` sounds were turned down; "" if none was."""
     if not limited:
         return ""
-    return (
-        f"note: {limited} of {written} sounds went beyond full scale and were made softer as a"
-        " whole, so that they do not crackle"
-    )
+    return f"note: {limited} of {written} sounds would have clipped; they were turned down"
 
 
 def safe_gain(peak: float) -> float:
-    """What a waveform of this peak is multiplied by to stay within full scale: at most 1."""
+    """Gain, at most 1, that brings a waveform with this peak within full scale."""
     return min(1.0, LIMIT / peak) if peak else 1.0
 
 
@@ -47,9 +45,9 @@ def write_blocks(
 ) -> bool:
     """Write blocks (samples,), one after another, as one 16-bit WAV, atomically.
 
-    All are multiplied by `gain`; None: by what `safe_gain` says (a clipped waveform would crackle).
-    Returns True where that is less than 1. Raises AudiovqError where it cannot be written, or is longer than
-    a WAV can be.
+    The samples are multiplied by `gain`; None: by the `safe_gain` of their peak, so that none clips.
+    Returns True if the gain is below 1. Raises AudiovqError if the file cannot be written, or is longer
+    than a WAV can be.
     """
     path = Path(path)
     with (
@@ -64,12 +62,12 @@ def write_blocks(
             raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
         factor = np.float32(safe_gain(peak) if gain is None else gain)
         spool.seek(0)
-        # By Python's own writer: libsndfile rounds down, and says nothing where a disk is full.
+        # Python's own writer: libsndfile rounds down, and does not report a full disk.
         with open(temporary, "wb") as raw, wave.open(raw, "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(sample_rate)
-            while data := spool.read(4 * reading.BLOCK):
+            while data := spool.read(4 * CHUNK_SAMPLES):
                 samples = np.frombuffer(data, "<f4") * factor
                 file.writeframesraw(np.rint(samples * 32768).astype("<i2").tobytes())
     return bool(factor < 1)

@@ -1,8 +1,8 @@
 """Waveform ↔ codes: a trained autoencoder as a codec.
 
-Short sounds go through the networks in batches. A long one goes window by window, so that memory
-is bounded whatever its length: with margins as wide as the encoder sees, its codes are those it has
-in one piece; and where decoding goes from one window to the next, the phase is gone on from.
+Short sounds are coded in batches. A long sound is coded window by window, in bounded memory. Windows have margins
+as wide as the encoder's receptive field, so the codes equal those of the whole sound; decoding continues the phase
+from one window to the next.
 """
 
 from __future__ import annotations
@@ -13,32 +13,36 @@ import numpy as np
 import torch
 
 from audiovq.audio.waveform import Waveform
-from audiovq.codec import windows
-from audiovq.codec.windows import Encoded, codes_of, decode_blocks, encode_blocks
+from audiovq.codec.windows import Encoded, Limits, codes_of, decode_blocks, encode_blocks
 from audiovq.config.checks import require_seed
 from audiovq.config.sampling import Inversion
 from audiovq.models.model import Model
-from audiovq.spectral import inversion as batching
 from audiovq.spectral.inversion import batches, padded
 from audiovq.spectral.stft import num_frames
 
 
 def encode(
-    model: Model, waveforms: Sequence[Waveform], *, rate_weight: float | None = None
+    model: Model,
+    waveforms: Sequence[Waveform],
+    *,
+    rate_weight: float | None = None,
+    limits: Limits = Limits(),
 ) -> list[Encoded]:
-    """Waveforms (samples,) at the model's rate, each of any length → codes, in the same order.
+    """Encode waveforms (samples,) at the model's sample rate, of any length. Returns them in the same order.
 
-    Where the model has context tables, codes are chosen that weigh the bits they take: see
-    `context.search`. `rate_weight` None: the model's own; 0: the nearest codes.
+    If the model has context tables, codes are chosen by distance plus `rate_weight` times their bits: see
+    `rate_search.search`. None: the model's own weight; 0: the nearest codes.
     """
     hop_length = model.spectrogram.config.hop_length
     encoded: dict[int, Encoded] = {}
-    for places in batches([len(w) for w in waveforms], hop_length):
-        whole = [waveforms[i] for i in places]
-        if num_frames(len(whole[-1]), hop_length) > batching.BATCH_FRAMES:  # then it is alone
-            encoded[places[0]] = encode_blocks(model, whole.copy, rate_weight=rate_weight)
+    for indices in batches([len(w) for w in waveforms], hop_length, limits.batch_frames):
+        members = [waveforms[i] for i in indices]
+        if num_frames(len(members[-1]), hop_length) > limits.batch_frames:  # the only one
+            encoded[indices[0]] = encode_blocks(
+                model, members.copy, rate_weight=rate_weight, limits=limits
+            )
             continue
-        batch, num_samples = padded(whole)
+        batch, num_samples = padded(members)
         frames = num_frames(num_samples, hop_length)
         columns = model.autoencoder.num_columns(frames)
         with torch.inference_mode():
@@ -48,7 +52,7 @@ def encode(
             latents = model.autoencoder.latents(spectrogram, frames)
             codes = codes_of(model, latents, columns, rate_weight)
         for row_codes, c, level, i in zip(
-            codes, columns.tolist(), levels.tolist(), places, strict=True
+            codes, columns.tolist(), levels.tolist(), indices, strict=True
         ):
             encoded[i] = Encoded(row_codes[:, :, :c], level, len(waveforms[i]))
     return [encoded[i] for i in range(len(waveforms))]
@@ -60,10 +64,11 @@ def decode(
     *,
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    limits: Limits = Limits(),
 ) -> list[Waveform]:
-    """The inverse of `encode`: codes → waveforms (samples,) of exact length, in the same order.
+    """Inverse of `encode`: decode sounds to waveforms (samples,) of exact length, in the same order.
 
-    Raises AudiovqError where `seed` is out of range.
+    `seed` decides random phases. Raises AudiovqError if it is out of range.
     """
     require_seed(seed)
     hop_length = model.spectrogram.config.hop_length
@@ -71,14 +76,15 @@ def decode(
     short = [
         i
         for i, s in enumerate(sounds)
-        if num_frames(s.num_samples, hop_length) <= windows.WINDOW_FRAMES
+        if num_frames(s.num_samples, hop_length) <= limits.window_frames
     ]
     for i in set(range(len(sounds))) - set(short):
-        blocks = decode_blocks(model, sounds[i], inversion=inversion, seed=seed)
+        blocks = decode_blocks(model, sounds[i], inversion=inversion, seed=seed, limits=limits)
         waveforms[i] = np.concatenate(list(blocks))
-    for group in batches([sounds[i].num_samples for i in short], hop_length):
-        places = [short[i] for i in group]
-        batch = [sounds[i] for i in places]
+    lengths = [sounds[i].num_samples for i in short]
+    for group in batches(lengths, hop_length, limits.batch_frames):
+        indices = [short[i] for i in group]
+        batch = [sounds[i] for i in indices]
         num_columns = torch.tensor([s.codes.shape[2] for s in batch])
         codes = torch.zeros(
             len(batch), *batch[0].codes.shape[:2], int(num_columns.max()), dtype=torch.long
@@ -95,6 +101,6 @@ def decode(
                 inversion=inversion,
                 generator=torch.Generator().manual_seed(seed),
             )
-        for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
+        for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), indices, strict=True):
             waveforms[i] = row[:length]
     return [waveforms[i] for i in range(len(sounds))]

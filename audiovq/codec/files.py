@@ -1,14 +1,12 @@
-"""Files in, files out: recordings → archive, archive → recordings, and both at once."""
+"""Encode files to an archive, decode an archive to files, or both at once."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import errno
-import functools
 import hashlib
 import math
-import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,16 +14,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from audiovq.audio import finding, reading, writing
+from audiovq.audio import finding, writing
 from audiovq.audio.finding import no_recording
-from audiovq.audio.waveform import AudioError, Waveform, peak_of
-from audiovq.codec import archive, codec, windows
+from audiovq.audio.waveform import Waveform, peak_of
+from audiovq.codec import archive, codec
 from audiovq.codec.names import plain, wav_names
 from audiovq.codec.probabilities import Coder
-from audiovq.codec.windows import Encoded
+from audiovq.codec.recordings import FILES, encode_recordings, encode_within_rate
+from audiovq.codec.windows import Encoded, Limits, decode_blocks
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
-from audiovq.models.entropy.rate_search import LARGEST_WEIGHT
 from audiovq.models.model import Model
 from audiovq.runtime.checksums import escapes_folder
 from audiovq.runtime.files import (
@@ -38,20 +36,13 @@ from audiovq.runtime.files import (
 )
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import Say, progress
-from audiovq.spectral import inversion
 
-FILES = 64
-"""Recordings that are in memory at a time, long ones left out; their codes are small."""
-RATE_FILES = 128
-"""Recordings, drawn at random, by which the weight of bits is first chosen for a rate,"""
-RATE_FRAMES = 1 << 16
-"""and frames of them in all: where they are long, their beginnings."""
 LISTED = 10
-"""Lines of one kind that are said; the others are counted."""
+"""Lines of one kind that are printed; further ones are counted."""
 BAD_NAME = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ, errno.ELOOP}
 )
-"""Errors of the system that are of one file's name: others can still be written."""
+"""System errors caused by the name of one file; others can still be written."""
 
 
 def encode_files(
@@ -62,14 +53,27 @@ def encode_files(
     coder: Coder | None = None,
     rate: float | None = None,
     overwrite: bool = False,
+    limits: Limits = Limits(),
     say: Say = print,
 ) -> dict[str, float]:
-    """A recording, or all below a folder → one archive `target`, in which they keep their names.
+    """Encode a recording, or all below a folder, to one archive `target`, which keeps their names.
 
-    With `rate`, codes are chosen so that the archive takes at most so many bits per second. Returns
-    figures: see `archive.rates`. What is not coded is said, file by file, with the reason. Raises
-    AudiovqError where nothing can be coded, where the rate cannot be met (it says the least that
-    can), or where `target` is one of the recordings.
+    Args:
+        model: with context tables or a prior, if `coder` needs them.
+        source: file or folder.
+        target: the archive.
+        coder: see `probabilities.CODERS`; None: `context` if the model has its tables, else `plain`.
+        rate: bit/s that the archive may take at most.
+        overwrite: replace `target`.
+        limits: sizes that bound the memory.
+        say: is called with every line for the user; each file that is left out is named with the reason.
+
+    Returns:
+        Rates: see `archive.rates`.
+
+    Raises:
+        AudiovqError: nothing can be encoded, the rate cannot be met (with the lowest possible one), or
+            `target` is one of the recordings.
     """
     source, target = Path(source), Path(target)
     if rate is not None and not 0 < rate < math.inf:
@@ -79,7 +83,7 @@ def encode_files(
         raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
     recordings, others = _recordings(source)
     unnamed = []
-    for name in [name for name in recordings if not _stays_inside(name)]:
+    for name in [name for name in recordings if not _is_safe(name)]:
         reason = f"{recordings.pop(name)}: no archive holds such a name; rename it"
         if not recordings:
             raise AudiovqError(reason)
@@ -89,10 +93,10 @@ def encode_files(
     _say_some(unnamed, say)
     _say_names(wav_names(recordings), say, "note: decode will write")
     if rate is None:
-        sounds = _encoded(model, recordings, say)
+        sounds = encode_recordings(model, recordings, say, limits=limits)
         data = archive.pack(model, sounds, coder)
     else:
-        sounds, data = _within(model, recordings, rate, coder, say)
+        sounds, data = encode_within_rate(model, recordings, rate, coder, say, limits)
     with atomic(target) as temporary:
         temporary.write_bytes(data)
     return archive.rates(model, sounds, data)
@@ -105,13 +109,14 @@ def decode_files(
     *,
     inversion: Inversion = Inversion(),
     overwrite: bool = False,
+    limits: Limits = Limits(),
     say: Say = print,
 ) -> list[Path]:
-    """An archive → WAVs of the names that it holds, in the folder `target`.
+    """Decode an archive to WAVs in the folder `target`, under the names that it holds.
 
-    The sound of an archive that holds one goes into `target` itself where that ends in .wav. All
-    keep their levels to each other: see `_write`. Names that some system takes for one are numbered
-    apart, and said. Returns the paths. Raises AudiovqError where the archive is damaged or of another
+    If the archive holds one sound and `target` ends in .wav, the sound is written to `target` itself. The
+    sounds keep their relative levels: see `_write`. Names that would be the same file on some system are
+    numbered, with a note. Returns the paths. Raises AudiovqError if the archive is damaged or of another
     model.
     """
     source, target = Path(source), Path(target)
@@ -119,7 +124,7 @@ def decode_files(
     try:
         sounds = archive.unpack(model, data)
         for name in sounds:
-            if not _stays_inside(name):
+            if not _is_safe(name):
                 raise AudiovqError(
                     f"holds a sound named {name!r:.80}, which leads out of the folder"
                 )
@@ -127,17 +132,17 @@ def decode_files(
                 raise AudiovqError(f"holds a sound named {name!r:.80}, a name that audiovq uses")
     except AudiovqError as error:
         raise AudiovqError(f"{source}: {error}") from error
-    places = wav_names(sounds)
-    single = target.suffix.lower() == ".wav" and len(places) == 1
+    paths = wav_names(sounds)
+    single = target.suffix.lower() == ".wav" and len(paths) == 1
     if single:
-        places = dict.fromkeys(places, target.name)
-    decoded = {places[name]: sound for name, sound in sounds.items()}
+        paths = dict.fromkeys(paths, target.name)
+    by_path = {paths[name]: sound for name, sound in sounds.items()}
     command = _command(model, "decode", inversion)
     command["archive"] = hashlib.sha256(data).hexdigest()
     with _into(target, single, overwrite, command, [source]) as (folder, expect):
         if not single:
-            _say_names(places, say, "note: writing")
-        return _write(model, decoded, folder, expect, inversion, say)
+            _say_names(paths, say, "note: writing")
+        return _write(model, by_path, folder, expect, inversion, limits, say)
 
 
 def reconstruct_files(
@@ -147,43 +152,44 @@ def reconstruct_files(
     *,
     inversion: Inversion = Inversion(),
     overwrite: bool = False,
+    limits: Limits = Limits(),
     say: Say = print,
 ) -> dict[str, float]:
-    """A recording, or all below a folder → codes → WAVs of the same names at the model's rate.
+    """Encode and decode a recording, or all below a folder, to WAVs of the same names at the model's rate.
 
-    All keep their levels to each other, and no two become one file: see `decode_files`. Returns
-    figures: see `archive.rates`. What cannot be read is said and left out; raises AudiovqError where
-    nothing can, or where `target` is, or holds, one of the recordings.
+    The sounds keep their relative levels, and names are numbered as in `decode_files`. Returns rates: see
+    `archive.rates`. Files that cannot be read are named and left out. Raises AudiovqError if none can be
+    read, or if `target` is, or holds, one of the recordings.
     """
     source, target = Path(source), Path(target)
     recordings, others = _recordings(source)
     if single := not source.is_dir():
         if target.is_dir():
             target /= wav_names(recordings)[source.name]
-        places = dict.fromkeys(recordings, target.name)
+        paths = dict.fromkeys(recordings, target.name)
     else:
-        places = wav_names(recordings)
+        paths = wav_names(recordings)
     command = _command(model, "reconstruct", inversion)
     command["recordings"] = [[name, *_state(path)] for name, path in recordings.items()]
     inputs = [source, *recordings.values()]
     with _into(target, single, overwrite, command, inputs) as (folder, expect):
         _say_some(others, say)
         if not single:
-            _say_names(places, say, "note: writing")
-        sounds = _encoded(model, recordings, say)
-        coded = {places[name]: sound for name, sound in sounds.items()}
-        _write(model, coded, folder, expect, inversion, say)
+            _say_names(paths, say, "note: writing")
+        sounds = encode_recordings(model, recordings, say, limits=limits)
+        by_path = {paths[name]: sound for name, sound in sounds.items()}
+        _write(model, by_path, folder, expect, inversion, limits, say)
     return archive.rates(model, sounds, archive.pack(model, sounds))
 
 
 def _command(model: Model, verb: str, inversion: Inversion) -> dict[str, Any]:
-    """What decides on what is written, short of what is read: see `files.filling`."""
+    """The settings that decide what is written, apart from the inputs: see `outputs.writing_into`."""
     weights = model.header.get("autoencoder", {}).get("sha256")
     return {"verb": verb, "autoencoder": weights, **dataclasses.asdict(inversion)}
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Size and time of a file: equal where it was not written to. Zeros where it cannot be asked."""
+    """Size and modification time of a file, to see whether it changed; zeros if they cannot be read."""
     try:
         found = path.stat()
     except OSError:
@@ -195,11 +201,10 @@ def _state(path: Path) -> tuple[int, int]:
 def _into(
     target: Path, is_file: bool, overwrite: bool, command: Mapping[str, Any], inputs: Sequence[Path]
 ) -> Iterator[tuple[Path, Callable[..., None]]]:
-    """The block may write `target`, a file or a folder.
+    """Prepare `target`, a file or a folder, for being written in the block.
 
-    Gives the folder that it writes into, and what must be told the names below it before they are
-    written. Raises AudiovqError where `target` is there already, unless `overwrite`, or is or holds one
-    of `inputs`.
+    Yields the folder to write into, and a function to call with the names below it before they are
+    written. Raises AudiovqError if `target` exists, unless `overwrite`, or is or holds one of `inputs`.
     """
     require_apart(target, *inputs)
     for folder in inputs:
@@ -216,7 +221,7 @@ def _into(
 
 
 def _recordings(source: Path) -> tuple[dict[str, Path], list[str]]:
-    """Name in an archive → path, of one recording or of all below a folder; a line on each other file."""
+    """Name in an archive → path of a recording, or of all below a folder; and a line on each other file."""
     if not source.is_dir():
         if not source.exists():
             raise AudiovqError(f"{source}: no such file or folder")
@@ -232,101 +237,17 @@ def _recordings(source: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _say_some(lines: list[str], say: Say) -> None:
-    """Say up to LISTED lines, and how many more there are."""
+    """Say the first LISTED lines and the number of the others."""
     for line in lines[:LISTED]:
         say(line)
     if len(lines) > LISTED:
-        say(f"{lines[0].partition(':')[0]}: {len(lines) - LISTED} files more")
+        say(f"{lines[0].partition(':')[0]}: {len(lines) - LISTED} more files")
 
 
 def _say_names(paths: Mapping[str, str], say: Say, words: str) -> None:
-    """Say which of `wav_names` are not the plain ones, since those are taken or too long."""
+    """Say which of `wav_names` were changed, because the plain name was taken or too long."""
     changed = {name: path for name, path in paths.items() if path != plain(name)}
     _say_some([f"{words} {name} as {path}" for name, path in changed.items()], say)
-
-
-def _within(
-    model: Model, recordings: Mapping[str, Path], rate: float, coder: Coder | None, say: Say
-) -> tuple[dict[str, Encoded], bytes]:
-    """Recordings → their codes and the archive of them, which takes at most `rate` bit/s.
-
-    The weight of bits is chosen on excerpts. Where the whole takes more than they do, it is chosen
-    again for a rate as much lower, until the whole fits. Raises AudiovqError with the least rate that
-    is possible where it never does.
-    """
-    excerpts = _excerpts(model, recordings)
-    aim = rate
-    weight = archive.weight_within(model, excerpts, rate, coder) if excerpts else 0.0
-    while True:
-        sounds = _encoded(model, recordings, say, weight)
-        data = archive.pack(model, sounds, coder)
-        reached = archive.rates(model, sounds, data)["stored_bits_per_second"]
-        if reached <= rate:
-            return sounds, data
-        if weight >= LARGEST_WEIGHT:
-            raise AudiovqError(
-                f"rate {rate:g}: these recordings take at least {math.ceil(reached)} bit/s with this"
-                " model; give a higher one, or train a model with a smaller codebook"
-            )
-        recordings = {name: recordings[name] for name in sounds}  # what cannot be read is said once
-        aim *= rate / reached
-        higher = archive.weight_within(model, excerpts, aim, coder)
-        weight = min(LARGEST_WEIGHT, max(higher, 1.1 * weight, 0.01))
-
-
-def _encoded(
-    model: Model, recordings: Mapping[str, Path], say: Say, rate_weight: float | None = None
-) -> dict[str, Encoded]:
-    """Recordings by name → their codes; those that cannot be read are said and left out."""
-    sounds: dict[str, Encoded] = {}
-    names, reason = list(recordings), ""
-    with progress("encode", len(names), "files") as step:
-        for begin in range(0, len(names), FILES):
-            waveforms: dict[str, Waveform] = {}
-            for name in names[begin : begin + FILES]:
-                path = recordings[name]
-                try:
-                    if _is_long(model, path):
-                        blocks = functools.partial(reading.blocks, path, model.sample_rate)
-                        sounds[name] = windows.encode_blocks(model, blocks, rate_weight=rate_weight)
-                    else:
-                        waveform = reading.read(path, model.sample_rate)[0]
-                        if not len(waveform):
-                            rate = model.sample_rate
-                            raise AudioError(f"is shorter than one sample at {rate} Hz")
-                        waveforms[name] = waveform
-                except AudioError as error:
-                    reason = f"{path}: {error}"
-                    if len(names) > 1:
-                        say(f"left out: {reason}")
-                step(1)
-            encoded = codec.encode(model, list(waveforms.values()), rate_weight=rate_weight)
-            sounds |= zip(waveforms, encoded, strict=True)
-    if not sounds:
-        raise AudiovqError(reason)
-    return {name: sounds[name] for name in names if name in sounds}
-
-
-def _is_long(model: Model, path: Path) -> bool:
-    """Whether a recording is better not held in memory as a whole."""
-    info = reading.info(path)
-    samples = info.seconds * model.sample_rate
-    return samples > inversion.BATCH_FRAMES * model.spectrogram.config.hop_length
-
-
-def _excerpts(model: Model, recordings: Mapping[str, Path]) -> list[Waveform]:
-    """The beginnings of up to RATE_FILES recordings, drawn at random: files in turn may be of two kinds."""
-    paths = list(recordings.values())
-    most = min(RATE_FILES, len(paths))
-    longest = RATE_FRAMES // most * model.spectrogram.config.hop_length
-    waveforms: list[Waveform] = []
-    for path in paths if most == len(paths) else random.Random(0).sample(paths, len(paths)):
-        with contextlib.suppress(AudioError):  # said when its turn comes
-            first = next(reading.blocks(path, model.sample_rate))[:longest]
-            waveforms += [first] if len(first) else []
-        if len(waveforms) == most:
-            break
-    return waveforms
 
 
 def _write(
@@ -335,20 +256,20 @@ def _write(
     folder: Path,
     expect: Callable[..., None],
     inversion: Inversion,
+    limits: Limits,
     say: Say,
 ) -> list[Path]:
-    """Codes by the path of their WAV below `folder` → WAVs; returns their paths.
+    """Decode sounds (path below `folder` → codes) and write them as WAVs. Returns the paths.
 
-    Where one would go beyond full scale, all are turned down alike, so that their levels to each other
-    stay. Until the loudest is known, samples wait in a file without a name in `folder`, which goes
-    with the process; so a run that is killed leaves none of its WAVs, or some that are as they will
-    be. A path that the system does not take is said and left out; raises AudiovqError where it takes
-    none.
+    If one would clip, all are turned down by the same gain, which keeps their relative levels. Until the
+    loudest is known, samples are kept in an unnamed temporary file in `folder`; so a run that is killed
+    leaves only finished WAVs. Paths that the system rejects are named and left out; raises AudiovqError
+    if it rejects all.
     """
     begins, peak, failed = [0], 0.0, None
     written: list[Path] = []
     with _spool(folder) as spool, progress("decode", len(sounds), "files") as step:
-        for blocks in _decoded(model, list(sounds.values()), inversion):
+        for blocks in _decoded(model, list(sounds.values()), inversion, limits):
             for block in blocks:
                 peak = max(peak, peak_of(block))
                 spool.write(block.astype("<f4").tobytes())
@@ -359,7 +280,8 @@ def _write(
         for name, begin, end in zip(sounds, begins[:-1], begins[1:], strict=True):
             path = folder / name
             try:
-                writing.write_blocks(path, _read(spool, begin, end), model.sample_rate, gain)
+                blocks = _read(spool, begin, end, limits.block_samples)
+                writing.write_blocks(path, blocks, model.sample_rate, gain)
                 written.append(path)
             except AudiovqError as error:
                 if getattr(error.__cause__, "errno", None) not in BAD_NAME or len(sounds) == 1:
@@ -369,33 +291,34 @@ def _write(
     if not written and failed:
         raise failed
     if gain < 1:
-        who = "the sound was" if len(written) == 1 else f"all {len(written)} sounds were"
+        subject = "the sound was" if len(written) == 1 else f"all {len(written)} sounds were"
         say(
-            f"note: {who} turned down by {-20 * math.log10(gain):.2f} dB, or the loudest would clip"
+            f"note: {subject} turned down by {-20 * math.log10(gain):.2f} dB, or the loudest would clip"
         )
     return written
 
 
 def _decoded(
-    model: Model, sounds: list[Encoded], inversion: Inversion
+    model: Model, sounds: list[Encoded], inversion: Inversion, limits: Limits
 ) -> Iterator[Iterable[Waveform]]:
-    """The blocks of each sound's waveform, in order."""
-    longest = windows.WINDOW_FRAMES * model.spectrogram.config.hop_length
+    """The waveform of each sound, in order, as blocks (samples,)."""
+    longest = limits.window_frames * model.spectrogram.config.hop_length
     for begin in range(0, len(sounds), FILES):
         part = sounds[begin : begin + FILES]
-        short = [number for number, sound in enumerate(part) if sound.num_samples < longest]
-        decoded = codec.decode(model, [part[i] for i in short], inversion=inversion)
-        whole = dict(zip(short, decoded, strict=True))
-        for number, sound in enumerate(part):
-            if number in whole:
-                yield [whole[number]]
+        short = [index for index, sound in enumerate(part) if sound.num_samples < longest]
+        batch = [part[index] for index in short]
+        waveforms = codec.decode(model, batch, inversion=inversion, limits=limits)
+        decoded = dict(zip(short, waveforms, strict=True))
+        for index, sound in enumerate(part):
+            if index in decoded:
+                yield [decoded[index]]
             else:
-                yield windows.decode_blocks(model, sound, inversion=inversion)
+                yield decode_blocks(model, sound, inversion=inversion, limits=limits)
 
 
 @contextlib.contextmanager
 def _spool(folder: Path) -> Iterator[IO[bytes]]:
-    """A file in `folder` that has no name, and lies in memory while it is short."""
+    """An unnamed temporary file in `folder`, kept in memory while it is short."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.SpooledTemporaryFile(writing.SPOOLED, "w+b", dir=str(folder)) as spool:
@@ -404,13 +327,13 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
         raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _read(spool: IO[bytes], begin: int, end: int) -> Iterator[Waveform]:
-    """The samples in a part of a file, block by block."""
-    for place in range(begin, end, 4 * reading.BLOCK):
-        spool.seek(place)
-        yield np.frombuffer(spool.read(min(4 * reading.BLOCK, end - place)), "<f4")
+def _read(spool: IO[bytes], begin: int, end: int, block_samples: int) -> Iterator[Waveform]:
+    """The samples in bytes `begin` to `end` of a file, block by block."""
+    for offset in range(begin, end, 4 * block_samples):
+        spool.seek(offset)
+        yield np.frombuffer(spool.read(min(4 * block_samples, end - offset)), "<f4")
 
 
-def _stays_inside(name: str) -> bool:
-    """Whether a name in an archive leads to a file below any folder, on every system."""
+def _is_safe(name: str) -> bool:
+    """Whether a name in an archive is a path that stays in its folder on every system."""
     return bool(PurePosixPath(name).parts) and "\\" not in name and not escapes_folder(name)

@@ -29,10 +29,10 @@ class EntropyModel(Protocol):
     def begin(self, levels: Integers, columns: int) -> None:
         """Start a group: the level of each segment's sound, and the columns of the longest segment."""
 
-    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+    def probabilities(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         """Unnormalized probabilities (active, codebook_size) of one code of each segment in `active`."""
 
-    def learn(
+    def observe(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
     ) -> None:
         """Set the actual codes (active,), for later contexts."""
@@ -47,10 +47,10 @@ class _Uniform:
     def begin(self, levels: Integers, columns: int) -> None:
         pass
 
-    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+    def probabilities(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         return np.repeat(self._probabilities, len(active), axis=0)
 
-    def learn(
+    def observe(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
     ) -> None:
         pass
@@ -68,12 +68,12 @@ class _Context:
             len(levels), tables.num_quantizers, tables.rows, columns, tables.codebook_size
         )
 
-    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+    def probabilities(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         contexts = self._grid.contexts(active, row, column, quantizer)
         # Counts are at most 2¹⁸, which float32 represents exactly.
         return self._tables.counts(contexts, row, quantizer).astype(np.float32)
 
-    def learn(
+    def observe(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
     ) -> None:
         self._grid.set(active, row, column, quantizer, codes)
@@ -99,7 +99,7 @@ class _Prior:
 
     @one_thread()
     @torch.inference_mode()
-    def chances(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
+    def probabilities(self, active: Integers, row: int, column: int, quantizer: int) -> Floats:
         vocabulary = self._prior.vocabulary
         position = self._position(row, column, quantizer)
         logits = self._prior.step(self._tokens, position, self._condition, self._caches)
@@ -109,7 +109,7 @@ class _Prior:
         return probabilities
 
     @torch.inference_mode()
-    def learn(
+    def observe(
         self, active: Integers, row: int, column: int, quantizer: int, codes: Integers
     ) -> None:
         tokens = torch.from_numpy(codes + quantizer * self._prior.vocabulary.codebook_size)
@@ -123,7 +123,7 @@ class _Prior:
 
 
 def entropy_model_for(model: Model, coder: Coder) -> EntropyModel:
-    """Entropy model for `coder`. Raises AudiovqError where the model lacks it."""
+    """Entropy model for `coder`. Raises AudiovqError if the model lacks it."""
     if coder == "context":
         if model.context is None:
             raise AudiovqError("the model has no context tables; encode with --coder plain")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovq.audio import reading
 from audiovq.audio.waveform import Waveform
 from audiovq.config.sampling import Inversion
 from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
@@ -20,11 +21,26 @@ from audiovq.spectral.inversion import padded
 from audiovq.spectral.stft import num_frames, stft
 
 WINDOW_FRAMES = 1 << 12
-"""Frames of a long sound that are made into sound at a time,"""
-OVERLAP_FRAMES = 64
-"""those that two such windows share: the first half keep their phase, and"""
+"""Frames of a window; longer sounds are decoded in windows."""
 FADE_FRAMES = 8
-"""amid these the one fades into the other."""
+"""Frames of the crossfade between two windows."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that bound the memory of encoding and decoding."""
+
+    batch_frames: int = inversion.BATCH_FRAMES
+    """Frames of a batch of short sounds, padding included; longer sounds are encoded in windows."""
+    window_frames: int = WINDOW_FRAMES
+    overlap_frames: int = 64
+    """Frames that two windows share in decoding. The second one continues the phase of the first half."""
+    fade_frames: int = FADE_FRAMES
+    """The crossfade is in the middle of the overlap."""
+    block_samples: int = reading.BLOCK
+    """Samples of a file that are read at a time."""
+    rate_files: int = 128
+    """Recordings, sampled at random, on which the weight of bits is first chosen for a rate."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +50,48 @@ class Encoded:
     codes: Tensor
     """(quantizers, rows, columns), integers."""
     level: int
+    """Loudness: see `Spectrogram`."""
     num_samples: int
+    """Length at the model's sample rate."""
 
 
 @torch.inference_mode()
 def encode_blocks(
-    model: Model, blocks: Callable[[], Iterable[Waveform]], *, rate_weight: float | None = None
+    model: Model,
+    blocks: Callable[[], Iterable[Waveform]],
+    *,
+    rate_weight: float | None = None,
+    limits: Limits = Limits(),
 ) -> Encoded:
-    """A sound of any length, block by block (samples,) → its codes, as `encode` gives them.
+    """Encode a sound of any length, block by block (samples,), to the codes that `encode` gives.
 
-    `blocks` is called twice, for the level and for the codes, and gives the same both times. What
-    goes beyond full scale is brought down to it as a whole.
+    `blocks` is called twice, for the level and for the codes, and must give the same samples. A sound
+    that exceeds full scale is scaled down to it.
     """
     config, stride = model.spectrogram.config, model.autoencoder.stride[1]
     per_column = stride * config.hop_length
     margin = model.autoencoder.reach + -(-config.n_fft // (2 * per_column))
-    # Half a batch: what networks hold of one long image is more than of many short ones.
-    inner = SEGMENT_COLUMNS * max(1, inversion.BATCH_FRAMES // (2 * stride * SEGMENT_COLUMNS))
+    # Half a batch, as one long image takes more memory in networks than many short ones.
+    inner = SEGMENT_COLUMNS * max(1, limits.batch_frames // (2 * stride * SEGMENT_COLUMNS))
 
     def windows() -> Iterator[_Window]:
-        for samples, begin, own in _windows(blocks(), inner * per_column, margin * per_column):
+        for samples, begin, inner_begin in _windows(
+            blocks(), inner * per_column, margin * per_column
+        ):
             batch, length = padded([samples])
             decibels = model.spectrogram.decibels(batch.to(model.device), length.to(model.device))
             yield _Window(
                 decibels,
                 num_frames(length, config.hop_length),
-                (own - begin) // per_column,
+                (inner_begin - begin) // per_column,
                 begin + len(samples),
                 float(np.abs(samples).max(initial=0)),
             )
 
     loudest, peak = torch.full((1,), -torch.inf, device=model.device), 1.0
     for window in windows():
-        own = window.decibels[:, :, window.first * stride : (window.first + inner) * stride]
-        loudest, peak = torch.maximum(loudest, own.amax(dim=(1, 2))), max(peak, window.peak)
+        part = window.decibels[:, :, window.first * stride : (window.first + inner) * stride]
+        loudest, peak = torch.maximum(loudest, part.amax(dim=(1, 2))), max(peak, window.peak)
     excess = 20 * math.log10(peak)
     level = model.spectrogram.level(loudest - excess)
     parts, num_samples = [], 0
@@ -75,52 +99,55 @@ def encode_blocks(
         spectrogram = model.spectrogram.normalized(window.decibels - excess, level)
         latents = model.autoencoder.latents(spectrogram, window.frames)
         columns = model.autoencoder.num_columns(window.frames) - window.first
-        own = latents[..., window.first : window.first + inner]
-        parts.append(codes_of(model, own, columns.clamp(max=inner), rate_weight)[0])
+        part = latents[..., window.first : window.first + inner]
+        parts.append(codes_of(model, part, columns.clamp(max=inner), rate_weight)[0])
         num_samples = window.end
     return Encoded(torch.cat(parts, dim=2), int(level), num_samples)
 
 
 @dataclass(frozen=True)
 class _Window:
-    """A part of a long sound."""
+    """A window of a long sound, with margins."""
 
     decibels: Tensor
     """(1, bins, frames)"""
     frames: Tensor
-    """(1,)"""
+    """(1,) number of frames."""
     first: int
-    """Column that is the window's own, and not margin."""
+    """First column after the margin."""
     end: int
-    """Samples of the sound up to its end."""
+    """Sample of the sound at which the window ends."""
     peak: float
-    """Of the absolute samples."""
+    """Largest absolute sample."""
 
 
 def _windows(
     blocks: Iterable[Waveform], inner: int, margin: int
 ) -> Iterator[tuple[Waveform, int, int]]:
-    """Blocks → windows of `inner` samples and up to `margin` more on each side, one after another.
+    """Blocks → consecutive windows of `inner` samples with up to `margin` more on each side.
 
-    Gives samples, the place of the first of them, and the place where the window's own begin.
+    Yields the window's samples, the position of the first, and the position after the first margin.
     """
-    held, begin, own, ended = np.zeros(0, np.float32), 0, 0, False
+    buffer, begin, inner_begin, ended = np.zeros(0, np.float32), 0, 0, False
     source = iter(blocks)
     while True:
-        while not ended and begin + len(held) < own + inner + margin:
+        while not ended and begin + len(buffer) < inner_begin + inner + margin:
             block = next(source, None)
             ended = block is None
-            held = held if block is None else np.concatenate([held, block])
-        if ended and own > begin + len(held):
+            buffer = buffer if block is None else np.concatenate([buffer, block])
+        if ended and inner_begin > begin + len(buffer):
             return
-        yield held[: own + inner + margin - begin], begin, own
-        own += inner
-        dropped = min(len(held), max(0, own - margin - begin))
-        held, begin = held[dropped:], begin + dropped
+        yield buffer[: inner_begin + inner + margin - begin], begin, inner_begin
+        inner_begin += inner
+        dropped = min(len(buffer), max(0, inner_begin - margin - begin))
+        buffer, begin = buffer[dropped:], begin + dropped
 
 
 def codes_of(model: Model, latents: Tensor, columns: Tensor, rate_weight: float | None) -> Tensor:
-    """Latents (batch, dim, rows, columns), (batch,) columns → codes on the CPU: see `encode`."""
+    """Codes (batch, quantizers, rows, columns) on the CPU of latents (batch, dim, rows, columns).
+
+    `columns` (batch,) are the clips' lengths; for `rate_weight` see `codec.encode`.
+    """
     tables = model.context
     if rate_weight is None:
         rate_weight = tables.rate_weight if tables else 0
@@ -140,20 +167,19 @@ def decode_blocks(
     *,
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    limits: Limits = Limits(),
 ) -> Iterator[Waveform]:
-    """Codes → the waveform of a sound of any length, block by block (samples,)."""
-    config = model.spectrogram.config
-    hop_length, step = config.hop_length, WINDOW_FRAMES - OVERLAP_FRAMES
-    cut = (
-        OVERLAP_FRAMES // 2 - FADE_FRAMES
-    ) * hop_length  # from a window's start: where the one before it ends
-    fade = FADE_FRAMES * hop_length
+    """Decode a sound of any length, window by window, to blocks (samples,) of its waveform."""
+    config, overlap = model.spectrogram.config, limits.overlap_frames
+    hop_length, step = config.hop_length, limits.window_frames - overlap
+    fade = limits.fade_frames * hop_length
+    cut = overlap // 2 * hop_length - fade  # the sample of a window at which the one before it ends
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
     lead = -(-config.n_fft // (2 * hop_length))
     total = num_frames(sound.num_samples, hop_length)
     known, tail = None, None
-    for start in range(0, max(1, total - OVERLAP_FRAMES), step):
-        stop = min(start + WINDOW_FRAMES, total)
+    for start in range(0, max(1, total - overlap), step):
+        stop = min(start + limits.window_frames, total)
         end = sound.num_samples if stop == total else (stop - 1) * hop_length
         (waveform,) = model.spectrogram.inverse(
             frames_of(model, sound.codes, start, stop),
@@ -174,12 +200,12 @@ def decode_blocks(
         end = step * hop_length + cut - fade
         yield samples[begin:end]
         tail = samples[end : end + fade].copy()
-        again = stft(waveform[None, (step - lead) * hop_length :], config.n_fft, hop_length)
-        known = again[:, :, lead : lead + OVERLAP_FRAMES // 2].angle()
+        spectrum = stft(waveform[None, (step - lead) * hop_length :], config.n_fft, hop_length)
+        known = spectrum[:, :, lead : lead + overlap // 2].angle()
 
 
 def frames_of(model: Model, codes: Tensor, start: int, stop: int) -> Tensor:
-    """Codes (quantizers, rows, columns) → their spectrogram's frames (1, 1, bins, stop - start)."""
+    """Decode frames `start` to `stop` of codes (quantizers, rows, columns): (1, 1, bins, stop - start)."""
     stride, reach = model.autoencoder.stride[1], model.autoencoder.reach
     first = max(0, start // stride - reach)
     part = codes[None, :, :, first : -(-stop // stride) + reach]

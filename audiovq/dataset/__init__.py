@@ -1,5 +1,5 @@
-"""A dataset on disk: its manifest, its clips, and batches of them.
+"""A dataset on disk: its manifests, its clips, and batches of clips.
 
 May import `spectral`, `runtime` and `config`. Start with `dataset.Dataset`. `manifest` is the file format and
-needs no torch; making a dataset is `preprocessing`.
+imports no torch. Datasets are made by `preprocessing`.
 """

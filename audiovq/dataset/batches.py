@@ -1,4 +1,4 @@
-"""Batches of clips of like length, and random views of them: shifted and changed in speed."""
+"""Batches of clips of similar length, and random views of clips: shifted and changed in speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from audiovq.dataset.dataset import Split
 from audiovq.runtime.device import to_device_async
 
 POOL = 24
-"""Batches per pool of clips that is sorted by length before it is cut into batches, to pad little."""
+"""Batches in a pool of clips that is sorted by length before it is cut into batches, for little padding."""
+
+
+def evenly_spaced(count: int, n: int) -> Tensor:
+    """Indices of `n` to 2 n - 1 of `count` items, at equal distances from the first on; all if there are fewer."""
+    return torch.arange(count)[:: max(1, count // n)]
 
 
 def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -30,7 +35,7 @@ def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Ten
 
 
 ASIDE = 1
-"""Pixels that an image is moved, at most."""
+"""Largest shift of an image, in pixels."""
 
 
 def random_views(
@@ -42,11 +47,21 @@ def random_views(
     part: slice = slice(None),
     width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
-    """Clips begun up to a code's `stride` of frames later, and changed in speed by up to `speed`: see
-    `shift_and_stretch`.
+    """Views of clips, shifted by less than `stride` frames and changed in speed by up to `speed`.
 
-    Images are moved by up to ASIDE. Returns (batch, 1, bins, frames) and the clips' (batch,) frames;
-    with `part`, only those of the clips, as wide as with all, which `width` may make wider.
+    See `shift_and_stretch`. Images are shifted by up to ASIDE instead.
+
+    Args:
+        split: of the clips.
+        indices: (batch,) of the clips in the split.
+        generator: random numbers are drawn for the whole batch, whatever `part` is.
+        stride: frames of one column of codes.
+        speed: largest relative change of speed.
+        part: of the batch that is computed, for ranks.
+        width: frames of the longest view → frames of the result, at least as many.
+
+    Returns:
+        Spectrograms (part, 1, bins, frames) and frames of each view (part,).
     """
     if split.images:
         offsets = torch.randint(-ASIDE, ASIDE + 1, (len(indices), 2), generator=generator)
@@ -62,21 +77,19 @@ def random_views(
 
 
 def shift_images(images: Tensor, offsets: Tensor) -> Tensor:
-    """(batch, 1, bins, frames) moved by (batch, 2) bins and frames; zeros come in."""
+    """Shift images (batch, 1, bins, frames) by `offsets` (batch, 2), bins and frames; the margin is zeros."""
     _, _, bins, frames = images.shape
     offsets = to_device_async(offsets, images.device)
     rows, columns = (
         torch.arange(size, device=images.device) - offsets[:, i : i + 1]
         for i, size in enumerate((bins, frames))
     )
-    inside = ((rows >= 0) & (rows < bins))[:, :, None] & ((columns >= 0) & (columns < frames))[
-        :, None
-    ]
+    row_mask, column_mask = (rows >= 0) & (rows < bins), (columns >= 0) & (columns < frames)
     batch = torch.arange(len(images), device=images.device)[:, None, None]
-    taken = images[
+    shifted = images[
         batch, 0, rows.clamp(0, bins - 1)[:, :, None], columns.clamp(0, frames - 1)[:, None]
     ]
-    return (taken * inside)[:, None]
+    return (shifted * (row_mask[:, :, None] & column_mask[:, None]))[:, None]
 
 
 def shift_and_stretch(
@@ -87,35 +100,39 @@ def shift_and_stretch(
     part: slice = slice(None),
     width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
-    """Clips begun `shift` (batch,) frames later and played at `speed` (batch,), None as they are.
+    """Clips shifted by `shift` (batch,) frames and played at `speed` (batch,); None: unchanged.
 
-    Silence goes before what begins as its recording does; of what was cut there, the first frames are left
-    out, since before them there is no silence.
+    A clip that begins at the start of its recording is preceded by silence; one that was cut from the
+    middle loses its first frames instead, as no silence precedes it. Frames are interpolated linearly.
 
-    Returns spectrograms (batch, 1, bins, frames), silence where there is no clip, and the clips'
-    new (batch,) frames. Frames between frames are mixed linearly. With `part`, only those of the
-    clips, as wide as with all, which `width` may make wider. Spectrograms lie where `split` gives
-    them, all else on the CPU.
+    Args:
+        split, indices, part, width: as in `random_views`.
+        shift: (batch,) frames.
+        speed: (batch,) relative speed, or None.
+
+    Returns:
+        Spectrograms (part, 1, bins, frames) on the device of `split`, padded with silence, and the new
+        frames (part,) on the CPU.
     """
     frames = split.num_frames[indices]
     played = frames if speed is None else ((frames - 1) / speed).floor().long() + 1
     shift = torch.where(split.complete[indices, 0], shift, -torch.minimum(shift, played - 1))
     new_frames = played + shift
-    wide = width(int(new_frames.max()))
     images = split.spectrograms(indices[part])
     last = images.shape[3] - 1
-    places = torch.arange(wide) - shift[part, None]
+    # The position in the clip, in frames, of each frame of the result.
+    positions = torch.arange(width(int(new_frames.max()))) - shift[part, None]
     if speed is not None:
-        places = places * speed[part, None]
+        positions = positions * speed[part, None]
 
-    def take(columns: Tensor) -> Tensor:
+    def gather(columns: Tensor) -> Tensor:
         columns = to_device_async(columns[:, None, None], images.device)
         return images.gather(3, columns.expand(-1, 1, images.shape[2], -1))
 
-    before = places.floor().clamp(0, last).long()
-    taken = take(before)
+    before = positions.floor().clamp(0, last).long()
+    views = gather(before)
     if speed is not None:
-        share = to_device_async((places - before)[:, None, None], images.device)
-        taken = torch.lerp(taken, take((before + 1).clamp(max=last)), share)
-    inside = (places >= 0) & (places <= (frames[part, None] - 1))
-    return taken * to_device_async(inside[:, None, None], images.device), new_frames[part]
+        fraction = to_device_async((positions - before)[:, None, None], images.device)
+        views = torch.lerp(views, gather((before + 1).clamp(max=last)), fraction)
+    mask = (positions >= 0) & (positions <= (frames[part, None] - 1))
+    return views * to_device_async(mask[:, None, None], images.device), new_frames[part]

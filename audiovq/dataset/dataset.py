@@ -1,12 +1,12 @@
-"""A dataset: one folder of spectrograms, with where each came from.
+"""A dataset: a folder of spectrograms, with the origin of each.
 
-    dataset.json              format, version, every setting, labels, checksums of all files
+    dataset.json              format, version, all settings, labels, checksums of all files
     train-00000.npy …         (clips, bins, frames) float16, memory-mapped when read
-    train.jsonl …             one line a clip, in the shards' order: path, offset, labels, level …
-    skipped.jsonl             one line a file that was left out, with the reason
+    train.jsonl …             one line per clip, in the order of the shards: path, offset, labels, level …
+    skipped.jsonl             one line per skipped file, with the reason
 
-The splits are train, validation and test; a file is in one of them, or in several with stretches that lie
-apart. `docs/formats.md` has it to the byte.
+The splits are train, validation and test; a file is in one of them, or in several with stretches that do not
+touch. `docs/formats.md` specifies it to the byte.
 """
 
 from __future__ import annotations
@@ -40,24 +40,26 @@ from audiovq.runtime.device import to_device_async
 
 
 def known_ends(split: Split, clip_frames: int) -> Tensor:
-    """(clips, 2) bool: `split.complete`. Where no clip is complete or as long as a clip can be, nothing would
-    tell how long sounds are; then all are taken as complete."""
+    """`split.complete` (clips, 2) bool, or all True if no clip shows how long sounds are.
+
+    That is the case if no clip is complete and none has `clip_frames` frames.
+    """
     known = split.complete.all(dim=1) | (split.num_frames >= clip_frames)
     return split.complete if bool(known.any()) else torch.ones_like(split.complete)
 
 
-def split_images(split: Split, places: Tensor | None = None) -> list[Tensor]:
-    """A split's spectrograms (1, bins, frames), each cut to its own length."""
-    places = torch.arange(len(split)) if places is None else places
-    return [split.spectrograms(place[None])[0] for place in places]
+def split_images(split: Split, indices: Tensor | None = None) -> list[Tensor]:
+    """Spectrograms (1, bins, frames) of a split, or of the clips `indices`, each cut to its own length."""
+    indices = torch.arange(len(split)) if indices is None else indices
+    return [split.spectrograms(index[None])[0] for index in indices]
 
 
 HELD_SHARE = 0.25
-"""Of a GPU's free memory that a split may take; a larger one stays on disk, memory-mapped."""
+"""Share of a GPU's free memory that a split may take; a larger one stays on disk, memory-mapped."""
 
 
 class Split:
-    """The clips of one split: spectrograms and what belongs to them."""
+    """The clips of one split: spectrograms, lengths, levels and labels."""
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Split:
         self.name = name
         self.labels = labels
         self.images = spectrogram.images
-        """Whether these are no spectrograms but images."""
+        """Whether the clips are images instead of spectrograms."""
         self.clips = read_manifest(folder / f"{name}.jsonl")
         shape = self._bins, _ = spectrogram.bins, clip_frames
         self._shards = [_open_shard(path, shape) for path in shards]
@@ -86,7 +88,7 @@ class Split:
         self.levels = torch.tensor([clip.level for clip in self.clips], dtype=torch.long)
         ends = [clip.complete for clip in self.clips]
         self.complete = torch.tensor(ends, dtype=torch.bool).view(len(self.clips), 2)
-        """(clips, 2) whether each begins and ends as its recording does; else it is cut there."""
+        """(clips, 2) whether each clip begins at the start, and ends at the end, of its recording."""
         fits = (self.num_samples > 0) & (self.num_frames <= clip_frames)
         if not (fits & (self.levels < spectrogram.num_levels)).all():
             raise AudiovqError(
@@ -98,12 +100,12 @@ class Split:
 
     @cached_property
     def label_indices(self) -> Tensor:
-        """(clips, labels) places in `labels`; one past the last where a clip has none."""
-        places = [{value: i for i, value in enumerate(values)} for values in self.labels.values()]
+        """(clips, labels) indices of the values in `labels`; one past the last for a missing label."""
+        indices = [{value: i for i, value in enumerate(values)} for values in self.labels.values()]
         rows = [
             [
-                place.get(clip.labels.get(name, ""), len(place))
-                for name, place in zip(self.labels, places, strict=True)
+                index_of.get(clip.labels.get(name, ""), len(index_of))
+                for name, index_of in zip(self.labels, indices, strict=True)
             ]
             for clip in self.clips
         ]
@@ -111,12 +113,15 @@ class Split:
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
+        """Index of the first clip of each shard, and the number of clips."""
         return np.cumsum([0, *map(len, self._shards)])
 
     @contextlib.contextmanager
     def held(self, device: torch.device) -> Iterator[None]:
-        """All spectrograms lie in the memory of `device` until the block ends, where it is a GPU's
-        and there is room. On a CPU the system keeps of the files what fits."""
+        """Keep all spectrograms in the memory of `device` during the block, if it is a GPU with enough room.
+
+        On a CPU, the system's file cache does the same.
+        """
         size = sum(shard.nbytes for shard in self._shards)
         if device.type == "cuda" and size <= HELD_SHARE * torch.cuda.mem_get_info(device)[0]:
             shards = (torch.tensor(shard, device=device) for shard in self._shards)
@@ -127,9 +132,9 @@ class Split:
             self._held = None
 
     def spectrograms(self, indices: Tensor) -> Tensor:
-        """(batch,) places → (batch, 1, bins, frames) float32, cut to the longest clip's frames.
+        """Clips `indices` (batch,) → (batch, 1, bins, frames) float32, cut to the frames of the longest.
 
-        They lie where the split is `held`, else in the CPU's memory.
+        They are on the device where the split is `held`, else on the CPU.
         """
         frames = int(self.num_frames[indices].max()) if len(indices) else 0
         if self._held is not None:
@@ -139,31 +144,31 @@ class Split:
         return torch.from_numpy(stacked[:, None]).float()
 
     def read_ahead(self, indices: Tensor) -> None:
-        """The system is to read clips (batch,) from the disk while something else is computed."""
+        """Ask the system to read clips `indices` (batch,) from disk in the background."""
         if self._held is not None or not hasattr(mmap, "MADV_WILLNEED"):
             return
         for shard, row in self._rows(indices):
-            file: Any = shard.base  # the mmap; that of an offset within its first page
+            file: Any = shard.base  # the mmap, which begins at the file's first page
             begin = shard.offset + row * shard[0].nbytes
-            beyond = begin % mmap.PAGESIZE
-            file.madvise(mmap.MADV_WILLNEED, begin - beyond, shard[0].nbytes + beyond)
+            in_page = begin % mmap.PAGESIZE
+            file.madvise(mmap.MADV_WILLNEED, begin - in_page, shard[0].nbytes + in_page)
 
     def _rows(self, indices: Tensor) -> Iterator[tuple[np.memmap[Any, np.dtype[np.float16]], int]]:
-        """Each clip's shard, and its place there."""
+        """Shard and row of each clip."""
         shards = np.searchsorted(self._starts, indices.numpy(), side="right") - 1
         for shard, index in zip(shards.tolist(), indices.tolist(), strict=True):
             yield self._shards[shard], index - int(self._starts[shard])
 
 
 class Dataset:
-    """A dataset's folder, opened. Raises AudiovqError where it is not one, naming what is wrong.
+    """A dataset in a folder. Opening verifies the checksums of all files, at about a gigabyte a second.
 
-    Every byte of it is read for the checksums, at a gigabyte a second or so; what is large stays on
-    disk all the same.
+    Shards stay on disk, memory-mapped. Raises AudiovqError, with the file and the fault, if the folder
+    is not a dataset or damaged.
     """
 
     def __init__(self, folder: Path, recordings: Path | None = None) -> None:
-        """`recordings` is the folder of the recordings, where they are no longer where they were."""
+        """`recordings`: folder of the recordings, if it is no longer where it was."""
         self.folder = Path(folder)
         path = self.folder / "dataset.json"
         self.header: dict[str, Any] = read_header(path, "dataset", VERSION, AGAIN)
@@ -174,7 +179,7 @@ class Dataset:
             self.clip_frames = whole_number(self.header["clip_frames"])
             self.fingerprint = str(self.header["fingerprint"])
             self.recordings = self._recordings(recordings)
-            """The folder of the recordings; None where it is not known."""
+            """Folder of the recordings; None if unknown."""
             for name in MANIFESTS:
                 verified_path(self.folder, name, self.header["manifests"][name], AGAIN)
             shards = {split: self._shards(split) for split in SPLITS}
@@ -190,20 +195,20 @@ class Dataset:
         """All three."""
         return self.train, self.validation, self.test
 
-    def _recordings(self, asked: Path | None) -> Path | None:
-        if asked is not None:
-            if not asked.is_dir():
-                raise AudiovqError(f"--recordings {asked}: no such folder")
-            return asked
+    def _recordings(self, given: Path | None) -> Path | None:
+        if given is not None:
+            if not given.is_dir():
+                raise AudiovqError(f"--recordings {given}: no such folder")
+            return given
         source = self.header["source"]
         if source is None:
             return None
         if type(source) is not str or "\0" in source or PurePath(source).anchor:
-            raise ValueError(f"a relative path is meant, not {source!r:.80}")
+            raise ValueError(f"expected a relative path, not {source!r:.80}")
         return self.folder / source
 
     def _shards(self, split: str) -> list[Path]:
-        """A split's shards, their bytes checked."""
+        """Paths of a split's shards, with verified checksums."""
         shards = self.header["splits"][split]["shards"]
         return [
             verified_path(self.folder, shard["file"], shard["sha256"], AGAIN) for shard in shards
@@ -212,26 +217,26 @@ class Dataset:
 
 def _labels(labels: Any) -> dict[str, list[str]]:
     if not all(type(value) is str for values in labels.values() for value in values):
-        raise ValueError("labels are lists of words")
+        raise ValueError("labels must be lists of strings")
     return {name: list(values) for name, values in labels.items()}
 
 
 def _open_shard(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
-    """A shard, memory-mapped; nothing is, before its head is known to be that of its bytes."""
+    """Memory-map a shard after checking that its .npy header matches `shape` and the size of the file."""
     try:
         with open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
-            found, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+            found, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
             begin = file.tell()
-        whole = int(found[0]), *shape
-        size = begin + 2 * math.prod(whole)
-    except Exception as error:  # NumPy's reader raises whatever the damage leads to
+        expected = int(found[0]), *shape
+        size = begin + 2 * math.prod(expected)
+    except Exception as error:  # NumPy's reader raises all kinds of errors on a damaged header
         raise AudiovqError(f"{path}: cannot be read ({error!r:.200}); {AGAIN}") from error
-    if (found, by_columns, dtype, version) != (whole, False, np.dtype("<f2"), (1, 0)):
+    if (found, is_fortran, dtype, version) != (expected, False, np.dtype("<f2"), (1, 0)):
         raise AudiovqError(
             f"{path}: {dtype!s:.40} {found!s:.80} is not (clips, {shape[0]}, {shape[1]}) float16,"
             f" row by row; {AGAIN}"
         )
     if path.stat().st_size != size:
-        raise AudiovqError(f"{path}: {path.stat().st_size} bytes are not {size}; {AGAIN}")
-    return np.memmap(path, np.float16, "r", begin, whole)
+        raise AudiovqError(f"{path}: has {path.stat().st_size} bytes instead of {size}; {AGAIN}")
+    return np.memmap(path, np.float16, "r", begin, expected)

@@ -1,6 +1,6 @@
-"""What lies beside a dataset's shards: clips, skipped files, dataset.json; and the shards' heads.
+"""The text files of a dataset (dataset.json, manifests of clips and of skipped files) and the headers of its shards.
 
-`docs/formats.md` has it to the byte. Loads no torch.
+`docs/formats.md` specifies them to the byte. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,63 +21,77 @@ from audiovq.runtime.files import atomic, relative, sha256, write_text
 
 SPLITS = ("train", "validation", "test")
 LARGEST = 1 << 48
-"""No number in a manifest is larger: samples of more than a thousand years."""
+"""Upper bound of numbers in a manifest: larger ones are treated as damage."""
 FORMAT = "audiovq-dataset"
 VERSION = 2
 AGAIN = "run preprocess again with --overwrite"
-"""What to do where a dataset is damaged."""
+"""Advice to the user for a damaged dataset."""
 MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One line of a manifest."""
+    """A clip: one line of a split's manifest."""
 
     path: str
-    """Of the recording, relative to the folder it came from, with forward slashes."""
+    """Path of its recording, relative to the source folder, with forward slashes."""
     offset: int
-    """Where the clip begins in the trimmed recording, in samples at the dataset's rate."""
+    """Start of the clip in the trimmed recording, in samples at the dataset's rate."""
     num_samples: int
-    """The clip's own length without padding, in samples at the dataset's rate."""
+    """Length without padding, in samples at the dataset's rate."""
     sample_rate: int
-    """The recording's own, in Hz."""
+    """Sample rate of the recording, in Hz."""
     level: int
-    """How loud: see `Spectrogram`."""
+    """Loudness: see `Spectrogram`."""
     labels: dict[str, str]
+    """Value of each label that it has, by the label's name."""
     sha256: str
-    """Of the recording's bytes."""
+    """Checksum of the recording's bytes."""
     complete: tuple[bool, bool]
-    """Whether it begins where the (trimmed) recording begins, and ends where that ends; else it is cut
-    there."""
+    """Whether it begins at the start, and ends at the end, of its (trimmed) recording; else it is cut there."""
 
 
 class Totals(NamedTuple):
-    """What a dataset holds in all."""
+    """Totals of a dataset."""
 
     used: int
-    """Files of which there are clips."""
+    """Files that clips were cut from."""
     seconds: float
-    """Of sound in all clips, padding not counted."""
-    unlearnt: dict[str, list[str]]
-    """The values of each label that no training clip has."""
+    """Total length of all clips, without padding."""
+    untrained: dict[str, list[str]]
+    """Values of each label that no training clip has."""
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the labels."""
+        """Notes for the user on the labels."""
         return [
             f"label {name}: no training clip has {', '.join(values[:5])}"
             + (f" and {len(values) - 5} other values" if len(values) > 5 else "")
-            + "; a model cannot learn what it does not hear"
-            for name, values in self.unlearnt.items()
+            + "; a model cannot learn them"
+            for name, values in self.untrained.items()
             if values
         ]
 
 
 def without_paths(preprocess: PreprocessConfig) -> PreprocessConfig:
-    """The settings with the name of a table of labels, in the place of its path: others may read them."""
+    """The settings with the path of a table of labels reduced to its file name, as a dataset may be published."""
     if preprocess.labels is None or not preprocess.labels.endswith(".csv"):
         return preprocess
     return replace(preprocess, labels=Path(preprocess.labels).name)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a dataset is made from, and with which settings."""
+
+    source: Path | None
+    """Folder of the recordings; None if there is none."""
+    spectrogram: SpectrogramConfig
+    clip_frames: int
+    """Frames of every clip in the shards, padding included."""
+    preprocess: PreprocessConfig
+    fingerprint: str
+    """SHA-256 of the settings and the recordings."""
 
 
 def write_manifests(
@@ -86,70 +100,83 @@ def write_manifests(
     shards: Mapping[str, Sequence[Mapping[str, Any]]],
     skipped: Sequence[Skipped],
     found: int,
-    spectrogram: SpectrogramConfig,
-    clip_frames: int,
-    preprocess: PreprocessConfig,
-    fingerprint: str,
-    source: Path | None,
+    recipe: Recipe,
 ) -> Totals:
-    """All of a dataset but its shards, which lie in `folder` already; dataset.json comes last.
+    """Write all files of a dataset except its shards, which are in `folder` already; dataset.json last.
 
-    `clips` and `shards` (file, clips, sha256) are by split. Clips are taken one by one and not kept; a
-    file's come one after another. `source` is the recordings' folder.
+    Args:
+        folder: of the dataset.
+        clips: of each split, those of one file one after another. They are read once and not kept.
+        shards: of each split: file, clips, sha256.
+        skipped: files that no clip was cut from.
+        found: files below the source folder.
+        recipe: what the dataset is made from.
     """
-    labels: dict[str, set[str]] = {}
-    learnt: dict[str, set[str]] = {}
-    used: set[str] = set()
-    samples = 0
+    tally = _Tally()
     for split in SPLITS:
-        with (
-            atomic(folder / f"{split}.jsonl") as temporary,
-            open(temporary, "w", encoding="utf-8") as file,
-        ):
+        path = folder / f"{split}.jsonl"
+        with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for clip in clips[split]:
                 file.write(json_line(clip))
-                used.add(clip.path)
-                samples += clip.num_samples
-                for name, value in clip.labels.items():
-                    labels.setdefault(name, set()).add(value)
-                    if split == "train":
-                        learnt.setdefault(name, set()).add(value)
+                tally.add(clip, split)
     write_text(folder / "skipped.jsonl", "".join(map(json_line, skipped)))
-    unlearnt = {
-        name: sorted(values - learnt.get(name, set()), key=_in_order)
-        for name, values in labels.items()
-    }
-    totals = Totals(len(used), samples / spectrogram.sample_rate, unlearnt)
-    write_header(
-        folder / "dataset.json",
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "fingerprint": fingerprint,
-            "source": None if source is None else relative(source, folder),
-            "spectrogram": to_json(spectrogram),
-            "clip_frames": clip_frames,
-            "labels": {name: sorted(labels[name], key=_in_order) for name in sorted(labels)},
-            "files": {"found": found, "used": totals.used, "skipped": len(skipped)},
-            "seconds": round(totals.seconds, 3),
-            "splits": {
-                split: {"clips": sum(shard["clips"] for shard in own), "shards": list(own)}
-                for split, own in ((split, shards[split]) for split in SPLITS)
-            },
-            "manifests": {name: sha256(folder / name) for name in MANIFESTS},
-            "preprocess": to_json(without_paths(preprocess)),
+    totals = tally.totals(recipe.spectrogram.sample_rate)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": recipe.fingerprint,
+        "source": None if recipe.source is None else relative(recipe.source, folder),
+        "spectrogram": to_json(recipe.spectrogram),
+        "clip_frames": recipe.clip_frames,
+        "labels": {
+            name: sorted(tally.labels[name], key=_label_order) for name in sorted(tally.labels)
         },
-    )
+        "files": {"found": found, "used": totals.used, "skipped": len(skipped)},
+        "seconds": round(totals.seconds, 3),
+        "splits": {
+            split: {"clips": sum(s["clips"] for s in shards[split]), "shards": list(shards[split])}
+            for split in SPLITS
+        },
+        "manifests": {name: sha256(folder / name) for name in MANIFESTS},
+        "preprocess": to_json(without_paths(recipe.preprocess)),
+    }
+    write_header(folder / "dataset.json", header)
     return totals
 
 
-def _in_order(value: str) -> tuple[bool, int, str]:
-    """By which a label's values are sorted: numbers first, as numbers."""
+class _Tally:
+    """Counts clips as they are written: there may be too many to keep."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, set[str]] = {}
+        """All values of each label."""
+        self._trained: dict[str, set[str]] = {}
+        self._used: set[str] = set()
+        self._samples = 0
+
+    def add(self, clip: Clip, split: str) -> None:
+        self._used.add(clip.path)
+        self._samples += clip.num_samples
+        for name, value in clip.labels.items():
+            self.labels.setdefault(name, set()).add(value)
+            if split == "train":
+                self._trained.setdefault(name, set()).add(value)
+
+    def totals(self, sample_rate: int) -> Totals:
+        untrained = {
+            name: sorted(values - self._trained.get(name, set()), key=_label_order)
+            for name, values in self.labels.items()
+        }
+        return Totals(len(self._used), self._samples / sample_rate, untrained)
+
+
+def _label_order(value: str) -> tuple[bool, int, str]:
+    """Sort key of a label's values: numbers first, in numerical order."""
     return not value.isdecimal(), int(value) if value.isdecimal() else 0, value
 
 
 def as_dict(row: Any) -> dict[str, Any]:
-    """A dataclass's fields by name; unlike `dataclasses.asdict`, it copies nothing."""
+    """Fields of a dataclass by name; unlike `dataclasses.asdict`, without copies."""
     return {field.name: getattr(row, field.name) for field in fields(row)}
 
 
@@ -157,28 +184,30 @@ _LINE = json.JSONEncoder(ensure_ascii=False, default=as_dict)
 
 
 def json_line(row: Clip | Skipped | dict[str, Any]) -> str:
-    """A line of a manifest."""
+    """A row as a line of a manifest."""
     return _LINE.encode(row) + "\n"
 
 
 def write_shard_header(file: BinaryIO, shape: tuple[int, int, int]) -> None:
-    """The header of a shard's .npy; NumPy leaves room in it for any number of clips."""
+    """Write the .npy header of a shard; NumPy reserves space in it for any number of clips."""
     header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file left out."""
+    """A file that no clip was cut from."""
 
     path: str
+    """Relative to the source folder, with forward slashes."""
     reason: str
+    """Completes the sentence that begins with the path."""
 
 
 def read_dataset_header(folder: Path) -> dict[str, Any]:
-    """dataset.json of a finished dataset, after every file's checksum is checked; loads no torch.
+    """Read dataset.json of a finished dataset, and verify the checksum of every file.
 
-    Raises AudiovqError where `folder` is no dataset, or a file is missing or damaged.
+    Raises AudiovqError if `folder` is not a dataset, or a file is missing or damaged.
     """
     path = folder / "dataset.json"
     header = read_header(path, "dataset", VERSION, AGAIN)
@@ -194,6 +223,7 @@ def read_dataset_header(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> list[Clip]:
+    """Read a split's clips. Raises AudiovqError if the file is missing or damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             return [_clip(json.loads(line)) for line in file]
@@ -202,21 +232,21 @@ def read_manifest(path: Path) -> list[Clip]:
 
 
 def _clip(row: Any) -> Clip:
-    """One line of a manifest, checked: no path in it leads out of the recordings' folder."""
+    """Check one line of a manifest. Raises ValueError if its path leads out of the recordings' folder."""
     ends = row["complete"]
     if type(ends) is not list or [type(end) for end in ends] != [bool, bool]:
-        raise ValueError(f"two of true and false are meant, not {ends!r:.40}")
+        raise ValueError(f"expected two booleans, not {ends!r:.40}")
     clip = Clip(**(row | {"complete": tuple(ends)}))
     for number in (clip.offset, clip.num_samples, clip.sample_rate, clip.level):
         whole_number(number)
     strings = clip.path, clip.sha256, *clip.labels.values()
     if not all(type(s) is str for s in strings) or escapes_folder(clip.path):
-        raise ValueError(f"no clip of this dataset: {row!r:.200}")
+        raise ValueError(f"not a clip of this dataset: {row!r:.200}")
     return clip
 
 
 def whole_number(value: Any) -> int:
-    """A whole number from 0 upward."""
+    """Check that a value from a file is an integer from 0 to LARGEST. Raises ValueError."""
     if type(value) is not int or not 0 <= value < LARGEST:
-        raise ValueError(f"a whole number is meant, not {value!r:.40}")
+        raise ValueError(f"expected an integer of at least 0, not {value!r:.40}")
     return value

@@ -1,7 +1,7 @@
-"""Which clips a figure was measured on, and the words for them: all sentences take them from here.
+"""The split that a metric is measured on, and the words for it in all reports and messages.
 
 A split may be empty: a single recording has no test split, and `--validation-share 0` asks for no
-validation split. Another one then stands in for it, and every sentence says which.
+validation split. Another split is then measured instead, and every sentence says which.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from audiovq.dataset.dataset import Dataset, Split
 NAMES = {"test": "test", "validation": "validation", "train": "training"}
 """Adjectives for the splits."""
 HELD_OUT = ("test", "validation")
-"""Splits that figures are measured on after training, the first that has clips."""
+"""Splits that metrics are measured on after training: the first of them that has clips."""
 
 
 def measured_split(dataset: Dataset, *wanted: str) -> Split:
@@ -21,13 +21,13 @@ def measured_split(dataset: Dataset, *wanted: str) -> Split:
 
 
 def clips_of(split: str | None, noun: str = "clips") -> str:
-    """`validation clips`; `clips` where nobody knows of which split, as in files of earlier versions."""
+    """`validation clips`; just `clips` if the split is unknown, as in files of earlier versions."""
     return f"{NAMES[split]} {noun}" if split in NAMES else noun
 
 
 def clips_and_why(split: str | None, *wanted: str, noun: str = "clips") -> str:
-    """`training clips (this dataset has no validation split)`: the clips that figures are of, and which
-    of the splits `wanted` were empty."""
+    """`training clips (this dataset has no validation split)`: the clips that were measured, and which of the
+    splits `wanted` were empty."""
     missing = (
         wanted[: wanted.index(split)] if split in wanted else wanted if split == "train" else ()
     )
@@ -43,7 +43,7 @@ def counted(n: int, split: str) -> str:
 def recordings_in_words(dataset: Dataset) -> str:
     """`122 recordings used of 123 files found; 131 clips: 104 training, 13 validation, 14 test`.
 
-    The one count of a dataset: of files, as preprocess found and used them, and of clips by split.
+    Counts files, as preprocess found and used them, and the clips of each split.
     """
     files = dataset.header.get("files", {})
     splits = dataset.train, dataset.validation, dataset.test

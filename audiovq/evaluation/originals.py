@@ -14,7 +14,7 @@ from audiovq.audio.waveform import AudioError, Waveform, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import Clip
-from audiovq.preprocessing.shard import ShardJob, excerpts
+from audiovq.preprocessing.slicing import Slicing, excerpts
 from audiovq.runtime.files import sha256
 from audiovq.spectral.numpy_spectrogram import Piece
 
@@ -55,7 +55,7 @@ def beginnings(
         if path in shared:
             offset, samples = _first_span(clips[path])
             span = offset, min(samples, most)
-            (piece,) = excerpts(_job(dataset), path, [span])
+            (piece,) = excerpts(file, _slicing(dataset), [span])
             waveform = piece.own(piece.samples)
         else:
             waveform = _beginning(file, rate, most)
@@ -93,9 +93,9 @@ def _pieces(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Piece | None]:
     damaged."""
     pieces: Iterator[Piece] = iter(())
     try:
-        _file(dataset, clips[0])
+        path = _file(dataset, clips[0])
         spans = [(clip.offset, clip.num_samples) for clip in clips]
-        pieces = excerpts(_job(dataset), clips[0].path, spans)
+        pieces = excerpts(path, _slicing(dataset), spans)
     except AudioError:
         pass
     for _ in clips:
@@ -134,18 +134,9 @@ def _file(dataset: Dataset, clip: Clip) -> Path:
     return path
 
 
-def _job(dataset: Dataset) -> ShardJob:
-    """A job with the settings by which the dataset's recordings were cut into clips."""
-    settings = dataset.preprocess
-    return ShardJob(
-        "",
-        dataset.recordings or dataset.folder,
-        dataset.folder,
-        (),
-        dataset.spectrogram,
-        dataset.clip_frames,
-        settings.trim_db if settings.trim else None,
-    )
+def _slicing(dataset: Dataset) -> Slicing:
+    """The settings by which the dataset's recordings were cut into clips."""
+    return Slicing.of(dataset.preprocess, dataset.spectrogram, dataset.clip_frames)
 
 
 def _first_span(clips: list[Clip]) -> tuple[int, int]:

@@ -33,7 +33,8 @@ from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.settings import choose_settings, voters
-from audiovq.preprocessing.shard import ShardJob, first_clip, in_words, plan
+from audiovq.preprocessing.shard import in_words
+from audiovq.preprocessing.slicing import Slicing, first_clip, plan
 from audiovq.runtime.files import name_of, sha256, write_json
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import progress
@@ -69,15 +70,17 @@ def inspect(
     """
     source, config = Path(source), config or PreprocessConfig()
     folder = _read(source, config)
-    job, settings, stats = folder.job, folder.job.spectrogram, folder.stats
+    slicing, settings, stats = folder.slicing, folder.slicing.spectrogram, folder.stats
     seconds = {path: info.seconds for path, info in folder.headers.items()}
     lengths = sorted(seconds.values())
     labels, pattern, notes = _labels(source, list(stats), config.labels)
     clips = sum(map(len, folder.spans.values()))
     preset, reason = _preset(clips, sum(lengths))
     paths = sorted(stats)[:: max(1, len(stats) // CLIPS)][:CLIPS]
-    pieces = [first_clip(job, path) for path in paths]
-    ceiling, inverted = _invert(job, paths, pieces, Path(out) if out else None, overwrite)
+    pieces = [first_clip(source / path, slicing) for path in paths]
+    ceiling, inverted = _invert(
+        source, slicing, paths, pieces, Path(out) if out else None, overwrite
+    )
     file_notes = [(path, note) for path, one in stats.items() for note in one.notes]
     return Inspection(
         source=str(source),
@@ -94,11 +97,11 @@ def inspect(
         labels=labels,
         notes=notes + in_words(file_notes, len(stats)),
         settings=settings,
-        clip_seconds=job.clip_frames * settings.hop_length / settings.sample_rate,
+        clip_seconds=slicing.clip_seconds,
         clips=clips,
         preset=preset,
         reasons=[*folder.reasons, reason],
-        commands=_commands(source, config, job, pattern, preset),
+        commands=_commands(source, config, slicing, pattern, preset),
         ceiling=ceiling,
         inverted=inverted,
         descriptions={
@@ -117,7 +120,7 @@ class _Folder:
     spans: dict[str, Spans]
     skipped: list[Skipped]
     """Sorted by path."""
-    job: ShardJob
+    slicing: Slicing
     """With the chosen settings."""
     reasons: list[str]
     """For the settings."""
@@ -137,12 +140,11 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         if not stats:
             raise AudiovqError(_no_usable_file(source, skipped + unreadable))
         settings, frames, reasons = _settings(config, voters(source, headers, config), stats)
-        trim_db = config.trim_db if config.trim else None
-        job = ShardJob("", source, source, (), settings, frames, trim_db)
+        slicing = Slicing.of(config, settings, frames)
         spans, rejected = _for_each(
             "inspect: cutting clips",
             list(headers),
-            lambda path: plan(source / path, job).spans,
+            lambda path: plan(source / path, slicing).spans,
             executor,
         )
     skipped += rejected
@@ -153,7 +155,7 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         {path: stats[path] for path in spans},
         spans,
         sorted(skipped, key=lambda file: file.path),
-        job,
+        slicing,
         reasons,
     )
 
@@ -279,11 +281,11 @@ def _duplicates(stats: Mapping[str, RecordingStats]) -> list[list[str]]:
 
 
 def _commands(
-    source: Path, config: PreprocessConfig, job: ShardJob, labels: str | None, preset: str
+    source: Path, config: PreprocessConfig, slicing: Slicing, labels: str | None, preset: str
 ) -> list[str]:
     """Command lines with all settings filled in."""
-    settings = job.spectrogram
-    seconds = job.clip_frames * settings.hop_length / settings.sample_rate
+    settings = slicing.spectrogram
+    seconds = slicing.clip_seconds
     filled = replace(
         config,
         sample_rate=settings.sample_rate,
@@ -301,7 +303,8 @@ def _commands(
 
 
 def _invert(
-    job: ShardJob,
+    source: Path,
+    slicing: Slicing,
     paths: Sequence[str],
     pieces: Sequence[Piece],
     out: Path | None,
@@ -311,21 +314,23 @@ def _invert(
 
     Writes originals and results as WAVs into `out`, if given, with figures.json.
     """
-    waveforms = inversion.invert(Spectrogram(job.spectrogram), [piece.samples for piece in pieces])
+    waveforms = inversion.invert(
+        Spectrogram(slicing.spectrogram), [piece.samples for piece in pieces]
+    )
     originals = [piece.own(piece.samples) for piece in pieces]
     inverted = [piece.own(waveform) for piece, waveform in zip(pieces, waveforms, strict=True)]
-    grid = job.spectrogram.n_fft, job.spectrogram.hop_length
+    grid = slicing.spectrogram.n_fft, slicing.spectrogram.hop_length
     convergence = {
         path: fidelity.spectral_convergence(a, b, *grid)
         for path, a, b in zip(paths, originals, inverted, strict=True)
     }
-    scores = fidelity.waveform_scores(originals, inverted, job.spectrogram)
+    scores = fidelity.waveform_scores(originals, inverted, slicing.spectrogram)
     if out:
-        sources = [job.source / path for path in paths]
+        sources = [source / path for path in paths]
         command = {
             "verb": "inspect",
-            "spectrogram": to_json(job.spectrogram),
-            "bytes": [sha256(source) for source in sources],
+            "spectrogram": to_json(slicing.spectrogram),
+            "bytes": [sha256(path) for path in sources],
         }
         with writing_into(out, overwrite, command, sources) as filled:
             for number, (path, *pair) in enumerate(zip(paths, originals, inverted, strict=True)):
@@ -333,7 +338,7 @@ def _invert(
                 for kind, waveform in zip(("original", "inverted"), pair, strict=True):
                     filled.expect(f"{stem}_{kind}.wav")
                     target = out / f"{stem}_{kind}.wav"
-                    writing.write(target, waveform, job.spectrogram.sample_rate)
+                    writing.write(target, waveform, slicing.spectrogram.sample_rate)
             filled.expect("figures.json")
             write_json(out / "figures.json", {"all": scores, "spectral_convergence": convergence})
     return scores, convergence

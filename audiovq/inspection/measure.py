@@ -85,7 +85,7 @@ class Inspection:
     """Pitch, onsets, tempo, timbre and loudness of the same clips."""
 
 
-def measure(path: Path, trim_db: float) -> RecordingStats:
+def measure(path: Path, trim_db: float, *, block_samples: int = reading.BLOCK) -> RecordingStats:
     """Measure a recording, block by block. Raises AudioError if it cannot be read.
 
     Clipping is not found if the sound was scaled down afterwards, or compressed with loss.
@@ -95,7 +95,7 @@ def measure(path: Path, trim_db: float) -> RecordingStats:
     digest = hashlib.sha256(str(rate).encode())
     power, repeats = np.zeros(WINDOW // 2 + 1), Counter[float]()
     notes: list[str] = []
-    for block in reading.blocks(path, note=notes.append):
+    for block in reading.blocks(path, note=notes.append, block_samples=block_samples):
         detector.add(block)
         digest.update(block.tobytes())
         power += _power(block)

@@ -1,4 +1,4 @@
-"""Which recordings a folder holds, what their paths and headers tell, and what their bytes are."""
+"""The recordings in a folder, with what their headers and paths say and checksums of their bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,59 +22,60 @@ from audiovq.dataset.manifest import Skipped
 from audiovq.preprocessing.labels import labels_of
 from audiovq.runtime.files import atomic, sha256
 
-PART = 64
-"""Headers that are read by one task."""
+FILES_PER_TASK = 64
 UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff"})
 Stamp = tuple[int, int, int]
-"""A file's size in bytes, and when it and its entry were last changed, in ns: where these are the same, its
-bytes are taken to be."""
+"""A file's size in bytes, and the times in ns at which it and its metadata were last changed. A file whose stamp
+is unchanged is not read again for its checksum."""
 
 
 class Content(NamedTuple):
-    """What a recording's bytes are."""
+    """Checksums of a recording."""
 
     sha256: str
+    """Of its bytes."""
     stamp: Stamp
-    """Taken before they were read."""
+    """Taken before the bytes were read."""
     sound: str = ""
-    """SHA-256 of its samples and its rate, where it may be equal to another file of other bytes."""
+    """SHA-256 of its sample rate and samples, if another file of other bytes may hold the same sound."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Recording:
-    """A file to be used, as its header, its path and its bytes tell."""
+    """A usable file."""
 
     path: str
+    """Relative to the source folder, with forward slashes."""
     info: AudioInfo
     labels: dict[str, str]
     splits: tuple[str, ...]
-    """Several where each takes its stretches of it."""
+    """Its split; several if it is split in time."""
     content: Content
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All files below a folder. What belongs to recordings is by their paths."""
+    """All files below a folder: of the recordings, by path, headers, labels and checksums; and skipped files."""
 
     headers: dict[str, AudioInfo]
     labels: dict[str, dict[str, str]]
     contents: dict[str, Content]
     skipped: list[Skipped]
     notes: list[str]
-    """What the user should know of the labels."""
+    """Notes for the user on the labels."""
 
     @property
     def found(self) -> int:
-        """Files in all."""
+        """Number of files."""
         return len(self.headers) + len(self.skipped)
 
     @property
     def sounds(self) -> dict[str, str]:
-        """A name of what each recording holds: the same one where it is equal."""
+        """An identifier of each recording's sound, the same for equal ones."""
         return {path: content.sound or content.sha256 for path, content in self.contents.items()}
 
     def recordings(self, splits: Mapping[str, tuple[str, ...]]) -> list[Recording]:
-        """All recordings, each in its `splits`."""
+        """All recordings, with their `splits`."""
         return [
             Recording(path, info, self.labels[path], splits[path], self.contents[path])
             for path, info in self.headers.items()
@@ -88,14 +89,14 @@ def catalog(
     executor: Executor,
     known: Mapping[str, Content] | None = None,
 ) -> Catalog:
-    """The recordings below `source`; `target` is left out. What is `known` of a file's bytes from a run
-    before is taken over where its stamp is the same; all others are read.
+    """Catalog of the files below `source`, except those below `target`.
 
-    Raises AudiovqError where there are none, or labels fit none.
+    `known` are checksums from an earlier run, used for files whose stamp is unchanged; all other files
+    are read. Raises AudiovqError if there is no usable recording, or no recording gets a label.
     """
     headers, others, broken = scan(source, target, executor)
-    contents, gone = _contents(source, headers, known or {}, executor)
-    broken += gone
+    contents, unreadable = _contents(source, headers, known or {}, executor)
+    broken += unreadable
     headers = {path: info for path, info in headers.items() if path in contents}
     if not headers:
         raise AudiovqError(
@@ -108,9 +109,9 @@ def catalog(
 def scan(
     source: Path, target: Path | None, executor: Executor
 ) -> tuple[dict[str, AudioInfo], list[Skipped], list[Skipped]]:
-    """Every header that can be read, by path below `source`; other files; recordings that are broken.
+    """Read all headers below `source`: (headers by path, other files, broken recordings).
 
-    Raises AudiovqError where there is not even a broken one.
+    Files below `target` are left out. Raises AudiovqError if there are no recordings, not even broken ones.
     """
     names, others = _find(source, target)
     if not names:
@@ -120,33 +121,36 @@ def scan(
 
 
 def _others(others: list[Skipped]) -> str:
-    """How many files are left out, and why the first that its user may take for a recording is."""
+    """The number of other files, and the reason why the first audio file among them is not readable."""
     if not others:
         return ""
-    sounds = [one for one in others if "convert it" in one.reason]
-    return f"; {len(others)} other files" + (
-        f", such as {sounds[0].path}, which {sounds[0].reason}" if sounds else ""
+    convertible = [skipped for skipped in others if "convert it" in skipped.reason]
+    return f"; {len(others)} other file{'s' * (len(others) > 1)}" + (
+        f", such as {convertible[0].path}, which {convertible[0].reason}" if convertible else ""
     )
 
 
 def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
-    """The names of the recordings below `source`, and its other files with the reason; `target` is no part."""
+    """Names of the recordings below `source`, and its other files; without the files below `target`.
+
+    Raises AudiovqError if `target` holds `source`.
+    """
     recordings, others = finding.find(source)
-    own = None
+    excluded = None
     if target is not None:
         if _below(source, target):
             raise AudiovqError(
                 f"{target}: holds the recordings; name another folder for the dataset"
             )
         if _below(target, source):
-            own = target.resolve().relative_to(source.resolve()).as_posix()
+            excluded = target.resolve().relative_to(source.resolve()).as_posix()
     names: list[str] = []
     skipped: list[Skipped] = []
     for name in itertools.chain(recordings, others):
-        if own is not None and (name == own or name.startswith(own + "/")):
+        if excluded is not None and (name == excluded or name.startswith(excluded + "/")):
             continue
-        if (plain := name.encode(errors="replace").decode()) != name:
-            skipped.append(Skipped(plain, "has a name that is not UTF-8; rename it"))
+        if (printable := name.encode(errors="replace").decode()) != name:
+            skipped.append(Skipped(printable, "has a name that is not UTF-8; rename it"))
         elif finding.is_recording(name):
             names.append(name)
         else:
@@ -161,29 +165,36 @@ def _below(path: Path, folder: Path) -> bool:
 def _headers(
     source: Path, names: list[str], executor: Executor
 ) -> tuple[dict[str, AudioInfo], list[Skipped]]:
-    """Every header: those that can be read, by name, and the others with the reason."""
+    """Read all headers: (headers by name, broken recordings)."""
     headers: dict[str, AudioInfo] = {}
     broken: list[Skipped] = []
-    parts = [names[begin : begin + PART] for begin in range(0, len(names), PART)]
-    folder = [str(source.absolute())] * len(parts)  # another machine has another working folder
-    told = itertools.chain.from_iterable(executor.map(_told, folder, parts))
+    tasks = list(_tasks(names))
+    folder = [str(source.absolute())] * len(tasks)  # another machine has another working folder
+    results = itertools.chain.from_iterable(executor.map(_read_headers, folder, tasks))
     rates: dict[int, int] = {}
-    for name, found in zip(names, told, strict=True):
-        if isinstance(found, str):
-            broken.append(Skipped(name, found))
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, str):
+            broken.append(Skipped(name, result))
         else:
-            rate, channels, num_samples = found
-            # What a process sends is a copy, each time: here one number of a kind is kept.
+            rate, channels, num_samples = result
+            # Objects from another process are copies: share one object for each rate.
             headers[name] = AudioInfo(rates.setdefault(rate, rate), channels, num_samples)
     return headers, broken
 
 
-def _told(source: str, names: list[str]) -> list[tuple[int, int, int] | str]:
-    """What each header says, in the order of AudioInfo, or what is wrong with it."""
+def _tasks(names: Sequence[str]) -> Iterator[list[str]]:
+    """Names in lists of FILES_PER_TASK."""
+    for begin in range(0, len(names), FILES_PER_TASK):
+        yield list(names[begin : begin + FILES_PER_TASK])
+
+
+def _read_headers(source: str, names: list[str]) -> list[tuple[int, int, int] | str]:
+    """The fields of each file's AudioInfo, or the reason why it cannot be read."""
     return [_header(os.path.join(source, name)) for name in names]
 
 
 def _header(path: str) -> tuple[int, int, int] | str:
+    """The fields of a file's AudioInfo, or the reason why it cannot be read."""
     try:
         info = reading.info(path)
     except AudioError as error:
@@ -197,45 +208,50 @@ def _contents(
     known: Mapping[str, Content],
     executor: Executor,
 ) -> tuple[dict[str, Content], list[Skipped]]:
-    """What each recording's bytes are, and those that can no longer be read, with the reason.
+    """Checksums of all recordings, and the recordings that can no longer be read.
 
-    Copies in another container are found as well, where they are as long: these files' samples are
-    read too.
+    The samples of recordings that may be copies in another container are read too: see `_maybe_equal`.
     """
     folder = str(source.absolute())
 
-    def told(
+    def run(
         task: Callable[[str, list[str], list[Content | None]], list[Content | str]],
         names: Sequence[str],
         before: Mapping[str, Content],
     ) -> dict[str, Content | str]:
-        parts = [list(names[begin : begin + PART]) for begin in range(0, len(names), PART)]
-        seen = [[before.get(name) for name in part] for part in parts]
-        found = executor.map(task, [folder] * len(parts), parts, seen)
-        return dict(zip(names, itertools.chain.from_iterable(found), strict=True))
+        tasks = list(_tasks(names))
+        contents_before = [[before.get(name) for name in names] for names in tasks]
+        results = executor.map(task, [folder] * len(tasks), tasks, contents_before)
+        return dict(zip(names, itertools.chain.from_iterable(results), strict=True))
 
-    found = told(_hashed, list(headers), known)
-    contents = {name: one for name, one in found.items() if isinstance(one, Content)}
-    alike = _maybe_equal({name: headers[name] for name in contents}, contents)
-    heard = told(_heard, alike, contents)  # what cannot be is left out later, with the reason
-    contents |= {name: one for name, one in heard.items() if isinstance(one, Content)}
-    return contents, [Skipped(name, one) for name, one in found.items() if isinstance(one, str)]
+    hashed = run(_hash_bytes, list(headers), known)
+    contents = {name: found for name, found in hashed.items() if isinstance(found, Content)}
+    candidates = _maybe_equal({name: headers[name] for name in contents}, contents)
+    # A recording whose samples cannot be read is skipped when its clips are cut.
+    with_sound = run(_hash_samples, candidates, contents)
+    contents |= {name: found for name, found in with_sound.items() if isinstance(found, Content)}
+    unreadable = [Skipped(name, text) for name, text in hashed.items() if isinstance(text, str)]
+    return contents, unreadable
 
 
-def _hashed(source: str, names: list[str], known: list[Content | None]) -> list[Content | str]:
+def _hash_bytes(source: str, names: list[str], known: list[Content | None]) -> list[Content | str]:
+    """Checksum of each file's bytes, or the reason why it cannot be read."""
     found: list[Content | str] = []
     for name, before in zip(names, known, strict=True):
         path = os.path.join(source, name)
         try:
             stamp = stamp_of(path)
-            same = before is not None and before.stamp == stamp
-            found.append(before if before and same else Content(sha256(path), stamp))
+            is_known = before is not None and before.stamp == stamp
+            found.append(before if before and is_known else Content(sha256(path), stamp))
         except OSError as error:
             found.append(f"cannot be read ({error.strerror or error})")
     return found
 
 
-def _heard(source: str, names: list[str], known: list[Content | None]) -> list[Content | str]:
+def _hash_samples(
+    source: str, names: list[str], known: list[Content | None]
+) -> list[Content | str]:
+    """Each file's `known` content with the checksum of its samples, or the reason why it cannot be read."""
     found: list[Content | str] = []
     for name, content in zip(names, known, strict=True):
         if content is None or content.sound:
@@ -253,8 +269,10 @@ def _heard(source: str, names: list[str], known: list[Content | None]) -> list[C
 
 
 def _maybe_equal(headers: Mapping[str, AudioInfo], contents: Mapping[str, Content]) -> list[str]:
-    """The recordings that may hold the samples of another one in another container: of the same rate and
-    length, but of another kind of file, or uncompressed and of another size."""
+    """Recordings that may hold the same samples as another one in another container.
+
+    They have the same rate, channels and length, but another file type, or, uncompressed, another size.
+    """
     kinds: dict[AudioInfo, set[str | int]] = {}
     for name, info in headers.items():
         kinds.setdefault(info, set()).add(_kind(name, contents[name]))
@@ -262,25 +280,26 @@ def _maybe_equal(headers: Mapping[str, AudioInfo], contents: Mapping[str, Conten
 
 
 def _kind(name: str, content: Content) -> str | int:
+    """The file type, or the size of an uncompressed file."""
     suffix = os.path.splitext(name)[1].lower()
     return content.stamp[0] if suffix in UNCOMPRESSED else suffix
 
 
 def stamp_of(path: Path | str) -> Stamp:
-    """A file's stamp as it is now. Raises OSError where there is no file."""
+    """The current stamp of a file. Raises OSError if it does not exist."""
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def write_contents(path: Path, contents: Mapping[str, Content]) -> None:
-    """Write what `read_contents` reads."""
+    """Write checksums for `read_contents`."""
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for name, content in contents.items():
             file.write(json.dumps([name, *content]) + "\n")
 
 
 def read_contents(path: Path) -> dict[str, Content]:
-    """What a run before found of the recordings' bytes; nothing where it left nothing that can be read."""
+    """Checksums that an earlier run wrote, by path; {} if they are missing or damaged."""
     found = {}
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""Grayscale images ↔ a dataset's grids: the small pictures that lessons begin with.
+"""A folder of grayscale images → a dataset, for the lessons, which begin with small pictures.
 
-A column of pixels stands where a sound has a frame, the lowest row where it has its lowest bin; white
-is 1. So every network here learns images as it learns spectrograms.
+A column of pixels becomes a frame, a row becomes a bin, the lowest row the lowest bin; white is 1. So every
+network learns images as it learns spectrograms.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from audiovq.dataset.manifest import (
     SPLITS,
     VERSION,
     Clip,
+    Recipe,
     Skipped,
     read_dataset_header,
     without_paths,
@@ -43,22 +44,23 @@ from audiovq.runtime.files import atomic, lock_folder, sha256
 Pixels = npt.NDArray[np.uint8]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
 IDX = "-idx3-ubyte", "-idx3-ubyte.gz"
-"""How the files of MNIST (LeCun et al. 1998) are named; labels are in -idx1-ubyte."""
+"""Suffixes of image files in the format of MNIST (LeCun et al. 1998); labels are in -idx1-ubyte."""
 EXAMPLE = "digits"
-"""Instead of a folder: 1,797 handwritten digits that come with scikit-learn, enlarged to 28 × 28."""
+"""A source that is not a folder: the 1,797 handwritten digits of scikit-learn, enlarged to 28 × 28."""
 SMALLEST, LARGEST = 8, 1024
-"""Pixels of a side."""
+"""Range of an image's height and width in pixels."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image and what its collection tells of it."""
+    """An image with its path and label."""
 
     path: str
-    """Of its file; where a file holds many, with its number."""
+    """Path of its file, below the source folder; of a file that holds many, followed by its number."""
     pixels: Pixels
-    """(rows, columns), the top row first, 255 is white."""
+    """(rows, columns), top row first, 255 is white."""
     label: str | None = None
+    """Digit, from a file of labels."""
 
 
 def preprocess_images(
@@ -69,16 +71,59 @@ def preprocess_images(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> Summary:
-    """Make the dataset `target` from the images below `source`, all of them read into memory.
+    """Make the dataset `target` from the images below `source`. All are read into memory.
 
-    `source` holds PNGs (JPEGs and BMPs too; colours become grey), labelled as recordings are, or
-    files as those of MNIST, plain or gzipped, whose `t10k` images are the test split; or it is the
-    word `digits`, see EXAMPLE. Images of another size than most are skipped. Raises AudiovqError
-    where there is nothing to use or `target` holds something else.
+    `source` holds PNGs (or JPEGs, BMPs; colours are converted to grey), with labels as recordings have
+    them, or files in the format of MNIST, plain or gzipped, whose `t10k` images are the test split; or it
+    is the word `digits`, see EXAMPLE. Images are skipped if their size is not the most frequent one.
+    Raises AudiovqError if no image can be used or `target` holds something else.
     """
     config, source, target = config or PreprocessConfig(), Path(source), Path(target)
     images, skipped = _read(source)
     found = len(images) + len(skipped)
+    images, (rows, columns) = _of_one_size(source, images, skipped)
+    labels, notes = _labelled(source, images, config)
+    checksums = {i.path: hashlib.sha256(i.pixels.tobytes()).hexdigest() for i in images}
+    splits, split_notes = _split(checksums, labels, config)
+    notes += split_notes
+    grids: dict[str, list[Pixels]] = {split: [] for split in SPLITS}
+    clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
+    for image in images:
+        path, (split,) = image.path, splits[image.path]
+        grids[split].append(image.pixels)
+        clips[split].append(
+            Clip(path, 0, columns - 1, 1, 0, labels[path], checksums[path], (True, True))
+        )
+    spectrogram = SpectrogramConfig.for_images(rows)
+    fingerprint = _fingerprint(config, spectrogram, clips)
+    folder = source if source.exists() else None
+    recipe = Recipe(folder, spectrogram, columns, config, fingerprint)
+    summary = Summary(found, len(images), skipped, {s: len(clips[s]) for s in SPLITS}, 0.0, notes)
+    with lock_folder(target):
+        if (target / "dataset.json").exists() and not overwrite:
+            if read_dataset_header(target).get("fingerprint") != fingerprint:
+                raise AudiovqError(
+                    f"{target}: holds another dataset; name another folder, or add --overwrite"
+                )
+            say(f"{target}: already complete; made from the same images with the same settings")
+            return summary
+        prepare(target, fingerprint, overwrite)
+        shards = {s: _write_shard(target, s, grids[s], (rows, columns)) for s in SPLITS}
+        totals = write_manifests(target, clips, shards, skipped, found, recipe)
+        shutil.rmtree(target / "work")
+    notes += totals.notes
+    for note in notes:
+        say(f"note: {note}")
+    return summary
+
+
+def _of_one_size(
+    source: Path, images: list[Image], skipped: list[Skipped]
+) -> tuple[list[Image], tuple[int, int]]:
+    """The images of the most frequent size, and that size; adds the others to `skipped`.
+
+    Raises AudiovqError if there are none, or their size is out of range.
+    """
     sizes = Counter(image.pixels.shape for image in images)
     if not sizes:
         reason = f"; {skipped[0].path} {skipped[0].reason}" if skipped else ""
@@ -92,52 +137,25 @@ def preprocess_images(
         if (shape := image.pixels.shape) != size:
             reason = f"is {shape[0]} × {shape[1]} pixels, where most are {rows} × {columns}"
             skipped.append(Skipped(image.path, reason))
-    images = [image for image in images if image.pixels.shape == size]
-    labels, notes = _labelled(source, images, config)
-    sums = {image.path: hashlib.sha256(image.pixels.tobytes()).hexdigest() for image in images}
-    splits, split_notes = _split(sums, labels, config)
-    notes += split_notes
-    grids: dict[str, list[Pixels]] = {split: [] for split in SPLITS}
-    clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
-    for image in images:
-        path, (split,) = image.path, splits[image.path]
-        grids[split].append(image.pixels)
-        clips[split].append(
-            Clip(path, 0, columns - 1, 1, 0, labels[path], sums[path], (True, True))
-        )
-    settings = SpectrogramConfig.for_images(rows)
+    return [image for image in images if image.pixels.shape == size], (rows, columns)
+
+
+def _fingerprint(
+    config: PreprocessConfig, spectrogram: SpectrogramConfig, clips: dict[str, list[Clip]]
+) -> str:
+    """SHA-256 of the settings and of each image's path, pixels, labels and split."""
     manifest = [
         (clip.path, clip.sha256, clip.labels, split) for split in SPLITS for clip in clips[split]
     ]
-    made_with = [VERSION, to_json(without_paths(config)), to_json(settings)]
+    made_with = [VERSION, to_json(without_paths(config)), to_json(spectrogram)]
     text = json.dumps([*made_with, manifest], sort_keys=True)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    summary = Summary(found, len(images), skipped, {s: len(clips[s]) for s in SPLITS}, 0.0, notes)
-    with lock_folder(target):
-        if (target / "dataset.json").exists() and not overwrite:
-            if read_dataset_header(target).get("fingerprint") != fingerprint:
-                raise AudiovqError(
-                    f"{target}: holds another dataset; name another folder, or add --overwrite"
-                )
-            say(f"{target}: complete already, made from these images with these settings")
-            return summary
-        prepare(target, fingerprint, overwrite)
-        shards = {split: _write_shard(target, split, grids[split], size) for split in SPLITS}
-        folder = source if source.exists() else None
-        totals = write_manifests(
-            target, clips, shards, skipped, found, settings, columns, config, fingerprint, folder
-        )
-        shutil.rmtree(target / "work")
-    notes += totals.notes
-    for note in notes:
-        say(f"note: {note}")
-    return summary
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_shard(
     target: Path, split: str, images: list[Pixels], size: tuple[int, int]
 ) -> list[dict[str, object]]:
-    """All of a split's images as one shard, as a dataset lists it; none where there are none."""
+    """Write all images of a split as one shard; its entry in dataset.json, or none without images."""
     if not images:
         return []
     path = target / f"{split}-00000.npy"
@@ -151,25 +169,24 @@ def _write_shard(
 def _labelled(
     source: Path, images: list[Image], config: PreprocessConfig
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Each image's labels, and what the user should know of them."""
+    """Labels of each image, and notes for the user."""
     if config.labels is None and any(image.label is not None for image in images):
         return {i.path: {} if i.label is None else {"digit": i.label} for i in images}, []
     return labels_of(source, [image.path for image in images], config.labels)
 
 
 def _split(
-    sums: dict[str, str], labels: dict[str, dict[str, str]], config: PreprocessConfig
+    checksums: dict[str, str], labels: dict[str, dict[str, str]], config: PreprocessConfig
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Each image's split, and what the user should know of them: where the collection has test images of
-    its own, none but these are, and their copies."""
-    if config.test is None and any(path.startswith("t10k") for path in sums):
+    """Split of each image, and notes for the user. MNIST's own test images, and their copies, are the test split."""
+    if config.test is None and any(path.startswith("t10k") for path in checksums):
         config = replace(config, test="^t10k")
-    splits = splits_of(list(sums), config, sounds=sums, labels=labels)
-    return splits, notes_of(splits, sums, config, lambda n: f"{n} images")
+    splits = splits_of(list(checksums), config, sounds=checksums, labels=labels)
+    return splits, notes_of(splits, checksums, config, lambda n: f"{n} images")
 
 
 def _read(source: Path) -> tuple[list[Image], list[Skipped]]:
-    """All images of a source, in the order of their names, and what is none, with the reason."""
+    """Read all images of a source, in the order of their names; the other files, with the reason."""
     if str(source) == EXAMPLE and not source.exists():
         return list(_example()), []
     recordings, others = find(source)
@@ -184,28 +201,28 @@ def _read(source: Path) -> tuple[list[Image], list[Skipped]]:
             elif path.suffix.lower() in SUFFIXES:
                 images.append(Image(name, _pixels(path)))
             elif "-idx1-ubyte" not in name:
-                skipped.append(Skipped(name, "is not an image by its name"))
+                skipped.append(Skipped(name, f"is not an image ({path.suffix or 'no suffix'})"))
         except (AudioError, OSError, EOFError, ValueError, SyntaxError, zlib.error) as error:
             skipped.append(Skipped(name, f"cannot be read as an image ({error!s:.120})"))
     return images, skipped
 
 
 def _pixels(path: Path) -> Pixels:
-    """An image file in grey. Raises what Pillow raises, and ValueError where it is too large."""
+    """Read an image file in grey. Raises Pillow's errors, and ValueError if it is too large."""
     import PIL.Image
 
     with PIL.Image.open(path) as image:
         if max(image.size) > LARGEST:
             raise ValueError(
-                f"{image.height} × {image.width} pixels are more than {LARGEST} a side"
+                f"{image.height} × {image.width} pixels; at most {LARGEST} a side are supported"
             )
-        if image.mode.startswith("I"):  # 16 bits, of which grey keeps the upper ones
+        if image.mode.startswith("I"):  # 16 bits: keep the upper eight
             return (np.asarray(image) >> 8).astype(np.uint8)
         return np.asarray(image.convert("L"))
 
 
 def _idx(path: Path, name: str) -> Iterator[Image]:
-    """The images of a file of MNIST, with the labels of the file beside it."""
+    """Images of a file in the format of MNIST, with the labels of its companion file, if it exists."""
     pixels = _idx_array(path, 3)
     beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     labels = _idx_array(beside, 1) if beside.exists() else None
@@ -218,21 +235,21 @@ def _idx(path: Path, name: str) -> Iterator[Image]:
 
 
 def _idx_array(path: Path, dimensions: int) -> Pixels:
-    """Bytes of an IDX file (LeCun: http://yann.lecun.com/exdb/mnist), in its shape."""
+    """Array in an IDX file of bytes (LeCun: http://yann.lecun.com/exdb/mnist). Raises ValueError if it is damaged."""
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         head = file.read(4 + 4 * dimensions)
         if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
-            raise ValueError(f"{path.name} is no IDX file of bytes in {dimensions} dimensions")
+            raise ValueError(f"{path.name} is not an IDX file of bytes in {dimensions} dimensions")
         shape = np.frombuffer(head, ">u4", offset=4).tolist()
         size = math.prod(shape)
         data = file.read(min(size, 1 << 32) + 1)
     if len(data) != size:
-        raise ValueError(f"{path.name} does not hold the {size} bytes that it says")
+        raise ValueError(f"{path.name} does not hold {size} bytes, as its header states")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _example() -> Iterator[Image]:
-    """EXAMPLE: 8 × 8 pixels of 17 greys, enlarged to 24 × 24 by cubic splines, 2 of black around."""
+    """The images of EXAMPLE: 8 × 8 pixels enlarged to 24 × 24 by cubic splines, in a black margin of 2."""
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 

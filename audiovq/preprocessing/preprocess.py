@@ -1,9 +1,9 @@
 """A folder of recordings → a dataset.
 
-Headers are scanned and all settings chosen first; then each shard is made on its own, by any
-executor, from a list of files to one array and one manifest. A shard is there whole or not at all,
-so a run that was stopped goes on where it stood and ends in the same bytes. What a dataset is made from is
-known by its bytes; while a run is at work, size and times tell which files need not be read for it again.
+First, headers are scanned and all settings are chosen. Then each shard is made independently, by any executor. A
+shard appears only when it is complete, so a run that was stopped resumes, and its dataset has the same bytes. A
+fingerprint of all recordings' bytes identifies what a dataset was made from; a run that resumes does not read
+files again whose size and times are unchanged.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiovq.audio import reading
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
@@ -30,6 +31,7 @@ from audiovq.dataset.manifest import (
     SPLITS,
     VERSION,
     Clip,
+    Recipe,
     Skipped,
     as_dict,
     read_dataset_header,
@@ -40,6 +42,7 @@ from audiovq.dataset.manifest import (
 from audiovq.preprocessing.catalog import Catalog, Recording, catalog, read_contents, write_contents
 from audiovq.preprocessing.settings import choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
+from audiovq.preprocessing.slicing import Slicing
 from audiovq.preprocessing.splits import Dealt, held_shares, notes_of, splits_of
 from audiovq.runtime.executors import local_executor, process_pool
 from audiovq.runtime.files import (
@@ -57,27 +60,63 @@ from audiovq.runtime.files import (
 from audiovq.runtime.progress import progress
 from audiovq.spectral.numpy_spectrogram import Analysis
 
-FILES_PER_SHARD = 256
-SHARD_BYTES = 1 << 30
-MANY_SHARDS = 32
-"""With fewer, threads are done before processes have started."""
 CONTENTS = "contents.txt"
-"""What a run at work knows of the recordings' bytes."""
+"""File in `work` with the checksums of the recordings, for a run that resumes."""
 ROUNDS = 3
-"""How often recordings are dealt to splits at most: again where what cannot be used leaves one empty."""
+"""Most times that splits are chosen: they are chosen again if unusable recordings leave one empty."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes into which `preprocess` cuts its work."""
+
+    files_per_shard: int = 256
+    """Files in a shard, at least, where a dataset has so many that there would be more than 1024 shards."""
+    shard_bytes: int = 1 << 30
+    """Bytes of the array of a shard."""
+    process_shards: int = 32
+    """Shards from which on processes are used: threads finish fewer before processes have started."""
+    block_samples: int = reading.BLOCK
+    """Samples of a recording that are read at a time: see `reading.blocks`."""
 
 
 @dataclass
 class Summary:
-    """What a run of `preprocess` did."""
+    """What a run of `preprocess` found and made."""
 
     found: int
+    """Files below the source folder."""
     used: int
+    """Files that clips were cut from."""
     skipped: list[Skipped]
     clips: dict[str, int]
+    """Number of clips in each split."""
     seconds: float
-    """Of sound in all clips, padding not counted."""
+    """Total length of all clips, without padding."""
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of `preprocess` after its settings have been chosen."""
+
+    source: Path
+    """Absolute, as another machine has another working folder."""
+    target: Path
+    files: Catalog
+    recipe: Recipe
+    slicing: Slicing
+    limits: Limits
+    say: Callable[[str], None]
+
+    @property
+    def config(self) -> PreprocessConfig:
+        return self.recipe.preprocess
+
+    @property
+    def work(self) -> Path:
+        """Folder of unfinished shards; absolute like `source`."""
+        return (self.target / "work").absolute()
 
 
 def preprocess(
@@ -88,86 +127,111 @@ def preprocess(
     overwrite: bool = False,
     executor: Executor | None = None,
     processes: bool = False,
+    limits: Limits = Limits(),
     say: Callable[[str], None] = print,
 ) -> Summary:
     """Make the dataset `target` from the recordings below `source`.
 
-    Everything that `config` leaves open is chosen from the recordings. Run again, it goes on where
-    it stopped. `executor` makes the shards; None: threads, and with `processes`, which a script may ask
-    for below its `if __name__ == "__main__"`, processes where there are many shards. Raises AudiovqError where there is nothing to use or `target` holds something else.
+    Settings that `config` leaves open are chosen from the recordings. If a run was stopped, the same
+    call resumes it, and the dataset has the same bytes.
+
+    Args:
+        source, target: folders of the recordings and of the dataset.
+        config: settings; None: all defaults.
+        overwrite: replace the dataset in `target`.
+        executor: makes the shards; None: threads.
+        processes: without an executor, use processes if there are many shards. A script may ask for them
+            only below its `if __name__ == "__main__"`.
+        limits: sizes into which the work is cut.
+        say: is called with every line for the user.
+
+    Raises:
+        AudiovqError: no recording can be used, or `target` holds something else.
     """
     config = config or PreprocessConfig()
     source, target = Path(source), Path(target)
     with (
         _naming_lost_workers(target),
-        contextlib.nullcontext(executor) if executor else local_executor() as makers,
+        contextlib.nullcontext(executor) if executor else local_executor() as workers,
     ):
-        known = read_contents(target / "work" / CONTENTS)
-        files = catalog(source, target, config, makers, known)
-        del known
+        files = catalog(source, target, config, workers, read_contents(target / "work" / CONTENTS))
         infos = voters(source, files.headers, config)
         settings, clip_frames, warnings = choose_settings(config, list(infos.values()))
-        Analysis(settings)  # refuses what cannot be, before anything is written
-        clips = _clips_by_header(files, settings, clip_frames)
-        dealt = splits_of(
-            list(files.headers), config, sounds=files.sounds, clips=clips, labels=files.labels
-        )
-        warnings += files.notes
+        Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
         fingerprint = _fingerprint(config, settings, clip_frames, files)
+        recipe = Recipe(source.absolute(), settings, clip_frames, config, fingerprint)
+        slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
+        run = _Run(source.absolute(), target, files, recipe, slicing, limits, say)
+        warnings += files.notes
+        dealt = splits_of(
+            list(files.headers),
+            config,
+            sounds=files.sounds,
+            clips=_clips_by_header(run),
+            labels=files.labels,
+        )
         with lock_folder(target):
             if (target / "dataset.json").exists() and not overwrite:
-                _require_same(target, fingerprint, files)
-                shutil.rmtree(target / "work", ignore_errors=True)  # of a run killed at its end
-                say(
-                    f"{target}: complete already; the bytes of the recordings ({len(files.headers)} files) and"
-                    " the settings are those that it was made from"
-                )
-                return read_summary(target)
+                return _existing(run)
             prepare(target, fingerprint, overwrite)
             write_contents(target / "work" / CONTENTS, files.contents)
             for warning in warnings:
                 say(f"note: {warning}")
-            told = len(warnings)
-            slow = processes and isinstance(makers, ThreadPoolExecutor) and executor is None
-            work = (target / "work").absolute()  # another machine has another working folder
-            for number in range(ROUNDS):
-                folder = work / str(number) if number else work
-                folder.mkdir(exist_ok=True)
-                recordings = files.recordings(dealt)
-                jobs = list(
-                    _jobs(source.absolute(), folder, recordings, settings, clip_frames, config)
-                )
-                many = slow and len(jobs) >= MANY_SHARDS
-                with process_pool() if many else contextlib.nullcontext(makers) as hands:
-                    _make_shards(target, jobs, hands, say)
-                again = _dealt_again(jobs, dealt, files, config)
-                if again == dealt:
-                    break
-                dealt = again
-            warnings += notes_of(dealt, files.sounds, config)
+            may_fork = processes and isinstance(workers, ThreadPoolExecutor) and executor is None
+            jobs, dealt = _make_all_shards(run, dealt, workers, may_fork)
+            later = notes_of(dealt, files.sounds, config)
             of_files = itertools.chain.from_iterable(map(shard_notes, jobs))
-            warnings += in_words(of_files, len(files.headers))
-            summary = _assemble(
-                target, jobs, makers, config, settings, clip_frames, fingerprint, files, warnings
-            )
-            for note in summary.warnings[told:]:
+            later += in_words(of_files, len(files.headers))
+            summary = _assemble(run, jobs, workers)
+            later += summary.warnings
+            for note in later:
                 say(f"note: {note}")
+            summary.warnings = warnings + later
             return summary
 
 
-def _clips_by_header(
-    files: Catalog, settings: SpectrogramConfig, clip_frames: int
-) -> dict[str, int]:
-    """About how many clips each recording gives, silence at its ends not known yet."""
-    seconds = (clip_frames * settings.hop_length - 1) / settings.sample_rate
-    return {path: math.ceil(info.seconds / seconds) for path, info in files.headers.items()}
+def _existing(run: _Run) -> Summary:
+    """The summary of a finished dataset. Raises AudiovqError if it was made from something else."""
+    _require_same(run.target, run.recipe.fingerprint, run.files)
+    shutil.rmtree(run.target / "work", ignore_errors=True)  # of a run killed at its end
+    run.say(
+        f"{run.target}: already complete; made from the same {len(run.files.headers)} recordings with the"
+        " same settings"
+    )
+    return read_summary(run.target)
+
+
+def _make_all_shards(
+    run: _Run, dealt: Dealt, workers: Executor, may_fork: bool
+) -> tuple[list[ShardJob], Dealt]:
+    """Make all shards; again with other splits, up to ROUNDS times, if a split turns out to be empty.
+
+    Returns the jobs and splits of the last round.
+    """
+    for number in range(ROUNDS):
+        folder = run.work / str(number) if number else run.work
+        folder.mkdir(exist_ok=True)
+        jobs = list(_jobs(run, folder, run.files.recordings(dealt)))
+        forks = may_fork and len(jobs) >= run.limits.process_shards
+        with process_pool() if forks else contextlib.nullcontext(workers) as executor:
+            _make_shards(run, jobs, executor)
+        better = _dealt_again(jobs, dealt, run.files, run.config)
+        if better == dealt:
+            break
+        dealt = better
+    return jobs, dealt
+
+
+def _clips_by_header(run: _Run) -> dict[str, int]:
+    """Estimated number of clips of each recording, before silence at its ends is known."""
+    seconds = run.slicing.clip_samples / run.slicing.spectrogram.sample_rate
+    return {path: math.ceil(info.seconds / seconds) for path, info in run.files.headers.items()}
 
 
 def _dealt_again(
     jobs: list[ShardJob], dealt: Dealt, files: Catalog, config: PreprocessConfig
 ) -> Dealt:
-    """The splits, by the clips that there are: other ones than those `dealt` where that leaves a split empty
-    which need not be."""
+    """Better splits than `dealt`, by the clips that were made, if a split is needlessly empty; else `dealt`."""
     missing = {"train", *(split for split, share in held_shares(config).items() if share)}
     for job in jobs:
         if job.split in missing and next(_clips([job]), None):
@@ -178,17 +242,17 @@ def _dealt_again(
     used = [path for path in files.headers if clips[path]]
     if not used:
         return dealt
-    pattern = config.test is not None
-    if pattern and not any("test" in dealt[path] for path in used):
+    has_pattern = config.test is not None
+    if has_pattern and not any("test" in dealt[path] for path in used):
         config = dataclasses.replace(config, test=None, test_share=0.0)
-    elif pattern and all(dealt[path] == ("test",) for path in used):
+    elif has_pattern and all(dealt[path] == ("test",) for path in used):
         return dealt
-    again = splits_of(used, config, sounds=files.sounds, clips=clips, labels=files.labels)
-    return dict.fromkeys(files.headers, ("train",)) | again
+    better = splits_of(used, config, sounds=files.sounds, clips=clips, labels=files.labels)
+    return dict.fromkeys(files.headers, ("train",)) | better
 
 
 def _require_same(target: Path, fingerprint: str, files: Catalog) -> None:
-    """Raise AudiovqError where the dataset `target` was made from other recordings, or otherwise."""
+    """Raise AudiovqError if the dataset `target` was made from other recordings or with other settings."""
     header = read_dataset_header(target)
     if header.get("fingerprint") == fingerprint:
         return
@@ -206,17 +270,14 @@ def _require_same(target: Path, fingerprint: str, files: Catalog) -> None:
     raise AudiovqError(f"{target}: {what}; name another folder, or add --overwrite")
 
 
-def _make_shards(
-    target: Path, jobs: list[ShardJob], executor: Executor, say: Callable[[str], None]
-) -> None:
-    """Make those shards that are not there yet."""
+def _make_shards(run: _Run, jobs: list[ShardJob], executor: Executor) -> None:
+    """Make the shards that do not exist yet."""
     todo = [job for job in jobs if not (job.target / f"{job.name}.jsonl").exists()]
     if len(todo) < len(jobs):
-        say(
-            f"{target}: going on where it stopped, {len(jobs) - len(todo)} of {len(jobs)} shards done"
-        )
+        run.say(f"{run.target}: resuming, {len(jobs) - len(todo)} of {len(jobs)} shards done")
     futures = [executor.submit(make_shard, job) for job in todo]
-    total, left = (sum(len(job.recordings) for job in some) for some in (jobs, todo))
+    total = sum(len(job.recordings) for job in jobs)
+    left = sum(len(job.recordings) for job in todo)
     with progress("preprocess", total, "files", total - left) as step:
         for future in as_completed(futures):
             step(future.result())
@@ -224,19 +285,19 @@ def _make_shards(
 
 @contextlib.contextmanager
 def _naming_lost_workers(target: Path) -> Iterator[None]:
-    """A worker process that dies, at whatever moment, ends the block in an AudiovqError."""
+    """Turn the death of a worker process within the block into an AudiovqError."""
     try:
         yield
     except BrokenExecutor as error:
         raise AudiovqError(
-            f"{target}: a process at work on it was killed; run the same command to resume"
+            f"{target}: a worker process was killed; run the same command to resume"
         ) from error
 
 
 def _fingerprint(
     config: PreprocessConfig, settings: SpectrogramConfig, clip_frames: int, files: Catalog
 ) -> str:
-    """SHA-256 over all that the dataset is made from: the settings, and each file's name, labels and bytes."""
+    """SHA-256 of the settings and of each file's name, labels and checksum: everything a dataset is made from."""
     encode = json.JSONEncoder(sort_keys=True, default=as_dict).encode
     made_with = [VERSION, to_json(without_paths(config)), to_json(settings), clip_frames]
     digest = hashlib.sha256(encode(made_with).encode())
@@ -248,7 +309,10 @@ def _fingerprint(
 
 
 def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
-    """Leave `target` empty but for shards of this very dataset."""
+    """Empty `target`, except for shards of the dataset with this fingerprint, so that a run can resume.
+
+    Raises AudiovqError if it holds something else and may not be overwritten.
+    """
     require_outside_products(target)
     plan = target / "work" / "plan.json"
     if plan.exists() and read_object(plan, "a plan").get("fingerprint") == fingerprint:
@@ -260,38 +324,33 @@ def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
                 f"{target}: holds a started dataset of other recordings or settings;"
                 " name another folder, or add --overwrite"
             )
-        write_json(plan, {"fingerprint": None})  # a run killed now leaves what can be overwritten
+        write_json(plan, {"fingerprint": None})  # a run killed now leaves a folder to overwrite
         clear(target, but=plan.parent)
         clear(plan.parent, but=plan)
     elif overwrite and not is_blank(target):
-        raise AudiovqError(f"{target}: exists and is no dataset; empty it, or name another folder")
+        raise AudiovqError(
+            f"{target}: exists and is not a dataset; empty it, or name another folder"
+        )
     else:
         require_new(target, overwrite=False)
         remove_partials(target)
     write_json(plan, {"fingerprint": fingerprint})
 
 
-def _jobs(
-    source: Path,
-    work: Path,
-    recordings: list[Recording],
-    settings: SpectrogramConfig,
-    clip_frames: int,
-    config: PreprocessConfig,
-) -> Iterator[ShardJob]:
-    """Each split's recordings in order, as many to a shard as its size allows."""
-    clip_seconds = clip_frames * settings.hop_length / settings.sample_rate
-    clips_limit = max(1, SHARD_BYTES // (settings.bins * clip_frames * 2))
-    most_files = max(FILES_PER_SHARD, len(recordings) // 1024)
-    trim_db = config.trim_db if config.trim else None
-    shares = held_shares(config)
+def _jobs(run: _Run, folder: Path, recordings: list[Recording]) -> Iterator[ShardJob]:
+    """Jobs for the recordings of each split, in order, in shards of nearly equal numbers of files."""
+    slicing = run.slicing
+    clip_bytes = slicing.spectrogram.bins * slicing.clip_frames * 2
+    clips_limit = max(1, run.limits.shard_bytes // clip_bytes)
+    most_files = max(run.limits.files_per_shard, len(recordings) // 1024)
+    shares = held_shares(run.config)
     for split in SPLITS:
-        own = [recording for recording in recordings if split in recording.splits]
-        files_limit = math.ceil(len(own) / max(1, math.ceil(len(own) / most_files)))  # all alike
+        members = [recording for recording in recordings if split in recording.splits]
+        files_limit = math.ceil(len(members) / max(1, math.ceil(len(members) / most_files)))
         shards: list[list[Recording]] = []
         clips = 0
-        for recording in own:
-            more = math.ceil(recording.info.seconds / clip_seconds) + 1
+        for recording in members:
+            more = math.ceil(recording.info.seconds / slicing.clip_seconds) + 1
             if not shards or clips + more > clips_limit or len(shards[-1]) >= files_limit:
                 shards.append([])
                 clips = 0
@@ -299,23 +358,14 @@ def _jobs(
             clips += more
         for number, shard in enumerate(shards):
             name = f"{split}-{number:05d}"
-            yield ShardJob(name, source, work, tuple(shard), settings, clip_frames, trim_db, shares)
+            yield ShardJob(name, run.source, folder, tuple(shard), slicing, shares)
 
 
-def _assemble(
-    target: Path,
-    jobs: list[ShardJob],
-    executor: Executor,
-    config: PreprocessConfig,
-    settings: SpectrogramConfig,
-    clip_frames: int,
-    fingerprint: str,
-    files: Catalog,
-    warnings: list[str],
-) -> Summary:
-    """Shards' manifests → the dataset's; dataset.json comes last and makes it a dataset."""
+def _assemble(run: _Run, jobs: list[ShardJob], executor: Executor) -> Summary:
+    """Move finished shards into the dataset and write its manifests; dataset.json, written last, completes it."""
+    target, config = run.target, run.config
     shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    unusable: dict[str, Skipped] = {}  # one that several splits share is left out once
+    unusable: dict[str, Skipped] = {}  # by path: a recording that splits share is skipped once
     for job in jobs:
         count = 0
         for row in shard_rows(job):
@@ -332,36 +382,26 @@ def _assemble(
     paths = [target.absolute() / shard["file"] for shard in listed]
     for shard, checksum in zip(listed, executor.map(sha256, paths), strict=True):
         shard["sha256"] = checksum
-    skipped = sorted([*files.skipped, *unusable.values()], key=lambda s: s.path)
+    skipped = sorted([*run.files.skipped, *unusable.values()], key=lambda s: s.path)
     if not shards["train"]:
         shutil.rmtree(target)
         if not unusable:
-            raise AudiovqError(f"{target}: no recording is left to learn from")
-        worst = unusable[min(unusable)]
-        raise AudiovqError(f"no recording can be learnt from: {worst.path} {worst.reason}")
-    totals = write_manifests(
-        target,
-        {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS},
-        shards,
-        skipped,
-        files.found,
-        settings,
-        clip_frames,
-        config,
-        fingerprint,
-        jobs[0].source,
-    )
-    warnings = warnings + totals.notes
+            raise AudiovqError(f"{target}: no recording is left to train on")
+        first = unusable[min(unusable)]
+        raise AudiovqError(f"no recording can be used for training: {first.path} {first.reason}")
+    clips = {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS}
+    totals = write_manifests(target, clips, shards, skipped, run.files.found, run.recipe)
     shutil.rmtree(target / "work")
+    warnings = totals.notes
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
     asked = {"validation": config.validation_share, "test": config.test or config.test_share}
-    if empty := [split for split, how in asked.items() if how and not counts[split]]:
-        warnings.append(f"too few different clips: none is kept for {' and '.join(empty)}")
-    return Summary(files.found, totals.used, skipped, counts, totals.seconds, warnings)
+    if empty := [split for split, share in asked.items() if share and not counts[split]]:
+        warnings.append(f"too few different clips for a {' and a '.join(empty)} split")
+    return Summary(run.files.found, totals.used, skipped, counts, totals.seconds, warnings)
 
 
 def _clips(jobs: Iterable[ShardJob]) -> Iterator[Clip]:
-    """All clips of some finished shards."""
+    """All clips of finished shards."""
     for job in jobs:
         for row in shard_rows(job):
             if isinstance(row, Clip):
@@ -369,7 +409,7 @@ def _clips(jobs: Iterable[ShardJob]) -> Iterator[Clip]:
 
 
 def read_summary(target: Path) -> Summary:
-    """What the run that made the dataset `target` did."""
+    """The summary of the run that made the dataset `target`, without its warnings."""
     header = read_json(target / "dataset.json", "a dataset")
     try:
         with open(target / "skipped.jsonl", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Spectrogram settings and clip length chosen from the recordings."""
+"""Spectrogram settings and clip length, chosen from the recordings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import numpy as np
 from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
-from audiovq.preprocessing.shard import ShardJob, is_used
+from audiovq.preprocessing.slicing import Slicing, is_used
 
 FRAMES_MULTIPLE = 16
-"""Clips are whole multiples of so many frames, which every network's stride divides."""
+"""Clip lengths are multiples of this many frames, which the stride of every network divides."""
 CLIP_SECONDS = 2.0
-"""Of a clip that longer recordings are cut into."""
+"""Length of the clips that longer recordings are cut into."""
 WHOLE_SECONDS = 2.5
-"""Up to so long, the longest recording is one clip."""
+"""If no recording is longer than this, each is one clip."""
 
 
 def choose_settings(
     config: PreprocessConfig, infos: list[AudioInfo]
 ) -> tuple[SpectrogramConfig, int, list[str]]:
-    """The spectrogram's settings, frames per clip, and what the user should know of the choice."""
+    """Choose what `config` leaves open: (spectrogram settings, frames per clip, notes for the user).
+
+    `infos` are the recordings to choose by: see `voters`. Raises AudiovqError if settings are impossible.
+    """
     rates = Counter(info.sample_rate for info in infos)
     rate = config.sample_rate or min(rates, key=lambda r: (-rates[r], r))
     settings = SpectrogramConfig.for_rate(
@@ -35,8 +38,8 @@ def choose_settings(
     warnings = []
     if lower := sum(n for r, n in rates.items() if r < rate):
         warnings.append(
-            f"{lower} of {len(infos)} files have a lower rate than {rate} Hz;"
-            " bringing them up adds nothing to their sound (--sample-rate sets another)"
+            f"{lower} of {len(infos)} files have a lower sample rate than {rate} Hz;"
+            " upsampling adds nothing to their sound (--sample-rate sets another rate)"
         )
     seconds = config.clip_seconds
     if seconds is None:
@@ -44,7 +47,7 @@ def choose_settings(
         longest = max(lengths)
         seconds = min(CLIP_SECONDS, float(np.quantile(lengths, 0.99)))
         if longest <= WHOLE_SECONDS:
-            seconds = longest + 1 / rate  # a clip of n frames ends one sample before n hops
+            seconds = longest + 1 / rate  # n frames hold at most n * hop_length - 1 samples
     frames = math.ceil(seconds * rate / settings.hop_length / FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     if longer := sum(info.seconds * rate >= frames * settings.hop_length for info in infos):
         warnings.append(
@@ -57,25 +60,23 @@ def choose_settings(
 def voters(
     source: Path, infos: Mapping[str, AudioInfo], config: PreprocessConfig
 ) -> dict[str, AudioInfo]:
-    """Those of some recordings, by their paths below `source`, that `choose_settings` is to go by.
+    """The recordings (path below `source` → info) that `choose_settings` should consider.
 
-    What will be left out (too short, silent, broken) has no say in it. All lengths are looked at, but
-    only so many files are read as it takes to be sure: a few where all have one rate. Where none can
-    be used, all have a say.
+    Recordings that will be skipped (too short, silent, broken) are left out, or none if all would be. All
+    headers are considered, but only as many files are read as can decide the outcome.
     """
-    trim_db = config.trim_db if config.trim else None
 
     @functools.cache
     def settings(rate: int) -> SpectrogramConfig:
         return SpectrogramConfig.for_rate(rate, config.n_fft)
 
     def is_long_enough(path: str) -> bool:
-        one = settings(config.sample_rate or infos[path].sample_rate)
-        return infos[path].seconds >= one.n_fft / one.sample_rate
+        spectrogram = settings(config.sample_rate or infos[path].sample_rate)
+        return infos[path].seconds >= spectrogram.n_fft / spectrogram.sample_rate
 
     def can_be_used(path: str) -> bool:
-        one = settings(config.sample_rate or infos[path].sample_rate)
-        return is_used(source / path, ShardJob("", source, source, (), one, 0, trim_db))
+        spectrogram = settings(config.sample_rate or infos[path].sample_rate)
+        return is_used(source / path, Slicing.of(config, spectrogram, clip_frames=0))
 
     try:
         left = {path: infos[path] for path in infos if is_long_enough(path)}
@@ -83,21 +84,21 @@ def voters(
             _agree_on_rate(left, can_be_used)
         if config.clip_seconds is None:
             _agree_on_length(left, can_be_used)
-    except AudiovqError:  # settings that cannot be; `choose_settings` says why
+    except AudiovqError:  # impossible settings; `choose_settings` says why
         left = {}
     return left or dict(infos)
 
 
 def _agree_on_rate(left: dict[str, AudioInfo], can_be_used: Callable[[str], bool]) -> None:
-    """Take files that cannot be used out of `left` until the rate that most have is sure."""
+    """Remove unusable files from `left` until the most frequent sample rate is certain."""
     untried: dict[int, list[str]] = {}
     for path, info in left.items():
         untried.setdefault(info.sample_rate, []).append(path)
     most = {rate: len(paths) for rate, paths in untried.items()}
     while most:
         first, *others = sorted(most, key=lambda rate: (-most[rate], rate))
-        sure = most[first] - len(untried[first])
-        if not untried[first] or sure > max((most[rate] for rate in others), default=-1):
+        usable = most[first] - len(untried[first])
+        if not untried[first] or usable > max((most[rate] for rate in others), default=-1):
             return
         path = untried[first].pop()
         if not can_be_used(path):
@@ -106,11 +107,11 @@ def _agree_on_rate(left: dict[str, AudioInfo], can_be_used: Callable[[str], bool
 
 
 def _agree_on_length(left: dict[str, AudioInfo], can_be_used: Callable[[str], bool]) -> None:
-    """Take files that cannot be used out of `left` until it is sure which is the longest, or that one
-    is too long for a clip."""
-    rising = sorted(left, key=lambda path: left[path].seconds)
-    long = [path for path in rising if left[path].seconds > WHOLE_SECONDS]
-    short = rising[: len(rising) - len(long)]
+    """Remove unusable files from `left` until it is certain which is the longest, or that one exceeds
+    WHOLE_SECONDS."""
+    by_length = sorted(left, key=lambda path: left[path].seconds)
+    long = [path for path in by_length if left[path].seconds > WHOLE_SECONDS]
+    short = by_length[: len(by_length) - len(long)]
     for path in (*long, *reversed(short)):
         if can_be_used(path):
             return

@@ -1,84 +1,96 @@
-"""A shard: some recordings of a split → one array of clips, and a manifest that says which they are.
+"""A shard: recordings of one split → one array of clips and one manifest that lists them.
 
-It is made on its own, from a job that is small and can be sent to another machine, and is there whole or
-not at all.
+It is made from a `ShardJob`, which is small and can be sent to another machine. A shard that was not finished
+does not exist: its manifest is written last, atomically.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from audiovq.audio import reading
-from audiovq.audio.reading import AudioInfo
 from audiovq.audio.resampling import resample_all
-from audiovq.audio.silence import SILENT, SilenceDetector
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
-from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.manifest import Clip, Skipped, json_line, write_shard_header
 from audiovq.preprocessing.catalog import Recording, stamp_of
-from audiovq.preprocessing.splits import GAP_SECONDS, Stretch, clips_of, stretches
+from audiovq.preprocessing.slicing import (
+    CHANGED,
+    Divide,
+    Plan,
+    Slicing,
+    plan,
+    plan_waveform,
+    read_clips,
+    undivided,
+)
+from audiovq.preprocessing.splits import GAP_SECONDS, Stretch, stretches
 from audiovq.runtime.files import atomic, sha256, write_text
 from audiovq.spectral.numpy_spectrogram import Analysis, Piece
 
-SHORTEST = 128
-"""Samples of the shortest window that is recommended."""
-RUN_SAMPLES = 1 << 20
-"""Of short recordings, before or after resampling, that are held and resampled at a time."""
-CHANGED = "changed while it was read; run preprocess again with --overwrite"
+GROUP_SAMPLES = 1 << 20
+"""Samples of short recordings, before or after resampling, that are read and resampled together."""
 HEAP = 1 << 24
-"""Bytes of an array up to which its memory is used again; to clear new pages takes longer than what we
-do with them."""
+"""Bytes of an array up to which the system's allocator reuses its memory: clearing new pages takes longer than
+the work on them."""
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that one shard is made from; small, and can be sent to another machine."""
+    """Everything that one shard is made from; small and picklable."""
 
     name: str
+    """SPLIT-NUMBER, the stem of its two files."""
     source: Path
+    """Folder of the recordings."""
     target: Path
+    """Folder that the shard is written to."""
     recordings: tuple[Recording, ...]
-    spectrogram: SpectrogramConfig
-    clip_frames: int
-    trim_db: float | None
+    slicing: Slicing
     shares: Mapping[str, float] = field(default_factory=dict)
-    """Of validation and test, in recordings that are split in time."""
+    """Shares of validation and test, for recordings that are split in time."""
 
     @property
     def split(self) -> str:
-        """That all its clips are in."""
+        """The split that all its clips are in."""
         return self.name.rpartition("-")[0]
 
-    @property
-    def clip_samples(self) -> int:
-        """Of the longest clip: as many as give just `clip_frames`."""
-        return self.clip_frames * self.spectrogram.hop_length - 1
+    def divide(self, recording: Recording) -> Divide:
+        """The stretches of a recording that belong to this job's split."""
+        if len(recording.splits) <= 1:
+            return undivided
+        return functools.partial(self._stretches, recording.splits)
+
+    def _stretches(self, splits: tuple[str, ...], num_samples: int) -> list[Stretch]:
+        gap = round(GAP_SECONDS * self.slicing.spectrogram.sample_rate)
+        shares = {split: self.shares[split] for split in splits if split != "train"}
+        window = self.slicing.spectrogram.n_fft
+        return stretches(num_samples, self.slicing.clip_samples, window, gap, shares)[self.split]
 
 
 def make_shard(job: ShardJob) -> int:
-    """Write one shard: NAME.npy, then NAME.jsonl, which marks it done. Returns the files read.
+    """Write one shard: NAME.npy, then NAME.jsonl, which marks it as finished. Returns the files read.
 
-    Neither a recording nor the shard's array is ever whole in memory: clips go to the disk as they
-    come.
+    Neither a long recording nor the array is ever whole in memory: clips are written as they are read.
     """
-    np.empty(HEAP, np.uint8)  # freed at once; the system's allocator then keeps what arrays leave
+    np.empty(HEAP, np.uint8)  # freed at once, so that the system's allocator keeps freed memory
     rows: list[dict[str, Any]] = []
     levels: list[int] = []
-    shape = job.spectrogram.bins, job.clip_frames
+    spectrogram, clip_frames = job.slicing.spectrogram, job.slicing.clip_frames
+    shape = spectrogram.bins, clip_frames
     with atomic(job.target / f"{job.name}.npy") as temporary, open(temporary, "wb") as file:
         write_shard_header(file, (0, *shape))
-        analysis = Analysis(job.spectrogram)
-        for images, batch_levels in analysis.batches(_pieces(job, rows), job.clip_frames):
+        analysis = Analysis(spectrogram)
+        for images, batch_levels in analysis.batches(_pieces(job, rows), clip_frames):
             file.write(images.data)
             levels += batch_levels
         file.seek(0)
@@ -90,7 +102,7 @@ def make_shard(job: ShardJob) -> int:
 
 
 def shard_rows(job: ShardJob) -> Iterator[Clip | Skipped]:
-    """What a finished shard's manifest says, clip by clip."""
+    """The clips and the skipped files in the manifest of a finished shard, in order."""
     with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
@@ -99,7 +111,7 @@ def shard_rows(job: ShardJob) -> Iterator[Clip | Skipped]:
 
 
 def shard_notes(job: ShardJob) -> Iterator[tuple[str, str]]:
-    """What a finished shard's user should know: paths of recordings, each with a note."""
+    """The notes for the user in the manifest of a finished shard: (path of a recording, note)."""
     with open(job.target / f"{job.name}.jsonl", encoding="utf-8") as file:
         for line in file:
             if '"note"' in line and "note" in (row := json.loads(line)):
@@ -107,37 +119,25 @@ def shard_notes(job: ShardJob) -> Iterator[tuple[str, str]]:
 
 
 def in_words(notes: Iterable[tuple[str, str]], files: int) -> list[str]:
-    """Notes on single ones of so many files → a sentence for all that are alike."""
+    """Notes (path, note) on some of `files` recordings → one sentence for each different note."""
     paths: dict[str, dict[str, None]] = {}  # a recording that splits share has several rows
     for path, note in notes:
         paths.setdefault(note, {})[path] = None
-    return [f"{len(of)} of {files} files: {note} ({next(iter(of))})" for note, of in paths.items()]
-
-
-class Plan(NamedTuple):
-    """What a first pass over a recording tells."""
-
-    blocks: Iterator[Waveform]
-    """All of it, for the second pass."""
-    peak: float
-    sound: Stretch
-    """Where it begins and ends, silence at its ends left out."""
-    spans: list[Stretch]
-    """Each clip's start and end. They come one after another; a short rest is covered by a clip that
-    ends with it."""
-    notes: Sequence[str] = ()
-    """What the user should know, as `audio.blocks` tells it."""
+    return [
+        f"{len(noted)} of {files} files: {note} ({next(iter(noted))})"
+        for note, noted in paths.items()
+    ]
 
 
 def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[Piece]:
-    """Every clip with its surroundings; its row, or the file's reason to be skipped, is added to `rows`."""
+    """Every clip with its surroundings. Adds to `rows` the clip's row, or why its recording is skipped."""
     for recording, path, found in _plans(job):
         if isinstance(found, str):
             rows.append({"path": recording.path, "reason": found})
             continue
         begin, end = found.sound
         rows += [{"path": recording.path, "note": note} for note in found.notes]
-        pieces = _cut(path, found, job.spectrogram.n_fft // 2)
+        pieces = read_clips(path, found, job.slicing.spectrogram.n_fft // 2)
         for span, piece in zip(found.spans, pieces, strict=True):
             rows.append(
                 {
@@ -156,8 +156,7 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[Piece]:
 
 
 def _require_unchanged(path: str, recording: Recording, checksum: str = "") -> None:
-    """Raise AudiovqError where a file's bytes, with this SHA-256 where it is known, are no longer those
-    that the run began with."""
+    """Raise AudiovqError if a file has changed since the run began; `checksum` is its SHA-256 if known."""
     content = recording.content
     try:
         if not checksum and stamp_of(path) != content.stamp:
@@ -169,178 +168,75 @@ def _require_unchanged(path: str, recording: Recording, checksum: str = "") -> N
 
 
 def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
-    """Each recording, its path and its plan, or the reason why it is left out.
+    """Each recording with its path and its plan, or the reason why it is skipped.
 
-    Short ones that follow each other are read once, and resampled together. Raises AudiovqError where one
+    Consecutive short recordings are read once, and resampled together. Raises AudiovqError if a file
     has changed since the run began.
     """
-    rate = job.spectrogram.sample_rate
-    for run in _runs(job):
-        paths = [os.path.join(job.source, recording.path) for recording in run]
-        found: list[tuple[Waveform, int, str] | str | None] = []
-        notes: list[list[str]] = [[] for _ in run]
-        for recording, path, told in zip(run, paths, notes, strict=True):
-            try:
-                found.append(reading.short(path, _most(recording.info, rate), told.append))
-            except (AudioError, OSError) as error:
-                found.append(_reason(error))
-        sounds = [sound for sound in found if isinstance(sound, tuple)]
-        resampled = {}
-        for own in {sound[1] for sound in sounds}:
-            alike = [sound[0] for sound in sounds if sound[1] == own]
-            resampled[own] = iter(resample_all(alike, own, rate))
-        for recording, path, sound, told in zip(run, paths, found, notes, strict=True):
+    rate = job.slicing.spectrogram.sample_rate
+    for group in _groups(job):
+        paths = [os.path.join(job.source, recording.path) for recording in group]
+        notes: list[list[str]] = [[] for _ in group]
+        found = [
+            _read_short(job, recording, path, own_notes)
+            for recording, path, own_notes in zip(group, paths, notes, strict=True)
+        ]
+        by_rate: dict[int, list[Waveform]] = {}
+        for sound in found:
+            if isinstance(sound, tuple):
+                by_rate.setdefault(sound[1], []).append(sound[0])
+        resampled = {
+            original_rate: iter(resample_all(waveforms, original_rate, rate))
+            for original_rate, waveforms in by_rate.items()
+        }
+        for recording, path, sound, own_notes in zip(group, paths, found, notes, strict=True):
             planned: Plan | str
             try:
                 if sound is None:
-                    planned = plan(path, job, recording.splits)
+                    planned = plan(path, job.slicing, job.divide(recording))
                 elif isinstance(sound, str):
                     planned = sound
                 else:
-                    _, own, checksum = sound
+                    _, original_rate, checksum = sound
                     _require_unchanged(path, recording, checksum)
-                    planned = _planned(next(resampled[own]), job, recording.splits)
-                    planned = planned._replace(notes=told)
+                    waveform = next(resampled[original_rate])
+                    planned = plan_waveform(waveform, job.slicing, job.divide(recording))
+                    planned = planned._replace(notes=own_notes)
             except (AudioError, OSError) as error:
                 planned = _reason(error)
-            if isinstance(planned, str):  # which may be so because it has changed
+            if isinstance(planned, str):  # possibly because the file has changed
                 _require_unchanged(path, recording)
             yield recording, path, planned
+
+
+def _read_short(
+    job: ShardJob, recording: Recording, path: str, notes: list[str]
+) -> tuple[Waveform, int, str] | str | None:
+    """`reading.short` of a recording that would be a single block, or the reason why it cannot be read."""
+    rate = job.slicing.spectrogram.sample_rate
+    most = reading.block_frames(recording.info, rate, job.slicing.block_samples)
+    try:
+        return reading.short(path, most, notes.append)
+    except (AudioError, OSError) as error:
+        return _reason(error)
 
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", str(error))
 
 
-def _runs(job: ShardJob) -> Iterator[list[Recording]]:
-    """A shard's recordings in order: short ones together, up to RUN_SAMPLES, long ones alone."""
-    run: list[Recording] = []
-    room = RUN_SAMPLES
+def _groups(job: ShardJob) -> Iterator[list[Recording]]:
+    """The recordings of a shard in order: short ones in groups of up to GROUP_SAMPLES, long ones alone."""
+    group: list[Recording] = []
+    room = GROUP_SAMPLES
+    rate = job.slicing.spectrogram.sample_rate
     for recording in job.recordings:
         info = recording.info
-        size = math.ceil(info.num_samples * max(1, job.spectrogram.sample_rate / info.sample_rate))
-        if run and size > room:
-            yield run
-            run, room = [], RUN_SAMPLES
-        run.append(recording)
+        size = math.ceil(info.num_samples * max(1, rate / info.sample_rate))
+        if group and size > room:
+            yield group
+            group, room = [], GROUP_SAMPLES
+        group.append(recording)
         room -= size
-    if run:
-        yield run
-
-
-def _most(info: AudioInfo, rate: int) -> int:
-    """Samples up to which a recording is short: its blocks, at either rate, would be one."""
-    return max(1, int(reading.BLOCK / info.channels * min(1, info.sample_rate / rate)))
-
-
-def plan(path: Path | str, job: ShardJob, splits: tuple[str, ...] = ()) -> Plan:
-    """A first pass over a file, in blocks. Where several `splits` share it, the clips are those of the
-    job's own. Raises AudioError with the reason where it is left out."""
-    rate = job.spectrogram.sample_rate
-    extent = SilenceDetector(rate, job.trim_db is not None)
-    notes: list[str] = []
-    for block in reading.blocks(path, rate, notes.append):
-        extent.add(block)
-    short = extent.num_samples == len(block)  # and so need not be read again
-    blocks = iter([block]) if short else reading.blocks(path, rate)
-    return Plan(blocks, extent.peak, *_spans(extent, job, splits), notes)
-
-
-def is_used(path: Path | str, job: ShardJob) -> bool:
-    """Whether a file has enough sound for a clip; it is read up to there."""
-    extent = SilenceDetector(job.spectrogram.sample_rate, job.trim_db is not None)
-    with contextlib.suppress(AudioError):
-        for block in reading.blocks(path, job.spectrogram.sample_rate):
-            extent.add(block)
-            with contextlib.suppress(AudioError):
-                return bool(_sounding(extent, job))
-    return False
-
-
-def _planned(waveform: Waveform, job: ShardJob, splits: tuple[str, ...]) -> Plan:
-    """The plan of a recording that is there already. Raises as `plan` does."""
-    extent = SilenceDetector(job.spectrogram.sample_rate, job.trim_db is not None)
-    extent.add(waveform)
-    return Plan(iter([waveform]), extent.peak, *_spans(extent, job, splits))
-
-
-def _sounding(extent: SilenceDetector, job: ShardJob) -> Stretch:
-    """Where the sound of a recording begins and ends. Raises AudioError where it is too little."""
-    rate = job.spectrogram.sample_rate
-    if extent.peak == 0:
-        raise AudioError("is silent throughout")
-    if extent.peak < SILENT:
-        decibels = 20 * math.log10(extent.peak)
-        raise AudioError(f"is silent (its peak is {decibels:.0f} dBFS, noise below -80 dBFS)")
-    start, end = 0, extent.num_samples
-    if job.trim_db is not None:
-        start, end = extent.trim(job.trim_db)
-    if end - start < job.spectrogram.n_fft:
-        n_fft = 2 ** int(math.log2(max(2, end - start)))
-        way_out = f"; --n-fft {n_fft} takes it" if n_fft >= SHORTEST else ""
-        raise AudioError(
-            f"is shorter than one window ({1000 * (end - start) / rate:.0f} ms of sound,"
-            f" a window is {1000 * job.spectrogram.n_fft / rate:.0f} ms{way_out})"
-        )
-    return start, end
-
-
-def _spans(
-    extent: SilenceDetector, job: ShardJob, splits: tuple[str, ...]
-) -> tuple[Stretch, list[Stretch]]:
-    """Where the sound of a recording lies, and where its clips do. Raises AudioError where it has none."""
-    rate = job.spectrogram.sample_rate
-    start, end = _sounding(extent, job)
-    own = [(0, end - start)]
-    if len(splits) > 1:
-        gap = round(GAP_SECONDS * rate)
-        shares = {split: job.shares[split] for split in splits if split != "train"}
-        found = stretches(end - start, job.clip_samples, job.spectrogram.n_fft, gap, shares)
-        own = found[job.split]
-    clips = [
-        span
-        for begin, stop in own
-        for span in clips_of(start + begin, start + stop, job.clip_samples)
-    ]
-    return (start, end), clips
-
-
-def excerpts(job: ShardJob, path: str, spans: Sequence[tuple[int, int]]) -> Iterator[Piece]:
-    """Stretches of a recording, given by offset and samples as in `Clip`, each with a window of what surrounds
-    it on both sides; offsets only rise.
-
-    Raises AudioError where the recording cannot be used, or has no such stretch.
-    """
-    found = plan(job.source / path, job)
-    begin, end = found.sound
-    wanted = [(begin + offset, begin + offset + samples) for offset, samples in spans]
-    for offset, stop in wanted:
-        if not begin <= offset < stop <= end:
-            raise AudioError(f"has no clip at {offset - begin}")
-    yield from _cut(job.source / path, found._replace(spans=wanted), job.spectrogram.n_fft)
-
-
-def first_clip(job: ShardJob, path: str) -> Piece:
-    """A recording's first clip, with a window of what follows it. Raises AudioError where the recording cannot
-    be used."""
-    found = plan(job.source / path, job)
-    only = found._replace(spans=found.spans[:1])
-    return next(_cut(job.source / path, only, job.spectrogram.n_fft))
-
-
-def _cut(path: Path | str, found: Plan, margin: int) -> Iterator[Piece]:
-    """Each clip of a plan with up to `margin` samples of the sound before and after it."""
-    blocks, (first, last) = found.blocks, found.sound
-    held, at = np.zeros(0, np.float32), 0
-    try:
-        for start, end in found.spans:
-            begin, stop = max(first, start - margin), min(last, end + margin)
-            while at + len(held) < stop:
-                passed = min(begin - at, len(held))
-                held, at = np.concatenate([held[passed:], next(blocks)]), at + passed
-            samples = held[begin - at : stop - at]
-            if found.peak > 1:
-                samples = samples / np.float32(found.peak)
-            yield Piece(samples, start - begin, stop - end)
-    except (AudioError, StopIteration) as error:
-        raise AudiovqError(f"{path}: {CHANGED}") from error
+    if group:
+        yield group

@@ -1,7 +1,7 @@
-"""Which recordings, and which stretches of a long one, are learnt from, validated on and tested on.
+"""Assign recordings, or stretches of long ones, to training, validation and test.
 
-By recording, the hash of its path decides, so that one that is added moves few others. Where recordings
-are too few for that, or one holds most of the sound, they are split in time. Equal sounds stay together.
+The hash of a recording's path decides, so that adding one moves few others. If recordings are too few for
+that, or one holds most of the sound, they are split in time. Recordings with equal sound are in one split.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.manifest import SPLITS
 
 FEW = 20
-"""Different recordings, below which each split takes its share of them in the order of their hashes."""
+"""With fewer different recordings, each split gets its share of them exactly, in the order of their hashes."""
 LARGEST = 1 / 3
-"""Share of all clips, above which one recording is split in time."""
+"""A recording with at least this share of all clips is split in time."""
 ROUND = 50
-"""Clips of a recording that is split in time, in which each split has one stretch."""
+"""A recording that is split in time has one stretch of each split in this many clips."""
 GAP_SECONDS = 1.0
-"""Longest gap between stretches of different splits; a clip's length where that is shorter."""
+"""Longest gap between stretches of different splits; the length of a clip if that is shorter."""
 Dealt = dict[str, tuple[str, ...]]
-"""Each path's split; all splits that share it, where it is split in time."""
+"""The split of each path; several for a path that is split in time."""
 
 
 def splits_of(
@@ -35,12 +35,20 @@ def splits_of(
     clips: Mapping[str, int] | None = None,
     labels: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Dealt:
-    """The split of each path; several where a recording is to be split in time.
+    """Assign each path to a split, or to several if it is to be split in time.
 
-    `sounds` names what each path holds, the same name where it is the same (None: all differ), `clips`
-    says how many clips it gives (None: one each, never split in time). From three clips on every split
-    that `config` asks for has one, and each value of `labels` has one in training where that is
-    possible. Raises AudiovqError where the test pattern is none, or fits no path, or all.
+    From three clips on, every split that `config` asks for gets one; and each label value gets a training
+    clip if possible.
+
+    Args:
+        paths: of the recordings.
+        config: shares of the splits and the pattern of test recordings.
+        sounds: an identifier of each path's sound, the same for equal ones; None: all differ.
+        clips: number of clips of each path; None: one each, which are never split in time.
+        labels: of each path.
+
+    Raises:
+        AudiovqError: the test pattern is invalid, or matches no path or all.
     """
     groups = _Groups(paths, sounds or {}, clips or {}, labels or {})
     tested = _tested(paths, config, groups)
@@ -55,13 +63,13 @@ def splits_of(
 
 
 def held_shares(config: PreprocessConfig) -> dict[str, float]:
-    """The shares of validation and test, of all that no test pattern names."""
+    """Shares of validation and test among the recordings that the test pattern does not match."""
     test = config.test_share if config.test is None else 0.0
     return {"validation": (1 - test) * config.validation_share, "test": test}
 
 
 class _Groups:
-    """Paths of equal sounds, as one."""
+    """Groups of paths with equal sound, each named by the first of its paths."""
 
     def __init__(
         self,
@@ -71,9 +79,11 @@ class _Groups:
         labels: Mapping[str, Mapping[str, str]],
     ) -> None:
         self.of: dict[str, str] = {}
-        """Each path's group, named by the first of its paths."""
+        """The group of each path."""
         self.clips: dict[str, int] = {}
+        """Number of clips of each group."""
         self.labels: dict[str, set[tuple[str, str]]] = {}
+        """Labels of each group, as (name, value)."""
         first: dict[str, str] = {}
         for path in sorted(paths):
             name = self.of[path] = first.setdefault(sounds.get(path, "/" + path), path)
@@ -81,16 +91,16 @@ class _Groups:
             self.labels.setdefault(name, set()).update(labels.get(path, {}).items())
         self.share = {name: _share(name) for name in self.clips}
         self.order = sorted(self.clips, key=lambda name: (self.share[name], name))
-        """By their hashes."""
+        """Groups in the order of their hashes."""
 
 
 def _share(path: str) -> float:
-    """A number from 0 to 1 that only the path decides."""
+    """Hash of a path as a number from 0 to 1."""
     return int(hashlib.sha256(path.encode()).hexdigest()[:12], 16) / 16**12
 
 
 def _tested(paths: Sequence[str], config: PreprocessConfig, groups: _Groups) -> set[str]:
-    """The groups that the test pattern names by any path."""
+    """Groups of which the test pattern matches any path. Raises AudiovqError as `splits_of`."""
     if config.test is None:
         return set()
     try:
@@ -99,19 +109,21 @@ def _tested(paths: Sequence[str], config: PreprocessConfig, groups: _Groups) -> 
         raise AudiovqError(f"--test {config.test}: not a pattern ({error})") from error
     found = [path for path in paths if test.search(path)]
     if not found:
-        raise AudiovqError(f"--test {config.test}: fits none of {len(paths)} recordings")
+        raise AudiovqError(f"--test {config.test}: matches none of {len(paths)} recordings")
     if len(found) == len(paths):
-        raise AudiovqError(f"--test {config.test}: fits every recording; none is left to learn")
+        raise AudiovqError(
+            f"--test {config.test}: matches every recording; leave some for training"
+        )
     tested = {groups.of[path] for path in found}
     if len(tested) == len(groups.order):
         raise AudiovqError(
-            f"--test {config.test}: fits every recording or an equal one; none is left to learn"
+            f"--test {config.test}: matches every recording or a copy of it; leave some for training"
         )
     return tested
 
 
 def _deal(rest: Sequence[str], groups: _Groups, shares: Mapping[str, float]) -> Dealt:
-    """The splits of the groups `rest`, in the order of their hashes; `shares` are of those wanted."""
+    """Assign the groups `rest`, in the order of their hashes, to training and the splits in `shares`."""
     needed = 1 + len(shares)
     total = sum(groups.clips[name] for name in rest)
     if not shares or total < needed:
@@ -119,7 +131,7 @@ def _deal(rest: Sequence[str], groups: _Groups, shares: Mapping[str, float]) -> 
     in_time = [name for name in rest if groups.clips[name] >= max(needed, LARGEST * total + 1e-9)]
     dealt: Dealt = dict.fromkeys(in_time, ("train", *shares))
     others = [name for name in rest if name not in dealt]
-    if not in_time and len(others) < needed:  # two recordings, of three or four clips in all
+    if not in_time and len(others) < needed:  # two recordings with three or four clips in total
         small, large = sorted(others, key=lambda name: groups.clips[name])
         return {large: ("train", "validation"), small: ("test",)}
     by_hash = {name: _by_hash(groups.share[name], shares) for name in others}
@@ -129,41 +141,44 @@ def _deal(rest: Sequence[str], groups: _Groups, shares: Mapping[str, float]) -> 
 
 
 def _by_hash(share: float, shares: Mapping[str, float]) -> str:
+    """The split of a hash from 0 to 1: the lowest are validation, the highest test."""
     if share >= 1 - shares.get("test", 0.0):
         return "test"
     return "validation" if share < shares.get("validation", 0.0) else "train"
 
 
 def _fill(order: Sequence[str], dealt: dict[str, str], shares: Mapping[str, float]) -> None:
-    """Give each split its number of the groups in `order`, where they are few, and else one at least."""
+    """Correct `dealt` so that each split has its exact share of few groups, and at least one of many."""
     counts = {
         split: max(1, round(share * len(order)))
         if len(order) < FEW
         else max(1, sum(found == split for found in dealt.values()))
         for split, share in shares.items()
     }
-    while sum(counts.values()) >= len(order):  # training comes first
+    while sum(counts.values()) >= len(order):  # leave one for training
         counts[max(counts, key=lambda split: counts[split])] -= 1
     low = counts.get("validation", 0)
     high = len(order) - counts.get("test", 0)
-    for place, name in enumerate(order):
-        dealt[name] = "validation" if place < low else "test" if place >= high else "train"
+    for index, name in enumerate(order):
+        dealt[name] = "validation" if index < low else "test" if index >= high else "train"
 
 
 def _keep_labels(rest: Sequence[str], groups: _Groups, dealt: Dealt) -> None:
-    """Bring a group of each label value to training, in exchange for another where its split would be
-    empty. Labels whose values hardly repeat, such as captions, are left out."""
+    """Move one group of each label value to training, in exchange for another if its split would be empty.
+
+    Labels whose values hardly repeat, such as captions, are ignored.
+    """
     values: Counter[str] = Counter()
     holders: dict[tuple[str, str], list[str]] = {}
     for name in rest:
         for label in groups.labels[name]:
             holders.setdefault(label, []).append(name)
     values.update(name for name, _ in holders)
-    learnt = Counter(dict.fromkeys(holders, 0))
+    trained = Counter(dict.fromkeys(holders, 0))
     sizes: Counter[str] = Counter()
     for name in rest:
         sizes.update(dealt[name])
-        learnt.update(label for label in groups.labels[name] if "train" in dealt[name])
+        trained.update(label for label in groups.labels[name] if "train" in dealt[name])
 
     def move(name: str, split: str) -> None:
         change = 1 if split == "train" else -1
@@ -171,10 +186,10 @@ def _keep_labels(rest: Sequence[str], groups: _Groups, dealt: Dealt) -> None:
         sizes[split] += 1
         dealt[name] = (split,)
         for label in groups.labels[name]:
-            learnt[label] += change
+            trained[label] += change
 
     for label in sorted(holders):
-        if learnt[label] or 2 * values[label[0]] > len(rest):
+        if trained[label] or 2 * values[label[0]] > len(rest):
             continue
         moved = max(holders[label], key=lambda name: (sizes[dealt[name][0]], name))
         (split,) = dealt[moved]
@@ -182,7 +197,8 @@ def _keep_labels(rest: Sequence[str], groups: _Groups, dealt: Dealt) -> None:
             spare = (
                 name
                 for name in (reversed(rest) if split == "test" else rest)
-                if dealt[name] == ("train",) and all(learnt[own] > 1 for own in groups.labels[name])
+                if dealt[name] == ("train",)
+                and all(trained[other] > 1 for other in groups.labels[name])
             )
             if (given := next(spare, None)) is None:
                 continue
@@ -195,7 +211,8 @@ Stretch = tuple[int, int]
 
 
 def clips_of(begin: int, end: int, clip: int) -> list[Stretch]:
-    """A stretch cut into clips of `clip` samples; a short rest is covered by a clip that ends with it."""
+    """Cut a stretch into clips of `clip` samples. A rest below a quarter is covered by a clip that overlaps the
+    one before."""
     starts = list(range(begin, end, clip))
     if len(starts) > 1 and end - starts[-1] < clip // 4:
         starts[-1] = end - clip
@@ -205,20 +222,25 @@ def clips_of(begin: int, end: int, clip: int) -> list[Stretch]:
 def stretches(
     length: int, clip: int, window: int, longest_gap: int, shares: Mapping[str, float]
 ) -> dict[str, list[Stretch]]:
-    """A recording of `length` samples → the stretches of each split, training and those in `shares`.
+    """Divide a recording of `length` samples into stretches of training and of the splits in `shares`.
 
-    Between stretches of different splits lies a gap, of `window` samples at least. What gives fewer
-    clips than there are splits is for training alone.
+    Args:
+        length, clip, window, longest_gap: samples of the recording, of a clip, of a window (the smallest
+            gap), and of the largest gap between stretches of different splits.
+        shares: of each split besides training.
+
+    Returns:
+        The stretches of each split. A recording with fewer clips than splits is all training.
     """
     splits = ("train", *shares)
-    alone = {split: [(0, length)] if split == "train" else [] for split in splits}
+    all_training = {split: [(0, length)] if split == "train" else [] for split in splits}
     if len(clips_of(0, length, clip)) < len(splits):
-        return alone
+        return all_training
     gap = max(window, min(longest_gap, clip, length // 12))
     rounds = max(1, round(length / (ROUND * clip)))
     found: dict[str, list[Stretch]] = {split: [] for split in splits}
     for number in range(rounds):
-        begin, end = (length * place // rounds for place in (number, number + 1))
+        begin, end = (length * index // rounds for index in (number, number + 1))
         end -= gap * (number < rounds - 1)
         usable = end - begin - gap * len(shares)
         sizes = [clip * max(1, round(share * usable / clip)) for share in shares.values()]
@@ -226,18 +248,18 @@ def stretches(
             sizes = [min(clip, usable // len(splits))] * len(shares)
         sizes = [usable - sum(sizes), *sizes]
         if min(sizes) < window:
-            return alone
+            return all_training
         for split, size in zip(splits, sizes, strict=True):
             rest = size % clip if size > clip else 0
-            # Of a shorter rest no clip of its own would be made, but one again of most of the last.
-            short = rest < clip // 4
-            found[split].append((begin, begin + size - short * rest))
+            # A shorter rest is left out: its clip would repeat most of the one before.
+            is_short = rest < clip // 4
+            found[split].append((begin, begin + size - is_short * rest))
             begin += size + gap
     return found
 
 
 def equal_sounds(sounds: Mapping[str, str]) -> list[list[str]]:
-    """The paths of each sound that several of them hold, in order."""
+    """Groups of paths with equal sound, of two and more, in order."""
     groups: dict[str, list[str]] = {}
     for path in sorted(sounds):
         groups.setdefault(sounds[path], []).append(path)
@@ -250,21 +272,24 @@ def notes_of(
     config: PreprocessConfig,
     many: Callable[[int], str] = lambda n: f"{n} recordings",
 ) -> list[str]:
-    """What the user should know of the splits: equal sounds, and recordings split in time."""
+    """Notes for the user on the splits: equal sounds, and recordings split in time.
+
+    `many` words a number of recordings.
+    """
     notes = []
     if groups := equal_sounds(sounds):
         first, second = groups[0][:2]
         notes.append(
-            f"{sum(map(len, groups))} of {many(len(sounds))} are equal to another one ({first} and"
-            f" {second}, for example); equal ones are kept in the same split"
+            f"{sum(map(len, groups))} of {many(len(sounds))} are equal to another one (for example"
+            f" {first} and {second}); equal ones are in the same split"
         )
         if config.test is not None:
             pattern = re.compile(config.test)
-            drawn = [p for p in dealt if dealt[p] == ("test",) and not pattern.search(p)]
-            if drawn:
+            copies = [p for p in dealt if dealt[p] == ("test",) and not pattern.search(p)]
+            if copies:
                 notes.append(
-                    f"{len(drawn)} of them ({drawn[0]}, for example) are in the test split because --test"
-                    " fits an equal one"
+                    f"{len(copies)} of them (for example {copies[0]}) are in the test split because"
+                    " --test matches a copy"
                 )
     if in_time := sorted(path for path, splits in dealt.items() if len(splits) > 1):
         more = f" and {len(in_time) - 1} more" if len(in_time) > 1 else ""

@@ -20,6 +20,7 @@ from audiovq.config.presets import PRESETS
 from audiovq.config.serialize import from_json
 from audiovq.config.settings import TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.dataset.batches import evenly_spaced
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import (
     HELD_OUT,
@@ -146,7 +147,7 @@ def _pictures(model: Model, titles: Sequence[str], waveforms: Sequence[Waveform]
 def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group]:
     """Clips of the measured split: the recording, encoded and decoded, and from the true spectrogram (ceiling)."""
     split = measured_split(dataset, *HELD_OUT)
-    indices = torch.arange(len(split))[:: max(1, len(split) // n)][:n]
+    indices = evenly_spaced(len(split), n)[:n]
     clips = [split.clips[index] for index in indices.tolist()]
     ceilings = _inverted(model, split, indices)
     originals = [original_piece(dataset, clip) for clip in clips]

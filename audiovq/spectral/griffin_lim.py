@@ -62,13 +62,8 @@ def griffin_lim(
         raise ValueError(f"momentum must be at least 0, not {momentum}")
     if phase is None:
         phase = random_phase(magnitude, generator)
-    elif phase.shape != magnitude.shape:
-        raise ValueError(
-            f"phase must have the shape of magnitude, {tuple(magnitude.shape)}, "
-            f"not {tuple(phase.shape)}"
-        )
-    elif not (is_finite(phase) or bool(phase.isfinite().all())):
-        raise ValueError("phase must be finite")
+    else:
+        _check_phase(phase, magnitude)
     shape = len(magnitude), int(num_samples.max())
     waveform = torch.zeros(shape, device=magnitude.device)
     # On a CPU the buffers of a group should fit its caches; elsewhere all clips run at once.
@@ -82,6 +77,17 @@ def griffin_lim(
         signal = _refine(packing, target, spectrum, n_iter, momentum)
         waveform[clips, : packing.max_samples] = packing.unpack(signal)
     return waveform
+
+
+def _check_phase(phase: Tensor, magnitude: Tensor) -> None:
+    """Raise ValueError if an initial phase has not the shape of the magnitude, or is not finite."""
+    if phase.shape != magnitude.shape:
+        raise ValueError(
+            f"phase must have the shape of magnitude, {tuple(magnitude.shape)}, "
+            f"not {tuple(phase.shape)}"
+        )
+    if not (is_finite(phase) or bool(phase.isfinite().all())):
+        raise ValueError("phase must be finite")
 
 
 def _refine(

@@ -1,4 +1,4 @@
-"""Waveforms inverted from their own true spectrograms, in batches: the ceiling of any codec."""
+"""Inversion of true spectrograms in batches, an upper bound for the quality of any codec on them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import num_frames
 
 BATCH_FRAMES = 1 << 14
-"""Frames, padding included, that go through the networks at a time."""
+"""Frames of a batch, padding included."""
 
 
 def invert(
     spectrogram: Spectrogram, waveforms: Sequence[Waveform], *, inversion: Inversion = Inversion()
 ) -> list[Waveform]:
-    """Waveforms → true spectrograms → waveforms: what no codec on these spectrograms can exceed."""
+    """Waveforms (samples,) → true spectrograms → waveforms: the best quality that these settings allow."""
     inverted: dict[int, Waveform] = {}
     device = next(spectrogram.buffers(), torch.zeros(())).device
-    for places in batches([len(w) for w in waveforms], spectrogram.config.hop_length):
-        batch, num_samples = padded([waveforms[i] for i in places])
+    for indices in batches([len(w) for w in waveforms], spectrogram.config.hop_length):
+        batch, num_samples = padded([waveforms[i] for i in indices])
         with torch.inference_mode():
             num_samples = num_samples.to(device)
             images, levels = spectrogram(batch.to(device), num_samples)
             audio = spectrogram.inverse(images, levels, num_samples, inversion=inversion)
-        for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), places, strict=True):
+        for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), indices, strict=True):
             inverted[i] = row[:length]
     return [inverted[i] for i in range(len(waveforms))]
 
 
 def padded(waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
-    """(batch, longest), zeros after each waveform's end, and (batch,) lengths."""
+    """Waveforms (samples,) as a batch (batch, longest), padded with zeros, and their lengths (batch,)."""
     num_samples = torch.tensor([len(w) for w in waveforms])
     padded = torch.zeros(len(waveforms), int(num_samples.max()))
     for row, waveform in zip(padded, waveforms, strict=True):
@@ -42,12 +42,17 @@ def padded(waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
     return padded, num_samples
 
 
-def batches(lengths: Sequence[int], hop_length: int) -> list[list[int]]:
-    """Places in order of length, as many together as BATCH_FRAMES allows."""
+def batches(
+    lengths: Sequence[int], hop_length: int, batch_frames: int = BATCH_FRAMES
+) -> list[list[int]]:
+    """Indices of waveforms of these lengths in samples, sorted by length and cut into batches.
+
+    A batch has at most `batch_frames` frames, padding included, or holds a single waveform.
+    """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         frames = num_frames(lengths[i], hop_length)
-        if not batches or (len(batches[-1]) + 1) * frames > BATCH_FRAMES:
+        if not batches or (len(batches[-1]) + 1) * frames > batch_frames:
             batches.append([])
         batches[-1].append(i)
     return batches

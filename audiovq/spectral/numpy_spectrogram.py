@@ -1,8 +1,7 @@
-"""NumPy spectrograms for preprocessing, the counterpart of `Spectrogram` in torch.
+"""Log-spectrograms in NumPy, for preprocessing: the counterpart of `Spectrogram` in torch.
 
-Clips are packed end to end in one signal, each with the samples around it, or zeros, that its first and
-last windows cover, and as many at a time as the caches hold. So short clips need few calls, and padding
-no work.
+A batch of clips is laid end to end in one signal, each with the samples, or zeros, that its first and last
+windows cover around it. So short clips need few calls and no padding is computed.
 """
 
 from __future__ import annotations
@@ -20,39 +19,40 @@ from audiovq.spectral.scale import num_frames
 
 Waveform = npt.NDArray[np.float32]
 CHUNK_SAMPLES = 1 << 18
-"""Samples of windows transformed at a time, at least."""
+"""Samples of all windows of a batch, which should fit the caches."""
 FRAME_MULTIPLE = 64
-"""Band sums run over a multiple of this many frames: a SIMD remainder would be rounded differently."""
+"""Band sums run over a multiple of this many frames, as SIMD code rounds a remainder differently."""
 
 
 class Piece(NamedTuple):
-    """A clip with what surrounds it in its recording."""
+    """A clip with samples of its recording on both sides."""
 
     samples: Waveform
-    """Of the surroundings too."""
+    """(before + clip + after,)"""
     before: int = 0
     """Samples before the clip."""
     after: int = 0
+    """Samples after the clip."""
 
     def own(self, samples: Waveform) -> Waveform:
-        """What of `samples`, as many as the piece has, is the clip's."""
+        """Cut `samples`, which correspond to those of the piece, to the clip."""
         return samples[self.before : len(samples) - self.after]
 
     @property
     def num_samples(self) -> int:
-        """Of the clip."""
+        """Samples of the clip."""
         return len(self.samples) - self.before - self.after
 
 
 class Analysis:
     """Log-spectrograms and levels of waveforms in [-1, 1]."""
 
-    def __init__(self, config: SpectrogramConfig) -> None:
-        """Raises AudiovqError where some mel bands cover no bin."""
+    def __init__(self, config: SpectrogramConfig, chunk_samples: int = CHUNK_SAMPLES) -> None:
+        """`chunk_samples`: samples of all windows of a batch. Raises AudiovqError if a mel band covers no bin."""
         self.config = config
         cycle = np.arange(config.n_fft) / config.n_fft
         self._window = (0.5 - 0.5 * np.cos(2 * math.pi * cycle)).astype(np.float32)
-        self._rows = FRAME_MULTIPLE * max(1, CHUNK_SAMPLES // config.n_fft // FRAME_MULTIPLE)
+        self._rows = FRAME_MULTIPLE * max(1, chunk_samples // config.n_fft // FRAME_MULTIPLE)
         self._bands: list[tuple[slice, npt.NDArray[np.float32]]] = []
         for weights in scale.mel_filters(config) if config.n_mels else ():
             first, last = np.flatnonzero(weights)[[0, -1]].tolist()
@@ -61,10 +61,10 @@ class Analysis:
     def batches(
         self, pieces: Iterable[Piece], clip_frames: int
     ) -> Iterator[tuple[npt.NDArray[np.float16], list[int]]]:
-        """Batches of spectrograms (clips, bins, clip_frames) in [0, 1] with levels, in order.
+        """Spectrograms (clips, bins, clip_frames) in [0, 1] and levels of the clips, in order, in batches.
 
         Clips have 1 + samples // hop_length frames, at most `clip_frames`; later frames are 0. The first and
-        last windows of a clip cover up to n_fft / 2 samples of its surroundings, zeros where there are none.
+        last windows of a clip cover up to n_fft / 2 samples around it; missing ones are zeros.
         """
         batch: list[Piece] = []
         rows = 0
@@ -79,7 +79,7 @@ class Analysis:
             yield self._spectrograms(batch, clip_frames)
 
     def _blocks(self, num_samples: int) -> int:
-        """Rows of a clip in the packed signal: its frames, and those whose windows cover two clips."""
+        """Rows of a clip in the packed signal: its frames, and frames whose windows cover two clips."""
         config = self.config
         return num_frames(num_samples, config.hop_length) - 1 - (-config.n_fft // config.hop_length)
 
@@ -92,20 +92,20 @@ class Analysis:
         frames = [num_frames(piece.num_samples, config.hop_length) for piece in pieces]
         starts = np.cumsum([0, *blocks])
         signal = np.zeros((starts[-1] - 1) * config.hop_length + config.n_fft, np.float32)
-        outside = np.ones(starts[-1], bool)
+        is_between = np.ones(starts[-1], bool)  # rows whose windows cover two clips
         for piece, start, count in zip(pieces, starts.tolist(), frames, strict=False):
-            begin = (
-                start * config.hop_length
-            )  # of the first frame's window, as end is the last one's
-            end = begin + (count - 1) * config.hop_length + config.n_fft
-            begin += config.n_fft // 2 - piece.before
-            first = max(0, start * config.hop_length - begin)
-            heard = piece.samples[first : max(0, end - begin)]
-            signal[begin + first : begin + first + len(heard)] = heard
-            outside[start : start + count] = False
+            window_begin = start * config.hop_length  # of the first frame
+            window_end = (
+                window_begin + (count - 1) * config.hop_length + config.n_fft
+            )  # of the last
+            begin = window_begin + config.n_fft // 2 - piece.before
+            first = max(0, window_begin - begin)
+            covered = piece.samples[first : max(0, window_end - begin)]
+            signal[begin + first : begin + first + len(covered)] = covered
+            is_between[start : start + count] = False
         decibels = scale.decibels(np, self._magnitude(signal), config)
         loudest = decibels.max(axis=0)
-        loudest[outside] = -np.inf
+        loudest[is_between] = -np.inf
         levels = scale.level(np, np.maximum.reduceat(loudest, starts[:-1]), config)
         loudest_db = np.repeat(scale.level_db(levels, config), blocks)
         halves = to_float16(scale.normalized(decibels, loudest_db, config))
@@ -128,7 +128,7 @@ class Analysis:
             if not self._bands:
                 part[:, : len(magnitude)] = magnitude[:, :-1].T
                 continue
-            # Not a matrix product, whose threads wait for each other and whose last bits depend on them.
+            # No matrix product: its threads wait for each other, and its last bits depend on their number.
             bins = np.zeros((config.n_fft // 2 + 1, part.shape[1]), np.float32)
             bins[:, : len(magnitude)] = magnitude.T
             for row, (covered, weights) in zip(part, self._bands, strict=True):
@@ -137,7 +137,7 @@ class Analysis:
 
 
 def to_float16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Values in [0, 1] rounded to float16, in a third of the time of `astype`; ties round up.
+    """Values in [0, 1] rounded to float16, three times as fast as `astype`; ties round up.
 
     The exponent bias of float32 is larger by 112, its fraction longer by 13 bits.
     """

@@ -20,8 +20,8 @@ from audiovq.spectral.stft import (
     num_frames,
 )
 
-RUN_FRAMES = 512
-"""Frames of clips that are integrated together, so that their arrays fit the caches."""
+GROUP_FRAMES = 512
+"""Frames of clips that are integrated together; their arrays should fit the caches."""
 
 
 def pghi(
@@ -59,14 +59,7 @@ def pghi(
     Raises:
         ValueError: an argument outside these ranges or shapes.
     """
-    if num_samples is None:
-        check_grid(n_fft, hop_length)
-        check_spectrum(magnitude, n_fft)
-        lengths = [magnitude.shape[-1]] * len(magnitude)
-    else:
-        num_samples = check_batch(magnitude, n_fft, hop_length, num_samples)
-        lengths = num_frames(num_samples, hop_length).tolist()
-    check_magnitude(magnitude)
+    lengths = _checked_lengths(magnitude, n_fft, hop_length, num_samples)
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be at least 0 and below 1, not {tolerance}")
     if known is None:
@@ -83,7 +76,7 @@ def pghi(
     _heap_kernel()  # compiled before threads start
 
     # Several clips at once, which is faster; with known frames one by one, as `_integrate` requires.
-    max_frames = 0 if known.shape[2] else RUN_FRAMES
+    max_frames = 0 if known.shape[2] else GROUP_FRAMES
 
     def fill(clips: slice) -> None:
         ends = lengths[clips]
@@ -91,15 +84,34 @@ def pghi(
         for clip, end in zip(phase[clips], ends, strict=True):
             clip[end:] = 0.0
 
-    runs = list(groups(torch.tensor(lengths), max_frames))
-    workers = min(torch.get_num_threads(), len(runs))
+    _in_threads(fill, list(groups(torch.tensor(lengths), max_frames)))
+    return torch.from_numpy(phase).transpose(1, 2).to(magnitude.device)
+
+
+def _checked_lengths(
+    magnitude: Tensor, n_fft: int, hop_length: int, num_samples: Tensor | None
+) -> list[int]:
+    """Number of frames of each clip. Raises ValueError as `pghi`."""
+    if num_samples is None:
+        check_grid(n_fft, hop_length)
+        check_spectrum(magnitude, n_fft)
+        lengths = [magnitude.shape[-1]] * len(magnitude)
+    else:
+        num_samples = check_batch(magnitude, n_fft, hop_length, num_samples)
+        lengths = num_frames(num_samples, hop_length).tolist()
+    check_magnitude(magnitude)
+    return lengths
+
+
+def _in_threads(function: Callable[[slice], None], slices: list[slice]) -> None:
+    """Call `function` with each slice, in `torch.get_num_threads()` threads at most."""
+    workers = min(torch.get_num_threads(), len(slices))
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(fill, runs))
+            list(pool.map(function, slices))
     else:
-        for run in runs:
-            fill(run)
-    return torch.from_numpy(phase).transpose(1, 2).to(magnitude.device)
+        for part in slices:
+            function(part)
 
 
 def _integrate(
@@ -153,8 +165,8 @@ def _integrate(
     wrapped = unwrapped - 2 * math.pi * np.rint(unwrapped / (2 * math.pi))
     wrapped = wrapped.reshape(level.shape)
     for start, length, phase in zip(starts, lengths, phases, strict=False):
-        inside = slice(start, start + length)
-        np.copyto(phase[:length], wrapped[inside], where=loud[inside], casting="same_kind")
+        rows = slice(start, start + length)
+        np.copyto(phase[:length], wrapped[rows], where=loud[rows], casting="same_kind")
 
 
 def _slope(log_level: "np.ndarray[Any, Any]", axis: int) -> "np.ndarray[Any, Any]":
@@ -169,6 +181,8 @@ def _slope(log_level: "np.ndarray[Any, Any]", axis: int) -> "np.ndarray[Any, Any
     return slope
 
 
+# Longer than 60 lines: numba is imported late and compiles one function; helpers would each have to be
+# compiled and cached beside it.
 def _integrate_heap(
     loudest_first: "np.ndarray[Any, Any]",
     bins: int,

@@ -14,7 +14,7 @@ from audiovq.runtime.files import atomic
 
 
 def write_images(folder: Path, grids: Tensor, names: list[str]) -> list[Path]:
-    """Grids (n, 1, bins, frames) in [0, 1] → PNGs of these names in `folder`; returns their paths."""
+    """Write grids (n, 1, bins, frames) in [0, 1] as NAME.png in `folder`; returns the paths."""
     import PIL.Image
 
     paths = [folder / f"{name}.png" for name in names]
@@ -26,7 +26,8 @@ def write_images(folder: Path, grids: Tensor, names: list[str]) -> list[Path]:
 
 
 def png(spectrogram: npt.NDArray[np.float32]) -> str:
-    """(bins, frames) in [0, 1] → a PNG of 256 colours, a cell a pixel, the lowest frequency at the bottom."""
+    """Spectrogram (bins, frames) in [0, 1] as the data URI of a PNG, one pixel per cell, low frequencies at the
+    bottom."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -40,4 +41,5 @@ def png(spectrogram: npt.NDArray[np.float32]) -> str:
 
 
 def data_uri(kind: str, file: io.BytesIO) -> str:
+    """Data URI of a file's bytes; `kind` is their MIME type."""
     return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

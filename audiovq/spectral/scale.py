@@ -61,7 +61,7 @@ def normalized(decibels: Array, loudest: Array, config: SpectrogramConfig) -> Ar
 def mel_filters(config: SpectrogramConfig) -> npt.NDArray[np.float32]:
     """Mel filter bank of the settings (n_mels, n_fft / 2 + 1), float32, read-only.
 
-    Raises AudiovqError where some bands cover no bin.
+    Raises AudiovqError if a band covers no bin.
     """
     rows = mel_bands(config.sample_rate, config.n_fft, config.n_mels)
     if not rows.any(axis=1).all():

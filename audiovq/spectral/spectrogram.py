@@ -1,8 +1,8 @@
 """Transform between waveforms and normalized log-spectrograms, in both directions.
 
 A clip's loudest cell is mapped to 1, and everything from `range_db` below it to 0. The loudness of that
-cell is the clip's *level*, a small integer, which `inverse` applies again. So a network sees clips of
-one loudness, nothing depends on statistics of a dataset, and silence is valid.
+cell is the clip's *level*, a small integer, which `inverse` applies again. So all clips have the same
+loudness for a network, nothing depends on statistics of a dataset, and silence is valid.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Spectrogram(nn.Module):
     mel: Tensor | None
 
     def __init__(self, config: SpectrogramConfig) -> None:
-        """Raises AudiovqError where some mel bands cover no bin."""
+        """Raises AudiovqError if a mel band covers no bin."""
         super().__init__()
         self.config = config
         mel = torch.tensor(scale.mel_filters(config)) if config.n_mels else None
@@ -62,14 +62,14 @@ class Spectrogram(nn.Module):
         """
         config = self.config
         self._require_sound()
-        inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
-        spectrum = stft(waveform * inside, config.n_fft, config.hop_length)
-        # Not torch's complex abs(), which takes four times as long.
+        mask = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
+        spectrum = stft(waveform * mask, config.n_fft, config.hop_length)
+        # torch's complex abs() takes four times as long.
         magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
         magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
-        columns = torch.arange(magnitude.shape[2], device=waveform.device)
-        inside = columns < num_frames(num_samples, config.hop_length)[:, None]
-        return scale.decibels(torch, magnitude * inside[:, None], config)
+        frames = torch.arange(magnitude.shape[2], device=waveform.device)
+        mask = frames < num_frames(num_samples, config.hop_length)[:, None]
+        return scale.decibels(torch, magnitude * mask[:, None], config)
 
     def level(self, loudest: Tensor) -> Tensor:
         """Levels (batch,) of clips whose loudest cells are `loudest` (batch,) dB."""
@@ -146,7 +146,7 @@ class Spectrogram(nn.Module):
 
     def _require_sound(self) -> None:
         if self.config.images:
-            raise AudiovqError("the model is one of images, so it neither takes nor makes sound")
+            raise AudiovqError("the model is one of images; it neither reads nor makes sound")
 
     def level_db(self, level: Tensor) -> Tensor:
         """Level in dB: a clip's loudest cell, relative to a full-scale sine."""
@@ -154,7 +154,7 @@ class Spectrogram(nn.Module):
 
 
 def waveform_images(spectrogram: Spectrogram, waveforms: Sequence[Waveform]) -> list[Tensor]:
-    """Waveforms → spectrograms (1, bins, frames) as a dataset holds them."""
+    """Waveforms (samples,) → spectrograms (1, bins, frames) on the CPU, as in a dataset."""
     with torch.inference_mode():
         device = next(spectrogram.buffers(), torch.zeros(())).device
         return [spectrogram(torch.from_numpy(w)[None].to(device))[0][0].cpu() for w in waveforms]

@@ -4,7 +4,7 @@ Conventions, the same in every function: a periodic Hann window; frame t is cent
 t * hop_length, with zeros on both sides of the clip (as `librosa.stft(pad_mode="constant")`, and
 as `torch.stft(center=True, pad_mode="constant")`, whose phase counts from the frame's first
 sample); frequency bins 0 to n_fft // 2. A batch holds clips of different lengths, padded at the
-end; `num_samples` tells them apart, and each clip gets what it would get alone.
+end; `num_samples` holds their lengths, and each clip gets the result that it would get alone.
 """
 
 import math
@@ -75,7 +75,7 @@ class Packing:
 
     Row r of the packed spectrum is the frame that begins with block r. Between two clips lie the
     zeros that a frame at the end of the one and at the start of the other would be padded with,
-    once for both; rows that touch two clips are kept at zero, so no clip hears another. Thus a
+    once for both; rows that touch two clips stay zero, so clips do not affect each other. Thus a
     batch of unequal lengths costs little more than its sounds, and needs no loop over clips.
     """
 
@@ -99,16 +99,16 @@ class Packing:
         sample = torch.arange(self.max_samples, device=device)
         self.is_sample = sample < num_samples[:, None]  # (batch, samples)
         start = first_block * hop_length + n_fft // 2
-        self.place_of_sample = (start + sample)[self.is_sample]
+        self.index_of_sample = (start + sample)[self.is_sample]
 
-        # What overlap-add has to be divided by: the sum of the squared windows of the clip's own
-        # frames. Zero gain outside of the clips stands for the zeros that `stft` pads with.
+        # Overlap-add is divided by its envelope, the sum of the squared windows of the clip's own
+        # frames. The gain is zero between clips, like the zeros that `stft` pads with.
         windows = torch.zeros(self.num_rows, n_fft, device=device)
         windows[self.row_of_frame] = self.window
         envelope = self._overlap_add(windows)
-        inside = envelope.flatten()[self.place_of_sample].clamp(min=envelope_floor)
+        of_samples = envelope.flatten()[self.index_of_sample].clamp(min=envelope_floor)
         self.gain = torch.zeros_like(envelope)
-        self.gain.view(-1)[self.place_of_sample] = inside.reciprocal()
+        self.gain.view(-1)[self.index_of_sample] = of_samples.reciprocal()
 
     def pack(self, values: Tensor) -> Tensor:
         """(batch, bins, frames), frames after a clip's last ignored, to (rows, bins)."""
@@ -120,7 +120,7 @@ class Packing:
     def unpack(self, signal: Tensor) -> Tensor:
         """(blocks, hop_length) to (batch, max_samples), zero after a clip's end."""
         waveform = signal.new_zeros(self.is_sample.shape)
-        waveform[self.is_sample] = signal.flatten()[self.place_of_sample]
+        waveform[self.is_sample] = signal.flatten()[self.index_of_sample]
         return waveform
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class Packing:
 
 
 def groups(frames: Tensor, most: float) -> Iterator[slice]:
-    """Cut a batch into runs of clips of up to `most` frames in all, which are worked on together."""
+    """Cut a batch of clips with these frames into slices of at most `most` frames, or one clip."""
     start = total = 0
     for clip, count in enumerate(frames.tolist()):
         if total > 0 and total + count > most:
@@ -155,6 +155,7 @@ def groups(frames: Tensor, most: float) -> Iterator[slice]:
 
 
 def check_grid(n_fft: int, hop_length: int) -> None:
+    """Raise ValueError if n_fft is odd or the hop is above half of it."""
     if n_fft < 2 or n_fft % 2:
         raise ValueError(f"n_fft must be even and at least 2, not {n_fft}")
     if not 1 <= hop_length <= n_fft // 2:
@@ -164,6 +165,7 @@ def check_grid(n_fft: int, hop_length: int) -> None:
 
 
 def check_spectrum(spectrum: Tensor, n_fft: int) -> None:
+    """Raise ValueError if a spectrum is not (batch, n_fft // 2 + 1, frames), or empty."""
     bins = n_fft // 2 + 1
     if spectrum.ndim != 3 or spectrum.shape[1] != bins or 0 in spectrum.shape:
         raise ValueError(
@@ -173,7 +175,7 @@ def check_spectrum(spectrum: Tensor, n_fft: int) -> None:
 
 
 def check_batch(spectrum: Tensor, n_fft: int, hop_length: int, num_samples: Tensor) -> Tensor:
-    """Check what all inversions share; returns `num_samples` as int64 on the spectrum's device."""
+    """Check the arguments that all inversions share; returns `num_samples` as int64 on the spectrum's device."""
     check_grid(n_fft, hop_length)
     check_spectrum(spectrum, n_fft)
     if num_samples.shape != spectrum.shape[:1] or num_samples.dtype not in _INTEGERS:
@@ -197,14 +199,15 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def is_finite(values: Tensor) -> bool:
-    """In one pass, quicker than `isfinite`; huge values may overflow and be taken for infinite ones."""
+    """Whether all values are finite, faster than `isfinite`; False also if their sum overflows."""
     return bool(values.detach().sum().isfinite())
 
 
 def check_magnitude(magnitude: Tensor) -> None:
+    """Raise ValueError if a magnitude is not real, finite and at least 0."""
     if not magnitude.is_floating_point():
         raise ValueError(f"magnitude must be real floating point, not {magnitude.dtype}")
-    if is_finite(magnitude) and not bool((magnitude < 0).any()):  # quicker than a minimum
+    if is_finite(magnitude) and not bool((magnitude < 0).any()):  # faster than a minimum
         return
     lowest, highest = (float(value) for value in magnitude.detach().aminmax())
     if not (lowest >= 0 and highest < math.inf):

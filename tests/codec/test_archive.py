@@ -21,7 +21,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.models import checkpoint
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_model import ContextModel
-from audiovq.models.entropy.context_tables import ContextTables, to_integers
+from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS, ContextTables, to_integers
 from audiovq.models.model import Model
 
 
@@ -75,17 +75,15 @@ def test_unpack_is_the_inverse_of_pack(coder: Coder, quantizers: int) -> None:
 
 
 @pytest.mark.parametrize("coder", CODERS)
-def test_an_archive_may_hold_nothing_or_one_sound(coder: Coder) -> None:
+def test_an_archive_may_hold_no_sound_or_one(coder: Coder) -> None:
     model = make_model()
     for sounds in ({}, make_sounds(model, (5,))):
         assert_same(sounds, unpack(model, pack(model, sounds, coder)))
 
 
-def test_more_sounds_than_a_group_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "GROUP", 3)
-    monkeypatch.setattr(archive, "SEGMENT_COLUMNS", 4)
+def test_more_segments_than_a_group_and_longer_sounds_than_a_segment_are_unpacked() -> None:
     model = make_model(2)
-    sounds = make_sounds(model, (9, 1, 4, 5, 8, 2, 3, 12))
+    sounds = make_sounds(model, (1, 2, 3, 2) * (archive.GROUP // 4) + (2 * SEGMENT_COLUMNS + 5, 7))
     assert_same(sounds, unpack(model, pack(model, sounds)))
 
 
@@ -101,7 +99,7 @@ def test_a_model_without_tables_packs_bits_at_their_nominal_rate() -> None:
     assert_same(sounds, unpack(model, data))
 
 
-def test_bits_taken_are_what_the_tables_say() -> None:
+def test_an_archive_has_the_size_that_the_context_tables_predict() -> None:
     model = make_model()
     assert model.context is not None
     sounds = make_sounds(model, (20,) * 40)
@@ -120,7 +118,7 @@ def test_bits_taken_are_what_the_tables_say() -> None:
     assert abs(size - bits - sides - 8 * 29) < 0.03 * size
 
 
-def test_names_may_be_any_text() -> None:
+def test_a_name_may_be_any_text() -> None:
     model = make_model()
     one = next(iter(make_sounds(model).values()))
     sounds = {"ä/ö ü.wav": one, 'quo"te\n.wav': one, "": one}
@@ -144,7 +142,7 @@ def test_every_damaged_byte_is_refused() -> None:
             unpack(model, data[:length])
 
 
-def test_what_is_appended_or_of_another_version_is_refused_and_named() -> None:
+def test_appended_bytes_and_other_versions_are_refused() -> None:
     model = make_model()
     data = pack(model, make_sounds(model, (3, 2)))
     for garbage in (b"\0", b"\0\0\0\0", data):
@@ -154,7 +152,7 @@ def test_what_is_appended_or_of_another_version_is_refused_and_named() -> None:
         unpack(model, b"AVQ\x02" + data[4:])
 
 
-def test_names_that_swell_are_refused_before_memory_is_taken() -> None:
+def test_names_that_inflate_too_far_are_refused_before_memory_is_allocated() -> None:
     model = make_model()
     data = pack(model, make_sounds(model, (3, 2)))
     fields = list(archive.HEADER.unpack_from(data))
@@ -178,28 +176,28 @@ def test_more_sounds_than_the_words_can_hold_are_refused() -> None:
 
 
 @pytest.mark.parametrize("coder", CODERS)
-def test_codes_that_go_on_after_the_last_word_are_refused_before_they_take_memory(
+def test_codes_beyond_the_last_word_are_refused_before_memory_is_allocated(
     coder: Coder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()
     model.clip_frames = 30
     sounds = make_sounds(model, (3,))
     data = pack(model, sounds, coder)
-    real = archive._Sides.read
+    real = archive._SideInfoCoder.read
 
     def endless(sides: Any, count: int, stream: Any) -> Any:
         levels, columns, lengths = real(sides, count, stream)
         return levels, columns + 2_000_000, lengths
 
-    monkeypatch.setattr(archive._Sides, "read", endless)
+    monkeypatch.setattr(archive._SideInfoCoder, "read", endless)
     tracemalloc.start()
-    with pytest.raises(AudiovqError, match="come out"):
+    with pytest.raises(AudiovqError, match="do not match their checksum"):
         unpack(model, data)
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()
 
 
-def test_names_that_no_archive_can_give_back_are_refused() -> None:
+def test_names_that_cannot_be_stored_are_refused() -> None:
     model = make_model()
     one = make_sounds(model, (1,))["a/0.wav"]
     for name in ("x" * 70_000, "\ud800", "\udcc3\udca9"):
@@ -227,7 +225,7 @@ def any_sounds(draw: st.DrawFn) -> dict[str, Encoded]:
 
 @settings(max_examples=25)
 @given(any_sounds(), st.sampled_from(CODERS), st.booleans())
-def test_any_names_codes_levels_and_lengths_come_back(
+def test_names_codes_levels_and_lengths_are_unpacked_unchanged(
     sounds: dict[str, Encoded], coder: Coder, tables: bool
 ) -> None:
     model = make_model(2)
@@ -269,7 +267,7 @@ def test_the_number_of_threads_changes_no_archive(monkeypatch: pytest.MonkeyPatc
     assert set(used) == {1}
 
 
-def test_a_prior_that_computes_otherwise_is_refused() -> None:
+def test_a_prior_with_other_floating_point_results_is_refused() -> None:
     model = make_model()
     data = pack(model, make_sounds(model), "prior")
     assert model.prior is not None
@@ -288,11 +286,11 @@ def test_a_coder_that_the_model_lacks_is_refused() -> None:
             pack(model, sounds, coder)
 
 
-def test_a_sound_longer_than_a_day_is_not_believed() -> None:
+def test_a_sound_longer_than_a_day_is_refused() -> None:
     model = make_model()
     model.context = None
     data = bytearray(pack(model, make_sounds(model, (1,)), "plain"))
     begin = archive.HEADER.size + archive.HEADER.unpack_from(data)[-1]
     data[begin:] = b"\xff" * (len(data) - begin)
-    with pytest.raises(AudiovqError, match=r"day|come out"):
+    with pytest.raises(AudiovqError, match=r"day|do not match their checksum"):
         unpack(model, archive.with_checksum(bytes(data)))

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.codec`: order, length and level come back, and company does not matter."""
+"""Encoding and decoding keep order, length and level, and do not depend on the batch."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from audiovq.codec import codec
 from audiovq.codec import windows as codec_windows
-from audiovq.codec.windows import Encoded
+from audiovq.codec.windows import Encoded, Limits
 from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import SpectrogramConfig
@@ -54,13 +54,13 @@ class Exact(nn.Module):
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """Networks with random weights: what comes out is noise, but of the right length and place."""
+    """Networks with random weights: they give noise, but of the right length and position."""
     return tiny_model()
 
 
 @pytest.fixture(scope="module")
 def exact() -> Model:
-    """A model that loses next to nothing."""
+    """A model with almost lossless codes."""
     made: Any = tiny_model()
     made.spectrogram = Spectrogram(SpectrogramConfig.for_rate(8000))
     made.autoencoder = Exact()
@@ -83,14 +83,13 @@ def same(a: Encoded, b: Encoded) -> bool:
 @settings(max_examples=25)
 @given(lengths=st.lists(st.integers(0, 400), max_size=5))
 @pytest.mark.parametrize("batch_frames", [1, 70, inversion.BATCH_FRAMES])
-def test_lengths_and_order_come_back_whatever_the_batches(
+def test_any_batch_size_keeps_lengths_order_and_codes(
     model: Model, batch_frames: int, lengths: list[int]
 ) -> None:
     waveforms = noises(*lengths)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inversion, "BATCH_FRAMES", batch_frames)
-        encoded = codec.encode(model, waveforms)
-        decoded = codec.decode(model, encoded, inversion=Inversion("griffin-lim", 1))
+    limits = Limits(batch_frames=batch_frames)
+    encoded = codec.encode(model, waveforms, limits=limits)
+    decoded = codec.decode(model, encoded, inversion=Inversion("griffin-lim", 1), limits=limits)
     assert [e.num_samples for e in encoded] == [len(w) for w in decoded] == lengths
     for one, waveform, made in zip(encoded, waveforms, decoded, strict=True):
         columns = -(-num_frames(len(waveform), HOP) // 4)
@@ -99,10 +98,10 @@ def test_lengths_and_order_come_back_whatever_the_batches(
         assert isinstance(one.level, int)
         assert made.dtype == np.float32
         assert bool(np.isfinite(made).all())
-        assert same(one, codec.encode(model, [waveform])[0]), "alone as in company"
+        assert same(one, codec.encode(model, [waveform])[0]), "alone as in a batch"
 
 
-def test_decoded_alone_as_in_company(model: Model) -> None:
+def test_a_sound_decoded_alone_and_in_a_batch_is_the_same(model: Model) -> None:
     encoded = codec.encode(model, noises(300, 40, 1000, 7))
     together = codec.decode(model, encoded)
     for one, made in zip(encoded, together, strict=True):
@@ -110,7 +109,7 @@ def test_decoded_alone_as_in_company(model: Model) -> None:
         np.testing.assert_allclose(made, alone, atol=1e-2 * float(np.abs(alone).max()))
 
 
-def test_codes_tell_sounds_apart(model: Model) -> None:
+def test_different_sounds_have_different_codes(model: Model) -> None:
     first, second = codec.encode(model, noises(300, 300))
     assert not torch.equal(first.codes, second.codes)
     assert len(first.codes.unique()) > 2, "the test needs codes that show something"
@@ -118,21 +117,20 @@ def test_codes_tell_sounds_apart(model: Model) -> None:
 
 @pytest.mark.parametrize("lengths", [[5], [5, 3, 9, 1, 7, 2, 80, 4], [100] * 9, []])
 @pytest.mark.parametrize("batch_frames", [1, 5, 30, 10_000])
-def test_batches_hold_every_place_once_and_no_more_frames_than_allowed(
-    lengths: list[int], batch_frames: int, monkeypatch: pytest.MonkeyPatch
+def test_batches_hold_every_index_once_and_no_more_frames_than_allowed(
+    lengths: list[int], batch_frames: int
 ) -> None:
-    monkeypatch.setattr(inversion, "BATCH_FRAMES", batch_frames)
-    batches = inversion.batches(lengths, 4)
+    batches = inversion.batches(lengths, 4, batch_frames)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         frames = len(batch) * max(1 + lengths[i] // 4 for i in batch)
         assert frames <= batch_frames or len(batch) == 1
 
 
-def test_silence_comes_back_silent(model: Model, exact: Model) -> None:
+def test_silence_is_decoded_to_silence(model: Model, exact: Model) -> None:
     silence = np.zeros(500, np.float32)
-    (whatever,) = codec.decode(model, codec.encode(model, [silence]))
-    assert float(np.abs(whatever).max()) < 1e-3, "even where a network knows nothing"
+    (decoded,) = codec.decode(model, codec.encode(model, [silence]))
+    assert float(np.abs(decoded).max()) < 1e-3, "even with random weights"
     encoded = codec.encode(exact, [silence, *noises(500)])
     assert encoded[0].level == exact.spectrogram.config.num_levels - 1
     nothing, something = codec.decode(exact, encoded)
@@ -141,7 +139,9 @@ def test_silence_comes_back_silent(model: Model, exact: Model) -> None:
 
 
 @pytest.mark.parametrize("phase", ["pghi", "griffin-lim"])
-def test_sound_comes_back_with_its_length_and_level(exact: Model, voice: Any, phase: Any) -> None:
+def test_a_decoded_sound_has_the_length_and_level_of_the_original(
+    exact: Model, voice: Any, phase: Any
+) -> None:
     loud = voice(0.5)
     sounds = [loud, 0.01 * voice(0.31, 200.0), voice(0.1)[:777]]
     encoded = codec.encode(exact, sounds)
@@ -153,10 +153,10 @@ def test_sound_comes_back_with_its_length_and_level(exact: Model, voice: Any, ph
         assert level_db(after) == pytest.approx(level_db(before), abs=1.0)
         spectra = [exact.spectrogram(torch.from_numpy(w)[None])[0] for w in (before, after)]
         error = float((spectra[0] - spectra[1]).square().mean().sqrt()) * config.range_db
-        assert error < 6, "and sounds alike, in dB"
+        assert error < 6, "RMS difference of the spectrograms in dB"
 
 
-def test_a_level_shifts_the_sound_by_its_decibels_and_nothing_else(model: Model) -> None:
+def test_a_level_scales_the_sound_and_changes_nothing_else(model: Model) -> None:
     (one,) = codec.encode(model, noises(400))
     softer = Encoded(one.codes, one.level + 4, one.num_samples)
     first, second = codec.decode(model, [one, softer])
@@ -184,8 +184,8 @@ AUTOENCODERS = [
 
 @pytest.mark.parametrize("rate_weight", [0.0, 0.3])
 @pytest.mark.parametrize("config", AUTOENCODERS, ids=lambda c: c.network.kind)
-def test_a_long_sound_has_the_codes_of_one_piece(
-    config: AutoencoderConfig, rate_weight: float, monkeypatch: pytest.MonkeyPatch
+def test_a_long_sound_has_the_same_codes_in_windows_and_whole(
+    config: AutoencoderConfig, rate_weight: float
 ) -> None:
     model = tiny_model()
     model.autoencoder = Autoencoder(config, model.spectrogram.config.bins).eval()
@@ -197,30 +197,30 @@ def test_a_long_sound_has_the_codes_of_one_piece(
     (sound,) = noises(20_000)
     sound[:9000] *= 0.1  # its loudest cell, and so its level, lies in a late window
     (whole,) = codec.encode(model, [sound], rate_weight=rate_weight)
-    monkeypatch.setattr(inversion, "BATCH_FRAMES", 100)
+    options: dict[str, Any] = {"rate_weight": rate_weight, "limits": Limits(batch_frames=100)}
 
     def blocks() -> list[Waveform]:
         return np.split(sound, [1, 700, 12_345, 12_345])
 
-    assert same(codec_windows.encode_blocks(model, blocks, rate_weight=rate_weight), whole)
-    assert same(codec.encode(model, [sound], rate_weight=rate_weight)[0], whole)
+    assert same(codec_windows.encode_blocks(model, blocks, **options), whole)
+    assert same(codec.encode(model, [sound], **options)[0], whole)
 
 
 @settings(max_examples=25, deadline=None)
 @given(total=st.integers(0, 300), inner=st.integers(1, 50), margin=st.integers(0, 60))
-def test_windows_hold_every_sample_with_its_margins(total: int, inner: int, margin: int) -> None:
+def test_windows_cover_every_sample_with_margins(total: int, inner: int, margin: int) -> None:
     sound = np.arange(total, dtype=np.float32)
     for cut in ([], [3, 3, 40], list(range(0, total, 7))):
         windows = list(codec_windows._windows(np.split(sound, cut), inner, margin))
-        assert [own for _, _, own in windows] == list(range(0, total + 1, inner))
-        for samples, begin, own in windows:
-            expected = sound[max(0, own - margin) : own + inner + margin]
-            assert begin == max(0, own - margin)
+        assert [start for _, _, start in windows] == list(range(0, total + 1, inner))
+        for samples, begin, start in windows:
+            expected = sound[max(0, start - margin) : start + inner + margin]
+            assert begin == max(0, start - margin)
             np.testing.assert_array_equal(samples, expected)
 
 
 @pytest.mark.parametrize("phase", ["pghi", "griffin-lim"])
-def test_no_seam_where_one_window_goes_over_into_the_next(
+def test_there_is_no_seam_between_windows(
     exact: Model, voice: Any, phase: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = exact.spectrogram.config
@@ -228,9 +228,9 @@ def test_no_seam_where_one_window_goes_over_into_the_next(
     (encoded,) = codec.encode(exact, [sound])
     (whole,) = codec.decode(exact, [encoded], inversion=Inversion(phase))
     wanted = stft(torch.from_numpy(sound)[None], config.n_fft, config.hop_length)[0].abs()
-    monkeypatch.setattr(codec_windows, "WINDOW_FRAMES", 200)
-    step = 200 - codec_windows.OVERLAP_FRAMES
-    seams = torch.arange(codec_windows.OVERLAP_FRAMES // 4 + step, wanted.shape[1] - 40, step)
+    limits = Limits(window_frames=200)
+    step = limits.window_frames - limits.overlap_frames
+    seams = torch.arange(limits.overlap_frames // 4 + step, wanted.shape[1] - 40, step)
     near = (seams[:, None] + torch.arange(-4, 12)).flatten()
 
     def error(waveform: Waveform) -> Tensor:
@@ -238,14 +238,14 @@ def test_no_seam_where_one_window_goes_over_into_the_next(
         made = stft(torch.from_numpy(waveform)[None], config.n_fft, config.hop_length)[0].abs()
         return 10 * torch.log10((made - wanted).square().sum(dim=0) / wanted.square().sum(0).mean())
 
-    (joined,) = codec.decode(exact, [encoded], inversion=Inversion(phase))
+    (joined,) = codec.decode(exact, [encoded], inversion=Inversion(phase), limits=limits)
     assert len(joined) == len(sound)
     assert float(error(joined)[near].mean()) < float(error(whole)[near].mean()) + 1.0
     monkeypatch.setattr(torch.Tensor, "angle", lambda x: torch.zeros(x.shape))
-    (torn,) = codec.decode(exact, [encoded], inversion=Inversion(phase))
+    (torn,) = codec.decode(exact, [encoded], inversion=Inversion(phase), limits=limits)
     assert float(error(torn)[near].mean()) > float(error(joined)[near].mean()) + 2.0
 
 
-def test_nothing_is_nothing(model: Model) -> None:
+def test_no_sounds_give_no_sounds(model: Model) -> None:
     assert codec.encode(model, []) == []
     assert codec.decode(model, []) == []

@@ -11,17 +11,16 @@ import pytest
 import soundfile
 
 from audiovq.audio import reading, writing
-from audiovq.codec import archive, codec, windows
-from audiovq.codec import files as module
+from audiovq.codec import archive, codec
+from audiovq.codec import recordings as module
 from audiovq.codec.files import decode_files, encode_files, reconstruct_files
-from audiovq.codec.windows import Encoded
+from audiovq.codec.windows import Encoded, Limits
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
 from audiovq.models.model import Model
-from audiovq.spectral import inversion
 
 
-def test_a_folder_comes_back_as_reconstruct_makes_it(
+def test_encode_and_decode_give_the_files_of_reconstruct(
     model: Model, recordings: Path, tmp_path: Path
 ) -> None:
     stored = encode_files(model, recordings, tmp_path / "all.avq")
@@ -74,7 +73,7 @@ def test_a_recording_longer_than_any_clip_comes_back_whole(
         assert soundfile.info(path).frames == 48_000
 
 
-def test_what_cannot_be_read_is_said_and_left_out(
+def test_unreadable_files_are_named_and_left_out(
     model: Model, own_recordings: Path, tmp_path: Path
 ) -> None:
     (own_recordings / "broken.wav").write_bytes(b"RIFFxxxx")
@@ -85,7 +84,9 @@ def test_what_cannot_be_read_is_said_and_left_out(
     assert "broken.wav" in said[0]
 
 
-def test_nothing_is_written_over(model: Model, recordings: Path, tmp_path: Path) -> None:
+def test_existing_outputs_are_not_overwritten(
+    model: Model, recordings: Path, tmp_path: Path
+) -> None:
     encode_files(model, recordings, tmp_path / "all.avq")
     before = (tmp_path / "all.avq").read_bytes()
     with pytest.raises(AudiovqError, match="--overwrite"):
@@ -112,7 +113,7 @@ def test_no_name_leads_out_of_the_folder(model: Model, name: str, tmp_path: Path
 @pytest.mark.skipif(
     os.name == "nt", reason="on Windows a backslash parts folders, so no name has one"
 )
-def test_what_could_not_be_decoded_is_not_encoded(
+def test_names_that_cannot_be_decoded_are_not_encoded(
     model: Model, own_recordings: Path, tmp_path: Path
 ) -> None:
     odd = own_recordings / "a\\b.wav"
@@ -138,8 +139,8 @@ def test_a_damaged_or_missing_archive_is_named(
             decode_files(model, tmp_path / name, tmp_path / "out")
 
 
-def test_a_long_recording_is_read_and_written_in_pieces_all_the_same(
-    model: Model, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_long_recording_has_the_same_codes_in_windows_and_the_same_length(
+    model: Model, recordings: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "long"
     folder.mkdir()
@@ -148,12 +149,10 @@ def test_a_long_recording_is_read_and_written_in_pieces_all_the_same(
     soundfile.write(folder / "loud.wav", 5 * np.concatenate(pieces[:4]), 8000, "FLOAT")
     encode_files(model, folder, tmp_path / "whole.avq")
     decode_files(model, tmp_path / "whole.avq", tmp_path / "whole")
-    monkeypatch.setattr(inversion, "BATCH_FRAMES", 600)
-    monkeypatch.setattr(reading, "BLOCK", 1000)
-    encode_files(model, folder, tmp_path / "pieces.avq")
+    limits = Limits(batch_frames=600, block_samples=1000, window_frames=400)
+    encode_files(model, folder, tmp_path / "pieces.avq", limits=limits)
     assert (tmp_path / "pieces.avq").read_bytes() == (tmp_path / "whole.avq").read_bytes()
-    monkeypatch.setattr(windows, "WINDOW_FRAMES", 400)
-    decode_files(model, tmp_path / "pieces.avq", tmp_path / "pieces")
+    decode_files(model, tmp_path / "pieces.avq", tmp_path / "pieces", limits=limits)
     for name in ("long.wav", "loud.wav"):
         whole, joined = (soundfile.read(tmp_path / part / name)[0] for part in ("whole", "pieces"))
         assert len(whole) == len(joined) == soundfile.info(folder / name).frames
@@ -183,7 +182,7 @@ def write_twins(folder: Path, voice: Any) -> Path:
     return folder
 
 
-def test_every_sound_has_a_file_of_its_own_however_names_collide(
+def test_sounds_with_colliding_names_are_written_to_different_files(
     model: Model, tmp_path: Path, voice: Any
 ) -> None:
     source, said = write_twins(tmp_path / "in", voice), list[str]()
@@ -204,7 +203,7 @@ def test_every_sound_has_a_file_of_its_own_however_names_collide(
         assert sorted(found) == lengths, folder
 
 
-def test_a_strangers_archive_whose_names_collide_loses_no_sound(
+def test_an_archive_with_colliding_names_loses_no_sound(
     model: Model, tmp_path: Path, voice: Any
 ) -> None:
     names = ["a//b", "a/b", "a/b/", "a/./b", "A/B.wav", "x.wav", "x.wav/y.wav", "z./q", "z/q"]
@@ -219,7 +218,7 @@ def test_a_strangers_archive_whose_names_collide_loses_no_sound(
 
 
 @pytest.mark.parametrize("name", [".unfinished/a.wav", ".written/a.wav", ".Written/a"])
-def test_no_name_in_an_archive_is_one_of_our_own(
+def test_names_that_audiovq_uses_are_refused_in_an_archive(
     model: Model, name: str, tmp_path: Path, voice: Any
 ) -> None:
     (sound,) = codec.encode(model, [voice(0.3)])
@@ -229,7 +228,7 @@ def test_no_name_in_an_archive_is_one_of_our_own(
     assert not (tmp_path / "out").exists()
 
 
-def test_long_names_come_back_and_a_bad_one_is_said_while_the_others_are_written(
+def test_long_names_are_kept_and_an_invalid_one_is_left_out_alone(
     model: Model, tmp_path: Path, voice: Any
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -252,7 +251,7 @@ def test_long_names_come_back_and_a_bad_one_is_said_while_the_others_are_written
         decode_files(model, tmp_path / "only.avq", tmp_path / "only")
 
 
-def test_every_file_of_a_folder_that_is_not_coded_is_named_with_its_reason(
+def test_every_file_left_out_is_named_with_a_reason(
     model: Model, own_recordings: Path, tmp_path: Path
 ) -> None:
     (own_recordings / "notes.txt").write_text("words")
@@ -272,16 +271,16 @@ def test_every_file_of_a_folder_that_is_not_coded_is_named_with_its_reason(
         }
         assert all(line.startswith("left out: ") for line in said)
         assert "link to a folder" in left[str(own_recordings / "link")]
-        assert "leads nowhere" in left[str(own_recordings / "gone.wav")]
+        assert "broken link" in left[str(own_recordings / "gone.wav")]
     for number in range(30):
         (own_recordings / f"{number}.txt").write_text("words")
     said = []
     encode_files(model, own_recordings, tmp_path / "more.avq", say=said.append)
     assert len(said) < 15
-    assert any(line.endswith("files more") for line in said)
+    assert any(line.endswith("more files") for line in said)
 
 
-def test_sounds_keep_their_levels_to_each_other_by_one_gain(
+def test_one_gain_for_all_sounds_keeps_their_relative_levels(
     model: Model, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -303,14 +302,12 @@ def test_sounds_keep_their_levels_to_each_other_by_one_gain(
         np.testing.assert_allclose(loud, 8 * gain * plain.astype(float), atol=8)
         loudest = max(loudest, int(np.abs(loud.astype(int)).max()))
     assert loudest == 32767
-    monkeypatch.setattr(windows, "WINDOW_FRAMES", 32)  # all of them long ones
-    monkeypatch.setattr(windows, "OVERLAP_FRAMES", 16)
-    monkeypatch.setattr(windows, "FADE_FRAMES", 2)
-    decode_files(model, tmp_path / "all.avq", tmp_path / "long", say=said.append)
+    limits = Limits(window_frames=32, overlap_frames=16, fade_frames=2)  # every sound is long
+    decode_files(model, tmp_path / "all.avq", tmp_path / "long", limits=limits, say=said.append)
     assert wavs(tmp_path / "long") == wavs(tmp_path / "all")
 
 
-def test_what_a_stopped_decode_left_is_not_taken_for_finished(
+def test_outputs_of_a_stopped_decode_are_not_taken_for_finished(
     model: Model, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode_files(model, recordings, tmp_path / "all.avq")
@@ -339,9 +336,7 @@ def test_what_a_stopped_decode_left_is_not_taken_for_finished(
     assert len(wavs(tmp_path / "out")) == 1, "what the run before wrote is gone"
 
 
-def test_nothing_that_is_read_is_written_over(
-    model: Model, own_recordings: Path, tmp_path: Path
-) -> None:
+def test_inputs_are_not_overwritten(model: Model, own_recordings: Path, tmp_path: Path) -> None:
     one = own_recordings / "jan" / "0_jan_0.wav"
     (tmp_path / "link.wav").symlink_to(one)
     (tmp_path / "folder").symlink_to(own_recordings)
@@ -375,7 +370,7 @@ def test_nothing_that_is_read_is_written_over(
         decode_files(model, tmp_path / one.name, tmp_path, overwrite=True)
 
 
-def test_an_archive_that_is_no_file_is_refused_at_once(model: Model, tmp_path: Path) -> None:
+def test_an_archive_that_is_not_a_file_is_refused(model: Model, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.avq")
     for source in (tmp_path / "pipe.avq", tmp_path, Path("/dev/zero")):
         with pytest.raises(AudiovqError, match="not a regular file"):
@@ -439,7 +434,7 @@ def meets_every_rate(model: Model, source: Path, folder: Path) -> None:
         encode_files(model, source, folder / "below.avq", rate=least - 1)
 
 
-def test_a_rate_is_met_for_the_whole_though_excerpts_take_less(
+def test_a_rate_is_met_even_if_the_excerpts_take_less(
     model: Model, tmp_path: Path, voice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = clean_and_noisy(tmp_path / "in", 12, voice)
@@ -455,19 +450,19 @@ def test_a_rate_is_met_for_more_files_than_excerpts(
     meets_every_rate(model, clean_and_noisy(tmp_path / "in", 256, voice), tmp_path)
 
 
-def test_excerpts_are_drawn_at_random_from_what_can_be_read(
-    model: Model, tmp_path: Path, voice: Any, monkeypatch: pytest.MonkeyPatch
+def test_excerpts_are_a_random_sample_of_readable_recordings(
+    model: Model, tmp_path: Path, voice: Any
 ) -> None:
     source = clean_and_noisy(tmp_path / "in", 32, voice)
     paths = {path.name: path for path in sorted(source.iterdir())}
-    monkeypatch.setattr(module, "RATE_FILES", 8)
-    excerpts = module._excerpts(model, paths)
+    limits = Limits(rate_files=8)
+    excerpts = module._excerpts(model, paths, limits)
     noisy = [np.corrcoef(waveform[1:], waveform[:-1])[0, 1] < 0.5 for waveform in excerpts]
     assert len(noisy) == 8
     assert 0 < sum(noisy) < 8, "of both kinds"
     for number in range(0, 32, 2):
         paths[f"{number:04d}.wav"].write_bytes(b"RIFF")
-    assert len(module._excerpts(model, paths)) == 8
+    assert len(module._excerpts(model, paths, limits)) == 8
 
 
 def test_a_rate_asked_for_is_met_or_refused(model: Model, recordings: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ FALSE = re.compile(
 """What is false of training clips."""
 
 
-def test_words_name_the_split_and_those_that_were_empty() -> None:
+def test_the_words_name_the_split_measured_and_the_empty_ones() -> None:
     assert clips_and_why("test", "test", "validation") == "test clips"
     assert (
         clips_and_why("validation", "test", "validation")
@@ -49,7 +49,7 @@ def test_the_split_measured_is_the_first_with_clips(
     assert measured_split(dataset, *wanted) is [*expected, dataset.train][0]
 
 
-def test_no_line_of_the_program_claims_what_may_be_false() -> None:
+def test_no_source_line_names_a_fixed_split() -> None:
     """Sentences take the split's name from `measured`; nothing else says which clips were measured."""
     for path in sorted(CODE.rglob("*.py")):
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -69,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_without_other_splits_all_words_are_of_training_clips(
+def test_without_other_splits_every_sentence_says_training_clips(
     alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines of training, model card, evaluate's table, page."""
@@ -111,7 +111,7 @@ def test_without_other_splits_all_words_are_of_training_clips(
         assert summary[stage]["summary"]["measured_on"] == "train"
 
 
-def test_a_dataset_is_counted_once_and_in_the_same_words(dataset: Dataset) -> None:
+def test_all_outputs_count_a_dataset_in_the_same_words(dataset: Dataset) -> None:
     words = recordings_in_words(dataset)
     assert words.startswith("24 recordings used of 24 files found; 24 clips: ")
     numbers = [int(n) for n in re.findall(r"(\d+) (?:training|validation|test)", words)]

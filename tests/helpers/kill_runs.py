@@ -42,8 +42,8 @@ SLOW_IMPORTS = "soundfile", "soxr", "torchaudio.functional", "matplotlib.image",
 
 def work(stage: str, source: Path, target: Path) -> None:
     if stage == "preprocess":
-        preprocess_module.FILES_PER_SHARD = 5
-        preprocess(source, target, say=lambda line: None)
+        limits = preprocess_module.Limits(files_per_shard=5)
+        preprocess(source, target, limits=limits, say=lambda line: None)
     else:
         dataset = Dataset(source)
         train(

@@ -45,20 +45,20 @@ def write_unusable_files(folder: Path, voice: Voice) -> dict[str, str]:
     broken[100] = np.nan
     soundfile.write(folder / "nan.wav", broken, 8000, subtype="FLOAT")
     os.symlink(folder, folder / "loop")
-    os.symlink(folder / "nowhere.wav", folder / "leads.wav")
+    os.symlink(folder / "nowhere.wav", folder / "broken-link.wav")
     shutil.copy(good, os.fsencode(folder) + b"/odd\xff.wav")
     return {
         "zero.wav": "is empty",
         "truncated.wav": "is broken",
         "notes.wav": "is broken or not a sound file",
-        "notes.txt": "is not a sound file by its name",
+        "notes.txt": "has an unsupported file type (.txt)",
         "none.wav": "holds no samples",
         "silent.wav": "is silent",
         "constant.wav": "is silent",
         "short.wav": "is shorter than one window",
         "nan.wav": "not numbers",
         "loop": "is a link to a folder",
-        "leads.wav": "leads nowhere",
+        "broken-link.wav": "broken link",
         "odd?.wav": "is not UTF-8",
     }
 
@@ -215,15 +215,12 @@ def test_clips_and_their_inverted_spectrograms_are_written_with_figures(
     assert "exists already" in capsys.readouterr().err
 
 
-def test_statistics_do_not_depend_on_the_block_size(
-    voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statistics_do_not_depend_on_the_block_size(voice: Voice, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     clipped = np.clip(4 * voice(2.048), -0.5, 0.5)
     soundfile.write(path, np.concatenate([clipped, np.zeros(16384)]), 8000)
     whole = measure(path, 50)
-    monkeypatch.setattr(reading, "BLOCK", 4096)
-    in_blocks = measure(path, 50)
+    in_blocks = measure(path, 50, block_samples=4096)
     assert in_blocks.sha256 == whole.sha256
     assert in_blocks.silent == whole.silent == pytest.approx(0.5, abs=0.02)
     assert in_blocks.bandwidth_hz == pytest.approx(whole.bandwidth_hz, rel=0.05)

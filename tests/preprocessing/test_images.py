@@ -1,4 +1,4 @@
-"""Images as a dataset: what went in comes out, the top at the top, and what is none is named."""
+"""A dataset of images holds every pixel, the top row on top, and lists files that are not images."""
 
 import gzip
 import struct
@@ -49,8 +49,8 @@ def idx(path: Path, array: Pixels) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def held(split: Split) -> dict[str, Pixels]:
-    """Each image of a split as it was: the top row first, 0 to 255."""
+def images_of(split: Split) -> dict[str, Pixels]:
+    """Images of a split by path: top row first, 0 to 255."""
     if not len(split):
         return {}
     grids = split.spectrograms(torch.arange(len(split)))
@@ -65,30 +65,30 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_every_image_comes_back_pixel_for_pixel_and_labels_are_folders(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_dataset_holds_every_pixel_and_folders_as_labels(folder: Path, tmp_path: Path) -> None:
     summary = preprocess_images(folder, tmp_path / "out", say=silent)
     dataset = Dataset(tmp_path / "out")
     assert (summary.found, summary.used, dataset.clip_frames) == (40, 40, 8)
     assert dataset.labels == {"folder": ["a", "b"]}
     found = {
-        k: v for s in (dataset.train, dataset.validation, dataset.test) for k, v in held(s).items()
+        k: v
+        for s in (dataset.train, dataset.validation, dataset.test)
+        for k, v in images_of(s).items()
     }
     for number, image in enumerate(pixels(40)):
         np.testing.assert_array_equal(found[f"{'ab'[number % 2]}/{number}.png"], image)
 
 
-def test_written_images_read_back_are_the_same(folder: Path, tmp_path: Path) -> None:
+def test_images_written_and_read_are_identical(folder: Path, tmp_path: Path) -> None:
     preprocess_images(folder, tmp_path / "out", say=silent)
     train_split = Dataset(tmp_path / "out").train
     grids = train_split.spectrograms(torch.arange(5))
     paths = write_images(tmp_path / "again", grids, [f"{i}" for i in range(5)])
-    for path, image in zip(paths, list(held(train_split).values()), strict=False):
+    for path, image in zip(paths, list(images_of(train_split).values()), strict=False):
         np.testing.assert_array_equal(read(path), image)
 
 
-def test_files_as_those_of_mnist_are_read_with_labels_and_their_own_test_split(
+def test_files_in_the_format_of_mnist_are_read_with_labels_and_test_split(
     tmp_path: Path,
 ) -> None:
     images, labels = np.stack(pixels(30)), np.arange(30, dtype=np.uint8) % 10
@@ -105,23 +105,25 @@ def test_files_as_those_of_mnist_are_read_with_labels_and_their_own_test_split(
     assert [clip.labels["digit"] for clip in dataset.test.clips] == [
         str(n % 10) for n in range(20, 30)
     ]
-    np.testing.assert_array_equal(held(dataset.test)["t10k/00003"], images[23])
+    np.testing.assert_array_equal(images_of(dataset.test)["t10k/00003"], images[23])
 
 
-def test_colours_become_grey_and_16_bits_8(tmp_path: Path) -> None:
+def test_colour_and_16_bit_images_are_converted_to_8_bit_grey(tmp_path: Path) -> None:
     (grey,) = pixels(1)
     write(tmp_path / "in" / "colour.png", np.repeat(grey[:, :, None], 3, axis=2))
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
     deep.save(tmp_path / "in" / "deep.png")
     preprocess_images(tmp_path / "in", tmp_path / "out", say=silent)
     dataset = Dataset(tmp_path / "out")
-    found = [v for s in (dataset.train, dataset.validation, dataset.test) for v in held(s).values()]
+    found = [
+        v for s in (dataset.train, dataset.validation, dataset.test) for v in images_of(s).values()
+    ]
     assert len(found) == 2
     for image in found:
         np.testing.assert_array_equal(image, grey)
 
 
-def test_what_cannot_be_used_is_listed_with_the_reason(folder: Path, tmp_path: Path) -> None:
+def test_unusable_files_are_listed_with_a_reason(folder: Path, tmp_path: Path) -> None:
     write(folder / "large.png", pixels(1, 20, 20)[0])
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     (folder / "empty.png").touch()
@@ -133,10 +135,10 @@ def test_what_cannot_be_used_is_listed_with_the_reason(folder: Path, tmp_path: P
     assert "20 × 20 pixels, where most are 12 × 8" in reasons["large.png"]
     for name in ("broken.png", "empty.png", "cut-images-idx3-ubyte"):
         assert "cannot be read as an image" in reasons[name] or "is empty" in reasons[name]
-    assert reasons["notes.txt"] == "is not an image by its name"
+    assert reasons["notes.txt"] == "is not an image (.txt)"
 
 
-def test_run_again_it_touches_nothing_and_other_images_are_refused(
+def test_a_second_run_changes_nothing_and_other_images_are_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     preprocess_images(folder, tmp_path / "out", say=silent)
@@ -152,7 +154,7 @@ def test_run_again_it_touches_nothing_and_other_images_are_refused(
     assert Dataset(tmp_path / "out").header["files"]["used"] == 41
 
 
-def test_a_folder_without_images_or_of_specks_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_images_or_with_tiny_ones_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(AudiovqError, match="holds no images"):
         preprocess_images(tmp_path / "in", tmp_path / "out", say=silent)
@@ -162,7 +164,7 @@ def test_a_folder_without_images_or_of_specks_is_refused_in_one_line(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_moved_images_are_the_same_elsewhere() -> None:
+def test_shifted_images_hold_the_same_pixels_elsewhere() -> None:
     image = torch.rand(2, 1, 6, 5)
     there = shift_images(image, torch.tensor([[1, -2], [0, 0]]))
     torch.testing.assert_close(there[0, 0, 1:, :3], image[0, 0, :-1, 2:])
@@ -171,7 +173,7 @@ def test_moved_images_are_the_same_elsewhere() -> None:
     torch.testing.assert_close(there[1], image[1])
 
 
-def test_a_model_of_images_draws_pngs_and_says_that_it_makes_no_sound(
+def test_a_model_of_images_generates_pngs_and_refuses_to_make_sound(
     folder: Path, tmp_path: Path
 ) -> None:
     preprocess_images(folder, tmp_path / "dataset", PreprocessConfig(test=r"/[67]\."), say=silent)

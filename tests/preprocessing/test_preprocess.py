@@ -1,4 +1,4 @@
-"""The laws of `audiovq.preprocess`: every file used or named, splits that stay, runs that go on."""
+"""`audiovq.preprocess` uses or lists every file, keeps splits stable, and resumes stopped runs."""
 
 import hashlib
 import itertools
@@ -29,13 +29,13 @@ from audiovq.dataset import manifest as manifest_module
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import SPLITS, Clip, Skipped
 from audiovq.preprocessing import catalog as catalog_module
-from audiovq.preprocessing import preprocess as preprocess_module
-from audiovq.preprocessing.preprocess import Summary, preprocess
+from audiovq.preprocessing.preprocess import Limits, Summary, preprocess
 from audiovq.preprocessing.settings import choose_settings
 from audiovq.runtime.files import lock_folder
 from audiovq.spectral.spectrogram import Spectrogram
 
 Waveform = npt.NDArray[np.float32]
+SMALL_SHARDS = Limits(files_per_shard=5)
 
 
 def noise(num_samples: int, seed: int = 0) -> Waveform:
@@ -55,8 +55,9 @@ def many(folder: Path, count: int, start: int = 0) -> Path:
     return folder
 
 
-def run(source: Path, target: Path, **settings: Any) -> Summary:
-    return preprocess(source, target, PreprocessConfig(**settings), say=lambda line: None)
+def run(source: Path, target: Path, *, limits: Limits = Limits(), **settings: Any) -> Summary:
+    config = PreprocessConfig(**settings)
+    return preprocess(source, target, config, limits=limits, say=lambda line: None)
 
 
 def said(source: Path, target: Path, **settings: Any) -> list[str]:
@@ -65,9 +66,19 @@ def said(source: Path, target: Path, **settings: Any) -> list[str]:
     return lines
 
 
-def refusal(source: Path, target: Path, overwrite: bool = False, **settings: Any) -> str:
+def refusal(
+    source: Path,
+    target: Path,
+    overwrite: bool = False,
+    limits: Limits = Limits(),
+    **settings: Any,
+) -> str:
+    def refused() -> None:
+        config = PreprocessConfig(**settings)
+        preprocess(source, target, config, overwrite=overwrite, limits=limits, say=print)
+
     with pytest.raises(AudiovqError) as caught:
-        preprocess(source, target, PreprocessConfig(**settings), overwrite=overwrite, say=print)
+        refused()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -90,7 +101,7 @@ def split_of_path(folder: Path) -> dict[str, str]:
 
 
 class Dying(Executor):
-    """Does its work at once, and fails at every shard but the first `shards`."""
+    """Runs tasks at once in this thread; fails after `shards` shards."""
 
     def __init__(self, shards: int) -> None:
         self.left = shards
@@ -119,7 +130,7 @@ def test_every_file_is_counted_as_used_or_skipped(recordings: Path, tmp_path: Pa
     assert Dataset(tmp_path / "out").header["files"] == {"found": 24, "used": 24, "skipped": 0}
 
 
-def test_files_that_cannot_be_used_are_listed_with_a_reason_and_the_others_go_on(
+def test_unusable_files_are_listed_with_a_reason_and_the_others_are_used(
     own_recordings: Path, tmp_path: Path
 ) -> None:
     (own_recordings / "jan" / "text.wav").write_text("Dear diary")
@@ -141,7 +152,7 @@ def test_files_that_cannot_be_used_are_listed_with_a_reason_and_the_others_go_on
         "empty.flac": "empty",
         "nan.wav": "NaN",
         "none.wav": "no samples",
-        "notes.txt": "not a sound file by its name",
+        "notes.txt": "has an unsupported file type (.txt)",
         "silent.wav": "silent",
     }
     assert [skipped.path for skipped in summary.skipped] == sorted(reasons)
@@ -157,7 +168,7 @@ def test_files_that_cannot_be_used_are_listed_with_a_reason_and_the_others_go_on
     assert set(split_of_path(tmp_path / "out")).isdisjoint(reasons)
 
 
-def test_equal_names_and_even_equal_files_in_two_folders_are_both_kept(tmp_path: Path) -> None:
+def test_files_of_equal_name_and_content_in_different_folders_are_all_used(tmp_path: Path) -> None:
     for folder in ("a", "b", "b/c"):
         write(tmp_path / "in" / folder / "same.wav")
     summary = run(tmp_path / "in", tmp_path / "out")
@@ -166,7 +177,7 @@ def test_equal_names_and_even_equal_files_in_two_folders_are_both_kept(tmp_path:
     assert len({c.sha256 for c in clips(tmp_path / "out")}) == 1
 
 
-def test_equal_sounds_are_in_one_split_whatever_holds_them_and_told(tmp_path: Path) -> None:
+def test_equal_sounds_in_different_files_are_in_one_split_and_noted(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 12)
     for number in range(12):
         for copy in range(3):
@@ -178,9 +189,9 @@ def test_equal_sounds_are_in_one_split_whatever_holds_them_and_told(tmp_path: Pa
     found = split_of_path(tmp_path / "out")
     assert len(found) == 60
     for number in range(12):
-        own = [split for path, split in found.items() if Path(path).stem.split()[-1] == f"{number}"]
-        assert len(own) == 5
-        assert len(set(own)) == 1
+        of_copies = [s for path, s in found.items() if Path(path).stem.split()[-1] == f"{number}"]
+        assert len(of_copies) == 5
+        assert len(set(of_copies)) == 1
     assert set(found.values()) == set(SPLITS)
     assert not any(
         "equal to another" in line for line in said(many(tmp_path / "other", 12), tmp_path / "o")
@@ -190,7 +201,7 @@ def test_equal_sounds_are_in_one_split_whatever_holds_them_and_told(tmp_path: Pa
 @pytest.mark.parametrize(
     "name", ["a\u2028b", "a\x85b", "a\nb", 'a"b', "日本", "a b", "%s{}", "a\\b"]
 )
-def test_any_name_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
+def test_any_file_name_is_stored_unchanged(tmp_path: Path, name: str) -> None:
     write(tmp_path / "in" / name / f"{name}.wav")
     (tmp_path / "in" / f"{name}.txt").touch()
     summary = run(tmp_path / "in", tmp_path / "out", labels="folder")
@@ -211,7 +222,7 @@ def test_a_name_that_is_not_utf_8_is_skipped_with_the_reason(tmp_path: Path) -> 
     assert "UTF-8" in summary.skipped[0].reason
 
 
-def test_a_dataset_among_the_recordings_is_no_recording(tmp_path: Path) -> None:
+def test_a_dataset_below_the_source_folder_is_not_a_recording(tmp_path: Path) -> None:
     many(tmp_path / "in", 3)
     first = run(tmp_path / "in", tmp_path / "in" / "made" / "dataset")
     again = run(tmp_path / "in", tmp_path / "in" / "made" / "dataset")
@@ -221,7 +232,7 @@ def test_a_dataset_among_the_recordings_is_no_recording(tmp_path: Path) -> None:
 # --- Splits -----------------------------------------------------------------------------------
 
 
-def test_few_files_change_their_split_when_others_come_or_go(tmp_path: Path) -> None:
+def test_few_files_change_their_split_when_others_are_added_or_removed(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 30)
     run(source, tmp_path / "before")
     before = split_of_path(tmp_path / "before")
@@ -249,9 +260,7 @@ def test_all_clips_of_a_file_are_in_one_split(tmp_path: Path) -> None:
     assert set.union(*paths) == {f"{i}.wav" for i in range(20)}
 
 
-def test_the_test_pattern_names_the_test_files_and_no_others(
-    recordings: Path, tmp_path: Path
-) -> None:
+def test_the_test_pattern_selects_exactly_the_test_files(recordings: Path, tmp_path: Path) -> None:
     run(recordings, tmp_path / "out", test=r"_[03]\.wav$")
     found = split_of_path(tmp_path / "out")
     assert {path for path, split in found.items() if split == "test"} == {
@@ -260,12 +269,14 @@ def test_the_test_pattern_names_the_test_files_and_no_others(
     assert set(found.values()) == set(SPLITS)
 
 
-def test_validation_can_be_left_out(recordings: Path, tmp_path: Path) -> None:
+def test_a_validation_share_of_zero_makes_no_validation_split(
+    recordings: Path, tmp_path: Path
+) -> None:
     summary = run(recordings, tmp_path / "out", validation_share=0.0, test="_0")
     assert summary.clips == {"train": 18, "validation": 0, "test": 6}
 
 
-def test_the_shares_of_the_splits_are_as_said(tmp_path: Path) -> None:
+def test_splits_have_the_shares_asked_for(tmp_path: Path) -> None:
     source = many(tmp_path / "in", 300)
     for share in (0.1, 0.8):
         clips = run(source, tmp_path / f"out{share}", validation_share=share).clips
@@ -275,16 +286,17 @@ def test_the_shares_of_the_splits_are_as_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_handful_of_files_is_learnt_from(tmp_path: Path, count: int) -> None:
+def test_a_few_files_give_training_clips(tmp_path: Path, count: int) -> None:
     for start in (0, 10, 20):
         source = many(tmp_path / f"in{start}", count, start)
         assert run(source, tmp_path / f"out{start}").clips["train"] >= 1
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"), [("(", "not a pattern"), ("xyz", "fits none"), ("wav", "fits every")]
+    ("pattern", "message"),
+    [("(", "not a pattern"), ("xyz", "matches none"), ("wav", "matches every")],
 )
-def test_a_test_pattern_that_is_none_or_fits_none_or_all_is_refused(
+def test_an_invalid_test_pattern_or_one_that_matches_none_or_all_is_refused(
     recordings: Path, tmp_path: Path, pattern: str, message: str
 ) -> None:
     assert message in refusal(recordings, tmp_path / "out", test=pattern)
@@ -292,7 +304,7 @@ def test_a_test_pattern_that_is_none_or_fits_none_or_all_is_refused(
 
 
 @pytest.mark.parametrize("files", [1, 2, 3, 4, 7])
-def test_every_split_has_a_clip_where_there_are_three_and_no_sound_is_in_two(
+def test_from_three_clips_on_every_split_has_one_and_no_sound_is_in_two_splits(
     tmp_path: Path, files: int
 ) -> None:
     for number in range(files):
@@ -311,17 +323,14 @@ def test_every_split_has_a_clip_where_there_are_three_and_no_sound_is_in_two(
             assert begin >= end + window, "what surrounds a clip is in no other split's clips"
 
 
-def test_a_long_recording_is_split_in_time_with_the_bytes_of_any_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_recording_is_split_in_time_equally_with_any_block_size(tmp_path: Path) -> None:
     write(tmp_path / "in" / "long.wav", 40.0)
     lines = said(tmp_path / "in", tmp_path / "out", clip_seconds=0.128)
     assert any("long.wav: split in time into train, validation, test" in x for x in lines)
     shares = {name: len(split) for name, split in splits(tmp_path / "out").items()}
     assert 0.06 < shares["validation"] / sum(shares.values()) < 0.14
     assert 0.06 < shares["test"] / sum(shares.values()) < 0.14
-    monkeypatch.setattr(reading, "BLOCK", 5000)
-    run(tmp_path / "in", tmp_path / "blocks", clip_seconds=0.128)
+    run(tmp_path / "in", tmp_path / "blocks", limits=Limits(block_samples=5000), clip_seconds=0.128)
     assert content(tmp_path / "blocks") == content(tmp_path / "out")
 
 
@@ -332,17 +341,19 @@ def test_two_recordings_of_two_clips_give_all_splits(tmp_path: Path) -> None:
     assert min(summary.clips.values()) >= 1
 
 
-def test_too_few_clips_to_hold_any_back_are_told(tmp_path: Path) -> None:
+def test_too_few_clips_for_all_splits_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.wav")
     lines = said(tmp_path / "in", tmp_path / "out")
-    assert any("none is kept for validation and test" in line for line in lines)
+    assert any(
+        "too few different clips for a validation and a test split" in line for line in lines
+    )
     lines = said(tmp_path / "in", tmp_path / "all", validation_share=0.0, test_share=0.0)
-    assert not any("none is kept" in line for line in lines)
+    assert not any("too few" in line for line in lines)
 
 
 @pytest.mark.parametrize("good", [0, 1, 2, 5])
-def test_what_cannot_be_used_leaves_no_split_empty(tmp_path: Path, good: int) -> None:
-    """Silent files are known only when they have been heard; any of them may have been a split's own."""
+def test_unusable_recordings_leave_no_split_empty(tmp_path: Path, good: int) -> None:
+    """That a file is silent is known only after it was read; it may have been the only one of its split."""
     for number in range(8):
         write(tmp_path / "in" / f"{number}.wav", seed=number)
     kept = {f"{good}.wav", f"{(good + 1) % 8}.wav", f"{(good + 2) % 8}.wav"}
@@ -361,20 +372,18 @@ def test_what_cannot_be_used_leaves_no_split_empty(tmp_path: Path, good: int) ->
 # --- Labels -----------------------------------------------------------------------------------
 
 
-def test_a_label_value_that_no_training_clip_has_is_told(recordings: Path, tmp_path: Path) -> None:
+def test_a_label_value_without_a_training_clip_is_noted(recordings: Path, tmp_path: Path) -> None:
     pattern = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d"
     lines = said(recordings, tmp_path / "out", labels=pattern, test="(^|/)2_|sam/1_")
-    told = [line for line in lines if "no training clip" in line]
-    assert len(told) == 1
-    assert told[0].startswith("note: label digit: no training clip has 2;")
+    notes = [line for line in lines if "no training clip" in line]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: label digit: no training clip has 2;")
     assert not any(
         "no training clip" in x for x in said(recordings, tmp_path / "b", labels=pattern)
     )
 
 
-def test_labels_are_taken_from_folders_where_there_are_several(
-    recordings: Path, tmp_path: Path
-) -> None:
+def test_folders_are_labels_if_there_are_several(recordings: Path, tmp_path: Path) -> None:
     run(recordings, tmp_path / "out")
     assert Dataset(tmp_path / "out").labels == {"folder": ["jan", "sam"]}
     assert all(c.labels == {"folder": c.path[:3]} for c in clips(tmp_path / "out"))
@@ -384,7 +393,7 @@ def test_labels_are_taken_from_folders_where_there_are_several(
     assert Dataset(tmp_path / "none").labels == {}
 
 
-def test_several_labels_are_taken_from_a_pattern(recordings: Path, tmp_path: Path) -> None:
+def test_a_pattern_gives_several_labels(recordings: Path, tmp_path: Path) -> None:
     run(recordings, tmp_path / "out", labels=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d")
     dataset = Dataset(tmp_path / "out")
     assert dataset.labels == {"digit": ["0", "1", "2"], "speaker": ["jan", "sam"]}
@@ -397,7 +406,7 @@ def test_several_labels_are_taken_from_a_pattern(recordings: Path, tmp_path: Pat
         assert clip.labels["speaker"] == dataset.labels["speaker"][speaker]
 
 
-def test_labels_that_are_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+def test_numeric_label_values_are_in_numerical_order(tmp_path: Path) -> None:
     for number in (10, 9, 2, 100):
         write(tmp_path / "in" / f"take{number}.wav")
     write(tmp_path / "in" / "takeB.wav")
@@ -406,7 +415,7 @@ def test_labels_that_are_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_several_labels_are_taken_from_a_csv_by_path_or_name(
+def test_a_csv_table_gives_several_labels_by_path_or_name(
     recordings: Path, tmp_path: Path, encoding: str
 ) -> None:
     table = tmp_path / "labels.csv"
@@ -427,13 +436,13 @@ def test_several_labels_are_taken_from_a_csv_by_path_or_name(
     assert any("21 of 24 files have no label" in line for line in lines)
 
 
-def test_files_without_a_label_are_kept_and_noted(recordings: Path, tmp_path: Path) -> None:
+def test_files_without_a_label_are_used_and_noted(recordings: Path, tmp_path: Path) -> None:
     lines = said(recordings, tmp_path / "out", labels=r"(?P<speaker>jan)")
     assert any("12 of 24 files have no label (sam/" in line for line in lines)
     assert len(clips(tmp_path / "out")) == 24
     train = Dataset(tmp_path / "out").train
-    for clip, (place,) in zip(train.clips, train.label_indices.tolist(), strict=True):
-        assert place == (0 if clip.path.startswith("jan") else 1)
+    for clip, (index,) in zip(train.clips, train.label_indices.tolist(), strict=True):
+        assert index == (0 if clip.path.startswith("jan") else 1)
 
 
 @pytest.mark.parametrize(
@@ -441,11 +450,11 @@ def test_files_without_a_label_are_kept_and_noted(recordings: Path, tmp_path: Pa
     [
         ("(", "not a pattern"),
         (r"\d", "named groups"),
-        ("(?P<a>xyz)", "fits none"),
+        ("(?P<a>xyz)", "matches none"),
         ("missing.csv", "cannot be read"),
     ],
 )
-def test_labels_that_cannot_be_are_refused(
+def test_invalid_labels_settings_are_refused(
     recordings: Path, tmp_path: Path, how: str, message: str
 ) -> None:
     assert message in refusal(recordings, tmp_path / "out", labels=how)
@@ -469,7 +478,7 @@ def infos(*lengths: float, sample_rate: int = 8000) -> list[AudioInfo]:
     return [AudioInfo(sample_rate, 1, round(length * sample_rate)) for length in lengths]
 
 
-def test_the_sample_rate_is_that_of_most_files_and_others_are_brought_to_it(
+def test_the_sample_rate_is_the_most_frequent_one_and_others_are_resampled(
     tmp_path: Path,
 ) -> None:
     for i, rate in enumerate([16_000, 8000, 16_000, 44_100, 16_000]):
@@ -485,10 +494,10 @@ def test_the_sample_rate_is_that_of_most_files_and_others_are_brought_to_it(
         "4.wav": 16_000,
     }
     assert all(abs(samples - 8000) <= 1 for _, samples in found.values())
-    assert any("1 of 5 files have a lower rate than 16000 Hz" in line for line in lines)
+    assert any("1 of 5 files have a lower sample rate than 16000 Hz" in line for line in lines)
 
 
-def test_a_setting_given_is_kept() -> None:
+def test_settings_given_are_used() -> None:
     config = PreprocessConfig(
         sample_rate=22_050, n_fft=512, hop_length=100, n_mels=0, range_db=70, clip_seconds=1
     )
@@ -511,7 +520,7 @@ def test_a_clip_holds_the_longest_file_up_to_two_and_a_half_seconds(
     assert notes == []
 
 
-def test_of_longer_files_a_clip_holds_what_99_percent_need_and_at_most_two_seconds() -> None:
+def test_clips_of_longer_files_hold_99_percent_of_them_and_at_most_two_seconds() -> None:
     _, frames, notes = choose_settings(PreprocessConfig(), infos(*[0.5] * 199, 60))
     assert 0.5 <= frames * 64 / 8000 < 0.5 + 17 * 64 / 8000
     assert "1 of 200 files are longer" in notes[0]
@@ -522,7 +531,7 @@ def test_of_longer_files_a_clip_holds_what_99_percent_need_and_at_most_two_secon
 
 @pytest.mark.parametrize("seconds", [0.1, 0.128, 0.3, 0.77, 1.0, 1.024, 3.2])
 @pytest.mark.parametrize("sample_rate", [8000, 16_000])
-def test_long_files_are_cut_into_clips_that_hold_every_sample(
+def test_clips_of_long_files_cover_every_sample(
     tmp_path: Path, seconds: float, sample_rate: int
 ) -> None:
     path = write(tmp_path / "in" / "long.wav", seconds, sample_rate)
@@ -533,21 +542,21 @@ def test_long_files_are_cut_into_clips_that_hold_every_sample(
     dataset = Dataset(tmp_path / "out")
     assert dataset.clip_frames == 16
     num_samples = len(reading.read(path, 8000)[0])
-    held = np.zeros(num_samples, int)
+    covered = np.zeros(num_samples, int)
     for clip in clips(tmp_path / "out"):
         if clip.path == "long.wav":
             assert 0 < clip.num_samples < 16 * 64
             assert clip.offset + clip.num_samples <= num_samples
-            held[clip.offset : clip.offset + clip.num_samples] += 1
-    assert held.min() == 1
-    assert held.max() <= 2
-    assert np.count_nonzero(held == 2) < 16 * 64
+            covered[clip.offset : clip.offset + clip.num_samples] += 1
+    assert covered.min() == 1
+    assert covered.max() <= 2
+    assert np.count_nonzero(covered == 2) < 16 * 64
 
 
 @pytest.mark.parametrize("block", [100, 777, 5000])
 @pytest.mark.parametrize("sample_rate", [8000, 11_025])
-def test_recordings_in_many_blocks_give_what_those_in_one_give(
-    tmp_path: Path, block: int, sample_rate: int, monkeypatch: pytest.MonkeyPatch
+def test_any_block_size_gives_the_same_dataset(
+    tmp_path: Path, block: int, sample_rate: int
 ) -> None:
     (tmp_path / "in").mkdir()
     silence = np.zeros(3000, np.float32)
@@ -556,20 +565,19 @@ def test_recordings_in_many_blocks_give_what_those_in_one_give(
         soundfile.write(tmp_path / "in" / f"{i}.wav", sound, sample_rate, subtype="FLOAT")
     settings = {"sample_rate": 8000, "clip_seconds": 0.128}
     run(tmp_path / "in", tmp_path / "whole", **settings)
-    monkeypatch.setattr(reading, "BLOCK", block)
-    run(tmp_path / "in", tmp_path / "blocks", **settings)
+    run(tmp_path / "in", tmp_path / "blocks", limits=Limits(block_samples=block), **settings)
     for name, split in splits(tmp_path / "blocks").items():
         whole = splits(tmp_path / "whole")[name]
         assert split.clips == whole.clips
         everything = torch.arange(len(split))
         a, b = (some.spectrograms(everything) for some in (split, whole))
-        # Those in one are resampled together, and a last bit may decide how a float16 is rounded.
+        # Recordings of one block are resampled together; a last bit may change a float16's rounding.
         rounding = 0 if sample_rate == 8000 else 2**-11
         torch.testing.assert_close(a, b, atol=rounding, rtol=0)
     assert len(clips(tmp_path / "whole")) >= 12
 
 
-def test_what_lies_beyond_full_scale_is_brought_down_as_a_whole(tmp_path: Path) -> None:
+def test_a_recording_beyond_full_scale_is_scaled_down(tmp_path: Path) -> None:
     sound = np.append(noise(3000), np.float32(1))
     for i, loud in enumerate((1, 16)):
         (tmp_path / f"in{i}").mkdir()
@@ -581,21 +589,22 @@ def test_what_lies_beyond_full_scale_is_brought_down_as_a_whole(tmp_path: Path) 
     assert levels[0] == levels[1]
 
 
-def test_a_file_that_changes_while_it_is_read_ends_the_run_in_one_line(
+def test_a_file_that_changes_while_it_is_read_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "in" / "a.wav", 1.0)
-    real, times = reading.blocks, iter([99, 99, 2])  # whole for choice and plan, then cut short
+    real, times = reading.blocks, iter([99, 99, 2])  # truncated only in the second pass
 
-    def blocks(path: Path, *rest: Any) -> Iterator[Waveform]:
-        return itertools.islice(real(path, *rest), next(times))
+    def blocks(path: Path, *rest: Any, **options: Any) -> Iterator[Waveform]:
+        return itertools.islice(real(path, *rest, **options), next(times))
 
-    monkeypatch.setattr(reading, "BLOCK", 1000)
     monkeypatch.setattr(reading, "blocks", blocks)
-    assert "a.wav: changed while it was read" in refusal(tmp_path / "in", tmp_path / "out")
+    limits = Limits(block_samples=1000)
+    message = refusal(tmp_path / "in", tmp_path / "out", limits=limits)
+    assert "a.wav: changed while it was read" in message
 
 
-def test_trimming_can_be_left_out_and_keeps_the_sound(tmp_path: Path) -> None:
+def test_trimming_removes_silence_only_and_can_be_turned_off(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     padded = np.concatenate([np.zeros(4000), noise(2000), np.zeros(3000)])
     soundfile.write(tmp_path / "in" / "a.wav", padded, 8000)
@@ -606,7 +615,7 @@ def test_trimming_can_be_left_out_and_keeps_the_sound(tmp_path: Path) -> None:
     assert 2000 <= trimmed.num_samples <= 2000 + 0.06 * 8000
 
 
-def test_settings_that_cannot_be_are_refused_before_anything_is_written(
+def test_impossible_settings_are_refused_before_anything_is_written(
     recordings: Path, tmp_path: Path
 ) -> None:
     assert "n_mels 126" in refusal(
@@ -621,14 +630,14 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("n_mels", [None, 0])
-def test_what_is_stored_is_the_spectrogram_of_the_clip_to_float16(
+def test_stored_clips_equal_their_spectrograms_within_float16_rounding(
     recordings: Path, tmp_path: Path, n_mels: int | None
 ) -> None:
     run(recordings, tmp_path / "out", n_mels=n_mels, clip_seconds=0.25)
     dataset = Dataset(tmp_path / "out")
     spectrogram = Spectrogram(dataset.spectrogram)
     for split in splits(tmp_path / "out").values():
-        for place, clip in enumerate(split.clips):
+        for index, clip in enumerate(split.clips):
             waveform, rate = reading.read(recordings / clip.path)
             assert rate == clip.sample_rate
             start, end = trim(waveform, rate, dataset.preprocess.trim_db)
@@ -643,15 +652,17 @@ def test_what_is_stored_is_the_spectrogram_of_the_clip_to_float16(
             decibels = decibels[:, :, around : around + 1 + clip.num_samples // hop]
             level = spectrogram.level(decibels.amax(dim=(1, 2)))
             image = spectrogram.normalized(decibels, level)
-            assert int(level) == clip.level == int(split.levels[place])
-            stored = split.spectrograms(torch.tensor([place]))
+            assert int(level) == clip.level == int(split.levels[index])
+            stored = split.spectrograms(torch.tensor([index]))
             assert stored.shape == image.shape
             torch.testing.assert_close(stored, image, atol=2**-11 + 1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("rate", [8000, 44_100])
-def test_cut_clips_have_no_click_and_say_which_ends_are_real(tmp_path: Path, rate: int) -> None:
-    """A low tone: where a clip were cut off, its highest bands would be loud."""
+def test_clips_cut_from_a_recording_have_no_click_and_know_which_ends_are_complete(
+    tmp_path: Path, rate: int
+) -> None:
+    """With a low tone, a click at a clip's end would be loud in the highest bands."""
     time = np.arange(round(4.3 * rate)) / rate
     tone = (0.5 * np.sin(2 * np.pi * 300 * time)).astype(np.float32)
     (tmp_path / "in").mkdir()
@@ -674,7 +685,7 @@ def test_cut_clips_have_no_click_and_say_which_ends_are_real(tmp_path: Path, rat
             assert float(frames[-8:].max()) < middle + 1
 
 
-def test_the_manifest_names_each_files_bytes(recordings: Path, tmp_path: Path) -> None:
+def test_manifests_hold_the_checksum_of_every_file(recordings: Path, tmp_path: Path) -> None:
     run(recordings, tmp_path / "out")
     for clip in clips(tmp_path / "out"):
         data = (recordings / clip.path).read_bytes()
@@ -685,7 +696,7 @@ def test_the_manifest_names_each_files_bytes(recordings: Path, tmp_path: Path) -
             assert shard["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def test_a_dataset_holds_what_it_needs_and_nothing_else(recordings: Path, tmp_path: Path) -> None:
+def test_a_dataset_holds_its_files_and_nothing_else(recordings: Path, tmp_path: Path) -> None:
     run(recordings, tmp_path / "out")
     names = {f"{split}.jsonl" for split in SPLITS} | {f"{split}-00000.npy" for split in SPLITS}
     assert set(content(tmp_path / "out")) == names | {"dataset.json", "skipped.jsonl"}
@@ -702,7 +713,7 @@ def test_a_second_run_into_the_same_folder_is_refused(recordings: Path, tmp_path
 
 
 @pytest.mark.parametrize("left", ["work/.plan.json.7.tmp", ".dataset.json.7.tmp", "work/plan.json"])
-def test_what_a_killed_run_left_bars_no_other_and_stays_in_no_dataset(
+def test_files_left_by_a_killed_run_are_removed_by_the_next(
     recordings: Path, dataset_folder: Path, tmp_path: Path, left: str
 ) -> None:
     target = tmp_path / "out"
@@ -714,22 +725,16 @@ def test_what_a_killed_run_left_bars_no_other_and_stays_in_no_dataset(
     assert content(target) == content(dataset_folder)
 
 
-# --- Again, and after a fall ------------------------------------------------------------------
+# --- Resuming ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess_module, "FILES_PER_SHARD", 5)
-
-
-@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("threads", [1, 4])
 def test_any_executor_gives_the_same_bytes(
     recordings: Path, dataset_folder: Path, tmp_path: Path, threads: int
 ) -> None:
-    run(recordings, tmp_path / "straight")
+    run(recordings, tmp_path / "straight", limits=SMALL_SHARDS)
     with ThreadPoolExecutor(threads) as executor:
-        preprocess(recordings, tmp_path / "out", executor=executor, say=print)
+        preprocess(recordings, tmp_path / "out", executor=executor, say=print, limits=SMALL_SHARDS)
     assert content(tmp_path / "out") == content(tmp_path / "straight")
     assert len(list((tmp_path / "out").glob("train-*.npy"))) > 2
     # Shards of another size hold the same clips.
@@ -741,15 +746,14 @@ def test_any_executor_gives_the_same_bytes(
             assert torch.equal(split.spectrograms(everything), other.spectrograms(everything))
 
 
-@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("shards", [0, 1, 3])
-def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
+def test_a_stopped_run_resumes_and_gives_the_same_bytes(
     recordings: Path, tmp_path: Path, shards: int
 ) -> None:
-    straight = run(recordings, tmp_path / "straight")
+    straight = run(recordings, tmp_path / "straight", limits=SMALL_SHARDS)
     target = tmp_path / "out"
     with pytest.raises(RuntimeError, match="power"):
-        preprocess(recordings, target, executor=Dying(shards), say=print)
+        preprocess(recordings, target, executor=Dying(shards), say=print, limits=SMALL_SHARDS)
     assert not (target / "dataset.json").exists()
     with pytest.raises(AudiovqError, match="not a dataset"):
         Dataset(target)
@@ -757,17 +761,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
     assert len(made) == shards
 
     lines: list[str] = []
-    summary = preprocess(recordings, target, say=lines.append)
+    summary = preprocess(recordings, target, say=lines.append, limits=SMALL_SHARDS)
     assert summary == straight
     assert content(target) == content(tmp_path / "straight")
-    assert any(f"going on where it stopped, {shards} of" in line for line in lines) == (shards > 0)
+    assert any(f"resuming, {shards} of" in line for line in lines) == (shards > 0)
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_a_run_stopped_at_any_later_point_goes_on_too(
+def test_a_run_stopped_while_the_manifests_are_written_resumes(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(recordings, tmp_path / "straight")
+    run(recordings, tmp_path / "straight", limits=SMALL_SHARDS)
     target = tmp_path / "out"
     real = manifest_module.write_header
 
@@ -776,16 +779,16 @@ def test_a_run_stopped_at_any_later_point_goes_on_too(
 
     monkeypatch.setattr(manifest_module, "write_header", fall)
     with pytest.raises(KeyboardInterrupt):
-        run(recordings, target)
+        run(recordings, target, limits=SMALL_SHARDS)
     monkeypatch.setattr(manifest_module, "write_header", real)
     # One shard is half there, as if the disk had lost its mark.
     (target / "work" / "train-00001.jsonl").unlink()
     (target / "work" / "train-00001.npy").write_bytes(b"half")
-    run(recordings, target)
+    run(recordings, target, limits=SMALL_SHARDS)
     assert content(target) == content(tmp_path / "straight")
 
 
-def test_a_run_again_says_complete_already_and_touches_nothing(
+def test_a_finished_dataset_is_reported_and_left_unchanged(
     own_recordings: Path, tmp_path: Path
 ) -> None:
     (own_recordings / "broken.wav").write_text("Dear diary")
@@ -794,7 +797,7 @@ def test_a_run_again_says_complete_already_and_touches_nothing(
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in target.iterdir()}
     lines: list[str] = []
     again = preprocess(own_recordings, target, say=lines.append)
-    assert [line for line in lines if "complete already" in line]
+    assert [line for line in lines if "already complete" in line]
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in target.iterdir()} == before
     assert again.seconds == pytest.approx(first.seconds, abs=1e-3)
     assert (again.found, again.used, again.skipped, again.clips) == (
@@ -814,7 +817,7 @@ def replaced(path: Path, seed: int) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_recordings_replaced_at_equal_length_make_another_dataset(
+def test_recordings_replaced_by_others_of_equal_length_make_another_dataset(
     own_recordings: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
@@ -832,7 +835,7 @@ def test_recordings_replaced_at_equal_length_make_another_dataset(
     assert len(fingerprints) == 2, "train looks at these"
 
 
-def test_copied_and_touched_recordings_are_the_same_ones(
+def test_copied_and_touched_recordings_make_the_same_dataset(
     own_recordings: Path, tmp_path: Path
 ) -> None:
     run(own_recordings, tmp_path / "out")
@@ -840,35 +843,33 @@ def test_copied_and_touched_recordings_are_the_same_ones(
         path.touch()
     moved = shutil.copytree(own_recordings, tmp_path / "moved")
     for source in (own_recordings, moved):
-        assert any("complete already" in line for line in said(source, tmp_path / "out"))
+        assert any("already complete" in line for line in said(source, tmp_path / "out"))
 
 
-@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("length", ["equal", "other"])
-def test_a_run_that_was_stopped_does_not_mix_old_and_new_recordings(
+def test_a_resumed_run_does_not_mix_old_and_new_recordings(
     own_recordings: Path, tmp_path: Path, length: str
 ) -> None:
     target = tmp_path / "out"
     with pytest.raises(RuntimeError, match="power"):
-        preprocess(own_recordings, target, executor=Dying(2), say=print)
+        preprocess(own_recordings, target, executor=Dying(2), say=print, limits=SMALL_SHARDS)
     path = own_recordings / "sam" / "2_sam_3.wav"
     if length == "equal":
         replaced(path, 1)
     else:
         write(path, 0.3, seed=5)
-    assert "--overwrite" in refusal(own_recordings, target)
-    preprocess(own_recordings, target, overwrite=True, say=print)
-    run(own_recordings, tmp_path / "straight")
+    assert "--overwrite" in refusal(own_recordings, target, limits=SMALL_SHARDS)
+    preprocess(own_recordings, target, overwrite=True, say=print, limits=SMALL_SHARDS)
+    run(own_recordings, tmp_path / "straight", limits=SMALL_SHARDS)
     assert content(target) == content(tmp_path / "straight")
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_a_run_that_goes_on_reads_no_recording_again_for_its_checksum(
+def test_a_resumed_run_does_not_compute_checksums_again(
     own_recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out"
     with pytest.raises(RuntimeError, match="power"):
-        preprocess(own_recordings, target, executor=Dying(2), say=print)
+        preprocess(own_recordings, target, executor=Dying(2), say=print, limits=SMALL_SHARDS)
     read: list[str] = []
 
     def counted(path: Path | str) -> str:
@@ -877,13 +878,13 @@ def test_a_run_that_goes_on_reads_no_recording_again_for_its_checksum(
 
     monkeypatch.setattr(catalog_module, "sha256", counted)
     (own_recordings / "jan" / "0_jan_0.wav").touch()
-    preprocess(own_recordings, target, say=print)
+    preprocess(own_recordings, target, say=print, limits=SMALL_SHARDS)
     assert read == ["0_jan_0.wav"]
 
 
 @pytest.mark.parametrize("block", [1 << 20, 300])
-def test_a_recording_replaced_while_a_run_is_at_work_ends_it_in_one_line(
-    own_recordings: Path, tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+def test_a_recording_replaced_during_a_run_is_refused_in_one_line(
+    own_recordings: Path, tmp_path: Path, block: int
 ) -> None:
     class Meddling(Dying):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -891,19 +892,18 @@ def test_a_recording_replaced_while_a_run_is_at_work_ends_it_in_one_line(
                 replaced(own_recordings / "jan" / "1_jan_1.wav", self.left)
             return super().submit(fn, *args, **kwargs)
 
-    monkeypatch.setattr(reading, "BLOCK", block)  # with 300 samples, all are long
+    limits, executor = Limits(block_samples=block), Meddling(1000)  # 300: every recording is long
     with pytest.raises(
         AudiovqError, match=r"1_jan_1.wav: changed while it was read; .*--overwrite$"
     ):
-        preprocess(own_recordings, tmp_path / "out", executor=Meddling(1000), say=print)
+        preprocess(own_recordings, tmp_path / "out", executor=executor, limits=limits, say=print)
     assert not (tmp_path / "out" / "dataset.json").exists()
-    preprocess(own_recordings, tmp_path / "out", overwrite=True, say=print)
-    run(own_recordings, tmp_path / "straight")
-    monkeypatch.setattr(reading, "BLOCK", 1 << 20)
+    preprocess(own_recordings, tmp_path / "out", overwrite=True, limits=limits, say=print)
+    run(own_recordings, tmp_path / "straight", limits=limits)
     assert len(clips(tmp_path / "out")) == len(clips(tmp_path / "straight")) == 24
 
 
-def test_no_path_of_this_machine_is_in_a_dataset(own_recordings: Path, tmp_path: Path) -> None:
+def test_a_dataset_holds_no_absolute_paths(own_recordings: Path, tmp_path: Path) -> None:
     rows = [f"{p.name},glad" for p in own_recordings.rglob("*.wav")]
     table = tmp_path / "mine" / "moods.csv"
     table.parent.mkdir()
@@ -922,7 +922,7 @@ def test_no_path_of_this_machine_is_in_a_dataset(own_recordings: Path, tmp_path:
         Dataset(tmp_path / "out", tmp_path / "gone")
 
 
-def test_another_dataset_is_left_alone_unless_overwrite_is_given(
+def test_another_dataset_is_replaced_only_with_overwrite(
     own_recordings: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
@@ -938,7 +938,7 @@ def test_another_dataset_is_left_alone_unless_overwrite_is_given(
     assert content(target) == content(tmp_path / "straight")
 
 
-def test_a_started_dataset_of_other_settings_is_left_alone_unless_overwrite_is_given(
+def test_an_unfinished_dataset_of_other_settings_is_replaced_only_with_overwrite(
     recordings: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
@@ -950,7 +950,7 @@ def test_a_started_dataset_of_other_settings_is_left_alone_unless_overwrite_is_g
     assert content(target) == content(tmp_path / "straight")
 
 
-def test_a_folder_that_is_no_dataset_is_never_emptied(recordings: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_dataset_is_never_emptied(recordings: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "thesis.txt").write_text("years of work")
@@ -964,7 +964,7 @@ def test_a_folder_that_is_no_dataset_is_never_emptied(recordings: Path, tmp_path
     assert file.read_text() == "years of work"
 
 
-def test_recordings_are_never_overwritten_by_their_dataset(tmp_path: Path) -> None:
+def test_a_dataset_never_overwrites_its_recordings(tmp_path: Path) -> None:
     target = tmp_path / "out"
     run(many(tmp_path / "in", 2), target)
     shutil.move(tmp_path / "in", target / "in")
@@ -975,24 +975,24 @@ def test_recordings_are_never_overwritten_by_their_dataset(tmp_path: Path) -> No
     assert content(target) == before
 
 
-def test_an_empty_folder_and_one_without_use_are_refused(tmp_path: Path) -> None:
+def test_folders_without_usable_recordings_are_refused(tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     assert "no such folder" in refusal(source, target)
     source.mkdir()
     assert "holds no recordings" in refusal(source, target)
     (source / "notes.txt").touch()
-    assert "1 other files" in refusal(source, target)
+    assert "1 other file" in refusal(source, target)
     (source / "broken.wav").write_text("Dear diary")
     message = refusal(source, target)
     assert "none of 1 recordings can be used" in message
     assert "broken.wav" in message
     assert not target.exists()
     soundfile.write(source / "silent.wav", np.zeros(4000), 8000)
-    assert "no recording can be learnt from" in refusal(source, target)
+    assert "no recording can be used for training" in refusal(source, target)
     assert not target.exists()
 
 
-def test_the_reason_why_nothing_can_be_learnt_is_that_of_a_recording(
+def test_a_refusal_gives_the_reason_of_a_recording_and_not_of_another_file(
     tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
@@ -1013,7 +1013,7 @@ def test_the_reason_why_nothing_can_be_learnt_is_that_of_a_recording(
         lambda folder: (folder / "skipped.jsonl").unlink(),
     ],
 )
-def test_a_damaged_dataset_is_named_and_overwrite_makes_it_whole(
+def test_a_damaged_dataset_is_refused_and_overwrite_repairs_it(
     recordings: Path, dataset_folder: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     target = shutil.copytree(dataset_folder, tmp_path / "out")
@@ -1023,13 +1023,13 @@ def test_a_damaged_dataset_is_named_and_overwrite_makes_it_whole(
     assert content(target) == content(dataset_folder)
 
 
-def test_the_recordings_are_left_as_they_are(own_recordings: Path, tmp_path: Path) -> None:
+def test_the_recordings_are_not_changed(own_recordings: Path, tmp_path: Path) -> None:
     before = content(own_recordings)
     run(own_recordings, tmp_path / "out")
     assert content(own_recordings) == before
 
 
-def test_the_work_can_be_sent_to_another_machine(recordings: Path, tmp_path: Path) -> None:
+def test_shard_jobs_can_be_pickled(recordings: Path, tmp_path: Path) -> None:
     class Sending(Dying):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             fn, args = pickle.loads(pickle.dumps((fn, args)))
@@ -1043,7 +1043,7 @@ def test_the_work_can_be_sent_to_another_machine(recordings: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("folder", ["digits", "fsdd"])
-def test_the_spoken_digits_are_all_used(
+def test_all_spoken_digits_are_used(
     folder: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source = tmp_path / "in"
@@ -1060,11 +1060,12 @@ def test_the_spoken_digits_are_all_used(
 # --- Processes --------------------------------------------------------------------------------
 
 ALONE = """
-import os, signal, sys, time
+import functools, os, signal, sys, time
 from pathlib import Path
 from audiovq.preprocessing import preprocess as module
 from audiovq.cli.main import main
-module.FILES_PER_SHARD = 5
+limits = module.Limits(files_per_shard=5)
+module.preprocess = functools.partial(module.preprocess, limits=limits)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 real, do = module.make_shard, sys.argv[1]
 def make_shard(job):
@@ -1084,7 +1085,7 @@ sys.exit(status)
 
 
 def alone(do: str, source: Path, target: Path) -> tuple[int, str, set[int]]:
-    """The verb in a process of its own: exit code, what it said of its end, makers of its shards."""
+    """Run the command in a new process: exit code, standard error, process ids that made shards."""
     target.parent.mkdir(exist_ok=True)
     (target.parent / "makers").unlink(missing_ok=True)
     command = [sys.executable, "-c", ALONE, do, str(source), str(target)]
@@ -1098,22 +1099,20 @@ def alone(do: str, source: Path, target: Path) -> tuple[int, str, set[int]]:
     return process.returncode, said, makers
 
 
-@pytest.mark.usefixtures("small_shards")
-def test_the_verb_loads_no_torch_and_its_processes_give_the_bytes_of_threads(
+def test_the_command_imports_no_torch_and_its_processes_give_the_bytes_of_threads(
     recordings: Path, tmp_path: Path
 ) -> None:
-    run(recordings, tmp_path / "b" / "straight")
+    run(recordings, tmp_path / "b" / "straight", limits=SMALL_SHARDS)
     status, said, _ = alone("go", recordings, tmp_path / "a" / "out")
     assert status == 0, said
     assert content(tmp_path / "a" / "out") == content(tmp_path / "b" / "straight")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nothing is forked")
-@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(
-    ("do", "status", "words"), [("kill", 2, "a process at work"), ("stop", 130, "stopped")]
+    ("do", "status", "words"), [("kill", 2, "a worker process"), ("stop", 130, "stopped")]
 )
-def test_a_copy_killed_or_ctrl_c_is_one_line_leaves_no_process_and_the_next_run_goes_on(
+def test_a_killed_worker_or_ctrl_c_ends_in_one_line_without_orphans_and_the_next_run_resumes(
     recordings: Path, tmp_path: Path, do: str, status: int, words: str
 ) -> None:
     target = tmp_path / "a" / "out"
@@ -1123,11 +1122,11 @@ def test_a_copy_killed_or_ctrl_c_is_one_line_leaves_no_process_and_the_next_run_
     assert not (target / "dataset.json").exists()
     ended, said, _ = alone("go", recordings, target)
     assert ended == 0, said
-    run(recordings, tmp_path / "b" / "straight")
+    run(recordings, tmp_path / "b" / "straight", limits=SMALL_SHARDS)
     assert content(target) == content(tmp_path / "b" / "straight")
 
 
-def test_nothing_is_forked_where_torch_or_a_thread_is() -> None:
+def test_no_process_is_forked_with_torch_loaded_or_a_second_thread() -> None:
     code = (
         "import threading, sys\n"
         "from audiovq.runtime.executors import can_fork\n"
@@ -1144,7 +1143,7 @@ def test_nothing_is_forked_where_torch_or_a_thread_is() -> None:
     assert ended.stdout.split() == [str(sys.platform == "linux"), "False", "False"]
 
 
-def test_a_pool_that_breaks_before_all_shards_are_handed_over_is_named(
+def test_a_pool_that_breaks_while_shards_are_submitted_is_reported(
     recordings: Path, tmp_path: Path
 ) -> None:
     class Broken(ThreadPoolExecutor):

@@ -1,6 +1,7 @@
-"""Settings are chosen by the recordings that can be used, and by their true lengths."""
+"""Settings are chosen by the usable recordings and their true lengths."""
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ def run(source: Path, target: Path, **settings: Any) -> tuple[Summary, Dataset]:
 
 
 def unusable(kind: str, path: Path, rate: int, seconds: float, voice: Voice) -> None:
-    """A file of which the header alone does not tell that it will be left out, or that does."""
+    """Write a recording that will be skipped; only for some kinds does its header show that."""
     sound = voice(seconds, sample_rate=rate)
     if kind == "silent":
         sound *= 0
@@ -56,7 +57,7 @@ KINDS = ["silent", "dither", "short", "not numbers", "damaged"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_rate_is_that_of_most_recordings_that_can_be_used(
+def test_the_sample_rate_is_the_most_frequent_one_of_usable_recordings(
     kind: str, tmp_path: Path, voice: Voice
 ) -> None:
     source = tmp_path / "in"
@@ -74,7 +75,7 @@ def test_the_rate_is_that_of_most_recordings_that_can_be_used(
 
 @pytest.mark.parametrize("kind", ["silent", "dither", "not numbers"])
 @pytest.mark.parametrize("seconds", [1.5, 9.0])
-def test_clips_are_as_long_as_the_longest_recording_that_can_be_used(
+def test_clips_are_as_long_as_the_longest_usable_recording(
     kind: str, seconds: float, tmp_path: Path, voice: Voice
 ) -> None:
     source = tmp_path / "in"
@@ -92,14 +93,14 @@ def test_clips_are_as_long_as_the_longest_recording_that_can_be_used(
 @given(
     st.lists(st.tuples(st.sampled_from([8000, 16_000, 44_100]), st.booleans()), min_size=1),
 )
-def test_few_are_read_and_the_choice_is_that_of_all_that_can_be_used(
+def test_settings_are_chosen_as_by_all_usable_recordings_but_few_are_read(
     files: list[tuple[int, bool]],
 ) -> None:
     infos = {f"{i}": AudioInfo(rate, 1, 2 * rate) for i, (rate, _) in enumerate(files)}
     usable = {f"{i}" for i, (_, is_good) in enumerate(files) if is_good}
     tried: list[str] = []
 
-    def is_used(path: Path, job: object) -> bool:
+    def is_used(path: Path, slicing: object) -> bool:
         tried.append(path.name)
         return path.name in usable
 
@@ -125,7 +126,7 @@ def flac_of_unknown_length(sound: Waveform, number: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize("promised", [0, 4_000_000_000])
-def test_a_length_that_a_header_only_promises_is_never_gone_by(
+def test_a_wrong_length_in_a_header_is_never_used(
     promised: int, tmp_path: Path, voice: Voice
 ) -> None:
     source = tmp_path / "in"
@@ -147,7 +148,7 @@ def test_a_length_that_a_header_only_promises_is_never_gone_by(
 
 @pytest.mark.parametrize("rate", [8000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000])
 @pytest.mark.parametrize("n_fft", [None, 16, 128, 256, 512, 1024, 2048])
-def test_bands_that_are_chosen_always_fit_and_no_more_are_left_out_than_must_be(
+def test_the_default_number_of_mel_bands_is_the_largest_possible(
     rate: int, n_fft: int | None
 ) -> None:
     config = SpectrogramConfig.for_rate(rate, n_fft)
@@ -158,7 +159,7 @@ def test_bands_that_are_chosen_always_fit_and_no_more_are_left_out_than_must_be(
             mel_filters(SpectrogramConfig.for_rate(rate, n_fft, n_mels=config.n_mels + 3))
 
 
-def test_one_shots_shorter_than_a_window_are_told_the_flag_that_takes_them(
+def test_a_recording_shorter_than_a_window_is_skipped_with_an_n_fft_that_fits(
     tmp_path: Path, voice: Voice
 ) -> None:
     source = tmp_path / "in"
@@ -170,7 +171,7 @@ def test_one_shots_shorter_than_a_window_are_told_the_flag_that_takes_them(
     (skipped,) = summary.skipped
     assert skipped.path == "click.wav"
     assert "shorter than one window" in skipped.reason
-    flag, value = skipped.reason.partition("--n-fft ")[1:]
-    assert flag
-    summary, _ = run(source, tmp_path / "again", n_fft=int(value.split()[0]))
+    advice = re.search(r"; use --n-fft (\d+)", skipped.reason)
+    assert advice
+    summary, _ = run(source, tmp_path / "again", n_fft=int(advice[1]))
     assert summary.skipped == []

@@ -1,4 +1,4 @@
-"""The laws of `audiovq.splits`: no split is empty that need not be, and no sound stands on two sides."""
+"""No split is needlessly empty, and no sound is in two splits."""
 
 import itertools
 from collections import Counter
@@ -23,7 +23,7 @@ counts = st.lists(st.integers(1, 12), min_size=1, max_size=40)
 
 
 @given(counts, st.integers(0, 50), st.booleans(), st.booleans())
-def test_from_three_clips_on_every_split_asked_for_has_one(
+def test_from_three_clips_on_every_split_asked_for_has_a_clip(
     clips: list[int], salt: int, validation: bool, test: bool
 ) -> None:
     config = PreprocessConfig(
@@ -44,21 +44,21 @@ def test_from_three_clips_on_every_split_asked_for_has_one(
 
 
 @given(st.integers(FEW, 200), st.integers(0, 20))
-def test_where_there_are_enough_one_more_moves_one_other_at_most(count: int, salt: int) -> None:
+def test_one_recording_more_moves_at_most_one_of_many(count: int, salt: int) -> None:
     paths = names(count + 1, salt)
     before, after = splits_of(paths[:-1], CONFIG), splits_of(paths, CONFIG)
     assert sum(before[path] != after[path] for path in before) <= 1
 
 
 @given(st.integers(1, FEW), st.integers(0, 20))
-def test_of_few_one_more_moves_few(count: int, salt: int) -> None:
+def test_one_recording_more_moves_at_most_four_of_few(count: int, salt: int) -> None:
     paths = names(count + 1, salt)
     before, after = splits_of(paths[:-1], CONFIG), splits_of(paths, CONFIG)
     assert sum(before[path] != after[path] for path in before) <= 4
 
 
 @given(st.integers(1, 60), st.integers(1, 10), st.integers(0, 9))
-def test_equal_sounds_stay_together_and_their_order_has_no_say(
+def test_equal_sounds_are_in_one_split_and_order_does_not_matter(
     count: int, different: int, salt: int
 ) -> None:
     paths = names(count, salt)
@@ -71,13 +71,13 @@ def test_equal_sounds_stay_together_and_their_order_has_no_say(
         assert {split for splits in dealt.values() for split in splits} == set(SPLITS)
 
 
-def test_a_test_pattern_takes_the_copies_too_and_leaves_something_to_learn() -> None:
+def test_a_test_pattern_selects_copies_too_and_must_leave_training_recordings() -> None:
     paths = names(6)
     sounds = {path: path[-5] if path[-5] in "012" else "same" for path in paths}
     config = PreprocessConfig(test="5")
     dealt = splits_of(paths, config, sounds=sounds)
     assert {path for path in paths if dealt[path] == ("test",)} == {*paths[3:]}
-    with pytest.raises(AudiovqError, match="or an equal one"):
+    with pytest.raises(AudiovqError, match="or a copy"):
         splits_of(paths, config, sounds=dict.fromkeys(paths, "same"))
 
 
@@ -88,11 +88,11 @@ def test_every_label_value_keeps_a_training_clip(count: int, values: int, salt: 
     dealt = splits_of(paths, CONFIG, labels=labels)
     assert {split for splits in dealt.values() for split in splits} == set(SPLITS)
     if count >= 2 * values + 2:
-        learnt = {labels[path]["kind"] for path in paths if "train" in dealt[path]}
-        assert learnt == set(map(str, range(values)))
+        trained = {labels[path]["kind"] for path in paths if "train" in dealt[path]}
+        assert trained == set(map(str, range(values)))
 
 
-def test_captions_of_which_none_is_said_twice_hold_nothing_back() -> None:
+def test_labels_whose_values_are_all_different_do_not_change_the_splits() -> None:
     paths = names(100)
     labels = {path: {"caption": path} for path in paths}
     assert splits_of(paths, CONFIG, labels=labels) == splits_of(paths, CONFIG)
@@ -101,7 +101,7 @@ def test_captions_of_which_none_is_said_twice_hold_nothing_back() -> None:
 @given(
     st.integers(1, 400_000), st.integers(200, 20_000), st.integers(16, 200), st.integers(0, 9000)
 )
-def test_stretches_of_different_splits_lie_apart_and_none_is_empty(
+def test_stretches_of_different_splits_have_gaps_and_none_is_empty(
     length: int, clip: int, window: int, gap: int
 ) -> None:
     clip = max(clip, 4 * window)

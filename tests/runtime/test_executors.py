@@ -15,11 +15,12 @@ from audiovq.cli.main import main
 from audiovq.config.errors import AudiovqError
 from audiovq.dataset.dataset import Dataset
 from audiovq.preprocessing import preprocess as preprocess_module
-from audiovq.preprocessing.preprocess import preprocess
+from audiovq.preprocessing.preprocess import Limits, preprocess
 from audiovq.preprocessing.shard import ShardJob, make_shard
 from audiovq.runtime.executors import cluster
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+SMALL_SHARDS = Limits(files_per_shard=4)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask, for ports and lost workers
 
 
@@ -58,19 +59,13 @@ def workers() -> Iterator[Any]:
         yield local
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess_module, "FILES_PER_SHARD", 4)
-
-
-@pytest.mark.usefixtures("small_shards")
 def test_a_cluster_gives_the_bytes_of_a_local_run_even_if_a_worker_is_killed(
     recordings: Path, tmp_path: Path, workers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preprocess(recordings, tmp_path / "local", say=quiet)
+    preprocess(recordings, tmp_path / "local", say=quiet, limits=SMALL_SHARDS)
     monkeypatch.setattr(preprocess_module, "make_shard", fatal)
     with cluster(workers.scheduler_address) as executor:
-        preprocess(recordings, tmp_path / "far", executor=executor, say=quiet)
+        preprocess(recordings, tmp_path / "far", executor=executor, say=quiet, limits=SMALL_SHARDS)
     assert (tmp_path / "killed").exists(), "no worker was killed"
     assert len(Dataset(tmp_path / "far").header["splits"]["train"]["shards"]) > 2
     assert content(tmp_path / "far") == content(tmp_path / "local")
@@ -108,29 +103,27 @@ def test_a_cluster_without_workers_raises_in_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_shards")
 def test_many_shards_are_made_by_processes_with_the_same_bytes(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preprocess(recordings, tmp_path / "threads", say=quiet)
-    monkeypatch.setattr(preprocess_module, "MANY_SHARDS", 2)
+    preprocess(recordings, tmp_path / "threads", say=quiet, limits=SMALL_SHARDS)
     monkeypatch.setattr(preprocess_module, "make_shard", elsewhere)
-    preprocess(recordings, tmp_path / "processes", processes=True, say=quiet)
+    limits = Limits(files_per_shard=4, process_shards=2)
+    preprocess(recordings, tmp_path / "processes", processes=True, say=quiet, limits=limits)
     makers = {int(pid) for pid in (tmp_path / "makers").read_text().split()}
     assert os.getpid() not in makers
     assert content(tmp_path / "processes") == content(tmp_path / "threads")
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_a_killed_pool_process_raises_in_one_line_and_the_next_run_resumes(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preprocess(recordings, tmp_path / "local", say=quiet)
+    preprocess(recordings, tmp_path / "local", say=quiet, limits=SMALL_SHARDS)
     target = tmp_path / "pool"
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with monkeypatch.context() as patch, ProcessPoolExecutor(1, spawn) as pool:
         patch.setattr(preprocess_module, "make_shard", fatal)
-        with pytest.raises(AudiovqError, match=r"pool: a process .* resume"):
-            preprocess(recordings, target, executor=pool, say=quiet)
-    preprocess(recordings, target, say=quiet)
+        with pytest.raises(AudiovqError, match=r"pool: a worker process .* resume"):
+            preprocess(recordings, target, executor=pool, say=quiet, limits=SMALL_SHARDS)
+    preprocess(recordings, target, say=quiet, limits=SMALL_SHARDS)
     assert content(target) == content(tmp_path / "local")

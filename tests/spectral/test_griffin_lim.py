@@ -157,14 +157,14 @@ def test_griffin_lim_of_a_padded_batch(start: str) -> None:
     phase = pghi(magnitude, N_FFT, HOP, num_samples) if start == "given" else None
     batch = griffin_lim(magnitude, N_FFT, HOP, num_samples, n_iter=6, phase=phase)
     for clip, length in enumerate(num_samples.tolist()):
-        own = slice(0, num_frames(length, HOP))
+        frames = slice(0, num_frames(length, HOP))
         alone = griffin_lim(
-            magnitude[clip : clip + 1, :, own],
+            magnitude[clip : clip + 1, :, frames],
             N_FFT,
             HOP,
             num_samples[clip : clip + 1],
             n_iter=6,
-            phase=None if phase is None else phase[clip : clip + 1, :, own],
+            phase=None if phase is None else phase[clip : clip + 1, :, frames],
         )
         torch.testing.assert_close(batch[clip, :length], alone[0], rtol=0, atol=2e-4)
         assert (batch[clip, length:] == 0).all()
@@ -201,7 +201,7 @@ def test_zero_magnitudes_give_silence() -> None:
 
 @pytest.mark.parametrize("hop", [32, 64, 85, 128])
 def test_inconsistent_magnitudes_give_bounded_sound(hop: int) -> None:
-    """Random magnitudes are no valid STFT; they must not give a click at the clip's end."""
+    """Random magnitudes are not a valid STFT; they must not give a click at the clip's end."""
     num_samples = torch.tensor([hop * 19 + hop - 1])
     magnitude = torch.rand(1, 129, 20, generator=torch.Generator().manual_seed(0))
     waveform = griffin_lim(magnitude, N_FFT, hop, num_samples, n_iter=20)

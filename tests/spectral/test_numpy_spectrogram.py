@@ -1,4 +1,4 @@
-"""Tests of `audiovq.analysis`: agreement with `Spectrogram`, independent clips, float16 rounding."""
+"""`numpy_spectrogram.Analysis` equals `Spectrogram`, clip by clip, within float16 rounding."""
 
 import itertools
 from collections.abc import Callable
@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq.config.spectrogram import SpectrogramConfig
-from audiovq.spectral import numpy_spectrogram
-from audiovq.spectral.numpy_spectrogram import Analysis, Piece, to_float16
+from audiovq.spectral.numpy_spectrogram import CHUNK_SAMPLES, Analysis, Piece, to_float16
 from audiovq.spectral.spectrogram import Spectrogram
 
 Waveform = npt.NDArray[np.float32]
@@ -45,9 +44,12 @@ def sounds(voice: Voice, config: SpectrogramConfig) -> list[Waveform]:
 
 
 def spectrograms(
-    waveforms: list[Waveform], config: SpectrogramConfig, frames: int
+    waveforms: list[Waveform],
+    config: SpectrogramConfig,
+    frames: int,
+    chunk_samples: int = CHUNK_SAMPLES,
 ) -> tuple[npt.NDArray[np.float16], list[int]]:
-    batches = list(Analysis(config).batches(map(Piece, waveforms), frames))
+    batches = list(Analysis(config, chunk_samples).batches(map(Piece, waveforms), frames))
     images = np.concatenate([images for images, _ in batches])
     return images, [level for _, levels in batches for level in levels]
 
@@ -61,34 +63,31 @@ def test_numpy_matches_torch(voice: Voice, config: SpectrogramConfig) -> None:
     spectrogram = Spectrogram(config)
     for waveform, image, level in zip(waveforms, images, levels, strict=True):
         expected, expected_level = spectrogram(torch.from_numpy(waveform)[None])
-        own = expected.shape[3]
+        own_frames = expected.shape[3]
         assert level == int(expected_level)
-        found = torch.from_numpy(image[:, :own].astype(np.float32))
-        # rounding of float16, and of float32, which near the floor, 80 dB down, is that of the loudest bins
+        found = torch.from_numpy(image[:, :own_frames].astype(np.float32))
+        # Rounding of float16, and of float32: at the floor, 80 dB down, that of the loudest bins.
         torch.testing.assert_close(found, expected[0, 0], atol=2**-12 + 2e-4, rtol=0)
-        assert not image[:, own:].any()
+        assert not image[:, own_frames:].any()
 
 
 @configs
-def test_packed_clips_do_not_affect_each_other(
-    voice: Voice, config: SpectrogramConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_clips_do_not_affect_each_other(voice: Voice, config: SpectrogramConfig) -> None:
     waveforms = sounds(voice, config)
     frames = 1 + max(map(len, waveforms)) // config.hop_length
     together = spectrograms(waveforms, config, frames)
     pieces = list(map(Piece, waveforms))
     assert len(list(Analysis(config).batches(pieces, frames))) < len(waveforms)
-    monkeypatch.setattr(numpy_spectrogram, "CHUNK_SAMPLES", 1)
-    alone = spectrograms(waveforms, config, frames)
+    alone = spectrograms(waveforms, config, frames, chunk_samples=1)
     np.testing.assert_array_equal(together[0], alone[0])
     assert together[1] == alone[1]
 
 
 @configs
-def test_a_cut_clip_has_the_frames_of_the_whole_sound(
+def test_a_clip_cut_from_a_sound_has_the_frames_of_the_sound(
     voice: Voice, config: SpectrogramConfig
 ) -> None:
-    """Clips end to end, whole hops long, each with half a window around: the sound's own frames."""
+    """Consecutive clips of whole hops, with half a window around each, have the sound's frames."""
     hop, half_window = config.hop_length, config.n_fft // 2
     sound = 0.4 + voice(2.0, 140, config.sample_rate)  # loud where it is cut, and at its ends
     size = 12 * hop
@@ -108,8 +107,8 @@ def test_a_cut_clip_has_the_frames_of_the_whole_sound(
         torch.testing.assert_close(torch.from_numpy(image), true, atol=1e-3, rtol=0)
 
 
-def test_a_cut_clip_decoded_alone_is_as_loud_as_the_recording_to_its_ends(voice: Voice) -> None:
-    """Its first and last frames hear more than it has; what comes back is no louder there for that."""
+def test_a_clip_cut_from_a_recording_and_inverted_is_not_louder_at_its_ends(voice: Voice) -> None:
+    """Its first and last windows cover samples outside the clip, which must not add loudness."""
     config = CONFIGS[0]
     hop, half_window, begin = config.hop_length, config.n_fft // 2, 8000
     sound = voice(3.0, 140, 8000)

@@ -122,11 +122,11 @@ def test_unusable_files_are_listed_with_a_reason(
     write("infinity.wav", np.append(sound, np.float32(np.inf)), "NaN or infinity")
     write("silence.wav", 0 * sound, "silent")
     write("constant.wav", 0 * sound - 1, "silent")
-    link("loop-a.wav", "loop-b.wav", "a link that leads nowhere")
-    link("loop-b.wav", "loop-a.wav", "a link that leads nowhere")
-    link("self.wav", "self.wav", "a link that leads nowhere")
-    link("dangling.wav", "gone.wav", "a link that leads nowhere")
-    link("dangling", "gone", "a link that leads nowhere")
+    link("loop-a.wav", "loop-b.wav", "is a broken link")
+    link("loop-b.wav", "loop-a.wav", "is a broken link")
+    link("self.wav", "self.wav", "is a broken link")
+    link("dangling.wav", "gone.wav", "is a broken link")
+    link("dangling", "gone", "is a broken link")
     (folder / "inner").mkdir()
     link("inner/up", "..", "a link to a folder")
     link("inner/up.wav", "..", "a link to a folder")
@@ -135,7 +135,7 @@ def test_unusable_files_are_listed_with_a_reason(
     expected |= dict.fromkeys(("pipe.wav", "pipe"), "neither a file nor a folder")
     (folder / "header.wav").write_bytes((folder / "good.wav").read_bytes()[:30])
     (folder / "notes").write_text("Dear diary")
-    expected |= {"header.wav": "not a sound file", "notes": "not a sound file by its name"}
+    expected |= {"header.wav": "not a sound file", "notes": "has no suffix such as .wav"}
 
     summary, clips = run(folder, tmp_path / "out")
     found = reasons(summary)
