@@ -183,7 +183,7 @@ def reconstruct_files(
 
 
 def _command(model: Model, verb: str, inversion: Inversion) -> dict[str, Any]:
-    """The settings that decide what is written, apart from the inputs: see `outputs.writing_into`."""
+    """The settings that determine the output, apart from the inputs: see `outputs.writing_into`."""
     weights = model.header.get("autoencoder", {}).get("sha256")
     return {"verb": verb, "autoencoder": weights, **dataclasses.asdict(inversion)}
 

@@ -19,38 +19,38 @@ def wav_names(names: Iterable[str]) -> dict[str, str]:
     `a.flac (2).wav`. A name longer than file systems hold is cut.
     """
     folders: dict[tuple[int, str], int] = {}  # (folder around it, key) → number of the folder
-    places: dict[str, tuple[int, PurePosixPath]] = {}
+    paths: dict[str, tuple[int, PurePosixPath]] = {}
     for name in names:
         path, folder = PurePosixPath(plain(name)), 0
         for part in path.parts[:-1]:
             folder = folders.setdefault((folder, _key(part)), len(folders) + 1)
-        places[name] = folder, path
+        paths[name] = folder, path
     taken: set[tuple[int, str]] = set()
     given: dict[str, str] = {}
 
     def take(name: str, number: str) -> bool:
         """Give `name` its path, with `number` in it, unless that is taken."""
-        folder, path = places[name]
+        folder, path = paths[name]
         leaf = _cut(path.name, number)
-        place = folder, _key(leaf)
-        if place in folders or place in taken:
+        key = folder, _key(leaf)
+        if key in folders or key in taken:
             return False
-        taken.add(place)
+        taken.add(key)
         given[name] = (path.parent / leaf).as_posix()
         return True
 
     # First those that are WAVs by name: they keep it.
     collided = [
-        name for name in sorted(places, key=lambda name: not _is_wav(name)) if not take(name, "")
+        name for name in sorted(paths, key=lambda name: not _is_wav(name)) if not take(name, "")
     ]
     numbers: dict[tuple[int, str], int] = {}
     for name in collided:
-        folder, path = places[name]
-        place = folder, _key(path.name)
-        numbers.setdefault(place, 2)
-        while not take(name, f" ({numbers[place]})"):
-            numbers[place] += 1
-    return {name: given[name] for name in places}
+        folder, path = paths[name]
+        key = folder, _key(path.name)
+        numbers.setdefault(key, 2)
+        while not take(name, f" ({numbers[key]})"):
+            numbers[key] += 1
+    return {name: given[name] for name in paths}
 
 
 def plain(name: str) -> str:
@@ -64,7 +64,7 @@ def _is_wav(name: str) -> bool:
 
 
 def _cut(name: str, number: str) -> str:
-    """A file's name with `number` before its suffix; what is too long loses the end of its stem."""
+    """A file's name with `number` before its suffix; names that are too long lose the end of their stem."""
     stem, dot, suffix = name.rpartition(".")
     end = number + dot + suffix
     room = LONGEST - len(end.encode("utf-8", "surrogateescape"))

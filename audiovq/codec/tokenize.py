@@ -68,12 +68,12 @@ def encode_split(
     with torch.inference_mode():
         for view in range(views):
             for number, indices in enumerate(order.split(64)):
-                own = number % distributed.world_size() == distributed.rank()
-                part = slice(None) if own else slice(0)
+                is_ours = number % distributed.world_size() == distributed.rank()
+                part = slice(None) if is_ours else slice(0)
                 images, frames = split.spectrograms(indices[part]), split.num_frames[indices]
-                if view:  # what is drawn is drawn in every rank
+                if view:  # every rank samples the same random numbers
                     images, frames = random_views(split, indices, generator, stride, SPEED, part)
-                if not own:
+                if not is_ours:
                     continue
                 ends = known[indices, 1] & (frames <= model.clip_frames)  # longer ones are cut
                 frames = frames.clamp(max=model.clip_frames)
@@ -99,7 +99,7 @@ def encode_split(
 
 
 def code_counts(model: Model, split: Split) -> Tensor:
-    """(quantizers, codebook_size) how often each code stands in a split's clips."""
+    """(quantizers, codebook_size) number of occurrences of each code in a split's clips."""
     if not model.autoencoder.config.quantizes:
         return torch.zeros(0, 0, dtype=torch.long)
     vocabulary = model.vocabulary

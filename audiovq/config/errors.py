@@ -1,4 +1,4 @@
-"""`AudiovqError`: an error that the user can mend, told in one line."""
+"""`AudiovqError`: an error that the user can fix, described in one line."""
 
 from __future__ import annotations
 

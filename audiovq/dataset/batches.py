@@ -54,7 +54,7 @@ def random_views(
     Args:
         split: of the clips.
         indices: (batch,) of the clips in the split.
-        generator: random numbers are drawn for the whole batch, whatever `part` is.
+        generator: random numbers are sampled for the whole batch, whatever `part` is.
         stride: frames of one column of codes.
         speed: largest relative change of speed.
         part: of the batch that is computed, for ranks.

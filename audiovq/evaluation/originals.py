@@ -56,7 +56,7 @@ def beginnings(
             offset, samples = _first_span(clips[path])
             span = offset, min(samples, most)
             (piece,) = excerpts(file, _slicing(dataset), [span])
-            waveform = piece.own(piece.samples)
+            waveform = piece.cut_to_clip(piece.samples)
         else:
             waveform = _beginning(file, rate, most)
         total += len(waveform) / rate
@@ -70,7 +70,7 @@ def clip_waveforms(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Waveform
     """
     for _, group in itertools.groupby(clips, key=lambda clip: clip.path):
         for piece in _pieces(dataset, list(group)):
-            yield None if piece is None else piece.own(piece.samples)
+            yield None if piece is None else piece.cut_to_clip(piece.samples)
 
 
 def original_piece(dataset: Dataset, clip: Clip) -> Piece | None:

@@ -105,7 +105,7 @@ def inspect(
         ceiling=ceiling,
         inverted=inverted,
         descriptions={
-            path: describe(piece.own(piece.samples), settings.sample_rate)
+            path: describe(piece.cut_to_clip(piece.samples), settings.sample_rate)
             for path, piece in zip(paths, pieces, strict=True)
         },
     )
@@ -317,8 +317,10 @@ def _invert(
     waveforms = inversion.invert(
         Spectrogram(slicing.spectrogram), [piece.samples for piece in pieces]
     )
-    originals = [piece.own(piece.samples) for piece in pieces]
-    inverted = [piece.own(waveform) for piece, waveform in zip(pieces, waveforms, strict=True)]
+    originals = [piece.cut_to_clip(piece.samples) for piece in pieces]
+    inverted = [
+        piece.cut_to_clip(waveform) for piece, waveform in zip(pieces, waveforms, strict=True)
+    ]
     grid = slicing.spectrogram.n_fft, slicing.spectrogram.hop_length
     convergence = {
         path: fidelity.spectral_convergence(a, b, *grid)

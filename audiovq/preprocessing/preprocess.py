@@ -43,7 +43,7 @@ from audiovq.preprocessing.catalog import Catalog, Recording, catalog, read_cont
 from audiovq.preprocessing.settings import choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 from audiovq.preprocessing.slicing import Slicing
-from audiovq.preprocessing.splits import Dealt, held_shares, notes_of, splits_of
+from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, splits_of
 from audiovq.runtime.executors import local_executor, process_pool
 from audiovq.runtime.files import (
     clear,
@@ -71,7 +71,7 @@ class Limits:
     """Sizes into which `preprocess` cuts its work."""
 
     files_per_shard: int = 256
-    """Files in a shard, at least, where a dataset has so many that there would be more than 1024 shards."""
+    """Maximum number of files per shard; larger where a dataset would have more than 1024 shards."""
     shard_bytes: int = 1 << 30
     """Bytes of the array of a shard."""
     process_shards: int = 32
@@ -163,7 +163,7 @@ def preprocess(
         slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
         run = _Run(source.absolute(), target, files, recipe, slicing, limits, say)
         warnings += files.notes
-        dealt = splits_of(
+        assigned = splits_of(
             list(files.headers),
             config,
             sounds=files.sounds,
@@ -178,8 +178,8 @@ def preprocess(
             for warning in warnings:
                 say(f"note: {warning}")
             may_fork = processes and isinstance(workers, ThreadPoolExecutor) and executor is None
-            jobs, dealt = _make_all_shards(run, dealt, workers, may_fork)
-            later = notes_of(dealt, files.sounds, config)
+            jobs, assigned = _make_all_shards(run, assigned, workers, may_fork)
+            later = notes_of(assigned, files.sounds, config)
             of_files = itertools.chain.from_iterable(map(shard_notes, jobs))
             later += in_words(of_files, len(files.headers))
             summary = _assemble(run, jobs, workers)
@@ -202,8 +202,8 @@ def _existing(run: _Run) -> Summary:
 
 
 def _make_all_shards(
-    run: _Run, dealt: Dealt, workers: Executor, may_fork: bool
-) -> tuple[list[ShardJob], Dealt]:
+    run: _Run, assigned: Assignment, workers: Executor, may_fork: bool
+) -> tuple[list[ShardJob], Assignment]:
     """Make all shards; again with other splits, up to ROUNDS times, if a split turns out to be empty.
 
     Returns the jobs and splits of the last round.
@@ -211,15 +211,15 @@ def _make_all_shards(
     for number in range(ROUNDS):
         folder = run.work / str(number) if number else run.work
         folder.mkdir(exist_ok=True)
-        jobs = list(_jobs(run, folder, run.files.recordings(dealt)))
+        jobs = list(_jobs(run, folder, run.files.recordings(assigned)))
         forks = may_fork and len(jobs) >= run.limits.process_shards
         with process_pool() if forks else contextlib.nullcontext(workers) as executor:
             _make_shards(run, jobs, executor)
-        better = _dealt_again(jobs, dealt, run.files, run.config)
-        if better == dealt:
+        better = _refill_empty_splits(jobs, assigned, run.files, run.config)
+        if better == assigned:
             break
-        dealt = better
-    return jobs, dealt
+        assigned = better
+    return jobs, assigned
 
 
 def _clips_by_header(run: _Run) -> dict[str, int]:
@@ -228,25 +228,25 @@ def _clips_by_header(run: _Run) -> dict[str, int]:
     return {path: math.ceil(info.seconds / seconds) for path, info in run.files.headers.items()}
 
 
-def _dealt_again(
-    jobs: list[ShardJob], dealt: Dealt, files: Catalog, config: PreprocessConfig
-) -> Dealt:
-    """Better splits than `dealt`, by the clips that were made, if a split is needlessly empty; else `dealt`."""
+def _refill_empty_splits(
+    jobs: list[ShardJob], assigned: Assignment, files: Catalog, config: PreprocessConfig
+) -> Assignment:
+    """Better splits than `assigned`, by the clips that were made, if a split is needlessly empty; else `assigned`."""
     missing = {"train", *(split for split, share in held_shares(config).items() if share)}
     for job in jobs:
         if job.split in missing and next(_clips([job]), None):
             missing.remove(job.split)
     if not missing:
-        return dealt
+        return assigned
     clips = Counter(clip.path for clip in _clips(jobs))
     used = [path for path in files.headers if clips[path]]
     if not used:
-        return dealt
+        return assigned
     has_pattern = config.test is not None
-    if has_pattern and not any("test" in dealt[path] for path in used):
+    if has_pattern and not any("test" in assigned[path] for path in used):
         config = dataclasses.replace(config, test=None, test_share=0.0)
-    elif has_pattern and all(dealt[path] == ("test",) for path in used):
-        return dealt
+    elif has_pattern and all(assigned[path] == ("test",) for path in used):
+        return assigned
     better = splits_of(used, config, sounds=files.sounds, clips=clips, labels=files.labels)
     return dict.fromkeys(files.headers, ("train",)) | better
 

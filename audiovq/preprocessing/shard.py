@@ -178,8 +178,8 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
         paths = [os.path.join(job.source, recording.path) for recording in group]
         notes: list[list[str]] = [[] for _ in group]
         found = [
-            _read_short(job, recording, path, own_notes)
-            for recording, path, own_notes in zip(group, paths, notes, strict=True)
+            _read_short(job, recording, path, file_notes)
+            for recording, path, file_notes in zip(group, paths, notes, strict=True)
         ]
         by_rate: dict[int, list[Waveform]] = {}
         for sound in found:
@@ -189,7 +189,7 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
             original_rate: iter(resample_all(waveforms, original_rate, rate))
             for original_rate, waveforms in by_rate.items()
         }
-        for recording, path, sound, own_notes in zip(group, paths, found, notes, strict=True):
+        for recording, path, sound, file_notes in zip(group, paths, found, notes, strict=True):
             planned: Plan | str
             try:
                 if sound is None:
@@ -201,7 +201,7 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
                     _require_unchanged(path, recording, checksum)
                     waveform = next(resampled[original_rate])
                     planned = plan_waveform(waveform, job.slicing, job.divide(recording))
-                    planned = planned._replace(notes=own_notes)
+                    planned = planned._replace(notes=file_notes)
             except (AudioError, OSError) as error:
                 planned = _reason(error)
             if isinstance(planned, str):  # possibly because the file has changed

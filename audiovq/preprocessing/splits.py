@@ -23,7 +23,7 @@ ROUND = 50
 """A recording that is split in time has one stretch of each split in this many clips."""
 GAP_SECONDS = 1.0
 """Longest gap between stretches of different splits; the length of a clip if that is shorter."""
-Dealt = dict[str, tuple[str, ...]]
+Assignment = dict[str, tuple[str, ...]]
 """The split of each path; several for a path that is split in time."""
 
 
@@ -34,7 +34,7 @@ def splits_of(
     sounds: Mapping[str, str] | None = None,
     clips: Mapping[str, int] | None = None,
     labels: Mapping[str, Mapping[str, str]] | None = None,
-) -> Dealt:
+) -> Assignment:
     """Assign each path to a split, or to several if it is to be split in time.
 
     From three clips on, every split that `config` asks for gets one; and each label value gets a training
@@ -55,11 +55,11 @@ def splits_of(
     rest = [name for name in groups.order if name not in tested]
     shares = held_shares(config)
     wanted = [split for split in SPLITS[1:] if shares[split] and not (split == "test" and tested)]
-    dealt: Dealt = dict.fromkeys(tested, ("test",))
-    dealt |= _deal(rest, groups, {split: shares[split] for split in wanted})
+    assigned: Assignment = dict.fromkeys(tested, ("test",))
+    assigned |= _assign(rest, groups, {split: shares[split] for split in wanted})
     if wanted:
-        _keep_labels(rest, groups, dealt)
-    return {path: dealt[groups.of[path]] for path in paths}
+        _keep_labels(rest, groups, assigned)
+    return {path: assigned[groups.of[path]] for path in paths}
 
 
 def held_shares(config: PreprocessConfig) -> dict[str, float]:
@@ -122,22 +122,22 @@ def _tested(paths: Sequence[str], config: PreprocessConfig, groups: _Groups) -> 
     return tested
 
 
-def _deal(rest: Sequence[str], groups: _Groups, shares: Mapping[str, float]) -> Dealt:
+def _assign(rest: Sequence[str], groups: _Groups, shares: Mapping[str, float]) -> Assignment:
     """Assign the groups `rest`, in the order of their hashes, to training and the splits in `shares`."""
     needed = 1 + len(shares)
     total = sum(groups.clips[name] for name in rest)
     if not shares or total < needed:
         return dict.fromkeys(rest, ("train",))
     in_time = [name for name in rest if groups.clips[name] >= max(needed, LARGEST * total + 1e-9)]
-    dealt: Dealt = dict.fromkeys(in_time, ("train", *shares))
-    others = [name for name in rest if name not in dealt]
+    assigned: Assignment = dict.fromkeys(in_time, ("train", *shares))
+    others = [name for name in rest if name not in assigned]
     if not in_time and len(others) < needed:  # two recordings with three or four clips in total
         small, large = sorted(others, key=lambda name: groups.clips[name])
         return {large: ("train", "validation"), small: ("test",)}
     by_hash = {name: _by_hash(groups.share[name], shares) for name in others}
     if not in_time:
         _fill(others, by_hash, shares)
-    return dealt | {name: (split,) for name, split in by_hash.items()}
+    return assigned | {name: (split,) for name, split in by_hash.items()}
 
 
 def _by_hash(share: float, shares: Mapping[str, float]) -> str:
@@ -147,12 +147,12 @@ def _by_hash(share: float, shares: Mapping[str, float]) -> str:
     return "validation" if share < shares.get("validation", 0.0) else "train"
 
 
-def _fill(order: Sequence[str], dealt: dict[str, str], shares: Mapping[str, float]) -> None:
-    """Correct `dealt` so that each split has its exact share of few groups, and at least one of many."""
+def _fill(order: Sequence[str], assigned: dict[str, str], shares: Mapping[str, float]) -> None:
+    """Correct `assigned` so that each split has its exact share of few groups, and at least one of many."""
     counts = {
         split: max(1, round(share * len(order)))
         if len(order) < FEW
-        else max(1, sum(found == split for found in dealt.values()))
+        else max(1, sum(found == split for found in assigned.values()))
         for split, share in shares.items()
     }
     while sum(counts.values()) >= len(order):  # leave one for training
@@ -160,10 +160,10 @@ def _fill(order: Sequence[str], dealt: dict[str, str], shares: Mapping[str, floa
     low = counts.get("validation", 0)
     high = len(order) - counts.get("test", 0)
     for index, name in enumerate(order):
-        dealt[name] = "validation" if index < low else "test" if index >= high else "train"
+        assigned[name] = "validation" if index < low else "test" if index >= high else "train"
 
 
-def _keep_labels(rest: Sequence[str], groups: _Groups, dealt: Dealt) -> None:
+def _keep_labels(rest: Sequence[str], groups: _Groups, assigned: Assignment) -> None:
     """Move one group of each label value to training, in exchange for another if its split would be empty.
 
     Labels whose values hardly repeat, such as captions, are ignored.
@@ -177,27 +177,27 @@ def _keep_labels(rest: Sequence[str], groups: _Groups, dealt: Dealt) -> None:
     trained = Counter(dict.fromkeys(holders, 0))
     sizes: Counter[str] = Counter()
     for name in rest:
-        sizes.update(dealt[name])
-        trained.update(label for label in groups.labels[name] if "train" in dealt[name])
+        sizes.update(assigned[name])
+        trained.update(label for label in groups.labels[name] if "train" in assigned[name])
 
     def move(name: str, split: str) -> None:
         change = 1 if split == "train" else -1
-        sizes.subtract(dealt[name])
+        sizes.subtract(assigned[name])
         sizes[split] += 1
-        dealt[name] = (split,)
+        assigned[name] = (split,)
         for label in groups.labels[name]:
             trained[label] += change
 
     for label in sorted(holders):
         if trained[label] or 2 * values[label[0]] > len(rest):
             continue
-        moved = max(holders[label], key=lambda name: (sizes[dealt[name][0]], name))
-        (split,) = dealt[moved]
+        moved = max(holders[label], key=lambda name: (sizes[assigned[name][0]], name))
+        (split,) = assigned[moved]
         if sizes[split] == 1:
             spare = (
                 name
                 for name in (reversed(rest) if split == "test" else rest)
-                if dealt[name] == ("train",)
+                if assigned[name] == ("train",)
                 and all(trained[other] > 1 for other in groups.labels[name])
             )
             if (given := next(spare, None)) is None:
@@ -267,7 +267,7 @@ def equal_sounds(sounds: Mapping[str, str]) -> list[list[str]]:
 
 
 def notes_of(
-    dealt: Mapping[str, tuple[str, ...]],
+    assigned: Mapping[str, tuple[str, ...]],
     sounds: Mapping[str, str],
     config: PreprocessConfig,
     many: Callable[[int], str] = lambda n: f"{n} recordings",
@@ -285,15 +285,15 @@ def notes_of(
         )
         if config.test is not None:
             pattern = re.compile(config.test)
-            copies = [p for p in dealt if dealt[p] == ("test",) and not pattern.search(p)]
+            copies = [p for p in assigned if assigned[p] == ("test",) and not pattern.search(p)]
             if copies:
                 notes.append(
                     f"{len(copies)} of them (for example {copies[0]}) are in the test split because"
                     " --test matches a copy"
                 )
-    if in_time := sorted(path for path, splits in dealt.items() if len(splits) > 1):
+    if in_time := sorted(path for path, splits in assigned.items() if len(splits) > 1):
         more = f" and {len(in_time) - 1} more" if len(in_time) > 1 else ""
         notes.append(
-            f"{in_time[0]}{more}: split in time into {', '.join(dealt[in_time[0]])}, with gaps between"
+            f"{in_time[0]}{more}: split in time into {', '.join(assigned[in_time[0]])}, with gaps between"
         )
     return notes

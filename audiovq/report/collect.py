@@ -163,9 +163,9 @@ def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group
     for clip, original, piece, coded, ceiling in zip(
         clips, originals, pieces, decoded, ceilings, strict=True
     ):
-        sounds = {"coded": piece.own(coded), "ceiling": ceiling}
+        sounds = {"coded": piece.cut_to_clip(coded), "ceiling": ceiling}
         if original is not None:
-            sounds = {"recording": piece.own(piece.samples)} | sounds
+            sounds = {"recording": piece.cut_to_clip(piece.samples)} | sounds
         pictures = _pictures(model, list(sounds), list(sounds.values()))
         groups.append(Group(" · ".join(clip.labels.values()) or clip.path, pictures))
     return groups

@@ -45,7 +45,7 @@ def griffin_lim(
             gets worse with each iteration.
         phase: initial phase in radians, of the magnitude's shape, such as from `pghi`. Default: random.
         generator: for the random phase; default: a fixed seed. All clips share one table of random
-            numbers, drawn frame by frame, so that the same state of a CPU generator gives a clip the
+            numbers, sampled frame by frame, so that the same state of a CPU generator gives a clip the
             same sound in any batch and alone.
 
     Returns:
@@ -118,7 +118,7 @@ def _refine(
 
 
 def random_phase(magnitude: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Random phase (batch, bins, frames) in radians: one table for all clips, drawn frame by frame.
+    """Random phase (batch, bins, frames) in radians: one table for all clips, sampled frame by frame.
 
     So a clip's phase depends neither on the other clips nor on the padding.
     """

@@ -34,7 +34,7 @@ class Piece(NamedTuple):
     after: int = 0
     """Samples after the clip."""
 
-    def own(self, samples: Waveform) -> Waveform:
+    def cut_to_clip(self, samples: Waveform) -> Waveform:
         """Cut `samples`, which correspond to those of the piece, to the clip."""
         return samples[self.before : len(samples) - self.after]
 

@@ -30,15 +30,15 @@ def test_from_three_clips_on_every_split_asked_for_has_a_clip(
         validation_share=0.1 * validation, test_share=0.1 * test, labels="none"
     )
     paths = names(len(clips), salt)
-    dealt = splits_of(paths, config, clips=dict(zip(paths, clips, strict=True)))
-    found = Counter(split for splits in dealt.values() for split in splits)
+    assigned = splits_of(paths, config, clips=dict(zip(paths, clips, strict=True)))
+    found = Counter(split for splits in assigned.values() for split in splits)
     asked = {"train": True, "validation": validation, "test": test}
     wanted = {split for split in SPLITS if asked[split]}
     if sum(clips) >= 3:
         assert set(found) == wanted
     assert found["train"] >= 1
     assert set(found) <= wanted
-    for path, splits in dealt.items():
+    for path, splits in assigned.items():
         count = dict(zip(paths, clips, strict=True))[path]
         assert len(splits) == 1 or (count >= len(splits) and splits[0] == "train")
 
@@ -63,20 +63,20 @@ def test_equal_sounds_are_in_one_split_and_order_does_not_matter(
 ) -> None:
     paths = names(count, salt)
     sounds = {path: str(number % different) for number, path in enumerate(paths)}
-    dealt = splits_of(paths, CONFIG, sounds=sounds)
-    assert dealt == splits_of(paths[::-1], CONFIG, sounds=sounds)
+    assigned = splits_of(paths, CONFIG, sounds=sounds)
+    assert assigned == splits_of(paths[::-1], CONFIG, sounds=sounds)
     for sound in set(sounds.values()):
-        assert len({dealt[path] for path in paths if sounds[path] == sound}) == 1
+        assert len({assigned[path] for path in paths if sounds[path] == sound}) == 1
     if min(count, different) >= 3:
-        assert {split for splits in dealt.values() for split in splits} == set(SPLITS)
+        assert {split for splits in assigned.values() for split in splits} == set(SPLITS)
 
 
 def test_a_test_pattern_selects_copies_too_and_must_leave_training_recordings() -> None:
     paths = names(6)
     sounds = {path: path[-5] if path[-5] in "012" else "same" for path in paths}
     config = PreprocessConfig(test="5")
-    dealt = splits_of(paths, config, sounds=sounds)
-    assert {path for path in paths if dealt[path] == ("test",)} == {*paths[3:]}
+    assigned = splits_of(paths, config, sounds=sounds)
+    assert {path for path in paths if assigned[path] == ("test",)} == {*paths[3:]}
     with pytest.raises(AudiovqError, match="or a copy"):
         splits_of(paths, config, sounds=dict.fromkeys(paths, "same"))
 
@@ -85,10 +85,10 @@ def test_a_test_pattern_selects_copies_too_and_must_leave_training_recordings() 
 def test_every_label_value_keeps_a_training_clip(count: int, values: int, salt: int) -> None:
     paths = names(count, salt)
     labels = {path: {"kind": str(number % values)} for number, path in enumerate(paths)}
-    dealt = splits_of(paths, CONFIG, labels=labels)
-    assert {split for splits in dealt.values() for split in splits} == set(SPLITS)
+    assigned = splits_of(paths, CONFIG, labels=labels)
+    assert {split for splits in assigned.values() for split in splits} == set(SPLITS)
     if count >= 2 * values + 2:
-        trained = {labels[path]["kind"] for path in paths if "train" in dealt[path]}
+        trained = {labels[path]["kind"] for path in paths if "train" in assigned[path]}
         assert trained == set(map(str, range(values)))
 
 
