@@ -105,7 +105,7 @@ def reconstruct(model: Model, waveforms: Sequence[Waveform]) -> list[Waveform]:
             batch = torch.from_numpy(waveform)[None].to(model.device)
             images, level = model.spectrogram(batch)
             output = model.autoencoder(images, torch.tensor([images.shape[3]])).spectrogram
-            output = model.autoencoder.heard(output)
+            output = model.autoencoder.apply_contrast(output)
             num_samples = torch.tensor([len(waveform)], device=model.device)
             generator = torch.Generator().manual_seed(0)
             inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)

@@ -1,6 +1,6 @@
 """A model: one folder that can be copied.
 
-    model.json                 format, version, every setting, labels, checksums, what was reached
+    model.json                 format, version, every setting, labels, checksums, results of training
     autoencoder.safetensors    weights
     context.safetensors        integer tables by which archives are coded
     prior.safetensors          weights

@@ -51,7 +51,9 @@ class Encoder(nn.Module):
         autoencoder = self.autoencoder
         missing = autoencoder.rows * autoencoder.stride[0] - autoencoder.bins
         padded = nn.functional.pad(spectrogram, (0, 0, 0, missing))
-        latents: Tensor = autoencoder.placed(autoencoder.encoder(padded, _all(spectrogram)))
+        latents: Tensor = autoencoder.latent_projection(
+            autoencoder.encoder(padded, _all(spectrogram))
+        )
         if autoencoder.config.quantizes:
             batch, _, rows, columns = latents.shape
             codes: Tensor = autoencoder.quantizer.encode(latents.permute(0, 2, 3, 1).flatten(0, 2))
@@ -81,7 +83,7 @@ class Decoder(nn.Module):
         elif autoencoder.dense is not None:
             grid = autoencoder.dense.back(codes)
         mask = _all(grid)
-        spectrogram = autoencoder.heard(
+        spectrogram = autoencoder.apply_contrast(
             autoencoder.values(autoencoder.decoder(grid, mask)[:, :, : autoencoder.bins], mask)
         )
         return spectrogram, self.spectrogram.magnitude(spectrogram)

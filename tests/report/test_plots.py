@@ -82,7 +82,7 @@ def test_an_interpolation_starts_and_ends_at_the_two_reconstructions(
         for step, index in ((steps[0], indices[:1]), (steps[-1], indices[1:])):
             frames = split.num_frames[index]
             result = model.autoencoder(split.spectrograms(index), frames)
-            reconstruction = model.autoencoder.heard(result.spectrogram)
+            reconstruction = model.autoencoder.apply_contrast(result.spectrogram)
             torch.testing.assert_close(step.spectrogram, reconstruction, atol=1e-4, rtol=0)
             assert step.num_samples == split.num_samples[index]
             assert step.level == split.levels[index]

@@ -97,7 +97,7 @@ class Autoencoder(nn.Module):
         encoder, decoder = NETWORKS[config.network.kind]
         self.encoder: nn.Module = encoder(config.network, config.bottleneck.encoded_dim, self.rows)
         self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows)
-        self.placed = LatentProjection(config.bottleneck)
+        self.latent_projection = LatentProjection(config.bottleneck)
         self.dense: Dense | None = None
         dim, cells = config.bottleneck.dim, self.stride[0] * self.stride[1]
         if config.bottleneck.dense is not None:
@@ -198,7 +198,7 @@ class Autoencoder(nn.Module):
         """
         cell_mask = self._cell_mask(num_columns, codes.shape[3], codes.device)
         vectors = self.quantizer.decode(cell_mask.gather(codes))
-        return self.heard(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
+        return self.apply_contrast(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
 
     def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """Spectrogram, as from `decode`, of the output of `latents`; `num_columns` (batch,)."""
@@ -206,10 +206,12 @@ class Autoencoder(nn.Module):
         if self.dense is None:
             cell_mask = self._cell_mask(num_columns, latents.shape[3], device)
             vectors = cell_mask.gather(latents)
-            return self.heard(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
+            return self.apply_contrast(
+                self.values(self._decode(vectors, cell_mask), cell_mask.mask)
+            )
         full = self._cell_mask(torch.full_like(num_columns, self.columns), self.columns, device)
         cell_mask = self._cell_mask(num_columns, self.columns, device)
-        return self.heard(self.values(self._decode(latents, full), cell_mask.mask))
+        return self.apply_contrast(self.values(self._decode(latents, full), cell_mask.mask))
 
     def sample(
         self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
@@ -230,9 +232,9 @@ class Autoencoder(nn.Module):
         vectors = n if self.dense is not None else n * self.rows * self.columns
         noise = torch.randn(vectors, self.bottleneck.dim, generator=generator).to(device)
         latents = noise + self.bottleneck.prior_mean(self._labels_per_vector(labels, cell_mask))
-        return self.heard(self.values(self._decode(latents, cell_mask), cell_mask.mask))
+        return self.apply_contrast(self.values(self._decode(latents, cell_mask), cell_mask.mask))
 
-    def heard(self, output: Tensor) -> Tensor:
+    def apply_contrast(self, output: Tensor) -> Tensor:
         """Decoder output (batch, 1, bins, frames) stretched away from 1 by `contrast`, clamped to [0, 1].
 
         Zeros stay zeros.
@@ -278,7 +280,7 @@ class Autoencoder(nn.Module):
         padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
         padded = nn.functional.pad(spectrogram, padding)
         latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), cell_mask.mask)
-        return self.placed(latents), cell_mask
+        return self.latent_projection(latents), cell_mask
 
     def _apply_bottleneck(
         self, latents: Tensor, cell_mask: CellMask, labels: Tensor | None

@@ -51,7 +51,7 @@ class Gaussian(nn.Module):
     """
 
     num_quantizers = 0
-    warmth: Tensor
+    kl_scale: Tensor
     """Warm-up factor of `kl_weight` in training, 0 to 1; eval uses the full weight."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Gaussian(nn.Module):
         for embedding in self.means.parameters():
             with torch.no_grad():  # far apart: means that start close take long to separate
                 embedding[:-1].normal_(std=LABEL_MEAN_STD)
-        self.register_buffer("warmth", torch.ones(()), persistent=False)
+        self.register_buffer("kl_scale", torch.ones(()), persistent=False)
 
     def prior_mean(self, labels: Tensor | None) -> Tensor | float:
         """Mean of the prior, (vectors, dim), for labels (vectors, labels); 0 without labels."""
@@ -98,5 +98,5 @@ class Gaussian(nn.Module):
                 noise = torch.randn(vectors, self.dim, device=mean.device)
                 sampled = mean + (log_variance / 2).exp() * noise[before : before + len(mean)]
             codes = torch.empty(len(latents), 0, dtype=torch.long, device=latents.device)
-            weight = self.kl_weight * (self.warmth if self.training else 1.0)
+            weight = self.kl_weight * (self.kl_scale if self.training else 1.0)
             return Bottleneck(sampled, codes, weight * kl, kl.detach())

@@ -29,12 +29,12 @@ class CellMask:
         With `num_columns` on a GPU, all cells are gathered: to find those inside a clip, the CPU would
         have to synchronise with it.
         """
-        columns_inside = torch.arange(columns, device=num_columns.device) < num_columns[:, None]
+        column_mask = torch.arange(columns, device=num_columns.device) < num_columns[:, None]
         shape = len(num_columns), rows, columns
-        mask = columns_inside[:, None, None].float()
+        mask = column_mask[:, None, None].float()
         if num_columns.is_cuda:
             return cls(mask, shape, None)
-        indices = columns_inside[:, None].expand(-1, rows, -1).reshape(-1).nonzero()[:, 0]
+        indices = column_mask[:, None].expand(-1, rows, -1).reshape(-1).nonzero()[:, 0]
         return cls(mask.to(device), shape, indices.to(device))
 
     @property

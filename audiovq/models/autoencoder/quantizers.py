@@ -113,9 +113,9 @@ class Codebook(nn.Module):
     def _update(self, latents: Tensor, codes: Tensor, weights: Tensor | None) -> None:
         """Count usage; with `ema`, update the averages and restart dead codes."""
         size = len(self.embedding)
-        inside = latents.new_ones(len(latents)) if weights is None else weights
+        ones = latents.new_ones(len(latents)) if weights is None else weights
         # Not bincount, which synchronises with a GPU.
-        counts = distributed.all_reduce_sum(latents.new_zeros(size).index_add_(0, codes, inside))
+        counts = distributed.all_reduce_sum(latents.new_zeros(size).index_add_(0, codes, ones))
         self.usage += counts
         if self.config.update == "gradient":
             return

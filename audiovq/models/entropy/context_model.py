@@ -94,8 +94,8 @@ def context_cells(
     of the codes.
     """
     batch, quantizers, rows, columns = codes.shape
-    inside = torch.arange(columns) < num_columns[:, None]
-    grid = codes.masked_fill(~inside[:, None, None], codebook_size)
+    column_mask = torch.arange(columns) < num_columns[:, None]
+    grid = codes.masked_fill(~column_mask[:, None, None], codebook_size)
     grid = nn.functional.pad(grid, (MARGIN,) * 4, value=codebook_size)
     parts = [
         grid[:, q, MARGIN + r : MARGIN + r + rows, MARGIN + c : MARGIN + c + columns]
@@ -103,7 +103,7 @@ def context_cells(
         for q in range(quantizers)
     ]
     parts += [codes[:, q] for q in range(quantizers - 1)]
-    selected = inside[:, None].expand(-1, rows, -1)
+    selected = column_mask[:, None].expand(-1, rows, -1)
     row_numbers = torch.arange(rows, dtype=codes.dtype)[:, None].expand(batch, -1, columns)
     return (
         torch.stack(parts, dim=-1)[selected],

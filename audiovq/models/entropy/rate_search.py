@@ -61,8 +61,8 @@ def search(
             )
             for q in range(tables.num_quantizers):
                 grid.set(active, row, column, q, codes[:, q])
-    inside = np.arange(columns) < num_columns[:, None]
-    return grid.codes[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN] * inside[:, None, None]
+    column_mask = np.arange(columns) < num_columns[:, None]
+    return grid.codes[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN] * column_mask[:, None, None]
 
 
 def least_weight(bits: Callable[[float], float], allowed: float, low: float) -> float:

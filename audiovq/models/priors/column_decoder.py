@@ -61,12 +61,12 @@ class ColumnDecoder(nn.Module):
         """Copy the weights of `other` for the first `codes` tokens, which both share; `neighbours` maps
         own neighbour indices to those of `other`. Embeddings without a counterpart become 0."""
         slots, prefix = len(self.column_embed.offsets), len(self.prefix_embed.offsets)
-        for own, theirs, indices in (
+        for ours, theirs, indices in (
             (self.column_embed, other.column_embed, {i: i for i in range(slots)}),
             (self.prefix_embed, other.prefix_embed, {i: i for i in range(prefix)}),
             (self.neighbour_embed, other.neighbour_embed, neighbours),
         ):
-            own.init_from(theirs, codes, indices)
+            ours.init_from(theirs, codes, indices)
         for name in ("to_cells", "modulation", "mlp_in", "mlp_out"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
 
@@ -77,7 +77,7 @@ class ColumnDecoder(nn.Module):
 
     def cell_inputs(self, x: Tensor, neighbours: Tensor) -> Tensor:
         """Column vectors x (…, dim), neighbour tokens (…, slots, neighbours) → inputs (…, slots, cell) of
-        the cells, independent of the column's own codes."""
+        the cells, independent of the codes of the column."""
         embedded: Tensor = self.neighbour_embed(neighbours)
         from_column: Tensor = self.to_cells(layer_norm(x))
         return embedded + from_column.view(embedded.shape)
@@ -114,12 +114,14 @@ class EmbeddingSum(nn.Module):
 
     @torch.no_grad()
     def init_from(self, other: EmbeddingSum, codes: int, slots: Mapping[int, int]) -> None:
-        """Copy the embeddings of the first `codes` tokens; `slots` maps own slots to those of `other`.
+        """Copy the embeddings of the first `codes` tokens; `slots` maps slots of this embedding to those of `other`.
         All other embeddings become 0."""
-        own, theirs = (t.embedding.weight.unflatten(0, (len(t.offsets), -1)) for t in (self, other))
-        own.zero_()
+        ours, theirs = (
+            t.embedding.weight.unflatten(0, (len(t.offsets), -1)) for t in (self, other)
+        )
+        ours.zero_()
         for slot, other_slot in slots.items():
-            own[slot, :codes] = theirs[other_slot, :codes]
+            ours[slot, :codes] = theirs[other_slot, :codes]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (…, slots) → (…, dim)."""

@@ -81,9 +81,9 @@ class MaskedPrior(nn.Module):
 
     def can_start_from(self, prior: Transformer) -> bool:
         """Whether `prior` has the same sizes, as `start_from` requires."""
-        own, theirs = self.config, prior.config
+        ours, theirs = self.config, prior.config
         return prior.group == self.vocabulary.slots and all(
-            getattr(own, name) == getattr(theirs, name)
+            getattr(ours, name) == getattr(theirs, name)
             for name in ("dim", "cell", "layers", "heads")
         )
 
@@ -94,12 +94,12 @@ class MaskedPrior(nn.Module):
         Embeddings that it lacks, those of mask tokens and future neighbours, become 0.
         """
         size, slots = self.vocabulary.codebook_size, self.vocabulary.slots
-        for own, theirs in (
+        for ours, theirs in (
             (self.layers, prior.layers),
             (self.label_embeddings, prior.label_embeddings),
             (self.level_embedding, prior.level_embedding),
         ):
-            own.load_state_dict(theirs.state_dict())
+            ours.load_state_dict(theirs.state_dict())
         for quantizer, head in enumerate(self.heads):
             part = slice(quantizer * size, (quantizer + 1) * size)
             torch.as_tensor(head.weight).copy_(prior.head.weight[part])
@@ -124,7 +124,7 @@ class MaskedPrior(nn.Module):
         The inputs (selected, slots, cell) are computed from all unmasked codes; the modulation is
         (selected, cell) each. Attention is over selected columns and those with unmasked codes.
         """
-        valid, mask = clips.inside, self.to_slots(clips.hidden)
+        valid, mask = clips.valid, self.to_slots(clips.hidden)
         tokens, condition = self._masked_tokens(clips), self._clip_condition(clips)
         # Selected columns first, then those with unmasked codes. The rest carry no information.
         informative = valid & ~mask.all(dim=2)
@@ -162,21 +162,21 @@ class MaskedPrior(nn.Module):
     def tokens(self, clips: MaskedClips) -> Tensor:
         """Tokens (batch, columns, slots) of all codes, masked ones too; padding is `pad_token`."""
         tokens = self.to_slots(clips.codes + self._token_offsets)
-        return tokens.masked_fill(~clips.inside[:, :, None], self.pad_token)
+        return tokens.masked_fill(~clips.valid[:, :, None], self.pad_token)
 
     def codes(self, tokens: Tensor, clips: MaskedClips) -> Tensor:
         """Inverse of `tokens`; padding is copied from `clips`."""
         vocabulary = self.vocabulary
         grid = tokens.unflatten(2, (vocabulary.rows, vocabulary.num_quantizers))
         codes = grid.permute(0, 3, 2, 1) - self._token_offsets
-        return torch.where(clips.inside[:, None, None], codes, clips.codes)
+        return torch.where(clips.valid[:, None, None], codes, clips.codes)
 
     def _logits(self, clips: MaskedClips, tokens: Tensor) -> Tensor:
         """`forward` with `tokens` (batch, columns, slots) as the prefixes of the column decoder.
 
         Computes every position, masked or not, so that shapes do not depend on values (no GPU sync).
         """
-        vocabulary, valid = self.vocabulary, clips.inside
+        vocabulary, valid = self.vocabulary, clips.valid
         masked_tokens = self._masked_tokens(clips)
         condition = self._clip_condition(clips)
         columns = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
@@ -210,7 +210,7 @@ class MaskedPrior(nn.Module):
 
     def _masked_tokens(self, clips: MaskedClips) -> Tensor:
         """Tokens (batch, columns, slots) of the clips, with `mask_token` for masked codes."""
-        mask = self.to_slots(clips.hidden) & clips.inside[:, :, None]
+        mask = self.to_slots(clips.hidden) & clips.valid[:, :, None]
         return self.tokens(clips).masked_fill(mask, self.mask_token)
 
     def _clip_condition(self, clips: MaskedClips) -> Tensor:
@@ -227,7 +227,7 @@ class MaskedPrior(nn.Module):
 
     def loss(self, clips: MaskedClips) -> tuple[Tensor, Tensor, Tensor]:
         """Mean negative log-likelihood in nats: (per masked code, of a clip's length, of its level)."""
-        mask = clips.hidden & clips.inside[:, None, None]
+        mask = clips.hidden & clips.valid[:, None, None]
         tokens = self.tokens(clips)
         if self.training:
             tokens = drop_tokens(tokens, self.pad_token)
@@ -344,7 +344,7 @@ def sample_masked(
     `generator` must be on the CPU.
     """
     vocabulary, device = prior.vocabulary, clips.codes.device
-    mask = clips.hidden & clips.inside[:, None, None]
+    mask = clips.hidden & clips.valid[:, None, None]
     schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
     uniform = torch.rand(*schedule.shape, vocabulary.slots, 1, generator=generator).to(device)
     guided = config.guidance != 0 and clips.labels.shape[1] > 0

@@ -38,7 +38,7 @@ class MaskedClips:
     was cropped."""
 
     @property
-    def inside(self) -> Tensor:
+    def valid(self) -> Tensor:
         """(batch, columns) bool: False for padding."""
         columns = torch.arange(self.codes.shape[3], device=self.codes.device)
         return columns < self.num_columns[:, None]

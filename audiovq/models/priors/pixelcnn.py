@@ -34,9 +34,10 @@ class Vertical(nn.Module):
     def forward(self, v: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """v (batch, dim, back + columns, rows), condition (batch, dim) → input of the next layer
         (batch, dim, columns, rows), and of the horizontal stack (batch, 2 × dim, columns, rows)."""
-        own, other = self.modulation(_rms_norm(condition))[:, :, None, None].chunk(2, dim=1)
-        out = self.conv(_rms_norm(v)) + own
-        return _gated(out, self.dropout, self.training), self.to_horizontal(out) + other
+        shifts = self.modulation(_rms_norm(condition))[:, :, None, None]
+        vertical_shift, horizontal_shift = shifts.chunk(2, dim=1)
+        out = self.conv(_rms_norm(v)) + vertical_shift
+        return _gated(out, self.dropout, self.training), self.to_horizontal(out) + horizontal_shift
 
 
 class Horizontal(nn.Module):
@@ -96,7 +97,7 @@ class PixelCNN(Prior):
 
     With `back` = kernel // 2, the receptive field of a code is: the 1 + layers × back columns before
     it, up to layers × back rows higher or lower; the 1 + layers × back rows below it; and the coarser
-    quantizers of its own cell. It also depends on the clip's labels and level, and on its row and
+    quantizers of its cell. It also depends on the clip's labels and level, and on its row and
     column. The level is predicted from the labels alone, and END in the first slot of a column.
     """
 

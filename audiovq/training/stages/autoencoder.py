@@ -133,7 +133,7 @@ def set_schedule(autoencoder: Autoencoder, progress: float) -> None:
         if isinstance(part, Codebook):
             part.restart.fill_(config.restart and progress < RESTART_UNTIL)
         if isinstance(part, Gaussian):
-            part.warmth.fill_(min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0)
+            part.kl_scale.fill_(min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0)
 
 
 def validate_autoencoder(

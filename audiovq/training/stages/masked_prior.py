@@ -105,7 +105,7 @@ def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float
     for number, batch in distributed.shard(list(enumerate(indices.split(32)))):
         generator = torch.Generator().manual_seed(number)
         masked_clips = _masked_clips(masked, held_out, batch, generator).to(device)
-        masked_codes = int((masked_clips.hidden & masked_clips.inside[:, None, None]).sum())
+        masked_codes = int((masked_clips.hidden & masked_clips.valid[:, None, None]).sum())
         complete = int(masked.length_known(masked_clips).sum())
         weights = masked_codes, complete, complete
         for i, (nats, weight) in enumerate(zip(masked.loss(masked_clips), weights, strict=True)):

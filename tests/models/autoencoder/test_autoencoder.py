@@ -108,7 +108,7 @@ def test_encode_and_decode_match_forward_for_any_size_and_batch(
         codes = model.encode(images, num_frames)
         columns = model.num_columns(num_frames)
         decoded = model.decode(codes, columns)
-        expected = model.heard(model(images, num_frames).spectrogram)
+        expected = model.apply_contrast(model(images, num_frames).spectrogram)
         strides = model.stride
         assert codes.shape == (
             len(frames),
@@ -184,7 +184,9 @@ def test_without_emphasis_all_cells_have_equal_weight() -> None:
 def test_contrast_stretches_values_below_1_and_keeps_silence() -> None:
     model = autoencoder("patch", 10, contrast=1.1)
     values = torch.tensor([0.0, 0.05, 0.5, 1.0, 1.2])
-    torch.testing.assert_close(model.heard(values), torch.tensor([0.0, 0.0, 0.45, 1.0, 1.0]))
+    torch.testing.assert_close(
+        model.apply_contrast(values), torch.tensor([0.0, 0.0, 0.45, 1.0, 1.0])
+    )
 
 
 @each_encoder
@@ -341,7 +343,7 @@ def test_dense_latents_are_one_vector_for_clips_of_any_length(
         made = model.decode_latents(latents, columns)
         assert made.shape == (3, 1, 10, longest)
         torch.testing.assert_close(
-            made, model.heard(result.spectrogram[..., :longest]), atol=1e-5, rtol=1e-4
+            made, model.apply_contrast(result.spectrogram[..., :longest]), atol=1e-5, rtol=1e-4
         )
         cut = model(images[..., :longest], num_frames.clamp(max=longest))
         assert torch.equal(cut.loss, result.loss), "frames that are cut off count in no loss"
@@ -358,7 +360,7 @@ def test_decoded_gaussian_latents_match_forward(encoder: str) -> None:
     with torch.no_grad():
         latents = model.latents(images, num_frames)
         made = model.decode_latents(latents, model.num_columns(num_frames))
-        expected = model.heard(model(images, num_frames).spectrogram)
+        expected = model.apply_contrast(model(images, num_frames).spectrogram)
     assert latents.shape[:2] == (2, 3)
     torch.testing.assert_close(made[..., :11], expected, atol=1e-5, rtol=1e-4)
 
@@ -413,7 +415,7 @@ def test_latents_are_projected_with_a_quantizer_or_without(encoder: str) -> None
             else:
                 assert float(vectors.abs().max()) < 1.01
             model.bottleneck = NoBottleneck()
-            past = model.heard(model(images, num_frames).spectrogram)
+            past = model.apply_contrast(model(images, num_frames).spectrogram)
             made = model.decode_latents(latents, columns)[..., :11]
         torch.testing.assert_close(made, past, atol=1e-5, rtol=1e-4)
 

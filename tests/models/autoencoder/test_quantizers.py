@@ -511,7 +511,7 @@ def test_gaussian_samples_have_the_given_moments_and_gradients_to_both() -> None
 
 def test_kl_warm_up_applies_in_training_only() -> None:
     bottleneck, parameters = gaussian(), normal(5, 6)
-    bottleneck.warmth.fill_(0.25)
+    bottleneck.kl_scale.fill_(0.25)
     assert bottleneck(parameters).loss == pytest.approx(0.125 * bottleneck(parameters).kl)
     result = bottleneck.eval()(parameters)
     assert result.loss == pytest.approx(0.5 * result.kl)

@@ -78,7 +78,7 @@ def test_clips_in_a_batch_give_the_same_as_alone_whatever_their_padding() -> Non
 
 def with_other_padding(clips: MaskedClips) -> MaskedClips:
     """The same clips with other codes in the padding, which must not matter."""
-    padding = ~clips.inside[:, None, None]
+    padding = ~clips.valid[:, None, None]
     return replace(clips, codes=torch.where(padding, (clips.codes + 1) % 5, clips.codes))
 
 
@@ -112,7 +112,7 @@ SHAPES = (
 @torch.no_grad()
 def test_selecting_some_columns_gives_the_same_inputs_as_selecting_all() -> None:
     prior, clips = tiny_prior(), masked_clips(share=0.7)
-    columns = prior.to_slots(clips.hidden).any(dim=2) & clips.inside
+    columns = prior.to_slots(clips.hidden).any(dim=2) & clips.valid
     assert 0 < columns.sum() < columns.numel()
     all_inputs, all_modulation = prior.context(clips, torch.ones_like(columns))
     inputs, modulation = prior.context(clips, columns)
@@ -174,7 +174,7 @@ def test_all_masked_codes_are_sampled_and_no_others_changed(
     clips = masked_clips(share=share)
     clips.codes[clips.hidden] = 99  # not a code, so that any masked code left over is found
     config = SamplingConfig(steps=steps, temperature=temperature, guidance=guidance, top_k=top_k)
-    unchanged = ~clips.hidden | ~clips.inside[:, None, None]
+    unchanged = ~clips.hidden | ~clips.valid[:, None, None]
     filled = sample_masked(tiny_prior(), clips, config, torch.Generator().manual_seed(1))
     assert torch.equal(filled[unchanged], clips.codes[unchanged])
     assert bool(((filled >= 0) & (filled < 5))[~unchanged].all())
@@ -266,7 +266,7 @@ def test_training_masks_have_all_shares_and_cropped_clips_are_contiguous() -> No
     assert bool((last == begin + clips.num_columns - 1).all()), "contiguous columns"
     shares = clips.hidden.float().flatten(1).mean(dim=1)
     assert bool((shares.histc(5, 0, 1) > 150).all()), "small shares and large ones"
-    masks = clips.hidden & clips.inside[:, None, None]
+    masks = clips.hidden & clips.valid[:, None, None]
     assert bool(masks.flatten(1).any(dim=1).all()), "at least one masked code per clip"
 
 
