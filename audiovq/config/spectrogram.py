@@ -34,9 +34,9 @@ class PreprocessConfig:
     test: str | None = None
     """Regular expression that selects the test files; None: --test-share of them, by a hash of the path."""
     test_share: float = 0.1
-    """Share of the files held out for the test, unless --test is given; 0: no test."""
+    """Share of the files set aside for the test, unless --test is given; 0: no test."""
     validation_share: float = 0.1
-    """Share of the other files held out for validation, by a hash of the path; 0: no validation."""
+    """Share of the other files set aside for validation, by a hash of the path; 0: no validation."""
 
     def __post_init__(self) -> None:
         require(
