@@ -102,10 +102,6 @@ def test_sources_avoid_the_words_that_the_glossary_replaces(folder: str) -> None
     assert found == []
 
 
-def test_folders_of_not_yet_exist() -> None:
-    assert set(NOT_YET) <= set(folders())
-
-
 def test_exceptions_name_folders_that_exist() -> None:
     exceptions = {name for row in tables()[0] for name in words(row[2]) if name}
     assert exceptions <= set(folders())
