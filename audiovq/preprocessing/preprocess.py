@@ -119,6 +119,7 @@ class _Run:
         return (self.target / "work").absolute()
 
 
+# Longer than 60 lines because of its arguments: the steps below are one function each.
 def preprocess(
     source: Path,
     target: Path,

@@ -43,13 +43,11 @@ def pghi(
     Args:
         magnitude: (batch, n_fft // 2 + 1, frames), linear, finite, at least 0, any scale.
         n_fft, hop_length: as in `stft`.
-        num_samples: (batch,), integers, lengths of the clips in samples; by default clips have all
-            frames.
+        num_samples: (batch,), integers, lengths of the clips; by default clips have all frames.
         tolerance: cells below this fraction of the clip's maximum get a random phase.
         generator: for the random phases; default: a fixed seed. As in `griffin_lim`, a clip gets the
             same phase in any batch and alone.
-        known: (batch, n_fft // 2 + 1, at most frames), radians: given phase of the first frames, which
-            is returned unchanged and continued.
+        known: (batch, n_fft // 2 + 1, at most frames), radians: phase of the first frames, to continue.
 
     Returns:
         (batch, n_fft // 2 + 1, frames), float32, radians from -pi to pi; 0 in frames after a

@@ -15,7 +15,7 @@ from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.manifest import SPLITS
 from audiovq.inspection.inspect import inspect
-from audiovq.preprocessing.preprocess import preprocess
+from audiovq.preprocessing.preprocess import Limits, preprocess
 
 Waveform = npt.NDArray[np.float32]
 RATE = 8000
@@ -130,7 +130,6 @@ def test_preprocess_and_inspect_use_one_of_cancelling_channels_and_say_so(
     tmp_path: Path,
     voice: Callable[..., Waveform],
     block: int,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = tmp_path / "in"
@@ -139,10 +138,10 @@ def test_preprocess_and_inspect_use_one_of_cancelling_channels_and_say_so(
     soundfile.write(source / "mono.wav", sound, RATE)
     soundfile.write(source / "opposite.wav", np.stack([sound, -sound], axis=1), RATE)
     soundfile.write(source / "stereo.wav", np.stack([sound, sound], axis=1), RATE)
-    monkeypatch.setattr(reading, "BLOCK", block)
     lines: list[str] = []
     config = PreprocessConfig(labels="none")
-    summary = preprocess(source, tmp_path / "out", config, say=lines.append)
+    limits = Limits(block_samples=block)
+    summary = preprocess(source, tmp_path / "out", config, limits=limits, say=lines.append)
     expected = "1 of 3 files: channels cancel each other; the louder one is used (opposite.wav)"
     assert f"note: {expected}" in lines
     assert expected in summary.warnings
