@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.config.settings import FEWEST_STEPS, OptimizerConfig, TrainConfig
+from audiovq.dataset.batches import evenly_spaced as evenly_spaced
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import measured_split
 from audiovq.models.model import Model
@@ -144,11 +145,6 @@ class Stage(ABC):
     def size_line(self) -> str:
         """`prior: 1,234 parameters`."""
         return f"{self.name}: {sum(p.numel() for p in self.module.parameters()):,} parameters"
-
-
-def evenly_spaced(count: int, most: int) -> Tensor:
-    """Every n-th of `count` indices: about `most` of them, fewer than twice as many."""
-    return torch.arange(count)[:: max(1, count // most)]
 
 
 def progress_line(stage: str, metrics: Metrics) -> str:
