@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,6 +55,31 @@ Preset = Literal[
     "lesson-pixelcnn",
 ]
 Plot = Literal["reconstructions", "latent-scatter", "latent-grid", "interpolation", "codebook"]
+
+
+@dataclass(frozen=True)
+class SoundOptions:
+    """Flags of all verbs that make sounds."""
+
+    label: LabelPairs = ()
+    sampling: Sampling = SamplingConfig()
+    inversion: PhaseInversion = Inversion()
+    seed: int = 0
+    device: Device = "auto"
+    threads: Threads = None
+    overwrite: Overwrite = False
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label pairs as values by name. Raises AudiovqError where one is invalid."""
+        return parse_labels(self.label)
+
+    def load(self, model: Path) -> Model:
+        """The model on the device, see `load_model`."""
+        return load_model(model, self.device, self.threads)
+
+
+Options = Annotated[SoundOptions, arg(name="")]
 
 
 def load_model(model: Path, device: str = "auto", threads: int | None = None) -> Model:

@@ -10,18 +10,17 @@ from tyro.conf import Positional, arg
 from audiovq.cli.arguments import (
     Count,
     Device,
-    LabelPairs,
+    Options,
     Overwrite,
     PhaseInversion,
-    Sampling,
+    SoundOptions,
     Threads,
     load_model,
-    parse_labels,
     parse_span,
     say,
 )
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.config.sampling import Inversion
 from audiovq.runtime.files import require_apart
 
 
@@ -29,9 +28,6 @@ def generate(
     model: Positional[Path],
     out: Positional[Path],
     n: Count = 16,
-    label: LabelPairs = (),
-    sampling: Sampling = SamplingConfig(),
-    inversion: PhaseInversion = Inversion(),
     length: Annotated[
         float | None, arg(help="Length in seconds; by default the model decides.")
     ] = None,
@@ -43,10 +39,7 @@ def generate(
         bool,
         arg(help="Keep near copies of training clips; by default they are sampled again."),
     ] = False,
-    seed: int = 0,
-    device: Device = "auto",
-    threads: Threads = None,
-    overwrite: Overwrite = False,
+    options: Options = SoundOptions(),
 ) -> None:
     """Generate new sounds.
 
@@ -54,24 +47,24 @@ def generate(
         model: Folder made by train, or `digits`, which comes with audiovq.
         out: Folder for the WAVs and their manifest.json.
     """
-    labels = parse_labels(label)
+    labels = options.labels
 
     from audiovq.generation.files import generate_files
 
     require_apart(out, model)
     paths = generate_files(
-        load_model(model, device, threads),
+        options.load(model),
         out,
         n,
         labels,
-        sampling=sampling,
-        inversion=inversion,
-        seed=seed,
+        sampling=options.sampling,
+        inversion=options.inversion,
+        seed=options.seed,
         best_of=best_of,
         seconds=length,
         loop=loop,
         keep_copies=keep_copies,
-        overwrite=overwrite,
+        overwrite=options.overwrite,
         say=say,
     )
     _print_written(paths, out)
@@ -85,13 +78,7 @@ def vary(
     strength: Annotated[
         float, arg(help="Share of the codes that is resampled: 0 keeps all, 1 none.")
     ] = 0.5,
-    label: LabelPairs = (),
-    sampling: Sampling = SamplingConfig(),
-    inversion: PhaseInversion = Inversion(),
-    seed: int = 0,
-    device: Device = "auto",
-    threads: Threads = None,
-    overwrite: Overwrite = False,
+    options: Options = SoundOptions(),
 ) -> None:
     """Make variations of a recording.
 
@@ -100,22 +87,22 @@ def vary(
         recording: The recording to vary.
         out: Folder for the WAVs and their manifest.json.
     """
-    labels = parse_labels(label)
+    labels = options.labels
 
     from audiovq.generation.files import vary_files
 
     require_apart(out, model, recording)
     paths = vary_files(
-        load_model(model, device, threads),
+        options.load(model),
         recording,
         out,
         n,
         strength,
         labels,
-        sampling=sampling,
-        inversion=inversion,
-        seed=seed,
-        overwrite=overwrite,
+        sampling=options.sampling,
+        inversion=options.inversion,
+        seed=options.seed,
+        overwrite=options.overwrite,
         say=say,
     )
     _print_written(paths, out)
@@ -130,13 +117,7 @@ def continue_(
         float | None,
         arg(help="Total length in seconds, recording included; by default the model decides."),
     ] = None,
-    label: LabelPairs = (),
-    sampling: Sampling = SamplingConfig(),
-    inversion: PhaseInversion = Inversion(),
-    seed: int = 0,
-    device: Device = "auto",
-    threads: Threads = None,
-    overwrite: Overwrite = False,
+    options: Options = SoundOptions(),
 ) -> None:
     """Continue a recording.
 
@@ -145,22 +126,22 @@ def continue_(
         recording: The recording to continue.
         out: Folder for the WAVs and their manifest.json.
     """
-    labels = parse_labels(label)
+    labels = options.labels
 
     from audiovq.generation.files import extend_files
 
     require_apart(out, model, recording)
     paths = extend_files(
-        load_model(model, device, threads),
+        options.load(model),
         recording,
         out,
         length,
         n,
         labels,
-        sampling=sampling,
-        inversion=inversion,
-        seed=seed,
-        overwrite=overwrite,
+        sampling=options.sampling,
+        inversion=options.inversion,
+        seed=options.seed,
+        overwrite=options.overwrite,
         say=say,
     )
     _print_written(paths, out)
@@ -173,13 +154,7 @@ def repaint(
     time: Annotated[str | None, arg(metavar="FROM:TO", help="Seconds, such as 0.2:0.5.")] = None,
     band: Annotated[str | None, arg(metavar="FROM:TO", help="Hertz, such as 1000:3000.")] = None,
     n: Count = 8,
-    label: LabelPairs = (),
-    sampling: Sampling = SamplingConfig(),
-    inversion: PhaseInversion = Inversion(),
-    seed: int = 0,
-    device: Device = "auto",
-    threads: Threads = None,
-    overwrite: Overwrite = False,
+    options: Options = SoundOptions(),
 ) -> None:
     """Regenerate part of a recording, given by --time, --band or both; keep the rest.
 
@@ -188,7 +163,7 @@ def repaint(
         recording: The recording to change.
         out: Folder for the WAVs and their manifest.json.
     """
-    labels = parse_labels(label)
+    labels = options.labels
     spans = parse_span("time", time), parse_span("band", band)
     if spans == (None, None):
         raise AudiovqError("repaint: give --time 0.2:0.5, --band 1000:3000, or both")
@@ -197,16 +172,16 @@ def repaint(
 
     require_apart(out, model, recording)
     paths = repaint_files(
-        load_model(model, device, threads),
+        options.load(model),
         recording,
         out,
         *spans,
         n,
         labels,
-        sampling=sampling,
-        inversion=inversion,
-        seed=seed,
-        overwrite=overwrite,
+        sampling=options.sampling,
+        inversion=options.inversion,
+        seed=options.seed,
+        overwrite=options.overwrite,
         say=say,
     )
     _print_written(paths, out)
