@@ -224,7 +224,10 @@ def all_reduce_sum_with_gradient(x: Tensor) -> Tensor:
 
 
 class _Summed(torch.autograd.Function):
-    """Sum over ranks whose gradient is also summed over ranks."""
+    """Sum over ranks whose gradient is also summed over ranks.
+
+    `torch.distributed.nn.functional.all_reduce` does the same, but torch 2.14 deprecates it for a private one.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
