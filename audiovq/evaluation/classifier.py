@@ -16,6 +16,7 @@ from audiovq.dataset.batches import batches
 from audiovq.dataset.dataset import Split
 from audiovq.runtime.device import pick_precision
 from audiovq.runtime.progress import progress_range
+from audiovq.runtime.threads import tuned
 
 EPOCHS = 12
 """Duration of the training, within limits of steps."""
@@ -99,7 +100,9 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     dtype = pick_precision("auto", torch.device(device))
     generator = torch.Generator().manual_seed(seed)
-    for step in progress_range("evaluate: training a judge", steps):
+    on_cpu = torch.device(device).type == "cpu"
+    rounds = progress_range("evaluate: training a judge", steps)
+    for step in tuned("judge", rounds, enabled=on_cpu):
         epoch, index = divmod(step, per_epoch)
         if index == 0:
             order = batches(num_frames, BATCH, seed, epoch)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from audiovq.audio.waveform import Waveform
 from audiovq.evaluation.classifier import Predictions
 from audiovq.runtime.progress import progress_range
+from audiovq.runtime.threads import tuned
 from audiovq.spectral.scale import mel_bands
 from audiovq.spectral.stft import stft
 
@@ -103,7 +104,8 @@ def train_listener(
     steps = min(max_steps, EPOCHS * -(-len(images) // BATCH))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in progress_range("evaluate: training a second judge", steps):
+    rounds = progress_range("evaluate: training a second judge", steps)
+    for _ in tuned("second judge", rounds):
         indices = torch.randint(len(images), (min(BATCH, len(images)),), generator=generator)
         logits = listener(*_padded([images[i] for i in indices.tolist()]))
         losses = [

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 from audiovq.config.checks import require_threads
 
+_T = TypeVar("_T")
 PROBE_SECONDS = 0.02
 """Time for which each number of threads is measured in a round of a probe,"""
 PROBE_STEPS = 1
@@ -118,6 +120,13 @@ def tuned_step(kind: str, units: float = 1.0, enabled: bool = True) -> Iterator[
     started = time.perf_counter()
     yield
     tuner.record(units, time.perf_counter() - started)
+
+
+def tuned(kind: str, steps: Iterable[_T], units: float = 1.0, enabled: bool = True) -> Iterator[_T]:
+    """`steps`, with the body of the loop over them run as `tuned_step`."""
+    for step in steps:
+        with tuned_step(kind, units, enabled):
+            yield step
 
 
 @dataclass

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from audiovq.runtime.threads import tuned_step
+from audiovq.runtime.threads import tuned
 from audiovq.spectral.stft import (
     Packing,
     check_batch,
@@ -103,17 +103,16 @@ def _refine(
     scale = torch.empty_like(target)
     smallest = torch.finfo(target.dtype).tiny
     on_cpu = target.device.type == "cpu"
-    for _ in range(n_iter):
-        with tuned_step("griffin-lim", target.numel(), enabled=on_cpu):
-            consistent = packing.analyse(packing.synthesise(spectrum))
-            # c_n + momentum * (c_n - c_{n-1}) up to a factor: only its phase is used.
-            torch.sub(consistent, previous, alpha=momentum / (1 + momentum), out=spectrum)
-            previous = consistent
-            parts = torch.view_as_real(spectrum)
-            torch.mul(parts, parts, out=squares)
-            torch.add(squares[..., 0], squares[..., 1], out=scale)
-            scale.clamp_(min=smallest).rsqrt_().mul_(target)
-            spectrum.mul_(scale)
+    for _ in tuned("griffin-lim", range(n_iter), target.numel(), enabled=on_cpu):
+        consistent = packing.analyse(packing.synthesise(spectrum))
+        # c_n + momentum * (c_n - c_{n-1}) up to a factor: only its phase is used.
+        torch.sub(consistent, previous, alpha=momentum / (1 + momentum), out=spectrum)
+        previous = consistent
+        parts = torch.view_as_real(spectrum)
+        torch.mul(parts, parts, out=squares)
+        torch.add(squares[..., 0], squares[..., 1], out=scale)
+        scale.clamp_(min=smallest).rsqrt_().mul_(target)
+        spectrum.mul_(scale)
     return packing.synthesise(spectrum)
 
 

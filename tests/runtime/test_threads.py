@@ -138,3 +138,18 @@ def test_a_number_set_through_torch_is_the_new_limit() -> None:
 def test_a_number_out_of_range_is_refused(n: int) -> None:
     with pytest.raises(AudiovqError, match=f"threads {n}: give 1 to 1,024"):
         threads.fix_threads(n)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_tuned_loop_has_all_its_steps_and_may_end_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
+    used: list[int] = []
+    for step in threads.tuned("loop", range(1000)):
+        assert step == len(used)
+        used.append(torch.get_num_threads())
+        clock += BUSY[used[-1]]
+        if step == 900:
+            break
+    assert len(used) == 901
+    assert used[-100:].count(1) > 90

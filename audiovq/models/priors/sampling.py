@@ -9,7 +9,7 @@ from audiovq.config.sampling import SamplingConfig
 from audiovq.models.priors.base import Prior
 from audiovq.runtime.cuda_graphs import GraphedFunction, Position, read_at, side_stream, write_at
 from audiovq.runtime.device import to_device_async
-from audiovq.runtime.threads import tuned_step
+from audiovq.runtime.threads import tuned
 
 FIRST_GRAPHED_COLUMN = 2
 """First column that the CUDA graph samples; the same graph serves all later columns."""
@@ -39,21 +39,20 @@ def sample(
     columns = vocabulary.max_columns if longest is None else longest
     sampler = _Sampler(prior, labels, config, generator, given, shortest, columns)
     sampler.sample_token(0, 0)
-    size = len(labels).bit_length()
     with side_stream(device):
         graphed = None
         if device.type == "cuda" and prior.step_at is not None:
             graphed = GraphedFunction(sampler.sample_column, device, warm=1)
-        for column in range(columns):
+        # Larger batches gain from threads what small ones lose: each size has its own number of threads.
+        kind = f"sampling {len(labels).bit_length()}"
+        for column in tuned(kind, range(columns), enabled=device.type == "cpu"):
             first = 1 + column * vocabulary.slots
             if graphed is not None and column >= FIRST_GRAPHED_COLUMN:
                 graphed(torch.tensor([first]))
             else:
-                # Larger batches gain from threads what small ones lose: each size has its own number.
-                with tuned_step(f"sampling {size}", enabled=device.type == "cpu"):
-                    for position in range(first, first + vocabulary.slots):
-                        if sampler.num_ended < len(labels):
-                            sampler.sample_token(position, position)
+                for position in range(first, first + vocabulary.slots):
+                    if sampler.num_ended < len(labels):
+                        sampler.sample_token(position, position)
             if graphed is not None and column % CHECK_COLUMNS == 0:
                 sampler.count_ended()
             if sampler.num_ended == len(labels):
