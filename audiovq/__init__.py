@@ -8,6 +8,9 @@
     waveforms = audiovq.decode(model, codes)
 
 Names are loaded when they are first used: `import audiovq` alone loads no torch.
+
+To read the code, start with `pipeline`; each package's docstring says what its modules hold. "May import X and
+below" there refers to the order of the packages in docs/design.md.
 """
 
 from __future__ import annotations

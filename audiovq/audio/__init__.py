@@ -1,4 +1,7 @@
 """Recordings: find, read, resample, write. Waveforms are mono float32 NumPy arrays in [-1, 1].
 
 May import `runtime` and `config`; no torch. Start with `reading.blocks`, through which all commands read audio.
+`finding` lists the recordings of a folder and says why other files are none; `headers` corrects lengths that a header
+misstates; `channels` mixes channels; `resampling` changes the rate; `silence` measures peak, offset and the
+audible part; `writing` writes WAVs; `waveform` is the array type.
 """

@@ -1,5 +1,7 @@
 """Waveforms ↔ codes ↔ archive files, with a trained model.
 
-May import `models` and below. Start with `codec.encode` and `codec.decode`; `windows` does the same for long recordings,
-`archive` is the file format, `probabilities` its entropy models, `recordings` and `files` work on whole folders.
+May import `models` and below. Start with `codec.encode` and `codec.decode`; `windows` does the same for long
+recordings. `archive` is the file format (`pack` writes, `unpack` checks and reads), `probabilities` has its entropy
+models. `files` encodes and decodes whole folders, `recordings` reads and encodes their recordings, `names` gives each
+sound a file name. `tokenize` encodes a dataset's split to the tokens that priors are trained on.
 """

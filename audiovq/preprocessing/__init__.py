@@ -2,6 +2,7 @@
 
 May import `dataset.manifest`, `spectral.numpy_spectrogram`, `audio`, `runtime` and `config`. Start with
 `preprocess.preprocess`: `catalog` lists the files, `labels` reads labels from their names, `splits` assigns them to
-training, validation and test, `settings` chooses the spectrogram, `slicing` cuts a recording into clips, `shard`
-makes one array of clips. `images` does the same for pictures.
+training, validation and test, `settings` chooses the spectrogram. `slicing` decides whether a recording is silent or
+too short, trims its ends (by the measurements of `audio.silence`) and cuts it into clips; `shard` makes one array of
+clips, and records which ends of a clip are real. `images` does the same for pictures.
 """

@@ -1,6 +1,7 @@
 """Waveform ↔ normalized log-spectrogram: STFT, mel bands, decibels, phase, Griffin-Lim.
 
 May import `audio`, `runtime` and `config`. Start with `spectrogram.Spectrogram` (`forward` and `inverse`);
-`numpy_spectrogram` is its forward half without torch, for preprocessing; both share `scale`. `pghi` and
-`griffin_lim` reconstruct the phase.
+`numpy_spectrogram` is its forward half without torch, for preprocessing; both share `scale`. In `inverse`, `pghi`
+makes the initial phase (or `griffin_lim.random_phase`), and `griffin_lim` refines it; both use `stft`. `inversion`
+inverts true spectrograms in batches, `picture` writes spectrograms as PNGs.
 """

@@ -80,6 +80,14 @@ def test_every_package_has_a_page_that_says_where_to_start() -> None:
             )
 
 
+def test_every_module_is_named_on_the_page_of_its_package() -> None:
+    for path in sources():
+        if path.parent == PACKAGE or path.name == "__init__.py":
+            continue
+        page = (path.parent / "__init__.py").read_text(encoding="utf-8")
+        assert re.search(rf"`{path.stem}\b", page), f"{path.parent.name}: no word of {path.stem}"
+
+
 @pytest.fixture(scope="module")
 def house() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_house", ROOT / "docs" / "make_house.py")

@@ -1,7 +1,6 @@
 """The VQ-VAE and its relatives: encoder, bottleneck, decoder.
 
-Start with `autoencoder.Autoencoder`; `networks` holds encoder and decoder,
-`lesson_networks` those of the tutorials, `quantizers` the codebooks (a dead
-code is restarted in `Codebook`), `gaussian` the bottlenecks without codes, `masks` the cells inside each clip.
-Knows nothing of `models.priors`.
+Start with `autoencoder.Autoencoder`; `networks` holds encoder and decoder, `lesson_networks` those of the tutorials,
+`quantizers` the codebooks (a dead code is restarted in `Codebook`), `gaussian` the bottlenecks without codes, `masks`
+the valid columns of each clip. Knows nothing of `models.priors`.
 """

@@ -1,5 +1,9 @@
 """Priors over codes: transformer, PixelCNN, masked transformer, and sampling from them.
 
-Start with `tokens.Vocabulary` (codes ↔ tokens) and `base.Prior` (the interface), then `transformer`. A third kind of
-prior subclasses `Prior` and is named in `models.model.Model.new_prior`. Knows nothing of `models.autoencoder`.
+Start with `tokens.Vocabulary` (codes ↔ tokens) and `base.Prior` (the interface of autoregressive priors), then
+`transformer`, whose layers are in `attention` and whose codes within a column come from `column_decoder`; `pixelcnn` is
+the other one. Another autoregressive prior subclasses `Prior`, is named in `config.settings.PriorConfig.kind` and built
+in `models.model.Model.new_prior`. `sampling` samples from both, with guidance in `apply_guidance`. `masked` is the
+masked prior, apart from these, with a sampler and guidance of its `_sample_columns`; `masking` has its masks.
+Knows nothing of `models.autoencoder`.
 """
