@@ -63,9 +63,14 @@ def compare(
     rounds: int = ROUNDS,
     least: float = LEAST_SECONDS,
 ) -> Row:
-    """Measure the seconds of both sides alternately, after one uncounted call of each."""
+    """Measure the seconds of both sides alternately, after one uncounted call of each.
+
+    Ours chooses its number of threads while it runs; the other side gets the number that serves it best.
+    """
     ours(), theirs()
-    times = [(seconds(ours, least), seconds(theirs, least)) for _ in range(rounds)]
+    with _threads(None) as limit:
+        threads = min({1, limit}, key=lambda n: _seconds_with(n, theirs, least)) if limit > 1 else 1
+    times = [(seconds(ours, least), _seconds_with(threads, theirs, least)) for _ in range(rounds)]
     return row(name, peer, times, "s", wanted)
 
 
@@ -103,6 +108,26 @@ def seconds(run: Run, least: float = LEAST_SECONDS) -> float:
             break
     _wait()
     return (time.perf_counter() - begin) / calls
+
+
+@contextlib.contextmanager
+def _threads(n: int | None) -> Iterator[int]:
+    """Run the block with `n` of torch's threads (None: as many as there are cores); yields the number."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield 1
+        return
+    before, n = torch.get_num_threads(), n or len(os.sched_getaffinity(0))
+    torch.set_num_threads(n)
+    try:
+        yield n
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seconds_with(threads: int, run: Run, least: float) -> float:
+    with _threads(threads):
+        return seconds(run, least)
 
 
 @contextlib.contextmanager
