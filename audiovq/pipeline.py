@@ -82,11 +82,13 @@ def demo(
     source = Path(__file__).parent.parent / "data" / "digits"
     if not source.is_dir():
         raise AudiovqError(
-            "the digits that ship are not here: install audiovq from its repository with"
+            "the bundled digits were not found: install audiovq from its repository with"
             " `pip install -e .`, or use preprocess and train on a folder of your own"
         )
     if (out / "report.html").exists() and not overwrite:
-        raise AudiovqError(f"{out}: holds a finished demo; name another folder, or add --overwrite")
+        raise AudiovqError(
+            f"{out}: holds a finished demo; choose another folder, or add --overwrite"
+        )
     say(f"1 of 5: spectrograms of {source.name}")
     preprocess(source, out / "dataset", DEMO_DATA, overwrite=overwrite, say=say)
     dataset = Dataset(out / "dataset", source)
@@ -100,10 +102,10 @@ def demo(
     ]
     paths = write_sounds(model, out / "sounds", sounds, SamplingConfig(), 0, say, overwrite=True)
     say(f"wrote {len(paths)} recordings to {out / 'sounds'}")
-    say("4 of 5: figures")
+    say("4 of 5: evaluation")
     figures = evaluate(model, dataset, say=say)
     say(figure_table(figures))
     write_json(out / "model" / "evaluation.json", figures)
-    say("5 of 5: page")
+    say("5 of 5: report")
     say(f"wrote {write_report(model, dataset, out / 'model', out / 'report.html')}")
     return figures

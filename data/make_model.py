@@ -51,7 +51,7 @@ audiovq generate digits OUT -n 16 --label digit=7
 To try audiovq without training, to test it, to learn how such models work. It is a toy: not a voice for a
 product, and no measure of what audiovq can do with other recordings.
 
-## What it learnt from
+## Training data
 
 The 960 synthetic recordings of `data/digits` alone (eSpeak NG, CC0; `data/README.md`), in
 {clips} clips; no
@@ -69,11 +69,11 @@ Of the test clips and of new sounds, by `audiovq evaluate`:
 
 - Say anything but the ten digits, or in a voice but these twelve.
 - Code sounds that are unlike them well: other words, human voices and music are reproduced with distortion.
-- Hold frequencies above {top} Hz, or last longer than {longest} s when it generates.
+- Generate frequencies above {top} Hz, or, without `--length`, sounds longer than {longest} s.
 - Sound human: its voices are a synthesizer's, and no figure here says how people would judge them.
 
 `training-codes.safetensors` holds its training clips in coded form: `audiovq generate` finds near copies of
-them by it, marks them and draws them again. The model works without it.
+them by it, marks them and samples them again. The model works without it.
 
 No human voice is in it. Licence: MIT, as all of audiovq.
 """

@@ -89,7 +89,7 @@ def record(model: Model, desk: Desk, path: Path) -> Desk:
     except AudiovqError as error:
         raise AudiovqError(f"{path.name}: {error}") from error
     encoded = edit.encode_nearest(model, waveform)
-    decoded = _decode(model, f"{path.stem}, through the codes", encoded, {})
+    decoded = _decode(model, f"{path.stem}, encoded and decoded", encoded, {})
     return _add(desk, [decoded, Item(path.stem, Sound(waveform, {}, encoded))])
 
 

@@ -52,7 +52,7 @@ NO_SOUND = "<p>No sound selected.</p>"
 def serve(model: Model, name: str, port: int) -> None:
     """Serve the page on 127.0.0.1 until Ctrl-C. Raises AudiovqError as `start` does."""
     page = start(model, name, port)
-    print(f"open {page.local_url} in a browser; Ctrl-C ends it", flush=True)
+    print(f"serving on {page.local_url}: open it in a browser; Ctrl-C stops the server", flush=True)
     try:
         threading.Event().wait()
     finally:
@@ -141,7 +141,7 @@ def _layout(model: Model) -> _Controls:
             seed = gr.Number(-1, precision=0, label="seed (-1 = random)")
             generate = gr.Button("Generate", variant="primary")
             recording = gr.Audio(
-                type="filepath", sources=["upload", "microphone"], label="or a recording"
+                type="filepath", sources=["upload", "microphone"], label="or drop in a recording"
             )
         with gr.Column(scale=2, min_width=320):
             selected = gr.HTML(

@@ -32,7 +32,7 @@ def limited_note(limited: int, written: int) -> str:
     """Note for the user that `limited` of `written` sounds were turned down; "" if none was."""
     if not limited:
         return ""
-    return f"note: {limited} of {written} sounds would have clipped; they were turned down"
+    return f"note: turned down {limited} of {written} sounds to prevent clipping"
 
 
 def safe_gain(peak: float) -> float:

@@ -23,20 +23,21 @@ LabelPairs = Annotated[
 Sampling = Annotated[SamplingConfig, arg(name="")]
 PhaseInversion = Annotated[Inversion, arg(name="")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
+Seed = Annotated[int, arg(help="Random seed.")]
 Threads = Annotated[
     int | None,
     arg(
-        help="CPU threads per operation, for results that are the same bits in every run; by default the"
+        help="CPU threads per operation; fix it for bit-identical results in every run. By default the"
         " number adapts to the machine's load."
     ),
 ]
-Overwrite = Annotated[bool, arg(help="Replace the contents of the output folder.")]
-Json = Annotated[bool, arg(name="json", help="Print the figures as JSON and nothing else.")]
+Overwrite = Annotated[bool, arg(help="Overwrite existing output.")]
+Json = Annotated[bool, arg(name="json", help="Print the results as JSON only.")]
 Recordings = Annotated[
     Path | None,
     arg(
-        help="Folder of the dataset's recordings, to compare with; by default where they were when the"
-        " dataset was made, relative to its folder."
+        help="Folder of the original recordings, for comparison; by default where they were, relative"
+        " to the dataset, when it was made."
     ),
 ]
 Preset = Literal[
@@ -64,7 +65,7 @@ class SoundOptions:
     label: LabelPairs = ()
     sampling: Sampling = SamplingConfig()
     inversion: PhaseInversion = Inversion()
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     threads: Threads = None
     overwrite: Overwrite = False

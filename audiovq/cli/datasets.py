@@ -78,7 +78,7 @@ def preprocess(
             summary = preprocess(
                 audio_dir, dataset, config, overwrite=overwrite, executor=executor, processes=True
             )
-    print(f"found {summary.found} files, used {summary.used}, skipped {len(summary.skipped)}")
+    print(f"files: {summary.found} found, {summary.used} used, {len(summary.skipped)} skipped")
     for skipped in summary.skipped[:10]:
         print(f"  skipped {skipped.path}: {skipped.reason}")
     if len(summary.skipped) > 10:

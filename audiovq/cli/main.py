@@ -29,8 +29,8 @@ from audiovq.config.presets import PRESETS
 def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
     """Print a shell script that completes verbs, flags and values.
 
-    bash: `audiovq completion bash > ~/.local/share/bash-completion/completions/audiovq`; zsh: into
-    `_audiovq` in a folder of its `fpath`; fish: into `~/.config/fish/completions/audiovq.fish`.
+    bash: `audiovq completion bash > ~/.local/share/bash-completion/completions/audiovq`. zsh: save it as
+    `_audiovq` in a folder on your `fpath`. fish: save it as `~/.config/fish/completions/audiovq.fish`.
 
     Args:
         shell: The shell: bash, zsh or fish.

@@ -14,6 +14,7 @@ from audiovq.cli.arguments import (
     Plot,
     Recordings,
     Sampling,
+    Seed,
     Threads,
     load_model,
     say,
@@ -26,9 +27,9 @@ from audiovq.runtime.files import json_text, require_apart, require_new
 def evaluate(
     model: Positional[Path],
     dataset: Positional[Path],
-    n: Annotated[int, arg(aliases=("-n",), help="Number of new sounds to judge.")] = 200,
+    n: Annotated[int, arg(aliases=("-n",), help="Number of sounds to generate and score.")] = 200,
     sampling: Sampling = SamplingConfig(),
-    seed: int = 0,
+    seed: Seed = 0,
     recordings: Recordings = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -39,7 +40,7 @@ def evaluate(
     Without a test split, validation clips are used, or else training clips; the table says so.
 
     Args:
-        model: Folder made by train.
+        model: Folder made by train, or `digits`, which comes with audiovq.
         dataset: Folder made by preprocess.
     """
     from audiovq.dataset.dataset import Dataset
@@ -74,10 +75,10 @@ def report(
     device: Device = "auto",
     overwrite: Annotated[bool, arg(help="Replace the file that --out names.")] = False,
 ) -> None:
-    """Write an HTML page with a model's sounds, pictures and figures.
+    """Write an HTML page with a model's sounds, spectrograms and metrics.
 
     Args:
-        model: Folder made by train.
+        model: Folder made by train, or `digits`, which comes with audiovq.
         dataset: Folder made by preprocess; by default the model's training dataset.
     """
     from audiovq.dataset.dataset import Dataset
@@ -91,7 +92,7 @@ def report(
         require_apart(out, model, *filter(None, [dataset]))
         require_new(out, overwrite)
         if out.is_dir():
-            raise AudiovqError(f"{out}: is a folder; name the page, such as report.html")
+            raise AudiovqError(f"{out}: is a folder; give a file name such as report.html")
     loaded = load_model(model, device)
     opened = Dataset(dataset, recordings) if dataset else trained_on(model, recordings)
     path = write_report(loaded, opened, model, out, say=say)
@@ -102,7 +103,7 @@ def summary(model: Positional[Path], as_json: Json = False) -> None:
     """Print a model's layers, shapes, parameters, receptive field and bit rate.
 
     Args:
-        model: Folder made by train.
+        model: Folder made by train, or `digits`, which comes with audiovq.
     """
     import dataclasses
 
@@ -136,8 +137,8 @@ def plot(
     """Plot reconstructions, latents, or the codebook; interpolations are written as WAVs too.
 
     Args:
-        model: Folder made by train.
-        out: The PNG to write; WAVs are written beside it, as OUT-00.wav.
+        model: Folder made by train, or `digits`, which comes with audiovq.
+        out: The PNG to write; WAVs go next to it: for plot.png, plot-00.wav and so on.
     """
     from audiovq.dataset.dataset import Dataset
     from audiovq.models.checkpoint import located
@@ -188,7 +189,7 @@ def export(
     """Export encoder, decoder and prior as programs that run without audiovq.
 
     Args:
-        model: Folder made by train.
+        model: Folder made by train, or `digits`, which comes with audiovq.
         out: Folder for the programs and programs.json, which describes their inputs and outputs.
     """
     from audiovq.models.export import write_programs

@@ -13,6 +13,7 @@ from audiovq.cli.arguments import (
     Options,
     Overwrite,
     PhaseInversion,
+    Seed,
     SoundOptions,
     Threads,
     load_model,
@@ -31,7 +32,7 @@ def generate(
     length: Annotated[
         float | None, arg(help="Length in seconds; by default the model decides.")
     ] = None,
-    loop: Annotated[bool, arg(help="Make sounds whose end leads into their beginning.")] = False,
+    loop: Annotated[bool, arg(help="Make seamless loops.")] = False,
     best_of: Annotated[
         int, arg(help="Generate N candidates per sound and keep the most likely.")
     ] = 1,
@@ -151,8 +152,12 @@ def repaint(
     model: Positional[Path],
     recording: Positional[Path],
     out: Positional[Path],
-    time: Annotated[str | None, arg(metavar="FROM:TO", help="Seconds, such as 0.2:0.5.")] = None,
-    band: Annotated[str | None, arg(metavar="FROM:TO", help="Hertz, such as 1000:3000.")] = None,
+    time: Annotated[
+        str | None, arg(metavar="FROM:TO", help="Time range in seconds, such as 0.2:0.5.")
+    ] = None,
+    band: Annotated[
+        str | None, arg(metavar="FROM:TO", help="Frequency range in Hz, such as 1000:3000.")
+    ] = None,
     n: Count = 8,
     options: Options = SoundOptions(),
 ) -> None:
@@ -194,7 +199,7 @@ def morph(
     out: Positional[Path],
     steps: Annotated[int, arg(help="Number of sounds, both ends included.")] = 8,
     inversion: PhaseInversion = Inversion(),
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,

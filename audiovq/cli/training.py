@@ -32,9 +32,9 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         Args:
             dataset: Folder made by preprocess.
             model: Folder to write.
-            preset: Defaults of all settings: tiny (at most 5 minutes), small (at most 20), base (for a
-                GPU); rate-1k, rate-2k, rate-4k (at most 60): codecs of 1, 2 and 4 kbit/s;
-                lesson-…: the tutorials' networks (at most 2 to 5), see docs/learn.md.
+            preset: Default settings: tiny (up to 5 minutes), small (up to 20), base (for a GPU);
+                rate-1k, rate-2k, rate-4k (up to 60): codecs at 1, 2 and 4 kbit/s; lesson-…: the
+                networks of the tutorials (up to 6), see docs/learn.md.
         """
         from audiovq.dataset.dataset import Dataset
         from audiovq.pipeline import train, write_report
@@ -47,7 +47,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
             return
         if not trained.spectrogram.config.images:
             page = write_report(trained, opened, model, say=print)
-            print(f"{page}: open it in a browser to look and listen")
+            print(f"{page}: report with pictures and sounds; open it in a browser")
         print(f"wrote {model}")
 
     return train
@@ -59,7 +59,7 @@ def demo(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Run the whole pipeline on the bundled spoken digits: dataset, model, new sounds, figures, page.
+    """Run the whole pipeline on the bundled spoken digits: dataset, model, new sounds, metrics, report.
 
     Args:
         out: Folder for all results.

@@ -202,10 +202,10 @@ def _opened(model: Model, data: bytes) -> tuple[Coder, list[str], Words, int]:
         raise AudiovqError(f"damaged: unknown coder {number}")
     coder = CODERS[number]
     if (autoencoder, predictor) != _fingerprints(model, coder):
-        raise AudiovqError("was made with another model; name the one that it was encoded with")
+        raise AudiovqError("was made with another model; decode it with that one")
     begin = HEADER.size + length
     if begin > len(data) or (len(data) - begin) % 4:
-        raise AudiovqError(f"damaged: {length} bytes of names and whole words do not fit into it")
+        raise AudiovqError("damaged: its size does not match its header")
     words = np.frombuffer(data[begin:], dtype="<u4").astype(np.uint32)
     if sounds > BITS * len(words):  # each takes at least one bit
         raise AudiovqError(f"damaged: {len(words)} words do not hold {sounds} sounds")
@@ -222,9 +222,13 @@ def _deflated(names: Iterable[str]) -> bytes:
                 raise ValueError("text written as surrogate escapes")
             block += struct.pack("<H", len(data)) + data
         except (ValueError, struct.error) as error:
-            raise AudiovqError(f"{name!r:.80}: no archive holds such a name; rename it") from error
+            raise AudiovqError(
+                f"{name!r:.80}: this name cannot be stored in an archive; rename the file"
+            ) from error
     if len(block) > LARGEST_NAMES:
-        raise AudiovqError(f"names of {len(block) >> 20} MiB are too many; make several archives")
+        raise AudiovqError(
+            f"the file names take {len(block) >> 20} MiB; split them into several archives"
+        )
     return zlib.compress(bytes(block), 9)
 
 

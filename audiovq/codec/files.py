@@ -80,11 +80,13 @@ def encode_files(
         raise AudiovqError(f"rate {rate:g}: give bits per second above 0")
     require_new(target, overwrite)
     if target.is_dir():
-        raise AudiovqError(f"{target}: is a folder; name the archive, such as sounds.avq")
+        raise AudiovqError(f"{target}: is a folder; give a file name such as sounds.avq")
     recordings, others = _recordings(source)
     unnamed = []
     for name in [name for name in recordings if not _is_safe(name)]:
-        reason = f"{recordings.pop(name)}: no archive holds such a name; rename it"
+        reason = (
+            f"{recordings.pop(name)}: this name cannot be stored in an archive; rename the file"
+        )
         if not recordings:
             raise AudiovqError(reason)
         unnamed.append(f"left out: {reason}")
@@ -126,10 +128,10 @@ def decode_files(
         for name in sounds:
             if not _is_safe(name):
                 raise AudiovqError(
-                    f"holds a sound named {name!r:.80}, which leads out of the folder"
+                    f"contains the file name {name!r:.80}, which points outside the folder"
                 )
             if PurePosixPath(name).parts[0].casefold() in (UNFINISHED, WRITTEN):
-                raise AudiovqError(f"holds a sound named {name!r:.80}, a name that audiovq uses")
+                raise AudiovqError(f"contains the file name {name!r:.80}, which audiovq reserves")
     except AudiovqError as error:
         raise AudiovqError(f"{source}: {error}") from error
     paths = wav_names(sounds)
@@ -209,9 +211,7 @@ def _into(
     require_apart(target, *inputs)
     for folder in inputs:
         if folder.is_dir() and folder.resolve() in target.resolve().parents:
-            raise AudiovqError(
-                f"{target}: lies inside {folder}, which is read; name another folder"
-            )
+            raise AudiovqError(f"{target}: is inside the input {folder}; choose another folder")
     if is_file:
         require_new(target, overwrite)
         yield target.parent, lambda *names: None
@@ -292,9 +292,7 @@ def _write(
         raise failed
     if gain < 1:
         subject = "the sound was" if len(written) == 1 else f"all {len(written)} sounds were"
-        say(
-            f"note: {subject} turned down by {-20 * math.log10(gain):.2f} dB, or the loudest would clip"
-        )
+        say(f"note: {subject} turned down by {-20 * math.log10(gain):.2f} dB to prevent clipping")
     return written
 
 

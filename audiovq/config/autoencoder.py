@@ -224,11 +224,11 @@ class AutoencoderConfig:
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     contrast: float = 1.03
-    """Contrast of decoded spectrograms: how much values below the loudest are stretched away from it. The
-    decoder averages over all sounds of a code, which flattens them."""
+    """Contrast of decoded spectrograms: factor on the distance of each value from the loudest one. It
+    offsets the flattening that comes from the decoder averaging over all sounds of a code."""
     rate_weight: float = 0.1
-    """Weight of a bit of an archive when codes are chosen, in mean squared distances between latents and
-    codes; 0: always the nearest code."""
+    """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
+    distance between latents and codes; 0: always the nearest code."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
     a margin."""

@@ -55,9 +55,10 @@ class PriorConfig:
             3 <= self.kernel <= 255 and self.kernel % 2 == 1,
             f"kernel {self.kernel}: give an odd size from 3 to 255",
         )
-        require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share below 1")
+        require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share from 0 to below 1")
         require(
-            0 <= self.label_dropout < 1, f"label_dropout {self.label_dropout}: give a share below 1"
+            0 <= self.label_dropout < 1,
+            f"label_dropout {self.label_dropout}: give a share from 0 to below 1",
         )
 
 
@@ -87,9 +88,10 @@ class MaskedConfig:
             1 <= self.heads <= self.dim and self.dim % self.heads == 0,
             f"dim {self.dim}: give a multiple of the heads ({self.heads})",
         )
-        require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share below 1")
+        require(0 <= self.dropout < 1, f"dropout {self.dropout}: give a share from 0 to below 1")
         require(
-            0 <= self.label_dropout < 1, f"label_dropout {self.label_dropout}: give a share below 1"
+            0 <= self.label_dropout < 1,
+            f"label_dropout {self.label_dropout}: give a share from 0 to below 1",
         )
 
 
@@ -124,12 +126,12 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest norm of the gradient; larger gradients are scaled down."""
     validate_every: int = 500
-    """Most steps from one validation to the next (see max_epochs)."""
+    """Maximum number of steps between validations (see max_epochs)."""
     patience: int = 10
     """Stop after this number of validations without an improvement."""
     max_epochs: int | None = None
-    """Most passes over the clips; shortens the schedule, but to no fewer than 3,000 steps, and validates
-    every 4 passes. For stages that overfit: a short schedule that ends beats the best state of a long one."""
+    """Maximum number of epochs: shortens the schedule (not below 3,000 steps) and validates every 4
+    epochs. For stages that overfit: a short, completed schedule beats the best state of a long one."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -208,7 +210,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device supports it, else float32. The quantizer always uses float32."""
     threads: int | None = None
-    """CPU threads per operation, for results that are the same bits in every run; by default the number
+    """CPU threads per operation; fix it for bit-identical results in every run. By default the number
     adapts to the machine's load."""
     seed: int = 0
     """Seed of initial weights, batches and noise."""

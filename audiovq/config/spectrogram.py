@@ -34,7 +34,7 @@ class PreprocessConfig:
     test: str | None = None
     """Regular expression that selects the test files; None: --test-share of them, by a hash of the path."""
     test_share: float = 0.1
-    """Share of the files set aside for the test, unless --test is given; 0: no test."""
+    """Share of the files set aside as the test set, unless --test is given; 0: no test set."""
     validation_share: float = 0.1
     """Share of the other files set aside for validation, by a hash of the path; 0: no validation."""
 
@@ -49,7 +49,7 @@ class PreprocessConfig:
         )
         for name in ("test_share", "validation_share"):
             share = getattr(self, name)
-            require(0 <= share < 0.9, f"{name} {share}: give a share from 0 to 0.9")
+            require(0 <= share < 0.9, f"{name} {share}: give a share from 0 to below 0.9")
         require(
             0 < self.trim_db <= 200, f"trim_db {self.trim_db}: give decibels above 0, up to 200"
         )

@@ -101,7 +101,7 @@ def train_classifier(
     dtype = pick_precision("auto", torch.device(device))
     generator = torch.Generator().manual_seed(seed)
     on_cpu = torch.device(device).type == "cpu"
-    rounds = progress_range("evaluate: training a judge", steps)
+    rounds = progress_range("evaluate: training a classifier", steps)
     for step in tuned("judge", rounds, enabled=on_cpu):
         epoch, index = divmod(step, per_epoch)
         if index == 0:

@@ -104,7 +104,7 @@ def train_listener(
     steps = min(max_steps, EPOCHS * -(-len(images) // BATCH))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    rounds = progress_range("evaluate: training a second judge", steps)
+    rounds = progress_range("evaluate: training a second classifier", steps)
     for _ in tuned("second judge", rounds):
         indices = torch.randint(len(images), (min(BATCH, len(images)),), generator=generator)
         logits = listener(*_padded([images[i] for i in indices.tolist()]))

@@ -73,7 +73,7 @@ CODEBOOK = (
         "entropy_bits",
         "entropy",
         "{entropy_bits:.2f} bits/code",
-        "mean length if frequent codes are shorter; {bits_per_code:.2f} at fixed length",
+        "per code with an ideal variable-length code; {bits_per_code:.2f} at fixed length",
     ),
     Figure(
         "nominal_bits_per_second",
@@ -135,8 +135,11 @@ def _rows(shown: tuple[Figure, ...], section: Figures, words: Mapping[str, str])
 
 def _measured_on(figures: Figures, split: str) -> Iterator[Row]:
     if "clips" in figures and split in MEASURED_ON:
-        why = clips_and_why(split, *HELD_OUT).removeprefix(clips_of(split)).strip(" ()")
+        in_training = bool(figures.get("from_training"))
+        wanted = ("validation",) if in_training else HELD_OUT
+        why = clips_and_why(split, *wanted).removeprefix(clips_of(split)).strip(" ()")
         reason = f" ({why})" if why else ""
+        reason += "; run `audiovq evaluate` for more" * in_training
         yield "measured on", counted(figures["clips"], split), MEASURED_ON[split] + reason
 
 
@@ -177,7 +180,7 @@ def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
             )
             other = second.get("accuracy", {}).get(label, {}).get("generated")
             if other is not None:
-                meaning += f"; {100 * other:.1f} % by the second judge"
+                meaning += f"; {100 * other:.1f} % by a second classifier"
             yield f"{label} recognised", f"{100 * shares['generated']:.1f} %", meaning + unreliable
     for label, scores in section.get("inception_score", {}).items():
         yield (
@@ -194,7 +197,7 @@ def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
         )
     for name, judge, owner in (
         ("Fréchet distance", section, "first"),
-        ("Fréchet, judge 2", second, "second"),
+        ("Fréchet distance 2", second, "second"),
     ):
         if distance := judge.get("frechet_distance"):
             references = f"training clips: {distance['training_clips']:.1f}"
@@ -203,7 +206,7 @@ def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
             yield (
                 name,
                 f"{distance['generated']:.1f}",
-                f"between new sounds and {clips}, by features of the {owner} judge;"
+                f"between new sounds and {clips}, in features of the {owner} classifier;"
                 f" {references}{unreliable}",
             )
 
@@ -223,6 +226,6 @@ def _copies(section: Figures, clips: str) -> Iterator[Row]:
     yield (
         "copies",
         f"{shared['copies']}",
-        "new sounds that are near copies of a training clip, by codes or decibels; at most"
-        f" {100 * shared['most']:.0f} % of their codes are shared with one",
+        "new sounds that are near copies of a training clip, by codes or decibels; largest share"
+        f" of codes in common with one: {100 * shared['most']:.0f} %",
     )

@@ -69,7 +69,9 @@ def require_candidates(model: Model, best_of: int) -> None:
     if not isinstance(best_of, int) or not 1 <= best_of <= MAX_CANDIDATES:
         raise AudiovqError(f"best_of {best_of}: give 1 to {MAX_CANDIDATES}")
     if best_of > 1 and model.prior is None and model.autoencoder.config.quantizes:
-        raise AudiovqError("best_of: the model has no prior in time order, which would choose")
+        raise AudiovqError(
+            "best_of: needs an autoregressive prior to rank candidates; the model has none"
+        )
 
 
 def sample_latents(

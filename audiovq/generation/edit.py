@@ -119,11 +119,15 @@ def extend(
     """
     prior = pick_prior(model, sampling, "time")
     if seconds is None and not isinstance(prior, Prior):
-        raise AudiovqError("continue: the masked prior cannot end a sound; give a length as well")
+        raise AudiovqError(
+            "continue: the masked prior cannot choose the length; give one with --length"
+        )
     length = None if seconds is None else require_samples(model, seconds)
     if length is not None and length <= len(waveform):
         duration = len(waveform) / model.sample_rate
-        raise AudiovqError(f"length {seconds:g}: the recording has {duration:.2f} s; give more")
+        raise AudiovqError(
+            f"length {seconds:g}: the recording is already {duration:.2f} s long; give more"
+        )
     batches = split_batches(model, n, max(len(waveform), length or 0), seed)
     encoded = encode_nearest(model, waveform)
     prefix = _unaffected_columns(model, encoded)
@@ -195,14 +199,14 @@ def region_mask(model: Model, encoded: Encoded, time: Span | None, band: Span | 
         if not mask.any() or time[1] <= time[0]:
             duration = encoded.num_samples / model.sample_rate
             raise AudiovqError(
-                f"time {time[0]:g}:{time[1]:g}: give two rising times up to {duration:.2f} seconds"
+                f"time {time[0]:g}:{time[1]:g}: give a start before an end, within {duration:.2f} s"
             )
     if band is not None:
         mask &= _rows_in(model, rows, band)[:, None]
         if not mask.any():
             raise AudiovqError(
-                f"band {band[0]:g}:{band[1]:g}: give two rising frequencies up to"
-                f" {model.sample_rate / 2:g} Hz, further apart"
+                f"band {band[0]:g}:{band[1]:g}: give a wider band, low before high,"
+                f" up to {model.sample_rate / 2:g} Hz"
             )
     return mask
 

@@ -408,11 +408,12 @@ def copies_note(rows: Sequence[Mapping[str, Any]]) -> str:
     if not again:
         note = f"{count} of {len(rows)} sounds {are} of training clips: see manifest.json"
         return note if count else ""
-    were = "was a near copy" if again == 1 else "were near copies"
+    were = (
+        "was a near copy of a training clip" if again == 1 else "were near copies of training clips"
+    )
     left = f"{count} still {are}, see manifest.json" if count else "no copies are left"
     return (
-        f"{again} of {len(rows)} sounds {were} of training clips and were sampled again,"
-        f" up to {MAX_TRIES} times; {left}"
+        f"{again} of {len(rows)} sounds {were}; sampled again, up to {MAX_TRIES} times each: {left}"
     )
 
 

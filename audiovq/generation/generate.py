@@ -102,7 +102,7 @@ class Batches:
         self._model, self._sampling, self._inversion = model, sampling, inversion
         self._prior = prior_or_none(model, sampling)
         if self._prior is None and (seconds is not None or loop):
-            raise AudiovqError("a length and loops take a model with codes, not a Gaussian")
+            raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")
         self._num_samples = None if seconds is None else require_samples(model, seconds)
         rows = _label_rows(model, n, labels or {}, seed)
         self._rows = rows.split(batch_size(model, self._num_samples or 0))

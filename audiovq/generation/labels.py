@@ -53,12 +53,12 @@ def label_indices(model: Model, labels: Labels) -> dict[int, int]:
         values, learnt = model.labels[name], learnt_values(model, name)
         if value not in values:
             raise AudiovqError(
-                f"label {name}: unknown value {value!r}; {_suggest(value, learnt, 'known are')}"
+                f"label {name}: unknown value {value!r}; {_suggest(value, learnt, 'known values:')}"
             )
         if value not in learnt:
             raise AudiovqError(
                 f"label {name}: no training clip has the value {value!r};"
-                f" {_suggest(value, learnt, 'learnt are')}"
+                f" {_suggest(value, learnt, 'values with training clips:')}"
             )
         indices[names.index(name)] = values.index(value)
     return indices

@@ -173,8 +173,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     folder = located(folder)
     if folder.parent == SHIPPED and not folder.is_dir():
         raise AudiovqError(
-            f"{folder.name}: not a model (no such folder, nor a model that ships:"
-            f" {', '.join(shipped_names())})"
+            f"{folder.name}: no such model; give a folder made by train, or a bundled model:"
+            f" {', '.join(shipped_names())}"
         )
     path = folder / "model.json"
     for _ in range(READINGS):

@@ -113,10 +113,10 @@ def require_match(model: Model, dataset: Dataset) -> None:
         if theirs[name] != value:
             raise AudiovqError(
                 f"{dataset.folder}: made with {name} {theirs[name]}, the model with {value};"
-                " name the dataset that the model was trained on"
+                " use the dataset that the model was trained on"
             )
     if dataset.labels != model.labels:
         raise AudiovqError(
             f"{dataset.folder}: has other labels than the model;"
-            " name the dataset that the model was trained on"
+            " use the dataset that the model was trained on"
         )

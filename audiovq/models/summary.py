@@ -166,7 +166,7 @@ def summary_table(summary: Summary) -> str:
         figures += [
             ("codes", f"{summary.codes_per_second:.0f} a second"),
             ("nominal rate", f"{summary.nominal_bits_per_second:.0f} bit/s"),
-            ("compression", f"{summary.compression:.1f} times, against 16-bit PCM"),
+            ("compression", f"{summary.compression:.1f}:1 relative to 16-bit PCM"),
         ]
     figures.append(("prior", summary.prior))
     width = max(len(name) for name, _ in figures)

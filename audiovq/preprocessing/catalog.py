@@ -140,7 +140,7 @@ def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
     if target is not None:
         if _below(source, target):
             raise AudiovqError(
-                f"{target}: holds the recordings; name another folder for the dataset"
+                f"{target}: holds the recordings; choose another folder for the dataset"
             )
         if _below(target, source):
             excluded = target.resolve().relative_to(source.resolve()).as_posix()

@@ -103,7 +103,7 @@ def preprocess_images(
         if (target / "dataset.json").exists() and not overwrite:
             if read_dataset_header(target).get("fingerprint") != fingerprint:
                 raise AudiovqError(
-                    f"{target}: holds another dataset; name another folder, or add --overwrite"
+                    f"{target}: holds another dataset; choose another folder, or add --overwrite"
                 )
             say(f"{target}: already complete; made from the same images with the same settings")
             return summary
@@ -131,7 +131,7 @@ def _of_one_size(
     rows, columns = size = max(sizes, key=lambda size: (sizes[size], size))
     if min(size) < SMALLEST or max(size) > LARGEST:
         raise AudiovqError(
-            f"{source}: its images are {rows} × {columns} pixels; give {SMALLEST} to {LARGEST} a side"
+            f"{source}: images of {rows} × {columns} pixels; supported are {SMALLEST} to {LARGEST} per side"
         )
     for image in images:
         if (shape := image.pixels.shape) != size:

@@ -32,7 +32,9 @@ def labels_of(
         try:
             pattern = re.compile(how)
         except re.error as error:
-            raise AudiovqError(f"--labels {how}: not a pattern ({error})") from error
+            raise AudiovqError(
+                f"--labels {how}: not a valid regular expression ({error})"
+            ) from error
         if not pattern.groupindex:
             raise AudiovqError(
                 f"--labels {how}: give folder, none, a .csv file, or a pattern with named groups"
@@ -61,7 +63,7 @@ def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
         raise AudiovqError(f"--labels {table}: cannot be read ({error})") from error
     if not rows or len(rows[0]) < 2:
         raise AudiovqError(
-            f"--labels {table}: must have a heading line, then a path and its labels on each line"
+            f"--labels {table}: needs a header line, then one line per file: its path and its labels"
         )
     key = next(iter(rows[0]))
     by_path = {row[key]: {k: v for k, v in row.items() if k != key and k and v} for row in rows}

@@ -268,7 +268,7 @@ def _require_same(target: Path, fingerprint: str, files: Catalog) -> None:
         what = f"{changed[0]} has changed since this dataset was made"
         if len(changed) > 1:
             what = f"{len(changed)} recordings ({changed[0]}, …) have changed since this dataset was made"
-    raise AudiovqError(f"{target}: {what}; name another folder, or add --overwrite")
+    raise AudiovqError(f"{target}: {what}; choose another folder, or add --overwrite")
 
 
 def _make_shards(run: _Run, jobs: list[ShardJob], executor: Executor) -> None:
@@ -322,15 +322,15 @@ def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
     if plan.exists() or (overwrite and (target / "dataset.json").exists()):
         if not overwrite:
             raise AudiovqError(
-                f"{target}: holds a started dataset of other recordings or settings;"
-                " name another folder, or add --overwrite"
+                f"{target}: contains an unfinished dataset with other recordings or settings;"
+                " choose another folder, or add --overwrite"
             )
         write_json(plan, {"fingerprint": None})  # a run killed now leaves a folder to overwrite
         clear(target, but=plan.parent)
         clear(plan.parent, but=plan)
     elif overwrite and not is_blank(target):
         raise AudiovqError(
-            f"{target}: exists and is not a dataset; empty it, or name another folder"
+            f"{target}: exists and is not a dataset; empty it, or choose another folder"
         )
     else:
         require_new(target, overwrite=False)
@@ -397,7 +397,7 @@ def _assemble(run: _Run, jobs: list[ShardJob], executor: Executor) -> Summary:
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
     asked = {"validation": config.validation_share, "test": config.test or config.test_share}
     if empty := [split for split, share in asked.items() if share and not counts[split]]:
-        warnings.append(f"too few different clips for a {' and a '.join(empty)} split")
+        warnings.append(f"too few distinct clips for a {' and a '.join(empty)} split")
     return Summary(run.files.found, totals.used, skipped, counts, totals.seconds, warnings)
 
 

@@ -106,7 +106,9 @@ def _tested(paths: Sequence[str], config: PreprocessConfig, groups: _Groups) -> 
     try:
         test = re.compile(config.test)
     except re.error as error:
-        raise AudiovqError(f"--test {config.test}: not a pattern ({error})") from error
+        raise AudiovqError(
+            f"--test {config.test}: not a valid regular expression ({error})"
+        ) from error
     found = [path for path in paths if test.search(path)]
     if not found:
         raise AudiovqError(f"--test {config.test}: matches none of {len(paths)} recordings")
@@ -280,8 +282,8 @@ def notes_of(
     if groups := equal_sounds(sounds):
         first, second = groups[0][:2]
         notes.append(
-            f"{sum(map(len, groups))} of {many(len(sounds))} are equal to another one (for example"
-            f" {first} and {second}); equal ones are in the same split"
+            f"{sum(map(len, groups))} of {many(len(sounds))} are identical to another (such as"
+            f" {first} and {second}); identical ones are kept in the same split"
         )
         if config.test is not None:
             pattern = re.compile(config.test)

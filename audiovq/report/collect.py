@@ -264,7 +264,7 @@ def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
         return read_object(folder / "evaluation.json", "figures")
     found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
     measured_on = str(found.get("measured_on", "validation"))
-    figures: dict[str, Any] = {"measured_on": measured_on}
+    figures: dict[str, Any] = {"measured_on": measured_on, "from_training": True}
     sizes = {split.name: len(split) for split in (dataset.train, dataset.validation)}
     if sizes.get(measured_on):
         figures["clips"] = sizes[measured_on]

@@ -141,7 +141,7 @@ def interpolated(model: Model, split: Split, indices: Tensor, n: int) -> list[De
     Raises AudiovqError unless there are two `indices`.
     """
     if len(indices) != 2:
-        raise AudiovqError(f"interpolation: takes two clips, and {split.name} has {len(split)}")
+        raise AudiovqError(f"interpolation: needs two clips; {split.name} has {len(split)}")
     autoencoder, hop_length = model.autoencoder, model.spectrogram.config.hop_length
     frames = _frames(autoencoder, split, indices)
     ends = autoencoder.latents(split.spectrograms(indices).to(model.device), frames).split(1)

@@ -132,7 +132,7 @@ def _summary(report: Report) -> str:
         sounds and f"{sounds} new sound{'s' * (sounds > 1)}",
         f"{report.sample_rate / 1000:g} kHz",
         quantizers and f"{quantizers} × {size} codes".removeprefix("1 × "),
-        seconds and f"trained in {sum(seconds.values()) / 60:.3g} min",
+        seconds and f"trained in {max(1, round(sum(seconds.values()) / 60))} min",
         report.data,
     ]
     return " · ".join(str(word) for word in words if word)

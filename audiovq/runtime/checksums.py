@@ -18,7 +18,7 @@ from audiovq.runtime.files import MAX_JSON_BYTES, atomic, json_text, read_bytes,
 
 CHECKSUM_PLACEHOLDER = b"0" * 64
 """Placeholder of a file's own checksum."""
-DAMAGED = "damaged (its checksum is not that of its bytes)"
+DAMAGED = "damaged (checksum mismatch)"
 
 
 def add_checksum(data: bytes) -> bytes:
@@ -91,7 +91,7 @@ def verified_path(folder: Path, name: Any, digest: Any, again: str) -> Path:
         if not path.is_file():
             raise AudiovqError(f"{path}: missing; {again}")
         if sha256(path) != digest:
-            raise AudiovqError(f"{path}: damaged (its checksum is not the one listed); {again}")
+            raise AudiovqError(f"{path}: damaged (checksum mismatch); {again}")
     except (OSError, RuntimeError) as error:  # the latter for a link to itself
         raise AudiovqError(f"{path}: cannot be read ({error}); {again}") from error
     return path

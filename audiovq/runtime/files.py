@@ -167,7 +167,7 @@ def _create(folder: Path) -> None:
             mode = os.lstat(folder).st_mode
             if not stat.S_ISDIR(mode) and not (stat.S_ISLNK(mode) and folder.is_dir()):
                 raise AudiovqError(
-                    f"{folder}: exists and is not a folder; name another one"
+                    f"{folder}: exists and is not a folder; choose another one"
                 ) from error
     except OSError as error:
         raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
@@ -179,7 +179,7 @@ def _lock(folder: Path) -> int:
     A run that ends removes its folder if it is empty, so the folder may be removed between opening and
     locking. Then it is created and opened again.
     """
-    locked = f"{folder}: another run is writing here; wait for it, or name another folder"
+    locked = f"{folder}: another run is writing here; wait for it, or choose another folder"
     for _ in range(100):
         try:
             lock = os.open(folder, os.O_RDONLY)
@@ -256,10 +256,10 @@ def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
             continue
         parents = [file_identity(parent) for parent in Path(os.path.realpath(path)).parents]
         if target == file_identity(path) or (emptied and target in parents):
-            raise AudiovqError(f"{out}: would overwrite {path}, which is read; name another output")
+            raise AudiovqError(f"{out}: would overwrite the input {path}; choose another output")
         parents = [file_identity(parent) for parent in Path(os.path.realpath(out)).parents]
         if not out.is_dir() and file_identity(path) in parents:
-            raise AudiovqError(f"{out}: is a part of {path}, which is read; name another output")
+            raise AudiovqError(f"{out}: is inside the input {path}; choose another output")
 
 
 def clear(folder: Path, but: Path | None = None) -> None:
@@ -292,7 +292,7 @@ def require_outside_products(path: Path) -> None:
     """Raise AudiovqError if a parent folder of `path` is a dataset or a model."""
     for folder in Path(os.path.realpath(path)).parents:
         if what := product_at(folder):
-            raise AudiovqError(f"{path}: lies inside a {what} ({folder}); name another folder")
+            raise AudiovqError(f"{path}: lies inside a {what} ({folder}); choose another folder")
 
 
 def require_new(path: Path, overwrite: bool) -> None:
@@ -304,10 +304,10 @@ def require_new(path: Path, overwrite: bool) -> None:
         and path.is_file()
         and (what := product_at(path.parent))
     ):
-        raise AudiovqError(f"{path}: is a part of a {what}; name another file")
+        raise AudiovqError(f"{path}: is a part of a {what}; choose another file")
     if overwrite or not path.exists() or (path.is_dir() and is_blank(path)):
         return
-    raise AudiovqError(f"{path}: exists already; name another, or add --overwrite")
+    raise AudiovqError(f"{path}: exists already; choose another, or add --overwrite")
 
 
 MAX_VALUE_CHARS = 40

@@ -75,7 +75,7 @@ class OutputFolder:
             identity = file_identity(self.folder / name)
             if identity and (source := self._sources.get(identity)):
                 raise AudiovqError(
-                    f"{source}: would be overwritten by an output; name another folder"
+                    f"{source}: would be overwritten by an output; choose another folder"
                 )
 
     def _begin(self) -> None:
@@ -117,8 +117,8 @@ class OutputFolder:
                     self._rows[line["done"]] = line["row"]
         elif mark.exists() and not overwrite:
             raise AudiovqError(
-                f"{self.folder}: another command was stopped here; run that one again, name another"
-                " folder, or add --overwrite"
+                f"{self.folder}: contains unfinished output of another command; run that command again,"
+                " choose another folder, or add --overwrite"
             )
         else:
             if not mark.exists():
@@ -196,7 +196,7 @@ def writing_into(
     """
     text = json.dumps(command, sort_keys=True, ensure_ascii=True)
     if what := product_at(folder):
-        raise AudiovqError(f"{folder}: is a {what}; name another folder")
+        raise AudiovqError(f"{folder}: is a {what}; choose another folder")
     with lock_folder(folder):
         filled = OutputFolder(folder, hashlib.sha256(text.encode()).hexdigest(), sources)
         filled._take_over(overwrite)

@@ -34,7 +34,7 @@ def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Call
         if now - printed >= LINE_SECONDS and done:
             printed, rate = now, done / (now - started)
             print(
-                f"{task}: {before + done:,} of {total:,} {unit}, {rate:.3g} a second,"
+                f"{task}: {before + done:,} of {total:,} {unit}, {rate:.3g}/s,"
                 f" {clock((total - before - done) / rate)} left",
                 file=sys.stderr,
             )

@@ -23,7 +23,7 @@ from audiovq.runtime.checksums import (
 )
 from audiovq.runtime.files import atomic, read_bytes
 
-AGAIN = "train again, or fetch a whole copy"
+AGAIN = "train again, or get an intact copy"
 
 
 def save_tensors(

@@ -31,8 +31,8 @@ def model_card(model: Model, dataset: Dataset) -> str:
     if KNOWN in model.header:
         name = model.header[KNOWN]["file"]
         lines.append(
-            f"- `{name}` holds the training recordings in coded form, to find copies of them among new"
-            " sounds; where the recordings are private, leave it out when you share the model"
+            f"- `{name}` holds the training recordings in coded form, for finding copies of them; if the"
+            " recordings are private, delete it before you share the model"
         )
     lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
     return "\n".join(lines)

@@ -58,7 +58,7 @@ def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrit
             begun.max_minutes or math.inf
         ):
             raise AudiovqError(
-                f"{folder}: its training is finished, a longer limit does not continue it; choose another"
+                f"{folder}: training has finished and cannot be extended by a longer limit; choose another"
                 " folder, or add --overwrite to train again"
             )
         remove_partials(folder)
@@ -67,7 +67,7 @@ def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrit
         return
     elif not is_blank(folder):
         raise AudiovqError(
-            f"{folder}: exists already and holds no started training; choose another folder"
+            f"{folder}: exists but contains no training to resume; choose another folder"
         )
     remove_partials(folder)
     write_json(path, settings)

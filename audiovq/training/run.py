@@ -136,7 +136,8 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
         max_seconds=max_seconds,
         limits=run.limits,
     )
-    if trainer.state.done:
+    already_trained = trainer.state.done
+    if already_trained:
         run.say(f"{stage.name}: already trained")
     else:
         started = time.perf_counter()
@@ -150,7 +151,7 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
                 stage, functools.partial(_save_best, stage), _Reports(stage, trainer.progress)
             )
     if distributed.is_main():
-        _record_end(run, trainer)
+        _record_end(run, trainer, silent=already_trained)
     distributed.barrier()
     return trainer.state.seconds
 
@@ -182,10 +183,10 @@ class _Reports:
             self.stage.sample(int(metrics["step"]))
 
 
-def _record_end(run: Run, trainer: Trainer) -> None:
-    """Add to model.json how a stage ended; print a line where the time limit ended it."""
+def _record_end(run: Run, trainer: Trainer, silent: bool) -> None:
+    """Add to model.json how a stage ended; print a line where the time limit ended it, unless `silent`."""
     amend(run.folder, trainer.stage, {"steps_planned": trainer.steps, "ended_by": trainer.ended_by})
-    if trainer.ended_by == "time":
+    if trainer.ended_by == "time" and not silent:
         run.say(
             f"{trainer.stage}: stopped by the time limit after {trainer.state.step:,} of"
             f" {trainer.steps:,} steps; a longer limit may give a better model"
@@ -212,8 +213,8 @@ def _save_training_codes(run: Run, model: Model) -> None:
     model.known = learn_clips(model, run.dataset.train, run.dataset.validation)
     save_known(run.folder, model)
     run.say(
-        f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip will be called"
-        f" near copies ({time.perf_counter() - started:.0f} s)"
+        f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip count as near"
+        f" copies ({time.perf_counter() - started:.0f} s)"
     )
 
 

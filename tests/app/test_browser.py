@@ -62,10 +62,13 @@ def app(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         assert process.stdout is not None
-        line, address = process.stdout.readline(), f"http://127.0.0.1:{port}/"
-        assert line == f"open {address} in a browser; Ctrl-C ends it\n", log.read_text()
-        yield address
-        process.terminate()
+        try:
+            line, address = process.stdout.readline(), f"http://127.0.0.1:{port}/"
+            serving = f"serving on {address}: open it in a browser; Ctrl-C stops the server\n"
+            assert line == serving, log.read_text()
+            yield address
+        finally:  # or the failed test would wait for the server for ever
+            process.terminate()
     assert re.findall("OUTSIDE.*", log.read_text()) == []
 
 
@@ -204,7 +207,7 @@ def test_an_uploaded_recording_is_encoded_morphed_continued_and_varied(
 ) -> None:
     with app_page(browser, app) as page:
         page.locator("input[type=file]").set_input_files(recordings / "jan" / "0_jan_0.wav")
-        page.get_by_text("1: 0_jan_0, through the codes").wait_for()
+        page.get_by_text("1: 0_jan_0, encoded and decoded").wait_for()
         page.get_by_text("2: 0_jan_0", exact=True).wait_for()
         assert page.evaluate("document.querySelector('.editor audio').duration") == 0.2
         button(page, "Morph to this sound").click()

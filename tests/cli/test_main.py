@@ -45,7 +45,7 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
 ) -> None:
     dataset, model, out = tmp_path / "dataset", tmp_path / "model", tmp_path / "out"
     assert run("preprocess", recordings, dataset) == 0
-    assert "found 24 files, used 24, skipped 0" in capsys.readouterr().out
+    assert "files: 24 found, 24 used, 0 skipped" in capsys.readouterr().out
     assert run("train", dataset, model, *FEW_STEPS) == 0
     printed = capsys.readouterr().out
     assert "codes used" in printed
@@ -107,7 +107,7 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
         (["preprocess", "broken", "d", "--sample-rate", "5"], "sample_rate 5"),
         (["train", "empty", "m"], "empty: not a dataset"),
         (["generate", "empty", "o"], "empty: not a model"),
-        (["generate", "nowhere", "o"], "nowhere: not a model"),
+        (["generate", "nowhere", "o"], "nowhere: no such model"),
         (["reconstruct", "texts", "texts", "o"], "texts: not a model"),
         (["evaluate", "empty", "empty"], "empty: not a model"),
         (["generate", "empty", "o", "--temperature", "-1"], "temperature -1"),
@@ -134,16 +134,19 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
         (["app", "digits", "--port", "65536"], "port 65536"),
         (
             ["report", "empty", "--out", "texts/a.txt"],
-            "exists already; name another, or add --over",
+            "exists already; choose another, or add --over",
         ),
-        (["report", "empty", "--out", "empty"], "empty: would overwrite empty, which is read"),
-        (["generate", "empty", "empty", "--overwrite"], "empty: would overwrite empty"),
-        (["export", "texts", "texts", "--overwrite"], "texts: would overwrite texts"),
-        (["encode", "texts", "broken", "texts/a.txt", "--overwrite"], "is a part of texts"),
-        (["plot", "texts", "texts/a.txt", "--overwrite"], "is a part of texts"),
-        (["train", "texts", "texts", "--overwrite"], "texts: would overwrite texts"),
-        (["train", "broken", ".", "--overwrite"], ".: would overwrite broken"),
-        (["inspect", "texts", "--out", "texts", "--overwrite"], "texts: would overwrite texts"),
+        (["report", "empty", "--out", "empty"], "empty: would overwrite the input empty"),
+        (["generate", "empty", "empty", "--overwrite"], "empty: would overwrite the input empty"),
+        (["export", "texts", "texts", "--overwrite"], "texts: would overwrite the input texts"),
+        (["encode", "texts", "broken", "texts/a.txt", "--overwrite"], "is inside the input texts"),
+        (["plot", "texts", "texts/a.txt", "--overwrite"], "is inside the input texts"),
+        (["train", "texts", "texts", "--overwrite"], "texts: would overwrite the input texts"),
+        (["train", "broken", ".", "--overwrite"], ".: would overwrite the input broken"),
+        (
+            ["inspect", "texts", "--out", "texts", "--overwrite"],
+            "texts: would overwrite the input texts",
+        ),
         (["morph", "digits", "nowhere.wav", "broken/a.wav", "o"], "nowhere.wav: "),
     ],
 )
@@ -300,7 +303,7 @@ def test_folders_made_by_other_verbs_are_not_written_into(
         (["generate", "digits", dataset, "-n", 1, "--overwrite"], "is a dataset"),
         (["preprocess", own, dataset / "inner"], "lies inside a dataset"),
         (["encode", "digits", own, dataset / "train.jsonl", "--overwrite"], "part of a dataset"),
-        (["reconstruct", "digits", own, own / "inner"], "lies inside"),
+        (["reconstruct", "digits", own, own / "inner"], "is inside"),
     ):
         assert run(*arguments) == 2
         assert reason in one_line(capsys)

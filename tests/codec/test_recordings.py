@@ -105,7 +105,7 @@ def test_no_name_leads_out_of_the_folder(model: Model, name: str, tmp_path: Path
     (sound,) = codec.encode(model, [voice(0.3)])
     assert isinstance(sound, Encoded)
     (tmp_path / "evil.avq").write_bytes(archive.pack(model, {name: sound}))
-    with pytest.raises(AudiovqError, match=r"evil\.avq: .*leads out"):
+    with pytest.raises(AudiovqError, match=r"evil\.avq: .*points outside"):
         decode_files(model, tmp_path / "evil.avq", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -121,9 +121,9 @@ def test_names_that_cannot_be_decoded_are_not_encoded(
     said: list[str] = []
     figures = encode_files(model, own_recordings, tmp_path / "all.avq", say=said.append)
     assert figures["files"] == 24
-    assert said == [f"left out: {odd}: no archive holds such a name; rename it"]
+    assert said == [f"left out: {odd}: this name cannot be stored in an archive; rename the file"]
     assert len(decode_files(model, tmp_path / "all.avq", tmp_path / "out")) == 24
-    with pytest.raises(AudiovqError, match="rename it"):
+    with pytest.raises(AudiovqError, match="rename the file"):
         encode_files(model, odd, tmp_path / "one.avq")
 
 
@@ -223,7 +223,7 @@ def test_names_that_audiovq_uses_are_refused_in_an_archive(
 ) -> None:
     (sound,) = codec.encode(model, [voice(0.3)])
     (tmp_path / "evil.avq").write_bytes(archive.pack(model, {name: sound}))
-    with pytest.raises(AudiovqError, match=r"evil\.avq: .*a name that audiovq uses"):
+    with pytest.raises(AudiovqError, match=r"evil\.avq: .*which audiovq reserves"):
         decode_files(model, tmp_path / "evil.avq", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -325,7 +325,7 @@ def test_outputs_of_a_stopped_decode_are_not_taken_for_finished(
         decode_files(model, tmp_path / "all.avq", tmp_path / "out")
     monkeypatch.undo()
     assert len(wavs(tmp_path / "out")) == 5
-    with pytest.raises(AudiovqError, match="another command was stopped here"):
+    with pytest.raises(AudiovqError, match="unfinished output of another command"):
         decode_files(model, tmp_path / "all.avq", tmp_path / "out", inversion=Inversion(n_iter=1))
     decode_files(model, tmp_path / "all.avq", tmp_path / "out")
     for name in wavs(tmp_path / "straight"):

@@ -158,7 +158,7 @@ def test_edits_follow_the_labels_given(model: Model, clip: Waveform) -> None:
     assert {len(s.labels) for s in free} == {0}
     pairs = zip(ada, bob, strict=True)
     assert sum(not torch.equal(a.encoded.codes, b.encoded.codes) for a, b in pairs) >= 1
-    with pytest.raises(AudiovqError, match="unknown value 'eve'; known are"):
+    with pytest.raises(AudiovqError, match="unknown value 'eve'; known values:"):
         made({"speaker": "eve"})
 
 
@@ -228,16 +228,22 @@ def test_without_a_masked_prior_the_autoregressive_one_resamples(clip: Waveform)
         (lambda m, w: edit.vary(m, w, strength=1.5), "strength 1.5: give a number from 0"),
         (lambda m, w: edit.vary(m, w, n=0), "n 0: give 1 to 1,000,000"),
         (lambda m, w: edit.repaint(m, w), "give a time, such as 0.2:0.5, or a band"),
-        (lambda m, w: edit.repaint(m, w, time=(0.5, 0.2)), "time 0.5:0.2: give two rising times"),
-        (lambda m, w: edit.repaint(m, w, time=(7.0, 8.0)), "up to 0.02 seconds"),
-        (lambda m, w: edit.repaint(m, w, band=(9e3, 9.5e3)), "band 9000:9500: give two rising"),
-        (lambda m, w: edit.extend(m, w, 0.01), "length 0.01: the recording has 0.02 s; give more"),
+        (
+            lambda m, w: edit.repaint(m, w, time=(0.5, 0.2)),
+            "time 0.5:0.2: give a start before an end",
+        ),
+        (lambda m, w: edit.repaint(m, w, time=(7.0, 8.0)), "within 0.02 s"),
+        (lambda m, w: edit.repaint(m, w, band=(9e3, 9.5e3)), "band 9000:9500: give a wider band"),
+        (
+            lambda m, w: edit.extend(m, w, 0.01),
+            "length 0.01: the recording is already 0.02 s long; give more",
+        ),
         (lambda m, w: edit.extend(m, w, float("nan")), "length nan: give seconds from"),
         (lambda m, w: morph(m, w, w, 1), "steps 1: give 2 to 1,000,000"),
         (lambda m, w: generate(m, 1, seconds=1e9), "give seconds from 0.004 to 3600"),
         (
             lambda m, w: edit.extend(m, w, sampling=SamplingConfig(order="masked")),
-            "the masked prior cannot end a sound; give a length",
+            "the masked prior cannot choose the length; give one with --length",
         ),
         (
             lambda m, w: morph(untrained(bottleneck="gaussian"), w, w),

@@ -194,7 +194,7 @@ def test_unknown_labels_and_values_are_refused_and_the_closest_suggested() -> No
     assert "'bobb'" in message
     assert message.index("bob,") < message.index("ada")
     message = refused(model, {"digit": "290"})
-    listed = message.split("known are ")[1].split(", ")
+    listed = message.split("known values: ")[1].split(", ")
     assert listed[:3] == ["29", "20", "9"]
     assert listed[3:5] == ["0", "1"]
     assert "and 18 more" in message

@@ -528,7 +528,7 @@ def test_a_model_that_ships_goes_by_its_name_unless_a_folder_does(
     monkeypatch.chdir(tmp_path)
     assert located("model") == saved_folder
     assert load("model").header == load(saved_folder).header
-    with pytest.raises(AudiovqError, match="nor a model that ships"):
+    with pytest.raises(AudiovqError, match="no such model"):
         load("modle")
     (tmp_path / "model").mkdir()
     assert located("model") == Path("model")

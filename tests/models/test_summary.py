@@ -110,7 +110,7 @@ def test_the_verb_prints_a_table_and_the_same_as_json(
     for layer in told["layers"]:
         assert layer["name"] in printed
     assert f"{told['parameters']:,}" in printed
-    assert "64.0 times, against 16-bit PCM" in printed
+    assert "64.0:1 relative to 16-bit PCM" in printed
 
 
 def test_a_model_without_codes_tells_of_no_rate() -> None:

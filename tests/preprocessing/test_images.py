@@ -159,7 +159,7 @@ def test_a_folder_without_images_or_with_tiny_ones_is_refused_in_one_line(tmp_pa
     with pytest.raises(AudiovqError, match="holds no images"):
         preprocess_images(tmp_path / "in", tmp_path / "out", say=silent)
     write(tmp_path / "in" / "speck.png", pixels(1, 2, 2)[0])
-    with pytest.raises(AudiovqError, match="2 × 2 pixels; give 8 to 1024 a side"):
+    with pytest.raises(AudiovqError, match="2 × 2 pixels; supported are 8 to 1024 per side"):
         preprocess_images(tmp_path / "in", tmp_path / "out", say=silent)
     assert not (tmp_path / "out").exists()
 

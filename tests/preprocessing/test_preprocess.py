@@ -185,7 +185,7 @@ def test_equal_sounds_in_different_files_are_in_one_split_and_noted(tmp_path: Pa
         samples, rate = soundfile.read(source / f"{number}.wav", dtype="int16")
         soundfile.write(source / f"{number}.flac", samples, rate)
     lines = said(source, tmp_path / "out")
-    assert any("60 of 60 recordings are equal to another" in x for x in lines)
+    assert any("60 of 60 recordings are identical to another" in x for x in lines)
     found = split_of_path(tmp_path / "out")
     assert len(found) == 60
     for number in range(12):
@@ -294,7 +294,7 @@ def test_a_few_files_give_training_clips(tmp_path: Path, count: int) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("(", "not a pattern"), ("xyz", "matches none"), ("wav", "matches every")],
+    [("(", "not a valid regular expression"), ("xyz", "matches none"), ("wav", "matches every")],
 )
 def test_an_invalid_test_pattern_or_one_that_matches_none_or_all_is_refused(
     recordings: Path, tmp_path: Path, pattern: str, message: str
@@ -344,9 +344,7 @@ def test_two_recordings_of_two_clips_give_all_splits(tmp_path: Path) -> None:
 def test_too_few_clips_for_all_splits_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.wav")
     lines = said(tmp_path / "in", tmp_path / "out")
-    assert any(
-        "too few different clips for a validation and a test split" in line for line in lines
-    )
+    assert any("too few distinct clips for a validation and a test split" in line for line in lines)
     lines = said(tmp_path / "in", tmp_path / "all", validation_share=0.0, test_share=0.0)
     assert not any("too few" in line for line in lines)
 
@@ -448,7 +446,7 @@ def test_files_without_a_label_are_used_and_noted(recordings: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("(", "not a pattern"),
+        ("(", "not a valid regular expression"),
         (r"\d", "named groups"),
         ("(?P<a>xyz)", "matches none"),
         ("missing.csv", "cannot be read"),

@@ -221,9 +221,9 @@ def test_plots_that_are_not_possible_are_rejected_and_write_nothing(
 
 
 def test_another_dataset_and_a_single_clip_are_rejected(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(AudiovqError, match="name the dataset that the model was trained on"):
+    with pytest.raises(AudiovqError, match="use the dataset that the model was trained on"):
         plot(tiny_model(), dataset, tmp_path / "a.png")
-    with pytest.raises(AudiovqError, match="takes two clips"):
+    with pytest.raises(AudiovqError, match="needs two clips"):
         interpolated(untrained(dataset), dataset.train, torch.tensor([0]), 3)
 
 

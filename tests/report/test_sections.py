@@ -127,7 +127,7 @@ def decoded(uri: str, kind: str) -> io.BytesIO:
 
 def test_the_page_has_every_section_and_links_to_it(tmp_path: Path) -> None:
     page = parsed(tmp_path)
-    parts = "New sounds|Reconstructions|Figures|Codebook|Curves|Settings|Commands"
+    parts = "New sounds|Reconstructions|Metrics|Codebook|Curves|Settings|Commands"
     for part in parts.split("|"):
         assert page.text.count(part) >= 2  # its heading, and the link to it
     assert len(page.find_all("h1")) == 1
@@ -348,7 +348,7 @@ def test_copies_are_mentioned_only_if_they_were_searched_for(tmp_path: Path) -> 
     says = {
         None: "not compared with its training clips",
         0: "none is a near copy of a training clip",
-        1: "1 of 2 are near copies",
+        1: "near copies of training clips: 1 of 2",
     }
     for copies, words in says.items():
         page = parsed(tmp_path, copies=copies)

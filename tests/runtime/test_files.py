@@ -295,7 +295,7 @@ def test_an_interrupted_command_resumes_and_writes_nothing_twice(tmp_path: Path)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         fill(out, ["a", "sub/b", "STOP"])
-    with pytest.raises(AudiovqError, match=r"another command was stopped here.*--overwrite"):
+    with pytest.raises(AudiovqError, match=r"unfinished output of another command.*--overwrite"):
         fill(out, ["x"], {"verb": "generate", "seed": 2})
     assert visible_files(out) == ["a", "sub/b"]
     (out / "a").unlink()  # missing files are written again
@@ -518,7 +518,7 @@ def test_outputs_that_are_inputs_by_any_path_are_rejected(tmp_path: Path) -> Non
         model / "a.bin",
         tmp_path / "a.link",
     ):
-        with pytest.raises(AudiovqError, match="which is read; name another output"):
+        with pytest.raises(AudiovqError, match="choose another output"):
             require_apart(out, other, model)
     for out in (other, other / "a.bin", model / "new.bin", tmp_path, tmp_path / "new"):
         require_apart(out, model, tmp_path / "missing")

@@ -24,8 +24,8 @@ def test_off_a_terminal_lines_show_units_rate_and_time_left(
         for more in (100, 300, 100, 300):
             step(more)
     assert capsys.readouterr().err.splitlines() == [
-        "encode: 500 of 1,100 files, 20 a second, 0:30 left",
-        "encode: 900 of 1,100 files, 20 a second, 0:10 left",
+        "encode: 500 of 1,100 files, 20/s, 0:30 left",
+        "encode: 900 of 1,100 files, 20/s, 0:10 left",
     ]
 
 

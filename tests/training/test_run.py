@@ -168,7 +168,7 @@ def test_a_longer_limit_is_used_before_the_end_of_training_and_refused_after_it(
     assert settings["config"]["max_minutes"] == 50, "the limit of the resumed run"
     before = weights(tmp_path / "model")
     for config in (longer, CONFIG):  # no limit is a longer one, too
-        with pytest.raises(AudiovqError, match="training is finished"):
+        with pytest.raises(AudiovqError, match="training has finished"):
             train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
     for config in (limited, shorter):
         lines: list[str] = []
@@ -285,7 +285,7 @@ def test_other_settings_or_another_folder_are_refused_by_name(
     with pytest.raises(AudiovqError, match=r"autoencoder\.network\.channels was 16, is 24"):
         train(dataset, straight[0], other, device="cpu", say=quiet)
     (tmp_path / "mine.txt").write_text("not a model")
-    with pytest.raises(AudiovqError, match="exists already"):
+    with pytest.raises(AudiovqError, match="exists but contains no training"):
         train(dataset, tmp_path, CONFIG, device="cpu", say=quiet)
     assert (tmp_path / "mine.txt").exists()
 

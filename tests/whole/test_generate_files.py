@@ -329,7 +329,9 @@ def test_a_label_given_twice_is_refused() -> None:
 
 
 def test_a_value_absent_from_training_is_refused_by_name_and_not_suggested(model: Model) -> None:
-    with pytest.raises(AudiovqError, match="no training clip has the value 'cyd'; learnt are ada"):
+    with pytest.raises(
+        AudiovqError, match="no training clip has the value 'cyd'; values with training clips: ada"
+    ):
         generate.generate(model, 1, {"speaker": "cyd"})
 
 

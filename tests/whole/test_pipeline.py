@@ -167,7 +167,7 @@ def test_the_report_shows_sounds_pairs_and_curves(
     path = pipeline.write_report(model, dataset, folder, tmp_path / "page.html")
     page = path.read_text(encoding="utf-8")
     assert page.count("<audio") >= 12 + 3 + 2
-    for part in ("New sounds", "Reconstructions", "Codebook", "Curves", "Commands", "Figures"):
+    for part in ("New sounds", "Reconstructions", "Codebook", "Curves", "Commands", "Metrics"):
         assert f">{part}</h2>" in page
     assert "baselines: 5.00 (uniform)" in page  # before evaluate: what training reached
 
