@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -22,9 +22,9 @@ from audiovq.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # files are tested side by side, on a core each
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+# Files are tested side by side, on a core each; and the number of threads must not adapt, as it changes the last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("audiovq", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("audiovq")
@@ -137,3 +137,10 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("benchmarks/ is missing: it comes with the repository, not the package")
     monkeypatch.syspath_prepend(ROOT)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread_after_each_test() -> Iterator[None]:
+    """A test that leaves another number of threads would change the last bits of later tests' results."""
+    yield
+    assert torch.get_num_threads() == 1

@@ -58,7 +58,8 @@ _tuners: dict[str, ThreadTuner] = {}
 
 def max_threads() -> int:
     """The number of threads that work may use: torch's own (OMP_NUM_THREADS, or the number of cores), or
-    what `fix_threads` or `torch.set_num_threads` set."""
+    what `fix_threads` or `torch.set_num_threads` set. The latter goes unnoticed where it sets the number that a tuner
+    has just chosen; use `fix_threads`."""
     actual = torch.get_num_threads()
     if actual != _machine.current:  # first call, or somebody called torch.set_num_threads
         _machine.limit = _machine.current = actual

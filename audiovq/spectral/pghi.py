@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovq.runtime.threads import max_threads
 from audiovq.spectral.griffin_lim import random_phase
 from audiovq.spectral.stft import (
     check_batch,
@@ -51,7 +52,7 @@ def pghi(
 
     Returns:
         (batch, n_fft // 2 + 1, frames), float32, radians from -pi to pi; 0 in frames after a
-        clip's last. Computed on the CPU, several clips in `torch.get_num_threads()` threads, and
+        clip's last. Computed on the CPU, several clips in `max_threads()` threads, and
         returned on the magnitude's device.
 
     Raises:
@@ -102,8 +103,8 @@ def _checked_lengths(
 
 
 def _in_threads(function: Callable[[slice], None], slices: list[slice]) -> None:
-    """Call `function` with each slice, in `torch.get_num_threads()` threads at most."""
-    workers = min(torch.get_num_threads(), len(slices))
+    """Call `function` with each slice, in `max_threads()` threads at most."""
+    workers = min(max_threads(), len(slices))
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(function, slices))

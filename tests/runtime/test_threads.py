@@ -72,13 +72,14 @@ def test_numbers_that_serve_equally_well_are_not_swapped() -> None:
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two threads, in a state of the module that ends with the test."""
+    monkeypatch.setattr(threads, "_machine", threads._Machine())
+    monkeypatch.setattr(threads, "_tuners", {})
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
-    threads.fix_threads(None)
     torch.set_num_threads(before)
-    threads.max_threads()
 
 
 @pytest.mark.usefixtures("two_threads")
