@@ -36,8 +36,9 @@ from audiovq.dataset.manifest import (
     write_manifests,
     write_shard_header,
 )
+from audiovq.preprocessing.folder import prepare
 from audiovq.preprocessing.labels import labels_of
-from audiovq.preprocessing.preprocess import Summary, prepare
+from audiovq.preprocessing.preprocess import Summary
 from audiovq.preprocessing.splits import notes_of, splits_of
 from audiovq.runtime.files import atomic, lock_folder, sha256
 

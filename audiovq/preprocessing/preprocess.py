@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
@@ -25,37 +24,25 @@ from typing import Any
 
 from audiovq.audio import reading
 from audiovq.config.errors import AudiovqError
-from audiovq.config.serialize import to_json
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.manifest import (
     SPLITS,
-    VERSION,
     Clip,
     Recipe,
     Skipped,
-    as_dict,
-    read_dataset_header,
-    read_manifest,
-    without_paths,
     write_manifests,
 )
 from audiovq.preprocessing.catalog import Catalog, Recording, catalog, read_contents, write_contents
+from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
 from audiovq.preprocessing.settings import choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 from audiovq.preprocessing.slicing import Slicing
 from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, splits_of
 from audiovq.runtime.executors import local_executor, process_pool
 from audiovq.runtime.files import (
-    clear,
-    is_blank,
     lock_folder,
     read_json,
-    read_object,
-    remove_partials,
-    require_new,
-    require_outside_products,
     sha256,
-    write_json,
 )
 from audiovq.runtime.progress import progress
 from audiovq.spectral.numpy_spectrogram import Analysis
@@ -159,7 +146,7 @@ def preprocess(
         infos = voters(source, files.headers, config)
         settings, clip_frames, warnings = choose_settings(config, list(infos.values()))
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
-        fingerprint = _fingerprint(config, settings, clip_frames, files)
+        fingerprint = fingerprint_of(config, settings, clip_frames, files)
         recipe = Recipe(source.absolute(), settings, clip_frames, config, fingerprint)
         slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
         run = _Run(source.absolute(), target, files, recipe, slicing, limits, say)
@@ -193,7 +180,7 @@ def preprocess(
 
 def _existing(run: _Run) -> Summary:
     """The summary of a finished dataset. Raises AudiovqError if it was made from something else."""
-    _require_same(run.target, run.recipe.fingerprint, run.files)
+    require_same(run.target, run.recipe.fingerprint, run.files)
     shutil.rmtree(run.target / "work", ignore_errors=True)  # of a run killed at its end
     run.say(
         f"{run.target}: already complete; made from the same {len(run.files.headers)} recordings with the"
@@ -252,25 +239,6 @@ def _refill_empty_splits(
     return dict.fromkeys(files.headers, ("train",)) | better
 
 
-def _require_same(target: Path, fingerprint: str, files: Catalog) -> None:
-    """Raise AudiovqError if the dataset `target` was made from other recordings or with other settings."""
-    header = read_dataset_header(target)
-    if header.get("fingerprint") == fingerprint:
-        return
-    clips = itertools.chain.from_iterable(
-        read_manifest(target / f"{split}.jsonl") for split in SPLITS
-    )
-    before = {clip.path: clip.sha256 for clip in clips}
-    now = {path: content.sha256 for path, content in files.contents.items()}
-    changed = [path for path in before if path in now and now[path] != before[path]]
-    what = "holds another dataset"
-    if changed:
-        what = f"{changed[0]} has changed since this dataset was made"
-        if len(changed) > 1:
-            what = f"{len(changed)} recordings ({changed[0]}, …) have changed since this dataset was made"
-    raise AudiovqError(f"{target}: {what}; choose another folder, or add --overwrite")
-
-
 def _make_shards(run: _Run, jobs: list[ShardJob], executor: Executor) -> None:
     """Make the shards that do not exist yet."""
     todo = [job for job in jobs if not (job.target / f"{job.name}.jsonl").exists()]
@@ -293,49 +261,6 @@ def _naming_lost_workers(target: Path) -> Iterator[None]:
         raise AudiovqError(
             f"{target}: a worker process was killed; run the same command to resume"
         ) from error
-
-
-def _fingerprint(
-    config: PreprocessConfig, settings: SpectrogramConfig, clip_frames: int, files: Catalog
-) -> str:
-    """SHA-256 of the settings and of each file's name, labels and checksum: everything a dataset is made from."""
-    encode = json.JSONEncoder(sort_keys=True, default=as_dict).encode
-    made_with = [VERSION, to_json(without_paths(config)), to_json(settings), clip_frames]
-    digest = hashlib.sha256(encode(made_with).encode())
-    for path, content in files.contents.items():  # a row at a time: there may be many
-        digest.update(encode([path, files.labels[path], content.sha256]).encode())
-    for row in files.skipped:
-        digest.update(encode(row).encode())
-    return digest.hexdigest()
-
-
-def prepare(target: Path, fingerprint: str, overwrite: bool) -> None:
-    """Empty `target`, except for shards of the dataset with this fingerprint, so that a run can resume.
-
-    Raises AudiovqError if it holds something else and may not be overwritten.
-    """
-    require_outside_products(target)
-    plan = target / "work" / "plan.json"
-    if plan.exists() and read_object(plan, "a plan").get("fingerprint") == fingerprint:
-        remove_partials(target)
-        return
-    if plan.exists() or (overwrite and (target / "dataset.json").exists()):
-        if not overwrite:
-            raise AudiovqError(
-                f"{target}: contains an unfinished dataset with other recordings or settings;"
-                " choose another folder, or add --overwrite"
-            )
-        write_json(plan, {"fingerprint": None})  # a run killed now leaves a folder to overwrite
-        clear(target, but=plan.parent)
-        clear(plan.parent, but=plan)
-    elif overwrite and not is_blank(target):
-        raise AudiovqError(
-            f"{target}: exists and is not a dataset; empty it, or choose another folder"
-        )
-    else:
-        require_new(target, overwrite=False)
-        remove_partials(target)
-    write_json(plan, {"fingerprint": fingerprint})
 
 
 def _jobs(run: _Run, folder: Path, recordings: list[Recording]) -> Iterator[ShardJob]:

@@ -53,7 +53,8 @@ def _processes(start: Literal["fork", "spawn"]) -> Executor:
     try:
         return ProcessPoolExecutor(cores(), context, _begin, (os.getpid(),))
     except (OSError, ImportError, NotImplementedError):
-        return ThreadPoolExecutor(cores())  # no semaphores: /dev/shm is closed, say
+        # Processes need semaphores. Where the system has none, as with a closed /dev/shm, threads do the same work.
+        return ThreadPoolExecutor(cores())
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import AUTOENCODER, PRIOR, changed, shake, tiny_model
 
-from audiovq.codec import archive
+from audiovq.codec import archive, side_info
 from audiovq.codec.archive import pack, size_without_names, unpack
 from audiovq.codec.probabilities import CODERS, Coder
 from audiovq.codec.windows import Encoded
@@ -183,13 +183,13 @@ def test_codes_beyond_the_last_word_are_refused_before_memory_is_allocated(
     model.clip_frames = 30
     sounds = make_sounds(model, (3,))
     data = pack(model, sounds, coder)
-    real = archive._SideInfoCoder.read
+    real = side_info.SideInfoCoder.read
 
     def endless(sides: Any, count: int, stream: Any) -> Any:
         levels, columns, lengths = real(sides, count, stream)
         return levels, columns + 2_000_000, lengths
 
-    monkeypatch.setattr(archive._SideInfoCoder, "read", endless)
+    monkeypatch.setattr(side_info.SideInfoCoder, "read", endless)
     tracemalloc.start()
     with pytest.raises(AudiovqError, match="do not match their checksum"):
         unpack(model, data)
