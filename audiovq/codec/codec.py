@@ -93,7 +93,9 @@ def decode(
             row[:, :, : sound.codes.shape[2]] = sound.codes
         num_samples = torch.tensor([s.num_samples for s in batch])
         with torch.inference_mode():
-            spectrogram = model.autoencoder.decode(codes.to(model.device), num_columns)
+            spectrogram = model.autoencoder.decode(
+                codes.to(model.device), num_columns, model.pick_decoder(inversion.decoder)
+            )
             audio = model.spectrogram.inverse(
                 spectrogram,
                 torch.tensor([s.level for s in batch], device=model.device),

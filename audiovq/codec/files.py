@@ -186,8 +186,9 @@ def reconstruct_files(
 
 def _command(model: Model, verb: str, inversion: Inversion) -> dict[str, Any]:
     """The settings that determine the output, apart from the inputs: see `outputs.writing_into`."""
-    weights = model.header.get("autoencoder", {}).get("sha256")
-    return {"verb": verb, "autoencoder": weights, **dataclasses.asdict(inversion)}
+    parts = ["autoencoder", *(["vivid"] if inversion.decoder == "vivid" else [])]
+    weights = {part: model.header.get(part, {}).get("sha256") for part in parts}
+    return {"verb": verb, **weights, **dataclasses.asdict(inversion)}
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiovq.audio import reading
 from audiovq.audio.waveform import Waveform
-from audiovq.config.sampling import Inversion
+from audiovq.config.sampling import Decoder, Inversion
 from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
 from audiovq.models.entropy.rate_search import search
 from audiovq.models.model import Model
@@ -182,7 +182,7 @@ def decode_blocks(
         stop = min(start + limits.window_frames, total)
         end = sound.num_samples if stop == total else (stop - 1) * hop_length
         (waveform,) = model.spectrogram.inverse(
-            frames_of(model, sound.codes, start, stop),
+            frames_of(model, sound.codes, start, stop, inversion.decoder),
             torch.tensor([sound.level], device=model.device),
             torch.tensor([end - start * hop_length], device=model.device),
             inversion=inversion,
@@ -204,10 +204,14 @@ def decode_blocks(
         known = spectrum[:, :, lead : lead + overlap // 2].angle()
 
 
-def frames_of(model: Model, codes: Tensor, start: int, stop: int) -> Tensor:
+def frames_of(
+    model: Model, codes: Tensor, start: int, stop: int, decoder: Decoder = "auto"
+) -> Tensor:
     """Decode frames `start` to `stop` of codes (quantizers, rows, columns): (1, 1, bins, stop - start)."""
     stride, reach = model.autoencoder.stride[1], model.autoencoder.reach
     first = max(0, start // stride - reach)
     part = codes[None, :, :, first : -(-stop // stride) + reach]
-    spectrogram = model.autoencoder.decode(part.to(model.device), torch.tensor([part.shape[3]]))
+    spectrogram = model.autoencoder.decode(
+        part.to(model.device), torch.tensor([part.shape[3]]), model.pick_decoder(decoder)
+    )
     return spectrogram[..., start - first * stride : stop - first * stride]

@@ -14,6 +14,7 @@ MAX_TOP_K = 1_000_000_000
 MAX_ITERATIONS = 10_000
 """Of Griffin-Lim: far beyond the last one that changes anything."""
 Phase = Literal["pghi", "griffin-lim"]
+Decoder = Literal["auto", "faithful", "vivid"]
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,22 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Inversion:
-    """How the phase of a decoded spectrogram is reconstructed: fast Griffin-Lim (Perraudin, Balazs,
-    Søndergaard 2013) from an initial phase."""
+    """How codes become sound: the decoder, and how the phase of its spectrogram is reconstructed, by fast
+    Griffin-Lim (Perraudin, Balazs, Søndergaard 2013) from an initial phase."""
 
     phase: Phase = "pghi"
     """Initial phase: phase gradient heap integration (Průša, Balazs, Søndergaard 2017), or random."""
     n_iter: int | None = None
     """Griffin-Lim iterations; None: 16 after pghi, else 32."""
+    decoder: Decoder = "auto"
+    """faithful: smallest error. vivid: textures and attacks of recordings, trained against a discriminator.
+    auto: vivid for new sounds, if the model has it, and faithful for recordings."""
 
     def __post_init__(self) -> None:
+        require(
+            self.decoder in ("auto", "faithful", "vivid"),
+            f"decoder {self.decoder!r:.40}: give 'auto', 'faithful' or 'vivid'",
+        )
         require(
             self.phase in ("pghi", "griffin-lim"),
             f"phase {self.phase!r:.40}: give 'pghi' or 'griffin-lim'",

@@ -95,6 +95,28 @@ class MaskedConfig:
         )
 
 
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The discriminator against which the vivid decoder is trained, and its weight."""
+
+    channels: int = 32
+    """Channels of its first layer; the later ones have twice as many."""
+    scales: int = 1
+    """Number of resolutions, each half of the one before, that it sees."""
+    weight: float = 0.015
+    """Weight of its judgement in the decoder's loss: more is more vivid and less faithful."""
+    feature_weight: float = 0.06
+    """Weight of the distance between its features of recordings and of decoded spectrograms."""
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require(1 <= self.channels <= WIDEST, f"channels {self.channels}: give 1 to {WIDEST}")
+        require(1 <= self.scales <= 4, f"scales {self.scales}: give 1 to 4")
+        for name in ("weight", "feature_weight"):
+            value = getattr(self, name)
+            require(0 <= value <= 1e3, f"{name} {value}: give a number from 0 to 1,000")
+
+
 FEWEST_STEPS = 3_000
 """Shortest schedule that `max_epochs` leads to."""
 VALIDATION_EPOCHS = 4
@@ -196,7 +218,11 @@ class TrainConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     masked: MaskedConfig = field(default_factory=MaskedConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     autoencoder_training: OptimizerConfig = field(default_factory=OptimizerConfig)
+    vivid_training: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=4e-4)
+    )
     prior_training: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
     )
@@ -205,6 +231,8 @@ class TrainConfig:
     """Time limit of the whole training; schedules are shortened to fit."""
     autoencoder_share: float = 0.45
     """Share of max_minutes for the autoencoder; the rest is for the priors. 1: no prior."""
+    vivid_share: float = 0.0
+    """Share of max_minutes for the vivid decoder, taken from the autoencoder's time; 0: no vivid decoder."""
     masked_share: float = 0.0
     """Share of max_minutes for the masked prior, taken from the prior's time; 0: no masked prior."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -226,6 +254,10 @@ class TrainConfig:
         require(
             0 < self.autoencoder_share <= 1,
             f"autoencoder_share {self.autoencoder_share}: give a share above 0, up to 1",
+        )
+        require(
+            0 <= self.vivid_share < 1,
+            f"vivid_share {self.vivid_share}: give a share from 0 to below 1",
         )
         require(
             0 <= self.masked_share < 1,

@@ -32,7 +32,7 @@ from audiovq.generation.inpaint import CANDIDATES
 from audiovq.generation.labels import Labels
 from audiovq.generation.long import require_samples
 from audiovq.generation.morph import morph
-from audiovq.generation.sound import Sound
+from audiovq.generation.sound import Sound, of_new_sounds
 from audiovq.models.checkpoint import KNOWN
 from audiovq.models.model import Model
 from audiovq.runtime.files import name_of, sha256, write_json
@@ -330,8 +330,12 @@ def _made_with(
     inversion: Inversion | None = None,
 ) -> dict[str, Any]:
     """The manifest's record of how sounds were made. It holds no paths, so that it can be shared."""
+    if inversion is not None:
+        inversion = of_new_sounds(model, inversion)
     configs = [config for config in (sampling, inversion) if config is not None]
-    parts = [part for part in ("autoencoder", "prior", "masked", KNOWN) if part in model.header]
+    parts = [
+        part for part in ("autoencoder", "vivid", "prior", "masked", KNOWN) if part in model.header
+    ]
     made_with: dict[str, Any] = {
         "version": __version__,
         "verb": verb,

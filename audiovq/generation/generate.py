@@ -22,7 +22,7 @@ from audiovq.generation.copies import Nearest, compare
 from audiovq.generation.inpaint import AnyPrior
 from audiovq.generation.labels import Labels, label_names, sample_labels
 from audiovq.generation.long import close_loop, codes_of_length, decode_loops, require_samples
-from audiovq.generation.sound import Sound, prior_or_none
+from audiovq.generation.sound import Sound, of_new_sounds, prior_or_none
 from audiovq.models.model import Model
 
 MAX_BATCH = 64
@@ -99,7 +99,11 @@ class Batches:
         """Samples the labels only. Raises AudiovqError where the model cannot generate, an argument is out
         of range, or a label or value does not occur in the training clips."""
         require_candidates(model, best_of)
-        self._model, self._sampling, self._inversion = model, sampling, inversion
+        self._model, self._sampling, self._inversion = (
+            model,
+            sampling,
+            of_new_sounds(model, inversion),
+        )
         self._prior = prior_or_none(model, sampling)
         if self._prior is None and (seconds is not None or loop):
             raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")
@@ -200,7 +204,9 @@ def generate_images(
                 codes = [
                     nn.functional.pad(e.codes, (0, longest - e.codes.shape[2])) for e in encoded
                 ]
-                batch = model.autoencoder.decode(torch.stack(codes).to(model.device), columns)
+                batch = model.autoencoder.decode(
+                    torch.stack(codes).to(model.device), columns, model.vivid
+                )
         missing = model.clip_frames - batch.shape[3]
         images.append(nn.functional.pad(batch, (0, missing)).cpu())
         names += [label_names(model, row) for row in rows.tolist()]

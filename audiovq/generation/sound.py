@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from audiovq.audio.waveform import Waveform
@@ -41,11 +41,19 @@ def decode_sounds(
     seed: int,
 ) -> list[Sound]:
     """Codes, decoded to sounds that all have the same `labels`."""
+    inversion = of_new_sounds(model, inversion)
     waveforms = codec.decode(model, encoded, inversion=inversion, seed=seed)
     return [
         Sound(waveform, dict(labels or {}), codes)
         for waveform, codes in zip(waveforms, encoded, strict=True)
     ]
+
+
+def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
+    """`inversion` with decoder `auto` resolved to `vivid` where the model has a vivid decoder."""
+    if inversion.decoder == "auto" and model.vivid is not None:
+        return replace(inversion, decoder="vivid")
+    return inversion
 
 
 def prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior | None:

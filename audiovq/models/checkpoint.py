@@ -3,6 +3,7 @@
     model.json                 format, version, every setting, labels, checksums, results of training
     autoencoder.safetensors    weights
     context.safetensors        integer tables by which archives are coded
+    vivid.safetensors          weights of the second decoder, where the model has one
     prior.safetensors          weights
     masked.safetensors         weights of the masked prior
     training-codes.safetensors codes of the training clips, to find copies by; may be left out
@@ -44,8 +45,8 @@ from audiovq.spectral.spectrogram import Spectrogram
 
 FORMAT = "audiovq-model"
 VERSION = 5
-Stage = Literal["autoencoder", "context", "prior", "masked"]
-PARTS: tuple[Stage, ...] = ("context", "prior", "masked")
+Stage = Literal["autoencoder", "vivid", "context", "prior", "masked"]
+PARTS: tuple[Stage, ...] = ("vivid", "context", "prior", "masked")
 """Stages trained on the codes of an autoencoder."""
 KNOWN = "training_codes"
 """Key of model.json for the codes of the training clips."""
@@ -70,6 +71,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     """
     tensors = {
         "autoencoder": model.autoencoder.state_dict(),
+        "vivid": model.vivid.state_dict() if model.vivid else {},
         "context": model.context.integers if model.context else {},
         "prior": model.prior.state_dict() if model.prior else {},
         "masked": model.masked.state_dict() if model.masked else {},
@@ -223,6 +225,8 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
             belongs = header.get(part, {}).get("autoencoder_sha256")
             if belongs not in (None, header["autoencoder"]["sha256"]):
                 raise AudiovqError(f"{folder}: its {part} was trained for another autoencoder")
+        if vivid := header.get("vivid"):
+            model.vivid = _network(folder, vivid, model.new_vivid)
         if context := header.get("context"):
             model.context = ContextTables(read_tensors(_weights(folder, context))[0])
             if not model.context.fits(model.vocabulary):

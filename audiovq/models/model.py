@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import Decoder
 from audiovq.config.serialize import to_json
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
@@ -31,6 +34,8 @@ class Model:
     spectrogram: Spectrogram
     autoencoder: Autoencoder
     context: ContextTables | None = None
+    vivid: nn.Module | None = None
+    """Second decoder, of the same shape as the autoencoder's, trained against a discriminator."""
     prior: Prior | None = None
     masked: MaskedPrior | None = None
     known: KnownClips | None = None
@@ -72,6 +77,21 @@ class Model:
         frames = config.sample_rate / config.hop_length
         return frames / self.autoencoder.stride[1] * self.vocabulary.slots
 
+    def pick_decoder(self, decoder: Decoder) -> nn.Module | None:
+        """The decoder by name, as `Autoencoder.decode` takes it: None is the autoencoder's own, which `auto` names.
+
+        Raises AudiovqError where the model does not have it.
+        """
+        if decoder == "vivid" and self.vivid is None:
+            raise AudiovqError(
+                "the model has no vivid decoder; train one with --vivid-share 0.15, or give --decoder faithful"
+            )
+        return self.vivid if decoder == "vivid" else None
+
+    def new_vivid(self) -> nn.Module:
+        """A copy of the autoencoder's decoder, from which the vivid one is trained."""
+        return copy.deepcopy(self.autoencoder.decoder)
+
     def new_prior(self, config: PriorConfig) -> Prior:
         """Untrained prior over this model's codes."""
         kind = PixelCNN if config.kind == "pixelcnn" else Transformer
@@ -83,7 +103,7 @@ class Model:
 
     def to(self, device: torch.device | str) -> Model:
         """Move all parts to `device`, in place; returns self."""
-        for module in (self.spectrogram, self.autoencoder, self.prior, self.masked):
+        for module in (self.spectrogram, self.autoencoder, self.vivid, self.prior, self.masked):
             if module is not None:
                 module.to(device)
         return self

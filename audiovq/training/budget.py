@@ -29,7 +29,10 @@ class TimeBudget:
     has_codes: bool
     """Whether the autoencoder quantizes: without codes there are neither context tables nor priors."""
     autoencoder_share: float
-    """The autoencoder's share of the limit, without the context tables' time; 1: no prior is trained."""
+    """Share of the limit, without the context tables' time, for the autoencoder and the vivid decoder; 1: no
+    prior is trained."""
+    vivid_share: float
+    """The vivid decoder's share of the limit, a part of `autoencoder_share`; 0: none is trained."""
     masked_share: float
     """The masked prior's share of the limit; 0: none is trained."""
 
@@ -41,6 +44,7 @@ class TimeBudget:
             total=60 * config.max_minutes if config.max_minutes else None,
             has_codes=has_codes,
             autoencoder_share=config.autoencoder_share if has_codes else 1.0,
+            vivid_share=config.vivid_share if has_codes else 0.0,
             masked_share=config.masked_share,
         )
 
@@ -71,17 +75,31 @@ class TimeBudget:
     @property
     def autoencoder(self) -> float | None:
         """Time of the autoencoder."""
-        return None if self._networks is None else self._networks * self.autoencoder_share
+        if self._networks is None or self.vivid is None:
+            return None
+        return self._networks * self.autoencoder_share - self.vivid
+
+    @property
+    def trains_vivid(self) -> bool:
+        """Whether a vivid decoder is trained."""
+        return self.vivid_share > 0
+
+    @property
+    def vivid(self) -> float | None:
+        """Time of the vivid decoder: at most half of both decoders'."""
+        if self._networks is None:
+            return None
+        return self._networks * min(self.vivid_share, self.autoencoder_share / 2)
 
     def masked(self, spent: float) -> float | None:
-        """Time of the masked prior, where the autoencoder took `spent` seconds: at most half of both priors'."""
+        """Time of the masked prior, where the autoencoder and vivid decoder took `spent` seconds: at most half of both priors'."""
         both = self._priors(spent)
         if both is None or self.total is None:
             return None
         return min(self.total * self.masked_share, both / 2)
 
     def prior(self, spent: float) -> float | None:
-        """Time of the autoregressive prior, where the autoencoder took `spent` seconds."""
+        """Time of the autoregressive prior, where autoencoder and vivid decoder took `spent` seconds."""
         both, masked = self._priors(spent), self.masked(spent)
         return None if both is None or masked is None else both - masked
 

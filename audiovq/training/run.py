@@ -1,4 +1,4 @@
-"""Training a model on a dataset: autoencoder, context tables, prior, masked prior."""
+"""Training a model on a dataset: autoencoder, vivid decoder, context tables, prior, masked prior."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
 from audiovq.training.stages.masked_prior import MaskedPriorStage
 from audiovq.training.stages.prior import PriorStage
+from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
 
 
@@ -46,9 +47,9 @@ def train(
     say: Say = print,
     limits: Limits = Limits(),
 ) -> Model:
-    """Train a model on `dataset` into `folder`: autoencoder, context tables, prior and masked prior.
+    """Train a model on `dataset` into `folder`: autoencoder, vivid decoder, context tables and priors.
 
-    `config`: settings, or the name of a preset; they may leave out both priors, or the masked one. Run again with
+    `config`: settings, or the name of a preset; they may leave out the vivid decoder and the priors. Run again with
     the same settings, training resumes where it stopped. `folder` holds a usable model from the autoencoder's first
     validation on. Processes launched by torchrun train together. Raises AudiovqError where the folder holds
     something else, and where training diverges.
@@ -89,6 +90,9 @@ def _train(run: Run) -> Model:
     budget = TimeBudget.of(config)
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
     model = load(run.folder, run.device)
+    if budget.trains_vivid:
+        seconds += run_stage(VividStage(run, model), budget.vivid)
+        model = load(run.folder, run.device)
     if budget.has_codes and model.context is None:
         train_context(run, model, budget.context_deadline)
         distributed.barrier()
@@ -103,7 +107,7 @@ def _train(run: Run) -> Model:
 
 
 def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) -> None:
-    """Train both priors on the same codes; `seconds`: time that the autoencoder took."""
+    """Train both priors on the same codes; `seconds`: time that both decoders took."""
     _save_training_codes(run, model)
     distributed.barrier()
     limit = budget.prior(seconds)

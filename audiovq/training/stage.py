@@ -96,7 +96,7 @@ class Stage(ABC):
     and is captured as a CUDA graph, so it may depend on nothing else that changes.
     """
 
-    name: Literal["autoencoder", "prior", "masked"]
+    name: Literal["autoencoder", "vivid", "prior", "masked"]
     """Key in model.json and metrics.jsonl, first word of messages."""
     lengths: Tensor
     """(clips,) frames or tokens of each training clip, by which clips are batched; known after `begin`."""

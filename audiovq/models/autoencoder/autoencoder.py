@@ -191,14 +191,23 @@ class Autoencoder(nn.Module):
         cell_mask = self._cell_mask(num_columns, latents.shape[3], latents.device)
         return cell_mask.scatter(quantizer.encode(cell_mask.gather(latents)))
 
-    def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
+    def decode(
+        self, codes: Tensor, num_columns: Tensor, decoder: nn.Module | None = None
+    ) -> Tensor:
         """Spectrogram (batch, 1, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
 
-        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,).
+        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,). `decoder`:
+        another one of the same shape, such as `Model.vivid`.
         """
+        return self.apply_contrast(self.decode_values(codes, num_columns, decoder))
+
+    def decode_values(
+        self, codes: Tensor, num_columns: Tensor, decoder: nn.Module | None = None
+    ) -> Tensor:
+        """As `decode`, before `apply_contrast`: neither stretched nor clamped."""
         cell_mask = self._cell_mask(num_columns, codes.shape[3], codes.device)
         vectors = self.quantizer.decode(cell_mask.gather(codes))
-        return self.apply_contrast(self.values(self._decode(vectors, cell_mask), cell_mask.mask))
+        return self.values(self._decode(vectors, cell_mask, decoder), cell_mask.mask)
 
     def decode_latents(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         """Spectrogram, as from `decode`, of the output of `latents`; `num_columns` (batch,)."""
@@ -307,13 +316,15 @@ class Autoencoder(nn.Module):
         """Mask of the cells inside clips of `num_columns` (batch,) in grids of `columns`."""
         return CellMask.from_num_columns(num_columns, self.rows, columns, device)
 
-    def _decode(self, vectors: Tensor, cell_mask: CellMask) -> Tensor:
+    def _decode(
+        self, vectors: Tensor, cell_mask: CellMask, decoder: nn.Module | None = None
+    ) -> Tensor:
         """Raw decoder output (batch, 1, bins, columns × stride) of the bottleneck's vectors."""
         if self.dense is not None:
             grid = mask_columns(self.dense.back(vectors), cell_mask.mask)
         else:
             grid = cell_mask.scatter(vectors)
-        output: Tensor = self.decoder(grid, cell_mask.mask)
+        output: Tensor = (decoder or self.decoder)(grid, cell_mask.mask)
         return output[:, :, : self.bins].float()
 
     def values(self, raw: Tensor, mask: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -63,24 +62,9 @@ class AutoencoderStage(Stage):
     def prepare(self, step: Step) -> Inputs:
         """This rank's spectrograms (batch, 1, bins, frames), frames (batch,), labels (batch, labels)."""
         set_schedule(self.autoencoder, step.progress)
-        part = distributed.local_slice()
-        images, frames = random_views(
-            self.split,
-            step.indices,
-            step.generator,
-            self.autoencoder.stride[1],
-            part=part,
-            width=functools.partial(self._width, step),
-        )
-        labels = self.split.label_indices[step.indices[part]]
+        images, frames = shifted_clips(self.split, step, self.autoencoder)
+        labels = self.split.label_indices[step.indices[distributed.local_slice()]]
         return to_device_async(images, self.model.device), frames, labels
-
-    def _width(self, step: Step, frames: int) -> int:
-        """Frames to which a batch is padded."""
-        if self.run.config.autoencoder.network.kind == "conv":
-            return frames  # padding counts in no loss, but in the statistics of a batch norm
-        stride = self.autoencoder.stride[1]
-        return stride * step.width(-(-frames // stride))
 
     def loss(self, *inputs: Tensor) -> Losses:
         """Total loss and its parts, as `Autoencoder.forward` gives them."""
@@ -123,6 +107,19 @@ class AutoencoderStage(Stage):
         pairs = zip(originals, reconstructions, lengths.tolist(), strict=True)
         waveforms = [waveform[:length] for *pair, length in pairs for waveform in pair]
         write_samples(self.run.folder, self.name, step, model, waveforms)
+
+
+def shifted_clips(split: Split, step: Step, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+    """This rank's clips of a step, shifted: spectrograms (batch, 1, bins, frames) and frames (batch,)."""
+    stride = autoencoder.stride[1]
+
+    def width(frames: int) -> int:
+        if autoencoder.config.network.kind == "conv":
+            return frames  # padding counts in no loss, but in the statistics of a batch norm
+        return stride * step.width(-(-frames // stride))
+
+    part = distributed.local_slice()
+    return random_views(split, step.indices, step.generator, stride, part=part, width=width)
 
 
 def set_schedule(autoencoder: Autoencoder, progress: float) -> None:
