@@ -55,6 +55,9 @@ def summarize(model: Model) -> Summary:
     """Figures of a model; runs its networks on one silent clip."""
     spectrogram, autoencoder = model.spectrogram.config, model.autoencoder
     layers = _layers(model)
+    if model.vivid is not None:
+        kind, bins = type(model.vivid).__name__, autoencoder.bins
+        layers.append(Layer("vivid", kind, (1, bins, model.clip_frames), _parameters(model.vivid)))
     if model.prior is not None:
         vocabulary = model.vocabulary
         shape = vocabulary.max_tokens, vocabulary.size

@@ -84,6 +84,12 @@ TRAINING_CURVES = [
     ),
     Curves("autoencoder", "Autoencoder: error", "decibels", ("validation_error_db",)),
     Curves(
+        "vivid",
+        "Vivid decoder: error",
+        "decibels",
+        ("validation_error_db", "validation_faithful_error_db"),
+    ),
+    Curves(
         "prior",
         "Prior",
         "bits per code",
@@ -94,6 +100,7 @@ TRAINING_CURVES = [
 NAMES = {
     "loss": "training",
     "squared_error": "training, spectrogram error only",
+    "validation_faithful_error_db": "the faithful decoder on the same clips",
     "unigram_bits": "baseline: code frequencies",
     "uniform_bits": "baseline: uniform",
 }

@@ -1,4 +1,4 @@
-"""Training, stage by stage: autoencoder, context tables, prior, masked prior.
+"""Training, stage by stage: autoencoder, vivid decoder, context tables, prior, masked prior.
 
 May import `generation`, `codec`, `models` and below. Start with `run.train`, which trains the stages in `stages` one
 after the other; `stage.Stage` says what a stage is. `loop.Trainer` is their loop: steps, schedule, validation; `state`

@@ -1,5 +1,5 @@
-"""The stages of training: autoencoder, context tables, prior, masked prior.
+"""The stages of training: autoencoder, vivid decoder, context tables, prior, masked prior.
 
-Start with `autoencoder.AutoencoderStage`; `prior` and `masked_prior` subclass `training.stage.Stage`, too.
+Start with `autoencoder.AutoencoderStage`; `vivid`, `prior` and `masked_prior` subclass `training.stage.Stage`, too.
 `context` fits tables by a short loop that is not resumed. `training.run` trains the stages one after the other.
 """

@@ -1,4 +1,4 @@
-"""Stage 2: the entropy coder's context tables, fitted to a dataset's codes.
+"""Stage 3: the entropy coder's context tables, fitted to a dataset's codes.
 
 Not a `Stage` of `loop.Trainer`: it takes seconds, so it is not resumed and leaves no state file. A step takes 2,048
 random cells of all clips instead of a batch of clips, every rank takes the same steps, and validations come at

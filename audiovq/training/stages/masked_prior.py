@@ -1,4 +1,4 @@
-"""Stage 4: the masked prior, on the same codes as the autoregressive prior."""
+"""Stage 5: the masked prior, on the same codes as the autoregressive prior."""
 
 from __future__ import annotations
 

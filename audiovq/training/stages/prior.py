@@ -1,4 +1,4 @@
-"""Stage 3: the autoregressive prior, on the autoencoder's codes."""
+"""Stage 4: the autoregressive prior, on the autoencoder's codes."""
 
 from __future__ import annotations
 
