@@ -62,24 +62,20 @@ def voters(
 ) -> dict[str, AudioInfo]:
     """The recordings (path below `source` → info) that `choose_settings` should consider.
 
-    Recordings that will be skipped (too short, silent, broken) are left out, or none if all would be. All
-    headers are considered, but only as many files are read as can decide the outcome.
+    Recordings that will be skipped (silent, broken) are left out, or none if all would be. Only as
+    many files are read as can decide the outcome.
     """
 
     @functools.cache
     def settings(rate: int) -> SpectrogramConfig:
         return SpectrogramConfig.for_rate(rate, config.n_fft)
 
-    def is_long_enough(path: str) -> bool:
-        spectrogram = settings(config.sample_rate or infos[path].sample_rate)
-        return infos[path].seconds >= spectrogram.n_fft / spectrogram.sample_rate
-
     def can_be_used(path: str) -> bool:
         spectrogram = settings(config.sample_rate or infos[path].sample_rate)
         return is_used(source / path, Slicing.of(config, spectrogram, clip_frames=0))
 
+    left = dict(infos)
     try:
-        left = {path: infos[path] for path in infos if is_long_enough(path)}
         if config.sample_rate is None:
             _agree_on_rate(left, can_be_used)
         if config.clip_seconds is None:

@@ -19,8 +19,6 @@ from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.preprocessing.splits import Stretch, clips_of
 from audiovq.spectral.numpy_spectrogram import Piece
 
-SHORTEST = 128
-"""Samples of the shortest window that is recommended to the user."""
 CHANGED = "changed while it was read; run preprocess again with --overwrite"
 Divide = Callable[[int], list[Stretch]]
 """Samples of a trimmed recording → the stretches of it that clips are cut from."""
@@ -123,8 +121,12 @@ def is_used(path: Path | str, slicing: Slicing) -> bool:
 
 
 def _sound(detector: SilenceDetector, slicing: Slicing) -> Stretch:
-    """Samples at which the sound of a recording begins and ends. Raises AudioError if it is too short."""
-    rate, n_fft = slicing.spectrogram.sample_rate, slicing.spectrogram.n_fft
+    """Samples at which the sound of a recording begins and ends, one sample apart or more.
+
+    Raises AudioError if it is silent, or has no sample at the spectrogram's rate.
+    """
+    if not detector.num_samples:
+        raise AudioError(f"is shorter than one sample at {slicing.spectrogram.sample_rate} Hz")
     if detector.peak == 0:
         raise AudioError("is silent throughout")
     if detector.peak < SILENT:
@@ -133,20 +135,15 @@ def _sound(detector: SilenceDetector, slicing: Slicing) -> Stretch:
     start, end = 0, detector.num_samples
     if slicing.trim_db is not None:
         start, end = detector.trim(slicing.trim_db)
-    if end - start < n_fft:
-        shorter = 2 ** int(math.log2(max(2, end - start)))
-        advice = f"; use --n-fft {shorter}" if shorter >= SHORTEST else ""
-        raise AudioError(
-            f"is shorter than one window ({1000 * (end - start) / rate:.0f} ms of sound,"
-            f" a window is {1000 * n_fft / rate:.0f} ms{advice})"
-        )
+    if start == end:
+        raise AudioError("is silent (all samples are equal)")
     return start, end
 
 
 def _spans(
     detector: SilenceDetector, slicing: Slicing, divide: Divide
 ) -> tuple[Stretch, list[Stretch]]:
-    """Samples of a recording's sound and of each clip. Raises AudioError if it is silent or too short."""
+    """Samples of a recording's sound and of each clip. Raises AudioError as `_sound`."""
     start, end = _sound(detector, slicing)
     clips = [
         span

@@ -40,7 +40,6 @@ def write_unusable_files(folder: Path, voice: Voice) -> dict[str, str]:
     soundfile.write(folder / "none.wav", np.zeros(0), 8000)
     soundfile.write(folder / "silent.wav", np.zeros(8000), 8000)
     soundfile.write(folder / "constant.wav", np.full(8000, 0.25), 8000)
-    soundfile.write(folder / "short.wav", voice(0.02), 8000)
     broken = voice(0.5)
     broken[100] = np.nan
     soundfile.write(folder / "nan.wav", broken, 8000, subtype="FLOAT")
@@ -55,7 +54,6 @@ def write_unusable_files(folder: Path, voice: Voice) -> dict[str, str]:
         "none.wav": "holds no samples",
         "silent.wav": "is silent",
         "constant.wav": "is silent",
-        "short.wav": "is shorter than one window",
         "nan.wav": "not numbers",
         "loop": "is a link to a folder",
         "broken-link.wav": "broken link",

@@ -1,7 +1,6 @@
 """Settings are chosen by the usable recordings and their true lengths."""
 
 import io
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,13 @@ from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.manifest import Skipped
 from audiovq.inspection.inspect import inspect
 from audiovq.preprocessing import settings as preprocessing_settings
 from audiovq.preprocessing.preprocess import Summary, preprocess
 from audiovq.preprocessing.settings import choose_settings, voters
+from audiovq.preprocessing.slicing import Slicing, first_clip
+from audiovq.spectral.numpy_spectrogram import Analysis, Piece
 from audiovq.spectral.scale import mel_filters
 
 Waveform = npt.NDArray[np.float32]
@@ -40,8 +42,6 @@ def unusable(kind: str, path: Path, rate: int, seconds: float, voice: Voice) -> 
         sound *= 0
     if kind == "dither":
         sound = np.sign(sound) / np.float32(32768)
-    if kind == "short":
-        sound = sound[: rate // 100]
     if kind == "not numbers":
         sound[len(sound) // 2] = np.nan
     if kind == "damaged":
@@ -53,7 +53,7 @@ def unusable(kind: str, path: Path, rate: int, seconds: float, voice: Voice) -> 
     soundfile.write(path, sound, rate, subtype="FLOAT")
 
 
-KINDS = ["silent", "dither", "short", "not numbers", "damaged"]
+KINDS = ["silent", "dither", "not numbers", "damaged"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,19 +159,53 @@ def test_the_default_number_of_mel_bands_is_the_largest_possible(
             mel_filters(SpectrogramConfig.for_rate(rate, n_fft, n_mels=config.n_mels + 3))
 
 
-def test_a_recording_shorter_than_a_window_is_skipped_with_an_n_fft_that_fits(
+def test_a_recording_shorter_than_a_window_is_a_clip_of_its_true_length(
     tmp_path: Path, voice: Voice
 ) -> None:
     source = tmp_path / "in"
     source.mkdir()
+    sound = voice(0.5, sample_rate=44_100)
     for i in range(3):
-        soundfile.write(source / f"{i}.wav", voice(0.5, sample_rate=44_100), 44_100)
-    soundfile.write(source / "click.wav", voice(0.03, sample_rate=44_100), 44_100)
-    summary, _ = run(source, tmp_path / "out")
-    (skipped,) = summary.skipped
-    assert skipped.path == "click.wav"
-    assert "shorter than one window" in skipped.reason
-    advice = re.search(r"; use --n-fft (\d+)", skipped.reason)
-    assert advice
-    summary, _ = run(source, tmp_path / "again", n_fft=int(advice[1]))
+        soundfile.write(source / f"{i}.wav", sound, 44_100)
+    lengths = (2, 3, 440, 511, 512, 838, 2029)
+    for length in lengths:
+        soundfile.write(source / f"short-{length}.wav", np.resize([0.5, -0.5], length), 44_100)
+    summary, dataset = run(source, tmp_path / "out")
     assert summary.skipped == []
+    assert dataset.spectrogram.n_fft == 2048
+    found = {
+        clip.path: clip for split in dataset.splits for clip in split.clips if "short" in clip.path
+    }
+    assert {path: clip.num_samples for path, clip in found.items()} == {
+        f"short-{length}.wav": length for length in lengths
+    }
+    assert all(clip.complete == (True, True) for clip in found.values())
+
+
+def test_a_recording_of_less_than_a_sample_at_the_dataset_s_rate_is_skipped(
+    tmp_path: Path, voice: Voice
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    soundfile.write(source / "good.wav", voice(0.5), 8000)
+    soundfile.write(source / "click.wav", np.array([0.5, -0.5]), 48_000)
+    summary, _ = run(source, tmp_path / "out", sample_rate=8000)
+    (skipped,) = summary.skipped
+    assert skipped == Skipped("click.wav", "is shorter than one sample at 8000 Hz")
+
+
+def test_the_spectrogram_of_a_short_recording_is_that_of_it_followed_by_silence(
+    tmp_path: Path,
+) -> None:
+    """Padding to a window changes none of its frames."""
+    config = SpectrogramConfig.for_rate(44_100)
+    sound = np.random.default_rng(0).uniform(-1, 1, 838).astype(np.float32)
+    soundfile.write(tmp_path / "rim.wav", sound, 44_100, subtype="FLOAT")
+    found = first_clip(tmp_path / "rim.wav", Slicing(config, 16, None))
+    padded = np.pad(sound, (0, config.n_fft - len(sound)))
+    ((short, level),) = Analysis(config).batches([found], 16)
+    ((long, same),) = Analysis(config).batches([Piece(padded)], 16)
+    frames = 1 + len(sound) // config.hop_length
+    assert level == same
+    assert np.array_equal(short[..., :frames], long[..., :frames])
+    assert not short[..., frames:].any()
