@@ -43,12 +43,10 @@ def beginnings(
     for clip in split.clips:
         clips.setdefault(clip.path, []).append(clip)
     shared = {clip.path for other in dataset.splits if other is not split for clip in other.clips}
-    paths = sorted(clips)
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
     rate = dataset.spectrogram.sample_rate
     most = max(1, round(seconds * rate))
     total = 0.0
-    for path in (paths[index] for index in order[:RECORDINGS].tolist()):
+    for path in order(split):
         if total >= total_seconds:
             return
         file = _file(dataset, clips[path][0])
@@ -61,6 +59,13 @@ def beginnings(
             waveform = _beginning(file, rate, most)
         total += len(waveform) / rate
         yield waveform
+
+
+def order(split: Split) -> list[str]:
+    """Paths of the recordings of `beginnings`, in their order."""
+    paths = sorted({clip.path for clip in split.clips})
+    shuffled = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
+    return [paths[index] for index in shuffled[:RECORDINGS].tolist()]
 
 
 def clip_waveforms(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Waveform | None]:

@@ -1,0 +1,411 @@
+"""Real sounds: how well a set is reconstructed, and how new sounds compare with real ones.
+
+    python benchmarks/quality/sounds.py drums --minutes 20 --out drums.json --picture drums.png
+    python benchmarks/quality/sounds.py notes --model MODEL --dataset DATASET --split test
+
+The set is one of drums, body, foley, notes and fsdd (`sets.py`). Its recordings are preprocessed with default
+settings, and the preset small is trained with default settings, unless a model is given. Settings are chosen on
+the validation split, which is measured by default; `--split test` is for the final figures.
+
+Of the split's recordings, the beginnings of up to 10 s, a fixed random choice of up to `--files` and about
+`--seconds` in total, are stored in one archive, as by `audiovq encode`. The rate is the size of this archive
+without file names over the seconds of these recordings, pauses within them included. Opus codes each of the same
+recordings as a separate file; its rate is its payload, without container and headers, over the same seconds.
+"Ceiling" is the true spectrogram, inverted. Each of these is scored against the recordings by ViSQOL (48 kHz audio
+mode, half a second of silence at both ends of each) and `fidelity.py`. `envelopes.py` says what attack,
+pre-echo, beat and clicks are; recordings that were cut have no click at their end. "Clips" are the split's
+recordings as models are trained on them, with silence trimmed: new sounds are to be compared with them.
+
+New sounds are judged by two classifiers that are trained here (`audiovq/evaluation/judges.py`): labels recognised,
+and Fréchet distances to the split's clips of new sounds, of reconstructed clips, and of training clips (the
+floor: real against real). The second one is a network on other features, trained without augmentation, which has
+not seen the training clips of its floor. Each new sound is compared with all training clips at all shifts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
+import numpy as np
+import torch
+import tyro
+from tyro.conf import Positional
+
+from audiovq.audio.waveform import Waveform
+from audiovq.codec import archive, codec
+from audiovq.config.errors import AudiovqError
+from audiovq.config.presets import PRESETS
+from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.dataset.dataset import Dataset, Split
+from audiovq.evaluation import envelopes, originals
+from audiovq.evaluation.fidelity import waveform_scores
+from audiovq.evaluation.judges import evaluate_with_judges
+from audiovq.generation.copies import compare
+from audiovq.generation.generate import generate
+from audiovq.generation.known import encode_clips
+from audiovq.generation.sound import Sound
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.runtime.device import pick_device
+from audiovq.runtime.files import write_json
+from audiovq.spectral import inversion
+from audiovq.training.run import train
+from benchmarks.provenance import stamp
+from benchmarks.quality import gallery
+from benchmarks.quality.opus import opus
+from benchmarks.quality.packages import PITCH_RANGE, pitch, visqol
+from benchmarks.quality.sets import SETS, SHARED, SoundSet, recordings
+
+OPUS = (8, 12, 16, 24, 32)
+"""Rates in kbit/s that Opus is asked for."""
+IN_TUNE_CENTS = 50.0
+SHOWN = 12
+"""Sounds in the picture."""
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure a model on a set of real sounds."""
+
+    set: Positional[Literal["drums", "body", "foley", "notes", "fsdd"]]
+    """Name of the set."""
+    split: Literal["validation", "test"] = "validation"
+    """Held-out clips that are measured; settings are chosen on validation clips."""
+    minutes: float = 20.0
+    """Time limit of the training."""
+    preset: str = "small"
+    """Default settings of the training."""
+    model: Path | None = None
+    """Measure the model in this folder; None: train one."""
+    dataset: Path | None = None
+    """Dataset of this set; None: make it."""
+    recordings: Path | None = None
+    """Folder of the set's recordings; None: where `sets.py` says."""
+    shared: Path = SHARED
+    """Folder with `sounds` and `fsdd`."""
+    files: int = 100
+    """Recordings that are reconstructed, at most."""
+    seconds: float = 100.0
+    """Their total duration, about."""
+    n: int = 200
+    """Number of new sounds; 0: measure reconstructions only."""
+    opus: bool = True
+    """Also measure Opus."""
+    work: Path | None = None
+    """Folder for the dataset and the model; a training in it is resumed. None: a new temporary folder."""
+    out: Path | None = None
+    """JSON file for the figures."""
+    picture: Path | None = None
+    """PNG file for spectrograms of twelve real, reconstructed and new sounds."""
+    seed: int = 0
+    """Seed of new sounds and judges."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real sounds of the split, and what is made of them."""
+
+    waveforms: list[Waveform]
+    """Beginnings of recordings (samples,)."""
+    whole: bool
+    """Whether none of them was cut."""
+    notes: list[float | None]
+    """The note of each in Hz, where it is known and swift-f0 finds it."""
+
+
+def prepared(settings: Settings, sounds: SoundSet) -> tuple[Model, Dataset]:
+    """Load or make dataset and model. Raises AudiovqError with the reason where something is missing."""
+    work = settings.work
+    if work is None:
+        work = Path(tempfile.mkdtemp(prefix="audiovq-sounds-"))
+        _say(f"working in {work}; to resume, add --work {work}")
+    if settings.dataset is not None:
+        dataset = Dataset(settings.dataset, settings.recordings)
+    else:
+        source = settings.recordings or recordings(sounds, settings.shared, work)
+        how = PreprocessConfig(labels=sounds.labels, test=sounds.test)
+        preprocess(source, work / f"{sounds.name}-dataset", how, say=_say)
+        dataset = Dataset(work / f"{sounds.name}-dataset", source)
+    if not len(getattr(dataset, settings.split)):
+        raise AudiovqError(f"{dataset.folder}: has no {settings.split} clips")
+    if settings.model is not None:
+        return load(settings.model, pick_device(settings.device)), dataset
+    if settings.preset not in PRESETS:
+        raise AudiovqError(f"--preset {settings.preset}: unknown; see audiovq train --help")
+    config = dataclasses.replace(PRESETS[settings.preset], max_minutes=settings.minutes)
+    folder = work / f"{sounds.name}-model"
+    return train(dataset, folder, config, device=settings.device, say=_say), dataset
+
+
+def real_sounds(settings: Settings, sounds: SoundSet, dataset: Dataset, split: Split) -> Real:
+    """The recordings that are measured, and their notes."""
+    found = originals.beginnings(dataset, split, total_seconds=settings.seconds)
+    paths = originals.order(split)
+    waveforms = list(itertools.islice(found, settings.files))
+    most = originals.SECONDS * dataset.spectrogram.sample_rate
+    labels = {clip.path: clip.labels for clip in split.clips}
+    notes = [_hertz(sounds, labels[path]) for path in paths[: len(waveforms)]]
+    return Real(waveforms, all(len(w) < most for w in waveforms), notes)
+
+
+def _hertz(sounds: SoundSet, labels: dict[str, str]) -> float | None:
+    """Frequency of the labelled MIDI note; None if it has none, or one that swift-f0 does not find."""
+    if sounds.note is None or sounds.note not in labels:
+        return None
+    hertz = 440 * 2 ** ((int(labels[sounds.note]) - 69) / 12)
+    return hertz if PITCH_RANGE[0] < hertz < PITCH_RANGE[1] else None
+
+
+def envelope_figures(waveforms: Sequence[Waveform], rate: int, hop_seconds: float) -> Figures:
+    """Attack (quartiles), pre-echo (median), beat (median), and the shares that begin and end with a click."""
+    attacks = [a for w in waveforms if (a := envelopes.attack_ms(w, rate)) is not None]
+    echoes = [e for w in waveforms if (e := envelopes.pre_echo_db(w, rate)) is not None]
+    beats = [b for w in waveforms if (b := envelopes.beat_db(w, rate, hop_seconds)) is not None]
+    clicks = np.mean([envelopes.clicks(w) for w in waveforms], axis=0)
+    return {
+        "sounds": len(waveforms),
+        "attack_ms": np.percentile(attacks, [25, 50, 75]).round(2).tolist() if attacks else None,
+        "pre_echo_db": round(float(np.median(echoes)), 2) if echoes else None,
+        "beat_db": round(float(np.median(beats)), 2) if beats else None,
+        "clicks_at_start": round(float(clicks[0]), 4),
+        "clicks_at_end": round(float(clicks[1]), 4),
+    }
+
+
+def pitch_figures(
+    waveforms: Sequence[Waveform], notes: Sequence[float | None], rate: int
+) -> Figures:
+    """Share of the sounds with a known note that are within IN_TUNE_CENTS of it, and the median error."""
+    pairs = [(w, hertz) for w, hertz in zip(waveforms, notes, strict=True) if hertz and w.any()]
+    if not pairs:
+        return {}
+    found = [(pitch(waveform, rate), hertz) for waveform, hertz in pairs]
+    cents = [np.inf if at is None else abs(1200 * np.log2(at / hertz)) for at, hertz in found]
+    return {
+        "pitched": len(pairs),
+        "in_tune": round(float(np.mean(np.array(cents) <= IN_TUNE_CENTS)), 4),
+        "median_cents": round(float(np.median(cents)), 1),
+    }
+
+
+def reconstruction_row(
+    name: str, real: Real, others: Sequence[Waveform], model: Model, bits: float | None
+) -> Figures:
+    """All figures of one reconstruction of the real recordings; `bits` of the coded sounds in total."""
+    config = model.spectrogram.config
+    rate, seconds = config.sample_rate, sum(map(len, real.waveforms)) / config.sample_rate
+    pairs = list(zip(real.waveforms, others, strict=True))
+    scored = [visqol(a, b, rate) for a, b in pairs if a.any()]
+    return {
+        "name": name,
+        "bits_per_second": None if bits is None else round(bits / seconds, 1),
+        "visqol": round(float(np.mean(scored)), 3),
+        **waveform_scores(real.waveforms, others, config),
+        **_without_cut_ends(real, envelope_figures(others, rate, config.hop_length / rate)),
+        **pitch_figures(others, real.notes, rate),
+    }
+
+
+def _without_cut_ends(real: Real, figures: Figures) -> Figures:
+    return figures if real.whole else figures | {"clicks_at_end": None}
+
+
+def archived(model: Model, waveforms: Sequence[Waveform]) -> tuple[list[Waveform], int]:
+    """The waveforms as decoded from one archive, and its bits without names."""
+    encoded = codec.encode(model, waveforms)
+    packed = archive.pack(model, {str(i): sound for i, sound in enumerate(encoded)})
+    decoded = codec.decode(model, list(archive.unpack(model, packed).values()))
+    return decoded, 8 * archive.size_without_names(packed)
+
+
+def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figures]:
+    """Rows: the recordings themselves, the ceiling, the archive, Opus."""
+    config = model.spectrogram.config
+    rate, hop_seconds = config.sample_rate, config.hop_length / config.sample_rate
+    _say(f"{len(real.waveforms)} recordings …")
+    of_real = {
+        "name": "recordings",
+        **_without_cut_ends(real, envelope_figures(real.waveforms, rate, hop_seconds)),
+        **pitch_figures(real.waveforms, real.notes, rate),
+    }
+    inverted = inversion.invert(model.spectrogram, real.waveforms)
+    rows = [of_real, reconstruction_row("ceiling", real, inverted, model, None)]
+    decoded, bits = archived(model, real.waveforms)
+    rows.append(reconstruction_row("audiovq", real, decoded, model, bits))
+    for kilobits in OPUS if settings.opus else ():
+        _say(f"Opus {kilobits}k …")
+        others, bits = opus(real.waveforms, rate, kilobits)
+        rows.append(reconstruction_row(f"Opus {kilobits}k", real, others, model, bits))
+    return rows
+
+
+def clip_waveforms(dataset: Dataset, split: Split, most: int) -> list[Waveform]:
+    """Up to `most` whole clips of a split (samples,), as models are trained on them."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    whole = [split.clips[i] for i in order.tolist() if all(split.clips[i].complete)][:most]
+    found = originals.clip_waveforms(dataset, whole)
+    return [waveform for waveform in found if waveform is not None]
+
+
+def generation(
+    settings: Settings, sounds: SoundSet, model: Model, dataset: Dataset, split: Split
+) -> tuple[list[Sound], list[Figures], Figures]:
+    """New sounds; rows of real clips and of new sounds; figures by the judges, and distances to training
+    clips."""
+    config = model.spectrogram.config
+    rate, hop_seconds = config.sample_rate, config.hop_length / config.sample_rate
+    _say(f"{settings.n} new sounds …")
+    new = generate(model, settings.n, seed=1 + settings.seed, keep_copies=True)
+    waveforms = [sound.waveform for sound in new]
+    clips = clip_waveforms(dataset, split, settings.n)
+    rows = [
+        {"name": "clips"} | (envelope_figures(clips, rate, hop_seconds) if clips else {}),
+        {
+            "name": "new sounds",
+            **envelope_figures(waveforms, rate, hop_seconds),
+            **pitch_figures(waveforms, [_hertz(sounds, sound.labels) for sound in new], rate),
+        },
+    ]
+    _say("judges …")
+    judged = evaluate_with_judges(model, dataset, split, new, settings.seed)
+    real = compare(model, encode_clips(model, split, torch.arange(len(split))[: settings.n]))
+    for name, found in (("generated", [sound.nearest for sound in new]), ("real", real)):
+        near = [one for one in found if one is not None]
+        if near:
+            judged.setdefault("nearest_training_clip", {})[name] = {
+                "median_db": round(float(np.median([one.db for one in near])), 2),
+                "least_db": round(min(one.db for one in near), 2),
+                "largest_share_of_codes": round(max(one.share for one in near), 3),
+                "copies": sum(one.is_copy for one in near),
+                "sounds": len(found),
+            }
+    return new, rows, judged
+
+
+def measure(settings: Settings) -> tuple[Figures, dict[str, list[Waveform]], list[str], int]:
+    """All figures; the rows of the picture, their titles, and the sample rate."""
+    sounds = SETS[settings.set]
+    model, dataset = prepared(settings, sounds)
+    split: Split = getattr(dataset, settings.split)
+    real = real_sounds(settings, sounds, dataset, split)
+    figures: Figures = {
+        **stamp(),
+        "set": sounds.name,
+        "data": sounds.data,
+        "split": settings.split,
+        "recordings": len(real.waveforms),
+        "seconds": round(sum(map(len, real.waveforms)) / model.sample_rate, 1),
+        "preset": settings.preset if settings.model is None else None,
+        "minutes": settings.minutes if settings.model is None else None,
+        "spectrogram": dataclasses.asdict(model.spectrogram.config),
+        "rows": reconstructions(settings, model, real),
+    }
+    new: list[Sound] = []
+    if settings.n and model.labels:
+        new, rows, figures["generated"] = generation(settings, sounds, model, dataset, split)
+        figures["rows"] += rows
+    shown, titles = pictured(dataset, split, model, new)
+    return figures, shown, titles, model.sample_rate
+
+
+def pictured(
+    dataset: Dataset, split: Split, model: Model, new: Sequence[Sound]
+) -> tuple[dict[str, list[Waveform]], list[str]]:
+    """Twelve clips of the split, the same reconstructed, and new sounds with the same labels where there
+    are some; the clips' labels as titles."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(1))[:SHOWN]
+    clips = [split.clips[i] for i in order.tolist()]
+    pairs = zip(clips, originals.clip_waveforms(dataset, clips), strict=True)
+    found = [(clip.labels, waveform) for clip, waveform in pairs if waveform is not None]
+    real = [waveform for _, waveform in found]
+    rows = {"real": real, "reconstructed": codec.decode(model, codec.encode(model, real))}
+    if new:
+        left = list(new)
+        rows["new"] = []
+        for labels, _ in found:
+            best = max(left, key=lambda sound: len(sound.labels.items() & labels.items()))
+            left = [sound for sound in left if sound is not best] or list(new)
+            rows["new"].append(best.waveform)
+    return rows, [" ".join(labels.values()) for labels, _ in found]
+
+
+COLUMNS = {
+    "bits_per_second": ("bit/s", "{:,.0f}"),
+    "visqol": ("ViSQOL", "{:.2f}"),
+    "pesq": ("PESQ", "{:.2f}"),
+    "estoi": ("ESTOI", "{:.3f}"),
+    "attack_ms": ("attack ms", "{0[0]:g} / {0[1]:g} / {0[2]:g}"),
+    "pre_echo_db": ("pre-echo dB", "{:.1f}"),
+    "beat_db": ("beat dB", "{:.1f}"),
+    "clicks_at_start": ("clicks at start", "{:.0%}"),
+    "clicks_at_end": ("at end", "{:.0%}"),
+    "in_tune": ("within 50 cents", "{:.1%}"),
+    "median_cents": ("median cents", "{:.0f}"),
+}
+
+
+def table(figures: Figures) -> str:
+    """The figures as Markdown: a table of the rows, and lines on new sounds."""
+    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in figures["rows"])]
+    lines = [
+        f"{figures['set']}, {figures['split']} clips: {figures['recordings']} recordings,"
+        f" {figures['seconds']} s",
+        "",
+        "| | " + " | ".join(COLUMNS[key][0] for key in keys) + " |",
+        "|---" * (1 + len(keys)) + "|",
+    ]
+    for row in figures["rows"]:
+        cells = ["" if row.get(key) is None else COLUMNS[key][1].format(row[key]) for key in keys]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_generated_lines(figures.get("generated", {}))])
+
+
+def _generated_lines(generated: Figures) -> list[str]:
+    """Lines on labels, Fréchet distances and copies."""
+    lines = []
+    for judge, section in (("first", generated), ("second", generated.get("second_judge", {}))):
+        for label, shares in section.get("accuracy", {}).items():
+            of = [None if shares[k] is None else f"{shares[k]:.1%}" for k in ("generated", "real")]
+            lines.append(f"{judge} judge, {label}: new sounds {of[0]}, real clips {of[1]}")
+        if distance := section.get("frechet_distance"):
+            values = ", ".join(f"{name} {value:.2f}" for name, value in distance.items())
+            lines.append(f"{judge} judge, Fréchet distance: {values}")
+    for name, near in generated.get("nearest_training_clip", {}).items():
+        lines.append(f"nearest training clip, {name}: {near}")
+    return lines
+
+
+def main(settings: Settings) -> None:
+    """Measure, print, write and plot."""
+    figures, shown, titles, sample_rate = measure(settings)
+    print(table(figures))
+    if settings.out is not None:
+        write_json(settings.out, figures)
+    if settings.picture is not None:
+        gallery.plot(shown, titles, sample_rate, settings.picture)
+
+
+def _say(line: str) -> None:
+    """Print to standard error: standard output has the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Settings))
+    except AudiovqError as error:
+        _say(f"sounds: {error}")
+        sys.exit(2)
