@@ -1,18 +1,15 @@
-"""Measured limits of the machine: memory bandwidth and matrix-product rate."""
+"""Limits of the machine as peers: memory bandwidth and the rate of matrix products."""
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
-from benchmarks.speed.comparison import seconds
+from benchmarks.speed.comparison import Peer
 
-COPIED = 1 << 26
-"""Floats copied: more than the caches hold."""
-SIDE = {"cpu": 2048, "cuda": 8192}
+COPIED = {"cpu": 1 << 24, "cuda": 1 << 26}
+"""Floats copied, more than the caches hold, by type of device."""
+SIDE = {"cpu": 1024, "cuda": 8192}
 """Side of the square matrices, by type of device."""
-TRIES = 5
 
 
 def device() -> torch.device:
@@ -20,18 +17,25 @@ def device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-@functools.cache
-def bandwidth() -> float:
-    """Bytes per second, read plus written: the best of TRIES copies."""
-    source = torch.ones(COPIED, device=device())
+def bandwidth(count: float) -> Peer:
+    """The time in which a copy reads and writes `count` bytes."""
+    source = torch.ones(COPIED[device().type], device=device())
     target = torch.empty_like(source)
-    return 8 * COPIED / min(seconds(lambda: target.copy_(source)) for _ in range(TRIES))
+    return Peer(
+        "memory bandwidth", lambda: target.copy_(source), times=count / (8 * source.numel())
+    )
 
 
-@functools.cache
-def matrix_rate(dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s (a multiply-add counts as two): the best of TRIES matrix products."""
+def matrix_rate(
+    count: float, dtype: torch.dtype = torch.float32, wanted: float | None = None
+) -> Peer:
+    """The time of square matrix products of `count` FLOPs (a multiply-add counts as two)."""
     side = SIDE[device().type]
     a = torch.ones(side, side, device=device(), dtype=dtype)
     target = torch.empty_like(a)
-    return 2 * side**3 / min(seconds(lambda: torch.mm(a, a, out=target)) for _ in range(TRIES))
+    return Peer(
+        "peak matrix-product rate",
+        lambda: torch.mm(a, a, out=target),
+        wanted,
+        times=count / (2 * side**3),
+    )

@@ -6,6 +6,7 @@ Both give the same probabilities up to rounding (`tests/models/priors/test_pixel
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from audiovq.models.priors.base import Prior
 from audiovq.models.priors.pixelcnn import PixelCNN, PixelCNNCache
 from audiovq.models.priors.sampling import sample
 from audiovq.models.priors.tokens import Vocabulary
-from benchmarks.speed.comparison import Row, Run, compare
+from benchmarks.speed.comparison import ALONE, Peer, Row, Run, compare
 
-GRIDS = ((8, 24), (16, 16), (16, 32))
-"""Rows and columns of the grids."""
+HEIGHT, WIDTH, CLIPS = 8, 24, 8
+"""Rows and columns of a grid, and clips at once."""
 
 
 class Uncached(PixelCNN):
@@ -53,12 +54,11 @@ def sampler(prior: Prior, batch: int) -> Run:
     return lambda: sample(prior, labels, sampling, torch.Generator().manual_seed(0))
 
 
-def rows() -> Iterator[Row]:
-    """Each grid size and batch size, on the CPU."""
+def rows(sounds: Path | None = None) -> Iterator[Row]:
+    """On the CPU."""
+    vocabulary = Vocabulary(512, 1, HEIGHT, num_levels=64, max_columns=WIDTH)
     config = PriorConfig(kind="pixelcnn")
-    for height, width in GRIDS:
-        for batch in (1, 8):
-            vocabulary = Vocabulary(512, 1, height, num_levels=64, max_columns=width)
-            cached, uncached = (sampler(p, batch) for p in pair(vocabulary, config, batch))
-            name = f"PixelCNN, {height}×{width} codes, {batch} at once"
-            yield compare(name, "the whole network for every code", cached, uncached, rounds=1)
+    cached, uncached = (sampler(prior, CLIPS) for prior in pair(vocabulary, config, CLIPS))
+    peer = Peer("the whole network for every code", uncached, once=True)
+    name = f"PixelCNN, {HEIGHT}×{WIDTH} codes, {CLIPS} at once"
+    yield from compare(name, cached, peer, under=[ALONE])

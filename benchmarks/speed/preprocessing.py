@@ -1,23 +1,20 @@
 """Preprocessing of recordings to spectrograms: ours, the tutorial series' pipeline, and a plain loop.
 
-Each side runs in its own process. The process reports the time of the work alone, after all imports
-and one file; the time of the whole process is measured from outside. All sides compute the same grid:
-linear bins, clips cut and padded to one length, decibels scaled to [0, 1].
+Each side runs in a separate process, which imports everything once and then works on demand. All
+sides compute the same grid: linear bins, clips cut and padded to one length, decibels scaled to [0, 1].
 
-Ours forks one process per core; the others are one process with one thread (on spectrograms this
-small, torch's threads cost more than they save). So there are two kinds of rows: CPU seconds on one
-core, which compare the code and depend little on other load, and wall-clock seconds on all cores,
-which compare the waiting time of a user.
+On all cores, ours forks a process per core; the peers have one process each.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,71 +23,102 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from audiovq.runtime.executors import cores
-from benchmarks.speed.comparison import Row, row
+from benchmarks.speed.comparison import ONE_CORE, Peer, Row, Run, bind, compare, threads
+from benchmarks.speed.sounds import LONGEST, RATE, write_hits
 
-ROUNDS = 3
-N_FFT, HOP = 512, 256
 FSDD = Path(__file__).resolve().parents[3] / "shared" / "fsdd" / "recordings"
-SYNTHETIC = 1000
-"""Number of synthetic files: stereo noise at 44.1 kHz, 0.5 to 1.5 s each."""
+FILES = {"fsdd": 1000, "hits": 300}
+"""Number of files of a source."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """The task of one process."""
+    """The work of each side."""
 
     side: str
     source: Path
     target: Path
     rate: int
     seconds: float
+    n_fft: int
+    hop_length: int
 
     @property
     def samples(self) -> int:
         """Samples of one clip."""
         return int(self.rate * self.seconds)
 
+    def files(self) -> list[Path]:
+        """All files of the source."""
+        return sorted(path for path in self.source.rglob("*") if path.is_file())
 
-def series(job: Job) -> Callable[[list[Path]], None]:
+
+def series(job: Job) -> Run:
     """The tutorial series' pipeline: librosa for each step, one file at a time."""
     import librosa
 
-    def run(paths: list[Path]) -> None:
-        for path in paths:
+    def run() -> None:
+        for path in job.files():
             signal, _ = librosa.load(path, sr=job.rate, duration=job.seconds, mono=True)
-            if len(signal) < job.samples:
-                signal = np.pad(signal, (0, job.samples - len(signal)), mode="constant")
-            spectrum = librosa.stft(signal, n_fft=N_FFT, hop_length=HOP)[:-1]
-            decibels = librosa.amplitude_to_db(np.abs(spectrum))
-            low, high = decibels.min(), decibels.max()
-            _save(job.target / f"{path.name}.npy", (decibels - low) / (high - low))
+            _save_decibels(job, path, signal)
 
     return run
 
 
-def loop(job: Job) -> Callable[[list[Path]], None]:
+def kept(job: Job) -> Run:
+    """The series' pipeline with torchaudio's resampler, which keeps its filter; librosa designs one per file."""
+    import librosa
+    import torch
+
+    def run() -> None:
+        for path in job.files():
+            signal, rate = librosa.load(path, sr=None, duration=job.seconds, mono=True)
+            signal = _resampler(int(rate), job.rate)(torch.from_numpy(signal)).numpy()
+            _save_decibels(job, path, signal)
+
+    return run
+
+
+@functools.cache
+def _resampler(rate: int, to_rate: int) -> Any:
+    """torchaudio's resampler, with the filter of two rates."""
+    from torchaudio.transforms import Resample
+
+    return Resample(rate, to_rate)
+
+
+def _save_decibels(job: Job, path: Path, signal: Array) -> None:
+    """The rest of the series' pipeline: pad, transform, scale, save."""
+    import librosa
+
+    signal = np.pad(signal, (0, max(0, job.samples - len(signal))), mode="constant")
+    spectrum = librosa.stft(signal, n_fft=job.n_fft, hop_length=job.hop_length)[:-1]
+    decibels = librosa.amplitude_to_db(np.abs(spectrum))
+    low, high = decibels.min(), decibels.max()
+    _save(job.target / f"{path.name}.npy", (decibels - low) / (high - low))
+
+
+def loop(job: Job) -> Run:
     """A plain loop with soundfile, torchaudio and torch, one file at a time."""
-    import soundfile
     import torch
     import torchaudio
 
-    torch.set_num_threads(1)
-    window = torch.hann_window(N_FFT)
-    resamplers: dict[int, torchaudio.transforms.Resample] = {}  # one filter design per rate
+    window = torch.hann_window(job.n_fft)
 
-    def run(paths: list[Path]) -> None:
-        for path in paths:
+    def run() -> None:
+        for path in job.files():
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
             signal = torch.from_numpy(samples).mean(dim=1)
-            if rate not in resamplers:
-                resamplers[rate] = torchaudio.transforms.Resample(rate, job.rate)
-            signal = resamplers[rate](signal)[: job.samples]
+            signal = _resampler(rate, job.rate)(signal)[: job.samples]
             signal = torch.nn.functional.pad(signal, (0, job.samples - len(signal)))
-            spectrum = torch.stft(signal, N_FFT, HOP, window=window, return_complex=True)[:-1]
+            spectrum = torch.stft(
+                signal, job.n_fft, job.hop_length, window=window, return_complex=True
+            )[:-1]
             decibels = torchaudio.functional.amplitude_to_DB(spectrum.abs(), 20, 1e-5, 0, 80)
             low, high = decibels.min(), decibels.max()
             _save(job.target / f"{path.name}.npy", ((decibels - low) / (high - low)).numpy())
@@ -98,30 +126,25 @@ def loop(job: Job) -> Callable[[list[Path]], None]:
     return run
 
 
-def ours(job: Job) -> Callable[[list[Path]], None]:
-    """`audiovq.preprocess`. It finds the files itself; long files become several clips."""
+def ours(job: Job) -> Run:
+    """`audiovq.preprocess`. It finds the files itself."""
     from audiovq.config.spectrogram import PreprocessConfig
     from audiovq.preprocessing.preprocess import preprocess
 
     config = PreprocessConfig(
         sample_rate=job.rate,
         clip_seconds=job.seconds,
-        n_fft=N_FFT,
-        hop_length=HOP,
+        n_fft=job.n_fft,
+        hop_length=job.hop_length,
         n_mels=0,
         trim=False,
     )
+    numbers = iter(range(10**9))
+    return lambda: preprocess(job.source, job.target / str(next(numbers)), config, say=_nothing)
 
-    def run(paths: list[Path]) -> None:
-        if len(paths) > 1:
-            preprocess(job.source, job.target / "dataset", config)
-            return
-        alone = job.target / "alone"
-        alone.mkdir()
-        (alone / paths[0].name).symlink_to(paths[0])
-        preprocess(alone, job.target / "first", config)
 
-    return run
+def _nothing(_: str) -> None:
+    """Say nothing."""
 
 
 def _save(path: Path, array: Array) -> None:
@@ -130,97 +153,107 @@ def _save(path: Path, array: Array) -> None:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-SIDES = {"series": series, "loop": loop, "ours": ours}
+SIDES: dict[str, Callable[[Job], Run]] = {
+    "series": series,
+    "kept": kept,
+    "loop": loop,
+    "ours": ours,
+}
+PEERS = {
+    "series": "the series' pipeline",
+    "kept": "the series' pipeline, filter kept",
+    "loop": "torchaudio, soundfile",
+}
 
 
 def serve(job: Job) -> None:
-    """Run one side in this process and print its wall-clock and CPU seconds."""
+    """Do the work once for each line of standard input, the cores and number of threads to use."""
     run = SIDES[job.side](job)
-    paths = sorted(job.source.iterdir())
-    run(paths[:1])
-    begin, cpu = time.perf_counter(), cpu_seconds()
-    run(paths)
-    print(time.perf_counter() - begin, cpu_seconds() - cpu)
+    for line in sys.stdin:
+        numbers = list(map(int, line.split()))
+        bind(set(numbers[1:]))
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(numbers[0])
+        run()
+        print(flush=True)
 
 
-def cpu_seconds() -> float:
-    """CPU seconds of this process and of its finished children."""
-    return sum(os.times()[:4])
+class Side:
+    """A process that does the work of one side on demand, on the cores and threads of this process."""
 
-
-def timed_process(
-    side: str, source: Path, rate: int, seconds: float, one_core: bool
-) -> tuple[float, float]:
-    """Run one side in a new process; returns the seconds of the whole process and of its work alone.
-
-    With `one_core`, CPU seconds of a process bound to one core, else wall-clock seconds on all cores.
-    """
-    one = {min(os.sched_getaffinity(0))} if one_core else None
-    with tempfile.TemporaryDirectory() as target:
-        words = (side, source, target, rate, seconds)
-        begin, cpu = time.perf_counter(), cpu_seconds()
-        done = subprocess.run(
-            [sys.executable, __file__, *map(str, words)],
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            preexec_fn=None if one is None else lambda: os.sched_setaffinity(0, one),
+    def __init__(self, job: Job, stack: ExitStack) -> None:
+        words = map(str, (job.side, job.source, job.target, job.rate, job.seconds))
+        grid = map(str, (job.n_fft, job.hop_length))
+        self.process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, __file__, *words, *grid],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
         )
-        clock, work = map(float, done.stdout.split()[-2:])
-        if one_core:
-            return cpu_seconds() - cpu, work
-        return time.perf_counter() - begin, clock
+        stack.callback(self.process.kill)
+
+    def __call__(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(threads(), *os.sched_getaffinity(0), file=self.process.stdin, flush=True)
+        if not self.process.stdout.readline():
+            raise RuntimeError(f"a side of the comparison has failed: {self.process.args!r}")
 
 
-def synthetic(folder: Path) -> None:
-    """Write SYNTHETIC 16-bit WAVs to `folder`."""
-    import soundfile
-
-    random = np.random.default_rng(0)
-    for number in range(SYNTHETIC):
-        samples = random.normal(0, 0.1, (random.integers(22_050, 66_150), 2))
-        soundfile.write(folder / f"{number:04d}.wav", samples, 44_100)
-
-
-def rows() -> Iterator[Row]:
-    """The digits at the series' rate, and stereo noise at 16 kHz: on one core, then on all cores.
+def rows(sounds: Path | None = None) -> Iterator[Row]:
+    """The digits at the series' rate, then hits at 44.1 kHz: mono files, stereo files, and `sounds`.
 
     Needs Linux, which can bind a process to one core.
     """
-    for one_core in (True, False) if cores() > 1 else (True,):
-        yield from rows_on(one_core)
-
-
-def rows_on(one_core: bool) -> Iterator[Row]:
-    """Rows measured on one core, or rows measured on all cores."""
-    which = "CPU time on one core" if one_core else f"{cores()} processes against 1"
     with tempfile.TemporaryDirectory() as folder:
-        synthetic(Path(folder))
-        for source, rate, seconds, promised in (
-            (FSDD, 22_050, 0.74, not one_core),
-            (Path(folder), 16_000, 1.0, False),
-        ):
-            if not source.is_dir():
-                continue
-            files = f"{sum(1 for _ in source.iterdir()):,} files to {rate:,} Hz"
-            for peer, said in (
-                ("series", "the series' pipeline"),
-                ("loop", "torchaudio, soundfile"),
-            ):
-                pairs = [
-                    [
-                        timed_process(side, source, rate, seconds, one_core)
-                        for side in ("ours", peer)
-                    ]
-                    for _ in range(ROUNDS)
-                ]
-                for kind, index, least in (("whole process", 0, 5.0), ("imports excluded", 1, 3.0)):
-                    times = [(mine[index], theirs[index]) for mine, theirs in pairs]
-                    wanted = least if promised and peer == "series" else None
-                    yield row(f"preprocess, {files}, {which}, {kind}", said, times, "s", wanted)
+        digits, mono, stereo = (Path(folder) / name for name in ("digits", "mono", "stereo"))
+        write_hits(mono, FILES["hits"], 1)
+        write_hits(stereo, FILES["hits"], 2)
+        wide = RATE, LONGEST, 2048, 512
+        if FSDD.is_dir():
+            digits.mkdir()
+            recordings = sorted(FSDD.iterdir())
+            for path in recordings[:: max(1, len(recordings) // FILES["fsdd"])]:
+                (digits / path.name).symlink_to(path)
+            yield from rows_on(digits, "digits", 22_050, 0.74, 512, 256, 4)
+        yield from rows_on(mono, "mono files", *wide, None)
+        yield from rows_on(stereo, "stereo files", *wide, 3)
+        if sounds is not None:
+            yield from rows_on(sounds, f"files of {sounds.name}", *wide, None)
+
+
+def rows_on(
+    source: Path,
+    what: str,
+    rate: int,
+    seconds: float,
+    n_fft: int,
+    hop_length: int,
+    wanted: float | None,
+) -> Iterator[Row]:
+    """Rows of one folder; `wanted` is the target against the series' pipeline on one core."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sides = {}
+        for side in SIDES:
+            target = Path(folder) / side
+            target.mkdir()
+            job = Job(side, source, target, rate, seconds, n_fft, hop_length)
+            sides[side] = Side(job, stack)
+        count = len(job.files())
+        peers = [
+            Peer(said, sides[side], wanted if side == "series" else None, ONE_CORE, threads=(1,))
+            for side, said in PEERS.items()
+        ]
+        name = f"preprocess, {count:,} {what} to {rate:,} Hz"
+        yield from compare(name, sides["ours"], *peers, rounds=2, workers=cores)
 
 
 if __name__ == "__main__":
-    side, source, target, rate, seconds = sys.argv[1:]
-    serve(Job(side, Path(source), Path(target), int(rate), float(seconds)))
+    side, source, target, *numbers = sys.argv[1:]
+    grid = int(numbers[0]), float(numbers[1]), int(numbers[2]), int(numbers[3])
+    serve(Job(side, Path(source), Path(target), *grid))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from audiovq.config.autoencoder import BottleneckConfig
 from audiovq.models.autoencoder.quantizers import Quantizer
-from benchmarks.speed.comparison import Row, Run, against, compare, compare_peaks
+from benchmarks.speed.comparison import Peer, Row, Run, compare
 from benchmarks.speed.limits import device, matrix_rate
+from benchmarks.speed.memory import compare_peaks
 
 SIZES = ((4_096, 512, 64), (65_536, 1_024, 64), (262_144, 8_192, 64))
 """Sizes: vectors, codes, dimensions."""
@@ -126,25 +128,24 @@ def fits(count: float) -> bool:
     return count < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1.5
 
 
-def rows() -> Iterator[Row]:
-    """All sizes, except comparisons that would not fit into memory."""
-    for size in SIZES:
+def rows(sounds: Path | None = None) -> Iterator[Row]:
+    """All sizes (the largest on a GPU only, as it takes minutes on a CPU), except peers that would not fit
+    into memory."""
+    for size in SIZES if torch.cuda.is_available() else SIZES[:-1]:
         name = "quantizer ({:,}, {:,}, {})".format(*size)
         cells, middle = 4 * size[0] * size[1], size == SIZES[1]
-        rounds = 3 if size == SIZES[-1] else 9
-        limit = 2 * size[0] * size[1] * size[2] / matrix_rate()
-        yield against(name, "peak matrix-product rate", limit, ours(size), rounds=rounds)
+        peers = [matrix_rate(2 * size[0] * size[1] * size[2])]
         if fits(cells):
-            wanted = 1 / 1.5 if middle else None
-            yield compare(name, "matrix product", ours(size), product(size), wanted, rounds)
+            peers.append(Peer("matrix product", product(size), 1 / 1.5 if middle else None))
         if fits(2 * cells * size[2]):
             wanted = 50 if size == SIZES[0] else None
-            yield compare(name, "broadcast", ours(size), plain(size, broadcast), wanted)
+            peers.append(Peer("broadcast", plain(size, broadcast), wanted, once=True))
         if fits(4 * cells):
-            yield compare(name, "torch.cdist", ours(size), plain(size, torch.cdist))
+            peers.append(Peer("torch.cdist", plain(size, torch.cdist)))
         if fits(THEIRS * cells):
-            wanted = 6 if middle else None
-            yield compare(name, "vector-quantize-pytorch", ours(size), library(size), wanted)
+            peers.append(Peer("vector-quantize-pytorch", library(size), 6 if middle else None))
+        yield from compare(name, ours(size), *peers, rounds=2)
+        if fits(THEIRS * cells):
             yield compare_peaks(
                 f"memory of {name}",
                 "vector-quantize-pytorch",

@@ -1,19 +1,18 @@
 """Run the speed benchmarks: all of them, or those named.
 
-    python benchmarks/speed/run.py --list
-    python benchmarks/speed/run.py quantizer sampling --out benchmarks/results/MACHINE-speed.jsonl
-    python benchmarks/speed/run.py training_step sampling inversion --busy
+    python benchmarks/speed/run.py all --out benchmarks/results/DATE-MACHINE-speed.jsonl
+    python benchmarks/speed/run.py preprocessing evaluation --sounds FOLDER
 
-Prints a table, then one JSON object for each row. `comparison.py` says how times are measured;
-`docs/performance.md` says what the results mean.
+`comparison.py` says how times are measured: on one core and on all, alone and beside a process that keeps a core
+busy. `docs/make_performance.py` makes the tables of `docs/performance.md` from the rows.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
@@ -22,7 +21,8 @@ import tyro
 from tyro.conf import Positional
 
 from audiovq.config.errors import AudiovqError
-from benchmarks.speed.comparison import Row, busy_core, lines, merge, table
+from benchmarks.speed import comparison
+from benchmarks.speed.comparison import Row, lines, merge, table
 
 BENCHMARKS = (
     "startup",
@@ -32,7 +32,7 @@ BENCHMARKS = (
     "training_step",
     "sampling",
     "pixelcnn",
-    "whole",
+    "evaluation",
 )
 """Modules of this folder; each has a generator `rows` of comparisons."""
 
@@ -42,37 +42,44 @@ class Settings:
     """Measure speed."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Benchmarks to run; none: all."""
+    """Benchmarks to run; none or `all`: all."""
     list: bool = False
     """List the benchmarks and exit."""
-    busy: bool = False
-    """Measure beside a process that keeps one core busy, as other programs on a laptop do."""
+    sounds: Path | None = None
+    """Folder of recordings at 44.1 kHz, for a row of preprocessing and in place of the synthetic hits of evaluation."""
     out: Path | None = None
-    """JSON lines file to add the rows to; rows of the same name are replaced."""
+    """JSON lines file to add the rows to; rows of the same name, peer and condition are replaced."""
+    quick: bool = False
+    """One short turn of everything, to see that it runs. The figures mean little."""
 
 
 def main(settings: Settings) -> None:
     """Measure, print and write. Raises AudiovqError if a name is unknown."""
-    if unknown := set(settings.names) - set(BENCHMARKS):
+    names = BENCHMARKS if settings.names in ((), ("all",)) else settings.names
+    if unknown := set(names) - set(BENCHMARKS):
         raise AudiovqError(
             f"{min(unknown)}: unknown benchmark; choose from {', '.join(BENCHMARKS)}"
         )
+    if settings.sounds is not None and not settings.sounds.is_dir():
+        raise AudiovqError(f"--sounds {settings.sounds}: give a folder of recordings")
     if settings.list:
         print("\n".join(BENCHMARKS))
         return
+    if settings.quick:
+        comparison.VISITS = comparison.ROUNDS = 1
+        comparison.LEAST_SECONDS = comparison.SETTLE_SECONDS = 0.0
     rows: list[Row] = []
-    with busy_core() if settings.busy else contextlib.nullcontext():
-        for name in settings.names or BENCHMARKS:
-            try:
-                for row in importlib.import_module(f"benchmarks.speed.{name}").rows():
-                    if settings.busy:
-                        row = replace(row, name=f"{row.name}, beside one busy core")
-                    rows.append(row)
-                    print(f"{row.name}, against {row.peer}: {row.ratio:.3g}", flush=True)
-                    if settings.out is not None:  # now: the next row may take minutes
-                        merge(settings.out, [row])
-            except (ModuleNotFoundError, AudiovqError) as error:
-                print(f"{name}: remaining rows skipped; {error}", flush=True)
+    for name in names:
+        begin = time.monotonic()
+        try:
+            for row in importlib.import_module(f"benchmarks.speed.{name}").rows(settings.sounds):
+                rows.append(row)
+                print(f"{row.name}, against {row.peer}, {row.condition}: {row.ratio:.3g}")
+                if settings.out is not None:  # now: the next row may take minutes
+                    merge(settings.out, [row])
+        except (ModuleNotFoundError, AudiovqError) as error:
+            print(f"{name}: remaining rows skipped; {error}")
+        print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
     print(f"\n{table(rows)}\n\n{lines(rows)}", end="")
 
 

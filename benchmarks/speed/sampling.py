@@ -7,7 +7,6 @@ named "guided" use it.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,16 @@ from audiovq.models.priors.masking import MaskedClips
 from audiovq.models.priors.sampling import sample
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
-from benchmarks.speed.comparison import Row, Run, against, compare
+from benchmarks.speed.comparison import ALONE, ONE_CORE, Peer, Row, Run, compare
 from benchmarks.speed.limits import bandwidth, device
-from benchmarks.speed.startup import process
 
 VOCABULARY = Vocabulary(512, 1, rows=8, num_levels=64, max_columns=31)
 SECONDS = 31 * 4 * 64 / 8000
 """Duration of a clip."""
+WIDE = Vocabulary(512, 1, rows=16, num_levels=64, max_columns=22)
+WIDE_SECONDS = 22 * 4 * 512 / 44_100
+"""Clips of 128 bands at 44.1 kHz."""
+SMALL = PRESETS["small"].prior
 LENGTH = 1 + 8 * 31
 BATCHES = 1, 16, 256
 PLAIN = SamplingConfig(guidance=0)
@@ -57,10 +59,10 @@ class Uncached(Transformer):
         return logits
 
 
-def endless(prior: Transformer) -> Transformer:
+def endless(prior: Transformer, vocabulary: Vocabulary = VOCABULARY) -> Transformer:
     """`prior` on the device, changed so that it never samples END."""
     with torch.no_grad():
-        prior.head.bias[VOCABULARY.end] = -1e4
+        prior.head.bias[vocabulary.end] = -1e4
     return prior.to(device()).eval()
 
 
@@ -102,17 +104,17 @@ def masked(batch: int) -> Run:
     return lambda: sample_masked_autocast(prior, canvas, PLAIN, torch.Generator().manual_seed(0))
 
 
-def gpt2(batch: int) -> Run:
+def gpt2(vocabulary: Vocabulary, batch: int) -> Run:
     """A function that samples by transformers' GPT-2 of equal width, layers and heads, with its cache."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = PRESETS["small"].prior
+    length = 1 + vocabulary.rows * vocabulary.max_columns
     settings = GPT2Config(
-        vocab_size=VOCABULARY.size,
-        n_positions=LENGTH + 1,
-        n_embd=config.dim,
-        n_layer=config.layers,
-        n_head=config.heads,
+        vocab_size=vocabulary.size,
+        n_positions=length + 1,
+        n_embd=SMALL.dim,
+        n_layer=SMALL.layers,
+        n_head=SMALL.heads,
         eos_token_id=None,
         bos_token_id=None,
     )
@@ -121,45 +123,50 @@ def gpt2(batch: int) -> Run:
     model = model.to(device()).eval()
     start = torch.zeros(batch, 1, dtype=torch.long, device=device())
     how = {"do_sample": True, "temperature": 0.8, "top_k": 0, "use_cache": True}
-    lengths = {"min_new_tokens": LENGTH, "max_new_tokens": LENGTH}
+    lengths = {"min_new_tokens": length, "max_new_tokens": length}
     return lambda: model.generate(
         start, attention_mask=torch.ones_like(start), pad_token_id=0, **how, **lengths
     )
 
 
-def run_generate() -> None:
-    """Run `audiovq generate` with the bundled model: from process start to the last of 16 WAVs."""
-    with tempfile.TemporaryDirectory() as folder:
-        process("-m", "audiovq", "generate", "digits", str(Path(folder) / "out"), "-n", "16")
-
-
-def rows() -> Iterator[Row]:
-    """Seconds of audio per second; then the comparisons."""
-    config = PRESETS["small"].prior
-    torch.manual_seed(0)
-    prior = endless(Transformer(config, VOCABULARY, (10,)))
+def rows(sounds: Path | None = None) -> Iterator[Row]:
+    """Speech at 8 kHz: seconds of audio per second, and the comparisons; then hits at 44.1 kHz."""
     on_gpu = device().type == "cuda"
-    runs = {batch: sampler(prior, batch) for batch in BATCHES}
-    for batch, run in runs.items():
-        wanted = {256: 1000.0}.get(batch) if on_gpu else {16: 60.0}.get(batch)
-        peer = "duration of the audio"
-        yield against(f"sampling, {batch} × 1 s", peer, batch * SECONDS, run, wanted, rounds=2)
-    if on_gpu:
-        single = endless(WithoutGraphs(config, VOCABULARY, (10,)))
-        name, other = f"sampling, {BATCHES[-1]} × 1 s", "the same without CUDA graphs"
-        yield compare(name, other, runs[BATCHES[-1]], sampler(single, BATCHES[-1]))
+    for batch in BATCHES:
+        wanted = 1000.0 if on_gpu and batch == BATCHES[-1] else None
+        wanted = 60.0 if batch == 16 and not on_gpu else wanted
+        where = ALONE if on_gpu else ONE_CORE
+        prior = endless(Transformer(SMALL, VOCABULARY, (10,)))
+        peers = [Peer("duration of the audio", batch * SECONDS, wanted, where)]
+        if batch == 16:
+            peers += [*peers_of_16(prior), Peer("transformers' GPT-2", gpt2(VOCABULARY, 16))]
+        if on_gpu and batch == BATCHES[-1]:
+            single = endless(WithoutGraphs(SMALL, VOCABULARY, (10,)))
+            peers.append(Peer("the same without CUDA graphs", sampler(single, batch)))
+        name = f"sampling, {batch} × 1 s at 8,000 Hz"
+        yield from compare(name, sampler(prior, batch), *peers, rounds=2)
+    prior = endless(Transformer(SMALL, VOCABULARY, (10,)))
+    slow = Peer("the whole network for every code", uncached(prior, GUIDED), once=True)
+    name = "sampling, 16 × 1 s at 8,000 Hz"
+    yield from compare(f"{name}, guided", sampler(prior, 16, GUIDED), slow, under=[ALONE])
+    least = None if on_gpu else 3
+    order = Peer("the autoregressive prior, cached", sampler(prior, 16), least)
+    yield from compare(name.replace("sampling", "masked prior"), masked(16), order)
+    wide = endless(Transformer(SMALL, WIDE, (10,)), WIDE)
+    peers = [Peer("duration of the audio", 16 * WIDE_SECONDS)]
+    peers += [Peer("transformers' GPT-2", gpt2(WIDE, 16), once=True)]
+    name = f"sampling, 16 × {WIDE_SECONDS:.0f} s at 44,100 Hz"
+    yield from compare(name, sampler(wide, 16), *peers, rounds=1)
+
+
+def peers_of_16(prior: Transformer) -> list[Peer]:
+    """The memory traffic of 16 clips, and the same prior without a cache."""
     # For every token, all weights are read, and the KV cache of all earlier tokens.
     weights = 4 * sum(p.numel() for p in prior.parameters())
-    cache = 4 * 2 * config.layers * config.dim * 16 * (LENGTH + 1) / 2
-    limit = LENGTH * (weights + cache) / bandwidth()
-    name = "sampling, 16 × 1 s"
-    yield against(name, "memory bandwidth", limit, runs[16], rounds=2)
+    cache = 4 * 2 * SMALL.layers * SMALL.dim * 16 * (LENGTH + 1) / 2
+    least = None if device().type == "cuda" else 30
     other = "the whole network for every code"
-    least, masked_least = (None, None) if on_gpu else (30, 3)
-    yield compare(name, other, runs[16], uncached(prior), least, rounds=3)
-    guided = sampler(prior, 16, GUIDED), uncached(prior, GUIDED)
-    yield compare(f"{name}, guided", other, *guided, least, rounds=2)
-    order = "the autoregressive prior, cached"
-    yield compare("masked prior, 16 × 1 s", order, masked(16), runs[16], masked_least)
-    yield against("audiovq generate, 16 sounds, whole process", "5 s", 5, run_generate, rounds=2)
-    yield compare(name, "transformers' GPT-2", runs[16], gpt2(16), rounds=2)
+    return [
+        bandwidth(LENGTH * (weights + cache)),
+        Peer(other, uncached(prior), least, once=True),
+    ]

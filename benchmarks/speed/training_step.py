@@ -31,20 +31,24 @@ from audiovq.runtime.cuda_graphs import WARMUP_CALLS, side_stream
 from audiovq.runtime.device import pick_precision, to_device_async
 from audiovq.training.loop import Trainer
 from audiovq.training.stage import Inputs, Step
-from benchmarks.speed.comparison import Row, Run, against, compare
+from benchmarks.speed.comparison import Peer, Row, Run, compare
 from benchmarks.speed.limits import device, matrix_rate
 
-CLIPS, BINS, LONGEST = 1024, 64, 64
-"""Random clips: number, mel bands, most frames (spoken digits have 15 to 64)."""
+CLIPS = 1024
+"""Number of random clips."""
+GRIDS = ((8_000, 64, 64), (44_100, 128, 172))
+"""Sample rate, mel bands and most frames: of spoken digits, and of hits of up to two seconds. The shortest clip has
+a quarter of the frames."""
 
 
 class Clips:
     """Random spectrograms of unequal lengths, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, bins: int, longest: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.rand(CLIPS, 1, BINS, LONGEST, generator=generator).half()
-        self.frames = torch.randint(15, LONGEST + 1, (CLIPS,), generator=generator)
+        self.bins = bins
+        self.images = torch.rand(CLIPS, 1, bins, longest, generator=generator).half()
+        self.frames = torch.randint(longest // 4, longest + 1, (CLIPS,), generator=generator)
 
     def __len__(self) -> int:
         return CLIPS
@@ -58,11 +62,11 @@ class Clips:
 class Plain(nn.Module):
     """Our encoder and decoder with the quantizer of vector-quantize-pytorch."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, bins: int) -> None:
         super().__init__()
         from vector_quantize_pytorch import VectorQuantize
 
-        network = Autoencoder(config, BINS)
+        network = Autoencoder(config, bins)
         self.stride = network.stride
         self.encoder, self.decoder = network.encoder, network.decoder
         self.to(memory_format=torch.contiguous_format)
@@ -104,7 +108,7 @@ def padded(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 def plain(config: TrainConfig, clips: Clips) -> Run:
     """A function that trains `Plain` by one batch of a DataLoader."""
     torch.manual_seed(0)
-    model = Plain(config.autoencoder).to(device()).train()
+    model = Plain(config.autoencoder, clips.bins).to(device()).train()
     how = config.autoencoder_training
     optimizer = torch.optim.AdamW(model.parameters(), how.learning_rate)
     dataset: Any = clips
@@ -129,7 +133,7 @@ def ours(
     """Our trainer, and a function that runs one of its steps without waiting for the GPU. On a GPU
     steps are CUDA graphs if `records`."""
     torch.manual_seed(0)
-    autoencoder = Autoencoder(config.autoencoder, BINS).to(device())
+    autoencoder = Autoencoder(config.autoencoder, clips.bins).to(device())
     trainer = Trainer(
         autoencoder,
         dataclasses.replace(config.autoencoder_training, validate_every=10**9),
@@ -181,21 +185,29 @@ def computing(run: Run, steps: int = 30) -> float:
     return microseconds / 1e6 / steps
 
 
-def rows() -> Iterator[Row]:
-    """Preset small on a CPU, base on a GPU."""
-    on_gpu = device().type == "cuda"
-    preset, least = ("base", 4.0) if on_gpu else ("small", 1.5)
-    config, clips = PRESETS[preset], Clips()
-    name = f"training step, preset {preset}, batch {config.autoencoder_training.batch_size}"
-    with tempfile.TemporaryDirectory() as folder, side_stream(device()):
-        trainer, step = ours(config, clips, Path(folder))
-        count = operations(step)
-        if on_gpu:  # records all graphs
-            for _ in range((WARMUP_CALLS + 1) * CLIPS // config.autoencoder_training.batch_size):
-                step()
-        yield compare(name, "plain float32, DataLoader", step, plain(config, clips), least)
-        yield against(name, "peak matrix-product rate", count / matrix_rate(trainer.dtype), step)
-        if on_gpu:
-            _, single = ours(config, clips, Path(folder) / "single", records=False)
-            yield compare(name, "the same without CUDA graphs", step, single)
-            yield against(name, "GPU kernel time", computing(step), step, 0.9)
+def rows(sounds: Path | None = None) -> Iterator[Row]:
+    """Preset small on a CPU, base on a GPU; clips of 8 kHz, then of 44.1 kHz."""
+    preset = "base" if device().type == "cuda" else "small"
+    for rate, bins, longest in GRIDS:
+        with tempfile.TemporaryDirectory() as folder, side_stream(device()):
+            yield from rows_of(preset, rate, Clips(bins, longest), Path(folder))
+
+
+def rows_of(preset: str, rate: int, clips: Clips, folder: Path) -> Iterator[Row]:
+    """Rows of one preset and one size of clips."""
+    config, on_gpu = PRESETS[preset], device().type == "cuda"
+    batch = config.autoencoder_training.batch_size
+    trainer, step = ours(config, clips, folder)
+    count = operations(step)
+    if on_gpu:  # records all graphs
+        for _ in range((WARMUP_CALLS + 1) * CLIPS // batch):
+            step()
+    wanted = (4.0 if on_gpu else 1.5) if rate == GRIDS[0][0] else None
+    peers = [Peer("plain float32, DataLoader", plain(config, clips), wanted)]
+    peers.append(matrix_rate(count, trainer.dtype))
+    if on_gpu:
+        _, single = ours(config, clips, folder / "single", records=False)
+        peers.append(Peer("the same without CUDA graphs", single))
+        peers.append(Peer("GPU kernel time", computing(step), 0.9))
+    name = f"training step, preset {preset}, batch {batch}, {rate:,} Hz"
+    yield from compare(name, step, *peers)
