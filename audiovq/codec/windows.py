@@ -201,7 +201,7 @@ def decode_blocks(
         yield samples[begin:end]
         tail = samples[end : end + fade].copy()
         spectrum = stft(waveform[None, (step - lead) * hop_length :], config.n_fft, hop_length)
-        known = spectrum[:, :, lead : lead + overlap // 2].angle()
+        known = spectrum[:, :, lead : lead + overlap // 2]
 
 
 def frames_of(

@@ -56,7 +56,7 @@ class Inversion:
     phase: Phase = "pghi"
     """Initial phase: phase gradient heap integration (Průša, Balazs, Søndergaard 2017), or random."""
     n_iter: int | None = None
-    """Griffin-Lim iterations; None: 16 after pghi, else 32."""
+    """Griffin-Lim iterations; None: 48 for mel bands; for linear bins 16 after pghi, else 32."""
     decoder: Decoder = "auto"
     """faithful: smallest error. vivid: textures and attacks of recordings, trained against a discriminator.
     auto: vivid for new sounds, if the model has it, and faithful for recordings."""
@@ -75,9 +75,10 @@ class Inversion:
             f"n_iter {self.n_iter}: give 0 to {MAX_ITERATIONS:,}",
         )
 
-    @property
-    def iterations(self) -> int:
-        """Griffin-Lim iterations: `n_iter`, or the default of the initial phase."""
+    def iterations(self, mel: bool) -> int:
+        """Griffin-Lim iterations of a spectrogram of mel bands, or of linear bins: `n_iter`, or the default."""
         if self.n_iter is not None:
             return self.n_iter
+        if mel:
+            return 48
         return 16 if self.phase == "pghi" else 32

@@ -1,7 +1,8 @@
 """Griffin-Lim: waveforms from magnitudes, by iterative refinement of the phase.
 
 Initialising with the phase of `pghi` is both best and fastest:
-`griffin_lim(..., n_iter=8, phase=pghi(...))`. Conventions are those of `stft`.
+`griffin_lim(..., n_iter=8, phase=pghi(...))`. Where only sums of magnitudes in bands are known, as in a mel
+spectrogram, the iterations hold these and leave open what lies inside a band. Conventions are those of `stft`.
 """
 
 import math
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiovq.runtime.threads import tuned
+from audiovq.spectral.bands import Bands
 from audiovq.spectral.stft import (
     Packing,
     check_batch,
@@ -30,6 +32,8 @@ def griffin_lim(
     momentum: float = 0.99,
     phase: Tensor | None = None,
     generator: torch.Generator | None = None,
+    bands: Bands | None = None,
+    wanted: Tensor | None = None,
 ) -> Tensor:
     """Waveforms whose STFT has approximately this magnitude, by the fast Griffin-Lim algorithm.
 
@@ -47,6 +51,9 @@ def griffin_lim(
         generator: for the random phase; default: a fixed seed. All clips share one table of random
             numbers, sampled frame by frame, so that the same state of a CPU generator gives a clip the
             same sound in any batch and alone.
+        bands: the sums of the STFT's magnitude in these bands shall be `wanted`, while `magnitude` is
+            that of the first estimate alone.
+        wanted: (batch, bands, frames), at least 0, if `bands` are given.
 
     Returns:
         (batch, max(num_samples)), float32; 0 after a clip's end.
@@ -56,6 +63,9 @@ def griffin_lim(
     """
     num_samples = check_batch(magnitude, n_fft, hop_length, num_samples)
     check_magnitude(magnitude)
+    if wanted is not None:
+        check_magnitude(wanted)
+    _check_bands(bands, wanted, magnitude)
     if n_iter < 0:
         raise ValueError(f"n_iter must be at least 0, not {n_iter}")
     if not momentum >= 0:
@@ -74,9 +84,22 @@ def griffin_lim(
         packing = Packing(num_samples[clips], n_fft, hop_length, envelope_floor=0.1)
         target = packing.pack(magnitude[clips].float())
         spectrum = torch.polar(target, packing.pack(phase[clips].float()))
-        signal = _refine(packing, target, spectrum, n_iter, momentum)
+        if wanted is not None:
+            target = packing.pack(wanted[clips].float())
+        signal = _refine(packing, target, spectrum, n_iter, momentum, bands)
         waveform[clips, : packing.max_samples] = packing.unpack(signal)
     return waveform
+
+
+def _check_bands(bands: Bands | None, wanted: Tensor | None, magnitude: Tensor) -> None:
+    """Raise ValueError if wanted bands are not those of a filter bank, with the magnitude's frames."""
+    if bands is None and wanted is None:
+        return
+    if bands is None or wanted is None:
+        raise ValueError("bands and wanted must be given together")
+    shape = len(magnitude), len(bands.filters), magnitude.shape[2]
+    if wanted.shape != shape:
+        raise ValueError(f"wanted must be {shape}, not {tuple(wanted.shape)}")
 
 
 def _check_phase(phase: Tensor, magnitude: Tensor) -> None:
@@ -91,28 +114,35 @@ def _check_phase(phase: Tensor, magnitude: Tensor) -> None:
 
 
 def _refine(
-    packing: Packing, target: Tensor, spectrum: Tensor, n_iter: int, momentum: float
+    packing: Packing,
+    target: Tensor,
+    spectrum: Tensor,
+    n_iter: int,
+    momentum: float,
+    bands: Bands | None,
 ) -> Tensor:
     """Iterations of `griffin_lim` on packed clips; overwrites `spectrum`, returns the packed signal.
 
-    Nearly all the time is spent here, in memory traffic as much as in transforms, hence the reused
+    `target` are magnitudes (rows, bins), or with `bands` their sums (rows, bands). Nearly all the time is spent here, in memory traffic as much as in transforms, hence the reused
     buffers, and |z| from squares, as torch's complex abs() is four times as slow.
     """
     previous = torch.zeros_like(spectrum)
     squares = torch.empty_like(torch.view_as_real(spectrum))
-    scale = torch.empty_like(target)
+    scale = torch.empty_like(squares[..., 0])
     smallest = torch.finfo(target.dtype).tiny
     on_cpu = target.device.type == "cpu"
-    for _ in tuned("griffin-lim", range(n_iter), target.numel(), enabled=on_cpu):
+    for _ in tuned("griffin-lim", range(n_iter), scale.numel(), enabled=on_cpu):
         consistent = packing.analyse(packing.synthesise(spectrum))
-        # c_n + momentum * (c_n - c_{n-1}) up to a factor: only its phase is used.
+        # c_n + momentum * (c_n - c_{n-1}) up to a factor, which the scale below takes away.
         torch.sub(consistent, previous, alpha=momentum / (1 + momentum), out=spectrum)
         previous = consistent
         parts = torch.view_as_real(spectrum)
         torch.mul(parts, parts, out=squares)
         torch.add(squares[..., 0], squares[..., 1], out=scale)
-        scale.clamp_(min=smallest).rsqrt_().mul_(target)
-        spectrum.mul_(scale)
+        if bands is None:
+            spectrum.mul_(scale.clamp_(min=smallest).rsqrt_().mul_(target))
+        else:
+            spectrum.mul_(bands.gain(scale.sqrt_(), target))
     return packing.synthesise(spectrum)
 
 
@@ -126,3 +156,10 @@ def random_phase(magnitude: Tensor, generator: torch.Generator | None) -> Tensor
     _, bins, frames = magnitude.shape
     turns: Tensor = torch.rand(frames, bins, generator=generator, device=generator.device)
     return ((2 * turns - 1) * math.pi).T.to(magnitude.device).expand(magnitude.shape)
+
+
+def grain(phase: Tensor) -> Tensor:
+    """Magnitudes of white noise, mean 1, of the shape of a `random_phase` and by its random numbers."""
+    # From the other end of the spectrum, so that a cell's magnitude does not depend on its own phase.
+    uniform = (phase.flip(1) / (2 * math.pi) + 0.5).clamp(1e-7, 1)
+    return (-uniform.log()).sqrt() / (math.sqrt(math.pi) / 2)

@@ -33,6 +33,7 @@ def pghi(
     tolerance: float = 1e-6,
     generator: torch.Generator | None = None,
     known: Tensor | None = None,
+    random: Tensor | None = None,
 ) -> Tensor:
     """Phase of STFT magnitudes, by phase gradient heap integration.
 
@@ -49,6 +50,7 @@ def pghi(
         generator: for the random phases; default: a fixed seed. As in `griffin_lim`, a clip gets the
             same phase in any batch and alone.
         known: (batch, n_fft // 2 + 1, at most frames), radians: phase of the first frames, to continue.
+        random: a `random_phase`, where there is one already.
 
     Returns:
         (batch, n_fft // 2 + 1, frames), float32, radians from -pi to pi; 0 in frames after a
@@ -70,7 +72,8 @@ def pghi(
 
     # Frames first, so that a clip's frames are contiguous, and so are its random numbers.
     levels = magnitude.detach().float().cpu().transpose(1, 2).contiguous().numpy()
-    phase = random_phase(magnitude, generator).cpu().transpose(1, 2).contiguous().numpy()
+    random = random_phase(magnitude, generator) if random is None else random
+    phase = random.cpu().transpose(1, 2).clone(memory_format=torch.contiguous_format).numpy()
     phase[:, : known.shape[2]] = known.detach().float().cpu().transpose(1, 2).numpy()
     _heap_kernel()  # compiled before threads start
 

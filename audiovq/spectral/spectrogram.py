@@ -17,13 +17,12 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
-from audiovq.spectral.griffin_lim import griffin_lim, random_phase
+from audiovq.spectral.bands import Bands
+from audiovq.spectral.griffin_lim import grain, griffin_lim, random_phase
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.scale import LOUDEST_DB as LOUDEST_DB
 from audiovq.spectral.scale import num_frames
 from audiovq.spectral.stft import stft
-
-NNLS_STEPS = 30
 
 
 class Spectrogram(nn.Module):
@@ -33,14 +32,16 @@ class Spectrogram(nn.Module):
     one. Linear bins omit the Nyquist bin, for an even grid; `inverse` restores it as zeros.
     """
 
-    mel: Tensor | None
-
     def __init__(self, config: SpectrogramConfig) -> None:
         """Raises AudiovqError if a mel band covers no bin."""
         super().__init__()
         self.config = config
-        mel = torch.tensor(scale.mel_filters(config)) if config.n_mels else None
-        self.register_buffer("mel", mel, persistent=False)
+        self.bands = Bands(scale.mel_filters(config)) if config.n_mels else None
+
+    @property
+    def mel(self) -> Tensor | None:
+        """Mel filter bank (n_mels, n_fft / 2 + 1); None: linear bins."""
+        return self.bands.filters if self.bands is not None else None
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Waveform (batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames), level (batch,).
@@ -66,7 +67,7 @@ class Spectrogram(nn.Module):
         spectrum = stft(waveform * mask, config.n_fft, config.hop_length)
         # torch's complex abs() takes four times as long.
         magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
-        magnitude = magnitude[:, :-1] if self.mel is None else self.mel @ magnitude
+        magnitude = magnitude[:, :-1] if self.bands is None else self.bands.filters @ magnitude
         frames = torch.arange(magnitude.shape[2], device=waveform.device)
         mask = frames < num_frames(num_samples, config.hop_length)[:, None]
         return scale.decibels(torch, magnitude * mask[:, None], config)
@@ -94,55 +95,63 @@ class Spectrogram(nn.Module):
 
         `level` and `num_samples` are (batch,): each clip has its exact length, zeros after it, and its
         loudness, and the same result in any batch. `inversion` says how the phase is reconstructed; `known`
-        (batch, n_fft / 2 + 1, first frames) are given phases in radians, to be continued.
+        (batch, n_fft / 2 + 1, first frames) is a given spectrum as from `stft`, to be continued.
 
         Raises ValueError where there are too few frames for `num_samples`.
         """
         config = self.config
         self._require_sound()
-        magnitude = self.magnitude(spectrogram)
-        if magnitude.shape[2] < (needed := int(num_frames(num_samples, config.hop_length).max())):
-            raise ValueError(f"{magnitude.shape[2]} frames are too few: num_samples needs {needed}")
-        start = None
+        frames, needed = spectrogram.shape[3], int(num_frames(num_samples, config.hop_length).max())
+        if frames < needed:
+            raise ValueError(f"{frames} frames are too few: num_samples needs {needed}")
+        wanted = self._linear(spectrogram)
+        magnitude = self._bins(wanted)
+        random = random_phase(magnitude, generator)
+        gain = 10 ** (self.level_db(level) / 20).to(magnitude)[:, None] * (config.n_fft / 4)
+        first = slice(0, 0 if known is None else known.shape[2])
         if inversion.phase == "pghi":
-            start = pghi(
-                magnitude,
-                config.n_fft,
-                config.hop_length,
-                num_samples,
-                generator=generator,
-                known=known,
-            )
-        elif known is not None:
-            start = random_phase(magnitude, generator).clone()
-            start[:, :, : known.shape[2]] = known
+            known_phase = None if known is None else known.angle()
+            grid = config.n_fft, config.hop_length
+            phase = pghi(magnitude, *grid, num_samples, random=random, known=known_phase)
+        else:
+            phase = random.clone()
+            if known is not None:
+                phase[:, :, first] = known.angle()
+        if self.bands is not None:
+            # The fit is smooth within a band. Smooth magnitudes with orderly phases sound like metal.
+            magnitude = magnitude * grain(random[:1]) ** self.bands.roughness()[:, None]
+            if known is not None:
+                magnitude[:, :, first] = known.abs() / gain[:, None]
         waveform = griffin_lim(
             magnitude,
             config.n_fft,
             config.hop_length,
             num_samples,
-            n_iter=inversion.iterations,
-            phase=start,
-            generator=generator,
+            n_iter=inversion.iterations(config.n_mels > 0),
+            phase=phase,
+            bands=self.bands,
+            wanted=None if self.bands is None else wanted,
         )
-        gain = 10 ** (self.level_db(level) / 20) * (config.n_fft / 4)
-        return waveform * gain[:, None].to(waveform)
+        return waveform * gain
 
     def magnitude(self, spectrogram: Tensor) -> Tensor:
         """Linear magnitude (batch, n_fft / 2 + 1, frames), peak near 1, of (batch, 1, bins, frames).
 
-        Mel bands are inverted to bins by non-negative least squares with multiplicative updates (Lee
-        and Seung 2001), which are invariant to scale. The floor becomes exact zeros.
+        Of mel bands, smooth magnitudes by `Bands.fit`. The floor becomes exact zeros.
         """
+        return self._bins(self._linear(spectrogram))
+
+    def _linear(self, spectrogram: Tensor) -> Tensor:
+        """Linear magnitude (batch, bins, frames), in bands or bins, peak near 1, of (batch, 1, bins, frames)."""
         normalized = spectrogram[:, 0].float().clamp(0, 1)
-        magnitude = 10 ** ((normalized - 1) * (self.config.range_db / 20)) * (normalized > 0)
-        if self.mel is None:
-            return nn.functional.pad(magnitude, (0, 0, 0, 1))
-        bins = backprojected = self.mel.T @ magnitude
-        gram = self.mel.T @ self.mel
-        for _ in range(NNLS_STEPS):
-            bins = bins * backprojected / (gram @ bins).clamp_min(1e-12)
-        return bins
+        magnitude: Tensor = 10 ** ((normalized - 1) * (self.config.range_db / 20))
+        return magnitude * (normalized > 0)
+
+    def _bins(self, linear: Tensor) -> Tensor:
+        """Magnitude (batch, n_fft / 2 + 1, frames) of the output of `_linear`."""
+        if self.bands is None:
+            return nn.functional.pad(linear, (0, 0, 0, 1))
+        return self.bands.fit(linear.transpose(1, 2)).transpose(1, 2)
 
     def _require_sound(self) -> None:
         if self.config.images:

@@ -299,7 +299,8 @@ def test_one_gain_for_all_sounds_keeps_their_relative_levels(
     loudest = 0
     for name in wavs(tmp_path / "all"):
         plain, loud = samples(tmp_path / "all" / name), samples(tmp_path / "loud" / name)
-        np.testing.assert_allclose(loud, 8 * gain * plain.astype(float), atol=8)
+        # The gain is told to a hundredth of a decibel: half of that at full scale.
+        np.testing.assert_allclose(loud, 8 * gain * plain.astype(float), atol=20)
         loudest = max(loudest, int(np.abs(loud.astype(int)).max()))
     assert loudest == 32767
     limits = Limits(window_frames=32, overlap_frames=16, fade_frames=2)  # every sound is long
