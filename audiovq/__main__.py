@@ -2,6 +2,6 @@
 
 import sys
 
-from audiovq.cli.main import main
+from audiovq.cli.main import program
 
-sys.exit(main())
+sys.exit(program())

@@ -6,9 +6,12 @@ traceback, a bug of ours. No heavy module is imported before a verb runs.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
+import gc
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +74,9 @@ def _with_metavars(verb: Callable[..., None]) -> Callable[..., None]:
     return verb
 
 
+COLLECT_EVERY = 10_000
+"""New objects per garbage collection. Importing torch makes a million objects and no garbage: with Python's own
+number, 700, an eighth of the import is collections."""
 RESUMABLE = frozenset(
     {"demo", "generate", "vary", "continue", "repaint", "morph", "preprocess", "train"}
 )
@@ -104,6 +110,29 @@ def main(arguments: list[str] | None = None) -> int:
         print("audiovq: an argument is empty; give a name or a value in its place", file=sys.stderr)
         return 2
     return failing(lambda: _parse(arguments)(), not RESUMABLE.isdisjoint(arguments[:1]))
+
+
+def program() -> int:
+    """`main` as a whole process, which starts faster with rarer garbage collections, and ends faster (`_end`)."""
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
+    codes: list[int] = []
+    atexit.register(_end, codes)  # registered first, so that it runs after all other handlers
+    codes.append(main())
+    return codes[0]
+
+
+def _end(codes: list[int]) -> None:
+    """End the process with the exit code in `codes`, without freeing its modules one by one, which takes half a
+    second with torch. Does nothing where `main` did not return, or where output cannot be written."""
+    if not codes:
+        return
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):  # Python itself reports it
+        return
+    os._exit(codes[0])
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:

@@ -1,0 +1,69 @@
+"""The program as a process: what it loads to generate sounds, and how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOR_OTHER_VERBS = """
+audiovq.training audiovq.evaluation audiovq.preprocessing audiovq.report audiovq.inspection audiovq.app
+torchaudio librosa matplotlib PIL sklearn gradio jinja2 pesq pystoi constriction
+sympy torch._dynamo torch._inductor torch.onnx torch.utils.tensorboard scipy.signal
+"""
+
+
+def test_generate_loads_no_module_that_only_other_verbs_need(tmp_path: Path) -> None:
+    """How long it takes is measured by benchmarks; what it takes is listed here."""
+    code = f"""
+import sys
+from audiovq.cli.main import main
+assert main(["generate", "digits", {str(tmp_path / "out")!r}, "-n", "1"]) == 0
+print(*sys.modules, file=sys.stderr)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    loaded = set(ended.stderr.split("\n")[-2].split())
+    assert "audiovq.generation.files" in loaded
+    assert loaded.isdisjoint(FOR_OTHER_VERBS.split())
+
+
+ENDING = """
+import atexit, sys
+from audiovq.cli import main
+class Slow:  # freed by Python's own end only
+    def __del__(self): print("freed")
+kept = Slow()
+main.main = lambda: (atexit.register(print, "handler"), print("ran"), {end})[-1]
+sys.exit(main.program())
+"""
+
+
+@pytest.mark.parametrize("code", [0, 2, 130])
+def test_the_process_ends_with_its_output_and_its_handlers_but_frees_nothing(code: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING.format(end=code)], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "ran\nhandler\n", "")
+
+
+def test_an_exception_ends_the_process_as_in_any_program() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING.format(end="1 / 0")], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == "ran\nhandler\nfreed\n"
+    assert "ZeroDivisionError" in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that cannot be written")
+def test_output_that_cannot_be_written_is_reported() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, "-c", ENDING.format(end=0)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            words, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 120  # Python's own code for output that it cannot write
+    assert "No space left" in ended.stderr
