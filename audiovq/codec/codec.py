@@ -13,7 +13,15 @@ import numpy as np
 import torch
 
 from audiovq.audio.waveform import Waveform
-from audiovq.codec.windows import Encoded, Limits, codes_of, decode_blocks, encode_blocks
+from audiovq.codec.windows import (
+    Encoded,
+    Limits,
+    codes_of,
+    decode_blocks,
+    encode_blocks,
+    latents_of,
+    spectrogram_of,
+)
 from audiovq.config.checks import require_seed
 from audiovq.config.sampling import Inversion
 from audiovq.models.model import Model
@@ -49,7 +57,7 @@ def encode(
             spectrogram, levels = model.spectrogram(
                 batch.to(model.device), num_samples.to(model.device)
             )
-            latents = model.autoencoder.latents(spectrogram, frames)
+            latents = latents_of(model, spectrogram, frames)
             codes = codes_of(model, latents, columns, rate_weight)
         for row_codes, c, level, i in zip(
             codes, columns.tolist(), levels.tolist(), indices, strict=True
@@ -93,9 +101,7 @@ def decode(
             row[:, :, : sound.codes.shape[2]] = sound.codes
         num_samples = torch.tensor([s.num_samples for s in batch])
         with torch.inference_mode():
-            spectrogram = model.autoencoder.decode(
-                codes.to(model.device), num_columns, model.pick_decoder(inversion.decoder)
-            )
+            spectrogram = spectrogram_of(model, codes, num_columns, inversion.decoder)
             audio = model.spectrogram.inverse(
                 spectrogram,
                 torch.tensor([s.level for s in batch], device=model.device),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from audiovq.config.sampling import Decoder, Inversion
 from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
 from audiovq.models.entropy.rate_search import search
 from audiovq.models.model import Model
+from audiovq.runtime.threads import tuned_step
 from audiovq.spectral import inversion
 from audiovq.spectral.inversion import padded
 from audiovq.spectral.stft import num_frames, stft
@@ -97,7 +99,7 @@ def encode_blocks(
     parts, num_samples = [], 0
     for window in windows():
         spectrogram = model.spectrogram.normalized(window.decibels - excess, level)
-        latents = model.autoencoder.latents(spectrogram, window.frames)
+        latents = latents_of(model, spectrogram, window.frames)
         columns = model.autoencoder.num_columns(window.frames) - window.first
         part = latents[..., window.first : window.first + inner]
         parts.append(codes_of(model, part, columns.clamp(max=inner), rate_weight)[0])
@@ -141,6 +143,28 @@ def _windows(
         inner_begin += inner
         dropped = min(len(buffer), max(0, inner_begin - margin - begin))
         buffer, begin = buffer[dropped:], begin + dropped
+
+
+def latents_of(model: Model, spectrogram: Tensor, frames: Tensor) -> Tensor:
+    """`Autoencoder.latents` with the number of threads that suits the machine's load."""
+    with _network_step(model, "encoder", spectrogram):
+        return model.autoencoder.latents(spectrogram, frames)
+
+
+def spectrogram_of(
+    model: Model, codes: Tensor, num_columns: Tensor, decoder: Decoder = "auto"
+) -> Tensor:
+    """`Autoencoder.decode` by the named decoder, with the number of threads that suits the machine's load."""
+    chosen = model.pick_decoder(decoder)
+    with _network_step(model, "decoder", codes):
+        return model.autoencoder.decode(codes.to(model.device), num_columns, chosen)
+
+
+def _network_step(model: Model, kind: str, batch: Tensor) -> AbstractContextManager[None]:
+    """A step of `runtime.threads`. Small batches lose by threads what large ones gain, so that each size has its
+    own number."""
+    size = batch.numel()
+    return tuned_step(f"{kind} {size.bit_length()}", size, model.device.type == "cpu")
 
 
 def codes_of(model: Model, latents: Tensor, columns: Tensor, rate_weight: float | None) -> Tensor:
@@ -211,7 +235,5 @@ def frames_of(
     stride, reach = model.autoencoder.stride[1], model.autoencoder.reach
     first = max(0, start // stride - reach)
     part = codes[None, :, :, first : -(-stop // stride) + reach]
-    spectrogram = model.autoencoder.decode(
-        part.to(model.device), torch.tensor([part.shape[3]]), model.pick_decoder(decoder)
-    )
+    spectrogram = spectrogram_of(model, part, torch.tensor([part.shape[3]]), decoder)
     return spectrogram[..., start - first * stride : stop - first * stride]

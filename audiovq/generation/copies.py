@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audiovq.codec.windows import WINDOW_FRAMES, Encoded, frames_of
+from audiovq.codec.windows import WINDOW_FRAMES, Encoded, frames_of, spectrogram_of
 from audiovq.models.known import KnownClips
 from audiovq.models.model import Model
 
@@ -176,7 +176,7 @@ def decode_images(model: Model, clips: Sequence[Tensor]) -> list[Tensor]:
             [nn.functional.pad(clips[i], (0, columns[-1] - clips[i].shape[2])) for i in indices]
         )
         with torch.inference_mode():
-            decoded = model.autoencoder.decode(batch.to(model.device), torch.tensor(columns))
+            decoded = spectrogram_of(model, batch, torch.tensor(columns))
         for i, image, count in zip(indices, decoded[:, 0].cpu(), columns, strict=True):
             images[i] = image[:, : count * stride]
     return [images[i] for i in range(len(clips))]

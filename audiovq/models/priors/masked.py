@@ -27,6 +27,7 @@ from audiovq.models.priors.sampling import sample_categorical
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
 from audiovq.runtime import distributed
+from audiovq.runtime.threads import tuned
 
 MAX_PREFIX = 15
 """Maximum number of codes just below it, in its own column, that a code sees directly."""
@@ -385,7 +386,10 @@ def _sample_columns(
     """
     vocabulary, prefix = prior.vocabulary, prior.prefix
     padded = nn.functional.pad(tokens, (prefix, 0), value=prior.pad_token)
-    for slot in masked.any(dim=0).nonzero()[:, 0].tolist():
+    # The number of threads that serves the slots is kept for `context`, in between.
+    slots = masked.any(dim=0).nonzero()[:, 0].tolist()
+    kind = f"masked sampling {inputs[:, :, 0, 0].numel().bit_length()}"
+    for slot in tuned(kind, slots, enabled=inputs.device.type == "cpu"):
         quantizer, index = slot % vocabulary.num_quantizers, prefix + slot
         before = padded[:, slot:index].expand(len(inputs), -1, -1)
         logits, *unconditional = prior.logits(inputs[:, :, slot], before, modulation, quantizer)
