@@ -126,11 +126,14 @@ def _distances_to_training_clips(
     known = model.known or learn_clips(model, dataset.train, dataset.validation)
     nearest: dict[str, Any] = {}
     shared: dict[str, Any] = {}
-    for name, clips in (
-        ("generated", [sound.encoded for sound in sounds]),
-        ("real", encode_clips(model, split, indices)),
-    ):
-        found = [match for match in compare(model, clips, known) if match is not None]
+    matches = {
+        "generated": [sound.nearest for sound in sounds]  # compared when they were made
+        if model.known is not None
+        else compare(model, [sound.encoded for sound in sounds], known),
+        "real": compare(model, encode_clips(model, split, indices), known),
+    }
+    for name, nearest_clips in matches.items():
+        found = [match for match in nearest_clips if match is not None]
         if found:
             distances = torch.tensor([match.db for match in found])
             shares = torch.tensor([match.share for match in found])

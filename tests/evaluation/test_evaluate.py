@@ -34,8 +34,12 @@ from audiovq.evaluation import (
 )
 from audiovq.evaluation.classifier import Classifier
 from audiovq.evaluation.listener import Listener
+from audiovq.generation import copies
+from audiovq.generation import generate as generation_generate
+from audiovq.generation.known import learn_clips
 from audiovq.generation.sound import Sound
 from audiovq.models.autoencoder.quantizers import Quantizer
+from audiovq.models.known import KnownClips
 from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime import files
@@ -129,6 +133,30 @@ def test_every_figure_comes_with_its_references_and_is_in_the_table(dataset: Dat
         assert "without quantization" in rows[name]
         assert "from the true spectrogram" in rows[name]
     assert {"entropy", "folder inception score", "diversity"} <= rows.keys()
+
+
+def test_new_sounds_are_compared_with_training_clips_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = untrained(dataset)
+    model.prior = model.new_prior(PRIOR).eval()
+    shake(model.prior)
+    model.header = {"prior": {"summary": {"uniform_bits": 4.0, "unigram_bits": 4.0}}}
+    again = evaluate.evaluate(model, dataset, n=5, judge_limits=SHORT)["generation"]
+    model.known = learn_clips(model, dataset.train, dataset.validation)
+    compared: list[int] = []
+    for module in (evaluate, generation_generate):
+
+        def counting(model: Model, sounds: list[Encoded], *more: KnownClips) -> Any:
+            compared.append(len(sounds))
+            return copies.compare(model, sounds, *more)
+
+        monkeypatch.setattr(module, "compare", counting)
+    once = evaluate.evaluate(model, dataset, n=5, judge_limits=SHORT)["generation"]
+    assert sum(compared) == 5 + min(5, len(dataset.test))
+    for key in ("nearest_training_clip_db", "codes_shared_with_a_training_clip"):
+        assert once[key] == again[key]
+        assert "generated" in once[key]
 
 
 def split_as_sounds(dataset: Dataset, split: Split) -> list[Sound]:
