@@ -104,7 +104,7 @@ SUFFIXES = frozenset(
     ]
 )
 """Suffixes of the formats that libsndfile reads."""
-KINDS = "WAV, FLAC, OGG, Opus, MP3, AIFF and others"
+KINDS = "WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64, AU and others"
 """SUFFIXES in words, for messages."""
 UNREADABLE = frozenset(
     [
@@ -165,7 +165,10 @@ def why_not(name: str) -> str:
     """Reason, for the user, why a file is left out because of its name."""
     kind = suffix(name)
     if kind in UNREADABLE:
-        return f"is in a format that cannot be read ({kind}); convert it to WAV or FLAC"
+        return (
+            f"is in a format that cannot be read ({kind}); convert it to WAV or FLAC, for example"
+            f" with: ffmpeg -i IN{kind} OUT.flac"
+        )
     if kind in HEADERLESS:
         return f"has no header with its sample rate ({kind}); convert it to WAV or FLAC"
     return f"has an unsupported file type ({kind})" if kind else "has no suffix such as .wav"

@@ -230,7 +230,7 @@ def _recordings(source: Path) -> tuple[dict[str, Path], list[str]]:
     names, others = finding.find(source)
     if not names:
         raise AudiovqError(
-            f"{source}: holds no recordings ({', '.join(sorted(finding.SUFFIXES))})"
+            f"{source}: holds no recordings ({finding.KINDS})"
             + (f"; {len(others)} other files" if others else "")
         )
     left = [f"left out: {source / name}: {no_recording(source / name)}" for name in others]
