@@ -59,7 +59,7 @@ def attack_ms(waveform: Waveform, sample_rate: int) -> float | None:
 def pre_echo_db(waveform: Waveform, sample_rate: int) -> float | None:
     """Energy of the 20 ms before the onset, in dB relative to that of the 20 ms from it, at least FLOOR_DB.
 
-    The onset is the beginning of the first loud millisecond (LOUD). What is outside of the waveform counts
+    The onset is the beginning of the first loud millisecond (LOUD). Time outside of the waveform counts
     as silence. None as for `attack_ms`.
     """
     envelope = _per_millisecond(waveform, sample_rate)

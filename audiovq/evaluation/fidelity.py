@@ -1,4 +1,6 @@
-"""Fidelity of waveforms to their originals: distances of spectra, and PESQ, STOI and ESTOI for speech."""
+"""Fidelity of waveforms to their originals: distances of spectra; PESQ, STOI and ESTOI up to 16 kHz, where sounds
+may be speech; above, distances of bands and errors of attack and loudness.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from audiovq.audio.resampling import resample
 from audiovq.audio.waveform import Waveform
 from audiovq.config.spectrogram import SpectrogramConfig
+from audiovq.evaluation.envelopes import attack_ms
 from audiovq.spectral.scale import mel_bands
 from audiovq.spectral.stft import stft
 
@@ -25,6 +28,12 @@ INAUDIBLE = 1e-6
 """Peak, 120 dB below full scale, up to which a waveform counts as silent."""
 FLOOR = 1e-4
 """Lowest magnitude in log distances, relative to the original's maximum: 80 dB below it."""
+SPEECH_RATE = 16_000
+"""Highest sample rate in Hz whose sounds are scored as speech."""
+BANDS_HZ = {"low": (0.0, 1_000.0), "middle": (1_000.0, 6_000.0), "high": (6_000.0, np.inf)}
+"""Bands whose log-spectral distances are measured above SPEECH_RATE."""
+MOST_ATTACK_MS = 50.0
+"""Errors of attacks are clamped to this: slow sounds have no clear attack."""
 MEL_WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 """Samples, at any rate; 5 mel bands for the shortest, and twice as many for each longer one."""
 
@@ -34,8 +43,8 @@ def waveform_scores(
 ) -> dict[str, float]:
     """All measures of waveforms at `config`'s rate against their originals, means over clips.
 
-    Keys are those of `speech_scores`, log_spectral_distance_db, mel_distance_db and spectral_convergence.
-    Silent originals are skipped; empty if all are silent.
+    Keys are log_spectral_distance_db, mel_distance_db and spectral_convergence; up to SPEECH_RATE those of
+    `speech_scores`, above it those of `sound_scores`. Silent originals are skipped; empty if all are silent.
     """
     scores = WaveformScores(config)
     for original, other in zip(originals, others, strict=True):
@@ -48,7 +57,9 @@ class WaveformScores:
 
     def __init__(self, config: SpectrogramConfig) -> None:
         self._config = config
-        self._speech = _SpeechScores(config.sample_rate)
+        self._speech = (
+            _SpeechScores(config.sample_rate) if config.sample_rate <= SPEECH_RATE else None
+        )
         self._measures: dict[str, list[float]] = {}
 
     def add(self, original: Waveform, other: Waveform) -> None:
@@ -62,12 +73,43 @@ class WaveformScores:
             "spectral_convergence": spectral_convergence(original, other, *grid),
         }.items():
             self._measures.setdefault(name, []).append(value)
-        self._speech.add(original, other)
+        if self._speech is not None:
+            self._speech.add(original, other)
+            return
+        for name, value in sound_scores(original, other, self._config).items():
+            self._measures.setdefault(name, []).append(value)
 
     def means(self) -> dict[str, float]:
         """Mean scores of all pairs; call it once, after the last pair."""
         measures = {name: float(np.mean(values)) for name, values in self._measures.items()}
-        return self._speech.means() | measures
+        return measures if self._speech is None else self._speech.means() | measures
+
+
+def sound_scores(
+    original: Waveform, other: Waveform, config: SpectrogramConfig
+) -> dict[str, float]:
+    """Scores of one pair of waveforms (samples,), at any rate, for sounds that are not speech.
+
+    Keys: low_distance_db, middle_distance_db and high_distance_db, as `log_spectral_distance`, of the bins
+    in BANDS_HZ; attack_error_ms, the difference of `attack_ms`, at most MOST_ATTACK_MS;
+    loudness_error_db, the difference of the root mean squares of the waveforms. A score that
+    the pair is too short or too silent for is left out.
+    """
+    a, b = _decibels(*_magnitudes(original, other, config.n_fft, config.hop_length))
+    squares = (a - b).square()
+    hertz = torch.linspace(0, config.sample_rate / 2, len(squares))
+    scores = {}
+    for name, (low, high) in BANDS_HZ.items():
+        rows = squares[(hertz >= low) & (hertz < high)]
+        if len(rows):
+            scores[f"{name}_distance_db"] = float(rows.mean(dim=0).sqrt().mean())
+    attacks = [attack_ms(waveform, config.sample_rate) for waveform in (original, other)]
+    if attacks[0] is not None and attacks[1] is not None:
+        scores["attack_error_ms"] = min(MOST_ATTACK_MS, abs(attacks[0] - attacks[1]))
+    powers = [float(np.square(waveform, dtype=np.float64).mean()) for waveform in (original, other)]
+    if min(powers) > INAUDIBLE**2:
+        scores["loudness_error_db"] = abs(float(10 * np.log10(powers[0] / powers[1])))
+    return scores
 
 
 def log_spectral_distance(

@@ -49,6 +49,36 @@ RECONSTRUCTION = (
         "between the spectra of waveforms",
     ),
     Figure(
+        "low_distance_db",
+        "distance below 1 kHz",
+        "{low_distance_db:.2f} dB",
+        "log-spectral distance of the bass",
+    ),
+    Figure(
+        "middle_distance_db",
+        "distance from 1 to 6 kHz",
+        "{middle_distance_db:.2f} dB",
+        "log-spectral distance of the middle",
+    ),
+    Figure(
+        "high_distance_db",
+        "distance above 6 kHz",
+        "{high_distance_db:.2f} dB",
+        "log-spectral distance of the treble",
+    ),
+    Figure(
+        "attack_error_ms",
+        "attack error",
+        "{attack_error_ms:.2f} ms",
+        "difference of the time in which sounds rise to half of their peak, at most 50 ms each",
+    ),
+    Figure(
+        "loudness_error_db",
+        "loudness error",
+        "{loudness_error_db:.2f} dB",
+        "difference of the mean levels",
+    ),
+    Figure(
         "mel_distance_db",
         "mel distance",
         "{mel_distance_db:.2f} dB",

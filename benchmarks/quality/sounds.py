@@ -116,7 +116,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Real:
-    """Real sounds of the split, and what is made of them."""
+    """Real sounds of the split: originals of all reconstructions."""
 
     waveforms: list[Waveform]
     """Beginnings of recordings (samples,)."""

@@ -72,11 +72,13 @@ def test_spectral_measures_are_finite_for_any_length_and_for_silence(sample_rate
         sound = noise(samples)
         for other in (noise(samples, seed=1), np.zeros_like(sound)):
             scores = fidelity.waveform_scores([sound, silence], [other, silence], config)
-            assert set(scores) == {
+            assert scores.keys() >= {
                 "log_spectral_distance_db",
                 "mel_distance_db",
                 "spectral_convergence",
-            }, "too short for PESQ and STOI: they must be omitted"
+            }
+            assert not scores.keys() & {"pesq", "stoi", "estoi"}, "too short: must be omitted"
+            assert ("high_distance_db" in scores) == (sample_rate == 44_100)
             assert all(map(math.isfinite, scores.values()))
     for inaudible in (silence, 1e-40 * noise(sample_rate)):
         assert fidelity.waveform_scores([inaudible], [noise(sample_rate)], config) == {}
@@ -86,6 +88,49 @@ def test_spectral_measures_are_finite_for_any_length_and_for_silence(sample_rate
     quieter = fidelity.log_spectral_distance(silence, noise(sample_rate) / 100, 256, 64)
     assert 0 < distance <= 80
     assert quieter == pytest.approx(distance, rel=1e-4)
+
+
+def test_sounds_above_16_khz_are_scored_as_sounds_and_others_as_speech() -> None:
+    pytest.importorskip("pesq")
+    for rate in (16_000, 22_050):
+        sound = noise(rate)
+        scores = fidelity.waveform_scores(
+            [sound], [sound], SpectrogramConfig(rate, 512, 128, n_mels=0)
+        )
+        assert ("pesq" in scores) == ("estoi" in scores) == (rate == 16_000)
+        assert ("attack_error_ms" in scores) == (rate > 16_000)
+
+
+def test_the_scores_of_a_sound_are_zero_for_itself_and_a_gain_is_an_error_of_loudness_alone() -> (
+    None
+):
+    config = SpectrogramConfig(44_100, 1024, 256, n_mels=0)
+    sound = noise(44_100)
+    assert set(fidelity.sound_scores(sound, sound, config).values()) == {0.0}
+    gain = 20 * math.log10(2)
+    scores = fidelity.sound_scores(sound, sound / 2, config)
+    assert scores.pop("attack_error_ms") == 0
+    assert list(scores.values()) == pytest.approx([gain] * 4, rel=1e-2)
+
+
+def test_a_later_and_softer_beginning_is_an_error_of_the_attack() -> None:
+    sound = noise(20_000)
+    softer = sound * np.minimum(1, np.arange(20_000, dtype=np.float32) / 1_764)  # 40 ms
+    scores = fidelity.sound_scores(sound, softer, SpectrogramConfig(44_100, 1024, 256, n_mels=0))
+    assert scores["attack_error_ms"] == pytest.approx(20, abs=3)
+
+
+def test_only_the_band_that_differs_has_a_distance() -> None:
+    config = SpectrogramConfig(44_100, 1024, 256, n_mels=0)
+    time = np.arange(44_100) / 44_100
+    tones = [np.sin(2 * np.pi * hertz * time) for hertz in (300, 3_000, 10_000)]
+    sound, without_treble = (
+        sum(tones).astype(np.float32),
+        sum(tones[:2]).astype(np.float32),
+    )
+    scores = fidelity.sound_scores(sound, without_treble, config)
+    assert scores["high_distance_db"] > 3
+    assert max(scores["low_distance_db"], scores["middle_distance_db"]) < 0.5
 
 
 def test_a_group_too_short_to_be_scored_is_skipped() -> None:
