@@ -18,6 +18,7 @@ from torch import Tensor
 
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
+from audiovq.config.sampling import Inversion
 from audiovq.dataset import dataset as dataset_dataset
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.evaluation import classifier, distances, listener
@@ -164,9 +165,11 @@ class _RealClips:
     """(clips, labels)"""
     mel_images: list[Tensor]
     """For the second judge."""
-    coded_mel_images: list[Tensor]
-    """Matching clips after encoding and decoding, for the second judge,"""
-    coded_images: list[Tensor]
+    matching: Tensor
+    """Indices of the clips that are also judged after encoding and decoding."""
+    coded_mel_images: dict[str, list[Tensor]]
+    """These clips after encoding and decoding, by the name of their figure, for the second judge,"""
+    coded_images: dict[str, list[Tensor]]
     """and for the first."""
     from_recordings: bool
     """Whether all waveforms are from recordings; otherwise from inverted spectrograms."""
@@ -175,22 +178,35 @@ class _RealClips:
 def _real_clips(task: _Task, matching: Tensor) -> _RealClips:
     """The real clips of a task, those at `matching` after encoding and decoding as well."""
     model = task.model
-    clips = _RealClips(task.split.label_indices[task.real], [], [], [], True)
+    decoders = _decoders(model)
+    clips = _RealClips(task.split.label_indices[task.real], [], matching, {}, {}, True)
     wanted = set(matching.tolist())
-    coded: dict[int, tuple[Tensor, Tensor]] = {}
+    coded: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     begin = 0
     for waveforms, from_recordings in _waveforms(task, task.split, task.real):
         clips.from_recordings &= from_recordings
         clips.mel_images += [listener.mel_image(w, model.sample_rate) for w in waveforms]
         chosen = [i for i in range(len(waveforms)) if begin + i in wanted]
-        decoded = codec.decode(model, codec.encode(model, [waveforms[i] for i in chosen]))
-        images = spectrogram.waveform_images(model.spectrogram, decoded)
-        for i, waveform, image in zip(chosen, decoded, images, strict=True):
-            coded[begin + i] = listener.mel_image(waveform, model.sample_rate), image
+        encoded = codec.encode(model, [waveforms[i] for i in chosen])
+        for name, inversion in decoders.items():
+            decoded = codec.decode(model, encoded, inversion=inversion)
+            images = spectrogram.waveform_images(model.spectrogram, decoded)
+            for i, waveform, image in zip(chosen, decoded, images, strict=True):
+                coded[name, begin + i] = listener.mel_image(waveform, model.sample_rate), image
         begin += len(waveforms)
-    clips.coded_mel_images = [coded[index][0] for index in matching.tolist()]
-    clips.coded_images = [coded[index][1] for index in matching.tolist()]
+    for name in decoders:
+        pairs = [coded[name, index] for index in matching.tolist()]
+        clips.coded_mel_images[name] = [mel_image for mel_image, _ in pairs]
+        clips.coded_images[name] = [image for _, image in pairs]
     return clips
+
+
+def _decoders(model: Model) -> dict[str, Inversion]:
+    """The decoders of reconstructed clips, by the name of their figure."""
+    decoders = {"reconstructed": Inversion(decoder="faithful")}
+    if model.vivid is not None:
+        decoders["reconstructed_vivid"] = Inversion(decoder="vivid")
+    return decoders
 
 
 def _waveforms(task: _Task, split: Split, indices: Tensor) -> Iterator[tuple[list[Waveform], bool]]:
@@ -230,13 +246,13 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
     training_images = dataset_dataset.split_images(
         dataset.train, order[: len(sounds)].sort().values
     )
-    of_generated, of_real, of_training, of_coded = (
+    of_generated, of_real, of_training, *of_coded = (
         classifier.judge(judge, [image[..., :max_frames] for image in images])
         for images in (
             spectrogram.waveform_images(model.spectrogram, waveforms),
             dataset_dataset.split_images(task.split, task.real),
             training_images,
-            clips.coded_images,
+            *clips.coded_images.values(),
         )
     )
     figures: dict[str, Any] = {"accuracy": {}, "inception_score": {}}
@@ -252,9 +268,11 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
             "generated": frechet_distance(of_generated.features, of_real.features),
             "training_clips": frechet_distance(of_training.features, of_real.features),
         }
-    if "frechet_distance" in figures and len(clips.coded_images) > 1:
-        distance = frechet_distance(of_coded.features, of_real.features)
-        figures["frechet_distance"]["reconstructed"] = distance
+    if "frechet_distance" in figures and len(clips.matching) > 1:
+        figures["frechet_distance"] |= {
+            name: frechet_distance(coded.features, of_real.features[clips.matching])
+            for name, coded in zip(clips.coded_images, of_coded, strict=True)
+        }
     spreads = distances.class_spreads(of_generated.features, task.requested)
     real_spreads = distances.class_spreads(of_real.features, clips.labels)
     if both := spreads.keys() & real_spreads.keys():
@@ -294,13 +312,13 @@ def _second_judge(
         max_steps=limits.second_max_steps,
     )
     waveforms = [sound.waveform[: task.max_samples] for sound in task.sounds]
-    of_generated, of_real, of_training, of_coded = (
+    of_generated, of_real, of_training, *of_coded = (
         listener.listen(judge, images)
         for images in (
             [listener.mel_image(w, model.sample_rate) for w in waveforms],
             clips.mel_images,
             list(mel_images(reserved)),
-            clips.coded_mel_images,
+            *clips.coded_mel_images.values(),
         )
     )
     accuracy = of_generated.accuracy(task.requested), of_real.accuracy(clips.labels)
@@ -314,7 +332,10 @@ def _second_judge(
         },
         "frechet_distance": {
             "generated": frechet_distance(of_generated.features[generated], target),
-            "reconstructed": frechet_distance(of_coded.features, target),
             "training_clips": frechet_distance(of_training.features, target),
+            **{
+                name: frechet_distance(coded.features, target)
+                for name, coded in zip(clips.coded_mel_images, of_coded, strict=True)
+            },
         },
     }

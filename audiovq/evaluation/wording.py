@@ -233,6 +233,8 @@ def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
             references = f"training clips: {distance['training_clips']:.1f}"
             if "reconstructed" in distance:
                 references += f", reconstructed clips: {distance['reconstructed']:.1f}"
+            if "reconstructed_vivid" in distance:
+                references += f" ({distance['reconstructed_vivid']:.1f} by the vivid decoder)"
             yield (
                 name,
                 f"{distance['generated']:.1f}",

@@ -11,7 +11,8 @@ Of the split's recordings, the beginnings of up to 10 s, a fixed random choice o
 `--seconds` in total, are stored in one archive, as by `audiovq encode`. The rate is the size of this archive
 without file names over the seconds of these recordings, pauses within them included. Opus codes each of the same
 recordings as a separate file; its rate is its payload, without container and headers, over the same seconds.
-"Ceiling" is the true spectrogram, inverted. Each of these is scored against the recordings by ViSQOL (48 kHz audio
+"Ceiling" is the true spectrogram, inverted. Where the model has a vivid decoder, the archive is decoded by
+both decoders; new sounds are decoded by the vivid one, as by `audiovq generate`. Each of these is scored against the recordings by ViSQOL (48 kHz audio
 mode, half a second of silence at both ends of each) and `fidelity.py`. `envelopes.py` says what attack,
 pre-echo, beat and clicks are; recordings that were cut have no click at their end. "Clips" are the split's
 recordings as models are trained on them, with silence trimmed: new sounds are to be compared with them.
@@ -44,6 +45,7 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import archive, codec
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
+from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.evaluation import envelopes, originals
@@ -223,11 +225,14 @@ def _without_cut_ends(real: Real, figures: Figures) -> Figures:
     return figures if real.whole else figures | {"clicks_at_end": None}
 
 
-def archived(model: Model, waveforms: Sequence[Waveform]) -> tuple[list[Waveform], int]:
+def archived(
+    model: Model, waveforms: Sequence[Waveform], decoder: Literal["faithful", "vivid"]
+) -> tuple[list[Waveform], int]:
     """The waveforms as decoded from one archive, and its bits without names."""
     encoded = codec.encode(model, waveforms)
     packed = archive.pack(model, {str(i): sound for i, sound in enumerate(encoded)})
-    decoded = codec.decode(model, list(archive.unpack(model, packed).values()))
+    unpacked = list(archive.unpack(model, packed).values())
+    decoded = codec.decode(model, unpacked, inversion=Inversion(decoder=decoder))
     return decoded, 8 * archive.size_without_names(packed)
 
 
@@ -243,8 +248,11 @@ def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figure
     }
     inverted = inversion.invert(model.spectrogram, real.waveforms)
     rows = [of_real, reconstruction_row("ceiling", real, inverted, model, None)]
-    decoded, bits = archived(model, real.waveforms)
+    decoded, bits = archived(model, real.waveforms, "faithful")
     rows.append(reconstruction_row("audiovq", real, decoded, model, bits))
+    if model.vivid is not None:
+        decoded, bits = archived(model, real.waveforms, "vivid")
+        rows.append(reconstruction_row("audiovq, vivid decoder", real, decoded, model, bits))
     for kilobits in OPUS if settings.opus else ():
         _say(f"Opus {kilobits}k …")
         others, bits = opus(real.waveforms, rate, kilobits)
@@ -331,7 +339,10 @@ def pictured(
     pairs = zip(clips, originals.clip_waveforms(dataset, clips), strict=True)
     found = [(clip.labels, waveform) for clip, waveform in pairs if waveform is not None]
     real = [waveform for _, waveform in found]
-    rows = {"real": real, "reconstructed": codec.decode(model, codec.encode(model, real))}
+    encoded = codec.encode(model, real)
+    rows = {"real": real, "reconstructed": codec.decode(model, encoded)}
+    if model.vivid is not None:
+        rows["vivid"] = codec.decode(model, encoded, inversion=Inversion(decoder="vivid"))
     if new:
         left = list(new)
         rows["new"] = []
