@@ -152,9 +152,11 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
         if plain := _plain(data, len(data)):
             if plain.num_samples >= most:
                 return None
-            samples = np.frombuffer(data, "<i2", offset=HEAD).astype(np.float32) / np.float32(32768)
+            interleaved = np.frombuffer(data, "<i2", offset=HEAD).reshape(-1, plain.channels)
+            samples = interleaved.T.astype(np.float32, order="C")  # each channel in one piece
+            samples /= np.float32(32768)
             mixer = Mixer(plain.sample_rate)
-            mono = mixer.centre(mixer.mix(samples.reshape(-1, plain.channels)))
+            mono = mixer.centre(mixer.mix(samples.T))
             if note and mixer.channel is not None:
                 note(NOTE)
             return mono, plain.sample_rate, checksum
