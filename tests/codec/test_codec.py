@@ -48,7 +48,7 @@ class Exact(nn.Module):
     def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
         return (latents * 255).round().long()
 
-    def decode(self, codes: Tensor, num_columns: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, num_columns: Tensor, decoder: Any = None) -> Tensor:
         return codes.float() / 255
 
 
