@@ -52,13 +52,16 @@ step() {
   return $code
 }
 
-unpack() { mkdir -p "$work/$1" && tar -C "$work/$1" -xJf "$carried/$1.tar.xz"; }
+unpack() { # a folder of recordings; on a CPU each twentieth
+  mkdir -p "$work/$1" && tar -C "$work/$1" -xJf "$carried/$1.tar.xz" || return
+  [ "$device" = cuda ] || find "$work/$1" -type f | sort | awk 'NR % 20' | xargs -d '\n' rm
+}
 
 run() {
   out=$(realpath -m "$1") device=cuda work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   shift
-  local steps=() quick=() tiny=()
+  local steps=() quick=() tiny=() collect=()
   while [ $# -gt 0 ]; do
     case $1 in
       --device) device=$2 && shift ;;
@@ -66,7 +69,7 @@ run() {
     esac
     shift
   done
-  [ "$device" = cuda ] || { quick=(--quick) && tiny=(--tiny); }
+  [ "$device" = cuda ] || { quick=(--quick) && tiny=(--tiny) && collect=(--collect-only); }
   [ ${#steps[@]} -gt 0 ] || steps=(tests speed fsdd drums)
   mkdir -p "$out"
   export PYTHONPATH=$work/site:$PWD PYTHONUNBUFFERED=1
@@ -77,7 +80,7 @@ run() {
   local name
   for name in "${steps[@]}"; do
     case $name in
-      tests) step tests 120 "$python" -m pytest -q -m gpu -n 0 -p no:cacheprovider ;;
+      tests) step tests 120 "$python" -m pytest -q -m gpu -n 0 -p no:cacheprovider "${collect[@]}" ;;
       speed)
         step training_step 70 "$python" benchmarks/speed/run.py training_step --out "$out/speed.jsonl" "${quick[@]}"
         step sampling 70 "$python" benchmarks/speed/run.py sampling --out "$out/speed.jsonl" "${quick[@]}"
