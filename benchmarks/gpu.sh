@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 # What Python 3.12 with torch, torchaudio, numba, scipy, scikit-learn, matplotlib, transformers and pytest lacks.
 # WHEELS adds more names.
 wheels=('librosa<1' audioread pooch platformdirs decorator lazy_loader msgpack soundfile cffi pycparser soxr constriction
-  tyro docstring_parser typeguard vector-quantize-pytorch einops einx frozendict torch-einops-utils pystoi)
+  tyro docstring_parser typeguard vector-quantize-pytorch einops einx frozendict loguru torch-einops-utils pystoi)
 most_mib=64
 total=540 # seconds of all steps
 
