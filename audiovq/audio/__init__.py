@@ -3,5 +3,5 @@
 May import `runtime` and `config`; no torch. Start with `reading.blocks`, through which all commands read audio.
 `finding` lists the recordings of a folder and says why other files are none; `headers` corrects lengths that a header
 misstates; `channels` mixes channels; `resampling` changes the rate; `silence` measures peak, offset and the
-audible part; `writing` writes WAVs; `waveform` is the array type.
+audible part; `ends` fades the ends of decoded sounds; `writing` writes WAVs; `waveform` is the array type.
 """

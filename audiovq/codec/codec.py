@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import Waveform
 from audiovq.codec.windows import (
     Encoded,
@@ -76,7 +77,7 @@ def decode(
 ) -> list[Waveform]:
     """Inverse of `encode`: decode sounds to waveforms (samples,) of exact length, in the same order.
 
-    `seed` decides random phases. Raises AudiovqError if it is out of range.
+    Each begins and ends as `ends.from_silence` makes it. `seed` decides random phases. Raises AudiovqError if it is out of range.
     """
     require_seed(seed)
     hop_length = model.spectrogram.config.hop_length
@@ -110,5 +111,5 @@ def decode(
                 generator=torch.Generator().manual_seed(seed),
             )
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), indices, strict=True):
-            waveforms[i] = row[:length]
+            waveforms[i] = from_silence(row[:length], model.sample_rate)
     return [waveforms[i] for i in range(len(sounds))]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from audiovq.audio import reading
+from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import Waveform
 from audiovq.config.sampling import Decoder, Inversion
 from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
@@ -219,10 +220,10 @@ def decode_blocks(
             begin = cut - fade
             samples[begin:cut] = ramp * samples[begin:cut] + (1 - ramp) * tail
         if stop == total:
-            yield samples[begin:]
+            yield from_silence(samples[begin:], config.sample_rate, begins=start == 0)
             return
         end = step * hop_length + cut - fade
-        yield samples[begin:end]
+        yield from_silence(samples[begin:end], config.sample_rate, start == 0, ends=False)
         tail = samples[end : end + fade].copy()
         spectrum = stft(waveform[None, (step - lead) * hop_length :], config.n_fft, hop_length)
         known = spectrum[:, :, lead : lead + overlap // 2]

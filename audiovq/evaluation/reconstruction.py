@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
@@ -109,5 +110,5 @@ def reconstruct(model: Model, waveforms: Sequence[Waveform]) -> list[Waveform]:
             num_samples = torch.tensor([len(waveform)], device=model.device)
             generator = torch.Generator().manual_seed(0)
             inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)
-            decoded.append(inverted[0].cpu().numpy())
+            decoded.append(from_silence(inverted[0].cpu().numpy(), model.sample_rate))
     return decoded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import Waveform
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
@@ -54,7 +55,7 @@ def sample_codes(
         tokens = _most_likely(model.prior, batches, repeated, best_of)
     codes, num_columns, levels = model.vocabulary.codes(tokens.cpu())
     frames = (num_columns * model.autoencoder.stride[1]).clamp(max=model.clip_frames)
-    num_samples = ((frames - 1) * model.spectrogram.config.hop_length).clamp(min=1)
+    num_samples = frames * model.spectrogram.config.hop_length - 1  # the most in these frames
     return [
         Encoded(grid[:, :, :columns], level, length)
         for grid, columns, level, length in zip(
@@ -96,7 +97,10 @@ def sample_latents(
     lengths = num_samples.tolist()
     encoded = [Encoded(empty, *parts) for parts in zip(level.tolist(), lengths, strict=True)]
     waveforms = batch.cpu().numpy()
-    return encoded, [row[:length] for row, length in zip(waveforms, lengths, strict=True)]
+    return encoded, [
+        from_silence(row[:length], model.sample_rate)
+        for row, length in zip(waveforms, lengths, strict=True)
+    ]
 
 
 def _sample_tokens(

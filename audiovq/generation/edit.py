@@ -23,7 +23,7 @@ from audiovq.generation.generate import batch_size
 from audiovq.generation.inpaint import AnyPrior, inpaint
 from audiovq.generation.labels import Labels, infer_labels
 from audiovq.generation.long import require_samples
-from audiovq.generation.sound import Sound, decode_sounds, pick_prior
+from audiovq.generation.sound import Sound, decode_sounds, end_in_silence, pick_prior
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.sampling import sample
@@ -141,9 +141,7 @@ def extend(
             assert isinstance(prior, Prior)
             grids = _sample_to_end(prior, codes, rows, levels, sampling, generator)
             hop_length = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
-            lengths = [
-                grid.shape[2] * hop_length - model.spectrogram.config.hop_length for grid in grids
-            ]
+            lengths = [grid.shape[2] * hop_length - 1 for grid in grids]  # the most that fit
         else:
             grids = _sample_to_length(
                 model, prior, codes, rows, levels, length, sampling, generator
@@ -152,7 +150,8 @@ def extend(
         made = [
             Encoded(*parts) for parts in zip(grids, [encoded.level] * count, lengths, strict=True)
         ]
-        sounds += decode_sounds(model, made, labels, inversion, batch_seed)
+        decoded = decode_sounds(model, made, labels, inversion, batch_seed)
+        sounds += [end_in_silence(model, sound, trims=False) for sound in decoded]
     return sounds
 
 

@@ -22,7 +22,7 @@ from audiovq.generation.copies import Nearest, compare
 from audiovq.generation.inpaint import AnyPrior
 from audiovq.generation.labels import Labels, label_names, sample_labels
 from audiovq.generation.long import close_loop, codes_of_length, decode_loops, require_samples
-from audiovq.generation.sound import Sound, of_new_sounds, prior_or_none
+from audiovq.generation.sound import Sound, end_in_silence, of_new_sounds, prior_or_none
 from audiovq.models.model import Model
 
 MAX_BATCH = 64
@@ -74,8 +74,8 @@ class Batches:
     """New sounds, batch by batch. Labels that are not given are sampled as in the training data.
 
     Each sound is the most likely of `best_of` candidates (see `sample_codes`). `seconds` sets the length,
-    which may exceed that of any clip; `loop` makes sounds whose end leads into their beginning, a whole
-    number of columns long. A model with a Gaussian bottleneck needs no prior: latents are sampled, sounds
+    which may exceed that of any clip; without it, sounds end where they have decayed. `loop` makes sounds
+    whose end leads into their beginning, a whole number of columns long unless `seconds` is given. A model with a Gaussian bottleneck needs no prior: latents are sampled, sounds
     are as long as its longest clip (with `dense`, up to the last audible frame), and `sampling` and
     `best_of` have no effect. Where the model has the codes of its training clips, each sound is compared
     with them, and near copies are sampled again up to MAX_TRIES times, unless `keep_copies`. The same seed
@@ -130,12 +130,23 @@ class Batches:
             encoded, waveforms = sample_latents(model, rows, generator, self._inversion)
         else:
             encoded, nearest, tries = self._sample_new(self._prior, rows, seed)
-            decode = decode_loops if self._loop else codec.decode
-            waveforms = decode(model, encoded, inversion=self._inversion, seed=seed)
-        return [
+            if self._loop:
+                waveforms = decode_loops(
+                    model,
+                    encoded,
+                    inversion=self._inversion,
+                    seed=seed,
+                    num_samples=self._num_samples,
+                )
+            else:
+                waveforms = codec.decode(model, encoded, inversion=self._inversion, seed=seed)
+        sounds = [
             Sound(*parts)
             for parts in zip(waveforms, self.labels(number), encoded, nearest, tries, strict=True)
         ]
+        if self._loop:
+            return sounds
+        return [end_in_silence(model, sound, self._num_samples is None) for sound in sounds]
 
     def _sample_new(
         self, prior: AnyPrior, rows: Tensor, seed: int

@@ -22,15 +22,17 @@ from audiovq.spectral.stft import num_frames
 
 MAX_SECONDS = 3600.0
 """Longest sound that can be asked for."""
+SHORTEST = 0.001
+"""Shortest sound that can be asked for, in seconds."""
+SPLICE_FRAMES = 2
+"""Frames of the crossfade that makes a loop as long as was asked for."""
 
 
 def require_samples(model: Model, seconds: float) -> int:
-    """Seconds as samples. Raises AudiovqError where they are less than a column of codes, or above MAX_SECONDS."""
-    column = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
-    shortest = column / model.sample_rate
-    if not shortest <= seconds <= MAX_SECONDS:
+    """Seconds as samples. Raises AudiovqError where they are less than SHORTEST, or above MAX_SECONDS."""
+    if not SHORTEST <= seconds <= MAX_SECONDS:
         raise AudiovqError(
-            f"length {seconds:g}: give seconds from {shortest:.2g} to {MAX_SECONDS:.0f}"
+            f"length {seconds:g}: give seconds from {SHORTEST:g} to {MAX_SECONDS:.0f}"
         )
     return round(seconds * model.sample_rate)
 
@@ -46,13 +48,14 @@ def codes_of_length(
 ) -> list[Encoded]:
     """Codes of new sounds of `num_samples` with the labels (batch, labels).
 
-    With `loop`, the length is rounded to whole columns, and the seam is not closed yet: see `close_loop`.
+    With `loop`, the length is rounded up to whole columns, which `decode_loops` undoes, and the seam is not
+    closed yet: see `close_loop`.
     """
     stride, hop_length = model.autoencoder.stride[1], model.spectrogram.config.hop_length
     vocabulary, labels = model.vocabulary, labels.to(model.device)
     columns = -(-num_frames(num_samples, hop_length) // stride)
     if loop:
-        columns = max(1, round(num_samples / (stride * hop_length)))
+        columns = -(-num_samples // (stride * hop_length))
         num_samples = columns * stride * hop_length
     window = None
     if isinstance(prior, MaskedPrior):
@@ -114,10 +117,11 @@ def decode_loops(
     *,
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    num_samples: int | None = None,
 ) -> list[Waveform]:
     """Decode sounds that loop: three repetitions of the codes are decoded, and the second one is returned.
 
-    Its first samples are cross-faded with the third repetition's, into which its last samples lead.
+    With `num_samples`, it is shortened to them by a `splice`. Its first samples are cross-faded with the third repetition's, into which its last samples lead.
     """
     repeated = [
         Encoded(sound.codes.repeat(1, 1, 3), sound.level, 3 * sound.num_samples - 1)
@@ -131,5 +135,26 @@ def decode_loops(
         ramp = np.linspace(0, 1, fade, dtype=np.float32)
         middle = waveform[length : 2 * length].copy()
         middle[:fade] = ramp * middle[:fade] + (1 - ramp) * waveform[2 * length : 2 * length + fade]
-        loops.append(middle)
+        overlap = SPLICE_FRAMES * model.spectrogram.config.hop_length
+        loops.append(middle if num_samples is None else splice(middle, num_samples, overlap))
     return loops
+
+
+def splice(waveform: Waveform, num_samples: int, overlap: int) -> Waveform:
+    """Shorten a waveform (samples,) to `num_samples` by leaving out a part of it; its ends stay.
+
+    The part is left out where what precedes it and what follows it differ least (as in WSOLA, Verhelst and
+    Roelands 1993), with a crossfade of up to `overlap` samples.
+    """
+    removed, overlap = len(waveform) - num_samples, min(overlap, num_samples)
+    if not removed:
+        return waveform
+    squares = (waveform[:num_samples] - waveform[removed:]).astype(np.float64) ** 2
+    sums = np.concatenate([[0.0], np.cumsum(squares)])
+    begin = int(np.argmin(sums[overlap:] - sums[: len(sums) - overlap]))
+    end = begin + overlap
+    ramp = np.linspace(0, 1, overlap, dtype=np.float32)
+    faded = waveform[begin:end] + ramp * (
+        waveform[begin + removed : end + removed] - waveform[begin:end]
+    )
+    return np.concatenate([waveform[:begin], faded, waveform[end + removed :]])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from audiovq.audio.ends import ended
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
@@ -16,6 +17,7 @@ from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.masked import MaskedPrior
+from audiovq.spectral.stft import num_frames
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,17 @@ def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
     if inversion.decoder == "auto" and model.vivid is not None:
         return replace(inversion, decoder="vivid")
     return inversion
+
+
+def end_in_silence(model: Model, sound: Sound, trims: bool) -> Sound:
+    """A new sound that ends as `ends.ended` makes it, with the columns of codes that its length needs."""
+    waveform = ended(sound.waveform, model.sample_rate, trims)
+    hop_length = model.spectrogram.config.hop_length
+    columns = -(-num_frames(len(waveform), hop_length) // model.autoencoder.stride[1])
+    codes = sound.encoded.codes[:, :, :columns]
+    return replace(
+        sound, waveform=waveform, encoded=Encoded(codes, sound.encoded.level, len(waveform))
+    )
 
 
 def prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import Waveform
 from audiovq.config.sampling import Inversion
 from audiovq.spectral.spectrogram import Spectrogram
@@ -19,7 +20,10 @@ BATCH_FRAMES = 1 << 14
 def invert(
     spectrogram: Spectrogram, waveforms: Sequence[Waveform], *, inversion: Inversion = Inversion()
 ) -> list[Waveform]:
-    """Waveforms (samples,) → true spectrograms → waveforms: the best quality that these settings allow."""
+    """Waveforms (samples,) → true spectrograms → waveforms: the best quality that these settings allow.
+
+    They begin and end as decoded sounds do (`ends.from_silence`).
+    """
     inverted: dict[int, Waveform] = {}
     device = next(spectrogram.buffers(), torch.zeros(())).device
     for indices in batches([len(w) for w in waveforms], spectrogram.config.hop_length):
@@ -29,7 +33,7 @@ def invert(
             images, levels = spectrogram(batch.to(device), num_samples)
             audio = spectrogram.inverse(images, levels, num_samples, inversion=inversion)
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), indices, strict=True):
-            inverted[i] = row[:length]
+            inverted[i] = from_silence(row[:length], spectrogram.config.sample_rate)
     return [inverted[i] for i in range(len(waveforms))]
 
 

@@ -299,7 +299,7 @@ def test_one_gain_for_all_sounds_keeps_their_relative_levels(
     loudest = 0
     for name in wavs(tmp_path / "all"):
         plain, loud = samples(tmp_path / "all" / name), samples(tmp_path / "loud" / name)
-        # The gain is told to a hundredth of a decibel: half of that at full scale.
+        # The gain is printed in hundredths of a decibel: .06 % of full scale.
         np.testing.assert_allclose(loud, 8 * gain * plain.astype(float), atol=20)
         loudest = max(loudest, int(np.abs(loud.astype(int)).max()))
     assert loudest == 32767

@@ -23,6 +23,7 @@ from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.sampling import sample
+from audiovq.spectral.scale import num_frames
 
 PLAIN = SamplingConfig(temperature=1.0, guidance=0.0)
 FAST: dict[str, Any] = {"inversion": Inversion("griffin-lim", 0)}
@@ -77,11 +78,14 @@ def test_a_sound_equals_its_decoded_codes(model: Model) -> None:
     assert len({len(sound.waveform) for sound in sounds}) > 1, "the test needs several lengths"
     for sound in sounds:
         (alone,) = codec.decode(model, [sound.encoded])
-        np.testing.assert_allclose(sound.waveform, alone, atol=1e-2 * float(np.abs(alone).max()))
+        kept = len(alone) // 2  # later samples may be faded out
+        atol = 1e-2 * float(np.abs(alone).max())
+        np.testing.assert_allclose(sound.waveform[:kept], alone[:kept], atol=atol)
         columns = sound.encoded.codes.shape[2]
         assert 1 <= columns <= model.vocabulary.max_columns
-        frames = min(4 * columns, model.clip_frames)
-        assert len(sound.waveform) == sound.encoded.num_samples == (frames - 1) * 8
+        assert len(sound.waveform) == sound.encoded.num_samples
+        frames = num_frames(len(sound.waveform), 8)
+        assert 4 * (columns - 1) < frames <= min(4 * columns, model.clip_frames)
         assert 0 <= sound.encoded.level < model.spectrogram.config.num_levels
         assert bool(((sound.encoded.codes >= 0) & (sound.encoded.codes < 16)).all())
 
@@ -311,4 +315,4 @@ def test_no_sound_is_longer_than_the_longest_training_clip() -> None:
     encoded = sample_codes(
         model, model.prior, torch.zeros(3, 2, dtype=torch.long), PLAIN, torch.Generator()
     )
-    assert [(e.codes.shape[2], e.num_samples) for e in encoded] == [(2, 5 * 8)] * 3
+    assert [(e.codes.shape[2], e.num_samples) for e in encoded] == [(2, 6 * 8 - 1)] * 3

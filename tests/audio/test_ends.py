@@ -1,0 +1,75 @@
+"""Decoded sounds begin from silence and end in it."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from audiovq.audio.ends import DECAYED, RELEASE_SECONDS, ended, from_silence
+
+Waveform = npt.NDArray[np.float32]
+RATE = 44_100
+
+
+def noise(num_samples: int) -> Waveform:
+    return np.random.default_rng(0).uniform(-1, 1, num_samples).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8000, RATE])
+def test_a_sound_begins_and_ends_without_a_step_and_is_unchanged_in_between(rate: int) -> None:
+    sound = np.sign(noise(rate))
+    faded = from_silence(sound, rate)
+    assert abs(faded[0]) < 0.05
+    assert abs(faded[-1]) < 0.05
+    fade = rate // 1000
+    assert np.array_equal(faded[fade:-fade], sound[fade:-fade])
+    assert (np.abs(faded) <= np.abs(sound)).all()
+
+
+def test_a_block_is_faded_only_where_its_sound_begins_or_ends() -> None:
+    sound = noise(RATE)
+    parts = [
+        from_silence(sound[:20_000], RATE, ends=False),
+        from_silence(sound[20_000:30_000], RATE, False, False),
+        from_silence(sound[30_000:], RATE, begins=False),
+    ]
+    assert np.array_equal(np.concatenate(parts), from_silence(sound, RATE))
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 2, 7, 8, 9, 100, 1000])
+@pytest.mark.parametrize("trims", [True, False])
+def test_the_shortest_sounds_keep_their_ends_or_are_faded(num_samples: int, trims: bool) -> None:
+    sound = noise(num_samples)
+    assert len(from_silence(sound, RATE)) == num_samples
+    assert np.isfinite(faded := ended(sound, RATE, trims)).all()
+    assert len(faded) == num_samples
+
+
+def test_a_new_sound_that_decays_ends_where_it_has_decayed() -> None:
+    time = np.arange(RATE) / RATE
+    lengths = set()
+    for decay in (30.0, 31.0, 32.0):
+        sound = (np.exp(-decay * time) * np.cos(2000 * time)).astype(np.float32)
+        faded = ended(sound, RATE, trims=True)
+        lengths.add(len(faded))
+        expected = -np.log(DECAYED) / decay + RELEASE_SECONDS
+        assert len(faded) / RATE == pytest.approx(expected, abs=0.003)
+        kept = len(faded) - round(RELEASE_SECONDS * RATE)
+        assert np.array_equal(faded[:kept], sound[:kept])
+        assert abs(faded[-1]) < 1e-5
+        assert len(ended(sound, RATE, trims=False)) == RATE
+    assert len(lengths) == 3
+
+
+def test_a_new_sound_that_rings_is_faded_out_and_not_cut() -> None:
+    sound = np.cos(np.arange(RATE, dtype=np.float32))
+    faded = ended(sound, RATE, trims=True)
+    assert len(faded) == RATE
+    assert abs(faded[-1]) < 1e-5
+    assert np.abs(faded[-RATE // 20 - 100 : -RATE // 20]).max() == pytest.approx(0.5, abs=0.05)
+    assert np.array_equal(faded[: RATE - RATE // 10], sound[: RATE - RATE // 10])
+
+
+@pytest.mark.parametrize("trims", [True, False])
+def test_silence_stays_silence(trims: bool) -> None:
+    silence = np.zeros(1000, np.float32)
+    assert np.array_equal(ended(silence, RATE, trims), silence)
