@@ -7,6 +7,7 @@ that of real recordings.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,30 @@ NEAR_HZ = 14.0, 35.0
 """Distances from the rate of the frames at which its neighbours are."""
 
 Floats = npt.NDArray[np.floating[Any]]
+
+
+def envelope_figures(
+    waveforms: Sequence[Waveform], sample_rate: int, hop_seconds: float
+) -> dict[str, Any]:
+    """Figures of a set of waveforms (samples,): `sounds`, attack_ms (quartiles), pre_echo_db and beat_db
+    (medians), clicks_at_start and clicks_at_end (shares of the sounds); None where no sound has the figure.
+    """
+    attacks = _known(attack_ms(w, sample_rate) for w in waveforms)
+    echoes = _known(pre_echo_db(w, sample_rate) for w in waveforms)
+    beats = _known(beat_db(w, sample_rate, hop_seconds) for w in waveforms)
+    found = [clicks(w) for w in waveforms]
+    return {
+        "sounds": len(waveforms),
+        "attack_ms": np.percentile(attacks, [25, 50, 75]).tolist() if attacks else None,
+        "pre_echo_db": float(np.median(echoes)) if echoes else None,
+        "beat_db": float(np.median(beats)) if beats else None,
+        "clicks_at_start": float(np.mean([start for start, _ in found])) if found else None,
+        "clicks_at_end": float(np.mean([end for _, end in found])) if found else None,
+    }
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def attack_ms(waveform: Waveform, sample_rate: int) -> float | None:

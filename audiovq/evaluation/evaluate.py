@@ -15,6 +15,9 @@ from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.sampling import SamplingConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import HELD_OUT, clips_of, measured_split
+from audiovq.evaluation import originals
+from audiovq.evaluation.envelopes import envelope_figures
+from audiovq.evaluation.fidelity import SPEECH_RATE
 from audiovq.evaluation.judges import JudgeLimits, evaluate_with_judges
 from audiovq.evaluation.reconstruction import evaluate_reconstruction
 from audiovq.generation.copies import compare
@@ -110,11 +113,29 @@ def _evaluate_generation(
 ) -> dict[str, Any]:
     """Figures of generated sounds, next to those of real clips of `split`."""
     figures: dict[str, Any] = {"sounds": len(sounds)}
+    if model.sample_rate > SPEECH_RATE:
+        figures["envelopes"] = _envelopes(model, dataset, split, sounds)
     if model.labels:
         figures |= evaluate_with_judges(model, dataset, split, sounds, seed, judge_limits)
     else:
         figures["left_out"] = "judges: the dataset has no labels to train them on"
     return figures | _distances_to_training_clips(model, dataset, split, sounds, seed)
+
+
+def _envelopes(
+    model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound]
+) -> dict[str, Any]:
+    """`envelope_figures` of generated sounds and of whole clips of `split`."""
+    config = model.spectrogram.config
+    return {
+        name: envelope_figures(
+            waveforms, config.sample_rate, config.hop_length / config.sample_rate
+        )
+        for name, waveforms in (
+            ("generated", [sound.waveform for sound in sounds]),
+            ("real", originals.whole_clips(dataset, split, len(sounds))),
+        )
+    }
 
 
 def _distances_to_training_clips(

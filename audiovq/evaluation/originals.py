@@ -78,6 +78,14 @@ def clip_waveforms(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Waveform
             yield None if piece is None else piece.cut_to_clip(piece.samples)
 
 
+def whole_clips(dataset: Dataset, split: Split, most: int) -> list[Waveform]:
+    """Waveforms (samples,) of up to `most` clips that were not cut, in a random order with a fixed seed;
+    those of missing recordings are left out."""
+    shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).tolist()
+    clips = [clip for i in shuffled if all((clip := split.clips[i]).complete)][:most]
+    return [waveform for waveform in clip_waveforms(dataset, clips) if waveform is not None]
+
+
 def original_piece(dataset: Dataset, clip: Clip) -> Piece | None:
     """A clip's samples with a window of context on both sides; None if its recording is missing or has
     changed."""

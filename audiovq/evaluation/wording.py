@@ -139,6 +139,7 @@ def describe_figures(figures: Figures) -> list[Row]:
         *_rows(CODEBOOK, _codebook(figures.get("codebook", {}), clips), words),
         *_rows(PRIOR, figures.get("prior", {}), words),
         *_judges(generation, clips, unreliable),
+        *_envelopes(generation.get("envelopes", {}), clips),
         *_copies(generation, clips),
         *(
             ("left out", "", section["left_out"])
@@ -241,6 +242,28 @@ def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
                 f"between new sounds and {clips}, in features of the {owner} classifier;"
                 f" {references}{unreliable}",
             )
+
+
+def _envelopes(section: Figures, clips: str) -> Iterator[Row]:
+    """Attack, clicks and beat of new sounds, next to those of real clips."""
+    rows = {
+        name: {
+            "attack": None if found["attack_ms"] is None else f"{found['attack_ms'][1]:.1f} ms",
+            "clicks": None
+            if found["clicks_at_start"] is None
+            else f"{100 * found['clicks_at_start']:.0f} / {100 * found['clicks_at_end']:.0f} %",
+            "beat": None if found["beat_db"] is None else f"{found['beat_db']:.1f} dB",
+        }
+        for name, found in section.items()
+    }
+    for name, meaning in (
+        ("attack", "median time in which new sounds rise to half of their peak"),
+        ("clicks", "new sounds that begin / end with a click"),
+        ("beat", "beat of noise at the rate of the frames, audible as metal"),
+    ):
+        if value := rows.get("generated", {}).get(name):
+            real = rows["real"][name]
+            yield name, value, meaning + (f"; {clips}: {real}" if real else "")
 
 
 def _copies(section: Figures, clips: str) -> Iterator[Row]:

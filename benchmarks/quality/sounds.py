@@ -171,22 +171,6 @@ def _hertz(sounds: SoundSet, labels: dict[str, str]) -> float | None:
     return hertz if PITCH_RANGE[0] < hertz < PITCH_RANGE[1] else None
 
 
-def envelope_figures(waveforms: Sequence[Waveform], rate: int, hop_seconds: float) -> Figures:
-    """Attack (quartiles), pre-echo (median), beat (median), and the shares that begin and end with a click."""
-    attacks = [a for w in waveforms if (a := envelopes.attack_ms(w, rate)) is not None]
-    echoes = [e for w in waveforms if (e := envelopes.pre_echo_db(w, rate)) is not None]
-    beats = [b for w in waveforms if (b := envelopes.beat_db(w, rate, hop_seconds)) is not None]
-    clicks = np.mean([envelopes.clicks(w) for w in waveforms], axis=0)
-    return {
-        "sounds": len(waveforms),
-        "attack_ms": np.percentile(attacks, [25, 50, 75]).round(2).tolist() if attacks else None,
-        "pre_echo_db": round(float(np.median(echoes)), 2) if echoes else None,
-        "beat_db": round(float(np.median(beats)), 2) if beats else None,
-        "clicks_at_start": round(float(clicks[0]), 4),
-        "clicks_at_end": round(float(clicks[1]), 4),
-    }
-
-
 def pitch_figures(
     waveforms: Sequence[Waveform], notes: Sequence[float | None], rate: int
 ) -> Figures:
@@ -216,7 +200,9 @@ def reconstruction_row(
         "bits_per_second": None if bits is None else round(bits / seconds, 1),
         "visqol": round(float(np.mean(scored)), 3),
         **waveform_scores(real.waveforms, others, config),
-        **_without_cut_ends(real, envelope_figures(others, rate, config.hop_length / rate)),
+        **_without_cut_ends(
+            real, envelopes.envelope_figures(others, rate, config.hop_length / rate)
+        ),
         **pitch_figures(others, real.notes, rate),
     }
 
@@ -243,7 +229,7 @@ def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figure
     _say(f"{len(real.waveforms)} recordings …")
     of_real = {
         "name": "recordings",
-        **_without_cut_ends(real, envelope_figures(real.waveforms, rate, hop_seconds)),
+        **_without_cut_ends(real, envelopes.envelope_figures(real.waveforms, rate, hop_seconds)),
         **pitch_figures(real.waveforms, real.notes, rate),
     }
     inverted = inversion.invert(model.spectrogram, real.waveforms)
@@ -260,14 +246,6 @@ def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figure
     return rows
 
 
-def clip_waveforms(dataset: Dataset, split: Split, most: int) -> list[Waveform]:
-    """Up to `most` whole clips of a split (samples,), as models are trained on them."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    whole = [split.clips[i] for i in order.tolist() if all(split.clips[i].complete)][:most]
-    found = originals.clip_waveforms(dataset, whole)
-    return [waveform for waveform in found if waveform is not None]
-
-
 def generation(
     settings: Settings, sounds: SoundSet, model: Model, dataset: Dataset, split: Split
 ) -> tuple[list[Sound], list[Figures], Figures]:
@@ -278,12 +256,12 @@ def generation(
     _say(f"{settings.n} new sounds …")
     new = generate(model, settings.n, seed=1 + settings.seed, keep_copies=True)
     waveforms = [sound.waveform for sound in new]
-    clips = clip_waveforms(dataset, split, settings.n)
+    clips = originals.whole_clips(dataset, split, settings.n)
     rows = [
-        {"name": "clips"} | (envelope_figures(clips, rate, hop_seconds) if clips else {}),
+        {"name": "clips", **envelopes.envelope_figures(clips, rate, hop_seconds)},
         {
             "name": "new sounds",
-            **envelope_figures(waveforms, rate, hop_seconds),
+            **envelopes.envelope_figures(waveforms, rate, hop_seconds),
             **pitch_figures(waveforms, [_hertz(sounds, sound.labels) for sound in new], rate),
         },
     ]

@@ -138,7 +138,8 @@ def test_drums_are_linked_by_kind(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_figures_that_a_row_has_and_leaves_out_columns_that_none_has() -> None:
-    from benchmarks.quality.sounds import envelope_figures, table
+    from audiovq.evaluation.envelopes import envelope_figures
+    from benchmarks.quality.sounds import table
 
     click = np.zeros(RATE // 2, np.float32)
     click[0] = 1

@@ -4,7 +4,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from audiovq.evaluation.envelopes import FLOOR_DB, attack_ms, beat_db, clicks, pre_echo_db
+from audiovq.evaluation.envelopes import (
+    FLOOR_DB,
+    attack_ms,
+    beat_db,
+    clicks,
+    envelope_figures,
+    pre_echo_db,
+)
 
 Waveform = npt.NDArray[np.float32]
 RATE = 44_100
@@ -45,6 +52,19 @@ def test_a_pre_echo_is_the_ratio_of_the_energies_on_both_sides_of_the_onset() ->
     for gain in (0.1, 0.03):
         sound = np.concatenate([gain * soft, burst])
         assert pre_echo_db(sound, RATE) == pytest.approx(20 * np.log10(gain), abs=1)
+
+
+def test_figures_of_a_set_are_quartiles_medians_and_shares_of_the_sounds_that_have_them() -> None:
+    click, late = np.zeros((2, RATE // 2), np.float32)
+    click[0] = late[-1] = 0.9
+    figures = envelope_figures([click, click, late, np.zeros_like(click)], RATE, HOP)
+    assert figures["sounds"] == 4
+    assert (figures["clicks_at_start"], figures["clicks_at_end"]) == (0.5, 0.25)
+    assert figures["attack_ms"] == [0, 0, 0]
+    assert figures["pre_echo_db"] == FLOOR_DB
+    none = envelope_figures([], RATE, HOP)
+    assert none.pop("sounds") == 0
+    assert set(none.values()) == {None}
 
 
 def test_silence_has_no_figures_and_no_clicks() -> None:

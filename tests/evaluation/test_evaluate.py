@@ -279,6 +279,29 @@ def test_a_model_without_a_codebook_can_be_evaluated(dataset: Dataset) -> None:
     assert "codebook" not in rows["mel distance"]
 
 
+def test_above_16_khz_bands_attacks_and_clicks_are_measured_in_place_of_speech(
+    recordings: Path, tmp_path: Path
+) -> None:
+    preprocess(recordings, tmp_path / "d", PreprocessConfig(sample_rate=22_050), say=lambda _: None)
+    dataset = Dataset(tmp_path / "d")
+    model = untrained(dataset)
+    figures, _ = reconstruction.evaluate_reconstruction(model, dataset, dataset.test)
+    assert {"high_distance_db", "ceiling_attack_error_ms"} <= figures.keys()
+    assert not any("pesq" in name or "stoi" in name for name in figures)
+    clips = originals.whole_clips(dataset, dataset.test, 50)
+    assert len(clips) == len(dataset.test), "short recordings are not cut"
+    sounds = [Sound(clip, {}, codec.encode(model, [clip])[0]) for clip in clips]
+    found = evaluate._envelopes(model, dataset, dataset.test, sounds)
+    assert found["generated"] == found["real"], "the same sounds have the same figures"
+    rows = wording.describe_figures(
+        {"measured_on": "test", "reconstruction": figures, "generation": {"envelopes": found}}
+    )
+    meanings = {name: meaning for name, _, meaning in rows}
+    assert "from the true spectrogram" in meanings["attack error"]
+    assert "test clips: " in meanings["attack"]
+    assert {"clicks", "distance above 6 kHz"} <= meanings.keys()
+
+
 def test_figures_of_an_earlier_version_are_described() -> None:
     """`report` reads evaluation.json of any version."""
     earlier = {
