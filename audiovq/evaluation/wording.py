@@ -49,6 +49,18 @@ RECONSTRUCTION = (
         "between the spectra of waveforms",
     ),
     Figure(
+        "mel_distance_db",
+        "mel distance",
+        "{mel_distance_db:.2f} dB",
+        "the same in mel bands, at seven resolutions",
+    ),
+    Figure(
+        "spectral_convergence",
+        "spectral convergence",
+        "{spectral_convergence:.2f}",
+        "relative error of the magnitudes",
+    ),
+    Figure(
         "low_distance_db",
         "distance below 1 kHz",
         "{low_distance_db:.2f} dB",
@@ -77,18 +89,6 @@ RECONSTRUCTION = (
         "loudness error",
         "{loudness_error_db:.2f} dB",
         "difference of the mean levels",
-    ),
-    Figure(
-        "mel_distance_db",
-        "mel distance",
-        "{mel_distance_db:.2f} dB",
-        "the same in mel bands, at seven resolutions",
-    ),
-    Figure(
-        "spectral_convergence",
-        "spectral convergence",
-        "{spectral_convergence:.2f}",
-        "relative error of the magnitudes",
     ),
 )
 REFERENCES = (

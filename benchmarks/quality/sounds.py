@@ -71,6 +71,8 @@ from benchmarks.quality.sets import SETS, SHARED, SoundSet, recordings
 OPUS = (8, 12, 16, 24, 32)
 """Rates in kbit/s that Opus is asked for."""
 IN_TUNE_CENTS = 50.0
+ASKED_SECONDS = 1.2345
+"""Length that is asked for, to see whether it is exact to the sample."""
 SHOWN = 12
 """Sounds in the picture."""
 Figures = dict[str, Any]
@@ -267,6 +269,9 @@ def generation(
     ]
     _say("judges …")
     judged = evaluate_with_judges(model, dataset, split, new, settings.seed)
+    asked = round(ASKED_SECONDS * rate)
+    given = generate(model, 2, seconds=ASKED_SECONDS, seed=settings.seed, keep_copies=True)
+    judged["length_error_samples"] = max(abs(len(one.waveform) - asked) for one in given)
     real = compare(model, encode_clips(model, split, torch.arange(len(split))[: settings.n]))
     for name, found in (("generated", [sound.nearest for sound in new]), ("real", real)):
         near = [one for one in found if one is not None]
@@ -372,6 +377,10 @@ def _generated_lines(generated: Figures) -> list[str]:
         if distance := section.get("frechet_distance"):
             values = ", ".join(f"{name} {value:.2f}" for name, value in distance.items())
             lines.append(f"{judge} judge, Fréchet distance: {values}")
+    if "length_error_samples" in generated:
+        lines.append(
+            f"{ASKED_SECONDS} s asked for: {generated['length_error_samples']} samples off"
+        )
     for name, near in generated.get("nearest_training_clip", {}).items():
         lines.append(f"nearest training clip, {name}: {near}")
     return lines
