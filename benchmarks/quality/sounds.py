@@ -305,7 +305,7 @@ def measure(settings: Settings) -> tuple[Figures, dict[str, list[Waveform]], lis
         "rows": reconstructions(settings, model, real),
     }
     new: list[Sound] = []
-    if settings.n and model.labels:
+    if settings.n and model.labels and (model.prior or model.masked):
         new, rows, figures["generated"] = generation(settings, sounds, model, dataset, split)
         figures["rows"] += rows
     shown, titles = pictured(dataset, split, model, new)
