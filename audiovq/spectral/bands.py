@@ -33,8 +33,8 @@ class Bands(nn.Module):
         self._whole = [(slice(0, bands), slice(0, bins))]
         self._blocks = []
         for first in range(0, bands, BLOCK):
-            own = np.flatnonzero(filters[first : first + BLOCK].any(axis=0)).tolist()
-            self._blocks.append((slice(first, first + BLOCK), slice(own[0], own[-1] + 1)))
+            support = np.flatnonzero(filters[first : first + BLOCK].any(axis=0)).tolist()
+            self._blocks.append((slice(first, first + BLOCK), slice(support[0], support[-1] + 1)))
 
     def sums(self, magnitude: Tensor) -> Tensor:
         """Sums (rows, bands) of magnitudes (rows, bins)."""
