@@ -19,7 +19,7 @@ WINDOW_SECONDS = 0.02
 """At least; short enough to show onsets and what sounds before them."""
 RANGE_DB = 80.0
 SECONDS = 2.0
-"""Longest part of a sound that is shown, from its beginning."""
+"""Longest part of a sound that is shown, from its beginning, and no more than twice the median length."""
 BANDS = 96
 
 
@@ -36,8 +36,8 @@ def plot(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    longest = max(len(w) for waveforms in rows.values() for w in waveforms) / sample_rate
-    seconds = min(SECONDS, longest)
+    lengths = [len(w) / sample_rate for waveforms in rows.values() for w in waveforms]
+    seconds = min(SECONDS, max(lengths), 2 * float(np.median(lengths)))
     figure = Figure(figsize=(1.35 * len(titles), 1.6 * len(rows)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)

@@ -124,8 +124,8 @@ class Real:
 
     waveforms: list[Waveform]
     """Beginnings of recordings (samples,)."""
-    whole: bool
-    """Whether none of them was cut."""
+    whole: list[bool]
+    """Whether each is a whole recording, so that its end is a sound's end."""
     notes: list[float | None]
     """The note of each in Hz, where it is known and swift-f0 finds it."""
 
@@ -162,7 +162,7 @@ def real_sounds(settings: Settings, sounds: SoundSet, dataset: Dataset, split: S
     most = originals.SECONDS * dataset.spectrogram.sample_rate
     labels = {clip.path: clip.labels for clip in split.clips}
     notes = [_hertz(sounds, labels[path]) for path in paths[: len(waveforms)]]
-    return Real(waveforms, all(len(w) < most for w in waveforms), notes)
+    return Real(waveforms, [len(w) < most for w in waveforms], notes)
 
 
 def _hertz(sounds: SoundSet, labels: dict[str, str]) -> float | None:
@@ -202,15 +202,19 @@ def reconstruction_row(
         "bits_per_second": None if bits is None else round(bits / seconds, 1),
         "visqol": round(float(np.mean(scored)), 3),
         **waveform_scores(real.waveforms, others, config),
-        **_without_cut_ends(
-            real, envelopes.envelope_figures(others, rate, config.hop_length / rate)
-        ),
+        **_envelope_figures(real, others, model),
         **pitch_figures(others, real.notes, rate),
     }
 
 
-def _without_cut_ends(real: Real, figures: Figures) -> Figures:
-    return figures if real.whole else figures | {"clicks_at_end": None}
+def _envelope_figures(real: Real, waveforms: Sequence[Waveform], model: Model) -> Figures:
+    """`envelope_figures` of recordings or their reconstructions; clicks at the end only of whole ones."""
+    rate, hop_length = model.sample_rate, model.spectrogram.config.hop_length
+    figures = envelopes.envelope_figures(waveforms, rate, hop_length / rate)
+    ends = [w for w, whole in zip(waveforms, real.whole, strict=True) if whole]
+    return figures | {
+        "clicks_at_end": float(np.mean([envelopes.clicks(w)[1] for w in ends])) if ends else None
+    }
 
 
 def archived(
@@ -226,12 +230,11 @@ def archived(
 
 def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figures]:
     """Rows: the recordings themselves, the ceiling, the archive, Opus."""
-    config = model.spectrogram.config
-    rate, hop_seconds = config.sample_rate, config.hop_length / config.sample_rate
+    rate = model.sample_rate
     _say(f"{len(real.waveforms)} recordings …")
     of_real = {
         "name": "recordings",
-        **_without_cut_ends(real, envelopes.envelope_figures(real.waveforms, rate, hop_seconds)),
+        **_envelope_figures(real, real.waveforms, model),
         **pitch_figures(real.waveforms, real.notes, rate),
     }
     inverted = inversion.invert(model.spectrogram, real.waveforms)
