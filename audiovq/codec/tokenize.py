@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiovq.dataset.batches import random_views
+from audiovq.dataset.batches import random_variations
 from audiovq.dataset.dataset import Dataset, Split, known_ends
 from audiovq.models.model import Model
 from audiovq.runtime import distributed
@@ -19,8 +19,6 @@ VIEWS = 12
 """Encodings of each clip that the prior learns from."""
 VIEWS_SHARE = 0.2
 """Of a time limit that making them may take."""
-SPEED = 0.1
-"""Largest change of speed in them."""
 
 
 class Encodings(NamedTuple):
@@ -52,12 +50,12 @@ def encode_split(
 ) -> Encodings:
     """All clips × views, on the CPU; tokens are int16 where that holds them, and else int32.
 
-    The first view is the clips as they are; each further one is `random_views`, with changes of speed by up
-    to a tenth, so that a prior meets many codes for one sound. The view during which `max_seconds`
-    pass is the last. Ranks each make a part of all.
+    The first view is the clips as they are; each further one is `random_variations`, so that a prior meets many
+    codes for one sound. The view during which `max_seconds` pass is the last. Ranks each make a part of all.
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
+    range_db = model.spectrogram.config.range_db
     dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
     all_tokens = scratch(len(split) * views, vocabulary.max_tokens, dtype=dtype)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
@@ -72,7 +70,9 @@ def encode_split(
                 part = slice(None) if is_ours else slice(0)
                 images, frames = split.spectrograms(indices[part]), split.num_frames[indices]
                 if view:  # every rank samples the same random numbers
-                    images, frames = random_views(split, indices, generator, stride, SPEED, part)
+                    images, frames = random_variations(
+                        split, indices, generator, stride, range_db, part
+                    )
                 if not is_ours:
                     continue
                 ends = known[indices, 1] & (frames <= model.clip_frames)  # longer ones are cut

@@ -41,8 +41,12 @@ PRESETS: dict[str, TrainConfig] = {
         # almost nothing after 12,000. On a laptop the time limit ends both earlier.
         prior_training=_prior_training(steps=10_000, learning_rate=2e-3, validate_every=1_000),
         masked_training=OptimizerConfig(steps=12_000, validate_every=1_000),
+        vivid_training=OptimizerConfig(
+            steps=6_000, batch_size=12, learning_rate=4e-4, validate_every=1_000
+        ),
         max_minutes=20,
-        autoencoder_share=0.4,
+        autoencoder_share=0.5,
+        vivid_share=0.15,
         masked_share=0.2,
     ),
     "base": TrainConfig(
@@ -60,6 +64,10 @@ PRESETS: dict[str, TrainConfig] = {
         masked_training=OptimizerConfig(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
+        vivid_training=OptimizerConfig(
+            steps=15_000, batch_size=32, learning_rate=4e-4, validate_every=2_000
+        ),
+        vivid_share=0.15,
         masked_share=0.2,
     ),
 }

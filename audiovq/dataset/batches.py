@@ -1,7 +1,8 @@
-"""Batches of clips of similar length, and random views of clips: shifted and changed in speed."""
+"""Batches of clips of similar length, and random views of clips: shifted, changed in speed, equalized."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,15 @@ def batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Ten
 
 ASIDE = 1
 """Largest shift of an image, in pixels."""
+SPEED = 0.1
+"""Largest relative change of speed in `random_variations`."""
+ONSET_FRAMES = 6
+"""First frames of a sound, which `random_variations` leaves as they are: an onset that is interpolated, or preceded by
+empty frames, is one that no waveform has, and a prior that learns it makes hits that begin late and soft."""
+EQUALIZER_DB = 1.5
+"""Standard deviation of each of the EQUALIZER_WAVES gains of `random_variations`."""
+EQUALIZER_WAVES = 4
+"""Cosines over the bands, of one half period to EQUALIZER_WAVES."""
 
 
 def random_views(
@@ -43,11 +53,10 @@ def random_views(
     indices: Tensor,
     generator: torch.Generator,
     stride: int,
-    speed: float = 0.0,
     part: slice = slice(None),
     width: Callable[[int], int] = int,
 ) -> tuple[Tensor, Tensor]:
-    """Views of clips, shifted by less than `stride` frames and changed in speed by up to `speed`.
+    """Views of clips, shifted by less than `stride` frames.
 
     See `shift_and_stretch`. Images are shifted by up to ASIDE instead.
 
@@ -56,7 +65,6 @@ def random_views(
         indices: (batch,) of the clips in the split.
         generator: random numbers are sampled for the whole batch, whatever `part` is.
         stride: frames of one column of codes.
-        speed: largest relative change of speed.
         part: of the batch that is computed, for ranks.
         width: frames of the longest view → frames of the result, at least as many.
 
@@ -70,10 +78,46 @@ def random_views(
         whole = nn.functional.pad(images, (0, width(int(frames.max())) - images.shape[3]))
         return shift_images(whole, offsets[part]), frames[part]
     shift = torch.randint(stride, indices.shape, generator=generator)
-    faster = None
-    if speed:
-        faster = 1 + speed * (2 * torch.rand(indices.shape, generator=generator) - 1)
-    return shift_and_stretch(split, indices, shift, faster, part, width)
+    return shift_and_stretch(split, indices, shift, None, part, width)
+
+
+def random_variations(
+    split: Split,
+    indices: Tensor,
+    generator: torch.Generator,
+    stride: int,
+    range_db: float,
+    part: slice = slice(None),
+) -> tuple[Tensor, Tensor]:
+    """Views of clips as similar sounds: changed in speed by up to SPEED, and equalized by a few decibels.
+
+    Sounds begin where their recordings do, and their first ONSET_FRAMES keep their speed; clips that were cut from
+    the middle begin less than `stride` frames later. `range_db`: decibels between 0 and 1 of a spectrogram. Other
+    arguments and results are those of `random_views`, which images get.
+    """
+    if split.images:
+        return random_views(split, indices, generator, stride, part)
+    shift = torch.randint(stride, indices.shape, generator=generator)
+    speed = 1 + SPEED * (2 * torch.rand(indices.shape, generator=generator) - 1)
+    gains = EQUALIZER_DB * torch.randn(len(indices), EQUALIZER_WAVES, generator=generator)
+    shift = torch.where(split.complete[indices, 0], 0, shift)
+    views, frames = shift_and_stretch(split, indices, shift, speed, part, onset=ONSET_FRAMES)
+    return equalize(views, gains[part], range_db), frames
+
+
+def equalize(images: Tensor, gains: Tensor, range_db: float) -> Tensor:
+    """Spectrograms (batch, 1, bins, frames) with smooth gains over the bins, their loudest cells 1 as before.
+
+    `gains` (batch, waves) in dB are those of cosines of one half period, two, … over the bins. Zeros stay zeros.
+    """
+    bins = images.shape[2]
+    centres = (torch.arange(bins) + 0.5) / bins
+    waves = torch.cos(math.pi * torch.arange(1, gains.shape[1] + 1)[:, None] * centres)
+    summed = (gains[:, :, None] * waves).sum(dim=1)  # a matrix product rounds by its number of rows
+    curve = to_device_async((summed / range_db)[:, None, :, None], images.device)
+    louder = images + curve
+    louder = louder + images.amax(dim=(2, 3), keepdim=True) - louder.amax(dim=(2, 3), keepdim=True)
+    return louder.clamp(0, 1) * (images > 0)
 
 
 def shift_images(images: Tensor, offsets: Tensor) -> Tensor:
@@ -99,6 +143,7 @@ def shift_and_stretch(
     speed: Tensor | None,
     part: slice = slice(None),
     width: Callable[[int], int] = int,
+    onset: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Clips shifted by `shift` (batch,) frames and played at `speed` (batch,); None: unchanged.
 
@@ -109,13 +154,17 @@ def shift_and_stretch(
         split, indices, part, width: as in `random_views`.
         shift: (batch,) frames.
         speed: (batch,) relative speed, or None.
+        onset: first frames that keep their speed.
 
     Returns:
         Spectrograms (part, 1, bins, frames) on the device of `split`, padded with silence, and the new
         frames (part,) on the CPU.
     """
     frames = split.num_frames[indices]
-    played = frames if speed is None else ((frames - 1) / speed).floor().long() + 1
+    played = frames
+    if speed is not None:
+        stretched = ((frames - 1 - onset) / speed).floor().long() + onset + 1
+        played = torch.where(frames - 1 > onset, stretched, frames)
     shift = torch.where(split.complete[indices, 0], shift, -torch.minimum(shift, played - 1))
     new_frames = played + shift
     images = split.spectrograms(indices[part])
@@ -123,7 +172,8 @@ def shift_and_stretch(
     # The position in the clip, in frames, of each frame of the result.
     positions = torch.arange(width(int(new_frames.max()))) - shift[part, None]
     if speed is not None:
-        positions = positions * speed[part, None]
+        later = onset + (positions - onset) * speed[part, None]
+        positions = torch.where(positions > onset, later, positions.to(later))
 
     def gather(columns: Tensor) -> Tensor:
         columns = to_device_async(columns[:, None, None], images.device)
