@@ -1,6 +1,7 @@
 """Benchmark of real sounds: judges from packages, Opus's payload, the sets, the table."""
 
 import csv
+import json
 import re
 import shutil
 import struct
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from short_judges import shorten_judges
 
 from audiovq.config.errors import AudiovqError
 
@@ -165,3 +167,40 @@ def test_a_picture_has_a_row_for_each_kind_of_sound(tmp_path: Path, tone: Wavefo
     two, one = imread(tmp_path / "two.png"), imread(tmp_path / "one.png")
     assert two.shape[1] == one.shape[1]
     assert two.shape[0] > 1.5 * one.shape[0]
+
+
+@pytest.mark.slow
+def test_all_figures_of_a_model_are_measured(
+    dataset_folder: Path,
+    trained_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("visqol")
+    from benchmarks.quality.sounds import Settings, main
+
+    shorten_judges(monkeypatch)
+    out, picture = tmp_path / "figures.json", tmp_path / "picture.png"
+    settings = Settings(
+        "fsdd",
+        split="test",
+        model=trained_folder,
+        dataset=dataset_folder,
+        n=24,
+        opus=shutil.which("opusenc") is not None,
+        work=tmp_path,
+        out=out,
+        picture=picture,
+    )
+    main(settings)
+    figures = json.loads(out.read_text())
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert {"recordings", "ceiling", "audiovq", "clips", "new sounds"} <= rows.keys()
+    assert rows["ceiling"]["visqol"] > rows["audiovq"]["visqol"]
+    assert rows["ceiling"]["bits_per_second"] is None
+    assert rows["audiovq"]["bits_per_second"] > 0
+    assert rows["new sounds"]["sounds"] == 24
+    assert figures["generated"]["second_judge"]["frechet_distance"]["reconstructed"] > 0
+    assert "| audiovq |" in capsys.readouterr().out
+    assert picture.stat().st_size > 1000
