@@ -71,7 +71,9 @@ def recordings(sounds: SoundSet, shared: Path, work: Path) -> Path:
         return _rendered(shared / "sounds" / "notes.py", work / "notes")
     folder = shared / "fsdd" / "recordings" if sounds.speech else shared / "sounds" / sounds.name
     if not folder.is_dir():
-        raise AudiovqError(f"{folder}: no such folder; give its parent's with --shared")
+        raise AudiovqError(
+            f"{folder}: no such folder; give the folder that holds sounds and fsdd with --shared"
+        )
     return folder
 
 
@@ -95,7 +97,9 @@ def _linked(table: Path, drumkits: Path, folder: Path) -> Path:
 def _rendered(script: Path, folder: Path) -> Path:
     """The notes, rendered by `script` unless they are in `folder` already."""
     if not script.is_file():
-        raise AudiovqError(f"{script}: no such file; give the folder of `sounds` with --shared")
+        raise AudiovqError(
+            f"{script}: no such file; give the folder that holds sounds and fsdd with --shared"
+        )
     if folder.is_dir() and len(list(folder.glob("*.wav"))) >= 1_200:
         return folder
     if importlib.util.find_spec("mido") is None:
