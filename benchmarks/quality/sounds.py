@@ -12,10 +12,12 @@ Of the split's recordings, the beginnings of up to 10 s, a fixed random choice o
 without file names over the seconds of these recordings, pauses within them included. Opus codes each of the same
 recordings as a separate file; its rate is its payload, without container and headers, over the same seconds.
 "Ceiling" is the true spectrogram, inverted. Where the model has a vivid decoder, the archive is decoded by
-both decoders; new sounds are decoded by the vivid one, as by `audiovq generate`. Each of these is scored against the recordings by ViSQOL (48 kHz audio
-mode, half a second of silence at both ends of each) and `fidelity.py`. `envelopes.py` says what attack,
-pre-echo, beat and clicks are; recordings that were cut have no click at their end. "Clips" are the split's
-recordings as models are trained on them, with silence trimmed: new sounds are to be compared with them.
+both decoders; new sounds are decoded by the vivid one, as by `audiovq generate`.
+
+Each of these is scored against the recordings by ViSQOL (48 kHz audio mode, half a second of silence at both
+ends of each) and `fidelity.py`. `envelopes.py` says what attack, pre-echo, beat and clicks are; clicks at the end are
+counted of recordings that were not cut. "Clips" are the split's recordings as models are trained on them, with
+silence trimmed: new sounds are to be compared with them.
 
 New sounds are judged by two classifiers that are trained here (`audiovq/evaluation/judges.py`): labels recognised,
 and Fréchet distances to the split's clips of new sounds, of reconstructed clips, and of training clips (the
