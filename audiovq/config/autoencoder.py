@@ -6,18 +6,23 @@ In each part, the settings that only the lessons of `docs/learn.md` change come 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from audiovq.config.checks import MOST_LAYERS, WIDEST, require, require_finite
+from audiovq.config.spectrogram import SpectrogramConfig
+
+PATCH = 8, 4
+"""Bins and frames covered by one code, at the default hop and bands of a sample rate."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Encoder and decoder: how spectrograms become grids of latents, and the other way round."""
 
-    patch: tuple[int, int] = (8, 4)
-    """Bins and frames covered by one code (patch)."""
+    patch: tuple[int, int] | None = None
+    """Bins and frames covered by one code (patch); None: 8 and 4, and as many more where a dataset has more
+    bands or a shorter hop than the default of its sample rate, so that as many codes last a second."""
     channels: int = 128
     """Channels of each block (patch, residual)."""
     encoder_blocks: int = 2
@@ -39,7 +44,7 @@ class NetworkConfig:
     """Last function of the decoder."""
 
     def __post_init__(self) -> None:
-        sizes = *self.patch, self.channels, *self.filters
+        sizes = *(self.patch or PATCH), self.channels, *self.filters
         require(
             all(1 <= size <= WIDEST for size in sizes),
             f"patch, channels and filters: give numbers from 1 to {WIDEST}",
@@ -66,10 +71,22 @@ class NetworkConfig:
     def stride(self) -> tuple[int, int]:
         """Bins and frames covered by one code."""
         if self.kind == "patch":
-            return self.patch
+            return self.patch or PATCH
         if self.kind == "residual":
             return (4, 4)
         return (math.prod(self.strides), math.prod(self.strides))
+
+    def fitted(self, spectrogram: SpectrogramConfig) -> NetworkConfig:
+        """This network with a patch for spectrograms, where none is given."""
+        if self.patch is not None or spectrogram.images:
+            return replace(self, patch=self.patch or PATCH)
+        default = SpectrogramConfig.for_rate(spectrogram.sample_rate)
+        bins, frames = PATCH
+        if spectrogram.n_mels >= 2 * default.n_mels:
+            bins *= 2
+        if 2 * spectrogram.hop_length <= default.hop_length:
+            frames *= 2
+        return replace(self, patch=(bins, frames))
 
 
 @dataclass(frozen=True)

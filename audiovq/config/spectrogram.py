@@ -18,11 +18,12 @@ class PreprocessConfig:
     """Longest clip in seconds; None: the longest file if it is at most 2.5 s, else long enough for 99 % of
     the files, at most 2 s."""
     n_fft: int | None = None
-    """Window length in samples; None: the next power of two of at least 32 ms."""
+    """Window length in samples; None: the next power of two of at least 32 ms, half of it for hits."""
     hop_length: int | None = None
     """Samples between frames; None: n_fft / 4."""
     n_mels: int | None = None
-    """Number of mel bands; 0: linear bins; None: 64 up to 8 kHz, 80 up to 16, 96 up to 24, 128 above."""
+    """Number of mel bands; 0: linear bins; None: 64 up to 8 kHz, 80 up to 16, 96 up to 24, 128 above, 256
+    for tones."""
     range_db: float = 80.0
     """Decibels from a clip's loudest cell down to the floor."""
     trim: bool = True
@@ -139,11 +140,11 @@ class SpectrogramConfig:
             n_mels = next(
                 (n for top, n in ((8e3, 64), (16e3, 80), (24e3, 96)) if sample_rate <= top), 128
             )
-            n_mels = max(1, min(n_mels, n_fft // 4, _most_bands(sample_rate, n_fft)))
+            n_mels = max(1, min(n_mels, n_fft // 4, most_bands(sample_rate, n_fft)))
         return cls(sample_rate, n_fft, hop_length or n_fft // 4, n_mels, range_db)
 
 
-def _most_bands(sample_rate: int, n_fft: int) -> int:
+def most_bands(sample_rate: int, n_fft: int) -> int:
     """Most mel bands of `scale.mel_bands` that each cover at least one bin of the spectrum.
 
     The narrowest bands, below 1 kHz, are two steps of the mel scale wide.

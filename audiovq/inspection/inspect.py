@@ -5,6 +5,7 @@ Skipped files and settings are found by the code of `preprocess`, so that both a
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shlex
@@ -31,6 +32,7 @@ from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe
 from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
+from audiovq.preprocessing.character import character
 from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.settings import choose_settings, voters
 from audiovq.preprocessing.shard import in_words
@@ -139,7 +141,9 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         )
         if not stats:
             raise AudiovqError(_no_usable_file(source, skipped + unreadable))
-        settings, frames, reasons = _settings(config, voters(source, headers, config), stats)
+        settings, frames, reasons = _settings(
+            source, config, voters(source, headers, config), stats
+        )
         slicing = Slicing.of(config, settings, frames)
         spans, rejected = _for_each(
             "inspect: cutting clips",
@@ -207,6 +211,7 @@ def _no_usable_file(source: Path, skipped: list[Skipped]) -> str:
 
 
 def _settings(
+    source: Path,
     config: PreprocessConfig,
     voting: Mapping[str, AudioInfo],
     stats: Mapping[str, RecordingStats],
@@ -216,7 +221,8 @@ def _settings(
     `voting`: the recordings that `preprocess` chooses its settings by.
     """
     infos = list(voting.values())
-    settings, frames, notes = choose_settings(config, infos)
+    listen = functools.cache(functools.partial(character, [source / path for path in voting]))
+    settings, frames, notes = choose_settings(config, infos, listen)
     rate = settings.sample_rate
     reason = f"{rate:,} Hz: as requested"
     if config.sample_rate is None:
@@ -229,7 +235,8 @@ def _settings(
         )
         lower = [r for r in RATES if r < rate and bandwidth <= USABLE * r]
         if lower:
-            settings, frames, notes = choose_settings(replace(config, sample_rate=lower[0]), infos)
+            config = replace(config, sample_rate=lower[0])
+            settings, frames, notes = choose_settings(config, infos, listen)
             reason = (
                 f"{lower[0]:,} Hz: 90% of the files have no sound above {bandwidth:,.0f} Hz;"
                 f" {rate:,} Hz, the rate of most, would add little"
@@ -237,16 +244,19 @@ def _settings(
     milliseconds = 1000 * settings.n_fft / settings.sample_rate
     seconds = frames * settings.hop_length / settings.sample_rate
     cut = any("cut into" in note for note in notes)
+    windows = [note for note in notes if "the recordings are" in note] or [
+        f"windows of {settings.n_fft} samples ({milliseconds:.0f} ms), hop {settings.hop_length}:"
+        " short enough for words, long enough for tones"
+    ]
     return (
         settings,
         frames,
         [
             reason,
-            f"windows of {settings.n_fft} samples ({milliseconds:.0f} ms), hop {settings.hop_length}:"
-            " short enough for words, long enough for tones",
+            *windows,
             f"clips of up to {seconds:.2f} s: "
             + ("longer files are cut" if cut else "the longest file fits"),
-            *(note for note in notes if "cut into" not in note),
+            *(note for note in notes if "cut into" not in note and note not in windows),
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -116,7 +116,9 @@ def new_model(
     label_counts: list[tuple[tuple[int, ...], int]],
     clip_frames: int,
 ) -> Model:
-    """Untrained model without a prior."""
+    """Untrained model without a prior; the network's patch is fitted to the spectrograms."""
+    network = autoencoder.network.fitted(spectrogram)
+    autoencoder = replace(autoencoder, network=network)
     return Model(
         Spectrogram(spectrogram),
         Autoencoder(autoencoder, spectrogram.bins, tuple(map(len, labels.values())), clip_frames),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -33,6 +34,7 @@ from audiovq.dataset.manifest import (
     write_manifests,
 )
 from audiovq.preprocessing.catalog import Catalog, Recording, catalog, read_contents, write_contents
+from audiovq.preprocessing.character import character
 from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
 from audiovq.preprocessing.settings import choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
@@ -144,7 +146,8 @@ def preprocess(
     ):
         files = catalog(source, target, config, workers, read_contents(target / "work" / CONTENTS))
         infos = voters(source, files.headers, config)
-        settings, clip_frames, warnings = choose_settings(config, list(infos.values()))
+        listen = functools.partial(character, [source / path for path in infos])
+        settings, clip_frames, warnings = choose_settings(config, list(infos.values()), listen)
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
         fingerprint = fingerprint_of(config, settings, clip_frames, files)
         recipe = Recipe(source.absolute(), settings, clip_frames, config, fingerprint)

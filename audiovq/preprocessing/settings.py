@@ -6,36 +6,46 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig, most_bands
+from audiovq.preprocessing.character import HIT, TONE, Character
 from audiovq.preprocessing.slicing import Slicing, is_used
 
 FRAMES_MULTIPLE = 16
 """Clip lengths are multiples of this many frames, which the stride of every network divides."""
 CLIP_SECONDS = 2.0
 """Length of the clips that longer recordings are cut into."""
+LISTEN_ABOVE = 24_000
+"""Sample rate in Hz above which the character of the recordings decides; below, they are mostly speech."""
+Listen = Callable[[int], Character | None]
+"""Measures the character of the recordings at a sample rate."""
 WHOLE_SECONDS = 2.5
 """If no recording is longer than this, each is one clip."""
 
 
 def choose_settings(
-    config: PreprocessConfig, infos: list[AudioInfo]
+    config: PreprocessConfig, infos: list[AudioInfo], listen: Listen | None = None
 ) -> tuple[SpectrogramConfig, int, list[str]]:
     """Choose what `config` leaves open: (spectrogram settings, frames per clip, notes for the user).
 
-    `infos` are the recordings to choose by: see `voters`. Raises AudiovqError if settings are impossible.
+    `infos` are the recordings to choose by: see `voters`. `listen` measures their character, which decides
+    windows and bands above LISTEN_ABOVE, unless `config` gives one of them; None: it does not.
+    Raises AudiovqError if settings are impossible.
     """
     rates = Counter(info.sample_rate for info in infos)
     rate = config.sample_rate or min(rates, key=lambda r: (-rates[r], r))
-    settings = SpectrogramConfig.for_rate(
-        rate, config.n_fft, config.hop_length, config.n_mels, config.range_db
-    )
+    given = config.n_fft, config.hop_length, config.n_mels
+    settings = SpectrogramConfig.for_rate(rate, *given, config.range_db)
     warnings = []
+    if listen and rate > LISTEN_ABOVE and given == (None, None, None):
+        settings, reason = _by_character(settings, listen(rate))
+        warnings += [reason] if reason else []
     if lower := sum(n for r, n in rates.items() if r < rate):
         warnings.append(
             f"{lower} of {len(infos)} files have a lower sample rate than {rate} Hz;"
@@ -55,6 +65,28 @@ def choose_settings(
             f" {frames * settings.hop_length / rate:.2f} s and are cut into several"
         )
     return settings, frames, warnings
+
+
+def _by_character(
+    default: SpectrogramConfig, character: Character | None
+) -> tuple[SpectrogramConfig, str | None]:
+    """Settings for recordings of a character, and the reason where they are not the default."""
+    kind = character.kind if character else "mixed"
+    if character and kind == "hits":
+        shorter = SpectrogramConfig.for_rate(
+            default.sample_rate, default.n_fft // 2, range_db=default.range_db
+        )
+        return shorter, (
+            f"windows of {shorter.n_fft} samples, hop {shorter.hop_length}: the recordings are hits, with"
+            f" {100 * character.early:.0f} % of their energy in the first 60 ms ({100 * HIT:.0f} % or more)"
+        )
+    if character and kind == "tones":
+        bands = min(2 * default.n_mels, most_bands(default.sample_rate, default.n_fft))
+        return replace(default, n_mels=bands), (
+            f"{bands} mel bands: the recordings are tones, which windows of half the length blur by"
+            f" {character.ringing:.2f} octaves ({TONE} or more)"
+        )
+    return default, None
 
 
 def voters(

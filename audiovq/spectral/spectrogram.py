@@ -104,7 +104,7 @@ class Spectrogram(nn.Module):
         frames, needed = spectrogram.shape[3], int(num_frames(num_samples, config.hop_length).max())
         if frames < needed:
             raise ValueError(f"{frames} frames are too few: num_samples needs {needed}")
-        wanted = self._linear(spectrogram)
+        wanted = self.linear(spectrogram)
         magnitude = self._bins(wanted)
         random = random_phase(magnitude, generator)
         gain = 10 ** (self.level_db(level) / 20).to(magnitude)[:, None] * (config.n_fft / 4)
@@ -139,16 +139,16 @@ class Spectrogram(nn.Module):
 
         Of mel bands, smooth magnitudes by `Bands.fit`. The floor becomes exact zeros.
         """
-        return self._bins(self._linear(spectrogram))
+        return self._bins(self.linear(spectrogram))
 
-    def _linear(self, spectrogram: Tensor) -> Tensor:
+    def linear(self, spectrogram: Tensor) -> Tensor:
         """Linear magnitude (batch, bins, frames), in bands or bins, peak near 1, of (batch, 1, bins, frames)."""
         normalized = spectrogram[:, 0].float().clamp(0, 1)
         magnitude: Tensor = 10 ** ((normalized - 1) * (self.config.range_db / 20))
         return magnitude * (normalized > 0)
 
     def _bins(self, linear: Tensor) -> Tensor:
-        """Magnitude (batch, n_fft / 2 + 1, frames) of the output of `_linear`."""
+        """Magnitude (batch, n_fft / 2 + 1, frames) of the output of `linear`."""
         if self.bands is None:
             return nn.functional.pad(linear, (0, 0, 0, 1))
         return self.bands.fit(linear.transpose(1, 2)).transpose(1, 2)

@@ -65,7 +65,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
         super().__init__()
         width = config.channels
-        self.patch = nn.Conv2d(1, width, config.patch, stride=config.patch)
+        self.patch = nn.Conv2d(1, width, config.stride, stride=config.stride)
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.encoder_blocks))
         self.norm = RMSNorm2d(width)
@@ -89,7 +89,7 @@ class PatchDecoder(nn.Module):
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.decoder_blocks))
         self.norm = RMSNorm2d(width)
-        self.patch = nn.ConvTranspose2d(width, 1, config.patch, stride=config.patch)
+        self.patch = nn.ConvTranspose2d(width, 1, config.stride, stride=config.stride)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, dim, rows, columns) → (batch, 1, bins, frames)."""
