@@ -6,12 +6,14 @@ It is trained with augmentation, so that it depends on the content rather than o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.batches import batches
 from audiovq.dataset.dataset import Split
 from audiovq.runtime.device import pick_precision
@@ -22,6 +24,19 @@ EPOCHS = 12
 """Duration of the training, within limits of steps."""
 BATCH = 16
 """Clips per training step."""
+FEWEST_BINS = 64
+"""Bins below which spectrograms are not averaged."""
+FRAME_SECONDS = 0.012
+"""Duration up to which neighbouring frames are averaged."""
+
+
+def pooling(config: SpectrogramConfig) -> tuple[int, int]:
+    """Bins and frames that a judge averages: 1 and 1 up to 16 kHz, 2 and more where a spectrogram is finer than labels
+    need, as the judge's time grows with the number of cells."""
+    if config.images:
+        return 1, 1
+    frames = int(FRAME_SECONDS * config.sample_rate / config.hop_length)
+    return max(1, config.bins // FEWEST_BINS), max(1, frames)
 
 
 class Classifier(nn.Module):
@@ -31,8 +46,12 @@ class Classifier(nn.Module):
     sounds is.
     """
 
-    def __init__(self, bins: int, label_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, bins: int, label_sizes: Sequence[int], pool: tuple[int, int] = (1, 1)
+    ) -> None:
+        """`pool`: bins and frames that are averaged first."""
         super().__init__()
+        self.pool = pool
         sizes = (1, 24, 48, 96)
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -43,7 +62,7 @@ class Classifier(nn.Module):
             )
             for i, (kernel, stride, pool) in enumerate(((5, 2, 1), (3, 1, 2), (3, 1, 2)))
         )
-        rows = -(-bins // 8)
+        rows = math.ceil(math.ceil(bins / pool[0]) / 8)
         self.features = nn.Sequential(
             nn.Linear(sizes[-1] * rows, 128), nn.BatchNorm1d(128), nn.SiLU()
         )
@@ -53,9 +72,12 @@ class Classifier(nn.Module):
 
     def embed(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """(batch, 1, bins, frames), (batch,) → features (batch, 128), pooled by attention."""
-        x = spectrogram.to(memory_format=torch.channels_last)
+        bins, frames = spectrogram.shape[2:]
+        x = nn.functional.pad(spectrogram, (0, -frames % self.pool[1], 0, -bins % self.pool[0]))
+        x = nn.functional.avg_pool2d(x, self.pool)
+        x = x.to(memory_format=torch.channels_last)
         x = nn.functional.pad(x, (0, -x.shape[3] % 8, 0, -x.shape[2] % 8))
-        lengths = num_frames.to(x.device)
+        lengths = -(-num_frames.to(x.device) // self.pool[1])
         for layer in self.layers:
             x = layer(x)
             lengths = (lengths + 1) // 2
@@ -77,10 +99,11 @@ def train_classifier(
     seed: int = 0,
     device: str | torch.device = "cpu",
     *,
+    pool: tuple[int, int] = (1, 1),
     min_steps: int = 600,
     max_steps: int = 1200,
 ) -> Classifier:
-    """Train a judge for the labels of `splits`; seconds to a minute on a CPU.
+    """Train a judge for the labels of `splits`, on spectrograms averaged as `pooling` says; seconds to a minute on a CPU.
 
     Training takes EPOCHS epochs, but at least `min_steps` and at most `max_steps` steps. `splits` must not
     contain the clips that the judge is tested on. With a single clip the network stays untrained. Clips
@@ -93,7 +116,7 @@ def train_classifier(
     clips = [(split, i) for split in splits for i in range(len(split))]
     targets = targets.masked_fill(targets >= torch.tensor([len(v) for v in labels.values()]), -100)
     torch.manual_seed(seed)
-    classifier = Classifier(bins, [len(values) for values in labels.values()]).to(device)
+    classifier = Classifier(bins, [len(values) for values in labels.values()], pool).to(device)
     per_epoch = -(-len(num_frames) // BATCH)
     steps = min(max(EPOCHS * per_epoch, min_steps), max_steps)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.02)

@@ -238,7 +238,11 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
     """Accuracy, Inception Score, diversity and Fréchet distance, by the features of the first judge."""
     model, dataset, sounds = task.model, task.dataset, task.sounds
     judge = classifier.train_classifier(
-        training, task.seed, min_steps=task.limits.min_steps, max_steps=task.limits.max_steps
+        training,
+        task.seed,
+        pool=classifier.pooling(dataset.spectrogram),
+        min_steps=task.limits.min_steps,
+        max_steps=task.limits.max_steps,
     )
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(task.seed))
     max_frames = 1 + task.max_samples // model.spectrogram.config.hop_length

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset import dataset as dataset_dataset
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import classifier, distances
@@ -55,6 +55,33 @@ def test_a_judge_can_be_trained_on_any_number_of_clips() -> None:
         assert all(bool(value.isfinite().all()) for value in judge.state_dict().values())
         judged = classifier.judge(judge, list(clips))
         assert judged.features.shape == (n, 128)
+
+
+@pytest.mark.parametrize("pool", [(1, 1), (2, 2), (4, 3)])
+def test_a_judge_of_averaged_spectrograms_judges_each_clip_as_it_would_alone(
+    pool: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    judge = classifier.Classifier(18, [2], pool).eval()
+    clips = [torch.rand(1, 18, frames) for frames in (31, 12, 40, 7)]
+    together = classifier.judge(judge, clips).features
+    for clip, features in zip(clips, together, strict=True):
+        torch.testing.assert_close(classifier.judge(judge, [clip]).features[0], features)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (SpectrogramConfig.for_rate(8_000), (1, 1)),
+        (SpectrogramConfig.for_rate(16_000), (1, 1)),
+        (SpectrogramConfig.for_rate(44_100), (2, 1)),
+        (SpectrogramConfig(44_100, n_fft=1024, hop_length=256, n_mels=128), (2, 2)),
+    ],
+)
+def test_finer_spectrograms_are_averaged_to_about_as_many_cells_a_second(
+    config: SpectrogramConfig, expected: tuple[int, int]
+) -> None:
+    assert classifier.pooling(config) == expected
 
 
 class FewClips:
