@@ -19,7 +19,8 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> t
     facts = json.loads((folder / "programs.json").read_text(encoding="utf-8"))
     words, grid = facts["vocabulary"], facts["spectrogram"]
     prior, decoder = (
-        onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("prior", "decoder")
+        onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        for name in ("prior", "vivid" if (folder / "vivid.onnx").exists() else "decoder")
     )
     left_open = [len(values) for values in facts["labels"].values()]
     wanted = [v.index(asked[n]) if n in asked else len(v) for n, v in facts["labels"].items()]

@@ -2,6 +2,7 @@
 
     encoder   spectrogram (batch, 1, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns)
     decoder   codes → spectrogram, and its linear magnitude (batch, n_fft / 2 + 1, frames)
+    vivid     as decoder, by the vivid decoder, where the model has one: for new sounds
     prior     tokens so far (batch, length), labels (batch, labels) → logits (batch, size) of the next
     programs.json   facts for the caller: rates, sizes, meaning of tokens, labels
 
@@ -68,9 +69,11 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Output of `Encoder` → spectrogram (batch, 1, bins, frames), magnitude (batch, bins, frames)."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, decoder: nn.Module) -> None:
+        """`decoder`: that of the autoencoder, or `model.vivid`."""
         super().__init__()
         self.autoencoder = model.autoencoder
+        self.decoder = decoder
         self.spectrogram: Spectrogram = model.spectrogram
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +87,7 @@ class Decoder(nn.Module):
             grid = autoencoder.dense.back(codes)
         mask = _all(grid)
         spectrogram = autoencoder.apply_contrast(
-            autoencoder.values(autoencoder.decoder(grid, mask)[:, :, : autoencoder.bins], mask)
+            autoencoder.values(self.decoder(grid, mask)[:, :, : autoencoder.bins], mask)
         )
         return spectrogram, self.spectrogram.magnitude(spectrogram)
 
@@ -124,7 +127,7 @@ def write_programs(
             "ONNX needs more packages: pip install 'audiovq[onnx]', or give --format pt2"
         )
     folder, paths = Path(folder), []
-    parts = {p: model.header.get(p, {}).get("sha256") for p in ("autoencoder", "prior")}
+    parts = {p: model.header.get(p, {}).get("sha256") for p in ("autoencoder", "vivid", "prior")}
     command = {"verb": "export", "format": form, **parts}
     with writing_into(folder, overwrite, command) as filled, _quiet():
         for name, (program, outputs) in _traced(model).items():
@@ -177,13 +180,12 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
         codes = Encoder(model)(clips)
     parts: dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, Any]], list[str]]] = {
         "encoder": (Encoder(model), {"spectrogram": clips}, {"spectrogram": frames}, ["codes"]),
-        "decoder": (
-            Decoder(model),
-            {"codes": codes},
-            {"codes": grid},
-            ["spectrogram", "magnitude"],
-        ),
     }
+    decoders = {"decoder": autoencoder.decoder, "vivid": model.vivid}
+    for name, decoder in decoders.items():
+        if decoder is not None:
+            outputs = ["spectrogram", "magnitude"]
+            parts[name] = Decoder(model, decoder), {"codes": codes}, {"codes": grid}, outputs
     if isinstance(model.prior, Transformer):
         tokens = torch.full((TRACED, 2 * TRACED), model.vocabulary.end, device=device)
         given = {"tokens": tokens, "labels": model.prior.open_labels(TRACED)}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Waveform
-from tiny_models import tiny_model, untrained
+from tiny_models import shake, tiny_model, untrained
 
 from audiovq.cli import main
 from audiovq.config.errors import AudiovqError
@@ -298,3 +298,20 @@ def test_where_the_packages_are_missing_one_line_names_them(
     with pytest.raises(AudiovqError, match=r"audiovq\[onnx\].*pt2"):
         write_programs(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_vivid_decoder_is_a_program_too(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.vivid = model.new_vivid().eval()
+    shake(model.vivid, 1)
+    folder = tmp_path / "out"
+    names = [path.name for path in write_programs(model, folder, "pt2")]
+    assert names == ["encoder.pt2", "decoder.pt2", "vivid.pt2", "prior.pt2"]
+    codes = torch.randint(16, (2, 1, 2, 5))
+    columns = torch.full((2,), 5)
+    found = {name: called(folder, name, codes=codes)[0] for name in ("decoder", "vivid")}
+    with torch.no_grad():
+        for name, decoder in (("decoder", None), ("vivid", model.vivid)):
+            expected = model.autoencoder.decode(codes, columns, decoder)
+            torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(found["decoder"], found["vivid"])

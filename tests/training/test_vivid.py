@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.fast_training import CONFIG
+from fast_training import CONFIG
 
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
