@@ -157,8 +157,8 @@ def read(settings: Settings, model: Model | None) -> tuple[list[Waveform], Spect
     chosen = SETS[settings.set]
     rate, grid = None, (settings.n_fft, settings.hop_length, settings.n_mels)
     if model is not None:
-        own = model.spectrogram.config
-        rate, grid = own.sample_rate, (own.n_fft, own.hop_length, own.n_mels)
+        config = model.spectrogram.config
+        rate, grid = config.sample_rate, (config.n_fft, config.hop_length, config.n_mels)
     asked = PreprocessConfig(rate, None, *grid, labels=chosen.labels, test=chosen.test)
     with tempfile.TemporaryDirectory() as work:
         source = recordings(chosen, settings.shared, Path(work))
