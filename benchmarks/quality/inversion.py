@@ -37,6 +37,7 @@ from audiovq.config.serialize import to_json
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import originals
+from audiovq.evaluation.envelopes import envelope_figures
 from audiovq.evaluation.fidelity import speech_scores
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
@@ -49,7 +50,6 @@ from audiovq.spectral.stft import Packing
 from benchmarks.provenance import stamp
 from benchmarks.quality.packages import visqol
 from benchmarks.quality.sets import SETS, SHARED, recordings
-from benchmarks.quality.sounds import envelope_figures
 
 Invert = Callable[[Spectrogram, Tensor, Tensor, Tensor], Tensor]
 """(spectrogram, images (batch, 1, bins, frames), levels, num_samples (batch,)) → waveforms (batch, samples)."""
