@@ -3,7 +3,7 @@
     python benchmarks/quality/inversion.py notes --files 30
     python benchmarks/quality/inversion.py fsdd --model audiovq/pretrained/digits --out inversion-fsdd.json
 
-smooth    Griffin-Lim that holds the least-squares magnitudes of the bins, 16 iterations
+smooth    Griffin-Lim that holds the least-squares magnitudes of the bins, 16 and 48 iterations
 bands     Griffin-Lim that holds the bands, as `audiovq` does it
 no grain  the same from a start without grain
 noise     the same from random phases
@@ -77,13 +77,19 @@ class Settings:
     """JSON file for the figures."""
 
 
-def smooth(spectrogram: Spectrogram, images: Tensor, levels: Tensor, num_samples: Tensor) -> Tensor:
+def smooth(n_iter: int) -> Invert:
     """Hold the bins' least-squares magnitudes."""
-    grid = spectrogram.config.n_fft, spectrogram.config.hop_length
-    magnitude = spectrogram.magnitude(images)
-    phase = pghi(magnitude, *grid, num_samples)
-    made = griffin_lim(magnitude, *grid, num_samples, n_iter=16, phase=phase)
-    return made * _gain(spectrogram, levels)
+
+    def invert(
+        spectrogram: Spectrogram, images: Tensor, levels: Tensor, num_samples: Tensor
+    ) -> Tensor:
+        grid = spectrogram.config.n_fft, spectrogram.config.hop_length
+        magnitude = spectrogram.magnitude(images)
+        phase = pghi(magnitude, *grid, num_samples)
+        made = griffin_lim(magnitude, *grid, num_samples, n_iter=n_iter, phase=phase)
+        return made * _gain(spectrogram, levels)
+
+    return invert
 
 
 def held(spectrogram: Spectrogram, images: Tensor, levels: Tensor, num_samples: Tensor) -> Tensor:
@@ -132,7 +138,8 @@ def _as_audiovq(phase: Literal["pghi", "griffin-lim"]) -> Invert:
 
 
 WAYS: dict[str, Invert] = {
-    "smooth": smooth,
+    "smooth, 16": smooth(16),
+    "smooth, 48": smooth(48),
     "bands": _as_audiovq("pghi"),
     "no grain": held,
     "noise": _as_audiovq("griffin-lim"),
