@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from audiovq.config.errors import AudiovqError
@@ -28,8 +28,8 @@ class SoundSet:
     """As in `preprocess --labels`."""
     test: str | None = None
     """As in `preprocess --test`."""
-    note: str | None = None
-    """The label that is a MIDI note."""
+    pitched: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values of a label whose sounds have a clear pitch: that of their label `note`, a MIDI note."""
     speech: bool = False
 
 
@@ -47,7 +47,18 @@ SETS = {
             "notes",
             "1,200 notes of ten instruments of FluidR3 GM",
             r"(?P<instrument>[a-z]+)_(?P<note>\d+)_(?P<velocity>\d+)",
-            note="note",
+            # swift-f0 finds the note of each of their recordings. It is wrong on two thirds of the
+            # organ's, whose stops sound octaves higher, and on up to a quarter of the other three's.
+            pitched={
+                "instrument": (
+                    "cello",
+                    "fingerbass",
+                    "harpsichord",
+                    "oboe",
+                    "pizzicato",
+                    "steelguitar",
+                )
+            },
         ),
         SoundSet(
             "fsdd",

@@ -17,7 +17,8 @@ both decoders; new sounds are decoded by the vivid one, as by `audiovq generate`
 Each of these is scored against the recordings by ViSQOL (48 kHz audio mode, half a second of silence at both
 ends of each) and `fidelity.py`. `envelopes.py` says what attack, pre-echo, beat and clicks are; clicks at the end are
 counted of recordings that were not cut. "Clips" are the split's recordings as models are trained on them, with
-silence trimmed: new sounds are to be compared with them.
+silence trimmed: new sounds are to be compared with them. Pitch is measured by swift-f0 of the instruments that it
+is right about in recordings (`sets.py`).
 
 New sounds are judged by two classifiers that are trained here (`audiovq/evaluation/judges.py`): labels recognised,
 and Fréchet distances to the split's clips of new sounds, of reconstructed clips, and of training clips (the
@@ -168,10 +169,11 @@ def real_sounds(settings: Settings, sounds: SoundSet, dataset: Dataset, split: S
 
 
 def _hertz(sounds: SoundSet, labels: dict[str, str]) -> float | None:
-    """Frequency of the labelled MIDI note; None if it has none, or one that swift-f0 does not find."""
-    if sounds.note is None or sounds.note not in labels:
+    """Frequency of the labelled MIDI note; None if the set's `pitched` leaves it out, or swift-f0 does not
+    find it."""
+    if not any(labels.get(label) in values for label, values in sounds.pitched.items()):
         return None
-    hertz = 440 * 2 ** ((int(labels[sounds.note]) - 69) / 12)
+    hertz = 440 * 2 ** ((int(labels["note"]) - 69) / 12)
     return hertz if PITCH_RANGE[0] < hertz < PITCH_RANGE[1] else None
 
 

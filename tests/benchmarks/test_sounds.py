@@ -126,6 +126,18 @@ def test_a_set_that_is_missing_is_refused_with_the_reason(tmp_path: Path) -> Non
             recordings(SETS[name], tmp_path / "shared", tmp_path / "work")
 
 
+def test_only_instruments_with_a_clear_pitch_are_in_tune_or_not() -> None:
+    from benchmarks.quality.sets import SETS
+    from benchmarks.quality.sounds import _hertz
+
+    notes = SETS["notes"]
+    assert _hertz(notes, {"instrument": "oboe", "note": "69"}) == 440
+    assert _hertz(notes, {"instrument": "oboe", "note": "81"}) == 880
+    assert _hertz(notes, {"instrument": "organ", "note": "69"}) is None
+    assert _hertz(notes, {"instrument": "fingerbass", "note": "28"}) is None, "41 Hz"
+    assert _hertz(SETS["drums"], {"folder": "kick"}) is None
+
+
 def test_drums_are_linked_by_kind(tmp_path: Path) -> None:
     from benchmarks.quality.sets import _linked
 
