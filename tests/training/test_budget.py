@@ -25,8 +25,9 @@ def budget(
     has_codes: bool = True,
     autoencoder_share: float = 0.5,
     masked_share: float = 0.2,
+    vivid_share: float = 0.0,
 ) -> TimeBudget:
-    return TimeBudget(total, has_codes, autoencoder_share, masked_share)
+    return TimeBudget(total, has_codes, autoencoder_share, vivid_share, masked_share)
 
 
 def with_priors(total: float, share: float, masked_share: float) -> TimeBudget:
@@ -34,7 +35,7 @@ def with_priors(total: float, share: float, masked_share: float) -> TimeBudget:
 
 
 def parts(budget: TimeBudget, spent: float) -> list[float]:
-    """Seconds of all stages, of which the autoencoder took `spent`."""
+    """Seconds of all stages, of which autoencoder and vivid decoder took `spent`."""
     found = [budget.context, spent, budget.prior(spent), budget.masked(spent)]
     assert all(part is not None for part in found)
     return [part for part in found if part is not None]
@@ -50,14 +51,25 @@ def test_without_a_limit_no_stage_has_one(share: float, masked_share: float, spe
     assert unlimited.masked(spent) is None
 
 
-@given(total=SECONDS, share=SHARES, masked_share=MASKED_SHARES, used=st.floats(0, 1))
-def test_stages_add_up_to_the_limit_where_the_autoencoder_keeps_to_its_part(
-    total: float, share: float, masked_share: float, used: float
+@given(
+    total=SECONDS,
+    share=SHARES,
+    masked_share=MASKED_SHARES,
+    vivid_share=MASKED_SHARES,
+    used=st.floats(0, 1),
+)
+def test_stages_add_up_to_the_limit_where_the_decoders_keep_to_their_part(
+    total: float, share: float, masked_share: float, vivid_share: float, used: float
 ) -> None:
-    """Time that the autoencoder does not use goes to the priors."""
-    limited = with_priors(total, share, masked_share)
+    """Time that autoencoder and vivid decoder do not use goes to the priors."""
+    limited = budget(
+        total, autoencoder_share=share, masked_share=masked_share, vivid_share=vivid_share
+    )
     assert limited.autoencoder is not None
-    found = parts(limited, used * limited.autoencoder)
+    assert limited.vivid is not None
+    assert limited.vivid <= limited.autoencoder * (1 + 1e-9)
+    assert limited.trains_vivid == (vivid_share > 0)
+    found = parts(limited, used * (limited.autoencoder + limited.vivid))
     assert sum(found) == pytest.approx(total)
     assert min(found) >= 0
 
@@ -131,9 +143,9 @@ def test_without_codes_the_autoencoder_has_all_the_time() -> None:
 
 def test_the_budget_of_settings_is_in_seconds() -> None:
     config = dataclasses.replace(CONFIG, max_minutes=2.0, autoencoder_share=0.4, masked_share=0.1)
-    assert TimeBudget.of(config) == TimeBudget(120.0, True, 0.4, 0.1)
+    assert TimeBudget.of(config) == TimeBudget(120.0, True, 0.4, 0.0, 0.1)
     assert TimeBudget.of(CONFIG).total is None
     gaussian = changed(config.autoencoder, bottleneck="gaussian")
     assert TimeBudget.of(dataclasses.replace(config, autoencoder=gaussian)) == TimeBudget(
-        120.0, False, 1.0, 0.1
+        120.0, False, 1.0, 0.0, 0.1
     )
