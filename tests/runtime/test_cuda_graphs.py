@@ -403,6 +403,8 @@ def test_training_on_the_gpu_matches_the_cpu_and_every_command_runs_there(
         masked_share=0.2,
         masked=replace(MASKED, dim=32, cell=32),
         masked_training=CONFIG.prior_training,
+        vivid_share=0.2,
+        vivid_training=CONFIG.prior_training,
     )
     curves = {}
     for device in ("cpu", "cuda:0"):

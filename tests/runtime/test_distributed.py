@@ -235,7 +235,7 @@ def test_every_kind_of_model_takes_the_same_steps_in_three_ranks(
 def test_all_stages_take_the_same_steps_where_two_of_three_ranks_have_no_clips(
     dataset: Dataset, tmp_path: Path, kind: Literal["transformer", "pixelcnn"]
 ) -> None:
-    stages = ("autoencoder_training", "prior_training", "masked_training")
+    stages = ("autoencoder_training", "vivid_training", "prior_training", "masked_training")
     few: dict[str, Any] = {
         stage: replace(getattr(CONFIG, stage), batch_size=1, steps=10, validate_every=5)
         for stage in stages
@@ -243,10 +243,11 @@ def test_all_stages_take_the_same_steps_where_two_of_three_ranks_have_no_clips(
     prior = replace(CONFIG.prior, kind=kind)
     runs = Runs(dataset, tmp_path)
     for count in (1, 3):
-        runs.add(f"{count}", count, replace(CONFIG, **few, prior=prior, masked_share=0.3))
+        config = replace(CONFIG, **few, prior=prior, vivid_share=0.2, masked_share=0.3)
+        runs.add(f"{count}", count, config)
     runs.run()
     assert runs.ended["3"] == [(0, "")] * 3
-    assert len(runs.numbers("1")) == 3 * (10 + 2)
+    assert len(runs.numbers("1")) == 4 * (10 + 2)
     assert runs.furthest("1", "3") < 1e-5
 
 

@@ -126,7 +126,12 @@ def test_sampling_with_one_graph_equals_single_steps() -> None:
 
 def test_a_model_is_trained_and_generates_on_the_gpu(dataset: Dataset, tmp_path: Path) -> None:
     config = replace(
-        CONFIG, precision="auto", masked_share=0.2, masked_training=CONFIG.prior_training
+        CONFIG,
+        precision="auto",
+        masked_share=0.2,
+        masked_training=CONFIG.prior_training,
+        vivid_share=0.2,
+        vivid_training=CONFIG.prior_training,
     )
     config = replace(config, prior=PriorConfig(dim=64, cell=32, layers=2, heads=2))
     with warnings.catch_warnings():

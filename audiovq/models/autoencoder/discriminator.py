@@ -54,8 +54,9 @@ class PatchDiscriminator(nn.Module):
         if self.scale > 1:
             x = nn.functional.avg_pool2d(x, self.scale)
         batch, _, bins, frames = x.shape
-        rows = torch.linspace(-1, 1, bins, device=x.device, dtype=x.dtype)
-        x = torch.cat([2 * x - 1, rows[None, None, :, None].expand(batch, 1, -1, frames)], dim=1)
+        rows = torch.arange(bins, device=x.device) * (2 / max(1, bins - 1)) - 1
+        rows = rows.to(x.dtype)[None, None, :, None].expand(batch, 1, -1, frames)
+        x = torch.cat([2 * x - 1, rows], dim=1)
         features = []
         for layer in self.layers:
             x = nn.functional.leaky_relu(layer(x), SLOPE)
@@ -79,8 +80,9 @@ class Discriminator(nn.Module):
 
 def halves(judgements: list[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
     """Judgements of two batches that were concatenated, apart."""
+    apart = [(j.scores.chunk(2), [f.chunk(2) for f in j.features]) for j in judgements]
     first, second = (
-        [Judgement(j.scores.chunk(2)[i], [f.chunk(2)[i] for f in j.features]) for j in judgements]
+        [Judgement(scores[i], [pair[i] for pair in features]) for scores, features in apart]
         for i in range(2)
     )
     return first, second
@@ -112,7 +114,7 @@ def feature_loss(real: list[Judgement], decoded: list[Judgement], cells: Tensor)
     for r, d in zip(real, decoded, strict=True):
         for wanted, found in zip(r.features, d.features, strict=True):
             target = wanted.detach().float()
-            size = _mean(target.abs(), cells).clamp_min(1e-6)
+            size = distributed.all_reduce_mean(_mean(target.abs(), cells)).clamp_min(1e-6)
             terms.append(_mean((found.float() - target).abs(), cells) / size)
     return torch.stack(terms).sum() / len(real)
 
