@@ -11,6 +11,8 @@ BLOCK = 16
 """Bands that are computed together: few products, and few zeros beside the bands' own bins."""
 LEAST_ROWS = 32
 FIT_STEPS = 30
+START_STEPS = 10
+"""Steps of a fit that Griffin-Lim starts from and that it brings closer to the bands itself."""
 EMPTY = 1e-10
 """Band that counts as empty, where the loudest cell is near 1: 200 dB below it."""
 
@@ -53,7 +55,7 @@ class Bands(nn.Module):
         """
         return self.spread(wanted / self.sums(magnitude).clamp_min(EMPTY))
 
-    def fit(self, wanted: Tensor) -> Tensor:
+    def fit(self, wanted: Tensor, steps: int = FIT_STEPS) -> Tensor:
         """Smooth magnitudes (..., bins), at least 0, whose sums are close to `wanted` (..., bands).
 
         Non-negative least squares with multiplicative updates (Lee and Seung 2001), which are invariant to
@@ -61,7 +63,7 @@ class Bands(nn.Module):
         """
         rows = wanted.contiguous().flatten(0, -2)
         magnitude = backprojected = self._to_bins(rows, self.filters)
-        for _ in range(FIT_STEPS):
+        for _ in range(steps):
             again = self._to_bins(self.sums(magnitude), self.filters)
             magnitude = magnitude * backprojected / again.clamp_min(1e-12)
         return magnitude.view(*wanted.shape[:-1], -1)

@@ -17,7 +17,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
-from audiovq.spectral.bands import Bands
+from audiovq.spectral.bands import FIT_STEPS, START_STEPS, Bands
 from audiovq.spectral.griffin_lim import grain, griffin_lim, random_phase
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.scale import LOUDEST_DB as LOUDEST_DB
@@ -105,7 +105,7 @@ class Spectrogram(nn.Module):
         if frames < needed:
             raise ValueError(f"{frames} frames are too few: num_samples needs {needed}")
         wanted = self.linear(spectrogram)
-        magnitude = self._bins(wanted)
+        magnitude = self._bins(wanted, START_STEPS)
         random = random_phase(magnitude, generator)
         gain = 10 ** (self.level_db(level) / 20).to(magnitude)[:, None] * (config.n_fft / 4)
         first = slice(0, 0 if known is None else known.shape[2])
@@ -147,11 +147,11 @@ class Spectrogram(nn.Module):
         magnitude: Tensor = 10 ** ((normalized - 1) * (self.config.range_db / 20))
         return magnitude * (normalized > 0)
 
-    def _bins(self, linear: Tensor) -> Tensor:
-        """Magnitude (batch, n_fft / 2 + 1, frames) of the output of `linear`."""
+    def _bins(self, linear: Tensor, steps: int = FIT_STEPS) -> Tensor:
+        """Magnitude (batch, n_fft / 2 + 1, frames) of the output of `linear`, of bands by `steps` of `Bands.fit`."""
         if self.bands is None:
             return nn.functional.pad(linear, (0, 0, 0, 1))
-        return self.bands.fit(linear.transpose(1, 2)).transpose(1, 2)
+        return self.bands.fit(linear.transpose(1, 2), steps).transpose(1, 2)
 
     def _require_sound(self) -> None:
         if self.config.images:
