@@ -77,7 +77,8 @@ def decode(
 ) -> list[Waveform]:
     """Inverse of `encode`: decode sounds to waveforms (samples,) of exact length, in the same order.
 
-    Each begins and ends as `ends.from_silence` makes it. `seed` decides random phases. Raises AudiovqError if it is out of range.
+    Each begins and ends as `ends.from_silence` makes it. `seed` decides random phases. Raises AudiovqError if it is
+    out of range.
     """
     require_seed(seed)
     hop_length = model.spectrogram.config.hop_length

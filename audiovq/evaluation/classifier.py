@@ -58,9 +58,9 @@ class Classifier(nn.Module):
                 nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, kernel // 2, bias=False),
                 nn.BatchNorm2d(sizes[i + 1]),
                 nn.SiLU(),
-                nn.MaxPool2d(pool),
+                nn.MaxPool2d(size),
             )
-            for i, (kernel, stride, pool) in enumerate(((5, 2, 1), (3, 1, 2), (3, 1, 2)))
+            for i, (kernel, stride, size) in enumerate(((5, 2, 1), (3, 1, 2), (3, 1, 2)))
         )
         rows = math.ceil(math.ceil(bins / pool[0]) / 8)
         self.features = nn.Sequential(
