@@ -7,7 +7,8 @@ from torch import Tensor
 
 from audiovq.config.sampling import SamplingConfig
 from audiovq.models.priors.base import Prior
-from audiovq.models.priors.masked import MaskedPrior, sample_masked
+from audiovq.models.priors.masked import MaskedPrior
+from audiovq.models.priors.masked_sampling import sample_masked
 from audiovq.models.priors.masking import MaskedClips
 from audiovq.models.priors.sampling import sample
 from audiovq.runtime.device import pick_precision

@@ -13,7 +13,8 @@ from tiny_models import MASKED, shake
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
 from audiovq.config.settings import MaskedConfig, PriorConfig
-from audiovq.models.priors.masked import MaskedPrior, sample_masked
+from audiovq.models.priors.masked import MaskedPrior
+from audiovq.models.priors.masked_sampling import sample_masked
 from audiovq.models.priors.masking import (
     MaskedClips,
     bisection_order,
