@@ -201,7 +201,21 @@ def rows(sounds: Path | None = None) -> Iterator[Row]:
         yield from rows_on(mono, "mono files", *wide, None)
         yield from rows_on(stereo, "stereo files", *wide, 3)
         if sounds is not None:
-            yield from rows_on(sounds, f"files of {sounds.name}", *wide, None)
+            excerpts = Path(folder) / "excerpts"
+            write_excerpts(sounds, excerpts)
+            yield from rows_on(excerpts, f"files of {sounds.name}", *wide, None)
+
+
+def write_excerpts(source: Path, target: Path) -> None:
+    """The first LONGEST seconds of each recording as 16-bit WAVs of their rates and channels.
+
+    The peers read no more of a recording, whereas ours codes all of it.
+    """
+    target.mkdir()
+    for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        with soundfile.SoundFile(path) as file:
+            samples = file.read(int(LONGEST * file.samplerate), dtype="float32")
+            soundfile.write(target / f"{number:05}.wav", samples, file.samplerate, "PCM_16")
 
 
 def rows_on(
