@@ -11,7 +11,7 @@ BLOCK = 16
 """Bands that are computed together: few products, and few zeros beside the bands' own bins."""
 LEAST_ROWS = 32
 FIT_STEPS = 30
-START_STEPS = 5
+START_STEPS = 10
 """Steps of a fit that Griffin-Lim starts from and that it brings closer to the bands itself."""
 EMPTY = 1e-10
 """Band that counts as empty, where the loudest cell is near 1: 200 dB below it."""
