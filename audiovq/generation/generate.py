@@ -75,9 +75,9 @@ class Batches:
 
     Each sound is the most likely of `best_of` candidates (see `sample_codes`). `seconds` sets the length,
     which may exceed that of any clip; without it, sounds end where they have decayed. `loop` makes sounds
-    whose end leads into their beginning, a whole number of columns long unless `seconds` is given. A model with a Gaussian bottleneck needs no prior: latents are sampled, sounds
-    are as long as its longest clip (with `dense`, up to the last audible frame), and `sampling` and
-    `best_of` have no effect. Where the model has the codes of its training clips, each sound is compared
+    whose end leads into their beginning, a whole number of columns long unless `seconds` is given. A model
+    with a Gaussian bottleneck needs no prior: latents are sampled, sounds are as long as its longest clip
+    (with `dense`, up to the last audible frame), and `sampling` and `best_of` have no effect. Where the model has the codes of its training clips, each sound is compared
     with them, and near copies are sampled again up to MAX_TRIES times, unless `keep_copies`. The same seed
     on the same device gives the same sounds, whichever batches are made.
     """
@@ -99,11 +99,8 @@ class Batches:
         """Samples the labels only. Raises AudiovqError where the model cannot generate, an argument is out
         of range, or a label or value does not occur in the training clips."""
         require_candidates(model, best_of)
-        self._model, self._sampling, self._inversion = (
-            model,
-            sampling,
-            of_new_sounds(model, inversion),
-        )
+        self._model, self._sampling = model, sampling
+        self._inversion = of_new_sounds(model, inversion)
         self._prior = prior_or_none(model, sampling)
         if self._prior is None and (seconds is not None or loop):
             raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")

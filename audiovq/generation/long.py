@@ -121,7 +121,8 @@ def decode_loops(
 ) -> list[Waveform]:
     """Decode sounds that loop: three repetitions of the codes are decoded, and the second one is returned.
 
-    With `num_samples`, it is shortened to them by a `splice`. Its first samples are cross-faded with the third repetition's, into which its last samples lead.
+    With `num_samples`, it is shortened to them by a `splice`. Its first samples are cross-faded with the third
+    repetition's, into which its last samples lead.
     """
     repeated = [
         Encoded(sound.codes.repeat(1, 1, 3), sound.level, 3 * sound.num_samples - 1)

@@ -1,7 +1,13 @@
-"""A training that takes seconds, for tests that need a model made by the real stages."""
+"""A training that takes seconds, for tests that need a model made by the real stages, and a way to stop it."""
+
+import signal
+from typing import Any
+
+import pytest
 
 from audiovq.config.autoencoder import AutoencoderConfig, BottleneckConfig, NetworkConfig
 from audiovq.config.settings import OptimizerConfig, PriorConfig, TrainConfig
+from audiovq.training.loop import Trainer
 
 CONFIG = TrainConfig(
     autoencoder=AutoencoderConfig(
@@ -13,3 +19,16 @@ CONFIG = TrainConfig(
     prior_training=OptimizerConfig(steps=40, batch_size=4, warmup=5, validate_every=20),
     precision="float32",
 )
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    """Ctrl-C after the given step of a stage, as long as the patch lasts."""
+    real_step = Trainer._step
+
+    def step_then_interrupt(self: Trainer, *arguments: Any) -> Any:
+        result = real_step(self, *arguments)
+        if self.stage == stage and self.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", step_then_interrupt)

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from conftest import make_voice
-from fast_training import CONFIG
+from fast_training import CONFIG, stop_after
 from ticking_clock import use_ticking_clock
 from tiny_models import changed
 
@@ -125,18 +125,10 @@ def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
     stage: str,
     step: int,
 ) -> None:
-    real_step = Trainer._step
-
-    def step_then_interrupt(self, *arguments):
-        result = real_step(self, *arguments)
-        if self.stage == stage and self.state.step == step:
-            signal.raise_signal(signal.SIGINT)
-        return result
-
-    monkeypatch.setattr(Trainer, "_step", step_then_interrupt)
-    with pytest.raises(Stopped):
-        train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
-    monkeypatch.setattr(Trainer, "_step", real_step)
+    with monkeypatch.context() as patch:
+        stop_after(patch, stage, step)
+        with pytest.raises(Stopped):
+            train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
     train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
     assert weights(tmp_path / "model") == weights(straight[0])
 

@@ -1,13 +1,11 @@
 """Laws of the vivid decoder: what it changes, what it must not, and how its training resumes."""
 
 import dataclasses
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, stop_after
 
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
@@ -18,7 +16,7 @@ from audiovq.generation.generate import generate
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.training.budget import TimeBudget
-from audiovq.training.loop import Stopped, Trainer
+from audiovq.training.loop import Stopped
 from audiovq.training.run import train
 from audiovq.training.stage import Run, Step
 from audiovq.training.stages.vivid import VividStage
@@ -94,18 +92,10 @@ def test_a_stopped_training_of_the_vivid_decoder_ends_in_the_bytes_of_a_straight
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real_step = Trainer._step
-
-    def step_then_interrupt(self: Any, *arguments: Any) -> Any:
-        result = real_step(self, *arguments)
-        if self.stage == "vivid" and self.state.step == 13:
-            signal.raise_signal(signal.SIGINT)
-        return result
-
-    monkeypatch.setattr(Trainer, "_step", step_then_interrupt)
-    with pytest.raises(Stopped):
-        train(dataset, tmp_path / "model", VIVID, device="cpu", say=quiet)
-    monkeypatch.setattr(Trainer, "_step", real_step)
+    with monkeypatch.context() as patch:
+        stop_after(patch, "vivid", 13)
+        with pytest.raises(Stopped):
+            train(dataset, tmp_path / "model", VIVID, device="cpu", say=quiet)
     train(dataset, tmp_path / "model", VIVID, device="cpu", say=quiet)
     assert weights(tmp_path / "model") == weights(straight[0])
 
