@@ -240,9 +240,10 @@ class AutoencoderConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    contrast: float = 1.03
+    contrast: float | None = None
     """Contrast of decoded spectrograms: factor on the distance of each value from the loudest one. It
-    offsets the flattening that comes from the decoder averaging over all sounds of a code."""
+    offsets the flattening that comes from the decoder averaging over all sounds of a code. None: fitted to
+    validation clips after training."""
     rate_weight: float = 0.1
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
     distance between latents and codes; 0: always the nearest code."""
@@ -252,7 +253,10 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         require_finite(self)
-        require(0.5 <= self.contrast <= 2, f"contrast {self.contrast}: give a number from 0.5 to 2")
+        require(
+            self.contrast is None or 0.5 <= self.contrast <= 2,
+            f"contrast {self.contrast}: give a number from 0.5 to 2",
+        )
         require(
             0 <= self.rate_weight <= 1000,
             f"rate_weight {self.rate_weight}: give a number from 0 to 1000",

@@ -120,6 +120,14 @@ def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
         write_header(path, header)
 
 
+def save_contrast(folder: Path, contrast: float) -> None:
+    """Write the contrast of the autoencoder's decoder into its settings in model.json."""
+    path = folder / "model.json"
+    header = read_header(path, "model", VERSION, AGAIN)
+    header["autoencoder"]["config"]["contrast"] = contrast
+    write_header(path, header)
+
+
 def save_known(folder: Path, model: Model) -> None:
     """Write the codes of the training clips (`model.known`) and list them in model.json."""
     if model.known is None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from audiovq.config.errors import AudiovqError
 from audiovq.models.autoencoder.gaussian import Gaussian
+from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.transformer import Transformer
@@ -69,11 +70,11 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Output of `Encoder` → spectrogram (batch, 1, bins, frames), magnitude (batch, bins, frames)."""
 
-    def __init__(self, model: Model, decoder: nn.Module) -> None:
-        """`decoder`: that of the autoencoder, or `model.vivid`."""
+    def __init__(self, model: Model, vivid: VividDecoder | None = None) -> None:
+        """`vivid`: in place of the autoencoder's own decoder."""
         super().__init__()
         self.autoencoder = model.autoencoder
-        self.decoder = decoder
+        self.vivid = vivid
         self.spectrogram: Spectrogram = model.spectrogram
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,9 +87,9 @@ class Decoder(nn.Module):
         elif autoencoder.dense is not None:
             grid = autoencoder.dense.back(codes)
         mask = _all(grid)
-        spectrogram = autoencoder.apply_contrast(
-            autoencoder.values(self.decoder(grid, mask)[:, :, : autoencoder.bins], mask)
-        )
+        raw = (self.vivid or autoencoder.decoder)(grid, mask)[:, :, : autoencoder.bins]
+        contrast = None if self.vivid is None else self.vivid.contrast
+        spectrogram = autoencoder.apply_contrast(autoencoder.values(raw, mask), contrast)
         return spectrogram, self.spectrogram.magnitude(spectrogram)
 
 
@@ -181,11 +182,11 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
     parts: dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, Any]], list[str]]] = {
         "encoder": (Encoder(model), {"spectrogram": clips}, {"spectrogram": frames}, ["codes"]),
     }
-    decoders = {"decoder": autoencoder.decoder, "vivid": model.vivid}
+    decoders = {"decoder": Decoder(model)}
+    if model.vivid is not None:
+        decoders["vivid"] = Decoder(model, model.vivid)
     for name, decoder in decoders.items():
-        if decoder is not None:
-            outputs = ["spectrogram", "magnitude"]
-            parts[name] = Decoder(model, decoder), {"codes": codes}, {"codes": grid}, outputs
+        parts[name] = decoder, {"codes": codes}, {"codes": grid}, ["spectrogram", "magnitude"]
     if isinstance(model.prior, Transformer):
         tokens = torch.full((TRACED, 2 * TRACED), model.vocabulary.end, device=device)
         given = {"tokens": tokens, "labels": model.prior.open_labels(TRACED)}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
@@ -17,6 +16,7 @@ from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.autoencoder.autoencoder import Autoencoder
+from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.entropy.context_tables import ContextTables
 from audiovq.models.known import KnownClips
 from audiovq.models.priors.base import Prior
@@ -34,8 +34,8 @@ class Model:
     spectrogram: Spectrogram
     autoencoder: Autoencoder
     context: ContextTables | None = None
-    vivid: nn.Module | None = None
-    """Second decoder, of the same shape as the autoencoder's, trained against a discriminator."""
+    vivid: VividDecoder | None = None
+    """Decoder of new sounds; None where it was not trained."""
     prior: Prior | None = None
     masked: MaskedPrior | None = None
     known: KnownClips | None = None
@@ -77,7 +77,7 @@ class Model:
         frames = config.sample_rate / config.hop_length
         return frames / self.autoencoder.stride[1] * self.vocabulary.slots
 
-    def pick_decoder(self, decoder: Decoder) -> nn.Module | None:
+    def pick_decoder(self, decoder: Decoder) -> VividDecoder | None:
         """The decoder by name, as `Autoencoder.decode` takes it: None is the autoencoder's own, which `auto` names.
 
         Raises AudiovqError where the model does not have it.
@@ -88,9 +88,9 @@ class Model:
             )
         return self.vivid if decoder == "vivid" else None
 
-    def new_vivid(self) -> nn.Module:
-        """A copy of the autoencoder's decoder, from which the vivid one is trained."""
-        return copy.deepcopy(self.autoencoder.decoder)
+    def new_vivid(self) -> VividDecoder:
+        """A copy of the autoencoder's decoder with its contrast, from which the vivid one is trained."""
+        return VividDecoder(copy.deepcopy(self.autoencoder.decoder), self.autoencoder.contrast)
 
     def new_prior(self, config: PriorConfig) -> Prior:
         """Untrained prior over this model's codes."""

@@ -16,8 +16,9 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset, Split
+from audiovq.dataset.measured import measured_split
 from audiovq.generation.known import learn_clips
-from audiovq.models.checkpoint import KNOWN, amend, load, save, save_known
+from audiovq.models.checkpoint import KNOWN, amend, load, save, save_contrast, save_known
 from audiovq.models.model import Model, new_model
 from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_device
@@ -26,6 +27,7 @@ from audiovq.runtime.progress import Say
 from audiovq.runtime.threads import fix_threads
 from audiovq.training.budget import TimeBudget
 from audiovq.training.card import model_card
+from audiovq.training.contrast import fitted_contrast
 from audiovq.training.folder import mark_finished, prepare_folder
 from audiovq.training.loop import Diverged, Trainer
 from audiovq.training.stage import Limits, Metrics, Run, Stage
@@ -89,10 +91,10 @@ def _train(run: Run) -> Model:
     ).to(run.device)
     budget = TimeBudget.of(config)
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
-    model = load(run.folder, run.device)
+    model = _fit_contrast(run)
     if budget.trains_vivid:
         seconds += run_stage(VividStage(run, model), budget.vivid)
-        model = load(run.folder, run.device)
+        model = _fit_vivid_contrast(run)
     if budget.has_codes and model.context is None:
         train_context(run, model, budget.context_deadline)
         distributed.barrier()
@@ -103,6 +105,41 @@ def _train(run: Run) -> Model:
     if distributed.is_main():
         write_text(run.folder / "README.md", model_card(model, dataset))
         mark_finished(run.folder)
+    return model
+
+
+def _fit_contrast(run: Run) -> Model:
+    """The model with a trained autoencoder, and the contrast of its decoder, which is fitted unless it is given."""
+    model = load(run.folder, run.device)
+    fits = model.autoencoder.config.contrast is None and model.autoencoder.config.quantizes
+    if fits and not model.spectrogram.config.images:
+        if distributed.is_main():
+            contrast = fitted_contrast(model, measured_split(run.dataset, "validation"))
+            save_contrast(run.folder, contrast)
+            run.say(f"autoencoder: contrast of decoded sounds {contrast:.3f}")
+        distributed.barrier()
+        model = load(run.folder, run.device)
+    return model
+
+
+def _fit_vivid_contrast(run: Run) -> Model:
+    """The model with a trained vivid decoder, and its contrast, which is fitted where the autoencoder's was."""
+    model = load(run.folder, run.device)
+    fits = run.config.autoencoder.contrast is None and not model.spectrogram.config.images
+    if fits and model.vivid is not None and "contrast" not in model.header["vivid"]["summary"]:
+        if distributed.is_main():
+            split = measured_split(run.dataset, "validation")
+            contrast = fitted_contrast(model, split, model.vivid)
+            model.vivid.contrast.fill_(contrast)
+            save(
+                run.folder,
+                model,
+                "vivid",
+                model.header["vivid"]["summary"] | {"contrast": contrast},
+            )
+            run.say(f"vivid: contrast of decoded sounds {contrast:.3f}")
+        distributed.barrier()
+        model = load(run.folder, run.device)
     return model
 
 

@@ -2,5 +2,6 @@
 
 Start with `autoencoder.Autoencoder`; `networks` holds encoder and decoder, `lesson_networks` those of the tutorials,
 `quantizers` the codebooks (a dead code is restarted in `Codebook`), `gaussian` the bottlenecks without codes, `masks`
-the valid columns of each clip; `discriminator` is what the vivid decoder is trained against. Knows nothing of `models.priors`.
+the valid columns of each clip; `vivid` is the decoder of new sounds, `discriminator` what it is trained against.
+Knows nothing of `models.priors`.
 """

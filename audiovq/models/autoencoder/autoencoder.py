@@ -24,6 +24,7 @@ from audiovq.models.autoencoder.lesson_networks import (
 from audiovq.models.autoencoder.masks import CellMask
 from audiovq.models.autoencoder.networks import PatchDecoder, PatchEncoder, mask_columns
 from audiovq.models.autoencoder.quantizers import LatentProjection, Quantizer
+from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
 
@@ -36,6 +37,8 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "residual": (ResidualEncoder, ResidualDecoder),
 }
 """Encoder and decoder of each `NetworkConfig.kind`."""
+CONTRAST = 1.03
+"""Contrast of a decoder in training, whose own is not fitted yet."""
 EMPHASIS_FLOOR = 0.02
 """Weight of silence in the loss: the floor must be reconstructed too."""
 
@@ -191,18 +194,24 @@ class Autoencoder(nn.Module):
         cell_mask = self._cell_mask(num_columns, latents.shape[3], latents.device)
         return cell_mask.scatter(quantizer.encode(cell_mask.gather(latents)))
 
+    @property
+    def contrast(self) -> float:
+        """Contrast of its decoder: that of the settings, or CONTRAST as long as it is not fitted."""
+        return CONTRAST if self.config.contrast is None else self.config.contrast
+
     def decode(
-        self, codes: Tensor, num_columns: Tensor, decoder: nn.Module | None = None
+        self, codes: Tensor, num_columns: Tensor, decoder: VividDecoder | None = None
     ) -> Tensor:
         """Spectrogram (batch, 1, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
 
-        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,). `decoder`:
-        another one of the same shape, such as `Model.vivid`.
+        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,). `decoder`: in
+        place of its own.
         """
-        return self.apply_contrast(self.decode_values(codes, num_columns, decoder))
+        values = self.decode_values(codes, num_columns, decoder)
+        return self.apply_contrast(values, None if decoder is None else decoder.contrast)
 
     def decode_values(
-        self, codes: Tensor, num_columns: Tensor, decoder: nn.Module | None = None
+        self, codes: Tensor, num_columns: Tensor, decoder: VividDecoder | None = None
     ) -> Tensor:
         """As `decode`, before `apply_contrast`: neither stretched nor clamped."""
         cell_mask = self._cell_mask(num_columns, codes.shape[3], codes.device)
@@ -243,12 +252,13 @@ class Autoencoder(nn.Module):
         latents = noise + self.bottleneck.prior_mean(self._labels_per_vector(labels, cell_mask))
         return self.apply_contrast(self.values(self._decode(latents, cell_mask), cell_mask.mask))
 
-    def apply_contrast(self, output: Tensor) -> Tensor:
-        """Decoder output (batch, 1, bins, frames) stretched away from 1 by `contrast`, clamped to [0, 1].
+    def apply_contrast(self, output: Tensor, contrast: Tensor | float | None = None) -> Tensor:
+        """Decoder output (batch, 1, bins, frames) stretched away from 1 by a contrast, clamped to [0, 1].
 
-        Zeros stay zeros.
+        Zeros stay zeros. `contrast`: None is that of the autoencoder's own decoder.
         """
-        return (1 - (1 - output) * self.config.contrast).clamp(0, 1) * (output > 0)
+        contrast = self.contrast if contrast is None else contrast
+        return (1 - (1 - output) * contrast).clamp(0, 1) * (output > 0)
 
     @property
     def quantizer(self) -> Quantizer:
@@ -317,7 +327,7 @@ class Autoencoder(nn.Module):
         return CellMask.from_num_columns(num_columns, self.rows, columns, device)
 
     def _decode(
-        self, vectors: Tensor, cell_mask: CellMask, decoder: nn.Module | None = None
+        self, vectors: Tensor, cell_mask: CellMask, decoder: VividDecoder | None = None
     ) -> Tensor:
         """Raw decoder output (batch, 1, bins, columns × stride) of the bottleneck's vectors."""
         if self.dense is not None:
