@@ -1,7 +1,8 @@
 """The contrast of a decoder, fitted to recordings: after encoding, decoding and inversion they are as loud as before.
 
 A decoder returns means, which are flatter than recordings, and the inversion of a spectrogram that no waveform has
-fills its quiet cells. Both shift all quiet cells alike, and one number takes it back.
+fills its quiet cells. Both shift all quiet cells by about the same amount, and one number
+takes it back.
 """
 
 from __future__ import annotations

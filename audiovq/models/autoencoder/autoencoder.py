@@ -204,8 +204,8 @@ class Autoencoder(nn.Module):
     ) -> Tensor:
         """Spectrogram (batch, 1, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
 
-        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,). `decoder`: in
-        place of its own.
+        There are columns × stride frames, zeros after each clip's own `num_columns` (batch,).
+        `decoder` replaces the autoencoder's.
         """
         values = self.decode_values(codes, num_columns, decoder)
         return self.apply_contrast(values, None if decoder is None else decoder.contrast)

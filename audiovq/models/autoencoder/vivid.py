@@ -1,4 +1,4 @@
-"""The vivid decoder: another decoder for the same codes, with a contrast of its own."""
+"""The vivid decoder: another decoder for the same codes, with its contrast."""
 
 from __future__ import annotations
 
