@@ -19,6 +19,7 @@ from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
 from audiovq.spectral.bands import FIT_STEPS, START_STEPS, Bands
 from audiovq.spectral.griffin_lim import grain, griffin_lim, random_phase
+from audiovq.spectral.onsets import sharpen_onsets
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.scale import LOUDEST_DB as LOUDEST_DB
 from audiovq.spectral.scale import num_frames
@@ -132,7 +133,7 @@ class Spectrogram(nn.Module):
             bands=self.bands,
             wanted=None if self.bands is None else wanted,
         )
-        return waveform * gain
+        return sharpen_onsets(waveform, config.n_fft, config.sample_rate) * gain
 
     def magnitude(self, spectrogram: Tensor) -> Tensor:
         """Linear magnitude (batch, n_fft / 2 + 1, frames), peak near 1, of (batch, 1, bins, frames).
