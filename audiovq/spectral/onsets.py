@@ -1,4 +1,4 @@
-"""Onsets of inverted sounds: what a phase that is estimated from magnitudes spreads before them is taken back."""
+"""Onsets of inverted sounds: inversion spreads them over the time before, and here they are sharpened."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 STEPS_PER_SECOND = 1000
 """Loudness is measured in steps of a millisecond."""
 QUIET_DB = -15.0
-"""What is quieter than this, relative to the loudest step of half a window from there on, is before an onset."""
+"""A step quieter than this, relative to the loudest one in the half window after it, may be before an onset."""
 EXPANSION = 4.0
-"""What is x dB below QUIET_DB becomes EXPANSION times x dB below it."""
+"""A step before an onset, x dB below QUIET_DB, becomes EXPANSION times x dB below it."""
 ABOVE = 24_000
 """Sample rate above which onsets are sharpened: of speech at lower rates it costs intelligibility, ESTOI .002."""
 
