@@ -81,6 +81,25 @@ def random_views(
     return shift_and_stretch(split, indices, shift, None, part, width)
 
 
+def excerpts(
+    images: Tensor, frames: Tensor, chance: Tensor, stride: int, columns: int
+) -> tuple[Tensor, Tensor]:
+    """Excerpts of clips (batch, 1, bins, frames) of `frames` (batch,), of up to `columns` × `stride` frames.
+
+    Half of them are the beginnings of their clips, where `chance` (batch,), 0 to 1, is below a half; the others begin
+    at a multiple of `stride` that `chance` decides. Shorter clips are left as they are. Returns the excerpts and
+    their frames.
+    """
+    longest = columns * stride
+    if images.shape[3] <= longest:
+        return images, frames
+    choices = 1 + (frames - longest).clamp(min=0) // stride
+    begin = stride * ((2 * chance - 1).clamp(min=0) * choices).long().minimum(choices - 1)
+    indices = (begin[:, None] + torch.arange(longest)).clamp(max=images.shape[3] - 1)
+    indices = indices[:, None, None].expand(-1, 1, images.shape[2], -1)
+    return images.gather(3, indices), (frames - begin).clamp(max=longest)
+
+
 def random_variations(
     split: Split,
     indices: Tensor,

@@ -7,6 +7,7 @@ from audiovq.dataset.batches import (
     ONSET_FRAMES,
     SPEED,
     equalize,
+    excerpts,
     random_variations,
     shift_and_stretch,
 )
@@ -70,3 +71,24 @@ def test_an_equalizer_keeps_the_loudest_cell_and_silence_and_opposite_gains_undo
     assert (louder != images).any()
     torch.testing.assert_close(equalize(louder, -gains, 80.0), images)
     torch.testing.assert_close(equalize(images, torch.zeros(3, 4), 80.0), images)
+
+
+def test_excerpts_are_stretches_of_their_clips_that_begin_with_a_column() -> None:
+    frames = torch.tensor([40, 12, 33, 40])
+    images = torch.arange(1.0, 41).expand(4, 1, 3, 40) * (
+        torch.arange(40) < frames[:, None, None, None]
+    )
+    found, counts = excerpts(images, frames, torch.tensor([0.2, 0.9, 0.999, 0.75]), 4, 5)
+    assert found.shape == (4, 1, 3, 20)
+    begins = (found[:, 0, 0, 0] - 1).tolist()
+    assert begins == [0, 0, 12, 12]
+    assert counts.tolist() == [20, 12, 20, 20]
+    for i, begin in enumerate(map(int, begins)):
+        assert torch.equal(found[i, ..., : counts[i]], images[i, ..., begin : begin + counts[i]])
+
+
+def test_short_clips_are_their_own_excerpts() -> None:
+    images, frames = torch.rand(2, 1, 3, 20), torch.tensor([20, 7])
+    found, counts = excerpts(images, frames, torch.tensor([0.1, 0.9]), 4, 5)
+    assert found is images
+    assert counts is frames

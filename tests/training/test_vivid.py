@@ -20,7 +20,7 @@ from audiovq.training.contrast import fitted_contrast
 from audiovq.training.loop import Stopped
 from audiovq.training.run import train
 from audiovq.training.stage import Run, Step
-from audiovq.training.stages.vivid import VividStage, excerpts
+from audiovq.training.stages.vivid import VividStage
 
 VIVID = dataclasses.replace(
     CONFIG,
@@ -150,27 +150,6 @@ def test_the_vivid_decoder_takes_its_time_from_the_autoencoder() -> None:
     assert with_vivid.autoencoder is not None
     assert with_vivid.autoencoder + with_vivid.vivid == pytest.approx(without.autoencoder)
     assert with_vivid.prior(100.0) == without.prior(100.0)
-
-
-def test_excerpts_are_stretches_of_their_clips_that_begin_with_a_column() -> None:
-    frames = torch.tensor([40, 12, 33, 40])
-    images = torch.arange(1.0, 41).expand(4, 1, 3, 40) * (
-        torch.arange(40) < frames[:, None, None, None]
-    )
-    found, counts = excerpts(images, frames, torch.tensor([0.2, 0.9, 0.999, 0.75]), 4, 5)
-    assert found.shape == (4, 1, 3, 20)
-    begins = (found[:, 0, 0, 0] - 1).tolist()
-    assert begins == [0, 0, 12, 12]
-    assert counts.tolist() == [20, 12, 20, 20]
-    for i, begin in enumerate(map(int, begins)):
-        assert torch.equal(found[i, ..., : counts[i]], images[i, ..., begin : begin + counts[i]])
-
-
-def test_short_clips_are_their_own_excerpts() -> None:
-    images, frames = torch.rand(2, 1, 3, 20), torch.tensor([20, 7])
-    found, counts = excerpts(images, frames, torch.tensor([0.1, 0.9]), 4, 5)
-    assert found is images
-    assert counts is frames
 
 
 def test_both_decoders_get_a_contrast_of_their_own(

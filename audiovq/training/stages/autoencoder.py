@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from audiovq.dataset.batches import random_views
+from audiovq.dataset.batches import excerpts, random_views
 from audiovq.dataset.dataset import Split
 from audiovq.dataset.measured import clips_and_why, counted
 from audiovq.models.autoencoder.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
@@ -31,12 +31,15 @@ from audiovq.training.stage import (
     progress_line,
 )
 
+EXCERPT_CODES = 256
+"""Codes of each quantizer in the longest excerpt of a clip that a step uses: all networks here see a neighbourhood
+only, and long clips would leave time for few steps."""
 RESTART_UNTIL = 0.9
 """Share of the schedule after which unused codes are no longer restarted."""
 
 
 class AutoencoderStage(Stage):
-    """Training of the autoencoder on shifted clips."""
+    """Training of the autoencoder on shifted excerpts of clips."""
 
     name = "autoencoder"
 
@@ -62,7 +65,7 @@ class AutoencoderStage(Stage):
     def prepare(self, step: Step) -> Inputs:
         """This rank's spectrograms (batch, 1, bins, frames), frames (batch,), labels (batch, labels)."""
         set_schedule(self.autoencoder, step.progress)
-        images, frames = shifted_clips(self.split, step, self.autoencoder)
+        images, frames = shifted_excerpts(self.split, step, self.autoencoder)
         labels = self.split.label_indices[step.indices[distributed.local_slice()]]
         return to_device_async(images, self.model.device), frames, labels
 
@@ -109,8 +112,12 @@ class AutoencoderStage(Stage):
         write_samples(self.run.folder, self.name, step, model, waveforms)
 
 
-def shifted_clips(split: Split, step: Step, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
-    """This rank's clips of a step, shifted: spectrograms (batch, 1, bins, frames) and frames (batch,)."""
+def shifted_excerpts(split: Split, step: Step, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+    """This rank's clips of a step, shifted, and excerpts of those with more than EXCERPT_CODES.
+
+    Returns spectrograms (batch, 1, bins, frames) and frames (batch,). Where one vector describes a clip (`dense`),
+    clips stay whole.
+    """
     stride = autoencoder.stride[1]
 
     def width(frames: int) -> int:
@@ -119,7 +126,14 @@ def shifted_clips(split: Split, step: Step, autoencoder: Autoencoder) -> tuple[T
         return stride * step.width(-(-frames // stride))
 
     part = distributed.local_slice()
-    return random_views(split, step.indices, step.generator, stride, part=part, width=width)
+    images, frames = random_views(
+        split, step.indices, step.generator, stride, part=part, width=width
+    )
+    if autoencoder.config.bottleneck.dense is not None:
+        return images, frames
+    chance = torch.rand(len(step.indices), generator=step.generator)[part]
+    columns = max(1, EXCERPT_CODES // autoencoder.rows)
+    return excerpts(images, frames, chance, stride, columns)
 
 
 def set_schedule(autoencoder: Autoencoder, progress: float) -> None:

@@ -38,32 +38,7 @@ from audiovq.training.stage import (
     loss_line,
     progress_line,
 )
-from audiovq.training.stages.autoencoder import shifted_clips
-
-EXCERPT_COLUMNS = 16
-"""Columns of codes of the longest excerpt of a clip that a step uses: the discriminator judges patches, and long clips
-would leave time for few steps."""
-
-
-def excerpts(
-    images: Tensor, frames: Tensor, chance: Tensor, stride: int, columns: int
-) -> tuple[Tensor, Tensor]:
-    """Excerpts of clips (batch, 1, bins, frames) of `frames` (batch,), of up to `columns` × `stride` frames.
-
-    Half of them are the beginnings of their clips, where `chance` (batch,), 0 to 1, is below a half; the others begin
-    at a multiple of `stride` that `chance` decides. Shorter clips are left as they are. Returns the excerpts and
-    their frames.
-    """
-    longest = columns * stride
-    if images.shape[3] <= longest:
-        return images, frames
-    choices = 1 + (frames - longest).clamp(min=0) // stride
-    begin = stride * ((2 * chance - 1).clamp(min=0) * choices).long().minimum(choices - 1)
-    indices = to_device_async(begin[:, None] + torch.arange(longest), images.device)
-    indices = indices[:, None, None].expand(-1, 1, images.shape[2], -1)
-    return images.gather(3, indices.clamp(max=images.shape[3] - 1)), (frames - begin).clamp(
-        max=longest
-    )
+from audiovq.training.stages.autoencoder import shifted_excerpts
 
 
 class VividStage(Stage):
@@ -102,13 +77,9 @@ class VividStage(Stage):
             self.split.read_ahead(indices[distributed.local_slice()])
 
     def prepare(self, step: Step) -> Inputs:
-        """This rank's spectrograms (batch, 1, bins, frames) and frames (batch,)."""
+        """This rank's excerpts (batch, 1, bins, frames) and frames (batch,)."""
         self.step = step.number
-        images, frames = shifted_clips(self.split, step, self.model.autoencoder)
-        chance = torch.rand(len(step.indices), generator=step.generator)
-        chance = chance[distributed.local_slice()]
-        stride = self.model.autoencoder.stride[1]
-        images, frames = excerpts(images, frames, chance, stride, EXCERPT_COLUMNS)
+        images, frames = shifted_excerpts(self.split, step, self.model.autoencoder)
         return to_device_async(images, self.model.device), frames
 
     def loss(self, *inputs: Tensor) -> Losses:
