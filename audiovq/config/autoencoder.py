@@ -23,6 +23,8 @@ class NetworkConfig:
     patch: tuple[int, int] | None = None
     """Bins and frames covered by one code (patch); None: 8 and 4, and as many more where a dataset has more
     bands or a shorter hop than the default of its sample rate, so that as many codes last a second."""
+    tall: int = 1
+    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate (patch)."""
     channels: int = 128
     """Channels of each block (patch, residual)."""
     encoder_blocks: int = 2
@@ -44,10 +46,10 @@ class NetworkConfig:
     """Last function of the decoder."""
 
     def __post_init__(self) -> None:
-        sizes = *(self.patch or PATCH), self.channels, *self.filters
+        sizes = *(self.patch or PATCH), self.tall, self.channels, *self.filters
         require(
             all(1 <= size <= WIDEST for size in sizes),
-            f"patch, channels and filters: give numbers from 1 to {WIDEST}",
+            f"patch, tall, channels and filters: give numbers from 1 to {WIDEST}",
         )
         require(
             all(0 <= n <= MOST_LAYERS for n in (self.encoder_blocks, self.decoder_blocks)),
@@ -81,7 +83,7 @@ class NetworkConfig:
         if self.patch is not None or spectrogram.images:
             return replace(self, patch=self.patch or PATCH)
         default = SpectrogramConfig.for_rate(spectrogram.sample_rate)
-        bins, frames = PATCH
+        bins, frames = self.tall * PATCH[0], PATCH[1]
         if spectrogram.n_mels >= 2 * default.n_mels:
             bins *= 2
         if 2 * spectrogram.hop_length <= default.hop_length:

@@ -72,14 +72,14 @@ PRESETS: dict[str, TrainConfig] = {
     ),
 }
 """tiny: at most five minutes on a laptop. small: at most twenty. base: for a GPU, no time limit. rate-…: one
-hour, autoencoders without a prior, for archives of about 1, 2 and 4 kbit/s (speech at 8 kHz)."""
+hour, autoencoders without a prior, for archives of 1, 2 and 4 kbit/s at any sample rate."""
 
 
 def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> TrainConfig:
-    """Codec for speech at 8 kHz without a prior: tall patches, residual quantizers, and a target rate."""
+    """Codec without a prior: tall patches, residual quantizers, and a target rate, met on validation clips."""
     return TrainConfig(
         autoencoder=AutoencoderConfig(
-            NetworkConfig(patch=(16, 4)),
+            NetworkConfig(tall=2),
             BottleneckConfig(num_quantizers=quantizers, codebook_size=codebook_size),
             rate_weight=0.05,
             target_rate=target_rate,

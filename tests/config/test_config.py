@@ -375,3 +375,18 @@ def test_cross_entropy_needs_outputs_that_are_probabilities() -> None:
 def test_what_needs_one_quantizer_refuses_several(changes: dict[str, Any]) -> None:
     with pytest.raises(AudiovqError, match="num_quantizers"):
         BottleneckConfig(num_quantizers=2, **changes)
+
+
+def test_rate_presets_spend_as_many_codes_a_second_at_any_sample_rate() -> None:
+    """Within the third by which a default hop differs from 8 ms."""
+    network = PRESETS["rate-1k"].autoencoder.network
+    per_second = []
+    for spectrogram in (
+        SpectrogramConfig(sample_rate=8_000, n_fft=256, hop_length=64, n_mels=64),
+        SpectrogramConfig(sample_rate=44_100, n_fft=2048, hop_length=512, n_mels=256),
+        SpectrogramConfig(sample_rate=44_100, n_fft=1024, hop_length=256, n_mels=128),
+    ):
+        bins, frames = network.fitted(spectrogram).stride
+        rate = spectrogram.sample_rate / spectrogram.hop_length
+        per_second.append(rate / frames * spectrogram.bins / bins)
+    assert max(per_second) < 1.5 * min(per_second)
