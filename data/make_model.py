@@ -24,7 +24,8 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
 from audiovq.evaluation.wording import describe_figures
 from audiovq.generation.generate import generate
-from audiovq.models.checkpoint import SHIPPED, export, load
+from audiovq.models.checkpoint import export, load
+from audiovq.models.folder import SHIPPED
 from audiovq.models.model import Model
 from audiovq.pipeline import DEMO_DATA, preprocess, train
 from audiovq.runtime.files import atomic, write_text

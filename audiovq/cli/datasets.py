@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from audiovq.cli.arguments import Json, Overwrite
+from audiovq.config.checks import require
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.runtime.files import json_text, require_apart
 
@@ -43,6 +44,13 @@ def preprocess(
     audio_dir: Positional[Path],
     dataset: Positional[Path],
     config: Annotated[PreprocessConfig, arg(name="")] = PreprocessConfig(),
+    like: Annotated[
+        Path | None,
+        arg(
+            metavar="MODEL",
+            help="Make spectrograms like those of this model, a folder or `digits`, for `train --from`.",
+        ),
+    ] = None,
     images: Annotated[
         bool,
         arg(
@@ -66,6 +74,9 @@ def preprocess(
     """
     if config.labels and config.labels.endswith(".csv"):
         require_apart(dataset, Path(config.labels), emptied=True)
+    if like is not None:
+        require(not images, f"--like {like}: makes spectrograms; leave it out with --images")
+        config = _like(config, like, dataset)
     if images:
         from audiovq.preprocessing.images import preprocess_images
 
@@ -89,3 +100,11 @@ def preprocess(
     )
     print(f"{'images' if images else 'clips'}: {clips}{sound}")
     print(f"wrote {dataset}")
+
+
+def _like(config: PreprocessConfig, model: Path, dataset: Path) -> PreprocessConfig:
+    """The settings with the spectrograms of a model. Raises AudiovqError as `PreprocessConfig.like`."""
+    from audiovq.models.folder import spectrogram_of
+
+    require_apart(dataset, model, emptied=True)
+    return config.like(spectrogram_of(model), str(model))

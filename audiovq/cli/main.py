@@ -42,10 +42,17 @@ def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
 
 
 def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
-    """The verbs by name; the defaults of train's flags are those of the preset that the arguments name."""
-    flags = " ".join(arguments).replace("=", " ").split()
-    named = flags[flags.index("--preset") + 1 :] if "--preset" in flags else []
-    train = train_from(PRESETS.get(named[0] if named else "", PRESETS["small"]))
+    """The verbs by name; the defaults of train's flags are those of the preset and the model that the arguments name.
+
+    Raises AudiovqError where they name no model.
+    """
+    defaults = PRESETS.get(_value_of("--preset", arguments) or "small", PRESETS["small"])
+    origin = _value_of("--from", arguments)
+    if origin and arguments[:1] == ["train"]:
+        from audiovq.training.origin import Origin
+
+        defaults = Origin.read(origin).adopt(defaults)
+    train = train_from(defaults)
     make = (generate, vary, continue_, repaint, morph)
     look = (evaluate, report, summary, plot, app, export)
     verbs = (
@@ -61,6 +68,16 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
         completion,
     )
     return {verb.__name__.rstrip("_"): verb for verb in verbs}
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value of a flag, given as `--flag value` or `--flag=value`; None where it is missing."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None
 
 
 def _with_metavars(verb: Callable[..., None]) -> Callable[..., None]:

@@ -82,7 +82,7 @@ def report(
         dataset: Folder made by preprocess; by default the model's training dataset.
     """
     from audiovq.dataset.dataset import Dataset
-    from audiovq.models.checkpoint import located
+    from audiovq.models.folder import located
     from audiovq.pipeline import write_report
     from audiovq.training.folder import trained_on
 
@@ -141,7 +141,7 @@ def plot(
         out: The PNG to write; WAVs go next to it: for plot.png, plot-00.wav and so on.
     """
     from audiovq.dataset.dataset import Dataset
-    from audiovq.models.checkpoint import located
+    from audiovq.models.folder import located
     from audiovq.report.plots import plot
     from audiovq.training.folder import trained_on
 

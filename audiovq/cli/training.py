@@ -12,6 +12,19 @@ from audiovq.cli.arguments import Device, Overwrite, Preset, Recordings
 from audiovq.config.settings import TrainConfig
 from audiovq.runtime.files import require_apart
 
+From = Annotated[
+    Path | None,
+    arg(
+        name="from",
+        metavar="SEED",
+        help="Start from the weights of this model, a folder or `digits`; its networks are then the defaults.",
+    ),
+]
+More = Annotated[
+    float | None,
+    arg(help="Minutes for which a finished model is trained further; --max-minutes is ignored."),
+]
+
 
 def train_from(preset_config: TrainConfig) -> Callable[..., None]:
     """The verb `train`, whose flags start from a preset's settings."""
@@ -21,13 +34,15 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         model: Positional[Path],
         preset: Preset = "small",
         config: Annotated[TrainConfig, arg(name="")] = preset_config,
+        origin: From = None,
+        more: More = None,
         recordings: Recordings = None,
         device: Device = "auto",
         overwrite: Overwrite = False,
     ) -> None:
         """Train a model on a dataset: the autoencoder, then the prior.
 
-        Run the same command again to resume.
+        Run the same command again to resume; with --more, a finished model is trained further.
 
         Args:
             dataset: Folder made by preprocess.
@@ -42,7 +57,11 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
 
         require_apart(model, dataset, emptied=True)
         opened = Dataset(dataset, recordings)
-        trained = train(opened, model, config, device=device, overwrite=overwrite)
+        if origin is not None:
+            require_apart(model, origin, emptied=True)
+        trained = train(
+            opened, model, config, origin=origin, more=more, device=device, overwrite=overwrite
+        )
         if not distributed.is_main():
             return
         if not trained.spectrogram.config.images:

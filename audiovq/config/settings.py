@@ -235,6 +235,8 @@ class TrainConfig:
     """Share of max_minutes for the vivid decoder, taken from the autoencoder's time; 0: no vivid decoder."""
     masked_share: float = 0.0
     """Share of max_minutes for the masked prior, taken from the prior's time; 0: no masked prior."""
+    carried_rate: float = 0.3
+    """Factor on the learning rates of stages that start from trained weights (--from, --more)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device supports it, else float32. The quantizer always uses float32."""
     threads: int | None = None
@@ -247,6 +249,10 @@ class TrainConfig:
         require_finite(self)
         require_seed(self.seed)
         require_threads(self.threads)
+        require(
+            0 < self.carried_rate <= 10,
+            f"carried_rate {self.carried_rate}: give a factor above 0, up to 10",
+        )
         require(
             self.max_minutes is None or 0 < self.max_minutes <= 1e7,
             f"max_minutes {self.max_minutes}: give minutes above 0, up to 1e7",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from audiovq.config.checks import require
 
@@ -69,6 +69,22 @@ class PreprocessConfig:
             self.n_mels is None or 0 <= self.n_mels <= 512,
             f"n_mels {self.n_mels}: give 0 (linear bins) to 512",
         )
+
+    def like(self, model: SpectrogramConfig, name: str) -> PreprocessConfig:
+        """These settings with the sample rate and spectrograms of a model, `name` in messages.
+
+        Raises AudiovqError where the model is one of images, or one of these settings is given and differs.
+        """
+        require(not model.images, f"--like {name}: is a model of images; give one of sounds")
+        default = PreprocessConfig()
+        common = {f.name for f in fields(self)} & {f.name for f in fields(model)}
+        for setting in sorted(common):
+            given, wanted = getattr(self, setting), getattr(model, setting)
+            require(
+                given in (getattr(default, setting), wanted),
+                f"--{setting.replace('_', '-')} {given}: {name} has {wanted}; leave it out, or leave out --like",
+            )
+        return replace(self, **{setting: getattr(model, setting) for setting in common})
 
 
 @dataclass(frozen=True)

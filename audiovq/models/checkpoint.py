@@ -32,26 +32,19 @@ from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_tables import ContextTables
+from audiovq.models.folder import FORMAT, VERSION, read_model_header, require_model
 from audiovq.models.known import KnownClips, from_tensors
 from audiovq.models.model import Model
-from audiovq.runtime.checksums import (
-    read_header,
-    verified_path,
-    write_header,
-)
+from audiovq.runtime.checksums import AGAIN, verified_path, write_header
 from audiovq.runtime.files import atomic, read_json, sha256
-from audiovq.runtime.tensors import AGAIN, read_tensors, save_tensors
+from audiovq.runtime.tensors import read_tensors, save_tensors
 from audiovq.spectral.spectrogram import Spectrogram
 
-FORMAT = "audiovq-model"
-VERSION = 5
 Stage = Literal["autoencoder", "vivid", "context", "prior", "masked"]
 PARTS: tuple[Stage, ...] = ("vivid", "context", "prior", "masked")
 """Stages trained on the codes of an autoencoder."""
 KNOWN = "training_codes"
 """Key of model.json for the codes of the training clips."""
-SHIPPED = Path(__file__).parents[1] / "pretrained"
-"""Folder of the models in the package, which are loaded by name: `digits`."""
 LARGEST_FRAMES = 1 << 24
 """Most frames of a training clip."""
 READINGS = 5
@@ -111,10 +104,29 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     spare.unlink(missing_ok=True)
 
 
+def replace_model(folder: Path, source: Path) -> None:
+    """Put the model in `source` in the place of that in `folder`, which has all its parts.
+
+    Killed at any moment, it leaves the earlier model or the new one, as `save` does.
+    """
+    header = read_model_header(source)
+    entries = [header[part] for part in ("autoencoder", *PARTS, KNOWN) if part in header]
+    names = [str(entry["file"]) for entry in entries]
+    spares = [PurePath(name).with_suffix(".next.safetensors").name for name in names]
+    for files in (spares, names):
+        for entry, name, file in zip(entries, names, files, strict=True):
+            with atomic(folder / file) as temporary:
+                temporary.write_bytes((source / name).read_bytes())
+            entry["file"] = file
+        write_header(folder / "model.json", header)
+    for spare in spares:
+        (folder / spare).unlink()
+
+
 def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
     """Add results to the summary of a stage in model.json; does nothing where the model lacks the stage."""
     path = folder / "model.json"
-    header = read_header(path, "model", VERSION, AGAIN)
+    header = read_model_header(folder)
     if stage in header and header[stage]["summary"] | more != header[stage]["summary"]:
         header[stage]["summary"] |= more
         write_header(path, header)
@@ -123,7 +135,7 @@ def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
 def save_contrast(folder: Path, contrast: float) -> None:
     """Write the contrast of the autoencoder's decoder into its settings in model.json."""
     path = folder / "model.json"
-    header = read_header(path, "model", VERSION, AGAIN)
+    header = read_model_header(folder)
     header["autoencoder"]["config"]["contrast"] = contrast
     write_header(path, header)
 
@@ -158,21 +170,6 @@ def _file_listed(folder: Path, stage: Stage) -> Any:
         return None
 
 
-def shipped_names() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
-
-
-def located(folder: Path | str) -> Path:
-    """Folder of a model: `folder`, or the folder in SHIPPED of that name where `folder` does not exist."""
-    shipped = SHIPPED / Path(folder).name
-    return (
-        shipped
-        if Path(folder) == Path(shipped.name) and not Path(folder).exists()
-        else Path(folder)
-    )
-
-
 def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """Read a model from a folder, or by name from SHIPPED, in eval mode.
 
@@ -180,17 +177,12 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     AudiovqError where `folder` is not a model, has another version, or holds weights that are damaged or
     belong to another model.
     """
-    folder = located(folder)
-    if folder.parent == SHIPPED and not folder.is_dir():
-        raise AudiovqError(
-            f"{folder.name}: no such model; give a folder made by train, or a bundled model:"
-            f" {', '.join(shipped_names())}"
-        )
+    folder = require_model(folder)
     path = folder / "model.json"
     for _ in range(READINGS):
         before = _stamp(path)
         try:
-            return _read(folder, read_header(path, "model", VERSION, AGAIN)).to(device)
+            return _read(folder, read_model_header(folder)).to(device)
         except AudiovqError as error:
             failed = error
         # A file that model.json lists is replaced after a model.json that no longer lists it.
@@ -266,7 +258,7 @@ def export(folder: Path, target: Path) -> None:
 
     Weights keep three digits; integers, such as the context tables, are unchanged.
     """
-    header = read_header(folder / "model.json", "model", VERSION, AGAIN)
+    header = read_model_header(folder)
     for part in ("autoencoder", *PARTS):
         if entry := header.get(part):
             tensors, _ = read_tensors(_weights(folder, entry))

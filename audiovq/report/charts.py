@@ -134,7 +134,7 @@ def curves(metrics: Sequence[dict[str, Any]], wanted: Sequence[Curves]) -> list[
     """The charts in `wanted` for which rows of metrics.jsonl hold finite numbers."""
     charts = []
     for stage, title, unit, columns in wanted:
-        rows = [row for row in metrics if row["stage"] == stage]
+        rows = _in_sequence([row for row in metrics if row["stage"] == stage])
         lines = [
             Line(
                 f"line line{number}",
@@ -148,6 +148,17 @@ def curves(metrics: Sequence[dict[str, Any]], wanted: Sequence[Curves]) -> list[
         if lines:
             charts.append(_chart(title, "step", unit, lines))
     return charts
+
+
+def _in_sequence(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a stage with their steps counted over all trainings: a further one begins at 0 again."""
+    counted: list[dict[str, Any]] = []
+    before = 0
+    for row in rows:
+        if counted and row["step"] + before < counted[-1]["step"]:
+            before = counted[-1]["step"]
+        counted.append(row | {"step": row["step"] + before})
+    return counted
 
 
 def _curve(rows: Sequence[dict[str, Any]], stage: str, column: str) -> list[Point]:

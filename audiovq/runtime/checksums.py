@@ -19,6 +19,8 @@ from audiovq.runtime.files import MAX_JSON_BYTES, atomic, json_text, read_bytes,
 CHECKSUM_PLACEHOLDER = b"0" * 64
 """Placeholder of a file's own checksum."""
 DAMAGED = "damaged (checksum mismatch)"
+AGAIN = "train again, or get an intact copy"
+"""Advice to the user for a damaged model."""
 
 
 def add_checksum(data: bytes) -> bytes:

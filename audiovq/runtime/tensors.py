@@ -16,14 +16,13 @@ from torch import Tensor
 
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.checksums import (
+    AGAIN,
     CHECKSUM_PLACEHOLDER,
     DAMAGED,
     add_checksum,
     has_valid_checksum,
 )
 from audiovq.runtime.files import atomic, read_bytes
-
-AGAIN = "train again, or get an intact copy"
 
 
 def save_tensors(

@@ -12,8 +12,11 @@ from audiovq.models.model import Model
 from audiovq.training.stages.prior import OVERFITTING, overfits
 
 
-def model_card(model: Model, dataset: Dataset) -> str:
-    """The model card as Markdown: sounds, training data, labels, and the results of each stage."""
+def model_card(model: Model, dataset: Dataset, heritage: str = "") -> str:
+    """The model card as Markdown: sounds, training data, labels, and the results of each stage.
+
+    `heritage`: what it says about the model that training started from, if any.
+    """
     spectrogram = model.spectrogram.config
     lines = [
         "# A model made with audiovq",
@@ -35,6 +38,8 @@ def model_card(model: Model, dataset: Dataset) -> str:
             " recordings are private, delete it before you share the model"
         )
     lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
+    if heritage:
+        lines += ["## Grown from", "", heritage, ""]
     return "\n".join(lines)
 
 

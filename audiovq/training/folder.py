@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,32 @@ from audiovq.runtime.files import (
     require_outside_products,
     write_json,
 )
+from audiovq.training.origin import Origin
 
 NAME_DATASET = "name the dataset: `report MODEL DATASET`, `plot MODEL OUT --dataset DATASET`"
 
 
-def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrite: bool) -> None:
+def prepare_folder(
+    folder: Path,
+    dataset: Dataset,
+    config: TrainConfig,
+    overwrite: bool,
+    origin: Origin | None = None,
+) -> None:
     """Make `folder` ready for a training: create it, clear it (`overwrite`), or check that it can be resumed.
 
-    Raises AudiovqError where it holds something else, or a training with other settings or on another dataset.
+    Raises AudiovqError where it holds something else, or a training with other settings, on another dataset, or from
+    another model than `origin`.
     """
     require_outside_products(folder)
     path = folder / "training" / "settings.json"
-    settings = {
+    settings: dict[str, Any] = {
         "dataset": dataset.fingerprint,
         "dataset_folder": relative(dataset.folder, folder),
         "config": to_json(config),
     }
+    if origin is not None:
+        settings["origin"] = origin.record
     if overwrite and ((folder / "model.json").exists() or path.exists()):
         write_json(path, {})  # so that a run killed now leaves a folder that can be overwritten
         clear(folder, but=path.parent)
@@ -46,6 +55,7 @@ def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrit
             raise AudiovqError(
                 f"{folder}: was trained on another dataset; choose another folder, or add --overwrite"
             )
+        _require_origin(folder, before.get("origin"), origin)
         # The time limit may change between a stop and the next start.
         begun = _begun_with(folder, before.get("config"))
         same = dataclasses.replace(begun, max_minutes=config.max_minutes)
@@ -53,13 +63,6 @@ def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrit
             raise AudiovqError(
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
                 " choose another folder, or add --overwrite"
-            )
-        if before.get("finished") and (config.max_minutes or math.inf) > (
-            begun.max_minutes or math.inf
-        ):
-            raise AudiovqError(
-                f"{folder}: training has finished and cannot be extended by a longer limit; choose another"
-                " folder, or add --overwrite to train again"
             )
         remove_partials(folder)
         if not before.get("finished"):  # the new time limit holds for the stages left
@@ -71,6 +74,21 @@ def prepare_folder(folder: Path, dataset: Dataset, config: TrainConfig, overwrit
         )
     remove_partials(folder)
     write_json(path, settings)
+
+
+def _require_origin(folder: Path, before: dict[str, Any] | None, origin: Origin | None) -> None:
+    """Raise AudiovqError where a training from the model `before`, of settings.json, is not one from `origin`."""
+    if before and (origin is None or origin.record["sha256"] != before.get("sha256")):
+        is_other = "" if origin is None else ", which has changed or is another one"
+        raise AudiovqError(
+            f"{folder}: was trained from the model {before.get('name')}{is_other}; give it by --from, choose"
+            " another folder, or add --overwrite"
+        )
+    if origin is not None and not before:
+        raise AudiovqError(
+            f"{folder}: was not trained from another model; leave out --from, choose another folder, or add"
+            " --overwrite"
+        )
 
 
 def _begun_with(folder: Path, config: Any) -> TrainConfig:

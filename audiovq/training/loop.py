@@ -135,6 +135,7 @@ class Trainer:
     ) -> State:
         """Train until the end of the schedule, the time limit or the patience.
 
+        A stage that starts from trained weights is validated first: they stay where no step is better.
         In rank 0, `keep` is called with every best state, and `report` with the metrics of every validation and,
         between distant ones, with those of training. Raises Stopped on Ctrl-C, after saving, and Diverged where a
         loss or its gradient is not finite.
@@ -146,6 +147,9 @@ class Trainer:
         reported = self.state.seconds
         update = self._updating(distributed.data_parallel(self.module, stage.loss))
         with _interrupts() as interrupted, self._bar() as bar, side_stream(self.device):
+            if stage.carried and self.state.best == math.inf:
+                metrics = self._validated(self._metrics({}), stage, keep)
+                _print(report, metrics)
             while not self.state.done:
                 indices, following = order.at(self.state.step)
                 stage.read_ahead(following)
@@ -166,9 +170,7 @@ class Trainer:
                     if due:
                         metrics = self._validated(metrics, stage, keep)
                         means = _Means()
-                    if distributed.is_main():
-                        with tqdm.external_write_mode():
-                            report(metrics)
+                    _print(report, metrics)
                     elapsed = time.perf_counter() - started
                     reported, stop = distributed.sync_clock(elapsed, interrupted())
                 # After a validation that is due, or the resumed run would skip it.
@@ -224,7 +226,7 @@ class Trainer:
             first = finite.index(False)
             saved = (
                 f"the best model so far, of step {self.state.best_step}, is kept"
-                if self.state.best_step
+                if self.state.best < math.inf
                 else "no model was saved before"
             )
             raise Diverged(
@@ -322,6 +324,13 @@ def update_function(
         return {name: value.detach() for name, value in losses.items()}, norm
 
     return GraphedFunction(update, device) if graphed else update
+
+
+def _print(report: Callable[[Metrics], None], metrics: Metrics) -> None:
+    """Report in rank 0, without disturbing a progress bar."""
+    if distributed.is_main():
+        with tqdm.external_write_mode():
+            report(metrics)
 
 
 class _Batches:

@@ -7,6 +7,7 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ from audiovq.training.card import model_card
 from audiovq.training.contrast import fitted_contrast
 from audiovq.training.folder import mark_finished, prepare_folder
 from audiovq.training.loop import Diverged, Trainer
+from audiovq.training.more import Further, require_finished, stopped_further
+from audiovq.training.origin import Origin
 from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
@@ -44,6 +47,8 @@ def train(
     folder: Path | str,
     config: TrainConfig | str = "small",
     *,
+    origin: Path | str | None = None,
+    more: float | None = None,
     device: str = "auto",
     overwrite: bool = False,
     say: Say = print,
@@ -53,23 +58,59 @@ def train(
 
     `config`: settings, or the name of a preset; they may leave out the vivid decoder and the priors. Run again with
     the same settings, training resumes where it stopped. `folder` holds a usable model from the autoencoder's first
-    validation on. Processes launched by torchrun train together. Raises AudiovqError where the folder holds
-    something else, and where training diverges.
+    validation on. Processes launched by torchrun train together.
+
+    `origin`: a model folder, or the name of a model in the package, from whose weights training starts; its networks
+    replace those of a preset. `more`: minutes for which a finished model is trained further; a `config.max_minutes`
+    above that of the finished training does the same. Raises AudiovqError where the folder holds something else,
+    where settings contradict the origin or its weights do not fit, and where training diverges.
     """
     folder = Path(folder)
-    config = PRESETS[config] if isinstance(config, str) else config
+    start = None if origin is None else Origin.read(origin)
+    config = _settings(config, start)
     with distributed.process_group():
         dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         say = say if distributed.is_main() else _silent
-        run = Run(dataset, folder, config, pick_device(device), say, limits)
+        run = Run(dataset, folder, config, pick_device(device), say, limits, start)
+        if start is not None:
+            start.require_fit(_untrained(run))
         with lock_folder(folder) if distributed.is_main() else contextlib.nullcontext():
             if distributed.is_main():
-                prepare_folder(folder, dataset, config, overwrite)
+                if more is not None:
+                    require_finished(folder, more, overwrite)
+                prepare_folder(folder, dataset, config, overwrite, start)
             distributed.barrier()
+            further = Further.of(folder, config, more)
+            if further is None and stopped_further(folder):
+                say("note: a further training of this model was stopped; --more MINUTES resumes it")
             with dataset.train.held(run.device):
-                model = _train(run)
+                model = _train(run) if further is None else _train_further(run, further)
             distributed.barrier()
             return model
+
+
+def _settings(config: TrainConfig | str, origin: Origin | None) -> TrainConfig:
+    """Settings by name, with the networks of the origin, or as given. Raises AudiovqError as `Origin.settle`."""
+    if isinstance(config, str):
+        return PRESETS[config] if origin is None else origin.adopt(PRESETS[config])
+    return config if origin is None else origin.settle(config)
+
+
+def _train_further(run: Run, further: Further) -> Model:
+    """Train a finished model further, in a folder beside it, and put the result in its place."""
+    origin = replace(Origin.read(run.folder), continues=True)
+    minutes = "" if further.minutes is None else f" for {further.minutes:g} minutes"
+    run.say(f"training the finished model further{minutes}; it stays as it is until the end")
+    if distributed.is_main():
+        further.prepare(run.dataset, run.config)
+    distributed.barrier()
+    if not further.is_trained():
+        _train(replace(run, folder=further.work, config=further.config(run.config), origin=origin))
+        distributed.barrier()
+    if distributed.is_main():
+        further.replace_finished()
+    distributed.barrier()
+    return load(run.folder, run.device)
 
 
 def _train(run: Run) -> Model:
@@ -82,13 +123,9 @@ def _train(run: Run) -> Model:
             "note: this dataset has no validation split: training clips decide when training stops and"
             " which model is the best, and all errors below are measured on them"
         )
-    model = new_model(
-        dataset.spectrogram,
-        config.autoencoder,
-        dataset.labels,
-        count_labels(dataset.train),
-        dataset.clip_frames,
-    ).to(run.device)
+    model = _untrained(run).to(run.device)
+    if run.origin is not None:
+        _begin_from(run.origin, run, model)
     budget = TimeBudget.of(config)
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
     model = _fit_contrast(run)
@@ -103,9 +140,30 @@ def _train(run: Run) -> Model:
     if budget.has_codes:
         model = load(run.folder, run.device)
     if distributed.is_main():
-        write_text(run.folder / "README.md", model_card(model, dataset))
+        heritage = "" if run.origin is None else run.origin.heritage()
+        write_text(run.folder / "README.md", model_card(model, dataset, heritage))
         mark_finished(run.folder)
     return model
+
+
+def _untrained(run: Run) -> Model:
+    """The model of the dataset and settings, before training."""
+    dataset, config = run.dataset, run.config
+    counts = count_labels(dataset.train)
+    return new_model(
+        dataset.spectrogram, config.autoencoder, dataset.labels, counts, dataset.clip_frames
+    )
+
+
+def _begin_from(origin: Origin, run: Run, model: Model) -> None:
+    """Record the origin in `model`, and say once which weights are carried over."""
+    record = origin.model.header.get("origin") if origin.continues else origin.record
+    if record:
+        model.header["origin"] = record
+    begun = (run.folder / "training" / "autoencoder.state.safetensors").exists()
+    if not begun and not origin.continues:
+        for line in origin.lines(model, run.config):
+            run.say(line)
 
 
 def _fit_contrast(run: Run) -> Model:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from audiovq.dataset.measured import measured_split
 from audiovq.models.model import Model
 from audiovq.runtime.device import pick_precision
 from audiovq.runtime.progress import Say, clock
+from audiovq.training.origin import Origin
 
 Inputs = tuple[Tensor, ...]
 """Arguments of a step's loss function."""
@@ -60,6 +61,8 @@ class Run:
     say: Say
     """Prints a line; silent in all ranks but rank 0."""
     limits: Limits = Limits()
+    origin: Origin | None = None
+    """The trained model that the stages start from."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,13 +105,22 @@ class Stage(ABC):
     """(clips,) frames or tokens of each training clip, by which clips are batched; known after `begin`."""
 
     def __init__(
-        self, run: Run, model: Model, module: nn.Module, optimizer: OptimizerConfig
+        self,
+        run: Run,
+        model: Model,
+        module: nn.Module,
+        optimizer: OptimizerConfig,
+        carried: bool = False,
     ) -> None:
-        """`module`: the part of `model` that is trained, as `optimizer` says."""
+        """`module`: the part of `model` that is trained, as `optimizer` says; `carried`: from trained weights."""
         self.run = run
         self.model = model
         self.module = module
-        self.optimizer = optimizer
+        self.carried = carried
+        """Whether the weights are those of `run.origin`: they are validated before the first step, and learn more
+        slowly, by `carried_rate`."""
+        rate = optimizer.learning_rate * (run.config.carried_rate if carried else 1.0)
+        self.optimizer = replace(optimizer, learning_rate=rate)
         self.held_out = measured_split(run.dataset, "validation")
         """Clips of `validate`: training clips where the dataset has no validation split."""
         self.facts: dict[str, Any] = {}

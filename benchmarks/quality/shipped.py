@@ -21,7 +21,8 @@ import tyro
 
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
-from audiovq.models.checkpoint import SHIPPED, load
+from audiovq.models.checkpoint import load
+from audiovq.models.folder import SHIPPED
 from audiovq.pipeline import DEMO_DATA
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import read_json, write_json

@@ -21,9 +21,11 @@ from tiny_models import COUNTS, LABELS, shake, tiny_model
 
 from audiovq.config.errors import AudiovqError
 from audiovq.models import checkpoint
-from audiovq.models.checkpoint import FORMAT, VERSION, export, load, located, save
+from audiovq.models import folder as model_folder
+from audiovq.models.checkpoint import export, load, save
 from audiovq.models.entropy.context_model import ContextModel
 from audiovq.models.entropy.context_tables import ContextTables, to_integers
+from audiovq.models.folder import FORMAT, VERSION, located
 from audiovq.models.model import Model
 from audiovq.models.priors.masking import MaskedClips
 from audiovq.runtime import files
@@ -524,7 +526,7 @@ def test_an_exported_model_is_half_the_size_and_says_nearly_the_same(tmp_path: P
 def test_a_model_that_ships_goes_by_its_name_unless_a_folder_does(
     saved_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SHIPPED", saved_folder.parent)
+    monkeypatch.setattr(model_folder, "SHIPPED", saved_folder.parent)
     monkeypatch.chdir(tmp_path)
     assert located("model") == saved_folder
     assert load("model").header == load(saved_folder).header
@@ -624,7 +626,7 @@ def test_a_model_is_read_while_it_is_being_saved(
     saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that a model.json lists are replaced after one that lists others: so it is read again."""
-    model, real_read = tiny_model(), checkpoint.read_header
+    model, real_read = tiny_model(), checkpoint.read_model_header
     for stage in ("autoencoder", "prior"):
         save(tmp_path, model, stage, {"step": 0})
     left = [saves]
@@ -638,11 +640,11 @@ def test_a_model_is_read_while_it_is_being_saved(
             save(tmp_path, model, "prior", {"step": left[0]})
         return header
 
-    monkeypatch.setattr(checkpoint, "read_header", read_then_save)
+    monkeypatch.setattr(checkpoint, "read_model_header", read_then_save)
     found = load(tmp_path)
     for name, value in model.autoencoder.state_dict().items():
         assert torch.equal(found.autoencoder.state_dict()[name], value), name
-    monkeypatch.setattr(checkpoint, "read_header", real_read)
+    monkeypatch.setattr(checkpoint, "read_model_header", real_read)
     (tmp_path / "prior.safetensors").write_bytes(b"damaged")
     with pytest.raises(AudiovqError, match=r"prior\.safetensors: damaged"):
         load(tmp_path)

@@ -209,3 +209,28 @@ def test_the_spectrogram_of_a_short_recording_is_that_of_it_followed_by_silence(
     assert level == same
     assert np.array_equal(short[..., :frames], long[..., :frames])
     assert not short[..., frames:].any()
+
+
+def test_a_dataset_like_a_model_has_its_spectrograms_whatever_the_recordings_are(
+    tmp_path: Path, voice: Voice
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        soundfile.write(tmp_path / "in" / f"{number}.wav", voice(0.4, sample_rate=22_050), 22_050)
+    model = SpectrogramConfig(8_000, 128, 32, 48, range_db=70.0)
+    preprocess(
+        tmp_path / "in", tmp_path / "out", PreprocessConfig().like(model, "it"), say=lambda _: None
+    )
+    assert Dataset(tmp_path / "out").spectrogram == model
+
+
+def test_a_setting_that_differs_from_the_models_is_refused_by_name_and_an_equal_one_is_not() -> (
+    None
+):
+    model = SpectrogramConfig(8_000, 128, 32, 48, range_db=70.0)
+    with pytest.raises(AudiovqError, match=r"--sample-rate 16000: it has 8000"):
+        PreprocessConfig(sample_rate=16_000).like(model, "it")
+    with pytest.raises(AudiovqError, match="is a model of images"):
+        PreprocessConfig().like(SpectrogramConfig.for_images(28), "it")
+    given = PreprocessConfig(sample_rate=8_000, clip_seconds=1.0).like(model, "it")
+    assert (given.sample_rate, given.clip_seconds) == (8_000, 1.0)

@@ -63,6 +63,7 @@ class Task:
         self.kept: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         self.said: list[Mapping[str, float]] = []
         self.scores: list[float] = []
+        self.carried = False
         self.before_step: dict[int, Any] = {}
         """Functions called inside the loss, by step."""
 
@@ -104,6 +105,7 @@ class Task:
 
         stage = SimpleNamespace(
             lengths=LENGTHS,
+            carried=self.carried,
             read_ahead=lambda indices: None,
             prepare=prepare,
             loss=lambda: self.loss(steps[-1]),
@@ -553,3 +555,19 @@ def test_bfloat16_training_keeps_weights_in_float32(tmp_path: Path) -> None:
     task.fit()
     assert dtypes == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in task.module.parameters())
+
+
+def test_trained_weights_are_validated_before_the_first_step_and_kept_where_no_step_is_better(
+    tmp_path: Path,
+) -> None:
+    ruinous = replace(CONFIG, learning_rate=50.0, clip_norm=1e6, warmup=0)
+    task = Task(tmp_path, ruinous)
+    task.carried = True
+    initial = {name: value.clone() for name, value in task.module.state_dict().items()}
+    state = task.fit()
+    assert (state.best_step, state.best) == (0, task.scores[0])
+    assert min(task.scores) == task.scores[0]
+    ((kept, weights),) = task.kept
+    assert kept["step"] == 0
+    assert all(torch.equal(weights[name], value) for name, value in initial.items())
+    assert "loss" not in task.said[0]

@@ -143,11 +143,11 @@ def test_a_finished_training_is_left_alone(
     assert weights(straight[0]) == before
 
 
-def test_a_longer_limit_is_used_before_the_end_of_training_and_refused_after_it(
+def test_a_longer_limit_is_used_before_the_end_of_training_and_a_shorter_one_ignored_after_it(
     straight: tuple[Path, list[str]], dataset: Dataset, tmp_path: Path
 ) -> None:
     limited = dataclasses.replace(CONFIG, max_minutes=50.0)
-    shorter, longer = (dataclasses.replace(CONFIG, max_minutes=m) for m in (20.0, 90.0))
+    shorter = dataclasses.replace(CONFIG, max_minutes=20.0)
 
     def stop(line: str) -> None:
         if line.startswith("autoencoder") and "step 30" in line:
@@ -159,9 +159,6 @@ def test_a_longer_limit_is_used_before_the_end_of_training_and_refused_after_it(
     settings = json.loads((tmp_path / "model" / "training" / "settings.json").read_text())
     assert settings["config"]["max_minutes"] == 50, "the limit of the resumed run"
     before = weights(tmp_path / "model")
-    for config in (longer, CONFIG):  # no limit is a longer one, too
-        with pytest.raises(AudiovqError, match="training has finished"):
-            train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
     for config in (limited, shorter):
         lines: list[str] = []
         train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)

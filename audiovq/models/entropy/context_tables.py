@@ -180,6 +180,27 @@ def to_integers(
     return integers
 
 
+def to_network(tables: ContextTables, codebooks: Tensor) -> ContextModel:
+    """A ContextModel that computes what the tables do, up to their rounding: inverse of `to_integers`.
+
+    `codebooks` (quantizers, codebook_size, dim) as in ContextModel, of the sizes of the tables. It is on the CPU.
+    """
+    integers = tables.integers
+    network = ContextModel(codebooks.cpu(), tables.rows, integers["rows.0"].shape[1])
+    with torch.no_grad():
+        for q in range(tables.num_quantizers):
+            for weights, name, scale in (
+                (network.maps[q], "maps", MAP_SCALE),
+                (network.edges[q], "edges", HIDDEN_SCALE),
+                (network.row_bias[q], "rows", HIDDEN_SCALE),
+                (network.biases[q], "biases", HIDDEN_SCALE * WEIGHT_SCALE),
+            ):
+                weights.copy_(integers[f"{name}.{q}"].float() / scale)
+            network.weights[q].copy_(integers[f"weights.{q}"].T.float() / WEIGHT_SCALE)
+            network.heads[q].zero_()  # their part is in the weights
+    return network
+
+
 def code_bits(tables: ContextTables, codes: Tensor, num_columns: Tensor) -> float:
     """Total bits of codes (sounds, quantizers, rows, columns) under the tables."""
     contexts, targets, rows = context_cells(codes, num_columns, tables.codebook_size)

@@ -14,6 +14,7 @@ from audiovq.dataset.measured import clips_and_why, counted
 from audiovq.models.autoencoder.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.autoencoder.quantizers import Codebook
+from audiovq.models.carry import carry_autoencoder
 from audiovq.models.model import Model
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
@@ -44,8 +45,11 @@ class AutoencoderStage(Stage):
     name = "autoencoder"
 
     def __init__(self, run: Run, model: Model) -> None:
-        """Trains `model.autoencoder` in place."""
-        super().__init__(run, model, model.autoencoder, run.config.autoencoder_training)
+        """Trains `model.autoencoder` in place, from the weights of `run.origin` where there is one."""
+        carried = run.origin is not None
+        if run.origin is not None:
+            carry_autoencoder(run.origin.model, model)
+        super().__init__(run, model, model.autoencoder, run.config.autoencoder_training, carried)
         self.autoencoder = model.autoencoder
         self.split = run.dataset.train
         self.lengths = self.split.num_frames

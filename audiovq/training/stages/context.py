@@ -20,7 +20,12 @@ from audiovq.dataset.dataset import Split
 from audiovq.dataset.measured import clips_and_why, measured_split
 from audiovq.models.checkpoint import save
 from audiovq.models.entropy.context_model import NEIGHBOURS, ContextModel, context_cells
-from audiovq.models.entropy.context_tables import ContextTables, code_bits, to_integers
+from audiovq.models.entropy.context_tables import (
+    ContextTables,
+    code_bits,
+    to_integers,
+    to_network,
+)
 from audiovq.models.entropy.rate_search import least_weight, search
 from audiovq.models.model import Model
 from audiovq.runtime import distributed
@@ -94,9 +99,10 @@ class _Cells:
 def train_context(run: Run, model: Model, deadline: float | None) -> None:
     """Fit the context tables to the codes of the training clips and save them, in rank 0.
 
-    `deadline`: seconds after which fitting is stopped.
+    Starts from those of `run.origin`, where it has any. `deadline`: seconds after which fitting is stopped.
     """
     started = time.perf_counter()
+    start = None if run.origin is None else run.origin.model.context
     run.say("context: fitting the entropy coder's tables (used by `encode`)")
     held_out = measured_split(run.dataset, "validation")
     fitted = fit_context(
@@ -108,6 +114,8 @@ def train_context(run: Run, model: Model, deadline: float | None) -> None:
         max_minutes=run.config.max_minutes,
         max_seconds=math.inf if deadline is None else deadline,
         most_steps=run.limits.context_steps,
+        start=start,
+        rate=1.0 if start is None else run.config.carried_rate,
     )
     if not distributed.is_main():
         return
@@ -144,9 +152,13 @@ def fit_context(
     most_steps: int = Limits.context_steps,
     most_views: int = VIEWS,
     checks: int = CHECKS,
+    start: ContextTables | None = None,
+    rate: float = 1.0,
 ) -> Fitted:
     """Train a context model on the codes of `train`; return the tables that are best on `held_out`.
 
+    It starts from the tables `start`, where they have the sizes of this model, and its learning rate is `rate` times
+    as high.
     `dtype`: precision of autocast. `max_minutes`, the limit of the whole training, reduces the planned steps and
     views from `most_steps` and `most_views`; `max_seconds` stops fitting early, which the result then says.
     `checks`: number of validations. Raises AudiovqError where the model has no codes.
@@ -157,9 +169,9 @@ def fit_context(
         most_views = min(most_views, math.ceil(max_minutes))
     cells = _cells(model, train, most_views, ENCODING_SHARE * max_seconds)
     steps = min(most_steps, max(checks, PASSES * len(cells) // BATCH_CELLS))
-    schedule = _Schedule(steps, started, max_seconds)
+    schedule = _Schedule(steps, started, max_seconds, rate * LEARNING_RATE)
     network, bits = _best_network(
-        model, cells, _cells(model, held_out), schedule, checks, seed, dtype
+        model, cells, _cells(model, held_out), schedule, checks, seed, dtype, start
     )
     # Add-one smoothing: values that training lacks are rare, not impossible.
     vocabulary, config = model.vocabulary, model.autoencoder.config
@@ -185,6 +197,8 @@ class _Schedule:
     steps: int
     started: float
     max_seconds: float
+    peak: float
+    """Highest learning rate."""
     step: int = 0
     progress: float = 0.0
 
@@ -198,7 +212,7 @@ class _Schedule:
     def learning_rate(self) -> float:
         """Linear warm-up, then cosine decay to 0."""
         warmup = min(1.0, (self.step + 1) / WARMUP_STEPS)
-        return LEARNING_RATE * warmup * (1 + math.cos(math.pi * self.progress)) / 2
+        return self.peak * warmup * (1 + math.cos(math.pi * self.progress)) / 2
 
 
 def _best_network(
@@ -209,11 +223,10 @@ def _best_network(
     checks: int,
     seed: int,
     dtype: torch.dtype,
+    start: ContextTables | None,
 ) -> tuple[ContextModel, float]:
     """A context model trained on `train`, in its best state on `held_out`, with its bits per cell there."""
-    codebooks = [book.vectors.detach() for book in model.autoencoder.quantizer.codebooks()]
-    torch.manual_seed(seed)
-    network = ContextModel(torch.stack(codebooks), model.autoencoder.rows).to(model.device)
+    network, best_bits = _first_network(model, held_out, seed, start)
     device, on_gpu = model.device, model.device.type == "cuda"
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=on_gpu or None
@@ -226,7 +239,7 @@ def _best_network(
 
     update = update_function(network, optimizer, loss, dtype, math.inf, on_gpu)
     generator = torch.Generator().manual_seed(seed)
-    best, best_bits = dict(network.state_dict()), math.inf
+    best = {name: value.clone() for name, value in network.state_dict().items()}
     with side_stream(device):
         for check in range(checks):
             while schedule.step == 0 or schedule.progress < (check + 1) / checks:
@@ -240,6 +253,19 @@ def _best_network(
                 best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
     network.load_state_dict(best)
     return network, best_bits
+
+
+def _first_network(
+    model: Model, held_out: _Cells, seed: int, start: ContextTables | None
+) -> tuple[ContextModel, float]:
+    """The network before its first step, and its bits per cell on `held_out`: infinite unless it starts from tables."""
+    books = [book.vectors.detach() for book in model.autoencoder.quantizer.codebooks()]
+    codebooks = torch.stack(books)
+    torch.manual_seed(seed)
+    if start is None or not start.fits(model.vocabulary):
+        return ContextModel(codebooks, model.autoencoder.rows).to(model.device), math.inf
+    network = to_network(start, codebooks).to(model.device)
+    return network, _bits(network, held_out)
 
 
 @torch.inference_mode()

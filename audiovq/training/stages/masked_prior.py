@@ -43,17 +43,20 @@ class MaskedPriorStage(Stage):
     def __init__(
         self, run: Run, model: Model, encode: Callable[[], tuple[Encodings, Encodings]]
     ) -> None:
-        """Creates `model.masked`, with the autoregressive prior's weights where their sizes agree.
+        """Creates `model.masked`, from that of `run.origin` where it fits, else with the autoregressive prior's
+        weights where their sizes agree.
 
         `encode` returns the encodings to train on and those to validate on.
         """
         torch.manual_seed(run.config.seed)
         self.masked: MaskedPrior = model.new_masked(run.config.masked)
-        if isinstance(model.prior, Transformer) and self.masked.can_start_from(model.prior):
-            self.masked.start_from(model.prior.cpu())
-            model.prior.to(model.device)
+        carried = run.origin is not None and run.origin.start_prior(self.masked, model.labels)
+        prior = model.prior
+        if not carried and isinstance(prior, Transformer) and self.masked.can_start_from(prior):
+            self.masked.start_from(prior.cpu())
+            prior.to(model.device)
         model.masked = self.masked.to(model.device)
-        super().__init__(run, model, self.masked, run.config.masked_training)
+        super().__init__(run, model, self.masked, run.config.masked_training, carried)
         self.encode = encode
 
     def begin(self, resumed: bool) -> Sequence[str]:
@@ -161,8 +164,10 @@ def describe_masked(metrics: Metrics, measured_on: str = "validation") -> str:
     """The progress line of a validation on the split `measured_on`, or of training alone."""
     if "validation_bits_per_code" not in metrics:
         return loss_line("masked", metrics)
+    trained = ""  # before the first step
+    if "nats_per_code" in metrics:
+        trained = f", {metrics['nats_per_code'] / math.log(2):.2f} in training"
     return (
         f"{progress_line('masked', metrics)}: {metrics['validation_bits_per_code']:.2f} bits/masked code"
-        f" on {clips_and_why(measured_on, 'validation')},"
-        f" {metrics['nats_per_code'] / math.log(2):.2f} in training"
+        f" on {clips_and_why(measured_on, 'validation')}{trained}"
     )

@@ -48,11 +48,15 @@ class PriorStage(Stage):
     def __init__(
         self, run: Run, model: Model, encode: Callable[[], tuple[Encodings, Encodings]]
     ) -> None:
-        """Creates `model.prior`; `encode` returns the encodings to train on and those to validate on."""
+        """Creates `model.prior`, from that of `run.origin` where it fits.
+
+        `encode` returns the encodings to train on and those to validate on.
+        """
         torch.manual_seed(run.config.seed)
-        self.prior: Prior = model.new_prior(run.config.prior).to(model.device)
-        model.prior = self.prior
-        super().__init__(run, model, self.prior, run.config.prior_training)
+        self.prior: Prior = model.new_prior(run.config.prior)
+        carried = run.origin is not None and run.origin.start_prior(self.prior, model.labels)
+        model.prior = self.prior.to(model.device)
+        super().__init__(run, model, self.prior, run.config.prior_training, carried)
         self.encode = encode
 
     def begin(self, resumed: bool) -> Sequence[str]:
@@ -160,7 +164,8 @@ def overfits(metrics: Mapping[str, Any]) -> bool:
     """
     if metrics.get("measured_on", "validation") != "validation":
         return bool(metrics["validation_bits_per_code"] < OVERFIT_SHARE * metrics["unigram_bits"])
-    return bool(metrics["validation_bits_per_code"] > metrics["loss"] / math.log(2) + OVERFIT_BITS)
+    in_training = metrics.get("loss", math.inf) / math.log(2)  # none before the first step
+    return bool(metrics["validation_bits_per_code"] > in_training + OVERFIT_BITS)
 
 
 def describe_prior(metrics: Metrics, baselines: Metrics, measured_on: str = "validation") -> str:
@@ -174,8 +179,9 @@ def describe_prior(metrics: Metrics, baselines: Metrics, measured_on: str = "val
     verdict = "learning" if bits < LEARNT_SHARE * unigram else "little learnt yet"
     if overfits({**metrics, **baselines, "measured_on": measured_on}):
         verdict = OVERFITTING
+    trained = f", {metrics['loss'] / math.log(2):.2f} in training" if "loss" in metrics else ""
     return (
         f"{progress_line('prior', metrics)}: {bits:.2f} bits/code on"
-        f" {clips_and_why(measured_on, 'validation')}, {metrics['loss'] / math.log(2):.2f} in training"
+        f" {clips_and_why(measured_on, 'validation')}{trained}"
         f" (baselines: {baselines['uniform_bits']:.2f} uniform, {unigram:.2f} by code frequencies); {verdict}"
     )

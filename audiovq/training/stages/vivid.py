@@ -23,6 +23,7 @@ from audiovq.models.autoencoder.discriminator import (
     hinge_loss,
     share_right,
 )
+from audiovq.models.carry import carry_vivid
 from audiovq.models.model import Model
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
@@ -47,13 +48,19 @@ class VividStage(Stage):
     name = "vivid"
 
     def __init__(self, run: Run, model: Model) -> None:
-        """Creates `model.vivid`, a copy of the autoencoder's decoder, and the discriminator."""
+        """Creates `model.vivid` and the discriminator.
+
+        The vivid decoder starts as a copy of the autoencoder's, or as that of `run.origin` where it has one.
+        """
         torch.manual_seed(run.config.seed)
         self.vivid = model.new_vivid()
         model.vivid = self.vivid
+        carried = run.origin is not None and run.origin.model.vivid is not None
+        if run.origin is not None and carried:
+            carry_vivid(run.origin.model, model)
         self.discriminator = Discriminator(run.config.discriminator).to(model.device)
         both = nn.ModuleDict({"decoder": self.vivid, "discriminator": self.discriminator})
-        super().__init__(run, model, both, run.config.vivid_training)
+        super().__init__(run, model, both, run.config.vivid_training, carried)
         self.step = 0
         """Number of the latest step."""
         self.split = run.dataset.train

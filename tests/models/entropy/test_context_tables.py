@@ -13,6 +13,7 @@ from audiovq.models.entropy.context_tables import (
     CodeGrid,
     ContextTables,
     to_integers,
+    to_network,
 )
 from audiovq.models.entropy.rate_search import search
 
@@ -72,6 +73,15 @@ def test_a_grid_filled_step_by_step_has_the_contexts_of_the_complete_one() -> No
     np.testing.assert_array_equal(contexts.numpy(), np.stack([seen[cell] for cell in order]))
     expected = torch.stack([codes[sound, :, row, column] for sound, row, column in order])
     assert torch.equal(targets, expected)
+
+
+def test_a_network_made_of_tables_gives_their_tables_again() -> None:
+    model, tables = make_model(), make_tables()
+    network = to_network(tables, model.codebooks)
+    again = to_integers(network, torch.arange(1, 9), torch.arange(1, COLUMNS + 2), 2.0, 0.1)
+    assert again.keys() == tables.integers.keys()
+    for name, value in tables.integers.items():
+        assert torch.equal(again[name], value), name
 
 
 def test_integer_tables_match_the_network() -> None:

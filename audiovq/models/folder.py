@@ -1,0 +1,54 @@
+"""Where a model is, and its model.json. Imports no torch, so that `preprocess --like` does not load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from audiovq.config.errors import AudiovqError
+from audiovq.config.serialize import from_json
+from audiovq.config.spectrogram import SpectrogramConfig
+from audiovq.runtime.checksums import AGAIN, read_header
+
+FORMAT = "audiovq-model"
+VERSION = 5
+SHIPPED = Path(__file__).parents[1] / "pretrained"
+"""Folder of the models in the package, which are loaded by name: `digits`."""
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
+
+
+def located(folder: Path | str) -> Path:
+    """Folder of a model: `folder`, or the folder in SHIPPED of that name where `folder` does not exist."""
+    shipped = SHIPPED / Path(folder).name
+    return (
+        shipped
+        if Path(folder) == Path(shipped.name) and not Path(folder).exists()
+        else Path(folder)
+    )
+
+
+def require_model(folder: Path | str) -> Path:
+    """`located`. Raises AudiovqError where a name is none of `shipped_names`."""
+    folder = located(folder)
+    if folder.parent == SHIPPED and not folder.is_dir():
+        raise AudiovqError(
+            f"{folder.name}: no such model; give a folder made by train, or a bundled model:"
+            f" {', '.join(shipped_names())}"
+        )
+    return folder
+
+
+def read_model_header(folder: Path) -> dict[str, Any]:
+    """model.json without its checksum. Raises AudiovqError where it is missing, damaged or of another version."""
+    return read_header(folder / "model.json", "model", VERSION, AGAIN)
+
+
+def spectrogram_of(folder: Path | str) -> SpectrogramConfig:
+    """Settings of the spectrograms of a model in a folder, or by name. Raises AudiovqError as `read_model_header`."""
+    folder = require_model(folder)
+    found = read_model_header(folder).get("spectrogram")
+    return from_json(SpectrogramConfig, found, f"{folder}/model.json")

@@ -1,0 +1,216 @@
+"""The origin: a trained model whose weights a training starts from (`train --from`)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiovq.config.errors import AudiovqError
+from audiovq.config.serialize import to_json
+from audiovq.config.settings import TrainConfig
+from audiovq.models.carry import autoencoder_misfit, carry_prior, prior_misfit
+from audiovq.models.checkpoint import PARTS, load
+from audiovq.models.folder import require_model
+from audiovq.models.model import Model
+from audiovq.models.priors.base import Prior
+from audiovq.models.priors.masked import MaskedPrior
+
+FREE = {
+    "autoencoder.bottleneck": {"commitment", "decay", "kmeans_start", "restart"}
+    | {"gradient_through", "kl_weight", "kl_warmup"},
+    "prior": {"dropout", "label_dropout"},
+    "masked": {"dropout", "label_dropout"},
+}
+"""Settings of the networks that do not change their shape, by part; those of the origin need not be kept."""
+SECTIONS = "Grown from", "Sources", "Licences", "Training data", "What it learnt from"
+"""Headings of a model card whose sections are kept in the cards of models that start from it."""
+VIVID_SHARE = 0.15
+"""Share of the time for the vivid decoder, where the origin has one and the settings ask for none."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A trained model, as the start of another."""
+
+    path: str
+    """As the user gave it."""
+    name: str
+    """Name of its folder, which records and cards have; the path would disclose more."""
+    model: Model
+    """On the CPU."""
+    card: str
+    """Its README.md; empty where it has none."""
+    continues: bool = False
+    """Whether it is the same model, finished, and is trained further."""
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Origin:
+        """The model in `folder`, or of that name. Raises AudiovqError as `checkpoint.load`."""
+        model, where = load(folder), require_model(folder)
+        try:
+            card = (where / "README.md").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            card = ""
+        return cls(str(folder), where.resolve().name, model, card)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the checksums of its networks and context tables."""
+        parts = [p for p in ("autoencoder", *PARTS) if p in self.model.header]
+        sums = (str(self.model.header[part]["sha256"]) for part in parts)
+        return hashlib.sha256(" ".join(sums).encode()).hexdigest()
+
+    @property
+    def record(self) -> dict[str, str]:
+        """Name and fingerprint, as settings.json and model.json have them."""
+        return {"name": self.name, "sha256": self.fingerprint}
+
+    def adopt(self, config: TrainConfig) -> TrainConfig:
+        """`config` with the networks of the origin, and with a vivid decoder where the origin has one."""
+        model, theirs = self.model, self.model.autoencoder.config
+        autoencoder = replace(
+            config.autoencoder,
+            network=theirs.network,
+            bottleneck=theirs.bottleneck,
+            loss=theirs.loss,
+        )
+        vivid = config.vivid_share or (VIVID_SHARE if model.vivid else 0.0)
+        config = replace(config, autoencoder=autoencoder, vivid_share=vivid)
+        if model.prior is not None:
+            config = replace(config, prior=model.prior.config)
+        if model.masked is not None:
+            config = replace(config, masked=model.masked.config)
+        return config
+
+    def settle(self, config: TrainConfig) -> TrainConfig:
+        """`config` with the origin's patch, where it gives none.
+
+        Raises AudiovqError where it gives a network another shape than the origin's.
+        """
+        theirs = self.adopt(config)
+        for part in ("autoencoder.network", "autoencoder.bottleneck", "prior", "masked"):
+            settings, wanted = _part(config, part), _part(theirs, part)
+            for name, value in to_json(wanted).items():
+                given = to_json(settings)[name]
+                if (name, given) == ("patch", None) or name in FREE.get(part, ()):
+                    continue
+                if given != value:
+                    flag = f"--{part}.{name}".replace("_", "-")
+                    raise AudiovqError(
+                        f"{flag} {given}: the model {self.name} has {value}; leave the flag out, or --from"
+                    )
+        network = theirs.autoencoder.network
+        return replace(config, autoencoder=replace(config.autoencoder, network=network))
+
+    def require_fit(self, model: Model) -> None:
+        """Raise AudiovqError where the autoencoder of `model` cannot start from the origin's."""
+        if reason := autoencoder_misfit(self.model, model):
+            advice = "" if model.spectrogram.config.images else f"; {self._how()}"
+            raise AudiovqError(f"--from {self.name}: {reason}{advice}")
+
+    def start_prior(self, ours: Prior | MaskedPrior, labels: dict[str, list[str]]) -> bool:
+        """Start a prior on the CPU, with these labels, from the origin's of its kind; returns whether it fits."""
+        theirs = self._counterpart(ours)
+        if theirs is None or prior_misfit(ours, theirs):
+            return False
+        carry_prior(self.model, ours, theirs, labels)
+        return True
+
+    def lines(self, model: Model, config: TrainConfig) -> Iterator[str]:
+        """What differs from the origin, what `model` starts with and what it does not, as lines for the user."""
+        yield from self._differences(model)
+        carried, lines = ["autoencoder"], list[str]()
+        missing = f"starts from scratch: {self.name} has none"
+        if config.vivid_share and config.autoencoder.quantizes:
+            if self.model.vivid:
+                carried.append("vivid decoder")
+            else:
+                lines.append(f"vivid decoder: {missing}")
+        if self.model.context and config.autoencoder.quantizes:
+            carried.append("context tables")
+        priors: list[tuple[str, Prior | MaskedPrior]] = []
+        if config.autoencoder_share < 1 and config.autoencoder.quantizes:
+            with torch.random.fork_rng(devices=[]):  # a resumed run makes none of them
+                priors.append(("prior", model.new_prior(config.prior)))
+                if config.masked_share:
+                    priors.append(("masked prior", model.new_masked(config.masked)))
+        for part, ours in priors:
+            theirs = self._counterpart(ours)
+            if theirs is None:
+                lines.append(f"{part}: {missing}")
+            elif reason := prior_misfit(ours, theirs):
+                lines.append(f"{part}: starts from scratch: {reason}")
+            else:
+                carried.append(part)
+        yield f"from {self.name}: {', '.join(carried)}"
+        yield from lines
+        if "prior" in carried:
+            yield from self._labels(model.labels)
+
+    def heritage(self) -> str:
+        """What a card says about the origin, Markdown: its name, checksum, and the sections on its sources.
+
+        Where the origin is the same model, what its card says about its own origin; empty where it has none.
+        """
+        if self.continues:
+            return "\n\n".join(sections(self.card, SECTIONS[:1])).partition("\n\n")[2]
+        kept = "\n\n".join(sections(self.card, SECTIONS))
+        text = f"`{self.name}` ({self.fingerprint[:12]}), a model trained earlier."
+        return f"{text}\n\n{kept}" if kept else text
+
+    def _counterpart(self, ours: Prior | MaskedPrior) -> Prior | MaskedPrior | None:
+        return self.model.masked if isinstance(ours, MaskedPrior) else self.model.prior
+
+    def _differences(self, model: Model) -> Iterator[str]:
+        """A note on settings of the spectrograms that differ, with the command that makes them equal."""
+        ours, theirs = to_json(model.spectrogram.config), to_json(self.model.spectrogram.config)
+        differing = [
+            f"{name} {ours[name]} instead of {theirs[name]}"
+            for name in theirs
+            if ours.get(name) != theirs[name]
+        ]
+        if differing:
+            yield f"note: this dataset has {', '.join(differing)}, with which {self.name} was trained; {self._how()}"
+
+    def _labels(self, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """A line for each label: which values keep their embeddings."""
+        for name, values in labels.items():
+            theirs = self.model.labels.get(name, [])
+            kept = [value for value in values if value in theirs]
+            new = [value for value in values if value not in theirs]
+            words = [f"{_some(kept)} kept"] * bool(kept) + [f"{_some(new)} new"] * bool(new)
+            yield f"label {name}: {', '.join(words)}"
+
+    def _how(self) -> str:
+        return f"`audiovq preprocess … --like {self.path}` makes a dataset that fits"
+
+
+def sections(card: str, headings: Sequence[str]) -> list[str]:
+    """The sections of a model card, Markdown, under these headings of the second level; theirs become the third."""
+    parts = re.split(r"^## +(.*)$", card, flags=re.MULTILINE)[1:]
+    found = zip(parts[::2], parts[1::2], strict=True)
+    return [
+        f"### {heading.strip()}\n\n{text.strip()}".strip()
+        for heading, text in found
+        if heading.strip() in headings
+    ]
+
+
+def _part(config: TrainConfig, part: str) -> Any:
+    """A part of the settings by its path."""
+    found: Any = config
+    for name in part.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _some(values: Sequence[str], most: int = 8) -> str:
+    """Values as words, at most `most`."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(values[:most]) + more
