@@ -1,0 +1,212 @@
+"""Make the model `sounds`, from which trainings at 44.1 kHz start: hits, notes and textures by kind.
+
+    python -m scripts.make_seed ../sounds-seed --sounds ../shared/sounds --max-minutes 60
+
+Trained on recordings under CC0 and CC BY, named in its card, and on sounds that `scripts/synthesis.py` makes. Sources
+that are missing are left out, which the card then shows. Weights are stored as float16, and the training's state is
+left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+import tyro
+from tyro.conf import Positional
+
+from audiovq.config.presets import PRESETS
+from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.models.checkpoint import export, load
+from audiovq.models.folder import require_model
+from audiovq.pipeline import preprocess, train
+from audiovq.runtime.files import require_new, write_text
+from scripts.synthesis import KINDS, RATE, take
+
+LABELS = r"^(?P<kind>[a-z]+)/"
+BODY = {
+    "clap": r"(finger|hand)clap",
+    "stomp": r"(half)?stomp|heel",
+    "snap": r"(pinky)?snap",
+    "thump": r"belly|cheek|chest|head|shoulder",
+}
+"""Patterns of the files of `body`, by kind."""
+FOLEY = {"sea-waves": "sea", "baby-cry": "baby", "clock-tick": "clock", "dog-bark": "dog"} | {
+    "fire-crackling": "fire",
+    "person-sneeze": "sneeze",
+}
+"""Kinds of the folders of `foley` that are not named by one word."""
+SAMPLES = {
+    "kick": r"bd_|drum_heavy_kick|elec_(hollow|soft)_kick",
+    "snare": r"sn_|drum_snare|elec_.*snare",
+    "hat": r"drum_cymbal_(closed|pedal)",
+    "cymbal": r"drum_(cymbal|splash)|elec_cymbal",
+    "tom": r"drum_tom|elec_fuzz_tom",
+    "hand": r"tabla_",
+    "bell": r"perc_bell|elec_(bell|chime|ping|triangle)|drum_cowbell",
+    "bass": r"bass_",
+    "guitar": r"guit_",
+    "texture": r"ambi_|vinyl_|misc_",
+    "percussion": r"perc_|elec_|glitch_perc|drum_bass",
+}
+"""Patterns of the files of `sonic-pi-samples`, by kind; the first that matches counts. Loops match none."""
+KITS = {"Audiophob": "CC0", "rumpf_kit_z01_h2": "CC BY 3.0, Emanuel Rumpf"}
+"""Kits of `hydrogen-drumkits` whose licences allow a model that ships."""
+
+CARD = """# sounds, a model to start from
+
+Hits, notes and textures at {rate} Hz, by kind. `audiovq train DATASET MODEL --from {name}` starts from it: a
+folder of fifty sounds is then enough. Made by `python -m scripts.make_seed`.
+
+```
+audiovq preprocess my-sounds dataset --like {name}
+audiovq train dataset model --from {name} --max-minutes 5
+audiovq generate {name} OUT --label kind=kick
+```
+
+- `kind`: {kinds}
+
+## Sources
+
+| source | files | licence |
+|---|---|---|
+{sources}
+
+## What it cannot do
+
+- Speech, melodies, music: it has learnt single sounds of up to {longest:.1f} s.
+- Sound as good as its sources: it is small, and was trained for minutes.
+
+`training-codes.safetensors` holds its training clips in coded form, for finding copies of them. Licence of the model: MIT;
+the authors above are named as CC BY asks.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Recordings of one origin."""
+
+    name: str
+    licence: str
+    files: dict[Path, str]
+    """Kind of each recording."""
+
+
+def main(
+    out: Positional[Path],
+    sounds: Path = Path("../shared/sounds"),
+    kits: Path = Path("/usr/share/hydrogen/data/drumkits"),
+    samples: Path = Path("/usr/share/sonic-pi/samples"),
+    takes: int = 60,
+    max_minutes: float = 60.0,
+    work: Path | None = None,
+) -> None:
+    """Gather, synthesize, preprocess, train, store.
+
+    Args:
+        out: Folder of the model.
+        sounds: Folder with `body`, `foley` and `drums.csv`.
+        kits: Folder of Debian's hydrogen-drumkits.
+        samples: Folder of the samples of Debian's sonic-pi-samples.
+        takes: Synthesized takes of each kind.
+        max_minutes: Limit of the training.
+        work: Folder for recordings, dataset and training, which is resumed; None: a temporary folder.
+    """
+    require_new(out, overwrite=False)
+    work = work or Path(tempfile.mkdtemp())
+    sources = [source for source in _sources(sounds, kits, samples) if source.files]
+    recordings = work / "recordings"
+    for source in sources:
+        for path, kind in source.files.items():
+            link = recordings / kind / f"{source.name}-{path.name}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                os.symlink(path.resolve(), link)
+    sources.append(synthesized(recordings, takes))
+    preprocess(recordings, work / "dataset", PreprocessConfig(sample_rate=RATE, labels=LABELS))
+    config = dataclasses.replace(PRESETS["small"], masked_share=0.0, max_minutes=max_minutes)
+    train(work / "dataset", work / "model", config)
+    export(work / "model", out)
+    write_text(out / "README.md", card(out, sources))
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"wrote {out}: {size / 1e6:.1f} MB")
+
+
+def synthesized(recordings: Path, takes: int) -> Source:
+    """Write `takes` sounds of each kind of KINDS below `recordings`."""
+    files = {}
+    for kind in KINDS:
+        for number in range(takes):
+            path = recordings / kind / f"synthesis-{number:03d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, take(kind, number), RATE, subtype="PCM_16")
+            files[path] = kind
+    return Source("synthesis", "CC0, made by this project (`scripts/synthesis.py`)", files)
+
+
+def card(out: Path, sources: list[Source]) -> str:
+    """The model's card (Mitchell et al. 2019), Markdown."""
+    model = load(require_model(out))
+    rows = (f"| {one.name} | {len(one.files)} | {one.licence} |" for one in sources)
+    return CARD.format(
+        name=out.name,
+        rate=f"{model.sample_rate:,}",
+        kinds=", ".join(model.labels["kind"]),
+        sources="\n".join(rows),
+        longest=model.clip_frames * model.spectrogram.config.hop_length / model.sample_rate,
+    )
+
+
+def _sources(sounds: Path, kits: Path, samples: Path) -> Iterator[Source]:
+    """The recordings, each with its licence; those of a folder that is missing are none."""
+    body = _by_pattern(sounds / "body", BODY)
+    yield Source("body", "CC0, Versilian Studios and sfzinstruments", body)
+    foley = sorted((sounds / "foley").glob("*/*"))
+    author = "CC BY 3.0, Karol J. Piczak (ESC-10) and the recordists of freesound.org"
+    kinds = {path: FOLEY.get(path.parent.name, path.parent.name) for path in foley}
+    yield Source("foley", author, kinds)
+    for kit, licence in KITS.items():
+        yield Source(kit, licence, _kit(kit, sounds / "drums.csv", kits))
+    free = _cc0(Path("/usr/share/doc/sonic-pi-samples/copyright"))
+    found = _by_pattern(samples, SAMPLES)
+    chosen = {path: kind for path, kind in found.items() if path.name in free}
+    yield Source("sonic-pi", "CC0, authors in the package's copyright file", chosen)
+
+
+def _by_pattern(folder: Path, patterns: dict[str, str]) -> dict[Path, str]:
+    """Kinds of the recordings in a folder whose names match a pattern, the first that does."""
+    kinds = {}
+    for path in sorted(folder.glob("*.flac")):
+        matching = (kind for kind, pattern in patterns.items() if re.match(pattern, path.name))
+        if kind := next(matching, None):
+            kinds[path] = kind
+    return kinds
+
+
+def _kit(kit: str, table: Path, kits: Path) -> dict[Path, str]:
+    """Kinds of the recordings of a kit, by the table `drums.csv`."""
+    if not table.exists() or not (kits / kit).is_dir():
+        return {}
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kit"] == kit]
+    return {kits / row["path"]: row["kind"] for row in rows}
+
+
+def _cc0(copyright_file: Path) -> set[str]:
+    """Names of the samples that a Debian copyright file lists as CC0."""
+    if not copyright_file.exists():
+        return set()
+    paragraphs = copyright_file.read_text(encoding="utf-8").split("\n\n")
+    free = [text for text in paragraphs if re.search(r"^License: CC0$", text, re.MULTILINE)]
+    return {name for text in free for name in re.findall(r"etc/samples/(\S+)", text)}
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
