@@ -75,7 +75,7 @@ def make(
 
 
 def record(model: Model, desk: Desk, path: Path) -> Desk:
-    """Put a recording and its reconstruction on the shelf, and select the reconstruction.
+    """Put a recording and its reconstruction on the shelf, and select the recording, whose samples edits keep.
 
     Raises AudiovqError where the file cannot be read, or is longer than MAX_SECONDS.
     """
@@ -90,19 +90,19 @@ def record(model: Model, desk: Desk, path: Path) -> Desk:
         raise AudiovqError(f"{path.name}: {error}") from error
     encoded = edit.encode_nearest(model, waveform)
     decoded = _decode(model, f"{path.stem}, encoded and decoded", encoded, {})
-    return _add(desk, [decoded, Item(path.stem, Sound(waveform, {}, encoded))])
+    return _add(desk, [Item(path.stem, Sound(waveform, {}, encoded)), decoded])
 
 
-def take(model: Model, desk: Desk, index: int) -> Desk:
-    """Select the sound at `index` on the shelf, decoded from its codes."""
-    item = _on_shelf(desk, index)
-    return _select(desk, _decode(model, item.name, item.sound.encoded, item.sound.labels))
+def take(desk: Desk, index: int) -> Desk:
+    """Select the sound at `index` on the shelf."""
+    return _select(desk, _on_shelf(desk, index))
 
 
 def write_codes(
     model: Model, desk: Desk, cells: Sequence[Sequence[int]], codes: Sequence[int]
 ) -> Desk:
-    """Set `cells`, pairs of (row, column) of the selected sound, to `codes`, one per quantizer."""
+    """Set `cells`, pairs of (row, column) of the selected sound, to `codes`, one per quantizer; samples elsewhere are
+    kept."""
     item, size = desk.selected, model.autoencoder.config.bottleneck.num_codes
     grid = item.sound.encoded.codes.clone()
     for code in codes:
@@ -114,7 +114,9 @@ def write_codes(
     for layer, code in zip(grid, codes, strict=True):
         layer[mask] = code
     encoded = replace(item.sound.encoded, codes=grid)
-    return _select(desk, _decode(model, item.name, encoded, item.sound.labels))
+    decoded = _decode(model, item.name, encoded, item.sound.labels)
+    sound = edit.keep_unmasked(model, item.sound.waveform, decoded.sound, mask)
+    return _select(desk, Item(item.name, sound))
 
 
 def repaint(
@@ -125,10 +127,12 @@ def repaint(
     sampling: SamplingConfig,
     seed: int,
 ) -> Desk:
-    """Resample `cells`, pairs of (row, column) of the selected sound, conditioned on all others."""
+    """Resample `cells`, pairs of (row, column) of the selected sound, conditioned on all others; samples elsewhere
+    are kept."""
     item = desk.selected
     mask = _mask(item, cells)
     (sound,) = edit.resample(model, item.sound.encoded, mask, labels, sampling=sampling, seed=seed)
+    sound = edit.keep_unmasked(model, item.sound.waveform, sound, mask)
     return _select(desk, Item(item.name, sound))
 
 

@@ -190,7 +190,7 @@ def _connect(model: Model, on: _Controls) -> None:
     )
     for arrival in (on.recording.upload, on.recording.stop_recording):
         bind(arrival, lambda d, path: moves.record(model, d, Path(path)), on.recording)
-    bind(on.shelf.take, lambda d, data: moves.take(model, d, int(data["index"])), event=True)
+    bind(on.shelf.take, lambda d, data: moves.take(d, int(data["index"])), event=True)
     bind(
         on.selected.repaint,
         lambda d, data, *s: moves.repaint(model, d, data["cells"], *read(*s)),

@@ -28,6 +28,7 @@ from audiovq.audio.headers import (
 from audiovq.audio.resampling import Resampler
 from audiovq.audio.waveform import NO_NUMBERS, AudioError, Waveform
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import Bits
 
 Say = Callable[[str], object]
 BLOCK = 1 << 20
@@ -368,3 +369,27 @@ def read_recording(path: Path, sample_rate: int) -> Waveform:
         return read(path, sample_rate)[0]
     except audio_waveform.AudioError as error:
         raise AudiovqError(f"{path}: {error}") from error
+
+
+def read_channels(path: Path) -> tuple[Waveform, int]:
+    """Read a whole recording as it is: (channels, samples) and its rate in Hz. Raises AudioError as `blocks` does."""
+    try:
+        require_file(path)
+        with _opened(path) as file:
+            samples = file.read(file.frames if file.format != "MP3" else -1, "float32", True)
+            _require_finite(samples)
+            return samples.T.copy(), file.samplerate
+    except ERRORS as error:
+        raise AudioError(_reason(path, error)) from error
+
+
+def bits_of(path: Path) -> Bits:
+    """Bits that hold the samples of a recording; 16 for formats that compress with loss. Raises AudioError."""
+    try:
+        with _opened(path) as file:
+            kind = str(file.subtype)
+    except ERRORS as error:
+        raise AudioError(_reason(path, error)) from error
+    if kind in ("FLOAT", "DOUBLE", "PCM_32"):
+        return "32f"
+    return "24" if kind in ("PCM_24", "ALAC_24", "ALAC_20") else "16"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import UseAppendAction, arg
 
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 
 if TYPE_CHECKING:
@@ -24,6 +27,11 @@ Sampling = Annotated[SamplingConfig, arg(name="")]
 PhaseInversion = Annotated[Inversion, arg(name="")]
 Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, arg(help="Random seed.")]
+SeedOrRandom = Annotated[
+    int | Literal["random"],
+    arg(help="Random seed; random: another one each time, which is printed and recorded."),
+]
+Output = Annotated[OutputConfig, arg(name="")]
 Threads = Annotated[
     int | None,
     arg(
@@ -65,7 +73,8 @@ class SoundOptions:
     label: LabelPairs = ()
     sampling: Sampling = SamplingConfig()
     inversion: PhaseInversion = Inversion()
-    seed: Seed = 0
+    seed: SeedOrRandom = 0
+    output: Output = OutputConfig()
     device: Device = "auto"
     threads: Threads = None
     overwrite: Overwrite = False
@@ -94,6 +103,35 @@ def load_model(model: Path, device: str = "auto", threads: int | None = None) ->
 
     fix_threads(threads)
     return load(model, pick_device(device))
+
+
+def drawn_seed(seed: int | Literal["random"]) -> int:
+    """The seed; for `random` a new one, which is printed."""
+    if seed != "random":
+        return seed
+    drawn = secrets.randbelow(1 << 31)
+    say(f"seed {drawn}: --seed {drawn} makes the same sounds again")
+    return drawn
+
+
+def parse_bars(
+    tempo: float | None, bars: float | None, beats_per_bar: int, labels: Mapping[str, str]
+) -> Bars | None:
+    """The length in bars that flags ask for; None without --bars. The tempo may be a label's value.
+
+    Raises AudiovqError where they do not fit together.
+    """
+    if bars is None:
+        if tempo is not None:
+            raise AudiovqError(f"--bpm {tempo:g}: give the length, too, such as --bars 2")
+        return None
+    if tempo is None:
+        from audiovq.audio.notes import tempo_of
+
+        tempo = tempo_of(labels)
+    if tempo is None:
+        raise AudiovqError(f"--bars {bars:g}: give the tempo, too, such as --bpm 120")
+    return Bars(tempo, bars, beats_per_bar)
 
 
 def parse_span(flag: str, text: str | None) -> tuple[float, float] | None:

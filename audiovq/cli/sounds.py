@@ -11,16 +11,20 @@ from audiovq.cli.arguments import (
     Count,
     Device,
     Options,
+    Output,
     Overwrite,
     PhaseInversion,
-    Seed,
+    SeedOrRandom,
     SoundOptions,
     Threads,
+    drawn_seed,
     load_model,
+    parse_bars,
     parse_span,
     say,
 )
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion
 from audiovq.runtime.files import require_apart
 
@@ -33,6 +37,27 @@ def generate(
         float | None, arg(help="Length in seconds; by default the model decides.")
     ] = None,
     loop: Annotated[bool, arg(help="Make seamless loops.")] = False,
+    bpm: Annotated[
+        float | None, arg(help="Tempo of --bars; by default that of a label bpm or tempo.")
+    ] = None,
+    bars: Annotated[
+        float | None,
+        arg(
+            help="Make loops of this many bars, exact to the sample, with their tempo in the file."
+        ),
+    ] = None,
+    beats_per_bar: Annotated[int, arg(help="Beats of a bar.")] = 4,
+    each: Annotated[
+        int | None,
+        arg(help="Generate this number of sounds of each value of a label, in place of -n."),
+    ] = None,
+    by: Annotated[
+        str | None,
+        arg(help="The label of --each; by default the only one that --label leaves open."),
+    ] = None,
+    more: Annotated[
+        bool, arg(help="Add other sounds to those in OUT, numbered after them.")
+    ] = False,
     best_of: Annotated[
         int, arg(help="Generate N candidates per sound and keep the most likely.")
     ] = 1,
@@ -49,6 +74,7 @@ def generate(
         out: Folder for the WAVs and their manifest.json.
     """
     labels = options.labels
+    length_in_bars = parse_bars(bpm, bars, beats_per_bar, labels)
 
     from audiovq.generation.files import generate_files
 
@@ -60,11 +86,16 @@ def generate(
         labels,
         sampling=options.sampling,
         inversion=options.inversion,
-        seed=options.seed,
+        seed=drawn_seed(options.seed),
         best_of=best_of,
         seconds=length,
         loop=loop,
+        bars=length_in_bars,
+        each=each,
+        by=by,
         keep_copies=keep_copies,
+        output=options.output,
+        more=more,
         overwrite=options.overwrite,
         say=say,
     )
@@ -102,7 +133,8 @@ def vary(
         labels,
         sampling=options.sampling,
         inversion=options.inversion,
-        seed=options.seed,
+        seed=drawn_seed(options.seed),
+        output=options.output,
         overwrite=options.overwrite,
         say=say,
     )
@@ -141,7 +173,8 @@ def continue_(
         labels,
         sampling=options.sampling,
         inversion=options.inversion,
-        seed=options.seed,
+        seed=drawn_seed(options.seed),
+        output=options.output,
         overwrite=options.overwrite,
         say=say,
     )
@@ -185,7 +218,8 @@ def repaint(
         labels,
         sampling=options.sampling,
         inversion=options.inversion,
-        seed=options.seed,
+        seed=drawn_seed(options.seed),
+        output=options.output,
         overwrite=options.overwrite,
         say=say,
     )
@@ -199,7 +233,8 @@ def morph(
     out: Positional[Path],
     steps: Annotated[int, arg(help="Number of sounds, both ends included.")] = 8,
     inversion: PhaseInversion = Inversion(),
-    seed: Seed = 0,
+    seed: SeedOrRandom = 0,
+    output: Output = OutputConfig(),
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -222,7 +257,8 @@ def morph(
         out,
         steps,
         inversion=inversion,
-        seed=seed,
+        seed=drawn_seed(seed),
+        output=output,
         overwrite=overwrite,
         say=say,
     )

@@ -1,18 +1,24 @@
 """Editing a recording: variations, continuations, repainted regions.
 
-Waveforms at the model's rate go in, new sounds come out. What an edit keeps, it keeps as codes, so it
-sounds as the model's codec decodes it. Labels that are not given are inferred from the recording
-(`infer_labels`): a repainted seven stays a seven.
+Waveforms at the model's rate go in, new sounds come out. `repaint` and `extend` keep the recording's samples where
+nothing is new (`keep_unmasked`, `keep_beginning`); `vary` keeps codes, so the sound is as the model's codec decodes it. Labels that are not given
+are inferred from the recording (`infer_labels`): a repainted seven stays a seven.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audiovq.audio.ends import Spans, join
+from audiovq.audio.reading import read_channels
+from audiovq.audio.resampling import resample as resample_waveform
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
@@ -23,11 +29,11 @@ from audiovq.generation.generate import batch_size
 from audiovq.generation.inpaint import AnyPrior, inpaint
 from audiovq.generation.labels import Labels, infer_labels
 from audiovq.generation.long import require_samples
-from audiovq.generation.sound import Sound, decode_sounds, end_in_silence, pick_prior
+from audiovq.generation.sound import Kept, Sound, decode_sounds, end_in_silence, pick_prior
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.sampling import sample
-from audiovq.spectral.stft import num_frames
+from audiovq.spectral.stft import istft, num_frames, stft
 
 Span = tuple[float, float]
 """From, to."""
@@ -74,14 +80,16 @@ def repaint(
     """`n` versions of a recording (samples,) with the region given by `time` (seconds), `band` (Hz), or
     both resampled (Bazin et al. 2020, NOTONO).
 
-    All codes that touch the region are resampled, conditioned on all others, which are kept. Raises
-    AudiovqError where no region is given, the region contains no code, or the model has no prior.
+    All codes that touch the region are resampled, conditioned on all others. Outside of their columns, the
+    recording's samples are kept, with a crossfade at each seam: see `keep_unmasked`. Raises AudiovqError where no
+    region is given, the region contains no code, or the model has no prior.
     """
     encoded = encode_nearest(model, waveform)
     mask = region_mask(model, encoded, time, band)
-    return resample(
+    sounds = resample(
         model, encoded, mask, labels, n, sampling=sampling, inversion=inversion, seed=seed
     )
+    return [keep_unmasked(model, waveform, sound, mask) for sound in sounds]
 
 
 def resample(
@@ -114,8 +122,9 @@ def extend(
     """`n` continuations of a recording (samples,), each `seconds` long in total.
 
     None: until the autoregressive prior samples END, after at least one new column. The recording's last
-    half window is resampled too, because its end is part of those frames. Raises AudiovqError where
-    `seconds` is not longer than the recording, or the model has no prior.
+    half window is resampled too, because its end is part of those frames; its samples before are kept, with a
+    crossfade: see `keep_beginning`. Raises AudiovqError where `seconds` is not longer than the recording, or the model
+    has no prior.
     """
     prior = pick_prior(model, sampling, "time")
     if seconds is None and not isinstance(prior, Prior):
@@ -151,8 +160,56 @@ def extend(
             Encoded(*parts) for parts in zip(grids, [encoded.level] * count, lengths, strict=True)
         ]
         decoded = decode_sounds(model, made, labels, inversion, batch_seed)
-        sounds += [end_in_silence(model, sound, trims=False) for sound in decoded]
+        ended = [end_in_silence(model, sound, trims=False) for sound in decoded]
+        sounds += [keep_beginning(model, waveform, sound, prefix) for sound in ended]
     return sounds
+
+
+def keep_unmasked(model: Model, original: Waveform, sound: Sound, mask: Tensor) -> Sound:
+    """A resampled sound that keeps the samples of `original` (samples,) where no cell of `mask` is True.
+
+    mask (rows, columns), bool. In columns of which some rows are masked, the spectra of both are joined: frequencies
+    of masked rows are the sound's, others the original's.
+    """
+    step = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    made = sound.waveform
+    columns = mask.any(dim=0)
+    if not bool(mask.all(dim=0)[columns].all()):
+        made = _joined_spectra(model, original, made, mask)
+    edges = np.flatnonzero(np.diff(columns.int().numpy(), prepend=0, append=0)).reshape(-1, 2)
+    spans = [
+        (int(first) * step, min(int(last) * step, len(made)))
+        for first, last in edges
+        if first * step < len(made)
+    ]
+    return _keep(model, original, replace(sound, waveform=made), spans)
+
+
+def keep_beginning(model: Model, original: Waveform, sound: Sound, columns: int) -> Sound:
+    """A continuation that keeps the samples of `original` (samples,) before its first new column, `columns`."""
+    step = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
+    begin = min(columns * step, len(original), len(sound.waveform))
+    return _keep(model, original, sound, [(begin, len(sound.waveform))])
+
+
+def with_original(
+    kept: Kept, waveform: Waveform, sample_rate: int, source: Path
+) -> tuple[Waveform, int]:
+    """An edited sound (samples,) with the samples of its recording's file, (channels, samples), and their rate.
+
+    For a recording with other channels or another rate than the model's: the sound as the model made it is resampled
+    and joined with them. Others are returned unchanged. Raises AudiovqError where the file cannot be read.
+    """
+    original, rate = read_channels(source)
+    if rate == sample_rate and len(original) == 1:
+        return waveform, sample_rate
+    made = resample_waveform(kept.made, sample_rate, rate)
+    spans = [(round(a * rate / sample_rate), round(b * rate / sample_rate)) for a, b in kept.spans]
+    if abs(len(made) - original.shape[1]) <= rate // 1000:  # the same length but for rounding
+        made = np.pad(made, (0, max(0, original.shape[1] - len(made))))[: original.shape[1]]
+    if kept.spans and kept.spans[-1][1] >= len(kept.made):
+        spans[-1] = spans[-1][0], len(made)
+    return join(original, made, spans, rate), rate
 
 
 def require_strength(strength: float) -> None:
@@ -304,3 +361,34 @@ def _sample_to_end(
         torch.cat([head, grid[..., :width]], dim=2)
         for head, grid, width in zip(codes[..., :before], grids, num_columns.tolist(), strict=True)
     ]
+
+
+def _keep(model: Model, original: Waveform, sound: Sound, spans: Spans) -> Sound:
+    waveform = join(original, sound.waveform, spans, model.sample_rate)
+    return replace(sound, waveform=waveform, kept=Kept(sound.waveform, tuple(spans)))
+
+
+def _joined_spectra(model: Model, original: Waveform, made: Waveform, mask: Tensor) -> Waveform:
+    """`made` at the frequencies of the masked rows of each column, `original` at all others; both (samples,)."""
+    config, (tall, wide) = model.spectrogram.config, model.autoencoder.stride
+    spectra = stft(torch.from_numpy(np.stack([original, made])), config.n_fft, config.hop_length)
+    bins, frames = spectra.shape[1:]
+    bands = torch.arange(bins).clamp(max=config.bins - 1)
+    if model.spectrogram.mel is not None:
+        bands = _bands_of_bins(model.spectrogram.mel.cpu())
+    rows = bands // tall
+    chosen = mask[rows][:, (torch.arange(frames) // wide).clamp(max=mask.shape[1] - 1)]
+    spectrum = torch.where(chosen, spectra[1], spectra[0])
+    joined: Waveform = istft(
+        spectrum[None], config.n_fft, config.hop_length, torch.tensor([len(made)])
+    )[0].numpy()
+    return joined
+
+
+def _bands_of_bins(filters: Tensor) -> Tensor:
+    """The band (bins,) that each bin contributes to most, of filters (bands, bins); beyond the ends the nearest."""
+    bands = filters.argmax(dim=0)
+    covered = filters.amax(dim=0) > 0
+    first, last = (int(i) for i in covered.nonzero()[[0, -1], 0])
+    bands[:first], bands[last + 1 :] = bands[first], bands[last]
+    return bands

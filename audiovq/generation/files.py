@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from audiovq import __version__
 from audiovq.audio import writing
-from audiovq.audio.reading import read_recording
-from audiovq.audio.waveform import Waveform
-from audiovq.config.checks import require_count, require_seed
+from audiovq.audio.chunks import Tags
+from audiovq.audio.notes import root_of, tempo_of
+from audiovq.audio.reading import bits_of, read_recording
+from audiovq.audio.waveform import Waveform, peak_of
+from audiovq.config.checks import derived_seed, require_count, require_seed
+from audiovq.config.errors import AudiovqError
+from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.edit import (
     Span,
@@ -26,6 +31,7 @@ from audiovq.generation.edit import (
     require_strength,
     split_batches,
     vary,
+    with_original,
 )
 from audiovq.generation.generate import MAX_TRIES, Batches, generate_images
 from audiovq.generation.inpaint import CANDIDATES
@@ -35,11 +41,14 @@ from audiovq.generation.morph import morph
 from audiovq.generation.sound import Sound, of_new_sounds
 from audiovq.models.checkpoint import KNOWN
 from audiovq.models.model import Model
-from audiovq.runtime.files import name_of, sha256, write_json
-from audiovq.runtime.outputs import OutputFolder, writing_into
+from audiovq.runtime.files import name_of, read_object, sha256, write_json
+from audiovq.runtime.outputs import OutputFolder, earlier_files, writing_into
 from audiovq.runtime.progress import Say, progress
 from audiovq.runtime.threads import fixed_threads
+from audiovq.spectral.loudness import SILENT, integrated_loudness
 from audiovq.spectral.picture import write_images
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -63,28 +72,36 @@ def generate_files(
     best_of: int = 1,
     seconds: float | None = None,
     loop: bool = False,
+    bars: Bars | None = None,
+    each: int | None = None,
+    by: str | None = None,
     keep_copies: bool = False,
+    output: OutputConfig = OutputConfig(),
+    more: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
     """Write `n` new sounds as WAVs, and `manifest.json`, which records how they were made.
 
     Files are named by number and label values, such as 0007_7_george.wav, and written batch by batch: the
-    same call resumes a stopped run. A model of images writes PNGs and no manifest. Returns the files'
-    paths. Raises AudiovqError as `Batches` does, before anything is written.
+    same call resumes a stopped run. With `more`, other sounds are added to those of an earlier call, numbered after
+    them. A model of images writes PNGs and no manifest. Returns the new files' paths. Raises AudiovqError as
+    `Batches` does, before anything is written.
     """
-    folder = Path(folder)
-    made_with = {"n": n, "labels": dict(labels or {}), "best_of": best_of}
-    if model.spectrogram.config.images:
-        made_with = _made_with(model, "generate", seed, made_with, sampling)
-        with (
-            writing_into(folder, overwrite, made_with) as filled,
-            progress("generate", n, "images") as step,
-        ):
-            images, rows = generate_images(
-                model, n, labels, sampling=sampling, best_of=best_of, seed=seed, progress=step
-            )
-            return _write_images(filled, images, rows)
+    folder, is_images = Path(folder), model.spectrogram.config.images
+    if more and (overwrite or is_images):
+        reason = "images have none" if is_images else "leave out --overwrite"
+        raise AudiovqError(f"more: adds to the manifest of earlier sounds; {reason}")
+    settings: dict[str, Any] = {"n": n, "labels": dict(labels or {}), "best_of": best_of}
+    settings |= {} if each is None else {"each": each, "by": by}
+    if is_images:
+        made_with = manifest_record(model, "generate", seed, settings, sampling)
+        values = n, labels, sampling, best_of, each, by, seed
+        return _generate_images(model, folder, made_with, overwrite, *values)
+    earlier = earlier_files(folder) if more else []
+    start = sum(name != MANIFEST for name in earlier)
+    if start and not (folder / MANIFEST).exists():
+        raise AudiovqError(f"{folder}: has no {MANIFEST}; --more adds to sounds of generate")
     batches = Batches(
         model,
         n,
@@ -94,23 +111,76 @@ def generate_files(
         best_of=best_of,
         seconds=seconds,
         loop=loop,
-        seed=seed,
+        bars=bars,
+        each=each,
+        by=by,
+        seed=derived_seed(seed, 600_000 + start) if start else seed,
         keep_copies=keep_copies,
     )
-    made_with |= {"seconds": seconds, "loop": loop, "keep_copies": keep_copies}
-    made_with = _made_with(model, "generate", seed, made_with, sampling, inversion)
+    settings |= {"seconds": seconds, "loop": loop, "keep_copies": keep_copies}
+    settings |= {} if bars is None else {"bars": dataclasses.asdict(bars)}
+    settings |= {"start": start} if start else {}
+    made_with = manifest_record(model, "generate", seed, settings, sampling, inversion, output)
+    paths = _write_new(model, folder, batches, made_with, output, overwrite, earlier, start, say)
+    if model.known is None and model.prior is not None:
+        say("not checked for copies: this model comes without the codes of its training clips")
+    return paths
+
+
+def _write_new(
+    model: Model,
+    folder: Path,
+    batches: Batches,
+    made_with: Mapping[str, Any],
+    output: OutputConfig,
+    overwrite: bool,
+    earlier: Sequence[str],
+    start: int,
+    say: Say,
+) -> list[Path]:
+    """Write new sounds beside the `start` sounds among `earlier` files; returns their paths."""
+    total = sum(len(batches.labels(number)) for number in range(len(batches)))
     with (
-        writing_into(folder, overwrite, made_with) as filled,
-        progress("generate", n, "sounds") as step,
+        writing_into(folder, overwrite, made_with, kept=earlier) as filled,
+        progress("generate", total, "sounds") as step,
     ):
         parts = (
             Batch(batches.labels(number), functools.partial(batches.make, number))
             for number in range(len(batches))
         )
-        paths = _write_batches(model, filled, parts, made_with, say, step)
-    if model.known is None and model.prior is not None:
-        say("not checked for copies: this model comes without the codes of its training clips")
-    return paths
+        return Run(model, filled, made_with, output, say, start).write(parts, step)
+
+
+def _generate_images(
+    model: Model,
+    folder: Path,
+    made_with: Mapping[str, Any],
+    overwrite: bool,
+    n: int,
+    labels: Labels | None,
+    sampling: SamplingConfig,
+    best_of: int,
+    each: int | None,
+    by: str | None,
+    seed: int,
+) -> list[Path]:
+    """`generate_files` for a model of images."""
+    with (
+        writing_into(folder, overwrite, made_with) as filled,
+        progress("generate", n, "images") as step,
+    ):
+        images, rows = generate_images(
+            model,
+            n,
+            labels,
+            sampling=sampling,
+            best_of=best_of,
+            each=each,
+            by=by,
+            seed=seed,
+            progress=step,
+        )
+        return _write_images(filled, images, rows)
 
 
 def _write_images(
@@ -133,6 +203,7 @@ def vary_files(
     sampling: SamplingConfig = SamplingConfig(),
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    output: OutputConfig = OutputConfig(),
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
@@ -153,8 +224,8 @@ def vary_files(
 
     require_strength(strength)
     edit = _Edit(model, Path(source), n, labels, make, masked=True)
-    made_with = edit.made_with("vary", {"strength": strength}, sampling, inversion, seed)
-    return edit.write(Path(folder), made_with, seed, overwrite, say)
+    made_with = edit.made_with("vary", {"strength": strength}, sampling, inversion, seed, output)
+    return edit.write(Path(folder), made_with, seed, output, overwrite, say)
 
 
 def repaint_files(
@@ -169,6 +240,7 @@ def repaint_files(
     sampling: SamplingConfig = SamplingConfig(),
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    output: OutputConfig = OutputConfig(),
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
@@ -190,8 +262,8 @@ def repaint_files(
 
     edit = _Edit(model, Path(source), n, labels, make, masked=True)
     region = {"time": time, "band": band}
-    made_with = edit.made_with("repaint", region, sampling, inversion, seed)
-    return edit.write(Path(folder), made_with, seed, overwrite, say)
+    made_with = edit.made_with("repaint", region, sampling, inversion, seed, output)
+    return edit.write(Path(folder), made_with, seed, output, overwrite, say)
 
 
 def extend_files(
@@ -205,6 +277,7 @@ def extend_files(
     sampling: SamplingConfig = SamplingConfig(),
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    output: OutputConfig = OutputConfig(),
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
@@ -224,8 +297,8 @@ def extend_files(
 
     num_samples = 0 if seconds is None else require_samples(model, seconds)
     edit = _Edit(model, Path(source), n, labels, make, num_samples=num_samples)
-    made_with = edit.made_with("continue", {"seconds": seconds}, sampling, inversion, seed)
-    return edit.write(Path(folder), made_with, seed, overwrite, say)
+    made_with = edit.made_with("continue", {"seconds": seconds}, sampling, inversion, seed, output)
+    return edit.write(Path(folder), made_with, seed, output, overwrite, say)
 
 
 def morph_files(
@@ -237,6 +310,7 @@ def morph_files(
     *,
     inversion: Inversion = Inversion(),
     seed: int = 0,
+    output: OutputConfig = OutputConfig(),
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
@@ -247,11 +321,11 @@ def morph_files(
     start, end = (read_recording(path, model.sample_rate) for path in sources)
     require_count(steps, "steps", 2)
     settings = {"sources": [path.name for path in sources], "steps": steps}
-    made_with = _made_with(model, "morph", seed, settings, inversion=inversion)
+    made_with = manifest_record(model, "morph", seed, settings, inversion=inversion, output=output)
     make = functools.partial(morph, model, start, end, steps, inversion=inversion, seed=seed)
     command = made_with | {"bytes": [sha256(path) for path in sources]}
     with writing_into(Path(folder), overwrite, command, sources) as filled:
-        return _write_batches(model, filled, [Batch([{}] * steps, make)], made_with, say)
+        return Run(model, filled, made_with, output, say).write([Batch([{}] * steps, make)])
 
 
 def write_sounds(
@@ -264,14 +338,14 @@ def write_sounds(
     overwrite: bool = False,
 ) -> list[Path]:
     """Write `sounds` as WAVs, and manifest.json, into `folder`; returns the WAVs' paths."""
-    made_with = _made_with(model, "generate", seed, {}, sampling)
+    made_with = manifest_record(model, "generate", seed, {}, sampling)
     command = {
         "verb": "write",
         "sounds": [hashlib.sha256(s.waveform.tobytes()).hexdigest() for s in sounds],
     }
     with writing_into(folder, overwrite, command) as filled:
         batch = Batch([sound.labels for sound in sounds], lambda: list(sounds))
-        return _write_batches(model, filled, [batch], made_with, say)
+        return Run(model, filled, made_with, OutputConfig(), say).write([batch])
 
 
 @dataclass(frozen=True)
@@ -295,13 +369,25 @@ class _Edit:
         sampling: SamplingConfig,
         inversion: Inversion,
         seed: int,
+        output: OutputConfig,
     ) -> dict[str, Any]:
         """The manifest's record of how the sounds were made."""
-        common = {"sources": [self.source.name], "n": self.n, "labels": dict(self.labels or {})}
-        return _made_with(self.model, verb, seed, common | dict(settings), sampling, inversion)
+        settings = {
+            "sources": [self.source.name],
+            "n": self.n,
+            "labels": dict(self.labels or {}),
+            **settings,
+        }
+        return manifest_record(self.model, verb, seed, settings, sampling, inversion, output)
 
     def write(
-        self, folder: Path, made_with: Mapping[str, Any], seed: int, overwrite: bool, say: Say
+        self,
+        folder: Path,
+        made_with: Mapping[str, Any],
+        seed: int,
+        output: OutputConfig,
+        overwrite: bool,
+        say: Say,
     ) -> list[Path]:
         """Write the sounds into `folder`; returns the WAVs' paths."""
         waveform = read_recording(self.source, self.model.sample_rate)
@@ -317,22 +403,28 @@ class _Edit:
             for count, batch_seed in sizes
         ]
         command = dict(made_with) | {"bytes": sha256(self.source)}
+        if output.bits == "auto":
+            bits = bits_of(self.source)
+            bits = "24" if (output.format, bits) == ("flac", "32f") else bits
+            output = dataclasses.replace(output, bits=bits)
         with writing_into(folder, overwrite, command, [self.source]) as filled:
-            return _write_batches(self.model, filled, batches, made_with, say)
+            run = Run(self.model, filled, made_with, output, say, source=self.source)
+            return run.write(batches)
 
 
-def _made_with(
+def manifest_record(
     model: Model,
     verb: str,
     seed: int,
     settings: Mapping[str, Any],
     sampling: SamplingConfig | None = None,
     inversion: Inversion | None = None,
+    output: OutputConfig = OutputConfig(),
 ) -> dict[str, Any]:
     """The manifest's record of how sounds were made. It holds no paths, so that it can be shared."""
     if inversion is not None:
         inversion = of_new_sounds(model, inversion)
-    configs = [config for config in (sampling, inversion) if config is not None]
+    configs = [config for config in (sampling, inversion, output) if config is not None]
     parts = [
         part for part in ("autoencoder", "vivid", "prior", "masked", KNOWN) if part in model.header
     ]
@@ -348,46 +440,124 @@ def _made_with(
     return made_with | {part: model.header[part]["sha256"] for part in parts}
 
 
-def _write_batches(
-    model: Model,
-    filled: OutputFolder,
-    batches: Iterable[Batch],
-    made_with: Mapping[str, Any],
-    say: Say,
-    step: Callable[[int], object] = lambda _: None,
-) -> list[Path]:
-    """Write WAVs batch by batch, then manifest.json; sounds that a stopped run wrote are not made again.
+@dataclass(frozen=True)
+class Run:
+    """A run of a verb that writes sounds into a folder, and what its files share."""
 
-    Returns the WAVs' paths.
+    model: Model
+    filled: OutputFolder
+    made_with: Mapping[str, Any]
+    output: OutputConfig
+    say: Say
+    start: int = 0
+    """Number of sounds of earlier runs, which it adds to."""
+    source: Path | None = None
+    """The recording that sounds keep samples of."""
+
+    def write(
+        self, batches: Iterable[Batch], step: Callable[[int], object] = lambda _: None
+    ) -> list[Path]:
+        """Write sounds batch by batch, then manifest.json; sounds that a stopped run wrote are not made again.
+
+        Returns the sounds' paths.
+        """
+        names: list[str] = []
+        for batch in batches:
+            first = self.start + len(names)
+            stems = [name_of(first + i, row.values()) for i, row in enumerate(batch.labels)]
+            new = [f"{stem}.{self.output.format}" for stem in stems]
+            names += new
+            if any(self.filled.row(name) is None for name in new):
+                sounds = batch.make()
+                self.write_sounds(new, sounds)
+            step(len(new))
+        return self.finish(names)
+
+    def write_sounds(self, names: Sequence[str], sounds: Sequence[Sound]) -> None:
+        """Write those of the sounds that are not written yet, under these names."""
+        self.filled.expect(*names)
+        for name, sound in zip(names, sounds, strict=True):
+            if self.filled.row(name) is None:
+                self.filled.done(name, self._write_one(name, sound))
+
+    def finish(self, names: Sequence[str]) -> list[Path]:
+        """Write manifest.json about the written sounds of these names; returns their paths."""
+        filled = self.filled
+        rows = [filled.row(name) or {} for name in names]
+        filled.expect(MANIFEST)
+        write_json(filled.folder / MANIFEST, self._manifest(rows))
+        limited = sum(bool(row.get("peak_limited")) for row in rows)
+        for note in (writing.limited_note(limited, len(rows)), copies_note(rows)):
+            if note:
+                self.say(note)
+        return [filled.folder / name for name in names]
+
+    def _write_one(self, name: str, sound: Sound) -> dict[str, Any]:
+        """Write a sound; returns its entry in manifest.json."""
+        rate, output = self.model.sample_rate, self.output
+        if self.source is not None and sound.kept is not None:
+            waveform, rate = with_original(sound.kept, sound.waveform, rate, self.source)
+            sound = dataclasses.replace(sound, waveform=waveform)
+        gain, limited = gain_of(sound, rate, output)
+        bits = "16" if output.bits == "auto" else output.bits
+        tags = self._tags(name, sound, np.float32(gain) * sound.waveform, rate)
+        writing.write(self.filled.folder / name, sound.waveform, rate, gain, bits, tags)
+        return _row(self.model, name, sound, limited, rate)
+
+    def _tags(self, name: str, sound: Sound, waveform: Waveform, sample_rate: int) -> Tags:
+        """What the file of a waveform states about its sound: its tags, root and tempo of its labels, and how it was
+        made."""
+        part = "prior" if "prior" in self.made_with else "autoencoder"
+        words = [
+            f"model {str(self.made_with.get(part, ''))[:8]}",
+            f"seed {self.made_with['seed']}",
+            *(f"{label} {value}" for label, value in sound.labels.items()),
+        ]
+        info = {"ISFT": f"audiovq {__version__}", "ICMT": ", ".join(words)}
+        tags = sound.tags
+        if tags.root is None:
+            tags = dataclasses.replace(tags, root=root_of(sound.labels))
+        if tags.tempo is None and tags.loop is None:
+            tags = dataclasses.replace(tags, tempo=tempo_of(sound.labels))
+        if self.output.bext:
+            loudness = integrated_loudness(waveform, sample_rate)
+            tags = dataclasses.replace(
+                tags, bext=", ".join([Path(name).stem, *words]), loudness=loudness
+            )
+        return dataclasses.replace(tags, info=info)
+
+    def _manifest(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The contents of manifest.json, those of earlier runs included."""
+        if not self.start:
+            return {"made_with": self.made_with, "sounds": rows}
+        before = read_object(self.filled.folder / MANIFEST, "a folder of generated sounds")
+        added = [run for run in before.get("more", []) if run.get("start") != self.start]
+        sounds = before.get("sounds", [])[: self.start]
+        return {**before, "more": [*added, self.made_with], "sounds": [*sounds, *rows]}
+
+
+def gain_of(sound: Sound, sample_rate: int, output: OutputConfig) -> tuple[float, bool]:
+    """Gain that brings a sound to the loudness and below the peak that are asked for, and whether the peak decided.
+
+    A sound that keeps samples of a recording has a gain of 1 unless a loudness is asked for.
     """
-    names: list[str] = []
-    for batch in batches:
-        new = [f"{name_of(len(names) + i, r.values())}.wav" for i, r in enumerate(batch.labels)]
-        names += new
-        if any(filled.row(name) is None for name in new):
-            sounds = batch.make()
-            filled.expect(*new)
-            for name, sound in zip(new, sounds, strict=True):
-                if filled.row(name) is None:
-                    limited = writing.write(filled.folder / name, sound.waveform, model.sample_rate)
-                    filled.done(name, _row(model, name, sound, limited))
-        step(len(new))
-    rows = [filled.row(name) or {} for name in names]
-    filled.expect("manifest.json")
-    write_json(filled.folder / "manifest.json", {"made_with": made_with, "sounds": rows})
-    if note := writing.limited_note(sum(bool(row.get("peak_limited")) for row in rows), len(rows)):
-        say(note)
-    if note := copies_note(rows):
-        say(note)
-    return [filled.folder / name for name in names]
+    peak, wanted = peak_of(sound.waveform), 1.0
+    if output.loudness is not None:
+        loudness = integrated_loudness(sound.waveform, sample_rate)
+        if loudness > SILENT:
+            wanted = float(10 ** ((output.loudness - loudness) / 20))
+    elif sound.kept is not None:
+        return 1.0, False
+    gain = min(wanted, output.highest_peak / peak) if peak else wanted
+    return gain, gain < wanted
 
 
-def _row(model: Model, name: str, sound: Sound, limited: bool) -> dict[str, Any]:
+def _row(model: Model, name: str, sound: Sound, limited: bool, sample_rate: int) -> dict[str, Any]:
     """A sound's entry in manifest.json."""
     row = {
         "file": name,
         "labels": sound.labels,
-        "seconds": round(len(sound.waveform) / model.sample_rate, 4),
+        "seconds": round(sound.waveform.shape[-1] / sample_rate, 4),
         "level_db": float(model.spectrogram.level_db(torch.tensor(sound.encoded.level))),
         "peak_limited": limited,
     }

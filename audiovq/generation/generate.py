@@ -8,19 +8,23 @@ and can loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from audiovq.audio.chunks import Tags
+from audiovq.audio.notes import TEMPO_LABELS
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import Bars
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.codes import require_candidates, sample_codes, sample_latents
 from audiovq.generation.copies import Nearest, compare
 from audiovq.generation.inpaint import AnyPrior
-from audiovq.generation.labels import Labels, label_names, sample_labels
+from audiovq.generation.labels import Labels, label_names, learnt_values, sample_each, sample_labels
 from audiovq.generation.long import close_loop, codes_of_length, decode_loops, require_samples
 from audiovq.generation.sound import Sound, end_in_silence, of_new_sounds, prior_or_none
 from audiovq.models.model import Model
@@ -43,6 +47,9 @@ def generate(
     best_of: int = 1,
     seconds: float | None = None,
     loop: bool = False,
+    bars: Bars | None = None,
+    each: int | None = None,
+    by: str | None = None,
     seed: int = 0,
     keep_copies: bool = False,
     progress: Callable[[int], None] = lambda _: None,
@@ -60,6 +67,9 @@ def generate(
         best_of=best_of,
         seconds=seconds,
         loop=loop,
+        bars=bars,
+        each=each,
+        by=by,
         seed=seed,
         keep_copies=keep_copies,
     )
@@ -75,11 +85,15 @@ class Batches:
 
     Each sound is the most likely of `best_of` candidates (see `sample_codes`). `seconds` sets the length,
     which may exceed that of any clip; without it, sounds end where they have decayed. `loop` makes sounds
-    whose end leads into their beginning, a whole number of columns long unless `seconds` is given. A model
-    with a Gaussian bottleneck needs no prior: latents are sampled, sounds are as long as its longest clip
-    (with `dense`, up to the last audible frame), and `sampling` and `best_of` have no effect. Where the model has the codes of its training clips, each sound is compared
-    with them, and near copies are sampled again up to MAX_TRIES times, unless `keep_copies`. The same seed
-    on the same device gives the same sounds, whichever batches are made.
+    whose end leads into their beginning, a whole number of columns long unless `seconds` is given. `bars`
+    makes loops of that length, exact to the sample. `each` makes this number of sounds of each value of the
+    label `by`, in place of `n` (see `sample_each`).
+
+    A model with a Gaussian bottleneck needs no prior: latents are sampled, sounds are as long as its longest
+    clip (with `dense`, up to the last audible frame), and `sampling` and `best_of` have no effect. Where the
+    model has the codes of its training clips, each sound is compared with them, and near copies are sampled
+    again up to MAX_TRIES times, unless `keep_copies`. The same seed on the same device gives the same sounds,
+    whichever batches are made.
     """
 
     def __init__(
@@ -93,19 +107,28 @@ class Batches:
         best_of: int = 1,
         seconds: float | None = None,
         loop: bool = False,
+        bars: Bars | None = None,
+        each: int | None = None,
+        by: str | None = None,
         seed: int = 0,
         keep_copies: bool = False,
     ) -> None:
         """Samples the labels only. Raises AudiovqError where the model cannot generate, an argument is out
         of range, or a label or value does not occur in the training clips."""
         require_candidates(model, best_of)
-        self._model, self._sampling = model, sampling
+        labels = dict(labels or {})
+        if bars is not None:
+            if seconds is not None:
+                raise AudiovqError("bars: set the length; leave out --length")
+            seconds, loop = bars.seconds, True
+            labels = _with_tempo(model, labels, bars)
+        self._model, self._sampling, self._bars = model, sampling, bars
         self._inversion = of_new_sounds(model, inversion)
         self._prior = prior_or_none(model, sampling)
         if self._prior is None and (seconds is not None or loop):
             raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")
         self._num_samples = None if seconds is None else require_samples(model, seconds)
-        rows = _label_rows(model, n, labels or {}, seed)
+        rows = label_rows(model, n, labels, seed, each, by)
         self._rows = rows.split(batch_size(model, self._num_samples or 0))
         self._best_of, self._loop, self._seed = best_of, loop, seed
         self._keep_copies = keep_copies
@@ -142,8 +165,22 @@ class Batches:
             for parts in zip(waveforms, self.labels(number), encoded, nearest, tries, strict=True)
         ]
         if self._loop:
-            return sounds
+            return [replace(s, tags=self._tags(len(s.waveform))) for s in sounds]
         return [end_in_silence(model, sound, self._num_samples is None) for sound in sounds]
+
+    def _tags(self, num_samples: int) -> Tags:
+        """Loop, tempo and beats of a loop, a cue at each beat."""
+        if self._bars is None:
+            return Tags(loop=(0, num_samples))
+        beats = self._bars.beats
+        cues = tuple(round(beat * num_samples / beats) for beat in range(beats))
+        return Tags(
+            loop=(0, num_samples),
+            tempo=self._bars.tempo,
+            beats=beats,
+            beats_per_bar=self._bars.beats_per_bar,
+            cues=cues,
+        )
 
     def _sample_new(
         self, prior: AnyPrior, rows: Tensor, seed: int
@@ -192,6 +229,8 @@ def generate_images(
     *,
     sampling: SamplingConfig = SamplingConfig(),
     best_of: int = 1,
+    each: int | None = None,
+    by: str | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Tensor, list[dict[str, str]]]:
@@ -200,7 +239,8 @@ def generate_images(
     require_candidates(model, best_of)
     prior = prior_or_none(model, sampling)
     images, names = [], []
-    for number, rows in enumerate(_label_rows(model, n, labels or {}, seed).split(MAX_BATCH)):
+    all_rows = label_rows(model, n, labels or {}, seed, each, by)
+    for number, rows in enumerate(all_rows.split(MAX_BATCH)):
         generator = torch.Generator().manual_seed(derived_seed(seed, number))
         with torch.inference_mode():
             if prior is None:
@@ -222,8 +262,27 @@ def generate_images(
     return torch.cat(images), names
 
 
-def _label_rows(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
-    """(n, labels) value indices. Raises AudiovqError where `n`, `seed` or the labels are invalid."""
-    require_count(n)
+def label_rows(
+    model: Model, n: int, labels: Labels, seed: int, each: int | None = None, by: str | None = None
+) -> Tensor:
+    """(n, labels) value indices, or `each` of each value of `by`. Raises AudiovqError where an argument is invalid."""
     require_seed(seed)
+    if each is not None:
+        return sample_each(model, each, by, labels, seed)
+    if by is not None:
+        raise AudiovqError("by: names the label of --each; give --each, too")
+    require_count(n)
     return sample_labels(model, n, labels, seed)
+
+
+def _with_tempo(model: Model, labels: dict[str, str], bars: Bars) -> dict[str, str]:
+    """`labels` with the tempo of `bars`, where the model has a label for it and has learnt the value."""
+    for name in model.labels:
+        value = f"{bars.tempo:g}"
+        if (
+            name.lower() in TEMPO_LABELS
+            and name not in labels
+            and value in learnt_values(model, name)
+        ):
+            return labels | {name: value}
+    return labels

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from audiovq.audio.notes import ROOT_LABELS, midi_of
 from audiovq.codec.windows import Encoded
-from audiovq.config.checks import derived_seed
+from audiovq.config.checks import derived_seed, require_count
 from audiovq.config.errors import AudiovqError
 from audiovq.models.model import Model
 
+_RANK = re.compile(r"[01]|0\.\d+")
+"""A value of a label that holds ranks."""
 Labels = Mapping[str, str]
 """Values by label name, such as {"digit": "7"}."""
 
@@ -43,14 +48,37 @@ def sample_labels(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
     return rows[chosen]
 
 
+def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: int) -> Tensor:
+    """(n, labels) value indices: `each` sounds of each value of the label `by` that training clips have.
+
+    `by` None: the only label that is not among `labels`. Raises AudiovqError where there is no such label, or
+    several, and as `sample_labels` does.
+    """
+    require_count(each, "each")
+    left = [name for name in model.labels if name not in labels]
+    if by is None and len(left) == 1:
+        by = left[0]
+    if by is None or by not in left:
+        if not left:
+            raise AudiovqError("each: the model has no label that --label leaves open; give -n")
+        wrong = "several labels are open" if by is None else f"unknown or fixed label {by!r}"
+        raise AudiovqError(f"each: {wrong}; give --by NAME, one of {', '.join(left)}")
+    rows = [
+        sample_labels(model, each, {**labels, by: value}, derived_seed(seed, 700_000 + number))
+        for number, value in enumerate(learnt_values(model, by))
+    ]
+    return torch.cat(rows)
+
+
 def label_indices(model: Model, labels: Labels) -> dict[int, int]:
-    """Labels by name as label index → value index. Raises AudiovqError for unknown names and values."""
+    """Labels by name as label index → value index (see `resolved`). Raises AudiovqError for unknown names and values."""
     names = list(model.labels)
     indices: dict[int, int] = {}
     for name, value in labels.items():
         if name not in names:
             raise AudiovqError(f"unknown label {name!r}; {_suggest(name, names, 'the model has')}")
         values, learnt = model.labels[name], learnt_values(model, name)
+        value = resolved(name, value, learnt)
         if value not in values:
             raise AudiovqError(
                 f"label {name}: unknown value {value!r}; {_suggest(value, learnt, 'known values:')}"
@@ -62,6 +90,24 @@ def label_indices(model: Model, labels: Labels) -> dict[int, int]:
             )
         indices[names.index(name)] = values.index(value)
     return indices
+
+
+def resolved(name: str, value: str, learnt: list[str]) -> str:
+    """The value among `learnt` that `value` stands for; `value` itself if there is none.
+
+    Of a note label, the same note in another form (`57`, `A3`); of ranks from 0 to 1, as `hearing` measures them, the
+    nearest.
+    """
+    if value in learnt:
+        return value
+    if name.lower() in ROOT_LABELS and (midi := midi_of(value)) is not None:
+        return next((one for one in learnt if midi_of(one) == midi), value)
+    if all(map(_RANK.fullmatch, learnt)) and any("." in one for one in learnt):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            if 0 <= number <= 1:
+                return min(learnt, key=lambda one: abs(float(one) - number))
+    return value
 
 
 def label_names(model: Model, row: list[int]) -> dict[str, str]:

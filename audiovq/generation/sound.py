@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from audiovq.audio.chunks import Tags
 from audiovq.audio.ends import ended
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
@@ -21,6 +22,16 @@ from audiovq.spectral.stft import num_frames
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Which samples of an edited sound are those of the recording."""
+
+    made: Waveform
+    """The sound as the model makes it, (samples,), before the recording's samples replace its own."""
+    spans: tuple[tuple[int, int], ...]
+    """First sample of each new part, and the one after its last."""
+
+
+@dataclass(frozen=True)
 class Sound:
     """A generated sound and how it was made."""
 
@@ -33,6 +44,10 @@ class Sound:
     """The nearest training clip; None where it was not compared, or the model lacks the clips' codes."""
     tries: int = 1
     """Number of times it was sampled: near copies of training clips are sampled again."""
+    kept: Kept | None = None
+    """Samples of a recording that it keeps; None: it keeps none."""
+    tags: Tags = Tags()
+    """Loop, tempo and beats, for the file."""
 
 
 def decode_sounds(

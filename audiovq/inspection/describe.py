@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from audiovq.audio.resampling import resample
 from audiovq.audio.waveform import Waveform
+from audiovq.spectral.loudness import integrated_loudness
 
 LONGEST_SECONDS = 10.0
 """Only the beginning of a recording is described: pitch tracking takes about as long as the sound."""
@@ -23,8 +23,6 @@ VOICED = 0.5
 """Share of loud frames that must have a pitch for the recording to have one."""
 TEMPO_SECONDS, TEMPO_ONSETS = 4.0, 4
 """The shortest recording, and the fewest onsets, that a tempo is estimated for."""
-LOUDNESS_SECONDS = 0.4
-"""The gating block of ITU-R BS.1770; shorter recordings are padded with silence to it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def describe(waveform: Waveform, sample_rate: int) -> Description:
     import librosa  # here, as it takes a second to load
 
     waveform = waveform[: round(LONGEST_SECONDS * sample_rate)]
-    loudness = _loudness(waveform, sample_rate)
+    loudness = integrated_loudness(waveform, sample_rate)
     if sample_rate > HIGHEST_RATE:
         waveform, sample_rate = resample(waveform, sample_rate, HIGHEST_RATE), HIGHEST_RATE
     hop_length = max(1, round(sample_rate / 100))
@@ -98,18 +96,6 @@ def describe(waveform: Waveform, sample_rate: int) -> Description:
         flatness=float((flatness * weights).sum()),
         loudness_lufs=loudness,
     )
-
-
-def _loudness(waveform: Waveform, sample_rate: int) -> float:
-    """Integrated loudness in LUFS of a mono waveform (samples,), at least -70."""
-    from torchaudio.functional import loudness
-
-    missing = max(0, math.ceil(LOUDNESS_SECONDS * sample_rate) - len(waveform))
-    padded = torch.nn.functional.pad(torch.from_numpy(waveform), (0, missing))
-    # torchaudio's filters clip at full scale, which the first of them exceeds by up to 4 dB.
-    scale = min(1.0, 0.5 / max(float(padded.abs().max()), 1e-9))
-    found = float(loudness(padded[None] * scale, sample_rate)) - 20 * math.log10(scale)
-    return max(-70.0, found) if math.isfinite(found) else -70.0
 
 
 def description_lines(descriptions: Sequence[Description]) -> list[str]:

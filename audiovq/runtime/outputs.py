@@ -30,16 +30,20 @@ class OutputFolder:
 
         {"command": SHA-256}                checksum of the command
         {"old": [NAME, ...]}                files of an earlier run, to be deleted
+        {"kept": [NAME, ...]}               files of earlier runs that this one adds to
         {"files": [NAME, ...]}              files that are about to be written
         {"done": NAME, "row": {...}}        a complete file with its data
     """
 
-    def __init__(self, folder: Path, command: str, sources: Sequence[Path]) -> None:
+    def __init__(
+        self, folder: Path, command: str, sources: Sequence[Path], kept: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self._command, self._begun = command, False
         self._sources = {identity: path for path in sources if (identity := file_identity(path))}
         self._old: list[str] = []
-        self._files: dict[str, None] = {}
+        self._kept = list(kept)
+        self._files: dict[str, None] = dict.fromkeys(kept)
         self._rows: dict[str, dict[str, Any]] = {}
 
     def row(self, name: str) -> dict[str, Any] | None:
@@ -84,6 +88,7 @@ class OutputFolder:
         lines: list[dict[str, Any]] = [
             {"command": self._command},
             {"old": self._old},
+            *([{"kept": self._kept}] if self._kept else []),
             {"files": list(self._files)},
             *({"done": name, "row": row} for name, row in self._rows.items()),
         ]
@@ -120,13 +125,22 @@ class OutputFolder:
                 f"{self.folder}: contains unfinished output of another command; run that command again,"
                 " choose another folder, or add --overwrite"
             )
-        else:
+        elif not self._kept:
             if not mark.exists():
                 require_new(self.folder, overwrite)
             for line in left:
                 self._old += [*line.get("old", []), *line.get("files", [])]
             if (self.folder / WRITTEN).exists():
                 self._old += _names(read_json(self.folder / WRITTEN, "an output folder"))
+
+
+def earlier_files(folder: Path) -> list[str]:
+    """The files in `folder` of finished runs, which another run may add to; of a stopped run that added to some,
+    only those. Empty if there are none."""
+    mark, written = folder / UNFINISHED, folder / WRITTEN
+    if mark.exists():
+        return [name for line in _marked(mark) for name in line["kept"]]
+    return _names(read_json(written, "an output folder")) if written.exists() else []
 
 
 def _marked(mark: Path) -> list[dict[str, Any]]:
@@ -137,7 +151,7 @@ def _marked(mark: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             if not isinstance(line, dict):
                 break
-            for key in ("old", "files"):
+            for key in ("old", "files", "kept"):
                 line[key] = _names(line.get(key, []))
             if "done" in line and not (
                 _names([line["done"]]) and isinstance(line.get("row"), dict)
@@ -175,6 +189,7 @@ def writing_into(
     overwrite: bool,
     command: Mapping[str, Any] | None = None,
     sources: Sequence[Path] = (),
+    kept: Sequence[str] = (),
 ) -> Iterator[OutputFolder]:
     """Lock `folder` for one command to fill; it counts as unfinished until the block ends without an error.
 
@@ -183,7 +198,7 @@ def writing_into(
     again (`OutputFolder.row`). Raises AudiovqError if the folder contains other files, unless `overwrite`,
     or if another run has locked it. With `overwrite`, the files listed by the earlier run are deleted when the
     first new one is announced (`OutputFolder.expect`); other files stay. `sources`: files that are never
-    overwritten.
+    overwritten. `kept`: `earlier_files`, to which this command adds.
 
         with writing_into(out, overwrite, {"verb": "decode", "archive": digest}, [archive]) as filled:
             for name in names:
@@ -198,7 +213,7 @@ def writing_into(
     if what := product_at(folder):
         raise AudiovqError(f"{folder}: is a {what}; choose another folder")
     with lock_folder(folder):
-        filled = OutputFolder(folder, hashlib.sha256(text.encode()).hexdigest(), sources)
+        filled = OutputFolder(folder, hashlib.sha256(text.encode()).hexdigest(), sources, kept)
         filled._take_over(overwrite)
         if command is None:
             filled.expect()

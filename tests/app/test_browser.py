@@ -207,8 +207,8 @@ def test_an_uploaded_recording_is_encoded_morphed_continued_and_varied(
 ) -> None:
     with app_page(browser, app) as page:
         page.locator("input[type=file]").set_input_files(recordings / "jan" / "0_jan_0.wav")
-        page.get_by_text("1: 0_jan_0, encoded and decoded").wait_for()
-        page.get_by_text("2: 0_jan_0", exact=True).wait_for()
+        page.get_by_text("1: 0_jan_0", exact=True).wait_for()
+        page.get_by_text("2: 0_jan_0, encoded and decoded").wait_for()
         assert page.evaluate("document.querySelector('.editor audio').duration") == 0.2
         button(page, "Morph to this sound").click()
         page.get_by_text("4/4").first.wait_for()

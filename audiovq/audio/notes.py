@@ -1,0 +1,82 @@
+"""Notes, keys and tempos in words: `A3` as a MIDI number, and what a file name such as kick_120bpm_Cmin says."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from audiovq.config.output import HIGHEST_TEMPO, LOWEST_TEMPO
+
+NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+ROOT_LABELS = ("note", "root", "midi", "pitch")
+"""Names of labels whose value is a note, the first in order of preference."""
+TEMPO_LABELS = ("bpm", "tempo")
+"""Names of labels whose value is a tempo."""
+_SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+_NOTE = re.compile(r"([A-Ga-g])([#♯bs]?)(-?\d{1,2})")
+_TEMPO = re.compile(
+    r"(?<![\d.])(\d{2,3}(?:\.\d+)?) ?bpm|bpm[ _-]?(\d{2,3}(?:\.\d+)?)(?![\d.])", re.I
+)
+_KEY = re.compile(r"([A-G])([#♯b]?)[ _-]?(maj(?:or)?|min(?:or)?|m)", re.I)
+_NOTE_WORD = re.compile(r"([A-G])([#♯b]?)(-?\d)")
+
+
+def midi_of(text: str) -> float | None:
+    """MIDI number of a note's name (`A3`: 57, `C#4`, `Bb2`, with C4 as 60) or of a number; None for other texts."""
+    if match := _NOTE.fullmatch(text.strip()):
+        letter, sign, octave = match.groups()
+        shift = {"": 0, "b": -1}.get(sign, 1)
+        return float(12 * (int(octave) + 1) + _SEMITONES[letter.lower()] + shift)
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number <= 127 else None
+
+
+def name_of_note(midi: int) -> str:
+    """Name of a MIDI note, such as `A3` for 57. `midi_of` is the inverse."""
+    return f"{NOTES[midi % 12]}{midi // 12 - 1}"
+
+
+def midi_of_hertz(hertz: float) -> float:
+    """MIDI number of a frequency, at A4 = 440 Hz, with fractions."""
+    return 69 + 12 * math.log2(hertz / 440)
+
+
+def root_of(labels: Mapping[str, str]) -> int | None:
+    """The MIDI note that a sound's labels name; None if they name none."""
+    by_name = {name.lower(): value for name, value in labels.items()}
+    for name in ROOT_LABELS:
+        if name in by_name and (midi := midi_of(by_name[name])) is not None:
+            return round(midi)
+    return None
+
+
+def tempo_of(labels: Mapping[str, str]) -> float | None:
+    """The tempo in beats per minute that a sound's labels name; None if they name none."""
+    for name, value in labels.items():
+        if name.lower() in TEMPO_LABELS and re.fullmatch(r"\d+(\.\d+)?", value):
+            tempo = float(value)
+            return tempo if LOWEST_TEMPO <= tempo <= HIGHEST_TEMPO else None
+    return None
+
+
+def labels_in_name(path: str) -> dict[str, str]:
+    """Labels in a file name: `kick_120bpm_Cmin.wav` has bpm 120 and key Cmin, `pad-A3.wav` the note A3."""
+    stem = PurePosixPath(path).stem
+    found = {}
+    if (match := _TEMPO.search(stem)) and LOWEST_TEMPO <= float(
+        match[1] or match[2]
+    ) <= HIGHEST_TEMPO:
+        found["bpm"] = match[1] or match[2]
+    words = [word for word in re.split(r"[ _()\[\].-]+", stem) if word]
+    for word in words:
+        if key := _KEY.fullmatch(word):
+            minor = key[3].lower() in ("m", "min", "minor")
+            found["key"] = f"{key[1].upper()}{key[2].replace('♯', '#')}{'min' if minor else 'maj'}"
+        elif note := _NOTE_WORD.fullmatch(word):
+            found["note"] = f"{note[1]}{note[2].replace('♯', '#')}{note[3]}"
+    return found

@@ -1,0 +1,123 @@
+"""Edits keep the recording's samples bit by bit, outside what is new and its crossfades."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import tiny_model
+
+from audiovq.audio.ends import FADE_SECONDS, HIGHEST, MAX_GAIN_DB, join
+from audiovq.audio.waveform import Waveform
+from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.generation import edit
+from audiovq.models.model import Model
+
+QUICK: dict[str, Any] = {
+    "sampling": SamplingConfig(temperature=1.0, guidance=0.0, steps=3),
+    "inversion": Inversion("griffin-lim", 1),
+}
+COLUMN, RATE = 4 * 8, 8000
+FADE = round(FADE_SECONDS * RATE)
+
+
+def noise(seed: int, *shape: int) -> Waveform:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model(masked=True)
+
+
+@given(
+    st.integers(0, 1000),
+    st.lists(st.integers(0, 1000), min_size=2, max_size=4, unique=True).map(sorted),
+    st.sampled_from([(), (1,), (2,)]),
+)
+def test_samples_outside_the_new_parts_and_their_crossfades_are_the_originals(
+    longer: int, edges: list[int], channels: tuple[int, ...]
+) -> None:
+    original, made = noise(0, *channels, 1000), noise(1, 1000 + longer)
+    spans = [(edges[0], edges[1]), (edges[-1], 1000 + longer)]
+    joined = join(original, made, spans, RATE)
+    assert joined.shape == (*channels, 1000 + longer)
+    position = np.arange(1000)
+    outside = np.ones(1000, bool)
+    for begin, end in spans:
+        outside &= (position < begin - FADE) | (position >= end + FADE)
+    assert np.array_equal(joined[..., :1000][..., outside], original[..., outside])
+    assert np.abs(joined).max() <= HIGHEST
+
+
+def test_a_new_part_is_as_loud_at_its_seams_as_the_original() -> None:
+    original = noise(0, 8000)
+    original[4000:] *= 0.6
+    made = 1.5 * original
+    joined = join(original, made, [(2000, 6000)], RATE)
+    inner = joined[2000:6000] / made[2000:6000]
+    assert inner[0] == pytest.approx(1 / 1.5, rel=0.02)
+    assert inner[-1] == pytest.approx(1 / 1.5, rel=0.02)
+    quiet = join(original, 0.001 * made, [(2000, 6000)], RATE)  # far below: not compared
+    np.testing.assert_allclose(quiet[2000:6000], 0.001 * made[2000:6000], rtol=1e-5)
+    loud = join(0.1 * original, made, [(2000, 6000)], RATE)
+    ratio = np.abs(loud[3000] / made[3000])
+    assert 20 * np.log10(ratio) == pytest.approx(-MAX_GAIN_DB, abs=0.1)
+
+
+def test_the_power_of_unrelated_sounds_is_constant_across_a_seam() -> None:
+    power = np.zeros(2000)
+    for seed in range(200):
+        joined = join(noise(seed, 2000), noise(1000 + seed, 2000), [(1000, 2000)], RATE)
+        power += joined.astype(np.float64) ** 2
+    fade, before = power[1000 - FADE : 1000].mean(), power[: 1000 - FADE].mean()
+    assert fade == pytest.approx(before, rel=0.05)
+
+
+def test_repaint_keeps_the_recording_before_and_after_the_region(model: Model) -> None:
+    clip = noise(3, 30 * COLUMN)
+    time = 12 * COLUMN / RATE, 16 * COLUMN / RATE
+    for sound in edit.repaint(model, clip, time, n=3, **QUICK):
+        begin, end = 12 * COLUMN, 16 * COLUMN
+        assert np.array_equal(sound.waveform[: begin - FADE], clip[: begin - FADE])
+        assert np.array_equal(sound.waveform[end + FADE :], clip[end + FADE :])
+        assert not np.array_equal(sound.waveform[begin:end], clip[begin:end])
+        assert sound.kept is not None
+        assert sound.kept.spans == ((begin, end),)
+
+
+def test_repaint_of_a_band_keeps_other_frequencies(
+    model: Model, voice: Callable[..., Waveform]
+) -> None:
+    clip = noise(3, 40 * COLUMN)
+    (sound,) = edit.repaint(model, clip, None, (2500.0, 4000.0), **QUICK)
+    spectra: list[npt.NDArray[Any]] = [np.fft.rfft(x) for x in (clip, sound.waveform)]
+    hertz = np.fft.rfftfreq(len(clip), 1 / RATE)
+    error = [
+        np.square(np.abs(spectra[1] - spectra[0]))[part].mean()
+        / np.square(np.abs(spectra[0]))[part].mean()
+        for part in (hertz < 1500, hertz > 2500)
+    ]
+    assert error[0] < 0.01
+    assert error[1] > 0.3
+
+
+def test_a_continuation_keeps_the_recording_up_to_its_last_half_window(model: Model) -> None:
+    clip = noise(3, 20 * COLUMN + 5)
+    kept = (len(clip) - 16) // COLUMN * COLUMN
+    for seconds in (None, 0.2):
+        for sound in edit.extend(model, clip, seconds, n=2, **QUICK):
+            assert np.array_equal(sound.waveform[: kept - FADE], clip[: kept - FADE])
+            assert len(sound.waveform) == sound.encoded.num_samples
+            assert abs(sound.waveform[-1]) < 1e-3
+
+
+def test_where_all_is_new_nothing_is_kept(model: Model) -> None:
+    clip = noise(3, 10 * COLUMN)
+    (sound,) = edit.repaint(model, clip, (0.0, 1.0), **QUICK)
+    assert sound.kept is not None
+    gain = min(1.0, HIGHEST / np.abs(sound.kept.made).max())
+    np.testing.assert_allclose(sound.waveform, gain * sound.kept.made, rtol=1e-5)

@@ -1,0 +1,350 @@
+"""Files of new sounds: levels, bits, loops of bars, sounds of each label value, more sounds of an earlier run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_models import tiny_model
+
+from audiovq.audio import chunks, writing
+from audiovq.audio.waveform import peak_of
+from audiovq.cli.arguments import drawn_seed, parse_bars
+from audiovq.cli.main import main
+from audiovq.config.errors import AudiovqError
+from audiovq.config.output import Bars, OutputConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.generation import files, generate
+from audiovq.generation.labels import label_indices
+from audiovq.models.checkpoint import save
+from audiovq.models.model import Model
+from audiovq.spectral.loudness import SILENT, integrated_loudness
+
+QUICK: dict[str, Any] = {
+    "sampling": SamplingConfig(temperature=1.0, guidance=0.0, steps=3),
+    "inversion": Inversion("griffin-lim", 1),
+    "say": lambda _: None,
+}
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model = tiny_model()
+    for stage in ("autoencoder", "prior"):
+        save(folder, model, stage, {})
+    return folder
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    return found
+
+
+def test_no_sound_reaches_full_scale_and_a_lower_peak_can_be_asked_for(
+    model: Model, tmp_path: Path
+) -> None:
+    for peak in (-1.0, -20.0):
+        paths = files.generate_files(
+            model, tmp_path / str(peak), 6, output=OutputConfig(peak=peak), **QUICK
+        )
+        peaks = [np.abs(soundfile.read(path)[0]).max() for path in paths]
+        assert max(peaks) <= 10 ** (peak / 20) + 2**-15
+        limited = [row["peak_limited"] for row in manifest(tmp_path / str(peak))["sounds"]]
+        assert [p > 10 ** (peak / 20) - 2**-14 for p in peaks] == limited
+    assert any(limited)
+
+
+def test_sounds_have_the_loudness_asked_for(model: Model, tmp_path: Path) -> None:
+    measured = 0
+    for loudness in (None, -40.0):
+        output = OutputConfig(bits="32f", loudness=loudness, bext=True)
+        paths = files.generate_files(
+            model, tmp_path / str(loudness), 6, seconds=0.5, output=output, **QUICK
+        )
+        for path in paths:
+            sound, rate = soundfile.read(path, dtype="float32")
+            found = integrated_loudness(sound, rate)
+            assert soundfile.info(path).subtype == "FLOAT"
+            assert chunks.read(path).loudness == pytest.approx(found, abs=0.01)
+            natural, _ = soundfile.read(tmp_path / "None" / path.name, dtype="float32")
+            if loudness is not None and integrated_loudness(natural, rate) > -60:
+                measured += 1
+                assert found == pytest.approx(loudness, abs=0.01)
+    assert measured >= 3
+
+
+def test_loudness_counts_channels_and_silence() -> None:
+    time = np.arange(2 * 48_000) / 48_000
+    sine = np.sin(2 * np.pi * 997 * time).astype(np.float32)  # BS.1770-4, annex 1: -3.01 LKFS
+    assert integrated_loudness(sine, 48_000) == pytest.approx(-3.01, abs=0.1)
+    assert integrated_loudness(np.stack([sine, sine]), 48_000) == pytest.approx(0, abs=0.1)
+    assert integrated_loudness(np.zeros(10, np.float32), 48_000) == SILENT
+
+
+def test_a_file_states_how_its_sound_was_made(model: Model, tmp_path: Path) -> None:
+    labelled = tiny_model(labels={"note": ["57", "60"], "speaker": ["ada", "bob"]})
+    (path,) = files.generate_files(
+        labelled, tmp_path / "out", 1, {"note": "57", "speaker": "ada"}, seed=5, **QUICK
+    )
+    tags = chunks.read(path)
+    assert tags.root == 57
+    assert tags.loop is tags.tempo is None
+    assert tags.info["ISFT"].startswith("audiovq ")
+    assert "seed 5" in tags.info["ICMT"]
+    assert "speaker ada" in tags.info["ICMT"]
+    (flac,) = files.generate_files(
+        model, tmp_path / "flac", 1, output=OutputConfig(format="flac", bits="24"), **QUICK
+    )
+    assert flac.suffix == ".flac"
+    assert soundfile.info(flac).subtype == "PCM_24"
+
+
+@pytest.mark.parametrize(
+    ("bars", "samples"),
+    [
+        (Bars(120, 1, 1), 4000),
+        (Bars(97, 0.5), round(2 * 60 / 97 * RATE)),
+        (Bars(133.3, 1, 3), round(3 * 60 / 133.3 * RATE)),
+    ],
+)
+def test_bars_are_loops_exact_to_the_sample_with_their_tempo_in_the_file(
+    model: Model, tmp_path: Path, bars: Bars, samples: int
+) -> None:
+    paths = files.generate_files(model, tmp_path / "out", 2, bars=bars, **QUICK)
+    for path in paths:
+        assert soundfile.info(path).frames == samples
+        tags = chunks.read(path)
+        assert tags.loop == (0, samples)
+        assert tags.tempo == pytest.approx(bars.tempo)
+        assert (tags.beats, tags.beats_per_bar) == (bars.beats, bars.beats_per_bar)
+        assert len(tags.cues) == bars.beats
+        assert all(a == round(i * samples / bars.beats) for i, a in enumerate(tags.cues))
+
+
+def test_a_tempo_that_is_a_label_is_a_condition_too() -> None:
+    model = tiny_model(labels={"bpm": ["100", "120"], "speaker": ["ada", "bob"]})
+    sounds = generate.generate(
+        model, 4, bars=Bars(100, 1, 1), sampling=QUICK["sampling"], inversion=QUICK["inversion"]
+    )
+    assert {sound.labels["bpm"] for sound in sounds} == {"100"}
+    assert parse_bars(None, 2, 4, {"bpm": "100"}) == Bars(100, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--bpm", "120"], "--bpm 120: give the length, too, such as --bars 2"),
+        (["--bars", "2"], "--bars 2: give the tempo, too, such as --bpm 120"),
+        (["--bars", "2", "--bpm", "0"], "bpm 0: give beats per minute from 20 to 400"),
+        (["--bars", "2", "--bpm", "nan"], "bpm nan: give beats"),
+        (["--bars", "0", "--bpm", "120"], "bars 0: give a number above 0, up to 256"),
+        (["--bars", "0.3", "--bpm", "120"], "bars 0.3: are 1.2 beats; give a whole number"),
+        (["--bars", "2", "--bpm", "120", "--length", "1"], "leave out --length"),
+        (
+            ["--bars", "2", "--bpm", "120", "--beats-per-bar", "0"],
+            "beats-per-bar 0: give 1 to 32",
+        ),
+        (["--peak", "1"], "peak 1.0: give dBFS from -60 to 0"),
+        (["--loudness", "3"], "loudness 3.0: give LUFS from -70 to 0"),
+        (["--format", "flac", "--bits", "32f"], "format flac: has no floating-point samples"),
+        (["--each", "2"], "each: several labels are open; give --by NAME, one of digit, speaker"),
+        (["--each", "2", "--by", "x"], "unknown or fixed label 'x'; give --by NAME"),
+        (["--each", "0", "--by", "digit"], "each 0: give 1"),
+        (["--by", "digit"], "by: names the label of --each; give --each, too"),
+        (["--more", "--overwrite"], "more: adds to the manifest of earlier sounds; leave out"),
+    ],
+)
+def test_flags_that_do_not_fit_together_are_refused_in_one_line(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str], says: str
+) -> None:
+    assert main(["generate", str(saved), str(tmp_path / "out"), "-n", "1", *flags]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("audiovq: ")
+    assert says in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_makes_equal_numbers_of_each_value_that_was_learnt(model: Model) -> None:
+    quick = {k: v for k, v in QUICK.items() if k != "say"}
+    sounds = generate.generate(model, each=3, by="speaker", **quick)
+    values = [sound.labels["speaker"] for sound in sounds]
+    assert values == ["ada"] * 3 + ["bob"] * 3  # no training clip has cyd
+    sounds = generate.generate(model, labels={"digit": "1"}, each=2, **quick)
+    assert [s.labels for s in sounds] == [
+        {"digit": "1", "speaker": v} for v in ("ada", "ada", "bob", "bob")
+    ]
+
+
+def test_more_adds_other_sounds_after_the_earlier_ones(model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = files.generate_files(model, out, 3, **QUICK)
+    before = {path.name: path.read_bytes() for path in first}
+    second = files.generate_files(model, out, 2, more=True, **QUICK)
+    third = files.generate_files(model, out, 2, more=True, **QUICK)
+    names = [path.name for path in (*first, *second, *third)]
+    assert [name[:4] for name in names] == [f"{i:04d}" for i in range(7)]
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert len({path.read_bytes() for path in out.glob("*.wav")}) == 7
+    found = manifest(out)
+    assert [row["file"] for row in found["sounds"]] == names
+    assert [run["start"] for run in found["more"]] == [3, 5]
+    with pytest.raises(AudiovqError, match="exists already"):
+        files.generate_files(model, out, 2, **QUICK)
+    files.generate_files(model, out, 1, overwrite=True, **QUICK)
+    assert len(list(out.glob("*.wav"))) == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.wav").write_bytes(b"x")
+    with pytest.raises(AudiovqError, match="exists already"):
+        files.generate_files(model, tmp_path / "mine", 2, more=True, **QUICK)
+
+
+@pytest.mark.parametrize("stop", [0, 2, "manifest"])
+def test_a_stopped_run_of_more_resumes(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
+) -> None:
+    for out in (tmp_path / "straight", tmp_path / "out"):
+        files.generate_files(model, out, 3, **QUICK)
+    files.generate_files(model, tmp_path / "straight", 4, more=True, **QUICK)
+    written, write, end = 0, writing.write, files.copies_note
+
+    def stopping(*arguments: Any) -> bool:
+        nonlocal written
+        if written == stop:
+            raise KeyboardInterrupt
+        written += 1
+        return write(*arguments)
+
+    def stop_after_manifest(rows: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "write", stopping)
+    if stop == "manifest":
+        monkeypatch.setattr(files, "copies_note", stop_after_manifest)
+    with pytest.raises(KeyboardInterrupt):
+        files.generate_files(model, tmp_path / "out", 4, more=True, **QUICK)
+    monkeypatch.setattr(writing, "write", write)
+    monkeypatch.setattr(files, "copies_note", end)
+    if stop == 2:
+        with pytest.raises(AudiovqError, match="unfinished output of another command"):
+            files.generate_files(model, tmp_path / "out", 5, more=True, **QUICK)
+    files.generate_files(model, tmp_path / "out", 4, more=True, **QUICK)
+    contents = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("straight", "out")
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_a_drawn_seed_is_printed_and_recorded(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seeds = set()
+    for name in ("a", "b"):
+        out = tmp_path / name
+        arguments = [
+            "generate",
+            str(saved),
+            str(out),
+            "-n",
+            "1",
+            "--seed",
+            "random",
+            "--n-iter",
+            "1",
+        ]
+        assert main(arguments) == 0
+        seed = manifest(out)["made_with"]["seed"]
+        assert f"seed {seed}: --seed {seed} makes the same sounds again" in capfd.readouterr().err
+        seeds.add(seed)
+    assert len(seeds) == 2
+    assert drawn_seed(7) == 7
+
+
+def test_an_edit_keeps_samples_and_bits_of_the_recording(model: Model, tmp_path: Path) -> None:
+    loud = np.random.default_rng(0).uniform(-1, 1, 2000)
+    loud[100] = -1
+    for subtype in ("PCM_16", "PCM_24", "FLOAT"):
+        source = tmp_path / f"{subtype}.wav"
+        soundfile.write(source, loud, RATE, subtype)
+        (path,) = files.extend_files(model, source, tmp_path / subtype, 0.4, 1, **QUICK)
+        assert soundfile.info(path).subtype == subtype
+        kept = 2000 - 16 - 32 - 80
+        read = [soundfile.read(p, dtype="float64")[0][:kept] for p in (source, path)]
+        assert np.array_equal(*read)
+        (path,) = files.repaint_files(
+            model, source, tmp_path / f"{subtype}-r", (0.1, 0.12), None, 1, **QUICK
+        )
+        whole = [soundfile.read(p, dtype="float64")[0] for p in (source, path)]
+        assert np.array_equal(whole[0][:600], whole[1][:600])
+        assert np.array_equal(whole[0][1200:], whole[1][1200:])
+        assert peak_of(whole[1].astype(np.float32)) == 1
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025])
+def test_an_edit_keeps_channels_and_rate_of_the_recording(
+    model: Model, tmp_path: Path, rate: int
+) -> None:
+    source = tmp_path / "stereo.wav"
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (rate // 4, 2)) * [1, 0.5]
+    soundfile.write(source, sound, rate, "PCM_16")
+    original = soundfile.read(source)[0]
+    (path,) = files.extend_files(model, source, tmp_path / "longer", 0.4, 1, **QUICK)
+    read, found = soundfile.read(path)
+    kept = round((0.25 - 0.003 - 0.004 - 0.01) * rate)
+    assert found == rate
+    assert read.shape == (round(0.4 * rate), 2)
+    assert np.array_equal(read[:kept], original[:kept])
+    (path,) = files.repaint_files(model, source, tmp_path / "part", (0.1, 0.12), None, 1, **QUICK)
+    read = soundfile.read(path)[0]
+    assert read.shape == original.shape
+    changed = np.flatnonzero((read != original).any(axis=1)) / rate
+    assert 0.08 < changed.min() < 0.1
+    assert 0.12 < changed.max() < 0.14
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "found"),
+    [
+        ("note", "A3", "57"),
+        ("note", "60.0", "60"),
+        ("pitch", "Bb2", "A#2"),
+        ("pitch", "46", "A#2"),
+        ("brightness", "0.7", "0.67"),
+        ("brightness", "1", "1"),
+        ("digit", "1", "1"),
+    ],
+)
+def test_a_value_may_be_another_name_of_a_note_or_near_a_rank(
+    label: str, value: str, found: str
+) -> None:
+    labels = {
+        "note": ["57", "60"],
+        "pitch": ["A#2", "C3"],
+        "brightness": ["0", "0.33", "0.67", "1"],
+        "digit": ["0", "1"],
+    }
+    model = tiny_model(labels=labels)
+    model.label_counts[:] = [((i % 2, i % 2, i, i % 2), 1) for i in range(4)]
+    index = label_indices(model, {label: value})[list(labels).index(label)]
+    assert labels[label][index] == found
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [("note", "A4"), ("brightness", "1.5"), ("brightness", "nan"), ("digit", "0.9")],
+)
+def test_a_value_that_stands_for_no_other_is_refused(label: str, value: str) -> None:
+    model = tiny_model(labels={"note": ["57"], "brightness": ["0", "0.5"], "digit": ["0", "1"]})
+    model.label_counts[:] = [((0, i, i), 1) for i in range(2)]
+    with pytest.raises(AudiovqError, match=f"label {label}: unknown value"):
+        label_indices(model, {label: value})
