@@ -4,5 +4,5 @@ May import `audio`, `runtime` and `config`. Start with `spectrogram.Spectrogram`
 `numpy_spectrogram` is its forward half without torch, for preprocessing; both share `scale`. In `inverse`, `pghi`
 makes the initial phase (or `griffin_lim.random_phase`), and `griffin_lim` refines it, with `bands` where the
 spectrogram is of mel bands; all use `stft`. `inversion` inverts true spectrograms in batches, `picture` writes
-spectrograms as PNGs, `loudness` measures loudness.
+spectrograms as PNGs, `loudness` measures loudness; `onsets` sharpens onsets after inversion.
 """
