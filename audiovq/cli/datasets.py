@@ -58,6 +58,21 @@ def preprocess(
             " `digits`, the handwritten digits of scikit-learn."
         ),
     ] = False,
+    describe: Annotated[
+        str | None,
+        arg(
+            metavar="NAME,...",
+            help="Labels to measure on each recording, in addition to those of --labels: pitch, tempo, brightness,"
+            " loudness, attack, noisiness.",
+        ),
+    ] = None,
+    near_copies: Annotated[
+        bool,
+        arg(
+            help="Keep near copies of a recording (another level, rate or format) in its split, as identical ones"
+            " always are; reads every recording once more."
+        ),
+    ] = False,
     cluster: Annotated[
         str | None,
         arg(
@@ -85,9 +100,22 @@ def preprocess(
         from audiovq.preprocessing.preprocess import preprocess
         from audiovq.runtime import executors as dask
 
+        measured = None
+        if describe is not None:
+            from audiovq.inspection.hearing import measured_labels
+
+            # Torch is loaded for it, and its threads do not survive a fork: no processes then.
+            measured = measured_labels(audio_dir, describe.split(","), print)
         with dask.cluster(cluster) if cluster else contextlib.nullcontext() as executor:
             summary = preprocess(
-                audio_dir, dataset, config, overwrite=overwrite, executor=executor, processes=True
+                audio_dir,
+                dataset,
+                config,
+                overwrite=overwrite,
+                executor=executor,
+                processes=not measured,
+                measured=measured,
+                near=near_copies,
             )
     print(f"files: {summary.found} found, {summary.used} used, {len(summary.skipped)} skipped")
     for skipped in summary.skipped[:10]:

@@ -22,6 +22,7 @@ from tyro.conf import Positional, arg
 
 from audiovq.cli.archives import decode, encode, reconstruct
 from audiovq.cli.datasets import inspect, preprocess
+from audiovq.cli.library import find, pack
 from audiovq.cli.models import app, evaluate, export, plot, report, summary
 from audiovq.cli.sounds import continue_, generate, morph, repaint, vary
 from audiovq.cli.training import demo, train_from
@@ -53,8 +54,8 @@ def _verbs(arguments: list[str]) -> dict[str, Callable[..., None]]:
 
         defaults = Origin.read(origin).adopt(defaults)
     train = train_from(defaults)
-    make = (generate, vary, continue_, repaint, morph)
-    look = (evaluate, report, summary, plot, app, export)
+    make = (generate, vary, continue_, repaint, morph, pack)
+    look = (find, evaluate, report, summary, plot, app, export)
     verbs = (
         demo,
         inspect,

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.preprocessing.labels import labels_of
+from audiovq.preprocessing.similar import near_copies
 from audiovq.runtime.files import atomic, sha256
 
 FILES_PER_TASK = 64
@@ -63,6 +64,8 @@ class Catalog:
     skipped: list[Skipped]
     notes: list[str]
     """Notes for the user on the labels."""
+    similar: dict[str, str] = field(default_factory=dict)
+    """For near copies, the identifier of the first sound of their group, by their own: see `with_near_copies`."""
 
     @property
     def found(self) -> int:
@@ -71,8 +74,11 @@ class Catalog:
 
     @property
     def sounds(self) -> dict[str, str]:
-        """An identifier of each recording's sound, the same for equal ones."""
-        return {path: content.sound or content.sha256 for path, content in self.contents.items()}
+        """An identifier of each recording's sound, the same for equal ones, and for near copies if they are known."""
+        sounds = {path: content.sound or content.sha256 for path, content in self.contents.items()}
+        if not self.similar:
+            return sounds
+        return {path: self.similar.get(sound, sound) for path, sound in sounds.items()}
 
     def recordings(self, splits: Mapping[str, tuple[str, ...]]) -> list[Recording]:
         """All recordings, with their `splits`."""
@@ -104,6 +110,14 @@ def catalog(
         )
     labels, notes = labels_of(source, list(headers), config.labels)
     return Catalog(headers, labels, contents, others + broken, notes)
+
+
+def with_near_copies(files: Catalog, source: Path, executor: Executor) -> Catalog:
+    """The catalog with the recordings that are near copies of each other: see `similar.near_copies`."""
+    first = {sound: path for path, sound in reversed(files.sounds.items())}
+    groups = near_copies(source, sorted(first.values()), executor)
+    sounds = files.sounds
+    return replace(files, similar={sounds[path]: sounds[top] for path, top in groups.items()})
 
 
 def scan(

@@ -59,11 +59,26 @@ def character(paths: Iterable[Path], sample_rate: int) -> Character | None:
     """
     listed = list(paths)
     chosen = listed[:: max(1, len(listed) // RECORDINGS)][:RECORDINGS]
-    sounds = [sound for path in chosen if (sound := _beginning(path, sample_rate)) is not None]
+    sounds = [sound for path in chosen if (sound := beginning(path, sample_rate)) is not None]
     if not sounds:
         return None
     measured = [(early(sound, sample_rate), ringing(sound, sample_rate)) for sound in sounds]
     return Character(*np.median(measured, axis=0).round(3).tolist())
+
+
+def beginning(path: Path, sample_rate: int) -> Waveform | None:
+    """SECONDS (samples,) from the onset of a recording; None if it is silent or cannot be read."""
+    with contextlib.suppress(AudioError):
+        joined = np.zeros(0, np.float32)
+        for block in reading.blocks(path, sample_rate, block_samples=BLOCK_SAMPLES):
+            joined = np.append(joined, block)
+            if len(joined) >= READ_SECONDS * sample_rate:
+                break
+        peak = np.abs(joined).max(initial=0)
+        if peak > 0:
+            onset = int(np.argmax(np.abs(joined) > ONSET * peak))
+            return joined[onset : onset + round(SECONDS * sample_rate)]
+    return None
 
 
 def early(waveform: Waveform, sample_rate: int) -> float:
@@ -91,18 +106,3 @@ def _spread(waveform: Waveform, n_fft: int) -> float:
     magnitude: npt.NDArray[np.floating] = np.abs(np.fft.rfft(windows * taper))
     norm = float(np.sqrt(np.square(magnitude).sum() * magnitude.size))
     return float(np.log2(max(float(magnitude.sum()), 1e-30) / max(norm, 1e-30)))
-
-
-def _beginning(path: Path, sample_rate: int) -> Waveform | None:
-    """SECONDS (samples,) from the onset of a recording; None if it is silent or cannot be read."""
-    with contextlib.suppress(AudioError):
-        joined = np.zeros(0, np.float32)
-        for block in reading.blocks(path, sample_rate, block_samples=BLOCK_SAMPLES):
-            joined = np.append(joined, block)
-            if len(joined) >= READ_SECONDS * sample_rate:
-                break
-        peak = np.abs(joined).max(initial=0)
-        if peak > 0:
-            onset = int(np.argmax(np.abs(joined) > ONSET * peak))
-            return joined[onset : onset + round(SECONDS * sample_rate)]
-    return None

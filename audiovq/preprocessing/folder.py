@@ -41,6 +41,8 @@ def fingerprint_of(
         digest.update(encode([path, files.labels[path], content.sha256]).encode())
     for row in files.skipped:
         digest.update(encode(row).encode())
+    for pair in sorted(files.similar.items()):
+        digest.update(encode(pair).encode())
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,14 @@ from audiovq.dataset.manifest import (
     Skipped,
     write_manifests,
 )
-from audiovq.preprocessing.catalog import Catalog, Recording, catalog, read_contents, write_contents
+from audiovq.preprocessing.catalog import (
+    Catalog,
+    Recording,
+    catalog,
+    read_contents,
+    with_near_copies,
+    write_contents,
+)
 from audiovq.preprocessing.character import character
 from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
 from audiovq.preprocessing.settings import choose_settings, voters
@@ -117,6 +124,8 @@ def preprocess(
     overwrite: bool = False,
     executor: Executor | None = None,
     processes: bool = False,
+    measured: Mapping[str, Mapping[str, str]] | None = None,
+    near: bool = False,
     limits: Limits = Limits(),
     say: Callable[[str], None] = print,
 ) -> Summary:
@@ -132,6 +141,8 @@ def preprocess(
         executor: makes the shards; None: threads.
         processes: without an executor, use processes if there are many shards. A script may ask for them
             only below its `if __name__ == "__main__"`.
+        measured: further labels (name → value) of recordings, by path; those of `config` have precedence.
+        near: keep near copies in one split, too (see `similar`); every recording is read once more for it.
         limits: sizes into which the work is cut.
         say: is called with every line for the user.
 
@@ -145,6 +156,11 @@ def preprocess(
         contextlib.nullcontext(executor) if executor else local_executor() as workers,
     ):
         files = catalog(source, target, config, workers, read_contents(target / "work" / CONTENTS))
+        if measured:
+            labels = {path: {**measured.get(path, {}), **row} for path, row in files.labels.items()}
+            files = dataclasses.replace(files, labels=labels)
+        if near:
+            files = with_near_copies(files, source, workers)
         infos = voters(source, files.headers, config)
         listen = functools.partial(character, [source / path for path in infos])
         settings, clip_frames, warnings = choose_settings(config, list(infos.values()), listen)
@@ -170,7 +186,7 @@ def preprocess(
                 say(f"note: {warning}")
             may_fork = processes and isinstance(workers, ThreadPoolExecutor) and executor is None
             jobs, assigned = _make_all_shards(run, assigned, workers, may_fork)
-            later = notes_of(assigned, files.sounds, config)
+            later = notes_of(assigned, files.sounds, config, near=bool(files.similar))
             of_files = itertools.chain.from_iterable(map(shard_notes, jobs))
             later += in_words(of_files, len(files.headers))
             summary = _assemble(run, jobs, workers)

@@ -273,17 +273,19 @@ def notes_of(
     sounds: Mapping[str, str],
     config: PreprocessConfig,
     many: Callable[[int], str] = lambda n: f"{n} recordings",
+    near: bool = False,
 ) -> list[str]:
     """Notes for the user on the splits: equal sounds, and recordings split in time.
 
-    `many` words a number of recordings.
+    `many` words a number of recordings. `near`: near copies have the same sound in `sounds`, too.
     """
     notes = []
     if groups := equal_sounds(sounds):
         first, second = groups[0][:2]
+        are = "are copies or near copies of another" if near else "are identical to another"
         notes.append(
-            f"{sum(map(len, groups))} of {many(len(sounds))} are identical to another (such as"
-            f" {first} and {second}); identical ones are kept in the same split"
+            f"{sum(map(len, groups))} of {many(len(sounds))} {are} (such as"
+            f" {first} and {second}); {'these' if near else 'identical ones'} are kept in the same split"
         )
         if config.test is not None:
             pattern = re.compile(config.test)

@@ -1,0 +1,99 @@
+"""Labels by ear: values of labels that are measured on recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiovq.audio import finding
+from audiovq.audio.notes import labels_in_name, midi_of_hertz, name_of_note
+from audiovq.audio.reading import read
+from audiovq.audio.waveform import AudioError, Waveform
+from audiovq.config.errors import AudiovqError
+from audiovq.evaluation.envelopes import attack_ms
+from audiovq.inspection.describe import LONGEST_SECONDS, Description, describe
+from audiovq.runtime.progress import Say, progress
+
+MEASURED = ("pitch", "tempo", "brightness", "loudness", "attack", "noisiness")
+"""What can be measured."""
+MOST_STEPS, PER_STEP = 10, 8
+"""Steps of the labels from 0 to 1, and recordings for each step at least."""
+
+Measure = Callable[[Description, Waveform, int], float | None]
+_MEASURES: dict[str, Measure] = {
+    "brightness": lambda found, *_: found.centroid_hz,
+    "loudness": lambda found, *_: found.loudness_lufs,
+    "attack": lambda _, waveform, rate: attack_ms(waveform, rate),
+    "noisiness": lambda found, *_: found.flatness,
+}
+
+
+def measured_labels(
+    source: Path, what: Sequence[str], say: Say = lambda line: None
+) -> dict[str, dict[str, str]]:
+    """Labels of the recordings below `source`, measured by librosa, by path.
+
+    `pitch` is the nearest note, such as `A3`, `bpm` the tempo in whole beats per minute; file names that state a note or
+    a tempo have precedence. `brightness`, `loudness`, `attack` (0 the fastest) and `noisiness` are ranks among the
+    recordings from 0 to 1, in up to MOST_STEPS even steps. Recordings have no label where there is nothing to
+    measure, or that cannot be read. Raises AudiovqError for another name in `what`.
+    """
+    for name in what:
+        if name not in MEASURED:
+            raise AudiovqError(f"--describe {name}: give some of {', '.join(MEASURED)}")
+    paths, _ = finding.find(source)
+    labels: dict[str, dict[str, str]] = {path: {} for path in paths}
+    values: dict[str, dict[str, float]] = {name: {} for name in what if name in _MEASURES}
+    with progress("describe", len(paths), "recordings") as step:
+        for path in paths:
+            try:
+                waveform, rate = read(source / path)
+            except AudioError:  # preprocess names it with the reason
+                step(1)
+                continue
+            waveform = waveform[: round(LONGEST_SECONDS * rate)]
+            found = describe(waveform, rate)
+            labels[path] |= _stated(path, found, what)
+            for name in values:
+                if (value := _MEASURES[name](found, waveform, rate)) is not None:
+                    values[name][path] = value
+            step(1)
+    for name, by_path in values.items():
+        for path, rank in _ranks(by_path).items():
+            labels[path][name] = rank
+    for name in what:
+        label = "bpm" if name == "tempo" else name
+        count = sum(label in row for row in labels.values())
+        say(f"described: {name} of {count} of {len(paths)} recordings")
+    return labels
+
+
+def _stated(path: str, found: Description, what: Sequence[str]) -> dict[str, str]:
+    """Note and tempo of a recording, by its file name or as measured."""
+    named, labels = labels_in_name(path), dict[str, str]()
+    if "pitch" in what:
+        if "note" in named:
+            labels["pitch"] = named["note"]
+        elif found.pitch_hz is not None:
+            labels["pitch"] = name_of_note(round(midi_of_hertz(found.pitch_hz)))
+    if "tempo" in what:
+        if "bpm" in named:
+            labels["bpm"] = named["bpm"]
+        elif found.tempo_bpm is not None:
+            labels["bpm"] = str(round(found.tempo_bpm))
+    return labels
+
+
+def _ranks(values: Mapping[str, float]) -> dict[str, str]:
+    """The rank of each value from 0 to 1, in even steps that about the same number of values share."""
+    if not values:
+        return {}
+    steps = int(np.clip(len(values) // PER_STEP, 2, MOST_STEPS))
+    numbers = np.array(list(values.values()))
+    ranks = np.searchsorted(np.sort(numbers), numbers, "left") / len(numbers)
+    return {
+        path: f"{int(rank * steps) / (steps - 1):.2g}"
+        for path, rank in zip(values, ranks, strict=True)
+    }

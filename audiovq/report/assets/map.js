@@ -1,0 +1,12 @@
+const player = document.getElementById("player");
+const play = event => {
+  const point = event.target.closest("circle");
+  if (!point) return;
+  document.querySelector(".playing")?.classList.remove("playing");
+  point.classList.add("playing");
+  document.getElementById("name").textContent = point.querySelector("title").textContent;
+  player.src = point.dataset.source;
+  player.play().catch(() => {});
+};
+for (const kind of ["pointerover", "click", "focusin"])
+  document.querySelector("svg").addEventListener(kind, play);

@@ -1,0 +1,89 @@
+"""Labels by ear: notes, tempos and ranks of recordings, as labels of a dataset."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from audiovq.cli.main import main
+from audiovq.config.errors import AudiovqError
+from audiovq.dataset.dataset import Dataset
+from audiovq.inspection import hearing
+from audiovq.inspection.hearing import measured_labels
+
+RATE = 8000
+
+
+def tone(hertz: float, attack: float = 0.001, seconds: float = 0.4) -> npt.NDArray[np.float32]:
+    time = np.arange(round(seconds * RATE)) / RATE
+    sound = sum(np.sin(2 * np.pi * k * hertz * time) / k for k in (1, 2, 3))
+    rise = np.minimum(1, time / attack)
+    return (0.2 * rise * sound).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sounds").mkdir()
+    for i, hertz in enumerate((220.0, 233.08, 246.94, 261.63)):
+        sound = tone(hertz, 0.001 + 0.05 * i) * (1 - 0.2 * i)
+        soundfile.write(tmp_path / "sounds" / f"tone_{i}.wav", sound, RATE)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4000)
+    soundfile.write(tmp_path / "sounds" / "noise_120bpm.wav", noise, RATE)
+    soundfile.write(tmp_path / "sounds" / "low_A1.wav", tone(300.0), RATE)
+    return tmp_path / "sounds"
+
+
+def test_notes_are_those_of_the_name_or_the_nearest_to_the_pitch(folder: Path) -> None:
+    said: list[str] = []
+    labels = measured_labels(folder, ["pitch", "tempo"], said.append)
+    assert [labels[f"tone_{i}.wav"].get("pitch") for i in range(4)] == ["A3", "A#3", "B3", "C4"]
+    assert labels["low_A1.wav"] == {"pitch": "A1"}
+    assert labels["noise_120bpm.wav"] == {"bpm": "120"}
+    assert said == [
+        "described: pitch of 5 of 6 recordings",
+        "described: tempo of 1 of 6 recordings",
+    ]
+
+
+def test_ranks_follow_what_they_measure(folder: Path) -> None:
+    labels = measured_labels(folder, ["attack", "noisiness", "loudness", "brightness"])
+    attack = [float(labels[f"tone_{i}.wav"]["attack"]) for i in range(4)]
+    assert attack == sorted(attack)
+    assert (
+        labels["noise_120bpm.wav"]["noisiness"] == labels["noise_120bpm.wav"]["brightness"] == "1"
+    )
+    loudness = [float(labels[f"tone_{i}.wav"]["loudness"]) for i in range(4)]
+    assert loudness == sorted(loudness, reverse=True)
+
+
+def test_steps_are_even_and_equally_full() -> None:
+    values = {str(i): float(i**2) for i in range(80)}
+    ranks = hearing._ranks(values)
+    found = [float(ranks[str(i)]) for i in range(80)]
+    assert found == sorted(found)
+    steps = sorted(set(found))
+    assert np.allclose(steps, np.linspace(0, 1, 10), atol=0.01)
+    assert [found.count(step) for step in steps] == [8] * 10
+    assert hearing._ranks({}) == {}
+    assert set(hearing._ranks({"a": 1.0, "b": 1.0}).values()) == {"0"}
+
+
+def test_measured_labels_are_labels_of_the_dataset_beside_those_of_names(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["preprocess", str(folder), str(tmp_path / "dataset"), "--describe", "pitch"]
+    assert main([*arguments, "--labels", "(?P<kind>[a-z]+)_"]) == 0
+    capsys.readouterr()
+    dataset = Dataset(tmp_path / "dataset")
+    clips = {clip.path: clip.labels for split in dataset.splits for clip in split.clips}
+    assert clips["tone_0.wav"] == {"pitch": "A3", "kind": "tone"}
+    assert clips["noise_120bpm.wav"] == {"kind": "noise"}
+    assert main(["preprocess", str(folder), str(tmp_path / "other"), "--describe", "size"]) == 2
+    assert "--describe size: give some of pitch, tempo" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_measured_is_refused(folder: Path) -> None:
+    with pytest.raises(AudiovqError, match="--describe colour: give some of"):
+        measured_labels(folder, ["colour"])

@@ -1,0 +1,93 @@
+"""Near copies are found among recordings, and kept in one split."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+import soxr
+
+from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.preprocessing.preprocess import preprocess
+from audiovq.preprocessing.similar import correlation, near_copies, sketch
+
+RATE = 16_000
+
+
+def hit(seed: int) -> npt.NDArray[np.float32]:
+    """A decaying tone with noise, all different."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(RATE // 2) / RATE
+    tone = np.sin(2 * np.pi * generator.uniform(80, 3000) * time)
+    noise = generator.standard_normal(len(time)) * generator.uniform(0.2, 1)
+    decay = np.exp(-time * generator.uniform(5, 40))
+    return (0.2 * decay * (tone + noise)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "sounds"
+    source.mkdir()
+    for seed in range(30):
+        soundfile.write(source / f"{seed:02d}.wav", hit(seed), RATE)
+    later = np.concatenate([np.zeros(480, np.float32), hit(3)])
+    soundfile.write(source / "a_quieter.wav", 0.5 * hit(3), RATE)
+    soundfile.write(source / "b_later.flac", later, RATE)
+    soundfile.write(source / "c_slower_rate.wav", soxr.resample(hit(3), RATE, 11_025), 11_025)
+    soundfile.write(source / "d_compressed.mp3", hit(7), RATE)
+    soundfile.write(source / "silent.wav", np.zeros(2000), RATE)
+    return source
+
+
+def names(source: Path) -> list[str]:
+    return sorted(path.name for path in source.iterdir())
+
+
+def test_copies_at_other_levels_rates_and_formats_are_found_and_no_others(folder: Path) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        found = near_copies(folder, names(folder), executor)
+        assert found == {
+            "03.wav": "03.wav",
+            "a_quieter.wav": "03.wav",
+            "b_later.flac": "03.wav",
+            "c_slower_rate.wav": "03.wav",
+            "07.wav": "07.wav",
+            "d_compressed.mp3": "07.wav",
+        }
+        (folder / "broken.wav").write_bytes(b"broken")
+        assert near_copies(folder, names(folder), executor) == found
+        assert near_copies(folder, ["03.wav"], executor) == {}
+        assert near_copies(folder, ["03.wav", "silent.wav"], executor) == {}
+
+
+def test_a_sketch_ignores_level_and_is_finite_for_silence_and_short_sounds() -> None:
+    np.testing.assert_allclose(sketch(0.1 * hit(0)), sketch(hit(0)), atol=1e-4)
+    assert np.abs(sketch(hit(1)) - sketch(hit(0))).max() > 0.05
+    for waveform in (np.zeros(10, np.float32), hit(0)[:1]):
+        assert np.isfinite(sketch(waveform)).all()
+    assert correlation(hit(0), np.zeros(10, np.float32)) == 0
+
+
+def test_near_copies_are_in_one_split_and_a_note_says_so(folder: Path, tmp_path: Path) -> None:
+    (folder / "silent.wav").unlink()
+    said: list[str] = []
+    apart, together = tmp_path / "apart", tmp_path / "together"
+    config = PreprocessConfig(test_share=0.4)
+    preprocess(folder, apart, config, say=lambda _: None)
+    preprocess(folder, together, config, near=True, say=said.append)
+    copies = {"03.wav", "a_quieter.wav", "b_later.flac", "c_slower_rate.wav"}
+    sides = [
+        {
+            split.name
+            for split in Dataset(path).splits
+            for clip in split.clips
+            if clip.path in copies
+        }
+        for path in (apart, together)
+    ]
+    assert len(sides[0]) > 1, "without it, a copy is in another split"
+    assert len(sides[1]) == 1
+    assert any("6 of 34 recordings are copies or near copies of another" in line for line in said)
