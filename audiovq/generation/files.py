@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from audiovq import __version__
-from audiovq.audio import writing
+from audiovq.audio import chunks, writing
 from audiovq.audio.chunks import Tags
 from audiovq.audio.notes import root_of, tempo_of
 from audiovq.audio.reading import bits_of, read_recording
@@ -408,7 +408,8 @@ class _Edit:
             bits = "24" if (output.format, bits) == ("flac", "32f") else bits
             output = dataclasses.replace(output, bits=bits)
         with writing_into(folder, overwrite, command, [self.source]) as filled:
-            run = Run(self.model, filled, made_with, output, say, source=self.source)
+            keeps_length = made_with["verb"] == "repaint"
+            run = Run(self.model, filled, made_with, output, say, 0, self.source, keeps_length)
             return run.write(batches)
 
 
@@ -453,6 +454,8 @@ class Run:
     """Number of sounds of earlier runs, which it adds to."""
     source: Path | None = None
     """The recording that sounds keep samples of."""
+    keeps_length: bool = False
+    """Whether they are as long as the recording, so that they have its loop, tempo and root note, too."""
 
     def write(
         self, batches: Iterable[Batch], step: Callable[[int], object] = lambda _: None
@@ -515,6 +518,9 @@ class Run:
         ]
         info = {"ISFT": f"audiovq {__version__}", "ICMT": ", ".join(words)}
         tags = sound.tags
+        if self.source is not None and sound.kept is not None and self.keeps_length:
+            known = chunks.read(self.source)
+            tags = dataclasses.replace(known, bext=None, loudness=None)
         if tags.root is None:
             tags = dataclasses.replace(tags, root=root_of(sound.labels))
         if tags.tempo is None and tags.loop is None:

@@ -123,6 +123,17 @@ def test_flac_holds_the_same_samples_as_wav_and_comments(tmp_path: Path, bits: A
         writing.write(tmp_path / "b.flac", sound, RATE, None, "32f")
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize("bits", ["16", "24"])
+def test_channels_are_written_as_they_are(tmp_path: Path, name: str, bits: Any) -> None:
+    sound = np.stack([noise(), 0.5 * noise()[::-1]])
+    blocks = [sound[:, :300], sound[:, 300:301], sound[:, 301:]]
+    writing.write_blocks(tmp_path / name, blocks, RATE, 1.0, bits, FULL)
+    samples, _ = soundfile.read(tmp_path / name, dtype="float64")
+    assert samples.shape == (1001, 2)
+    assert np.abs(samples.T - sound).max() <= 2.0 ** -(int(bits) - 1)
+
+
 def comments_of(data: bytes) -> dict[str, str]:
     """Comments of a FLAC by RFC 9639."""
     assert data[:4] == b"fLaC"

@@ -1,6 +1,7 @@
 """Files of new sounds: levels, bits, loops of bars, sounds of each label value, more sounds of an earlier run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import soundfile
 from tiny_models import tiny_model
 
 from audiovq.audio import chunks, writing
+from audiovq.audio.chunks import Tags
 from audiovq.audio.waveform import peak_of
 from audiovq.cli.arguments import drawn_seed, parse_bars
 from audiovq.cli.main import main
@@ -348,3 +350,16 @@ def test_a_value_that_stands_for_no_other_is_refused(label: str, value: str) -> 
     model.label_counts[:] = [((0, i, i), 1) for i in range(2)]
     with pytest.raises(AudiovqError, match=f"label {label}: unknown value"):
         label_indices(model, {label: value})
+
+
+def test_a_repainted_loop_is_still_a_loop_at_its_tempo(model: Model, tmp_path: Path) -> None:
+    source = tmp_path / "loop.wav"
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2000).astype(np.float32)
+    tags = Tags(root=50, loop=(0, 2000), tempo=120.0, beats=1, cues=(0, 1000), info={"INAM": "x"})
+    writing.write(source, sound, RATE, None, "16", tags)
+    (path,) = files.repaint_files(model, source, tmp_path / "a", (0.1, 0.12), None, 1, **QUICK)
+    found = chunks.read(path)
+    assert replace(found, info={}) == replace(tags, info={})
+    assert "seed 0" in found.info["ICMT"]
+    (path,) = files.extend_files(model, source, tmp_path / "b", 0.4, 1, **QUICK)
+    assert chunks.read(path).loop is None
