@@ -376,9 +376,18 @@ def read_channels(path: Path) -> tuple[Waveform, int]:
     try:
         require_file(path)
         with _opened(path) as file:
-            samples = file.read(file.frames if file.format != "MP3" else -1, "float32", True)
-            _require_finite(samples)
-            return samples.T.copy(), file.samplerate
+            file.seekable = lambda: False  # as in `_mono`
+            parts: list[Waveform] = []
+            left, is_last = file.frames, False
+            while not is_last:
+                wanted = min(max(1, BLOCK // file.channels), left)
+                samples, is_truncated = _next(file, wanted, not parts)
+                left -= len(samples)
+                is_last = is_truncated or len(samples) < wanted or not left
+                parts.append(samples)
+            joined = np.concatenate(parts)
+            _require_finite(joined)
+            return np.ascontiguousarray(joined.T), file.samplerate
     except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from audiovq.audio.ends import Spans, join
 from audiovq.audio.reading import read_channels
 from audiovq.audio.resampling import resample as resample_waveform
-from audiovq.audio.waveform import Waveform
+from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed, require_count, require_seed
@@ -200,7 +200,10 @@ def with_original(
     For a recording with other channels or another rate than the model's: the sound as the model made it is resampled
     and joined with them. Others are returned unchanged. Raises AudiovqError where the file cannot be read.
     """
-    original, rate = read_channels(source)
+    try:
+        original, rate = read_channels(source)
+    except AudioError as error:
+        raise AudiovqError(f"{source}: {error}") from error
     if rate == sample_rate and len(original) == 1:
         return waveform, sample_rate
     made = resample_waveform(kept.made, sample_rate, rate)

@@ -505,3 +505,34 @@ def test_the_shortest_waveforms_can_be_written(tmp_path: Path, num_samples: int)
     writing.write(tmp_path / "new" / "a.wav", noise(num_samples), 8000)
     assert soundfile.info(tmp_path / "new" / "a.wav").frames == num_samples
     assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+# --- Channels ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.ogg", "a.mp3"])
+def test_channels_are_read_as_they_are_at_the_rate_of_the_file(tmp_path: Path, name: str) -> None:
+    sound = np.stack([noise(30_000), 0.5 * noise(30_000, 1)])
+    soundfile.write(tmp_path / name, sound.T, 22_050)
+    expected, _ = soundfile.read(tmp_path / name, dtype="float32")
+    found, rate = reading.read_channels(tmp_path / name)
+    assert rate == 22_050
+    np.testing.assert_allclose(found, expected.T, atol=1e-6)  # an MP3 may differ by rounding
+    assert reading.bits_of(tmp_path / name) == "16"
+    for subtype, bits in (("PCM_24", "24"), ("FLOAT", "32f"), ("PCM_U8", "16")):
+        soundfile.write(tmp_path / "b.wav", sound.T, 22_050, subtype)
+        assert reading.bits_of(tmp_path / "b.wav") == bits
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_channels_of_a_truncated_file_are_read_up_to_its_last_sample(
+    tmp_path: Path, name: str
+) -> None:
+    soundfile.write(tmp_path / name, np.stack([noise(30_000), noise(30_000, 1)], 1), 8000)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50_000])
+    found, _ = reading.read_channels(tmp_path / name)
+    assert found.shape == (2, len(reading.read(tmp_path / name)[0]))
+    (tmp_path / "text.wav").write_text("words")
+    for read in (reading.read_channels, reading.bits_of):
+        with pytest.raises(AudioError, match="is broken or not a sound file"):
+            read(tmp_path / "text.wav")
