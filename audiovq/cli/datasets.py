@@ -63,7 +63,8 @@ def preprocess(
         arg(
             metavar="NAME,...",
             help="Labels to measure on each recording, in addition to those of --labels: pitch, tempo, brightness,"
-            " loudness, attack, noisiness.",
+            " loudness, attack, noisiness; file names that state note, tempo or key (kick_120bpm_Cmin) have"
+            " precedence, and key is from them alone.",
         ),
     ] = None,
     near_copies: Annotated[
@@ -105,7 +106,8 @@ def preprocess(
             from audiovq.inspection.hearing import measured_labels
 
             # Torch is loaded for it, and its threads do not survive a fork: no processes then.
-            measured = measured_labels(audio_dir, describe.split(","), print)
+            names = [name.strip() for name in describe.split(",")]
+            measured = measured_labels(audio_dir, names, print)
         with dask.cluster(cluster) if cluster else contextlib.nullcontext() as executor:
             summary = preprocess(
                 audio_dir,

@@ -16,8 +16,8 @@ from audiovq.evaluation.envelopes import attack_ms
 from audiovq.inspection.describe import LONGEST_SECONDS, Description, describe
 from audiovq.runtime.progress import Say, progress
 
-MEASURED = ("pitch", "tempo", "brightness", "loudness", "attack", "noisiness")
-"""What can be measured."""
+MEASURED = ("pitch", "tempo", "brightness", "loudness", "attack", "noisiness", "key")
+"""What can be measured; `key` is read from file names only."""
 MOST_STEPS, PER_STEP = 10, 8
 """Steps of the labels from 0 to 1, and recordings for each step at least."""
 
@@ -35,10 +35,11 @@ def measured_labels(
 ) -> dict[str, dict[str, str]]:
     """Labels of the recordings below `source`, measured by librosa, by path.
 
-    `pitch` is the nearest note, such as `A3`, `bpm` the tempo in whole beats per minute; file names that state a note or
-    a tempo have precedence. `brightness`, `loudness`, `attack` (0 the fastest) and `noisiness` are ranks among the
-    recordings from 0 to 1, in up to MOST_STEPS even steps. Recordings have no label where there is nothing to
-    measure, or that cannot be read. Raises AudiovqError for another name in `what`.
+    `pitch` is the nearest note, such as `A3`, `bpm` the tempo in whole beats per minute; file names that state a note
+    or a tempo have precedence, and `key` is from them alone (`kick_120bpm_Cmin`). `brightness`, `loudness`, `attack` (0
+    the fastest) and `noisiness` are ranks among the recordings from 0 to 1, in up to MOST_STEPS even steps. Recordings
+    have no label where there is nothing to measure, or that cannot be read. Raises AudiovqError for another name in
+    `what`.
     """
     for name in what:
         if name not in MEASURED:
@@ -83,6 +84,8 @@ def _stated(path: str, found: Description, what: Sequence[str]) -> dict[str, str
             labels["bpm"] = named["bpm"]
         elif found.tempo_bpm is not None:
             labels["bpm"] = str(round(found.tempo_bpm))
+    if "key" in what and "key" in named:
+        labels["key"] = named["key"]
     return labels
 
 

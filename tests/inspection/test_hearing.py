@@ -30,20 +30,21 @@ def folder(tmp_path: Path) -> Path:
         sound = tone(hertz, 0.001 + 0.05 * i) * (1 - 0.2 * i)
         soundfile.write(tmp_path / "sounds" / f"tone_{i}.wav", sound, RATE)
     noise = 0.1 * np.random.default_rng(0).standard_normal(4000)
-    soundfile.write(tmp_path / "sounds" / "noise_120bpm.wav", noise, RATE)
+    soundfile.write(tmp_path / "sounds" / "noise_120bpm_Cmin.wav", noise, RATE)
     soundfile.write(tmp_path / "sounds" / "low_A1.wav", tone(300.0), RATE)
     return tmp_path / "sounds"
 
 
 def test_notes_are_those_of_the_name_or_the_nearest_to_the_pitch(folder: Path) -> None:
     said: list[str] = []
-    labels = measured_labels(folder, ["pitch", "tempo"], said.append)
+    labels = measured_labels(folder, ["pitch", "tempo", "key"], said.append)
     assert [labels[f"tone_{i}.wav"].get("pitch") for i in range(4)] == ["A3", "A#3", "B3", "C4"]
     assert labels["low_A1.wav"] == {"pitch": "A1"}
-    assert labels["noise_120bpm.wav"] == {"bpm": "120"}
+    assert labels["noise_120bpm_Cmin.wav"] == {"bpm": "120", "key": "Cmin"}
     assert said == [
         "described: pitch of 5 of 6 recordings",
         "described: tempo of 1 of 6 recordings",
+        "described: key of 1 of 6 recordings",
     ]
 
 
@@ -52,7 +53,9 @@ def test_ranks_follow_what_they_measure(folder: Path) -> None:
     attack = [float(labels[f"tone_{i}.wav"]["attack"]) for i in range(4)]
     assert attack == sorted(attack)
     assert (
-        labels["noise_120bpm.wav"]["noisiness"] == labels["noise_120bpm.wav"]["brightness"] == "1"
+        labels["noise_120bpm_Cmin.wav"]["noisiness"]
+        == labels["noise_120bpm_Cmin.wav"]["brightness"]
+        == "1"
     )
     loudness = [float(labels[f"tone_{i}.wav"]["loudness"]) for i in range(4)]
     assert loudness == sorted(loudness, reverse=True)
@@ -79,7 +82,7 @@ def test_measured_labels_are_labels_of_the_dataset_beside_those_of_names(
     dataset = Dataset(tmp_path / "dataset")
     clips = {clip.path: clip.labels for split in dataset.splits for clip in split.clips}
     assert clips["tone_0.wav"] == {"pitch": "A3", "kind": "tone"}
-    assert clips["noise_120bpm.wav"] == {"kind": "noise"}
+    assert clips["noise_120bpm_Cmin.wav"] == {"kind": "noise"}
     assert main(["preprocess", str(folder), str(tmp_path / "other"), "--describe", "size"]) == 2
     assert "--describe size: give some of pitch, tempo" in capsys.readouterr().err
 
