@@ -49,7 +49,7 @@ def sample_labels(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
 
 
 def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: int) -> Tensor:
-    """(n, labels) value indices: `each` sounds of each value of the label `by` that training clips have.
+    """(n, labels) value indices: `each` sounds of each value of the label `by` that training clips with `labels` have.
 
     `by` None: the only label that is not among `labels`. Raises AudiovqError where there is no such label, or
     several, and as `sample_labels` does.
@@ -65,7 +65,7 @@ def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: i
         raise AudiovqError(f"each: {wrong}; give --by NAME, one of {', '.join(left)}")
     rows = [
         sample_labels(model, each, {**labels, by: value}, derived_seed(seed, 700_000 + number))
-        for number, value in enumerate(learnt_values(model, by))
+        for number, value in enumerate(learnt_values(model, by, labels))
     ]
     return torch.cat(rows)
 
@@ -119,10 +119,14 @@ def label_names(model: Model, row: list[int]) -> dict[str, str]:
     }
 
 
-def learnt_values(model: Model, name: str) -> list[str]:
-    """The values of a label that occur in training clips, not only in validation or test clips."""
-    label = list(model.labels).index(name)
-    seen = {row[label] for row, _ in model.label_counts}
+def learnt_values(model: Model, name: str, labels: Labels | None = None) -> list[str]:
+    """The values of a label that occur in training clips, not only in validation or test clips.
+
+    With `labels`: those that occur together with them; all, if none does.
+    """
+    label, wanted = list(model.labels).index(name), label_indices(model, labels or {})
+    matching = [row for row, _ in model.label_counts if all(row[i] == v for i, v in wanted.items())]
+    seen = {row[label] for row in matching or [row for row, _ in model.label_counts]}
     return [value for i, value in enumerate(model.labels[name]) if i in seen]
 
 

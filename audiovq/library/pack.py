@@ -79,7 +79,7 @@ def write_pack(
     by = _label(model, config.by, labels)
     settings = {**dataclasses.asdict(config), "by": by, "labels": labels}
     made_with = manifest_record(model, "pack", seed, settings, sampling, inversion, output)
-    values = [""] if by is None else learnt_values(model, by)
+    values = [""] if by is None else learnt_values(model, by, labels)
 
     def make(value: str, n: int, batch_seed: int) -> list[Sound]:
         chosen = labels if by is None else {**labels, by: value}
