@@ -12,11 +12,17 @@ from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
 
 _T = TypeVar("_T")
+OMIT_DEFAULT = {"omit_default": True}
+"""Metadata of a field that is not written where it has its default, so that headers without it keep their bytes."""
 
 
 def to_json(config: Any) -> dict[str, Any]:
     """Settings (a dataclass) → plain dicts, lists, numbers and strings."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        if field.metadata.get("omit_default") and values[field.name] == field.default:
+            del values[field.name]
+    return values
 
 
 def from_json(cls: type[_T], data: Any, where: str = "settings") -> _T:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 from audiovq.config.checks import require
+from audiovq.config.serialize import OMIT_DEFAULT
+
+STEREO_BANDS = 16
+"""Bands of balance and coherence: one per row of codes, at the default sizes."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,15 @@ class PreprocessConfig:
     """Share of the files set aside as the test set, unless --test is given; 0: no test set."""
     validation_share: float = 0.1
     """Share of the other files set aside for validation, by a hash of the path; 0: no validation."""
+    channels: Literal["auto", "mono", "stereo"] = field(default="auto", metadata=OMIT_DEFAULT)
+    """mono: channels are averaged. stereo: left and right, coded as loudness, balance and coherence.
+    auto: stereo where a tenth of the files truly are."""
 
     def __post_init__(self) -> None:
+        require(
+            self.channels in ("auto", "mono", "stereo"),
+            f"channels {self.channels!r:.40}: give 'auto', 'mono' or 'stereo'",
+        )
         require(
             self.sample_rate is None or 1000 <= self.sample_rate <= 384_000,
             f"sample_rate {self.sample_rate}: give a rate in Hz from 1000 to 384000",
@@ -78,13 +90,15 @@ class PreprocessConfig:
         require(not model.images, f"--like {name}: is a model of images; give one of sounds")
         default = PreprocessConfig()
         common = {f.name for f in fields(self)} & {f.name for f in fields(model)}
-        for setting in sorted(common):
-            given, wanted = getattr(self, setting), getattr(model, setting)
+        taken = {setting: getattr(model, setting) for setting in common}
+        taken["channels"] = "mono" if model.channels == 1 else "stereo"
+        for setting, wanted in sorted(taken.items()):
+            given = getattr(self, setting)
             require(
                 given in (getattr(default, setting), wanted),
                 f"--{setting.replace('_', '-')} {given}: {name} has {wanted}; leave it out, or leave out --like",
             )
-        return replace(self, **{setting: getattr(model, setting) for setting in common})
+        return replace(self, **taken)
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,8 @@ class SpectrogramConfig:
     num_levels: int = 64
     images: bool = False
     """Grayscale images in place of spectrograms: a frame is a column of pixels, bin 0 the bottom row."""
+    channels: int = field(default=1, metadata=OMIT_DEFAULT)
+    """1: mono, a spectrogram of one plane, the loudness. 2: stereo, of three: loudness, balance, coherence."""
 
     def __post_init__(self) -> None:
         require(
@@ -130,11 +146,31 @@ class SpectrogramConfig:
             f"level_step_db {self.level_step_db}: give decibels above 0, up to 20",
         )
         require(2 <= self.num_levels <= 1024, f"num_levels {self.num_levels}: give 2 to 1024")
+        most_channels = 1 if self.images else 2
+        require(
+            self.channels in (1, most_channels),
+            f"channels {self.channels}: give 1 to {most_channels}",
+        )
 
     @property
     def bins(self) -> int:
         """Number of rows of the spectrogram."""
         return self.n_mels or self.n_fft // 2
+
+    @property
+    def planes(self) -> int:
+        """Planes of the spectrogram: 1, or of stereo 3."""
+        return 1 if self.channels == 1 else 3
+
+    @property
+    def stereo_bands(self) -> int:
+        """Bands of balance, and as many of coherence; 0 of mono."""
+        return 0 if self.channels == 1 else min(STEREO_BANDS, self.bins)
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of a clip in a shard: its bins, then the bands of balance, then those of coherence."""
+        return self.bins + 2 * self.stereo_bands
 
     @classmethod
     def for_images(cls, height: int) -> SpectrogramConfig:

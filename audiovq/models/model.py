@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ import torch
 from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Decoder
-from audiovq.config.serialize import to_json
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
@@ -130,7 +129,7 @@ def new_model(
 
 def require_match(model: Model, dataset: Dataset) -> None:
     """Raise AudiovqError where a dataset's spectrograms or labels are not those of a model."""
-    ours, theirs = to_json(model.spectrogram.config), to_json(dataset.spectrogram)
+    ours, theirs = asdict(model.spectrogram.config), asdict(dataset.spectrogram)
     for name, value in ours.items():
         if theirs[name] != value:
             raise AudiovqError(

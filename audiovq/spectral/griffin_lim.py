@@ -13,6 +13,7 @@ from torch import Tensor
 from audiovq.runtime.threads import tuned
 from audiovq.spectral.bands import Bands
 from audiovq.spectral.stft import (
+    ENVELOPE_FLOOR,
     Packing,
     check_batch,
     check_magnitude,
@@ -83,9 +84,7 @@ def griffin_lim(
     # On a CPU the buffers of a group should fit its caches; elsewhere all clips run at once.
     max_frames = MAX_CELLS / magnitude.shape[1] if magnitude.device.type == "cpu" else math.inf
     for clips in groups(num_frames(num_samples, hop_length), max_frames):
-        # Inconsistent magnitudes would leave a click where only the fading end of the last frame's
-        # window covers a sample (hops above 0.3 n_fft); with a higher floor the sound fades instead.
-        packing = Packing(num_samples[clips], n_fft, hop_length, envelope_floor=0.1)
+        packing = Packing(num_samples[clips], n_fft, hop_length, ENVELOPE_FLOOR)
         target = packing.pack(magnitude[clips].float())
         spectrum = torch.polar(target, packing.pack(phase[clips].float()))
         if wanted is not None:

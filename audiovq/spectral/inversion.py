@@ -20,29 +20,29 @@ BATCH_FRAMES = 1 << 14
 def invert(
     spectrogram: Spectrogram, waveforms: Sequence[Waveform], *, inversion: Inversion = Inversion()
 ) -> list[Waveform]:
-    """Waveforms (samples,) → true spectrograms → waveforms: the best quality that these settings allow.
+    """Waveforms (..., samples) → true spectrograms → waveforms: the best quality that these settings allow.
 
     They begin and end as decoded sounds do (`ends.from_silence`).
     """
     inverted: dict[int, Waveform] = {}
     device = next(spectrogram.buffers(), torch.zeros(())).device
-    for indices in batches([len(w) for w in waveforms], spectrogram.config.hop_length):
+    for indices in batches([w.shape[-1] for w in waveforms], spectrogram.config.hop_length):
         batch, num_samples = padded([waveforms[i] for i in indices])
         with torch.inference_mode():
             num_samples = num_samples.to(device)
             images, levels = spectrogram(batch.to(device), num_samples)
             audio = spectrogram.inverse(images, levels, num_samples, inversion=inversion)
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), indices, strict=True):
-            inverted[i] = from_silence(row[:length], spectrogram.config.sample_rate)
+            inverted[i] = from_silence(row[..., :length], spectrogram.config.sample_rate)
     return [inverted[i] for i in range(len(waveforms))]
 
 
 def padded(waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
-    """Waveforms (samples,) as a batch (batch, longest), padded with zeros, and their lengths (batch,)."""
-    num_samples = torch.tensor([len(w) for w in waveforms])
-    padded = torch.zeros(len(waveforms), int(num_samples.max()))
+    """Waveforms (..., samples) as a batch (batch, ..., longest), padded with zeros, and their lengths (batch,)."""
+    num_samples = torch.tensor([w.shape[-1] for w in waveforms])
+    padded = torch.zeros(len(waveforms), *waveforms[0].shape[:-1], int(num_samples.max()))
     for row, waveform in zip(padded, waveforms, strict=True):
-        row[: len(waveform)] = torch.from_numpy(waveform)
+        row[..., : waveform.shape[-1]] = torch.from_numpy(waveform)
     return padded, num_samples
 
 

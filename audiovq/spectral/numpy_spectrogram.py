@@ -29,7 +29,7 @@ class Piece(NamedTuple):
     """A clip with samples of its recording on both sides."""
 
     samples: Waveform
-    """(before + clip + after,)"""
+    """(before + clip + after,), of stereo (2, before + clip + after)"""
     before: int = 0
     """Samples before the clip."""
     after: int = 0
@@ -37,16 +37,16 @@ class Piece(NamedTuple):
 
     def cut_to_clip(self, samples: Waveform) -> Waveform:
         """Cut `samples`, which correspond to those of the piece, to the clip."""
-        return samples[self.before : len(samples) - self.after]
+        return samples[..., self.before : samples.shape[-1] - self.after]
 
     @property
     def num_samples(self) -> int:
         """Samples of the clip."""
-        return len(self.samples) - self.before - self.after
+        return int(self.samples.shape[-1]) - self.before - self.after
 
 
 class Analysis:
-    """Log-spectrograms and levels of waveforms in [-1, 1]."""
+    """Log-spectrograms and levels of waveforms in [-1, 1], mono or stereo as the settings say."""
 
     def __init__(self, config: SpectrogramConfig, chunk_samples: int = CHUNK_SAMPLES) -> None:
         """`chunk_samples`: samples of all windows of a batch. Raises AudiovqError if a mel band covers no bin."""
@@ -55,15 +55,14 @@ class Analysis:
         self._window = (0.5 - 0.5 * np.cos(2 * math.pi * cycle)).astype(np.float32)
         self._rows = FRAME_MULTIPLE * max(1, chunk_samples // config.n_fft // FRAME_MULTIPLE)
         self._frames = np.empty((self._rows, config.n_fft), np.float32)
-        self._bands: list[tuple[slice, npt.NDArray[np.float32]]] = []
-        for weights in scale.mel_filters(config) if config.n_mels else ():
-            first, last = np.flatnonzero(weights)[[0, -1]].tolist()
-            self._bands.append((slice(first, last + 1), weights[first : last + 1]))
+        self._bands = _narrow(scale.mel_filters(config)) if config.n_mels else []
+        stereo = config.channels > 1
+        self._stereo_bands = _narrow(scale.stereo_filters(config)) if stereo else []
 
     def batches(
         self, pieces: Iterable[Piece], clip_frames: int
     ) -> Iterator[tuple[npt.NDArray[np.float16], list[int]]]:
-        """Spectrograms (clips, bins, clip_frames) in [0, 1] and levels of the clips, in order, in batches.
+        """Spectrograms (clips, stored_rows, clip_frames) in [0, 1] and levels of the clips, in order, in batches.
 
         Clips have 1 + samples // hop_length frames, at most `clip_frames`; later frames are 0. The first and
         last windows of a clip cover up to n_fft / 2 samples around it; missing ones are zeros.
@@ -88,12 +87,13 @@ class Analysis:
     def _spectrograms(
         self, pieces: Sequence[Piece], clip_frames: int
     ) -> tuple[npt.NDArray[np.float16], list[int]]:
-        """Spectrograms (clips, bins, clip_frames) and levels of one batch."""
+        """Spectrograms (clips, stored_rows, clip_frames) and levels of one batch."""
         config = self.config
         blocks = [self._blocks(piece.num_samples) for piece in pieces]
         frames = [num_frames(piece.num_samples, config.hop_length) for piece in pieces]
         starts = np.cumsum([0, *blocks])
-        signal = np.zeros((starts[-1] - 1) * config.hop_length + config.n_fft, np.float32)
+        length = (starts[-1] - 1) * config.hop_length + config.n_fft
+        signal = np.zeros((config.channels, length), np.float32)
         is_between = np.ones(starts[-1], bool)  # rows whose windows cover two clips
         for piece, start, count in zip(pieces, starts.tolist(), frames, strict=False):
             window_begin = start * config.hop_length  # of the first frame
@@ -102,43 +102,102 @@ class Analysis:
             )  # of the last
             begin = window_begin + config.n_fft // 2 - piece.before
             first = max(0, window_begin - begin)
-            covered = piece.samples[first : max(0, window_end - begin)]
-            signal[begin + first : begin + first + len(covered)] = covered
+            covered = piece.samples[..., first : max(0, window_end - begin)]
+            signal[:, begin + first : begin + first + covered.shape[-1]] = covered
             is_between[start : start + count] = False
-        decibels = scale.decibels(np, self._magnitude(signal), config)
+        magnitude, powers = self._magnitude(signal)
+        decibels = scale.decibels(np, magnitude, config)
         loudest = decibels.max(axis=0)
         loudest[is_between] = -np.inf
         levels = scale.level(np, np.maximum.reduceat(loudest, starts[:-1]), config)
         loudest_db = np.repeat(scale.level_db(levels, config), blocks)
         halves = to_float16(scale.normalized(decibels, loudest_db, config))
-        images = np.zeros((len(pieces), config.bins, clip_frames), "<f2")
+        images = np.zeros((len(pieces), config.stored_rows, clip_frames), "<f2")
         for image, start, count in zip(images, starts.tolist(), frames, strict=False):
-            image[:, :count] = halves[:, start : start + count]
+            image[: config.bins, :count] = halves[:, start : start + count]
+        if powers is not None:
+            floors = scale.floor_power(scale.level_db(levels, config))
+            for image, start, count, floor in zip(
+                images, starts.tolist(), frames, floors.tolist(), strict=False
+            ):
+                found = scale.smoothed(powers[..., start : start + count]) / np.float32(floor)
+                image[config.bins :, :count] = np.concatenate(
+                    [scale.balance(np, *found[:2]), scale.coherence(np, *found)]
+                )
         return images, levels.astype(int).tolist()
 
-    def _magnitude(self, signal: Waveform) -> npt.NDArray[np.float32]:
-        """Magnitudes (bins, rows), in bands or bins, of a signal's windows, one every hop_length."""
+    def _magnitude(
+        self, signal: Waveform
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Magnitudes (bins, rows), in bands or bins, of the windows of a signal (channels, samples), one every
+        hop_length; of stereo also powers (3, stereo_bands, rows): left, right, and cross."""
         config = self.config
-        windows = np.lib.stride_tricks.sliding_window_view(signal, config.n_fft)
-        windows = windows[:: config.hop_length]
-        padded = -(-len(windows) // FRAME_MULTIPLE) * FRAME_MULTIPLE
+        windows = np.lib.stride_tricks.sliding_window_view(signal, config.n_fft, axis=1)
+        windows = windows[:, :: config.hop_length]
+        count = windows.shape[1]
+        padded = -(-count // FRAME_MULTIPLE) * FRAME_MULTIPLE
         result = np.empty((config.bins, padded), np.float32)
-        for begin in range(0, len(windows), self._rows):
+        powers = np.empty((3, len(self._stereo_bands), padded), np.float32)
+        for begin in range(0, count, self._rows):
             part = result[:, begin : begin + self._rows]
-            chunk = windows[begin : begin + self._rows]
-            frames = self._frames[: part.shape[1]]
-            np.multiply(chunk, self._window, out=frames[: len(chunk)])
-            frames[len(chunk) :] = 0
-            magnitude = np.abs(rfft(frames))[: len(chunk)]
+            chunk = windows[:, begin : begin + self._rows]
+            if config.channels == 1:
+                magnitude = np.abs(self._spectrum(chunk[0], part.shape[1]))
+            else:
+                magnitude, parts = self._of_stereo(chunk, part.shape[1])
+                powers[..., begin : begin + self._rows] = parts
             if not self._bands:
                 part[:, : len(magnitude)] = magnitude[:, :-1].T
                 continue
             # No matrix product: its threads wait for each other, and its last bits depend on their number.
-            bins = np.zeros((config.n_fft // 2 + 1, part.shape[1]), np.float32)
-            bins[:, : len(magnitude)] = magnitude.T
+            bins = _bins_first(magnitude, part.shape[1])
             for row, (covered, weights) in zip(part, self._bands, strict=True):
                 np.einsum("f,fr->r", weights, bins[covered], out=row)
-        return result[:, : len(windows)]
+        return result[:, :count], powers[..., :count] if self._stereo_bands else None
+
+    def _spectrum(self, windows: Waveform, padded: int) -> npt.NDArray[np.complex64]:
+        """Spectrum (windows, n_fft / 2 + 1) of windows (windows, n_fft), transformed in a batch of `padded`."""
+        frames = self._frames[:padded]
+        np.multiply(windows, self._window, out=frames[: len(windows)])
+        frames[len(windows) :] = 0
+        spectrum: npt.NDArray[np.complex64] = rfft(frames)[: len(windows)]
+        return spectrum
+
+    def _of_stereo(
+        self, windows: Waveform, padded: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Windows (2, windows, n_fft) → root mean square magnitudes of both channels (windows, n_fft / 2 + 1), and
+        powers (3, stereo_bands, padded) relative to a full-scale sine."""
+        left, right = (self._spectrum(channel, padded) for channel in windows)
+        powers = [
+            a.real * b.real + a.imag * b.imag
+            for a, b in ((left, left), (right, right), (left, right))
+        ]
+        sums = np.empty((3, len(self._stereo_bands), padded), np.float32)
+        for rows, power in zip(sums, powers, strict=True):
+            bins = _bins_first(power, padded)
+            for row, (covered, weights) in zip(rows, self._stereo_bands, strict=True):
+                np.einsum("f,fr->r", weights, bins[covered], out=row)
+        sums *= np.float32((self.config.n_fft / 4) ** -2)
+        return np.sqrt((powers[0] + powers[1]) / 2), sums
+
+
+def _narrow(
+    filters: npt.NDArray[np.float32],
+) -> list[tuple[slice, npt.NDArray[np.float32]]]:
+    """The bins that each band of a filter bank (bands, bins) covers, and their weights."""
+    narrow = []
+    for weights in filters:
+        first, last = np.flatnonzero(weights)[[0, -1]].tolist()
+        narrow.append((slice(first, last + 1), weights[first : last + 1]))
+    return narrow
+
+
+def _bins_first(values: npt.NDArray[np.float32], padded: int) -> npt.NDArray[np.float32]:
+    """Values (windows, bins) as (bins, padded), followed by zeros."""
+    bins = np.zeros((values.shape[1], padded), np.float32)
+    bins[:, : len(values)] = values.T
+    return bins
 
 
 def to_float16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

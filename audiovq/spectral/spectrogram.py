@@ -8,6 +8,7 @@ loudness for a network, nothing depends on statistics of a dataset, and silence 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
-from audiovq.spectral.bands import FIT_STEPS, START_STEPS, Bands
+from audiovq.spectral.bands import FIT_STEPS, START_STEPS, Bands, Stereo
 from audiovq.spectral.griffin_lim import grain, griffin_lim, random_phase
 from audiovq.spectral.onsets import sharpen_onsets
 from audiovq.spectral.pghi import pghi
@@ -26,11 +27,28 @@ from audiovq.spectral.scale import num_frames
 from audiovq.spectral.stft import stft
 
 
+class Analysed(NamedTuple):
+    """What `Spectrogram.analyse` measures of a batch of waveforms, before it is normalized."""
+
+    decibels: Tensor
+    """(batch, bins, frames) relative to a full-scale sine, at least -240."""
+    powers: Tensor | None
+    """Of stereo, (batch, 3, stereo bands, frames): of left, of right, and cross, relative to a full-scale sine."""
+
+    def turned_down(self, gain_db: float) -> Analysed:
+        """The same of waveforms that are quieter by `gain_db`."""
+        powers = None if self.powers is None else self.powers * 10 ** (-gain_db / 10)
+        return Analysed(self.decibels - gain_db, powers)
+
+
 class Spectrogram(nn.Module):
     """Log-magnitude spectrogram in [0, 1] over mel bands or linear bins, and its inverse.
 
     Mel bands are of the magnitude, on Slaney's scale with triangles as in librosa, each row summing to
     one. Linear bins omit the Nyquist bin, for an even grid; `inverse` restores it as zeros.
+
+    Stereo (`config.channels` 2) has three planes: the loudness of both channels, by the root of their mean power,
+    then `scale.balance` and `scale.coherence`.
     """
 
     def __init__(self, config: SpectrogramConfig) -> None:
@@ -38,6 +56,7 @@ class Spectrogram(nn.Module):
         super().__init__()
         self.config = config
         self.bands = Bands(scale.mel_filters(config)) if config.n_mels else None
+        self.stereo = Stereo(config) if config.channels > 1 else None
 
     @property
     def mel(self) -> Tensor | None:
@@ -45,42 +64,60 @@ class Spectrogram(nn.Module):
         return self.bands.filters if self.bands is not None else None
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Waveform (batch, samples) in [-1, 1] → spectrogram (batch, 1, bins, frames), level (batch,).
+        """Waveform (batch, samples) in [-1, 1] → spectrogram (batch, planes, bins, frames), level (batch,).
 
+        A stereo waveform is (batch, 2, samples); of a stereo spectrogram, a mono one is in the middle.
         `num_samples` (batch,) are the clips' lengths; later frames are 0. There are
         1 + samples // hop_length frames. Levels are integers from 0 (3 dB above a full-scale sine) to
         num_levels - 1 (silence or nearly so), in steps of level_step_db.
         """
         if num_samples is None:
-            num_samples = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
-        decibels = self.decibels(waveform, num_samples)
-        level = self.level(decibels.amax(dim=(1, 2)))
-        return self.normalized(decibels, level), level
+            num_samples = torch.full((len(waveform),), waveform.shape[-1], device=waveform.device)
+        analysed = self.analyse(waveform, num_samples)
+        level = self.level(analysed.decibels.amax(dim=(1, 2)))
+        return self.normalized(analysed.decibels, level, analysed.powers), level
 
     def decibels(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
-        """Magnitudes (batch, bins, frames) in dB relative to a full-scale sine, at least -240.
+        """`Analysed.decibels` of `analyse`."""
+        return self.analyse(waveform, num_samples).decibels
 
-        Takes a waveform (batch, samples) and its `num_samples` (batch,); frames after a clip are -240.
+    def analyse(self, waveform: Tensor, num_samples: Tensor) -> Analysed:
+        """Magnitudes and powers of a waveform (batch, samples), or of stereo (batch, 2, samples).
+
+        `num_samples` (batch,) are the clips' lengths; frames after a clip are -240 dB.
         """
         config = self.config
         self._require_sound()
-        mask = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
-        spectrum = stft(waveform * mask, config.n_fft, config.hop_length)
-        # torch's complex abs() takes four times as long.
-        magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
+        mask = torch.arange(waveform.shape[-1], device=waveform.device) < num_samples[:, None]
+        powers = None
+        if self.stereo is None:
+            spectrum = stft(waveform * mask, config.n_fft, config.hop_length)
+            # torch's complex abs() takes four times as long.
+            magnitude = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()
+        else:
+            if waveform.ndim == 2:
+                waveform = waveform[:, None].expand(-1, 2, -1)
+            both = (waveform * mask[:, None]).flatten(0, 1)
+            spectrum = stft(both, config.n_fft, config.hop_length)
+            magnitude, powers = self.stereo.analyse(spectrum.unflatten(0, (-1, 2)))
         magnitude = magnitude[:, :-1] if self.bands is None else self.bands.filters @ magnitude
         frames = torch.arange(magnitude.shape[2], device=waveform.device)
         mask = frames < num_frames(num_samples, config.hop_length)[:, None]
-        return scale.decibels(torch, magnitude * mask[:, None], config)
+        if powers is not None:
+            powers = scale.smoothed(powers * mask[:, None, None])
+        return Analysed(scale.decibels(torch, magnitude * mask[:, None], config), powers)
 
     def level(self, loudest: Tensor) -> Tensor:
         """Levels (batch,) of clips whose loudest cells are `loudest` (batch,) dB."""
         return scale.level(torch, loudest, self.config).long()
 
-    def normalized(self, decibels: Tensor, level: Tensor) -> Tensor:
-        """Spectrogram (batch, 1, bins, frames) of the output of `decibels` and levels (batch,)."""
+    def normalized(self, decibels: Tensor, level: Tensor, powers: Tensor | None = None) -> Tensor:
+        """Spectrogram (batch, planes, bins, frames) of the output of `analyse` and levels (batch,)."""
         loudest = self.level_db(level)[:, None, None]
-        return scale.normalized(decibels, loudest, self.config)[:, None]
+        loudness = scale.normalized(decibels, loudest, self.config)[:, None]
+        if self.stereo is None or powers is None:
+            return loudness
+        return torch.cat([loudness, self.stereo.planes(powers, loudest[..., None])], dim=1)
 
     def inverse(
         self,
@@ -92,7 +129,7 @@ class Spectrogram(nn.Module):
         generator: torch.Generator | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Waveform (batch, max samples) of a spectrogram (batch, 1, bins, frames).
+        """Waveform (batch, max samples) of a spectrogram (batch, planes, bins, frames); of stereo (batch, 2, max samples).
 
         `level` and `num_samples` are (batch,): each clip has its exact length, zeros after it, and its
         loudness, and the same result in any batch. `inversion` says how the phase is reconstructed; `known`
@@ -100,6 +137,29 @@ class Spectrogram(nn.Module):
 
         Raises ValueError where there are too few frames for `num_samples`.
         """
+        waveform = self.inverse_of_loudness(
+            spectrogram, level, num_samples, inversion=inversion, generator=generator, known=known
+        )
+        return self.widened(waveform, spectrogram, num_samples)
+
+    def widened(self, waveform: Tensor, spectrogram: Tensor, num_samples: Tensor) -> Tensor:
+        """The waveform (batch, max samples) of `inverse_of_loudness`, in stereo where the spectrogram is: see
+        `Stereo.widen`."""
+        if self.stereo is None:
+            return waveform
+        return self.stereo.widen(waveform, spectrogram, num_samples)
+
+    def inverse_of_loudness(
+        self,
+        spectrogram: Tensor,
+        level: Tensor,
+        num_samples: Tensor,
+        *,
+        inversion: Inversion = Inversion(),
+        generator: torch.Generator | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """`inverse` of the first plane alone: (batch, max samples), which `widened` makes stereo."""
         config = self.config
         self._require_sound()
         frames, needed = spectrogram.shape[3], int(num_frames(num_samples, config.hop_length).max())
@@ -164,7 +224,7 @@ class Spectrogram(nn.Module):
 
 
 def waveform_images(spectrogram: Spectrogram, waveforms: Sequence[Waveform]) -> list[Tensor]:
-    """Waveforms (samples,) → spectrograms (1, bins, frames) on the CPU, as in a dataset."""
+    """Waveforms (samples,) or (2, samples) → spectrograms (planes, bins, frames) on the CPU, as in a dataset."""
     with torch.inference_mode():
         device = next(spectrogram.buffers(), torch.zeros(())).device
         return [spectrogram(torch.from_numpy(w)[None].to(device))[0][0].cpu() for w in waveforms]

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from audiovq.spectral.scale import num_frames as num_frames
 
+ENVELOPE_FLOOR = 0.1
+"""Inconsistent magnitudes would leave a click where only the fading end of the last frame's window covers a sample
+(hops above 0.3 n_fft); with a higher floor the sound fades instead."""
+
 
 def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """Short-time Fourier transform.

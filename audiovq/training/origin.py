@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class Origin:
 
     def _differences(self, model: Model) -> Iterator[str]:
         """A note on settings of the spectrograms that differ, with the command that makes them equal."""
-        ours, theirs = to_json(model.spectrogram.config), to_json(self.model.spectrogram.config)
+        ours, theirs = asdict(model.spectrogram.config), asdict(self.model.spectrogram.config)
         differing = [
             f"{name} {ours[name]} instead of {theirs[name]}"
             for name in theirs

@@ -234,3 +234,12 @@ def test_a_setting_that_differs_from_the_models_is_refused_by_name_and_an_equal_
         PreprocessConfig().like(SpectrogramConfig.for_images(28), "it")
     given = PreprocessConfig(sample_rate=8_000, clip_seconds=1.0).like(model, "it")
     assert (given.sample_rate, given.clip_seconds) == (8_000, 1.0)
+
+
+def test_a_dataset_like_a_model_has_as_many_channels() -> None:
+    mono = SpectrogramConfig(8_000, 128, 32, 48)
+    stereo = SpectrogramConfig(8_000, 128, 32, 48, channels=2)
+    assert PreprocessConfig().like(mono, "it").channels == "mono"
+    assert PreprocessConfig().like(stereo, "it").channels == "stereo"
+    with pytest.raises(AudiovqError, match=r"--channels mono: it has stereo"):
+        PreprocessConfig(channels="mono").like(stereo, "it")
