@@ -15,7 +15,7 @@ import onnxruntime
 
 
 def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> tuple[Any, int]:
-    """A waveform (samples,) with the labels asked for, and its rate in Hz."""
+    """A waveform (samples,), or of stereo (2, samples), with the labels asked for, and its rate in Hz."""
     facts = json.loads((folder / "programs.json").read_text(encoding="utf-8"))
     words, grid = facts["vocabulary"], facts["spectrogram"]
     prior, decoder = (
@@ -41,10 +41,25 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> t
         tokens = np.append(tokens, [[token]], axis=1)
     columns = tokens[0, 1:].reshape(-1, words["rows"], words["num_quantizers"])
     codes = (columns - words["codebook_size"] * np.arange(words["num_quantizers"])).T
-    magnitude = decoder.run(["magnitude"], {"codes": codes[None]})[0][0]
+    stereo = ["gains", "turn"] if grid.get("channels", 1) == 2 else []
+    made = decoder.run(["magnitude", *stereo], {"codes": codes[None]})
+    n_fft, hop_length = grid["n_fft"], grid["hop_length"]
+    sound = griffin_lim(made[0][0], n_fft, hop_length)
     level = grid["loudest_db"] - grid["level_step_db"] * (tokens[0, 0] - words["end"] - 1)
-    gain = 10 ** (level / 20) * grid["n_fft"] / 4
-    return gain * griffin_lim(magnitude, grid["n_fft"], grid["hop_length"]), grid["sample_rate"]
+    if stereo:  # both channels are the sound, each with its gain, and turned to one side
+        turned = made[1][0] * np.exp(1j * np.stack([made[2][0], -made[2][0]]))
+        sound = np.stack([filtered(sound, side, n_fft, hop_length) for side in turned])
+    return 10 ** (level / 20) * n_fft / 4 * sound, grid["sample_rate"]
+
+
+def filtered(sound: Any, gains: Any, n_fft: int, hop_length: int) -> Any:
+    """(samples,) with its spectrum multiplied by complex gains (bins, frames)."""
+    window, frames = np.hanning(n_fft + 1)[:-1], gains.shape[1]
+    indices = hop_length * np.arange(frames)[:, None] + np.arange(n_fft)
+    spectrum = np.fft.rfft(np.pad(sound, n_fft // 2)[indices] * window) * gains.T
+    added = np.bincount(indices.ravel(), (window * np.fft.irfft(spectrum, n_fft)).ravel())
+    weight = np.bincount(indices.ravel(), np.tile(window**2, frames))
+    return (added / np.maximum(weight, 1e-3))[n_fft // 2 : -(n_fft // 2)]
 
 
 def griffin_lim(magnitude: Any, n_fft: int, hop_length: int, n_iter: int = 64) -> Any:
@@ -69,5 +84,5 @@ if __name__ == "__main__":
     programs, target, *pairs = sys.argv[1:]
     sound, sample_rate = generate(Path(programs), dict(pair.split("=", 1) for pair in pairs))
     with wave.open(target, "wb") as file:
-        file.setparams((1, 2, sample_rate, 0, "NONE", ""))
-        file.writeframes((32767 * sound / max(1, np.abs(sound).max())).astype("<i2").tobytes())
+        file.setparams((sound.ndim, 2, sample_rate, 0, "NONE", ""))
+        file.writeframes((32767 * sound.T / max(1, np.abs(sound).max())).astype("<i2").tobytes())

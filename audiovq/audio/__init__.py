@@ -1,4 +1,4 @@
-"""Recordings: find, read, resample, write. Waveforms are mono float32 NumPy arrays in [-1, 1].
+"""Recordings: find, read, resample, write. Waveforms are float32 NumPy arrays in [-1, 1], mono or stereo.
 
 May import `runtime` and `config`; no torch. Start with `reading.blocks`, through which all commands read audio.
 `finding` lists the recordings of a folder and says why other files are none; `headers` corrects lengths that a header

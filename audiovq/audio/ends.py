@@ -43,21 +43,22 @@ HIGHEST = OutputConfig().highest_peak
 def from_silence(
     waveform: Waveform, sample_rate: int, begins: bool = True, ends: bool = True
 ) -> Waveform:
-    """A waveform (samples,), part of a sound that it begins, ends, or both, with faded ends; a copy.
+    """A waveform (samples,) or (2, samples), part of a sound that it begins, ends, or both, with faded ends; a copy.
 
     The fades take STEP_SECONDS, at most an eighth of the samples.
     """
     faded = waveform.copy()
-    ramp = _ramp(STEP_SECONDS, sample_rate, len(waveform) // 8)
+    length = waveform.shape[-1]
+    ramp = _ramp(STEP_SECONDS, sample_rate, length // 8)
     if begins:
-        faded[: len(ramp)] *= ramp
+        faded[..., : len(ramp)] *= ramp
     if ends:
-        faded[len(faded) - len(ramp) :] *= ramp[::-1]
+        faded[..., length - len(ramp) :] *= ramp[::-1]
     return faded
 
 
 def ended(waveform: Waveform, sample_rate: int, trims: bool) -> Waveform:
-    """A new sound (samples,) that ends in silence.
+    """A new sound (samples,) or (2, samples) that ends in silence.
 
     With `trims`, it is cut RELEASE_SECONDS after the last sample above DECAYED. Then it is faded out, longer
     if it still rings. The fade takes at most half of the sound.
@@ -65,12 +66,14 @@ def ended(waveform: Waveform, sample_rate: int, trims: bool) -> Waveform:
     peak = peak_of(waveform)
     release = round(RELEASE_SECONDS * sample_rate)
     if trims and peak:
-        last = int(np.flatnonzero(np.abs(waveform) > DECAYED * peak)[-1])
-        waveform = waveform[: last + 1 + release]
-    rings = peak_of(waveform[-release:]) > RINGING * peak
-    ramp = _ramp(RINGING_SECONDS if rings else RELEASE_SECONDS, sample_rate, len(waveform) // 2)
+        loud = np.abs(waveform) > DECAYED * peak
+        last = int(np.flatnonzero(loud if loud.ndim == 1 else loud.any(axis=0))[-1])
+        waveform = waveform[..., : last + 1 + release]
+    rings = peak_of(waveform[..., -release:]) > RINGING * peak
+    length = waveform.shape[-1]
+    ramp = _ramp(RINGING_SECONDS if rings else RELEASE_SECONDS, sample_rate, length // 2)
     faded = waveform.copy()
-    faded[len(faded) - len(ramp) :] *= ramp[::-1]
+    faded[..., length - len(ramp) :] *= ramp[::-1]
     return faded
 
 

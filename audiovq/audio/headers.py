@@ -158,3 +158,21 @@ def _is_chunk(head: bytes, left: int) -> bool:
     if len(head) < 8 or not head[:4].decode("latin-1").strip().isalnum() or not head[:4].isascii():
         return False
     return 8 + int.from_bytes(head[4:], "little") <= left
+
+
+def channel_mask(path: str) -> int | None:
+    """Channel mask in the header of a WAV of the extensible format; None in any other file."""
+    with open(path, "rb") as file:
+        head = file.read(HEADER)
+    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:12] != b"WAVE":
+        return None
+    offset = 12
+    while offset + 8 <= len(head):
+        name, length = struct.unpack_from("<4sI", head, offset)
+        offset += 8
+        if name == b"fmt ":
+            if length < 40 or head[offset : offset + 2] != b"\xfe\xff":
+                return None
+            return int.from_bytes(head[offset + 20 : offset + 24], "little")
+        offset += length + length % 2
+    return None

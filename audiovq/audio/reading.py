@@ -1,4 +1,4 @@
-"""Read a recording of any format as mono float32, in one piece or block by block."""
+"""Read a recording of any format as mono or stereo float32, in one piece or block by block."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import numpy.typing as npt
 import soundfile
 
 from audiovq.audio import waveform as audio_waveform
-from audiovq.audio.channels import NOTE, Mixer
+from audiovq.audio.channels import Layout, Mixer, StereoMixer, layout_of_mask
 from audiovq.audio.finding import HEADERLESS, UNREADABLE, require_file, suffix, why_not
 from audiovq.audio.headers import (
     Patched,
+    channel_mask,
     end_of_w64,
     patches_of,
     patches_of_joined_mp3,
@@ -44,6 +45,8 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Hz. A header with any other sample rate is damaged; resampling would take hours or all memory."""
 SHORT_BYTES = 8 * BLOCK
 """Files of this size and more are not read at once."""
+FLAC_MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
+"""Channel masks of FLAC files, by the number of channels."""
 ENDLESS = 1 << 45
 """File size that is reported for an MP3 without a frame count, so that its estimated length is never too short."""
 
@@ -95,11 +98,12 @@ def blocks(
     note: Say | None = None,
     *,
     block_samples: int = BLOCK,
+    channels: int = 1,
 ) -> Iterator[Waveform]:
     """Read a recording as consecutive mono blocks (samples,), at least one, in bounded memory.
 
     Channels are averaged; if they cancel each other, the loudest is used and `note` is called with a
-    sentence that says so. A DC offset that exceeds the sound is removed: it is inaudible, but would
+    sentence that says so. With `channels` 2, blocks are stereo (2, samples): see `StereoMixer`. A DC offset that exceeds the sound is removed: it is inaudible, but would
     decide levels and trimming. Samples beyond full scale are left as they are.
 
     Args:
@@ -109,6 +113,7 @@ def blocks(
         note: is called with notes for the user.
         block_samples: samples that a block holds, all channels together, before or after resampling,
             whichever is more.
+        channels: 1 for mono, 2 for stereo.
 
     Raises:
         AudioError: the file cannot be used; the text is the reason.
@@ -117,12 +122,13 @@ def blocks(
         require_file(path)
         with _opened(path) as file:
             rate = sample_rate or file.samplerate
-            resampler = Resampler(file.samplerate, rate)
+            resampler = Resampler(file.samplerate, rate, channels)
             frames = block_frames(
                 AudioInfo(file.samplerate, file.channels, file.frames), rate, block_samples
             )
-            for mono, last in _mono(file, frames, note):
-                block = resampler(mono, last)
+            mixer = _mixer(path, file, channels)
+            for mixed, last in _mixed(file, frames, mixer, note):
+                block = resampler(mixed, last)
                 _require_finite(block)  # values close to infinity may reach it
                 yield block
     except ERRORS as error:
@@ -134,10 +140,12 @@ def block_frames(info: AudioInfo, rate: int, block_samples: int = BLOCK) -> int:
     return max(1, int(block_samples / info.channels * min(1, info.sample_rate / rate)))
 
 
-def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Waveform, int, str] | None:
+def short(
+    path: Path | str, most: int, note: Say | None = None, channels: int = 1
+) -> tuple[Waveform, int, str] | None:
     """Read a recording of less than `most` samples with a single read of its file.
 
-    Returns its waveform (samples,) as `blocks` gives it, its rate in Hz, and the SHA-256 of its bytes;
+    Returns its waveform, (samples,) or (2, samples), as `blocks` gives it, its rate in Hz, and the SHA-256 of its bytes;
     None if it is longer, or its file is large. Raises AudioError with the reason if the file cannot be
     used, or changed while it was read.
     """
@@ -156,23 +164,24 @@ def short(path: Path | str, most: int, note: Say | None = None) -> tuple[Wavefor
             interleaved = np.frombuffer(data, "<i2", offset=HEAD).reshape(-1, plain.channels)
             samples = interleaved.T.astype(np.float32, order="C")  # each channel in one piece
             samples /= np.float32(32768)
-            mixer = Mixer(plain.sample_rate)
-            mono = mixer.centre(mixer.mix(samples.T))
-            if note and mixer.channel is not None:
-                note(NOTE)
-            return mono, plain.sample_rate, checksum
+            mixer = Mixer(plain.sample_rate) if channels == 1 else StereoMixer(plain.channels, None)
+            mixed = mixer.centre(mixer.mix(samples.T))
+            if note and mixer.note:
+                note(mixer.note)
+            return mixed, plain.sample_rate, checksum
         notes: list[str] = []
         with _opened(path) as file:
-            mono, last = next(_mono(file, most, notes.append))
+            mixer = _mixer(path, file, channels)
+            mixed, last = next(_mixed(file, most, mixer, notes.append))
             rate = file.samplerate
         after = os.stat(path)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise AudioError("changed while it was read")
-        if not last or len(mono) >= most:
+        if not last or mixed.shape[-1] >= most:
             return None
         if note and notes:
             note(notes[0])
-        return mono, rate, checksum
+        return mixed, rate, checksum
     except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
 
@@ -279,10 +288,29 @@ def _plain(head: bytes, size: int) -> AudioInfo | None:
     return AudioInfo(rate, channels, stored // frame) if is_supported else None
 
 
-def _mono(file: Any, frames: int, note: Say | None) -> Iterator[tuple[Waveform, bool]]:
-    """Read an open file as mono blocks of `frames` samples at its own rate, each with whether it is the last."""
+def _mixer(path: Path | str, file: Any, channels: int) -> Mixer | StereoMixer:
+    """The mixer of an open file to mono or stereo."""
+    if channels == 1:
+        return Mixer(file.samplerate)
+    return StereoMixer(file.channels, _layout(path, file) if file.channels > 2 else None)
+
+
+def _layout(path: Path | str, file: Any) -> Layout | None:
+    """Layout of an open file of more than two channels, by its header; None if that has none.
+
+    The format of FLAC has one layout for each number of channels (RFC 9639, section 9.1.3).
+    """
+    mask = FLAC_MASKS.get(file.channels) if file.format == "FLAC" else channel_mask(str(path))
+    return None if mask is None else layout_of_mask(mask, file.channels)
+
+
+def _mixed(
+    file: Any, frames: int, mixer: Mixer | StereoMixer, note: Say | None
+) -> Iterator[tuple[Waveform, bool]]:
+    """Read an open file as mono or stereo blocks of `frames` samples at its own rate, each with whether it is the
+    last."""
     file.seekable = lambda: False  # soundfile would seek after each read, which upsets MP3 decoders
-    mixer = Mixer(file.samplerate)
+    noted: str | None = None
     left = file.frames
     last = False
     while not last:
@@ -293,13 +321,13 @@ def _mono(file: Any, frames: int, note: Say | None) -> Iterator[tuple[Waveform, 
         last = is_truncated or len(samples) < wanted or not left
         if not len(samples) and left == file.frames:
             raise AudioError("holds no samples")
-        was_cancelled = mixer.channel is not None
-        mono = mixer.mix(samples)
-        _require_finite(mono)
-        mono = mixer.centre(mono)
-        if note and not was_cancelled and mixer.channel is not None:
-            note(NOTE)
-        yield mono, last
+        mixed = mixer.mix(samples)
+        _require_finite(mixed)
+        block = mixer.centre(mixed)
+        if note and mixer.note and not noted:
+            note(mixer.note)
+            noted = mixer.note
+        yield block, last
 
 
 def _next(file: Any, wanted: int, is_first: bool) -> tuple[Waveform, bool]:
@@ -332,15 +360,15 @@ def _require_finite(samples: npt.NDArray[np.floating[Any]]) -> None:
 
 
 def read(
-    path: Path, sample_rate: int | None = None, note: Say | None = None
+    path: Path, sample_rate: int | None = None, note: Say | None = None, channels: int = 1
 ) -> tuple[Waveform, int]:
-    """Read a whole recording: (mono waveform (samples,) in [-1, 1], rate in Hz). See `blocks`.
+    """Read a whole recording: (waveform (samples,) or (2, samples) in [-1, 1], rate in Hz). See `blocks`.
 
     A recording that exceeds full scale is scaled down to it. Raises AudioError with the reason if the
     file cannot be used.
     """
     rate = sample_rate or info(path).sample_rate
-    waveform = np.concatenate(list(blocks(path, rate, note)))
+    waveform = np.concatenate(list(blocks(path, rate, note, channels=channels)), axis=-1)
     peak = np.abs(waveform).max(initial=0)
     return waveform / peak if peak > 1 else waveform, rate
 
@@ -363,10 +391,11 @@ def _reason(path: Path | str, error: Exception) -> str:
     )
 
 
-def read_recording(path: Path, sample_rate: int) -> Waveform:
-    """Read a recording (samples,) at `sample_rate`. Raises AudiovqError with its path and the reason."""
+def read_recording(path: Path, sample_rate: int, channels: int = 1) -> Waveform:
+    """Read a recording (samples,), or (2, samples), at `sample_rate`. Raises AudiovqError with its path and the
+    reason."""
     try:
-        return read(path, sample_rate)[0]
+        return read(path, sample_rate, channels=channels)[0]
     except audio_waveform.AudioError as error:
         raise AudiovqError(f"{path}: {error}") from error
 

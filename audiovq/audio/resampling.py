@@ -23,19 +23,21 @@ class Resampler:
     Silence is fed in before the first block, as soxr's first samples would be wrong without it.
     """
 
-    def __init__(self, from_rate: int, to_rate: int) -> None:
+    def __init__(self, from_rate: int, to_rate: int, channels: int = 1) -> None:
         self.stream: Any = None
         self._rates = from_rate, to_rate
         self._taken = self._given = 0
         if from_rate != to_rate:
-            self.stream = soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
+            self.stream = soxr.ResampleStream(from_rate, to_rate, channels, "float32", "HQ")
             silence, self._early = _periods(from_rate, to_rate, RING)
-            self._before = np.zeros(silence, np.float32)
+            self._before = np.zeros((silence, channels)[:channels], np.float32)
 
     def __call__(self, block: Waveform, last: bool) -> Waveform:
-        """Resample a block (samples,): the samples that are ready so far, and all others after the last."""
+        """Resample a block (samples,), or (2, samples): the samples that are ready so far, and all others after the
+        last."""
         if self.stream is None:
             return block
+        block = block.T  # soxr has the samples first
         self._taken += len(block)
         if len(self._before):
             block = np.concatenate([self._before, block])
@@ -47,7 +49,7 @@ class Resampler:
         if last:
             resampled = resampled[: _length(self._taken, *self._rates) - self._given]
         self._given += len(resampled)
-        return resampled
+        return np.ascontiguousarray(resampled.T)
 
 
 def _length(num_samples: int, from_rate: int, to_rate: int) -> int:
@@ -63,12 +65,12 @@ def _periods(from_rate: int, to_rate: int, least: int) -> tuple[int, int]:
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
-    """(samples,) at one rate → (round(samples * to / from),) at another, by soxr's high quality."""
-    return Resampler(from_rate, to_rate)(waveform, last=True)
+    """(..., samples) at one rate → (..., round(samples * to / from)) at another, by soxr's high quality."""
+    return Resampler(from_rate, to_rate, waveform.ndim)(waveform, last=True)
 
 
 def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) -> Sequence[Waveform]:
-    """Resample waveforms (samples,) through one filter; each equals `resample` within 2e-6 of its peak.
+    """Resample waveforms (samples,), or all (2, samples), through one filter; each equals `resample` within 2e-6 of its peak.
 
     They are laid end to end with silence between them, each at a multiple of the rates' common period,
     and scaled by powers of two, so that rounding does not affect quiet ones. Takes several times their
@@ -77,6 +79,11 @@ def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) ->
     period, _ = _periods(from_rate, to_rate, 1)
     if from_rate == to_rate:
         return waveforms
+    if waveforms and waveforms[0].ndim == 2:
+        apart = resample_all([side for both in waveforms for side in both], from_rate, to_rate)
+        return [
+            np.stack([left, right]) for left, right in zip(apart[::2], apart[1::2], strict=True)
+        ]
     if period > LONGEST_PERIOD:
         return [resample(waveform, from_rate, to_rate) for waveform in waveforms]
     silence, _ = _periods(from_rate, to_rate, RING)

@@ -28,18 +28,20 @@ class SilenceDetector:
         self._powers: list[npt.NDArray[np.float64]] = []
 
     def add(self, block: Waveform) -> None:
-        """Add the next block (samples,), of any length. Raises AudioError if a sample is not finite."""
-        self.num_samples += len(block)
+        """Add the next block (samples,), or (2, samples), of any length. Raises AudioError if a sample is not
+        finite."""
+        self.num_samples += block.shape[-1]
         peak = peak_of(block)
         if not math.isfinite(peak):
             raise AudioError(audio_waveform.NO_NUMBERS)
         self.peak = max(self.peak, peak)
         if not self._find_silence:
             return
-        samples = np.concatenate([self._rest, block]) if len(self._rest) else block
-        cut = len(samples) - len(samples) % self._step
-        self._powers.append(self._power(samples[:cut]))
-        self._rest = samples[cut:]
+        samples = np.concatenate([self._rest, block], axis=-1) if self._rest.size else block
+        length = samples.shape[-1]
+        cut = length - length % self._step
+        self._powers.append(self._power(samples[..., :cut]))
+        self._rest = samples[..., cut:]
 
     def trim(self, trim_db: float) -> tuple[int, int]:
         """Samples at which the sound begins and ends: (start, end), end exclusive.
@@ -59,18 +61,22 @@ class SilenceDetector:
         every 10 ms is subtracted first, so that a DC offset has no power.
         """
         rest = self._rest
-        if len(rest):
-            rest = np.append(rest, np.full(self._step - len(rest), rest[-1]))
+        if rest.size:
+            missing = [(0, 0)] * (rest.ndim - 1) + [(0, self._step - rest.shape[-1])]
+            rest = np.pad(rest, missing, mode="edge")
         power = np.concatenate([*self._powers, self._power(rest)])
         power = power + np.append(power[1:], 0)
         loud: npt.NDArray[np.bool_] = power > power.max(initial=0) * 10 ** (-trim_db / 10)
         return loud
 
     def _power(self, samples: Waveform) -> npt.NDArray[np.float64]:
-        """(steps * step,) → power (steps,) of each step around its mean."""
-        steps = samples.reshape(-1, self._step).astype(np.float64)
-        steps -= steps.mean(axis=1, keepdims=True)
-        power: npt.NDArray[np.float64] = np.einsum("ij,ij->i", steps, steps)
+        """(steps * step,), or of two channels, → power (steps,) of each step around its mean, of both together."""
+        sides = [samples] if samples.ndim == 1 else samples
+        power = np.zeros(samples.shape[-1] // self._step)
+        for side in sides:
+            steps = side.reshape(-1, self._step).astype(np.float64)
+            steps -= steps.mean(axis=1, keepdims=True)
+            power += np.einsum("ij,ij->i", steps, steps)
         return power
 
 

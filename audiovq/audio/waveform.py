@@ -21,3 +21,4 @@ class AudioError(AudiovqError):
 
 
 Waveform = npt.NDArray[np.float32]
+"""Samples of one sound: mono (samples,), stereo (2, samples), left first."""

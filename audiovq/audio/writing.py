@@ -57,6 +57,11 @@ def safe_gain(peak: float, limit: float = LIMIT) -> float:
     return min(1.0, limit / peak) if peak else 1.0
 
 
+def interleaved(block: Waveform) -> bytes:
+    """The samples of a block (samples,) or (2, samples) as float32, left and right alternating."""
+    return block.T.astype("<f4").tobytes()
+
+
 def write_blocks(
     path: Path | str,
     blocks: Iterable[Waveform],
@@ -84,7 +89,7 @@ def write_blocks(
         peak, channels = 0.0, 1  # known only at the end
         for block in blocks:
             peak, channels = max(peak, peak_of(block)), block.size // max(1, block.shape[-1])
-            spool.write(block.T.astype("<f4").tobytes())
+            spool.write(interleaved(block))
         if spool.tell() // 4 * WIDTHS[bits] > MOST_BYTES:
             raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
         factor = np.float32(safe_gain(peak) if gain is None else gain)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from audiovq.audio.channels import to_channels
 from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import Waveform
 from audiovq.codec.windows import (
@@ -37,16 +38,19 @@ def encode(
     rate_weight: float | None = None,
     limits: Limits = Limits(),
 ) -> list[Encoded]:
-    """Encode waveforms (samples,) at the model's sample rate, of any length. Returns them in the same order.
+    """Encode waveforms (samples,) or (2, samples) at the model's sample rate, of any length, in the same order.
+
+    A mono model averages two channels; a stereo one takes one channel for the middle.
 
     If the model has context tables, codes are chosen by distance plus `rate_weight` times their bits: see
     `rate_search.search`. None: the model's own weight; 0: the nearest codes.
     """
     hop_length = model.spectrogram.config.hop_length
     encoded: dict[int, Encoded] = {}
-    for indices in batches([len(w) for w in waveforms], hop_length, limits.batch_frames):
+    waveforms = [to_channels(waveform, model.channels) for waveform in waveforms]
+    for indices in batches([w.shape[-1] for w in waveforms], hop_length, limits.batch_frames):
         members = [waveforms[i] for i in indices]
-        if num_frames(len(members[-1]), hop_length) > limits.batch_frames:  # the only one
+        if num_frames(members[-1].shape[-1], hop_length) > limits.batch_frames:  # the only one
             encoded[indices[0]] = encode_blocks(
                 model, members.copy, rate_weight=rate_weight, limits=limits
             )
@@ -63,7 +67,7 @@ def encode(
         for row_codes, c, level, i in zip(
             codes, columns.tolist(), levels.tolist(), indices, strict=True
         ):
-            encoded[i] = Encoded(row_codes[:, :, :c], level, len(waveforms[i]))
+            encoded[i] = Encoded(row_codes[:, :, :c], level, waveforms[i].shape[-1])
     return [encoded[i] for i in range(len(waveforms))]
 
 
@@ -75,7 +79,7 @@ def decode(
     seed: int = 0,
     limits: Limits = Limits(),
 ) -> list[Waveform]:
-    """Inverse of `encode`: decode sounds to waveforms (samples,) of exact length, in the same order.
+    """Inverse of `encode`: decode sounds to waveforms (samples,), or (2, samples), of exact length, in the same order.
 
     Each begins and ends as `ends.from_silence` makes it. `seed` decides random phases. Raises AudiovqError if it is
     out of range.
@@ -90,7 +94,7 @@ def decode(
     ]
     for i in set(range(len(sounds))) - set(short):
         blocks = decode_blocks(model, sounds[i], inversion=inversion, seed=seed, limits=limits)
-        waveforms[i] = np.concatenate(list(blocks))
+        waveforms[i] = np.concatenate(list(blocks), axis=-1)
     lengths = [sounds[i].num_samples for i in short]
     for group in batches(lengths, hop_length, limits.batch_frames):
         indices = [short[i] for i in group]
@@ -112,5 +116,5 @@ def decode(
                 generator=torch.Generator().manual_seed(seed),
             )
         for row, length, i in zip(audio.cpu().numpy(), num_samples.tolist(), indices, strict=True):
-            waveforms[i] = from_silence(row[:length], model.sample_rate)
+            waveforms[i] = from_silence(row[..., :length], model.sample_rate)
     return [waveforms[i] for i in range(len(sounds))]

@@ -273,7 +273,7 @@ def _write(
         for blocks in _decoded(model, list(sounds.values()), inversion, limits):
             for block in blocks:
                 peak = max(peak, peak_of(block))
-                spool.write(block.astype("<f4").tobytes())
+                spool.write(writing.interleaved(block))
             begins.append(spool.tell())
             step(1)
         gain = writing.safe_gain(peak)
@@ -281,7 +281,7 @@ def _write(
         for name, begin, end in zip(sounds, begins[:-1], begins[1:], strict=True):
             path = folder / name
             try:
-                blocks = _read(spool, begin, end, limits.block_samples)
+                blocks = _read(spool, begin, end, limits.block_samples, model.channels)
                 writing.write_blocks(path, blocks, model.sample_rate, gain)
                 written.append(path)
             except AudiovqError as error:
@@ -300,7 +300,7 @@ def _write(
 def _decoded(
     model: Model, sounds: list[Encoded], inversion: Inversion, limits: Limits
 ) -> Iterator[Iterable[Waveform]]:
-    """The waveform of each sound, in order, as blocks (samples,)."""
+    """The waveform of each sound, in order, as blocks (samples,) or (2, samples)."""
     longest = limits.window_frames * model.spectrogram.config.hop_length
     for begin in range(0, len(sounds), FILES):
         part = sounds[begin : begin + FILES]
@@ -326,11 +326,15 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
         raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _read(spool: IO[bytes], begin: int, end: int, block_samples: int) -> Iterator[Waveform]:
-    """The samples in bytes `begin` to `end` of a file, block by block."""
-    for offset in range(begin, end, 4 * block_samples):
+def _read(
+    spool: IO[bytes], begin: int, end: int, block_samples: int, channels: int
+) -> Iterator[Waveform]:
+    """The samples in bytes `begin` to `end` of a file, block by block, as `writing.interleaved` made them."""
+    step = 4 * channels * block_samples
+    for offset in range(begin, end, step):
         spool.seek(offset)
-        yield np.frombuffer(spool.read(min(4 * block_samples, end - offset)), "<f4")
+        samples = np.frombuffer(spool.read(min(step, end - offset)), "<f4")
+        yield samples if channels == 1 else samples.reshape(-1, channels).T
 
 
 def _is_safe(name: str) -> bool:

@@ -81,8 +81,8 @@ def encode_recordings(
                     if _is_long(model, path, limits):
                         sounds[name] = _encode_long(model, path, rate_weight, limits)
                     else:
-                        waveform = reading.read(path, model.sample_rate)[0]
-                        if not len(waveform):
+                        waveform = reading.read(path, model.sample_rate, channels=model.channels)[0]
+                        if not waveform.size:
                             rate = model.sample_rate
                             raise AudioError(f"is shorter than one sample at {rate} Hz")
                         waveforms[name] = waveform
@@ -109,7 +109,11 @@ def _is_long(model: Model, path: Path, limits: Limits) -> bool:
 def _encode_long(model: Model, path: Path, rate_weight: float | None, limits: Limits) -> Encoded:
     """Encode a recording block by block."""
     blocks = functools.partial(
-        reading.blocks, path, model.sample_rate, block_samples=limits.block_samples
+        reading.blocks,
+        path,
+        model.sample_rate,
+        block_samples=limits.block_samples,
+        channels=model.channels,
     )
     return encode_blocks(model, blocks, rate_weight=rate_weight, limits=limits)
 
@@ -122,8 +126,9 @@ def _excerpts(model: Model, recordings: Mapping[str, Path], limits: Limits) -> l
     waveforms: list[Waveform] = []
     for path in paths if most == len(paths) else random.Random(0).sample(paths, len(paths)):
         with contextlib.suppress(AudioError):  # `encode_recordings` reports it
-            first = next(reading.blocks(path, model.sample_rate))[:longest]
-            waveforms += [first] if len(first) else []
+            blocks = reading.blocks(path, model.sample_rate, channels=model.channels)
+            first = next(blocks)[..., :longest]
+            waveforms += [first] if first.size else []
         if len(waveforms) == most:
             break
     return waveforms

@@ -19,8 +19,9 @@ from audiovq.models.entropy.context_tables import SEGMENT_COLUMNS
 from audiovq.models.entropy.rate_search import search
 from audiovq.models.model import Model
 from audiovq.runtime.threads import tuned_step
-from audiovq.spectral import inversion
+from audiovq.spectral import inversion, scale
 from audiovq.spectral.inversion import padded
+from audiovq.spectral.spectrogram import Analysed
 from audiovq.spectral.stft import num_frames, stft
 
 WINDOW_FRAMES = 1 << 12
@@ -66,14 +67,15 @@ def encode_blocks(
     rate_weight: float | None = None,
     limits: Limits = Limits(),
 ) -> Encoded:
-    """Encode a sound of any length, block by block (samples,), to the codes that `encode` gives.
+    """Encode a sound of any length, block by block (samples,) or (2, samples), to the codes that `encode` gives.
 
     `blocks` is called twice, for the level and for the codes, and must give the same samples. A sound
     that exceeds full scale is scaled down to it.
     """
     config, stride = model.spectrogram.config, model.autoencoder.stride[1]
     per_column = stride * config.hop_length
-    margin = model.autoencoder.reach + -(-config.n_fft // (2 * per_column))
+    lead = config.n_fft // 2 + (scale.REACH * config.hop_length if config.channels > 1 else 0)
+    margin = model.autoencoder.reach + -(-lead // per_column)
     # Half a batch, as one long image takes more memory in networks than many short ones.
     inner = SEGMENT_COLUMNS * max(1, limits.batch_frames // (2 * stride * SEGMENT_COLUMNS))
 
@@ -82,24 +84,27 @@ def encode_blocks(
             blocks(), inner * per_column, margin * per_column
         ):
             batch, length = padded([samples])
-            decibels = model.spectrogram.decibels(batch.to(model.device), length.to(model.device))
+            analysed = model.spectrogram.analyse(batch.to(model.device), length.to(model.device))
             yield _Window(
-                decibels,
+                analysed,
                 num_frames(length, config.hop_length),
                 (inner_begin - begin) // per_column,
-                begin + len(samples),
+                begin + samples.shape[-1],
                 float(np.abs(samples).max(initial=0)),
             )
 
     loudest, peak = torch.full((1,), -torch.inf, device=model.device), 1.0
     for window in windows():
-        part = window.decibels[:, :, window.first * stride : (window.first + inner) * stride]
+        part = window.analysed.decibels[
+            :, :, window.first * stride : (window.first + inner) * stride
+        ]
         loudest, peak = torch.maximum(loudest, part.amax(dim=(1, 2))), max(peak, window.peak)
     excess = 20 * math.log10(peak)
     level = model.spectrogram.level(loudest - excess)
     parts, num_samples = [], 0
     for window in windows():
-        spectrogram = model.spectrogram.normalized(window.decibels - excess, level)
+        decibels, powers = window.analysed.turned_down(excess)
+        spectrogram = model.spectrogram.normalized(decibels, level, powers)
         latents = latents_of(model, spectrogram, window.frames)
         columns = model.autoencoder.num_columns(window.frames) - window.first
         part = latents[..., window.first : window.first + inner]
@@ -112,8 +117,8 @@ def encode_blocks(
 class _Window:
     """A window of a long sound, with margins."""
 
-    decibels: Tensor
-    """(1, bins, frames)"""
+    analysed: Analysed
+    """Of the one window as a batch."""
     frames: Tensor
     """(1,) number of frames."""
     first: int
@@ -131,19 +136,20 @@ def _windows(
 
     Yields the window's samples, the position of the first, and the position after the first margin.
     """
-    buffer, begin, inner_begin, ended = np.zeros(0, np.float32), 0, 0, False
+    begin, inner_begin, ended = 0, 0, False
     source = iter(blocks)
+    buffer = next(source)
     while True:
-        while not ended and begin + len(buffer) < inner_begin + inner + margin:
+        while not ended and begin + buffer.shape[-1] < inner_begin + inner + margin:
             block = next(source, None)
             ended = block is None
-            buffer = buffer if block is None else np.concatenate([buffer, block])
-        if ended and inner_begin > begin + len(buffer):
+            buffer = buffer if block is None else np.concatenate([buffer, block], axis=-1)
+        if ended and inner_begin > begin + buffer.shape[-1]:
             return
-        yield buffer[: inner_begin + inner + margin - begin], begin, inner_begin
+        yield buffer[..., : inner_begin + inner + margin - begin], begin, inner_begin
         inner_begin += inner
-        dropped = min(len(buffer), max(0, inner_begin - margin - begin))
-        buffer, begin = buffer[dropped:], begin + dropped
+        dropped = min(buffer.shape[-1], max(0, inner_begin - margin - begin))
+        buffer, begin = buffer[..., dropped:], begin + dropped
 
 
 def latents_of(model: Model, spectrogram: Tensor, frames: Tensor) -> Tensor:
@@ -194,7 +200,7 @@ def decode_blocks(
     seed: int = 0,
     limits: Limits = Limits(),
 ) -> Iterator[Waveform]:
-    """Decode a sound of any length, window by window, to blocks (samples,) of its waveform."""
+    """Decode a sound of any length, window by window, to blocks (samples,), or (2, samples), of its waveform."""
     config, overlap = model.spectrogram.config, limits.overlap_frames
     hop_length, step = config.hop_length, limits.window_frames - overlap
     fade = limits.fade_frames * hop_length
@@ -206,33 +212,35 @@ def decode_blocks(
     for start in range(0, max(1, total - overlap), step):
         stop = min(start + limits.window_frames, total)
         end = sound.num_samples if stop == total else (stop - 1) * hop_length
-        (waveform,) = model.spectrogram.inverse(
-            frames_of(model, sound.codes, start, stop, inversion.decoder),
+        images = frames_of(model, sound.codes, start, stop, inversion.decoder)
+        length = torch.tensor([end - start * hop_length], device=model.device)
+        waveform = model.spectrogram.inverse_of_loudness(
+            images,
             torch.tensor([sound.level], device=model.device),
-            torch.tensor([end - start * hop_length], device=model.device),
+            length,
             inversion=inversion,
             generator=torch.Generator().manual_seed(seed),
             known=known,
         )
-        samples = waveform.cpu().numpy()
+        samples = model.spectrogram.widened(waveform, images, length)[0].cpu().numpy()
         begin = 0
         if tail is not None:
             begin = cut - fade
-            samples[begin:cut] = ramp * samples[begin:cut] + (1 - ramp) * tail
+            samples[..., begin:cut] = ramp * samples[..., begin:cut] + (1 - ramp) * tail
         if stop == total:
-            yield from_silence(samples[begin:], config.sample_rate, begins=start == 0)
+            yield from_silence(samples[..., begin:], config.sample_rate, begins=start == 0)
             return
         end = step * hop_length + cut - fade
-        yield from_silence(samples[begin:end], config.sample_rate, start == 0, ends=False)
-        tail = samples[end : end + fade].copy()
-        spectrum = stft(waveform[None, (step - lead) * hop_length :], config.n_fft, hop_length)
+        yield from_silence(samples[..., begin:end], config.sample_rate, start == 0, ends=False)
+        tail = samples[..., end : end + fade].copy()
+        spectrum = stft(waveform[:, (step - lead) * hop_length :], config.n_fft, hop_length)
         known = spectrum[:, :, lead : lead + overlap // 2]
 
 
 def frames_of(
     model: Model, codes: Tensor, start: int, stop: int, decoder: Decoder = "auto"
 ) -> Tensor:
-    """Decode frames `start` to `stop` of codes (quantizers, rows, columns): (1, 1, bins, stop - start)."""
+    """Decode frames `start` to `stop` of codes (quantizers, rows, columns): (1, planes, bins, stop - start)."""
     stride, reach = model.autoencoder.stride[1], model.autoencoder.reach
     first = max(0, start // stride - reach)
     part = codes[None, :, :, first : -(-stop // stride) + reach]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from audiovq.config.checks import derived_seed
 from audiovq.dataset.dataset import Split
 from audiovq.runtime.device import to_device_async
+from audiovq.spectral.scale import FLOOR_DB, NEUTRAL, balance, coherence
 
 POOL = 24
 """Batches in a pool of clips that is sorted by length before it is cut into batches, for little padding."""
@@ -42,6 +43,9 @@ SPEED = 0.1
 ONSET_FRAMES = 6
 """First frames of a sound, which `random_variations` leaves as they are: an onset that is interpolated, or preceded by
 empty frames, is one that no waveform has, and a prior that learns it makes hits that begin late and soft."""
+POSITIONS = 0.5, 0.6, 0.7, 0.9
+"""Shares, summed up, of stereo clips that an autoencoder learns as they are, in the middle, on one side, anywhere, and, of the
+rest, anywhere with any coherence: so that it codes sounds in places where no recording of its dataset is."""
 EQUALIZER_DB = 1.5
 """Standard deviation of each of the EQUALIZER_WAVES gains of `random_variations`."""
 EQUALIZER_WAVES = 4
@@ -69,7 +73,7 @@ def random_views(
         width: frames of the longest view → frames of the result, at least as many.
 
     Returns:
-        Spectrograms (part, 1, bins, frames) and frames of each view (part,).
+        Spectrograms (part, planes, bins, frames) and frames of each view (part,).
     """
     if split.images:
         offsets = torch.randint(-ASIDE, ASIDE + 1, (len(indices), 2), generator=generator)
@@ -84,7 +88,7 @@ def random_views(
 def excerpts(
     images: Tensor, frames: Tensor, chance: Tensor, stride: int, columns: int
 ) -> tuple[Tensor, Tensor]:
-    """Excerpts of clips (batch, 1, bins, frames) of `frames` (batch,), of up to `columns` × `stride` frames.
+    """Excerpts of clips (batch, planes, bins, frames) of `frames` (batch,), of up to `columns` × `stride` frames.
 
     Half of them are the beginnings of their clips, where `chance` (batch,), 0 to 1, is below a half; the others begin
     at a multiple of `stride` that `chance` decides. Shorter clips are left as they are. Returns the excerpts and
@@ -96,8 +100,31 @@ def excerpts(
     choices = 1 + (frames - longest).clamp(min=0) // stride
     begin = stride * ((2 * chance - 1).clamp(min=0) * choices).long().minimum(choices - 1)
     indices = (begin[:, None] + torch.arange(longest)).clamp(max=images.shape[3] - 1)
-    indices = indices[:, None, None].expand(-1, 1, images.shape[2], -1)
+    indices = indices[:, None, None].expand(-1, *images.shape[1:3], -1)
     return images.gather(3, indices), (frames - begin).clamp(max=longest)
+
+
+def random_positions(images: Tensor, chances: Tensor, range_db: float) -> Tensor:
+    """Stereo spectrograms (batch, 3, bins, frames), a part of them in other positions: see POSITIONS.
+
+    `chances` (batch, 3), 0 to 1, decide which, the position, and the coherence. A position is one of gains of left and
+    right with the loudness as it is. `range_db`: decibels between 0 and 1 of a spectrogram.
+    """
+    kept, middle, side, anywhere = POSITIONS
+    which, where, coherent = chances.unbind(dim=1)
+    where = torch.where(which < middle, 0.5, torch.where(which < side, where.round(), where))
+    correlation = torch.where(which < anywhere, 1.0, 2 * coherent - 1)
+    angle = where * (math.pi / 2)
+    gains = torch.stack([angle.cos(), angle.sin(), correlation, (which < kept).float()])
+    left, right, correlation, is_kept = to_device_async(gains, images.device)[
+        :, :, None, None, None
+    ]
+    loudness = images[:, :1]
+    power = 2 * 10 ** ((loudness - 1) * (range_db / 10) + FLOOR_DB / 10) * (loudness > 0)
+    powers = power * left.square(), power * right.square()
+    cross = power * left * right * correlation
+    moved = [loudness, balance(torch, *powers), coherence(torch, *powers, cross)]
+    return torch.where(is_kept > 0, images, torch.cat(moved, dim=1))
 
 
 def random_variations(
@@ -125,10 +152,14 @@ def random_variations(
 
 
 def equalize(images: Tensor, gains: Tensor, range_db: float) -> Tensor:
-    """Spectrograms (batch, 1, bins, frames) with smooth gains over the bins, their loudest cells 1 as before.
+    """Spectrograms (batch, planes, bins, frames) with smooth gains over the bins, their loudest cells 1 as before.
 
     `gains` (batch, waves) in dB are those of cosines of one half period, two, … over the bins. Zeros stay zeros.
+    Of stereo, only the loudness changes.
     """
+    if images.shape[1] > 1:
+        loudness = equalize(images[:, :1], gains, range_db)
+        return torch.cat([loudness, images[:, 1:]], dim=1)
     bins = images.shape[2]
     centres = (torch.arange(bins) + 0.5) / bins
     waves = torch.cos(math.pi * torch.arange(1, gains.shape[1] + 1)[:, None] * centres)
@@ -176,7 +207,7 @@ def shift_and_stretch(
         onset: first frames that keep their speed.
 
     Returns:
-        Spectrograms (part, 1, bins, frames) on the device of `split`, padded with silence, and the new
+        Spectrograms (part, planes, bins, frames) on the device of `split`, padded with silence, and the new
         frames (part,) on the CPU.
     """
     frames = split.num_frames[indices]
@@ -196,7 +227,7 @@ def shift_and_stretch(
 
     def gather(columns: Tensor) -> Tensor:
         columns = to_device_async(columns[:, None, None], images.device)
-        return images.gather(3, columns.expand(-1, 1, images.shape[2], -1))
+        return images.gather(3, columns.expand(-1, *images.shape[1:3], -1))
 
     before = positions.floor().clamp(0, last).long()
     views = gather(before)
@@ -204,4 +235,8 @@ def shift_and_stretch(
         fraction = to_device_async((positions - before)[:, None, None], images.device)
         views = torch.lerp(views, gather((before + 1).clamp(max=last)), fraction)
     mask = (positions >= 0) & (positions <= (frames[part, None] - 1))
-    return views * to_device_async(mask[:, None, None], images.device), new_frames[part]
+    mask = to_device_async(mask[:, None, None], images.device)
+    if images.shape[1] == 1:
+        return views * mask, new_frames[part]
+    neutral = to_device_async(torch.tensor(NEUTRAL).view(-1, 1, 1), images.device)
+    return torch.where(mask, views, neutral), new_frames[part]

@@ -1,7 +1,7 @@
 """A dataset: a folder of spectrograms, with the origin of each.
 
     dataset.json              format, version, all settings, labels, checksums of all files
-    train-00000.npy …         (clips, bins, frames) float16, memory-mapped when read
+    train-00000.npy …         (clips, rows, frames) float16, memory-mapped when read
     train.jsonl …             one line per clip, in the order of the shards: path, offset, labels, level …
     skipped.jsonl             one line per skipped file, with the reason
 
@@ -31,12 +31,14 @@ from audiovq.dataset.manifest import (
     AGAIN,
     MANIFESTS,
     SPLITS,
-    VERSION,
+    STEREO_VERSION,
+    VERSIONS,
     read_manifest,
     whole_number,
 )
 from audiovq.runtime.checksums import read_header, verified_path
 from audiovq.runtime.device import to_device_async
+from audiovq.spectral.scale import expanded_rows
 
 
 def known_ends(split: Split, clip_frames: int) -> Tensor:
@@ -49,7 +51,7 @@ def known_ends(split: Split, clip_frames: int) -> Tensor:
 
 
 def split_images(split: Split, indices: Tensor | None = None) -> list[Tensor]:
-    """Spectrograms (1, bins, frames) of a split, or of the clips `indices`, each cut to its own length."""
+    """Spectrograms (planes, bins, frames) of a split, or of the clips `indices`, each cut to its own length."""
     indices = torch.arange(len(split)) if indices is None else indices
     return [split.spectrograms(index[None])[0] for index in indices]
 
@@ -75,7 +77,12 @@ class Split:
         self.images = spectrogram.images
         """Whether the clips are images instead of spectrograms."""
         self.clips = read_manifest(folder / f"{name}.jsonl")
-        shape = self._bins, _ = spectrogram.bins, clip_frames
+        self.range_db = spectrogram.range_db
+        """Decibels between 0 and 1."""
+        self.planes = spectrogram.planes
+        """Planes of the spectrograms: 1, of stereo 3."""
+        self._rows_of_planes = expanded_rows(spectrogram) if spectrogram.planes > 1 else None
+        shape = self._stored, _ = spectrogram.stored_rows, clip_frames
         self._shards = [_open_shard(path, shape) for path in shards]
         self._held: Tensor | None = None
         if sum(map(len, self._shards)) != len(self.clips):
@@ -132,16 +139,24 @@ class Split:
             self._held = None
 
     def spectrograms(self, indices: Tensor) -> Tensor:
-        """Clips `indices` (batch,) → (batch, 1, bins, frames) float32, cut to the frames of the longest.
+        """Clips `indices` (batch,) → (batch, planes, bins, frames) float32, cut to the frames of the longest.
 
         They are on the device where the split is `held`, else on the CPU.
         """
         frames = int(self.num_frames[indices].max()) if len(indices) else 0
         if self._held is not None:
-            return self._held[to_device_async(indices, self._held.device), None, :, :frames].float()
+            indices = to_device_async(indices, self._held.device)
+            return self._expanded(self._held[indices, :, :frames]).float()
         rows = [shard[row, :, :frames] for shard, row in self._rows(indices)]
-        stacked = np.stack(rows) if rows else np.zeros((0, self._bins, 0), np.float16)
-        return torch.from_numpy(stacked[:, None]).float()
+        stacked = np.stack(rows) if rows else np.zeros((0, self._stored, 0), np.float16)
+        return self._expanded(torch.from_numpy(stacked)).float()
+
+    def _expanded(self, stored: Tensor) -> Tensor:
+        """Planes (batch, planes, bins, frames) of stored clips (batch, stored_rows, frames)."""
+        if self._rows_of_planes is None:
+            return stored[:, None]
+        rows = to_device_async(torch.from_numpy(self._rows_of_planes), stored.device)
+        return stored[:, rows]
 
     def read_ahead(self, indices: Tensor) -> None:
         """Ask the system to read clips `indices` (batch,) from disk in the background."""
@@ -171,9 +186,11 @@ class Dataset:
         """`recordings`: folder of the recordings, if it is no longer where it was."""
         self.folder = Path(folder)
         path = self.folder / "dataset.json"
-        self.header: dict[str, Any] = read_header(path, "dataset", VERSION, AGAIN)
+        self.header: dict[str, Any] = read_header(path, "dataset", VERSIONS, AGAIN)
         try:
             self.spectrogram = from_json(SpectrogramConfig, self.header["spectrogram"], str(path))
+            if (self.header["version"] == STEREO_VERSION) != (self.spectrogram.channels > 1):
+                raise ValueError(f"version of {3 - self.spectrogram.channels} channels")
             self.preprocess = from_json(PreprocessConfig, self.header["preprocess"], str(path))
             self.labels: dict[str, list[str]] = _labels(self.header["labels"])
             self.clip_frames = whole_number(self.header["clip_frames"])

@@ -23,7 +23,8 @@ SPLITS = ("train", "validation", "test")
 LARGEST = 1 << 48
 """Upper bound of numbers in a manifest: larger ones are treated as damage."""
 FORMAT = "audiovq-dataset"
-VERSION = 2
+VERSION, STEREO_VERSION = VERSIONS = 2, 3
+"""Of a dataset in mono, and in stereo; both are read."""
 AGAIN = "run preprocess again with --overwrite"
 """Advice to the user for a damaged dataset."""
 MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
@@ -123,7 +124,7 @@ def write_manifests(
     totals = tally.totals(recipe.spectrogram.sample_rate)
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if recipe.spectrogram.channels == 1 else STEREO_VERSION,
         "fingerprint": recipe.fingerprint,
         "source": None if recipe.source is None else relative(recipe.source, folder),
         "spectrogram": to_json(recipe.spectrogram),
@@ -210,7 +211,7 @@ def read_dataset_header(folder: Path) -> dict[str, Any]:
     Raises AudiovqError if `folder` is not a dataset, or a file is missing or damaged.
     """
     path = folder / "dataset.json"
-    header = read_header(path, "dataset", VERSION, AGAIN)
+    header = read_header(path, "dataset", VERSIONS, AGAIN)
     try:
         for name in MANIFESTS:
             verified_path(folder, name, header["manifests"][name], AGAIN)

@@ -86,7 +86,7 @@ def sample_latents(
         images = model.autoencoder.sample(len(labels), labels, generator)[..., : model.clip_frames]
         frames = torch.full((len(labels),), images.shape[3], device=model.device)
         if model.autoencoder.dense is not None:  # training clips were padded with silence
-            audible = images.amax(dim=(1, 2)) > INAUDIBLE
+            audible = images[:, :1].amax(dim=(1, 2)) > INAUDIBLE
             positions = torch.arange(1, images.shape[3] + 1, device=model.device)
             frames = (audible * positions).amax(dim=1).clamp(min=2)
         num_samples = (frames - 1) * hop_length
@@ -98,7 +98,7 @@ def sample_latents(
     encoded = [Encoded(empty, *parts) for parts in zip(level.tolist(), lengths, strict=True)]
     waveforms = batch.cpu().numpy()
     return encoded, [
-        from_silence(row[:length], model.sample_rate)
+        from_silence(row[..., :length], model.sample_rate)
         for row, length in zip(waveforms, lengths, strict=True)
     ]
 

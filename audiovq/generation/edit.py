@@ -1,6 +1,6 @@
 """Editing a recording: variations, continuations, repainted regions.
 
-Waveforms at the model's rate go in, new sounds come out. `repaint` and `extend` keep the recording's samples where
+Waveforms at the model's rate, mono or stereo, go in, new sounds come out. `repaint` and `extend` keep the recording's samples where
 nothing is new (`keep_unmasked`, `keep_beginning`); `vary` keeps codes, so the sound is as the model's codec decodes it. Labels that are not given
 are inferred from the recording (`infer_labels`): a repainted seven stays a seven.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audiovq.audio.channels import to_channels
 from audiovq.audio.ends import Spans, join
 from audiovq.audio.reading import read_channels
 from audiovq.audio.resampling import resample as resample_waveform
@@ -132,12 +133,13 @@ def extend(
             "continue: the masked prior cannot choose the length; give one with --length"
         )
     length = None if seconds is None else require_samples(model, seconds)
-    if length is not None and length <= len(waveform):
-        duration = len(waveform) / model.sample_rate
+    samples = waveform.shape[-1]
+    if length is not None and length <= samples:
+        duration = samples / model.sample_rate
         raise AudiovqError(
             f"length {seconds:g}: the recording is already {duration:.2f} s long; give more"
         )
-    batches = split_batches(model, n, max(len(waveform), length or 0), seed)
+    batches = split_batches(model, n, max(samples, length or 0), seed)
     encoded = encode_nearest(model, waveform)
     prefix = _unaffected_columns(model, encoded)
     row = infer_labels(model, encoded, labels, prefix)
@@ -173,14 +175,15 @@ def keep_unmasked(model: Model, original: Waveform, sound: Sound, mask: Tensor) 
     """
     step = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
     made = sound.waveform
+    original = to_channels(original, made.ndim)
     columns = mask.any(dim=0)
     if not bool(mask.all(dim=0)[columns].all()):
         made = _joined_spectra(model, original, made, mask)
     edges = np.flatnonzero(np.diff(columns.int().numpy(), prepend=0, append=0)).reshape(-1, 2)
     spans = [
-        (int(first) * step, min(int(last) * step, len(made)))
+        (int(first) * step, min(int(last) * step, made.shape[-1]))
         for first, last in edges
-        if first * step < len(made)
+        if first * step < made.shape[-1]
     ]
     return _keep(model, original, replace(sound, waveform=made), spans)
 
@@ -188,14 +191,17 @@ def keep_unmasked(model: Model, original: Waveform, sound: Sound, mask: Tensor) 
 def keep_beginning(model: Model, original: Waveform, sound: Sound, columns: int) -> Sound:
     """A continuation that keeps the samples of `original` (samples,) before its first new column, `columns`."""
     step = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
-    begin = min(columns * step, len(original), len(sound.waveform))
-    return _keep(model, original, sound, [(begin, len(sound.waveform))])
+    num_samples = sound.waveform.shape[-1]
+    original = to_channels(original, sound.waveform.ndim)
+    begin = min(columns * step, original.shape[-1], num_samples)
+    return _keep(model, original, sound, [(begin, num_samples)])
 
 
 def with_original(
     kept: Kept, waveform: Waveform, sample_rate: int, source: Path
 ) -> tuple[Waveform, int]:
-    """An edited sound (samples,) with the samples of its recording's file, (channels, samples), and their rate.
+    """An edited sound (samples,) or (2, samples) with the samples of its recording's file, (channels, samples), and
+    their rate.
 
     For a recording with other channels or another rate than the model's: the sound as the model made it is resampled
     and joined with them. Others are returned unchanged. Raises AudiovqError where the file cannot be read.
@@ -204,14 +210,20 @@ def with_original(
         original, rate = read_channels(source)
     except AudioError as error:
         raise AudiovqError(f"{source}: {error}") from error
-    if rate == sample_rate and len(original) == 1:
+    if rate == sample_rate and len(original) == waveform.ndim:
         return waveform, sample_rate
     made = resample_waveform(kept.made, sample_rate, rate)
+    if made.ndim == 2 and len(original) == 1:  # a stereo model's, of a mono recording
+        original = np.repeat(original, 2, axis=0)
+    elif made.ndim == 2 and len(original) > 2:
+        made = made.mean(axis=0)
     spans = [(round(a * rate / sample_rate), round(b * rate / sample_rate)) for a, b in kept.spans]
-    if abs(len(made) - original.shape[1]) <= rate // 1000:  # the same length but for rounding
-        made = np.pad(made, (0, max(0, original.shape[1] - len(made))))[: original.shape[1]]
-    if kept.spans and kept.spans[-1][1] >= len(kept.made):
-        spans[-1] = spans[-1][0], len(made)
+    missing = original.shape[1] - made.shape[-1]
+    if abs(missing) <= rate // 1000:  # the same length but for rounding
+        widths = [(0, 0)] * (made.ndim - 1) + [(0, max(0, missing))]
+        made = np.pad(made, widths)[..., : original.shape[1]]
+    if kept.spans and kept.spans[-1][1] >= kept.made.shape[-1]:
+        spans[-1] = spans[-1][0], made.shape[-1]
     return join(original, made, spans, rate), rate
 
 
@@ -372,7 +384,11 @@ def _keep(model: Model, original: Waveform, sound: Sound, spans: Spans) -> Sound
 
 
 def _joined_spectra(model: Model, original: Waveform, made: Waveform, mask: Tensor) -> Waveform:
-    """`made` at the frequencies of the masked rows of each column, `original` at all others; both (samples,)."""
+    """`made` at the frequencies of the masked rows of each column, `original` at all others; both (samples,) or both
+    (2, samples)."""
+    if made.ndim == 2:
+        pairs = zip(original, made, strict=True)
+        return np.stack([_joined_spectra(model, *pair, mask) for pair in pairs])
     config, (tall, wide) = model.spectrogram.config, model.autoencoder.stride
     spectra = stft(torch.from_numpy(np.stack([original, made])), config.n_fft, config.hop_length)
     bins, frames = spectra.shape[1:]

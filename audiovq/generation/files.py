@@ -318,7 +318,7 @@ def morph_files(
     `vary_files`."""
     require_seed(seed)
     sources = [Path(first), Path(second)]
-    start, end = (read_recording(path, model.sample_rate) for path in sources)
+    start, end = (read_recording(path, model.sample_rate, model.channels) for path in sources)
     require_count(steps, "steps", 2)
     settings = {"sources": [path.name for path in sources], "steps": steps}
     made_with = manifest_record(model, "morph", seed, settings, inversion=inversion, output=output)
@@ -390,8 +390,8 @@ class _Edit:
         say: Say,
     ) -> list[Path]:
         """Write the sounds into `folder`; returns the WAVs' paths."""
-        waveform = read_recording(self.source, self.model.sample_rate)
-        sizes = split_batches(self.model, self.n, max(len(waveform), self.num_samples), seed)
+        waveform = read_recording(self.source, self.model.sample_rate, self.model.channels)
+        sizes = split_batches(self.model, self.n, max(waveform.shape[-1], self.num_samples), seed)
         if self.masked and self.model.masked is None:
             say(
                 "note: the model has no masked prior; the autoregressive one resamples, keeping the best"

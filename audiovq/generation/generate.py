@@ -165,7 +165,7 @@ class Batches:
             for parts in zip(waveforms, self.labels(number), encoded, nearest, tries, strict=True)
         ]
         if self._loop:
-            return [replace(s, tags=self._tags(len(s.waveform))) for s in sounds]
+            return [replace(s, tags=self._tags(s.waveform.shape[-1])) for s in sounds]
         return [end_in_silence(model, sound, self._num_samples is None) for sound in sounds]
 
     def _tags(self, num_samples: int) -> Tags:

@@ -134,28 +134,29 @@ def decode_loops(
         length = sound.num_samples
         fade = min(windows.FADE_FRAMES * model.spectrogram.config.hop_length, length - 1)
         ramp = np.linspace(0, 1, fade, dtype=np.float32)
-        middle = waveform[length : 2 * length].copy()
-        middle[:fade] = ramp * middle[:fade] + (1 - ramp) * waveform[2 * length : 2 * length + fade]
+        middle = waveform[..., length : 2 * length].copy()
+        third = waveform[..., 2 * length : 2 * length + fade]
+        middle[..., :fade] = ramp * middle[..., :fade] + (1 - ramp) * third
         overlap = SPLICE_FRAMES * model.spectrogram.config.hop_length
         loops.append(middle if num_samples is None else splice(middle, num_samples, overlap))
     return loops
 
 
 def splice(waveform: Waveform, num_samples: int, overlap: int) -> Waveform:
-    """Shorten a waveform (samples,) to `num_samples` by leaving out a part of it; its ends stay.
+    """Shorten a waveform (samples,) or (2, samples) to `num_samples` by leaving out a part of it; its ends stay.
 
     The part is left out where what precedes it and what follows it differ least (as in WSOLA, Verhelst and
     Roelands 1993), with a crossfade of up to `overlap` samples.
     """
-    removed, overlap = len(waveform) - num_samples, min(overlap, num_samples)
+    removed, overlap = waveform.shape[-1] - num_samples, min(overlap, num_samples)
     if not removed:
         return waveform
-    squares = (waveform[:num_samples] - waveform[removed:]).astype(np.float64) ** 2
+    squares = (waveform[..., :num_samples] - waveform[..., removed:]).astype(np.float64) ** 2
+    squares = squares if squares.ndim == 1 else squares.sum(axis=0)
     sums = np.concatenate([[0.0], np.cumsum(squares)])
     begin = int(np.argmin(sums[overlap:] - sums[: len(sums) - overlap]))
     end = begin + overlap
     ramp = np.linspace(0, 1, overlap, dtype=np.float32)
-    faded = waveform[begin:end] + ramp * (
-        waveform[begin + removed : end + removed] - waveform[begin:end]
-    )
-    return np.concatenate([waveform[:begin], faded, waveform[end + removed :]])
+    before, after = waveform[..., begin:end], waveform[..., begin + removed : end + removed]
+    faded = before + ramp * (after - before)
+    return np.concatenate([waveform[..., :begin], faded, waveform[..., end + removed :]], axis=-1)

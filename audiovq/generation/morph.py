@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from audiovq.audio.channels import to_channels
 from audiovq.audio.waveform import Waveform
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import require_count, require_seed
@@ -47,7 +48,8 @@ def morph(
     """
     require_seed(seed)
     require_count(steps, "steps", 2)
-    most = max(2, MAX_SAMPLES // max(1, len(first), len(second)))
+    first, second = (to_channels(waveform, model.channels) for waveform in (first, second))
+    most = max(2, MAX_SAMPLES // max(1, first.shape[-1], second.shape[-1]))
     if steps > most:
         raise AudiovqError(f"steps {steps}: give at most {most} for recordings as long as these")
     _ = model.autoencoder.quantizer  # raises where the model has no codes
@@ -60,7 +62,7 @@ def morph(
             frames = torch.tensor([images.shape[3]])
             latents.append(model.autoencoder.latents(images, frames))
             levels.append(int(level))
-            lengths.append(len(waveform))
+            lengths.append(waveform.shape[-1])
         for step in interpolate(model, latents, levels, lengths, steps):
             num_columns = torch.tensor([step.latents.shape[3]])
             codes = model.autoencoder.nearest(step.latents, num_columns)[0].cpu()

@@ -36,7 +36,7 @@ class Sound:
     """A generated sound and how it was made."""
 
     waveform: Waveform
-    """(samples,) at the model's rate."""
+    """(samples,) or (2, samples) at the model's rate."""
     labels: dict[str, str]
     encoded: Encoded
     """Its codes; without quantizers where the model has no codes."""
@@ -77,11 +77,11 @@ def end_in_silence(model: Model, sound: Sound, trims: bool) -> Sound:
     """A new sound that ends as `ends.ended` makes it, with the columns of codes that its length needs."""
     waveform = ended(sound.waveform, model.sample_rate, trims)
     hop_length = model.spectrogram.config.hop_length
-    columns = -(-num_frames(len(waveform), hop_length) // model.autoencoder.stride[1])
+    num_samples = waveform.shape[-1]
+    columns = -(-num_frames(num_samples, hop_length) // model.autoencoder.stride[1])
     codes = sound.encoded.codes[:, :, :columns]
-    return replace(
-        sound, waveform=waveform, encoded=Encoded(codes, sound.encoded.level, len(waveform))
-    )
+    encoded = Encoded(codes, sound.encoded.level, num_samples)
+    return replace(sound, waveform=waveform, encoded=encoded)
 
 
 def prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior | None:

@@ -32,7 +32,13 @@ from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_tables import ContextTables
-from audiovq.models.folder import FORMAT, VERSION, read_model_header, require_model
+from audiovq.models.folder import (
+    FORMAT,
+    STEREO_VERSION,
+    VERSION,
+    read_model_header,
+    require_model,
+)
 from audiovq.models.known import KnownClips, from_tensors
 from audiovq.models.model import Model
 from audiovq.runtime.checksums import AGAIN, verified_path, write_header
@@ -77,7 +83,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     entry = {"file": first.name, "sha256": sha256(first), "summary": summary}
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if model.spectrogram.config.channels == 1 else STEREO_VERSION,
         "spectrogram": to_json(model.spectrogram.config),
         "clip_frames": model.clip_frames,
         "labels": model.labels,
@@ -205,6 +211,8 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
     where = f"{folder}/model.json"
     try:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
+        if (header["version"] == STEREO_VERSION) != (spectrogram.channels > 1):
+            raise ValueError(f"version {header['version']} of {spectrogram.channels} channels")
         config = from_json(AutoencoderConfig, header["autoencoder"]["config"], where)
         labels = {name: [_word(v) for v in values] for name, values in header["labels"].items()}
         clip_frames = _number(header["clip_frames"])
@@ -214,7 +222,9 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
             _network(
                 folder,
                 header["autoencoder"],
-                lambda: Autoencoder(config, spectrogram.bins, sizes, clip_frames),
+                lambda: Autoencoder(
+                    config, spectrogram.bins, sizes, clip_frames, spectrogram.planes
+                ),
             ),
             labels=labels,
             label_counts=_label_counts(header["label_counts"], [len(v) for v in labels.values()]),

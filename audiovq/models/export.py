@@ -1,7 +1,8 @@
 """Export of a model's networks as programs that run without audiovq: ONNX, or torch.export's .pt2.
 
-    encoder   spectrogram (batch, 1, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns)
-    decoder   codes → spectrogram, and its linear magnitude (batch, n_fft / 2 + 1, frames)
+    encoder   spectrogram (batch, planes, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns)
+    decoder   codes → spectrogram, and its linear magnitude (batch, n_fft / 2 + 1, frames); of stereo also the gains of
+              both channels (batch, 2, n_fft / 2 + 1, frames), and the angle by which the left one is turned
     vivid     as decoder, by the vivid decoder, where the model has one: for new sounds
     prior     tokens so far (batch, length), labels (batch, labels) → logits (batch, size) of the next
     programs.json   facts for the caller: rates, sizes, meaning of tokens, labels
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.config.errors import AudiovqError
+from audiovq.config.serialize import to_json
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.model import Model
@@ -42,7 +44,7 @@ TRACED = 3
 
 
 class Encoder(nn.Module):
-    """(batch, 1, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns), or latents."""
+    """(batch, planes, bins, frames) in [0, 1] → codes (batch, quantizers, rows, columns), or latents."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -52,6 +54,8 @@ class Encoder(nn.Module):
         """As `Autoencoder.encode`, or `latents`, for clips of equal length."""
         autoencoder = self.autoencoder
         missing = autoencoder.rows * autoencoder.stride[0] - autoencoder.bins
+        if autoencoder.planes > 1:
+            spectrogram = spectrogram - autoencoder.neutral
         padded = nn.functional.pad(spectrogram, (0, 0, 0, missing))
         latents: Tensor = autoencoder.latent_projection(
             autoencoder.encoder(padded, _all(spectrogram))
@@ -68,7 +72,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Output of `Encoder` → spectrogram (batch, 1, bins, frames), magnitude (batch, bins, frames)."""
+    """Output of `Encoder` → spectrogram (batch, planes, bins, frames), magnitude (batch, bins, frames).
+
+    Of stereo also gains and the turn, as `Stereo.sides` gives them.
+    """
 
     def __init__(self, model: Model, vivid: VividDecoder | None = None) -> None:
         """`vivid`: in place of the autoencoder's own decoder."""
@@ -77,7 +84,7 @@ class Decoder(nn.Module):
         self.vivid = vivid
         self.spectrogram: Spectrogram = model.spectrogram
 
-    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, codes: Tensor) -> tuple[Tensor, ...]:
         """As `Autoencoder.decode`, and `Spectrogram.magnitude` of the result: linear, its peak near 1."""
         autoencoder, grid = self.autoencoder, codes
         if autoencoder.config.quantizes:
@@ -90,7 +97,9 @@ class Decoder(nn.Module):
         raw = (self.vivid or autoencoder.decoder)(grid, mask)[:, :, : autoencoder.bins]
         contrast = None if self.vivid is None else self.vivid.contrast
         spectrogram = autoencoder.apply_contrast(autoencoder.values(raw, mask), contrast)
-        return spectrogram, self.spectrogram.magnitude(spectrogram)
+        found = spectrogram, self.spectrogram.magnitude(spectrogram)
+        stereo = self.spectrogram.stereo
+        return found if stereo is None else (*found, *stereo.sides(spectrogram))
 
 
 class Step(nn.Module):
@@ -153,7 +162,7 @@ def facts(model: Model) -> dict[str, Any]:
     described = {
         "format": "audiovq-programs",
         "version": 1,
-        "spectrogram": dataclasses.asdict(model.spectrogram.config) | {"loudest_db": LOUDEST_DB},
+        "spectrogram": to_json(model.spectrogram.config) | {"loudest_db": LOUDEST_DB},
         "stride": list(model.autoencoder.stride),
         "clip_frames": model.clip_frames,
         "labels": model.labels,
@@ -171,7 +180,9 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
     autoencoder, device = model.autoencoder, model.device
     any_number: Any = torch.export.Dim.DYNAMIC
     columns = TRACED if autoencoder.dense is None else autoencoder.columns
-    clips = torch.zeros(TRACED, 1, autoencoder.bins, columns * autoencoder.stride[1], device=device)
+    clips = torch.zeros(
+        TRACED, autoencoder.planes, autoencoder.bins, columns * autoencoder.stride[1], device=device
+    )
     frames: dict[int, Any] = {0: any_number}
     grid: dict[int, Any] = {0: any_number}
     if autoencoder.dense is None:
@@ -186,7 +197,8 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
     if model.vivid is not None:
         decoders["vivid"] = Decoder(model, model.vivid)
     for name, decoder in decoders.items():
-        parts[name] = decoder, {"codes": codes}, {"codes": grid}, ["spectrogram", "magnitude"]
+        outputs = ["spectrogram", "magnitude", *(["gains", "turn"] if model.channels > 1 else [])]
+        parts[name] = decoder, {"codes": codes}, {"codes": grid}, outputs
     if isinstance(model.prior, Transformer):
         tokens = torch.full((TRACED, 2 * TRACED), model.vocabulary.end, device=device)
         given = {"tokens": tokens, "labels": model.prior.open_labels(TRACED)}

@@ -11,7 +11,8 @@ from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.runtime.checksums import AGAIN, read_header
 
 FORMAT = "audiovq-model"
-VERSION = 5
+VERSION, STEREO_VERSION = VERSIONS = 5, 6
+"""Of a model of mono sounds, and of stereo ones; both are read."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 """Folder of the models in the package, which are loaded by name: `digits`."""
 
@@ -44,7 +45,7 @@ def require_model(folder: Path | str) -> Path:
 
 def read_model_header(folder: Path) -> dict[str, Any]:
     """model.json without its checksum. Raises AudiovqError where it is missing, damaged or of another version."""
-    return read_header(folder / "model.json", "model", VERSION, AGAIN)
+    return read_header(folder / "model.json", "model", VERSIONS, AGAIN)
 
 
 def spectrogram_of(folder: Path | str) -> SpectrogramConfig:

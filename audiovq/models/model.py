@@ -59,6 +59,11 @@ class Model:
         return self.spectrogram.config.sample_rate
 
     @property
+    def channels(self) -> int:
+        """Channels of all waveforms: 1, or of stereo 2."""
+        return self.spectrogram.config.channels
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """Vocabulary of the priors. Raises AudiovqError where the model has no codes."""
         return Vocabulary(
@@ -120,7 +125,13 @@ def new_model(
     autoencoder = replace(autoencoder, network=network)
     return Model(
         Spectrogram(spectrogram),
-        Autoencoder(autoencoder, spectrogram.bins, tuple(map(len, labels.values())), clip_frames),
+        Autoencoder(
+            autoencoder,
+            spectrogram.bins,
+            tuple(map(len, labels.values())),
+            clip_frames,
+            spectrogram.planes,
+        ),
         labels=labels,
         label_counts=label_counts,
         clip_frames=clip_frames,

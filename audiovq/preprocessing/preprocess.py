@@ -43,7 +43,7 @@ from audiovq.preprocessing.catalog import (
 )
 from audiovq.preprocessing.character import character
 from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
-from audiovq.preprocessing.settings import choose_settings, voters
+from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 from audiovq.preprocessing.slicing import Slicing
 from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, splits_of
@@ -164,6 +164,8 @@ def preprocess(
         infos = voters(source, files.headers, config)
         listen = functools.partial(character, [source / path for path in infos])
         settings, clip_frames, warnings = choose_settings(config, list(infos.values()), listen)
+        settings, stereo_notes = choose_channels(config, settings, source, files.headers)
+        warnings += stereo_notes
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
         fingerprint = fingerprint_of(config, settings, clip_frames, files)
         recipe = Recipe(source.absolute(), settings, clip_frames, config, fingerprint)
@@ -285,7 +287,7 @@ def _naming_lost_workers(target: Path) -> Iterator[None]:
 def _jobs(run: _Run, folder: Path, recordings: list[Recording]) -> Iterator[ShardJob]:
     """Jobs for the recordings of each split, in order, in shards of nearly equal numbers of files."""
     slicing = run.slicing
-    clip_bytes = slicing.spectrogram.bins * slicing.clip_frames * 2
+    clip_bytes = slicing.spectrogram.stored_rows * slicing.clip_frames * 2
     clips_limit = max(1, run.limits.shard_bytes // clip_bytes)
     most_files = max(run.limits.files_per_shard, len(recordings) // 1024)
     shares = held_shares(run.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections import Counter
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from audiovq.audio import reading
+from audiovq.audio.channels import is_stereo
 from audiovq.audio.reading import AudioInfo
+from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig, most_bands
 from audiovq.preprocessing.character import HIT, TONE, Character
@@ -25,6 +29,12 @@ LISTEN_ABOVE = 24_000
 """Sample rate in Hz above which the character of the recordings decides; below, they are mostly speech."""
 Listen = Callable[[int], Character | None]
 """Measures the character of the recordings at a sample rate."""
+STEREO_FILES = 100
+"""Files that are read to learn whether recordings are stereo, evenly spaced."""
+STEREO_BLOCK = 1 << 18
+"""Samples of each of these files that are read, both channels together."""
+STEREO_SHARE = 0.1
+"""Share of the files that must be stereo, for a dataset in stereo."""
 WHOLE_SECONDS = 2.5
 """If no recording is longer than this, each is one clip."""
 
@@ -65,6 +75,35 @@ def choose_settings(
             f" {frames * settings.hop_length / rate:.2f} s and are cut into several"
         )
     return settings, frames, warnings
+
+
+def choose_channels(
+    config: PreprocessConfig,
+    settings: SpectrogramConfig,
+    source: Path,
+    infos: Mapping[str, AudioInfo],
+) -> tuple[SpectrogramConfig, list[str]]:
+    """The settings in mono or stereo, as `config` says, and notes for the user.
+
+    auto: in stereo if STEREO_SHARE of the recordings (path below `source` → info) are: see `channels.is_stereo`.
+    Of up to STEREO_FILES of them those of more than one channel are read.
+    """
+    if config.channels != "auto":
+        return replace(settings, channels=2 if config.channels == "stereo" else 1), []
+    paths = list(infos)[:: -(-len(infos) // STEREO_FILES)]
+    found = sum(infos[path].channels > 1 and _is_stereo(source / path) for path in paths)
+    if found < STEREO_SHARE * len(paths) or not found:
+        return settings, []
+    note = f"{found} of {len(paths)} files are stereo, and so is the dataset (--channels mono averages them)"
+    return replace(settings, channels=2), [note]
+
+
+def _is_stereo(path: Path) -> bool:
+    """Whether the channels of a recording differ in its first block; False if it cannot be read."""
+    with contextlib.suppress(AudioError):
+        block = next(reading.blocks(path, block_samples=STEREO_BLOCK, channels=2))
+        return is_stereo(block)
+    return False
 
 
 def _by_character(

@@ -86,7 +86,7 @@ def make_shard(job: ShardJob) -> int:
     rows: list[dict[str, Any]] = []
     levels: list[int] = []
     spectrogram, clip_frames = job.slicing.spectrogram, job.slicing.clip_frames
-    shape = spectrogram.bins, clip_frames
+    shape = spectrogram.stored_rows, clip_frames
     with atomic(job.target / f"{job.name}.npy") as temporary, open(temporary, "wb") as file:
         write_shard_header(file, (0, *shape))
         analysis = Analysis(spectrogram)
@@ -216,7 +216,7 @@ def _read_short(
     rate = job.slicing.spectrogram.sample_rate
     most = reading.block_frames(recording.info, rate, job.slicing.block_samples)
     try:
-        return reading.short(path, most, notes.append)
+        return reading.short(path, most, notes.append, job.slicing.spectrogram.channels)
     except (AudioError, OSError) as error:
         return _reason(error)
 

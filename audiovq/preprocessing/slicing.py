@@ -65,7 +65,13 @@ class Slicing:
     def blocks(self, path: Path | str, note: reading.Say | None = None) -> Iterator[Waveform]:
         """Blocks of a recording at the spectrogram's sample rate: see `reading.blocks`."""
         rate = self.spectrogram.sample_rate
-        return reading.blocks(path, rate, note, block_samples=self.block_samples)
+        return reading.blocks(
+            path,
+            rate,
+            note,
+            block_samples=self.block_samples,
+            channels=self.spectrogram.channels,
+        )
 
 
 class Plan(NamedTuple):
@@ -97,7 +103,7 @@ def plan(path: Path | str, slicing: Slicing, divide: Divide = undivided) -> Plan
     notes: list[str] = []
     for block in slicing.blocks(path, notes.append):
         detector.add(block)
-    has_one_block = detector.num_samples == len(block)  # then it need not be read again
+    has_one_block = detector.num_samples == block.shape[-1]  # then it need not be read again
     blocks = iter([block]) if has_one_block else slicing.blocks(path)
     return Plan(blocks, detector.peak, *_spans(detector, slicing, divide), notes)
 
@@ -182,14 +188,17 @@ def read_clips(path: Path | str, plan: Plan, margin: int) -> Iterator[Piece]:
     since the first pass.
     """
     blocks, (first, last) = plan.blocks, plan.sound
-    buffer, offset = np.zeros(0, np.float32), 0  # samples of the recording from `offset` on
+    buffer: Waveform = np.zeros(0, np.float32)
+    offset = 0  # the sample of the recording that the buffer begins with
     try:
         for start, end in plan.spans:
             begin, stop = max(first, start - margin), min(last, end + margin)
-            while offset + len(buffer) < stop:
-                done = min(begin - offset, len(buffer))
-                buffer, offset = np.concatenate([buffer[done:], next(blocks)]), offset + done
-            samples = buffer[begin - offset : stop - offset]
+            while offset + buffer.shape[-1] < stop:
+                done = min(begin - offset, buffer.shape[-1])
+                block, kept = next(blocks), buffer[..., done:]
+                buffer = np.concatenate([kept, block], axis=-1) if kept.size else block
+                offset += done
+            samples = buffer[..., begin - offset : stop - offset]
             if plan.peak > 1:
                 samples = samples / np.float32(plan.peak)
             yield Piece(samples, start - begin, stop - end)

@@ -58,20 +58,24 @@ def write_header(path: Path, header: dict[str, Any]) -> None:
         temporary.write_bytes(header_bytes(header))
 
 
-def read_header(path: Path, kind: str, version: int, again: str) -> dict[str, Any]:
+def read_header(
+    path: Path, kind: str, versions: int | tuple[int, ...], again: str
+) -> dict[str, Any]:
     """Header of the format `audiovq-KIND`, without its checksum: inverse of `write_header`.
 
     Raises AudiovqError, ending in the advice `again`, for another kind or version, or a damaged file.
     """
+    versions = (versions,) if isinstance(versions, int) else versions
     header = read_json(path, f"a {kind}")
     if not isinstance(header, dict) or header.get("format") != f"audiovq-{kind}":
         raise AudiovqError(
             f"{path.parent}: not a {kind} ({path.name} is not of format 'audiovq-{kind}'); {again}"
         )
     found = header.get("version")
-    if type(found) is not int or found != version:
+    if type(found) is not int or found not in versions:
         raise AudiovqError(
-            f"{path.parent}: {kind} version {found!r:.40}; this program reads {version}"
+            f"{path.parent}: {kind} version {found!r:.40}; this program reads"
+            f" {' and '.join(map(str, versions))}"
         )
     if not has_valid_checksum(read_bytes(path, MAX_JSON_BYTES), header.pop("sha256", None)):
         raise AudiovqError(f"{path}: {DAMAGED}; {again}")

@@ -45,7 +45,7 @@ def fitted_contrast(model: Model, split: Split, decoder: VividDecoder | None = N
         waveforms = model.spectrogram.inverse(decoded, levels, num_samples)
         again, _ = model.spectrogram(waveforms, num_samples)
         again = nn.functional.pad(again, (0, images.shape[3] - again.shape[3]))
-        return float(((again - images) * cells).sum())
+        return float(((again - images)[:, :1] * cells).sum())
 
     low, high = LOWEST, HIGHEST
     at_low, at_high = excess(low), excess(high)

@@ -23,8 +23,8 @@ def write_samples(
     folder: Path, stage: str, step: int, model: Model, waveforms: Sequence[Waveform]
 ) -> None:
     """Write one WAV of all waveforms, with pauses, and one PNG of its spectrogram."""
-    pause = np.zeros(model.sample_rate // 4, np.float32)
-    waveform = np.concatenate([part for w in waveforms for part in (w, pause)])
+    pause = np.zeros((*waveforms[0].shape[:-1], model.sample_rate // 4), np.float32)
+    waveform = np.concatenate([part for w in waveforms for part in (w, pause)], axis=-1)
     path = folder / "training" / "samples" / f"{stage}-{step:06d}.wav"
     writing.write(path, waveform, model.sample_rate)
     image = (

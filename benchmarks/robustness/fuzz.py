@@ -103,10 +103,15 @@ def targets(folder: Path) -> list[Target]:
             data = pack(model, sounds, coder)
         files = {name: data}
         found.append(Target(coder, files, _repair_archive, _ArchiveReader(model, name)))
-    for kind, read in (("model", _read_model), ("dataset", _read_dataset)):
-        files = {path.name: path.read_bytes() for path in sorted((GOLDEN / kind).iterdir())}
+    for name, kind, read in (
+        ("model", "model", _read_model),
+        ("dataset", "dataset", _read_dataset),
+        ("stereo-model", "model", _read_model),
+        ("stereo-dataset", "dataset", _read_dataset),
+    ):
+        files = {path.name: path.read_bytes() for path in sorted((GOLDEN / name).iterdir())}
         repair = _FolderRepair(files, f"{kind}.json")
-        found.append(Target(kind, files, repair, _FolderReader(folder / kind, files, read)))
+        found.append(Target(name, files, repair, _FolderReader(folder / name, files, read)))
     path = folder / "state" / "a.safetensors"
     save_tensors(path, {"a": torch.arange(6.0)}, {"state": '{"step": 3}'})
     files = {path.name: path.read_bytes()}

@@ -139,7 +139,7 @@ def test_preprocess_and_inspect_use_one_of_cancelling_channels_and_say_so(
     soundfile.write(source / "opposite.wav", np.stack([sound, -sound], axis=1), RATE)
     soundfile.write(source / "stereo.wav", np.stack([sound, sound], axis=1), RATE)
     lines: list[str] = []
-    config = PreprocessConfig(labels="none")
+    config = PreprocessConfig(labels="none", channels="mono")
     limits = Limits(block_samples=block)
     summary = preprocess(source, tmp_path / "out", config, limits=limits, say=lines.append)
     expected = "1 of 3 files: channels cancel each other; the louder one is used (opposite.wav)"
@@ -149,6 +149,6 @@ def test_preprocess_and_inspect_use_one_of_cancelling_channels_and_say_so(
     dataset = Dataset(tmp_path / "out")
     levels = {c.path: c.level for split in SPLITS for c in getattr(dataset, split).clips}
     assert len(set(levels.values())) == 1
-    assert expected in inspect(source).notes
-    assert main(["inspect", str(source)]) == 0
+    assert expected in inspect(source, config=config).notes
+    assert main(["inspect", str(source), "--channels", "mono"]) == 0
     assert f"note: {expected}" in capsys.readouterr().out

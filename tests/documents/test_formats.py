@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny_models import plain
 
 from audiovq.codec.archive import unpack
 from audiovq.codec.probabilities import CODERS
 from audiovq.config.errors import AudiovqError
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load
+from audiovq.preprocessing.preprocess import preprocess
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ARCHIVES = [*(("few", coder) for coder in CODERS), ("many", "context")]
@@ -58,6 +61,23 @@ def test_the_golden_dataset_gives_the_recorded_spectrograms() -> None:
         ]
         assert sums == expected("dataset")[split.name]
         assert len(sums) > 0
+
+
+def test_the_golden_stereo_dataset_gives_the_recorded_planes() -> None:
+    dataset = Dataset(GOLDEN / "stereo-dataset")
+    assert dataset.spectrogram.channels == 2
+    for split in dataset.splits:
+        sums = [
+            split.spectrograms(torch.tensor([i]))[0].double().sum(dim=(1, 2)).tolist()
+            for i in range(len(split))
+        ]
+        assert sums == expected("stereo-dataset")[split.name]
+
+
+def test_the_golden_stereo_model_is_read() -> None:
+    model = load(GOLDEN / "stereo-model")
+    assert model.channels == 2
+    assert model.autoencoder.planes == 3
 
 
 def test_the_golden_files_are_few_and_small() -> None:
@@ -264,3 +284,58 @@ def test_the_page_suffices_to_read_a_shard() -> None:
     for line, clip, total in zip(lines, numbers, expected("dataset")["train"], strict=True):
         frames = 1 + json.loads(line)["num_samples"] // header["spectrogram"]["hop_length"]
         assert clip[:, :frames].sum() == clip.sum() == total
+
+
+# --- Balance and coherence, from the page -----------------------------------------------------
+
+
+def stereo_rows(left: np.ndarray, right: np.ndarray, level: int, n_mels: int) -> np.ndarray:
+    """(2 B, frames) of a complete clip with windows of 64 samples and a hop of 16, at 8 kHz."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
+    frames = 1 + len(left) // 16
+    spectra = []
+    for side in (left, right):
+        padded = np.pad(side.astype(np.float64), 64)
+        rows = [padded[32 + 16 * k : 96 + 16 * k] * window for k in range(frames)]
+        spectra.append(np.fft.rfft(rows).T / 16)
+    knee = 15 + 27 * np.log(4) / np.log(6.4)  # mel of 4 kHz
+    mel = np.linspace(0, knee, n_mels + 2)
+    hertz = np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+    bins = np.linspace(0, 4000, 33)
+    filters = np.stack(
+        [np.interp(bins, hertz[m : m + 3], [0, 1, 0], left=0, right=0) for m in range(n_mels)]
+    )
+    filters /= filters.sum(axis=1, keepdims=True)
+    count = min(16, n_mels)
+    of_band = np.arange(n_mels) * count // n_mels
+    bands = np.stack([filters[of_band == b].sum(axis=0) for b in range(count)])
+    bands /= bands.sum(axis=1, keepdims=True)
+    powers = []
+    for a, b in ((0, 0), (1, 1), (0, 1)):
+        power = bands @ (spectra[a] * spectra[b].conj()).real
+        powers.append(np.stack([np.convolve(row, [1, 2, 3, 2, 1])[2:-2] / 9 for row in power]))
+    floor = 10 ** ((3 - 1.5 * level - 60) / 10)
+    first, second, cross = (power / floor for power in powers)
+    ratio = np.sqrt((np.minimum(first, second) + 1) / (np.maximum(first, second) + 1))
+    distance = (1 - np.log(1 + 15 * ratio) / np.log(16)) * np.where(second > first, 1, -1)
+    bias = 1 + 0.005 * (first + second)
+    cosine = (cross + bias) / (np.sqrt(first * second) + bias)
+    coherence = 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
+    return np.concatenate([(1 + distance) / 2, coherence])
+
+
+def test_the_page_has_the_rows_of_balance_and_coherence(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    left = generator.normal(0, 0.1, 800).astype(np.float32)
+    sides = np.stack([left, 0.3 * left + 0.02 * generator.normal(0, 1, 800).astype(np.float32)])
+    soundfile.write(tmp_path / "in.wav", sides.T, 8000, subtype="FLOAT")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in.wav").rename(tmp_path / "in" / "a.wav")
+    config = PreprocessConfig(
+        n_fft=64, hop_length=16, n_mels=16, trim=False, test_share=0.0, validation_share=0.0
+    )
+    preprocess(tmp_path / "in", tmp_path / "out", config, say=lambda line: None)
+    stored = np.load(tmp_path / "out" / "train-00000.npy")[0].astype(np.float64)
+    clip = json.loads((tmp_path / "out" / "train.jsonl").read_text())
+    expected_rows = stereo_rows(*sides, clip["level"], 16)
+    np.testing.assert_allclose(stored[16:, :51], expected_rows, atol=4e-3)

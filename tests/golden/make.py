@@ -1,5 +1,5 @@
-"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 5. None may ever change:
-see docs/formats.md.
+"""Makes the golden files: a dataset of version 2, archives of version 1, a model of version 5; in stereo a dataset of
+version 3 and a model of version 6. None may ever change: see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
 
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from conftest import make_voice
 from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, SPECTROGRAM, changed, plain, shake
@@ -95,8 +96,43 @@ def make_dataset(folder: Path) -> None:
     (folder.parent / "dataset.expected.json").write_text(json.dumps(sums) + "\n")
 
 
+def make_stereo_model(folder: Path) -> None:
+    """An untrained autoencoder of stereo, random weights."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(SPECTROGRAM, channels=2)
+    model = new_model(config, AUTOENCODER, LABELS, COUNTS, clip_frames=30)
+    shake(model.autoencoder)
+    save(folder, model, "autoencoder", {"step": 1})
+
+
+def make_stereo_dataset(folder: Path) -> None:
+    """Four clips: hard left, opposite, two voices, and a mono one in the middle; and what is in the cells."""
+    left, right = make_voice(0.05, 150), make_voice(0.05, 210)
+    sounds = {"left": (left, 0 * left), "opposite": (left, -left), "voices": (left, right)}
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) / "recordings"
+        for name, sides in sounds.items():
+            writing.write(source / f"{name}.wav", np.stack(sides), 8000)
+        writing.write(source / "mono.wav", left, 8000)
+        config = PreprocessConfig(n_fft=64, hop_length=16, n_mels=16, test="mono", trim=False)
+        preprocess(source, folder, config)
+    header = read_header(folder / "dataset.json", "dataset", 3, "")
+    write_header(folder / "dataset.json", header | {"source": "../recordings"})
+    dataset = Dataset(folder)
+    sums = {
+        split.name: [
+            split.spectrograms(torch.tensor([place]))[0].double().sum(dim=(1, 2)).tolist()
+            for place in range(len(split))
+        ]
+        for split in dataset.splits
+    }
+    (folder.parent / "stereo-dataset.expected.json").write_text(json.dumps(sums) + "\n")
+
+
 def main(folder: Path) -> None:
     """Write all of them."""
+    make_stereo_model(folder / "stereo-model")
+    make_stereo_dataset(folder / "stereo-dataset")
     model = make_model(folder / "model")
     few = make_sounds({"a/é.wav": 3, "b.wav": 1, "longer.wav": 11, "日本.wav": 8})
     many = make_sounds({f"{n}.wav": 1 + n % 3 for n in range(280)} | {"segments.wav": 141})

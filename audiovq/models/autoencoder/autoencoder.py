@@ -27,6 +27,7 @@ from audiovq.models.autoencoder.quantizers import LatentProjection, Quantizer
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
+from audiovq.spectral.scale import NEUTRAL
 
 RECONSTRUCTION_SCALE = 16.0
 """Scales the squared error of spectrograms in [0, 1] to about 1 for an untrained model, so that the
@@ -41,6 +42,8 @@ CONTRAST = 1.03
 """Contrast of a decoder in training, whose own is not fitted yet."""
 EMPHASIS_FLOOR = 0.02
 """Weight of silence in the loss: the floor must be reconstructed too."""
+PLANE_WEIGHTS = 1.0, 0.1, 0.05
+"""Weight in the loss of each plane of stereo: loudness, balance, coherence."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Reconstruction:
     """Output of `Autoencoder.forward`."""
 
     spectrogram: Tensor
-    """(batch, 1, bins, frames), zeros after each clip's last column."""
+    """(batch, planes, bins, frames), zeros after each clip's last column."""
     loss: Tensor
     """Scalar to minimize: `reconstruction_loss` + `bottleneck_loss`."""
     reconstruction_loss: Tensor
@@ -56,9 +59,9 @@ class Reconstruction:
     bottleneck_loss: Tensor
     """Codebook and commitment losses, or the weighted KL divergence."""
     squared_error: Tensor
-    """Scalar: mean squared error over the cells inside the clips."""
+    """Scalar: mean squared error of the loudness over the cells inside the clips."""
     weighted_error: Tensor
-    """The same, weighted by `loudness_weights`."""
+    """`Autoencoder.weighted_error`."""
     kl: Tensor | None
     """Scalar: KL divergence in nats per cell; None where the bottleneck has none."""
 
@@ -76,9 +79,12 @@ def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
 class Autoencoder(nn.Module):
     """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
 
-    Takes any number of bins and frames; both are padded with zeros to whole codes. With `dense`, clips
+    Takes any number of bins and frames, and as many planes as it was made for; both are padded with zeros to whole codes. With `dense`, clips
     are cut or padded to `clip_frames`, since a dense layer has a fixed size.
     """
+
+    neutral: Tensor
+    plane_weights: Tensor
 
     def __init__(
         self,
@@ -86,20 +92,27 @@ class Autoencoder(nn.Module):
         bins: int,
         label_sizes: tuple[int, ...] = (),
         clip_frames: int = 0,
+        planes: int = 1,
     ) -> None:
         """`label_sizes`: number of values of each label, for `conditional`. `clip_frames`: frames of the
-        longest clip, for `dense` and `sample`."""
+        longest clip, for `dense` and `sample`. `planes`: of the spectrograms."""
         super().__init__()
         self.config = config
         self.bins = bins
+        self.planes = planes
         self.stride = config.network.stride
         """(bins, frames) covered by one code."""
         self.rows = -(-bins // self.stride[0])
         self.columns = -(-clip_frames // self.stride[1])
         """Columns of the longest clip."""
         encoder, decoder = NETWORKS[config.network.kind]
-        self.encoder: nn.Module = encoder(config.network, config.bottleneck.encoded_dim, self.rows)
-        self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows)
+        self.encoder: nn.Module = encoder(
+            config.network, config.bottleneck.encoded_dim, self.rows, planes
+        )
+        self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows, planes)
+        if planes > 1:
+            for name, values in (("neutral", NEUTRAL), ("plane_weights", PLANE_WEIGHTS)):
+                self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.latent_projection = LatentProjection(config.bottleneck)
         self.dense: Dense | None = None
         dim, cells = config.bottleneck.dim, self.stride[0] * self.stride[1]
@@ -133,7 +146,7 @@ class Autoencoder(nn.Module):
     def forward(
         self, spectrogram: Tensor, num_frames: Tensor, labels: Tensor | None = None
     ) -> Reconstruction:
-        """Reconstruction and losses of a spectrogram (batch, 1, bins, frames) in [0, 1].
+        """Reconstruction and losses of a spectrogram (batch, planes, bins, frames) in [0, 1].
 
         `num_frames` (batch,) are the clips' lengths; `labels` (batch, labels) are for `conditional`.
         Frames that `dense` cuts off count in no loss and are returned as zeros; frames that it pads are
@@ -152,29 +165,40 @@ class Autoencoder(nn.Module):
         raw = self._decode(bottleneck.latents, cell_mask)
         output = self.values(raw, cell_mask.mask)[..., : spectrogram.shape[3]]
         squared = (output - spectrogram).square() * cells
-        weights = loudness_weights(spectrogram, self.config.loss.emphasis) * cells
-        weight = distributed.all_reduce_mean(weights.sum())
-        weighted_error = (squared * weights).sum() / weight
+        weighted_error = self.weighted_error(squared, spectrogram, cells)
         reconstruction_loss = RECONSTRUCTION_SCALE * weighted_error
         if self.config.loss.kind == "cross_entropy":
             entropy = nn.functional.binary_cross_entropy_with_logits(
                 raw[..., : spectrogram.shape[3]], spectrogram, reduction="none"
             )
-            reconstruction_loss = (entropy * weights).sum() / weight
+            reconstruction_loss = self.weighted_error(entropy, spectrogram, cells)
         return Reconstruction(
             nn.functional.pad(output, (0, frames_in - output.shape[3])),
             reconstruction_loss + bottleneck.loss,
             reconstruction_loss.detach(),
             bottleneck.loss.detach(),
-            squared.detach().sum() / (distributed.all_reduce_mean(cells.sum()) * self.bins),
+            squared[:, :1].detach().sum() / (distributed.all_reduce_mean(cells.sum()) * self.bins),
             weighted_error.detach(),
             bottleneck.kl,
         )
 
+    def weighted_error(self, errors: Tensor, spectrogram: Tensor, cells: Tensor) -> Tensor:
+        """Mean of errors (batch, planes, bins, frames) in the `cells` (batch, 1, 1, frames) inside the clips.
+
+        They are weighted by `loudness_weights` of the first plane, and those of each further plane by its
+        PLANE_WEIGHTS in addition.
+        """
+        weights = loudness_weights(spectrogram[:, :1], self.config.loss.emphasis) * cells
+        weight = distributed.all_reduce_mean(weights.sum())
+        if self.planes > 1:
+            errors = errors * self.plane_weights
+        error: Tensor = (errors * weights).sum() / weight
+        return error
+
     def latents(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
         """Latents before quantization (batch, dim, rows, columns), 0 after each clip's last column.
 
-        Takes a spectrogram (batch, 1, bins, frames) and `num_frames` (batch,). For a Gaussian its mean;
+        Takes a spectrogram (batch, planes, bins, frames) and `num_frames` (batch,). For a Gaussian its mean;
         with `dense` (batch, dense).
         """
         latents, _ = self._latents(*self._fit_to_grid(spectrogram, num_frames))
@@ -185,7 +209,7 @@ class Autoencoder(nn.Module):
         return latents.float()
 
     def encode(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:
-        """Spectrogram (batch, 1, bins, frames) → codes (batch, quantizers, rows, columns), 0 in padding."""
+        """Spectrogram (batch, planes, bins, frames) → codes (batch, quantizers, rows, columns), 0 in padding."""
         return self.nearest(self.latents(spectrogram, num_frames), self.num_columns(num_frames))
 
     def nearest(self, latents: Tensor, num_columns: Tensor) -> Tensor:
@@ -202,7 +226,7 @@ class Autoencoder(nn.Module):
     def decode(
         self, codes: Tensor, num_columns: Tensor, decoder: VividDecoder | None = None
     ) -> Tensor:
-        """Spectrogram (batch, 1, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
+        """Spectrogram (batch, planes, bins, frames) in [0, 1] of codes (batch, quantizers, rows, columns).
 
         There are columns × stride frames, zeros after each clip's own `num_columns` (batch,).
         `decoder` replaces the autoencoder's.
@@ -253,12 +277,21 @@ class Autoencoder(nn.Module):
         return self.apply_contrast(self.values(self._decode(latents, cell_mask), cell_mask.mask))
 
     def apply_contrast(self, output: Tensor, contrast: Tensor | float | None = None) -> Tensor:
-        """Decoder output (batch, 1, bins, frames) stretched away from 1 by a contrast, clamped to [0, 1].
+        """Decoder output (batch, planes, bins, frames) after `stretch`, clamped to [0, 1].
 
-        Zeros stay zeros. `contrast`: None is that of the autoencoder's own decoder.
+        Zeros of the loudness stay zeros. `contrast`: None is that of the autoencoder's own decoder.
         """
         contrast = self.contrast if contrast is None else contrast
-        return (1 - (1 - output) * contrast).clamp(0, 1) * (output > 0)
+        values = self.stretch(output, contrast).clamp(0, 1)
+        if self.planes == 1:
+            return values * (output > 0)
+        return torch.cat([values[:, :1] * (output[:, :1] > 0), values[:, 1:]], dim=1)
+
+    def stretch(self, output: Tensor, contrast: Tensor | float) -> Tensor:
+        """Decoder output (batch, planes, bins, frames), its loudness stretched away from 1 by a contrast."""
+        if self.planes == 1:
+            return 1 - (1 - output) * contrast
+        return torch.cat([1 - (1 - output[:, :1]) * contrast, output[:, 1:]], dim=1)
 
     @property
     def quantizer(self) -> Quantizer:
@@ -296,6 +329,11 @@ class Autoencoder(nn.Module):
         bins, frames = spectrogram.shape[2:]
         columns = -(-frames // self.stride[1])
         cell_mask = self._cell_mask(self.num_columns(num_frames), columns, spectrogram.device)
+        if self.planes > 1:
+            # Silence is 0 in all planes, as the padding of columns and of convolutions.
+            mask = torch.arange(frames, device=spectrogram.device)
+            mask = mask < to_device_async(num_frames, spectrogram.device)[:, None]
+            spectrogram = (spectrogram - self.neutral) * mask[:, None, None]
         padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
         padded = nn.functional.pad(spectrogram, padding)
         latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), cell_mask.mask)
@@ -329,7 +367,7 @@ class Autoencoder(nn.Module):
     def _decode(
         self, vectors: Tensor, cell_mask: CellMask, decoder: VividDecoder | None = None
     ) -> Tensor:
-        """Raw decoder output (batch, 1, bins, columns × stride) of the bottleneck's vectors."""
+        """Raw decoder output (batch, planes, bins, columns × stride) of the bottleneck's vectors."""
         if self.dense is not None:
             grid = mask_columns(self.dense.back(vectors), cell_mask.mask)
         else:
@@ -338,5 +376,7 @@ class Autoencoder(nn.Module):
         return output[:, :, : self.bins].float()
 
     def values(self, raw: Tensor, mask: Tensor) -> Tensor:
-        """Spectrogram values of raw decoder output (batch, 1, bins, frames), zeros outside the clips."""
-        return mask_columns(raw.sigmoid(), mask) if self.config.network.output == "sigmoid" else raw
+        """Spectrogram values of raw decoder output (batch, planes, bins, frames), zeros outside the clips."""
+        if self.config.network.output == "sigmoid":
+            return mask_columns(raw.sigmoid(), mask)
+        return raw if self.planes == 1 else mask_columns(raw + self.neutral, mask)

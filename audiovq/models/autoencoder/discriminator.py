@@ -34,10 +34,10 @@ class Judgement(NamedTuple):
 class PatchDiscriminator(nn.Module):
     """Four convolutions on spectrograms that are averaged over `scale` bins and frames, and on the number of the row."""
 
-    def __init__(self, channels: int, scale: int) -> None:
+    def __init__(self, channels: int, scale: int, planes: int = 1) -> None:
         super().__init__()
         self.scale = scale
-        widths = (2, channels, 2 * channels, 2 * channels)
+        widths = (planes + 1, channels, 2 * channels, 2 * channels)
         self.layers = nn.ModuleList(
             weight_norm(
                 nn.Conv2d(inputs, outputs, kernel, stride, (kernel[0] // 2, kernel[1] // 2))
@@ -49,7 +49,7 @@ class PatchDiscriminator(nn.Module):
         self.score = weight_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, spectrogram: Tensor) -> Judgement:
-        """(batch, 1, bins, frames) in [0, 1] → scores of patches, and the features below them."""
+        """(batch, planes, bins, frames) in [0, 1] → scores of patches, and the features below them."""
         x = spectrogram
         if self.scale > 1:
             x = nn.functional.avg_pool2d(x, self.scale)
@@ -67,14 +67,15 @@ class PatchDiscriminator(nn.Module):
 class Discriminator(nn.Module):
     """One PatchDiscriminator for each scale: 1, 2, 4 … bins and frames."""
 
-    def __init__(self, config: DiscriminatorConfig) -> None:
+    def __init__(self, config: DiscriminatorConfig, planes: int = 1) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
-            PatchDiscriminator(config.channels, 1 << number) for number in range(config.scales)
+            PatchDiscriminator(config.channels, 1 << number, planes)
+            for number in range(config.scales)
         )
 
     def forward(self, spectrogram: Tensor) -> list[Judgement]:
-        """(batch, 1, bins, frames) in [0, 1] → a Judgement of each scale."""
+        """(batch, planes, bins, frames) in [0, 1] → a Judgement of each scale."""
         return [scale(spectrogram) for scale in self.scales]
 
 

@@ -39,9 +39,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 class ConvEncoder(nn.Module):
     """Convolutional encoder of the tutorials: convolution, ReLU and batch norm per layer."""
 
-    def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
-        sizes = [1, *config.filters]
+        sizes = [planes, *config.filters]
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(sizes[i], filters, kernel, stride=stride, padding=kernel // 2),
@@ -56,7 +56,7 @@ class ConvEncoder(nn.Module):
         self.rows = RowBias(dim, rows)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → (batch, dim, rows, columns)."""
+        """(batch, planes, bins, frames) → (batch, dim, rows, columns)."""
         for layer in self.layers:
             x = mask_columns(layer(x), mask)
         latents: Tensor = self.rows(self.out(x), mask)
@@ -66,7 +66,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Mirror of ConvEncoder with transposed convolutions, and a plain output convolution."""
 
-    def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
         self.rows = RowBias(dim, rows)
         self.inward = nn.Conv2d(dim, config.filters[-1], 1)
@@ -88,10 +88,10 @@ class ConvDecoder(nn.Module):
                 zip(reversed(config.kernels), reversed(config.strides), strict=True)
             )
         )
-        self.out = nn.Conv2d(sizes[-1], 1, 3, padding=1)
+        self.out = nn.Conv2d(sizes[-1], planes, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, dim, rows, columns) → (batch, 1, bins, frames)."""
+        """(batch, dim, rows, columns) → (batch, planes, bins, frames)."""
         x = mask_columns(self.inward(self.rows(x, mask)), mask)
         for layer in self.layers:
             x = mask_columns(layer(x), mask)
@@ -115,17 +115,17 @@ class ResidualUnit(nn.Module):
 class ResidualEncoder(nn.Module):
     """Two 4×4 stride-2 convolutions and residual blocks (van den Oord et al. 2017, section 4.1)."""
 
-    def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
         width = config.channels
-        self.first = nn.Conv2d(1, width, 4, stride=2, padding=1)
+        self.first = nn.Conv2d(planes, width, 4, stride=2, padding=1)
         self.second = nn.Conv2d(width, width, 4, stride=2, padding=1)
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(ResidualUnit(width) for _ in range(config.encoder_blocks))
         self.out = nn.Conv2d(width, dim, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → (batch, dim, rows, columns)."""
+        """(batch, planes, bins, frames) → (batch, dim, rows, columns)."""
         x = mask_columns(nn.functional.relu(self.first(x)), mask)
         x = self.rows(self.second(x), mask)
         for block in self.blocks:
@@ -136,17 +136,17 @@ class ResidualEncoder(nn.Module):
 class ResidualDecoder(nn.Module):
     """Mirror of ResidualEncoder: residual blocks, then two transposed convolutions."""
 
-    def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
         width = config.channels
         self.inward = nn.Conv2d(dim, width, 3, padding=1)
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(ResidualUnit(width) for _ in range(config.decoder_blocks))
         self.first = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
-        self.second = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
+        self.second = nn.ConvTranspose2d(width, planes, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, dim, rows, columns) → (batch, 1, bins, frames)."""
+        """(batch, dim, rows, columns) → (batch, planes, bins, frames)."""
         x = self.rows(self.inward(x), mask)
         for block in self.blocks:
             x = block(x, mask)

@@ -62,17 +62,17 @@ class RowBias(nn.Module):
 class PatchEncoder(nn.Module):
     """Encoder with one strided convolution to the code grid, followed by residual blocks."""
 
-    def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
         width = config.channels
-        self.patch = nn.Conv2d(1, width, config.stride, stride=config.stride)
+        self.patch = nn.Conv2d(planes, width, config.stride, stride=config.stride)
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.encoder_blocks))
         self.norm = RMSNorm2d(width)
         self.out = nn.Conv2d(width, dim, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, 1, bins, frames) → (batch, dim, rows, columns)."""
+        """(batch, planes, bins, frames) → (batch, dim, rows, columns)."""
         x = self.rows(self.patch(x), mask)
         for block in self.blocks:
             x = block(x, mask)
@@ -82,17 +82,17 @@ class PatchEncoder(nn.Module):
 class PatchDecoder(nn.Module):
     """Mirror of PatchEncoder: residual blocks, then one transposed convolution."""
 
-    def __init__(self, config: NetworkConfig, dim: int, rows: int) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
         width = config.channels
         self.inward = nn.Conv2d(dim, width, 1)
         self.rows = RowBias(width, rows)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.decoder_blocks))
         self.norm = RMSNorm2d(width)
-        self.patch = nn.ConvTranspose2d(width, 1, config.stride, stride=config.stride)
+        self.patch = nn.ConvTranspose2d(width, planes, config.stride, stride=config.stride)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, dim, rows, columns) → (batch, 1, bins, frames)."""
+        """(batch, dim, rows, columns) → (batch, planes, bins, frames)."""
         x = self.rows(self.inward(x), mask)
         for block in self.blocks:
             x = block(x, mask)

@@ -21,6 +21,6 @@ class VividDecoder(nn.Module):
         self.register_buffer("contrast", torch.tensor(contrast))
 
     def forward(self, grid: Tensor, mask: Tensor) -> Tensor:
-        """As the decoder: (batch, dim, rows, columns), (batch, 1, 1, columns) → (batch, 1, bins, frames)."""
+        """As the decoder: (batch, dim, rows, columns), (batch, 1, 1, columns) → (batch, planes, bins, frames)."""
         decoded: Tensor = self.decoder(grid, mask)
         return decoded

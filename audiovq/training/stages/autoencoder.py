@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from audiovq.dataset.batches import excerpts, random_views
+from audiovq.dataset.batches import excerpts, random_positions, random_views
 from audiovq.dataset.dataset import Split
 from audiovq.dataset.measured import clips_and_why, counted
 from audiovq.models.autoencoder.autoencoder import RECONSTRUCTION_SCALE, Autoencoder
@@ -67,7 +67,7 @@ class AutoencoderStage(Stage):
             self.split.read_ahead(indices[distributed.local_slice()])
 
     def prepare(self, step: Step) -> Inputs:
-        """This rank's spectrograms (batch, 1, bins, frames), frames (batch,), labels (batch, labels)."""
+        """This rank's spectrograms (batch, planes, bins, frames), frames (batch,), labels (batch, labels)."""
         set_schedule(self.autoencoder, step.progress)
         images, frames = shifted_excerpts(self.split, step, self.autoencoder)
         labels = self.split.label_indices[step.indices[distributed.local_slice()]]
@@ -112,14 +112,15 @@ class AutoencoderStage(Stage):
             for x in (images, decoded)
         )
         pairs = zip(originals, reconstructions, lengths.tolist(), strict=True)
-        waveforms = [waveform[:length] for *pair, length in pairs for waveform in pair]
+        waveforms = [waveform[..., :length] for *pair, length in pairs for waveform in pair]
         write_samples(self.run.folder, self.name, step, model, waveforms)
 
 
 def shifted_excerpts(split: Split, step: Step, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
-    """This rank's clips of a step, shifted, and excerpts of those with more than EXCERPT_CODES.
+    """This rank's clips of a step, shifted, stereo ones in random positions, and excerpts of those with more than
+    EXCERPT_CODES.
 
-    Returns spectrograms (batch, 1, bins, frames) and frames (batch,). Where one vector describes a clip (`dense`),
+    Returns spectrograms (batch, planes, bins, frames) and frames (batch,). Where one vector describes a clip (`dense`),
     clips stay whole.
     """
     stride = autoencoder.stride[1]
@@ -133,6 +134,9 @@ def shifted_excerpts(split: Split, step: Step, autoencoder: Autoencoder) -> tupl
     images, frames = random_views(
         split, step.indices, step.generator, stride, part=part, width=width
     )
+    if split.planes > 1:
+        chances = torch.rand(len(step.indices), 3, generator=step.generator)
+        images = random_positions(images, chances[part], split.range_db)
     if autoencoder.config.bottleneck.dense is not None:
         return images, frames
     chance = torch.rand(len(step.indices), generator=step.generator)[part]

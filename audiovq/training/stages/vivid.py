@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.dataset.measured import clips_and_why, counted
-from audiovq.models.autoencoder.autoencoder import RECONSTRUCTION_SCALE, loudness_weights
+from audiovq.models.autoencoder.autoencoder import RECONSTRUCTION_SCALE
 from audiovq.models.autoencoder.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -58,7 +58,9 @@ class VividStage(Stage):
         carried = run.origin is not None and run.origin.model.vivid is not None
         if run.origin is not None and carried:
             carry_vivid(run.origin.model, model)
-        self.discriminator = Discriminator(run.config.discriminator).to(model.device)
+        self.discriminator = Discriminator(run.config.discriminator, model.autoencoder.planes).to(
+            model.device
+        )
         both = nn.ModuleDict({"decoder": self.vivid, "discriminator": self.discriminator})
         super().__init__(run, model, both, run.config.vivid_training, carried)
         self.step = 0
@@ -84,7 +86,7 @@ class VividStage(Stage):
             self.split.read_ahead(indices[distributed.local_slice()])
 
     def prepare(self, step: Step) -> Inputs:
-        """This rank's excerpts (batch, 1, bins, frames) and frames (batch,)."""
+        """This rank's excerpts (batch, planes, bins, frames) and frames (batch,)."""
         self.step = step.number
         images, frames = shifted_excerpts(self.split, step, self.model.autoencoder)
         return to_device_async(images, self.model.device), frames
@@ -114,21 +116,19 @@ class VividStage(Stage):
         }
 
     def _decode(self, images: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Recorded and decoded spectrograms (batch, 1, bins, frames), cells inside the clips (batch, 1, 1, frames),
+        """Recorded and decoded spectrograms (batch, planes, bins, frames), cells inside the clips (batch, 1, 1, frames),
         and the weighted squared error."""
         autoencoder = self.model.autoencoder
         with torch.no_grad():
             codes = autoencoder.encode(images, frames)
         columns = autoencoder.num_columns(frames)
         values = autoencoder.decode_values(codes, columns, self.vivid)[..., : images.shape[3]]
-        stretched = 1 - (1 - values) * self.vivid.contrast
+        stretched = autoencoder.stretch(values, self.vivid.contrast)
         # `apply_contrast` with the gradient of no clamp, or cells below the floor would stay there.
         cells = torch.arange(images.shape[3], device=images.device)
         cells = (cells < to_device_async(frames, images.device)[:, None])[:, None, None].float()
         decoded = (stretched + (stretched.clamp(0, 1) - stretched).detach()) * cells
-        weights = loudness_weights(images, autoencoder.config.loss.emphasis) * cells
-        weight = distributed.all_reduce_mean(weights.sum())
-        error = ((stretched - images).square() * weights).sum() / weight
+        error = autoencoder.weighted_error((stretched - images).square(), images, cells)
         return images, cells, decoded, error
 
     def validate(self) -> Metrics:
@@ -151,8 +151,8 @@ class VividStage(Stage):
             )
             right = share_right(self.discriminator(images), cells, True)
             right += share_right(self.discriminator(vivid), cells, False)
-            totals[0] += float((vivid - images).square().sum())
-            totals[1] += float((faithful - images).square().sum())
+            totals[0] += float((vivid - images)[:, :1].square().sum())
+            totals[1] += float((faithful - images)[:, :1].square().sum())
             totals[2] += float(right) / 2 * len(batch)
             totals[3] += float(cells.sum()) * images.shape[2]
             totals[4] += len(batch)
