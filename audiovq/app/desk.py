@@ -85,7 +85,7 @@ def record(model: Model, desk: Desk, path: Path) -> Desk:
             raise AudiovqError(
                 f"lasts {seconds:.1f} s; give a recording of {MAX_SECONDS:.0f} s at most"
             )
-        waveform, _ = reading.read(path, model.sample_rate)
+        waveform, _ = reading.read(path, model.sample_rate, channels=model.channels)
     except AudiovqError as error:
         raise AudiovqError(f"{path.name}: {error}") from error
     encoded = edit.encode_nearest(model, waveform)

@@ -307,7 +307,7 @@ def _view(model: Model, item: Item, whole_cells: bool = False) -> View:
     file_name = re.sub(r"[^\w.-]+", "-", item.name).strip("-")[:MAX_VALUE_CHARS]
     return View(
         item.name,
-        len(item.sound.waveform) / model.sample_rate,
+        item.sound.waveform.shape[-1] / model.sample_rate,
         _picture(model, item, whole_cells),
         embed.wav(item.sound.waveform, model.sample_rate),
         f"{file_name}.wav",

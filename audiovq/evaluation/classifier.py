@@ -153,8 +153,8 @@ def train_classifier(
 
 
 def _gather(clips: Sequence[tuple[Split, int]], indices: Tensor) -> Tensor:
-    """Spectrograms of the clips at `indices`, zero-padded: (batch, 1, bins, longest)."""
-    rows = [clips[i][0].spectrograms(torch.tensor([clips[i][1]]))[0] for i in indices.tolist()]
+    """Loudness of the clips at `indices`, zero-padded: (batch, 1, bins, longest)."""
+    rows = [clips[i][0].spectrograms(torch.tensor([clips[i][1]]))[0, :1] for i in indices.tolist()]
     frames = max(row.shape[2] for row in rows)
     return torch.stack([nn.functional.pad(row, (0, frames - row.shape[2])) for row in rows])
 
@@ -205,7 +205,7 @@ class Predictions:
 
 
 def judge(classifier: Classifier, images: Sequence[Tensor]) -> Predictions:
-    """Classify spectrograms (1, bins, frames) of any lengths, in batches of similar length."""
+    """Classify spectrograms (planes, bins, frames) of any lengths, by their loudness, in batches of similar length."""
     device = next(classifier.parameters()).device
     order = sorted(range(len(images)), key=lambda i: images[i].shape[2])
     features: dict[int, Tensor] = {}
@@ -216,7 +216,7 @@ def judge(classifier: Classifier, images: Sequence[Tensor]) -> Predictions:
             longest = int(frames.max())
             batch = torch.stack(
                 [
-                    nn.functional.pad(images[i], (0, longest - images[i].shape[2]))
+                    nn.functional.pad(images[i][:1], (0, longest - images[i].shape[2]))
                     for i in batch_indices
                 ]
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from audiovq.audio.channels import to_channels
 from audiovq.codec import archive
 from audiovq.codec.tokenize import code_counts, encode_split
 from audiovq.codec.windows import Encoded
@@ -129,7 +130,9 @@ def _envelopes(
     config = model.spectrogram.config
     return {
         name: envelope_figures(
-            waveforms, config.sample_rate, config.hop_length / config.sample_rate
+            [to_channels(waveform, 1) for waveform in waveforms],
+            config.sample_rate,
+            config.hop_length / config.sample_rate,
         )
         for name, waveforms in (
             ("generated", [sound.waveform for sound in sounds]),

@@ -63,7 +63,11 @@ class WaveformScores:
         self._measures: dict[str, list[float]] = {}
 
     def add(self, original: Waveform, other: Waveform) -> None:
-        """Add a pair of equal length (samples,)."""
+        """Add a pair of equal length, (samples,), or (2, samples), whose sides count as a pair each."""
+        if original.ndim == 2:
+            for side, other_side in zip(original, other, strict=True):
+                self.add(side, other_side)
+            return
         if np.abs(original).max(initial=0) <= INAUDIBLE:
             return
         grid = self._config.n_fft, self._config.hop_length

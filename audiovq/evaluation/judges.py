@@ -210,7 +210,7 @@ def _decoders(model: Model) -> dict[str, Inversion]:
 
 
 def _waveforms(task: _Task, split: Split, indices: Tensor) -> Iterator[tuple[list[Waveform], bool]]:
-    """Beginnings (samples,) of the clips of `split` at ascending `indices`, in batches.
+    """Beginnings (..., samples) of the clips of `split` at ascending `indices`, in batches.
 
     Each batch comes with True if its waveforms are from recordings. If a recording is missing, the whole
     batch is from inverted spectrograms, and comes with False.
@@ -219,7 +219,7 @@ def _waveforms(task: _Task, split: Split, indices: Tensor) -> Iterator[tuple[lis
     recordings = clip_waveforms(task.dataset, [split.clips[index] for index in indices.tolist()])
     for batch in indices.split(task.limits.batch):
         waveforms = list(itertools.islice(recordings, len(batch)))
-        found = [waveform[:most].copy() for waveform in waveforms if waveform is not None]
+        found = [waveform[..., :most].copy() for waveform in waveforms if waveform is not None]
         if len(found) == len(batch):
             yield found, True
             continue
@@ -231,7 +231,7 @@ def _waveforms(task: _Task, split: Split, indices: Tensor) -> Iterator[tuple[lis
                 num_samples.to(model.device),
             )
         lengths = num_samples.clamp(max=most).tolist()
-        yield [w[:n].cpu().numpy() for w, n in zip(inverted, lengths, strict=True)], False
+        yield [w[..., :n].cpu().numpy() for w, n in zip(inverted, lengths, strict=True)], False
 
 
 def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
     )
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(task.seed))
     max_frames = 1 + task.max_samples // model.spectrogram.config.hop_length
-    waveforms = [sound.waveform[: task.max_samples] for sound in sounds]
+    waveforms = [sound.waveform[..., : task.max_samples] for sound in sounds]
     training_images = dataset_dataset.split_images(
         dataset.train, order[: len(sounds)].sort().values
     )
@@ -315,7 +315,7 @@ def _second_judge(
         task.seed,
         max_steps=limits.second_max_steps,
     )
-    waveforms = [sound.waveform[: task.max_samples] for sound in task.sounds]
+    waveforms = [sound.waveform[..., : task.max_samples] for sound in task.sounds]
     of_generated, of_real, of_training, *of_coded = (
         listener.listen(judge, images)
         for images in (

@@ -37,10 +37,14 @@ BATCH = 32
 
 
 def mel_image(waveform: Waveform, sample_rate: int) -> Tensor:
-    """(samples,) → (BANDS, frames) in [0, 1], float16: log mel magnitudes, the loudest cell 1."""
+    """(samples,) → (BANDS, frames) in [0, 1], float16: log mel magnitudes, the loudest cell 1.
+
+    Of (2, samples) the root of the mean power of both sides.
+    """
     hop_length = max(1, round(HOP_SECONDS * sample_rate))
     n_fft = max(2 * hop_length, 1 << math.ceil(math.log2(WINDOW_SECONDS * sample_rate)))
-    magnitudes = stft(torch.from_numpy(waveform)[None], n_fft, hop_length)[0].abs()
+    sides = stft(torch.from_numpy(waveform).view(-1, waveform.shape[-1]), n_fft, hop_length).abs()
+    magnitudes = sides[0] if len(sides) == 1 else sides.square().mean(dim=0).sqrt()
     mel = _bands(sample_rate, n_fft) @ magnitudes
     decibels = 20 * mel.clamp_min(1e-6 * max(1e-6, float(mel.max()))).log10()
     return (1 + (decibels - decibels.max()) / RANGE_DB).clamp(0, 1).half()

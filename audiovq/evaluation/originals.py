@@ -33,7 +33,7 @@ def beginnings(
     seconds: float = SECONDS,
     total_seconds: float = TOTAL_SECONDS,
 ) -> Iterator[Waveform]:
-    """Beginnings (samples,) of a split's recordings, up to `seconds`, at the dataset's rate, one at a time.
+    """Beginnings (samples,) or (2, samples) of a split's recordings, up to `seconds`, at the dataset's rate, one at a time.
 
     At most RECORDINGS recordings and about `total_seconds` in total, in a random order with a fixed seed.
     Of a recording that several splits share, only the part in `split`. Raises AudioError if a recording is
@@ -56,8 +56,8 @@ def beginnings(
             (piece,) = excerpts(file, _slicing(dataset), [span])
             waveform = piece.cut_to_clip(piece.samples)
         else:
-            waveform = _beginning(file, rate, most)
-        total += len(waveform) / rate
+            waveform = _beginning(file, rate, most, dataset.spectrogram.channels)
+        total += waveform.shape[-1] / rate
         yield waveform
 
 
@@ -118,15 +118,15 @@ def _pieces(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Piece | None]:
             yield None
 
 
-def _beginning(path: Path, sample_rate: int, wanted: int) -> Waveform:
+def _beginning(path: Path, sample_rate: int, wanted: int, channels: int) -> Waveform:
     """The first `wanted` samples of a recording; nothing after them is read. Raises AudioError."""
     parts: list[Waveform] = []
-    for block in reading.blocks(path, sample_rate):
-        parts.append(block[:wanted])
-        wanted -= len(parts[-1])
+    for block in reading.blocks(path, sample_rate, channels=channels):
+        parts.append(block[..., :wanted])
+        wanted -= parts[-1].shape[-1]
         if wanted <= 0:
             break
-    waveform = np.concatenate(parts)
+    waveform = np.concatenate(parts, axis=-1)
     peak = np.float32(max(1.0, peak_of(waveform)))
     scaled: Waveform = waveform / peak
     return scaled

@@ -77,7 +77,7 @@ def _batches(
     batch: list[Waveform] = []
     for waveform in waveforms:
         batch.append(waveform)
-        if sum(map(len, batch)) > seconds * sample_rate:
+        if sum(w.shape[-1] for w in batch) > seconds * sample_rate:
             yield batch
             batch = []
     if batch:
@@ -96,7 +96,7 @@ def unquantized(autoencoder: Autoencoder) -> Iterator[None]:
 
 
 def reconstruct(model: Model, waveforms: Sequence[Waveform]) -> list[Waveform]:
-    """Encode and decode waveforms (samples,) by the networks; works for models without codes, too.
+    """Encode and decode waveforms (..., samples) by the networks; works for models without codes, too.
 
     Returns waveforms of the same lengths.
     """
@@ -107,7 +107,7 @@ def reconstruct(model: Model, waveforms: Sequence[Waveform]) -> list[Waveform]:
             images, level = model.spectrogram(batch)
             output = model.autoencoder(images, torch.tensor([images.shape[3]])).spectrogram
             output = model.autoencoder.apply_contrast(output)
-            num_samples = torch.tensor([len(waveform)], device=model.device)
+            num_samples = torch.tensor([waveform.shape[-1]], device=model.device)
             generator = torch.Generator().manual_seed(0)
             inverted = model.spectrogram.inverse(output, level, num_samples, generator=generator)
             decoded.append(from_silence(inverted[0].cpu().numpy(), model.sample_rate))

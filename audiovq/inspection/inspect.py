@@ -34,7 +34,7 @@ from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.character import character
 from audiovq.preprocessing.labels import guess_pattern, labels_of
-from audiovq.preprocessing.settings import choose_settings, voters
+from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import in_words
 from audiovq.preprocessing.slicing import Slicing, first_clip, plan
 from audiovq.runtime.files import name_of, sha256, write_json
@@ -83,7 +83,9 @@ def inspect(
     ceiling, inverted = _invert(
         source, slicing, paths, pieces, Path(out) if out else None, overwrite
     )
-    file_notes = [(path, note) for path, one in stats.items() for note in one.notes]
+    chosen, channel_notes = choose_channels(config, settings, source, folder.headers)
+    mono = chosen.channels == 1  # the figures are of mono; in stereo no channels cancel each other
+    file_notes = [(path, note) for path, one in stats.items() for note in one.notes if mono]
     return Inspection(
         source=str(source),
         found=len(stats) + len(folder.skipped),
@@ -97,7 +99,7 @@ def inspect(
         duplicates=_duplicates(stats),
         skipped=folder.skipped,
         labels=labels,
-        notes=notes + in_words(file_notes, len(stats)),
+        notes=notes + channel_notes + in_words(file_notes, len(stats)),
         settings=settings,
         clip_seconds=slicing.clip_seconds,
         clips=clips,

@@ -42,6 +42,7 @@ from audiovq.runtime.files import MAX_JSON_BYTES, read_bytes, read_object
 from audiovq.runtime.progress import Say
 from audiovq.spectral import spectrogram
 from audiovq.spectral.numpy_spectrogram import Piece
+from audiovq.spectral.scale import NEUTRAL
 
 MAX_COMPARED = 8
 """Maximum number of recordings that are compared with their reconstructions."""
@@ -136,7 +137,7 @@ def _generated(model: Model, n: int) -> tuple[list[Picture], int | None]:
 def _pictures(model: Model, titles: Sequence[str], waveforms: Sequence[Waveform]) -> list[Picture]:
     """Sounds with their spectrograms, truncated to fit on the page."""
     max_samples = PAGE_SAMPLES // 8
-    truncated = [waveform[:max_samples] for waveform in waveforms]
+    truncated = [waveform[..., :max_samples] for waveform in waveforms]
     images = spectrogram.waveform_images(model.spectrogram, truncated)
     return [
         Picture(title, waveform, image[0].numpy())
@@ -180,7 +181,7 @@ def _inverted(model: Model, split: Split, indices: Tensor) -> list[Waveform]:
             split.levels[indices].to(model.device),
             num_samples.to(model.device),
         )
-    return [w[:n].cpu().numpy() for w, n in zip(waveforms, num_samples.tolist(), strict=True)]
+    return [w[..., :n].cpu().numpy() for w, n in zip(waveforms, num_samples.tolist(), strict=True)]
 
 
 @torch.inference_mode()
@@ -202,13 +203,14 @@ def _codes(model: Model, split: Split) -> list[Group]:
         max(1, round(sections.CODE_SECONDS * model.codes_per_second / vocabulary.slots)),
     )
     frames = torch.tensor([(width + 2 * margin) * autoencoder.stride[1]])
-    silence = torch.zeros(1, 1, autoencoder.bins, int(frames), device=model.device)
+    neutral = torch.tensor(NEUTRAL[: autoencoder.planes], device=model.device).view(1, -1, 1, 1)
+    silence = neutral.repeat(1, 1, autoencoder.bins, int(frames))
     silent_codes = autoencoder.encode(silence, frames)
     grid = autoencoder.quantizer.decode(silent_codes[0].permute(1, 2, 0).flatten(0, 1))
     grid = grid.view(rows, -1, vectors.shape[1]).permute(2, 0, 1)
 
     def sustained(codes: Tensor, row: int) -> Tensor:
-        """(codes,) → spectrograms (codes, 1, bins, frames)"""
+        """(codes,) → spectrograms (codes, planes, bins, frames)"""
         latents = grid.repeat(len(codes), 1, 1, 1)
         latents[:, :, row, margin : margin + width] = vectors[codes][:, :, None]
         columns = torch.full((len(codes),), latents.shape[3])
@@ -218,7 +220,7 @@ def _codes(model: Model, split: Split) -> list[Group]:
     unused = (counts.sum(dim=0) == 0).to(vectors.device)
     for row in torch.linspace(0, rows - 1, min(MAX_CODES, rows)).round().int().tolist():
         common = counts[row].topk(min(CANDIDATES, size)).indices
-        code = int(common[sustained(common, row).sum(dim=(1, 2, 3)).argmax().cpu()])
+        code = int(common[sustained(common, row)[:, 0].sum(dim=(1, 2)).argmax().cpu()])
         distances = (vectors - vectors[code]).square().sum(dim=1).masked_fill(unused, torch.inf)
         distances[code] = torch.inf
         nearest = int(distances.argmin())
@@ -236,7 +238,7 @@ def _codes(model: Model, split: Split) -> list[Group]:
 
 
 def _inverted_image(model: Model, image: Tensor) -> Waveform:
-    """Waveform (samples,) of a spectrogram (1, bins, frames), at the level of generated sounds."""
+    """Waveform (..., samples) of a spectrogram (planes, bins, frames), at the level of generated sounds."""
     num_samples = (image.shape[2] - 1) * model.spectrogram.config.hop_length
     waveform = model.spectrogram.inverse(
         image[None],

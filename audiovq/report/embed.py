@@ -11,11 +11,11 @@ from audiovq.spectral.picture import data_uri
 
 
 def wav(waveform: npt.NDArray[np.float32], sample_rate: int) -> str:
-    """A waveform (samples,) as a 16-bit WAV, scaled down if its peak is above full scale."""
+    """A waveform (samples,) or (2, samples) as a 16-bit WAV, scaled down if its peak is above full scale."""
     import soundfile
 
     samples = np.nan_to_num(waveform)
     samples = samples / max(1.0, float(np.abs(samples).max(initial=0)))
     file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="WAV")
+    soundfile.write(file, samples.T, sample_rate, subtype="PCM_16", format="WAV")
     return data_uri("audio/wav", file)

@@ -142,7 +142,7 @@ def _cards(pictures: Sequence[Picture], sample_rate: int, longest: int) -> list[
     return [
         Card(
             picture.title,
-            len(picture.waveform) / sample_rate,
+            picture.waveform.shape[-1] / sample_rate,
             spectral_picture.png(picture.spectrogram),
             embed.wav(picture.waveform, sample_rate),
             picture.spectrogram.shape[1] / max(1, longest),
