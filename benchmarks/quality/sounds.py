@@ -4,7 +4,7 @@
     python benchmarks/quality/sounds.py notes --model MODEL --dataset DATASET --split test
 
 The set is one of drums, body, foley, notes and fsdd (`sets.py`). Its recordings are preprocessed with default
-settings, and the preset small is trained with default settings, unless a model is given. Settings are chosen on
+settings, in mono (`stereo.py` measures stereo), and the preset small is trained with default settings, unless a model is given. Settings are chosen on
 the validation split, which is measured by default; `--split test` is for the final figures.
 
 Of the split's recordings, the beginnings of up to 10 s, a fixed random choice of up to `--files` and about
@@ -143,7 +143,7 @@ def prepared(settings: Settings, sounds: SoundSet) -> tuple[Model, Dataset]:
         dataset = Dataset(settings.dataset, settings.recordings)
     else:
         source = settings.recordings or recordings(sounds, settings.shared, work)
-        how = PreprocessConfig(labels=sounds.labels, test=sounds.test)
+        how = PreprocessConfig(labels=sounds.labels, test=sounds.test, channels="mono")
         preprocess(source, work / f"{sounds.name}-dataset", how, say=_say)
         dataset = Dataset(work / f"{sounds.name}-dataset", source)
     if not len(getattr(dataset, settings.split)):
