@@ -42,12 +42,12 @@ def write_sheet(
     entries = [entry for group in groups.values() for entry in group]
     rate = spectrogram.config.sample_rate
     most = round(MAX_SECONDS * rate)
-    images = waveform_images(spectrogram, [entry.waveform[:most] for entry in entries])
+    images = waveform_images(spectrogram, [entry.waveform[..., :most] for entry in entries])
     longest = max((image.shape[2] for image in images), default=1)
     cards = iter(
         Card(
             entry.title,
-            len(entry.waveform) / rate,
+            entry.waveform.shape[-1] / rate,
             picture.png(image[0].numpy()),
             quote(entry.file),
             image.shape[2] / longest,

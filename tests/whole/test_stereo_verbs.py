@@ -79,10 +79,13 @@ def test_model_and_dataset_have_the_versions_of_stereo(stereo: Path) -> None:
         ["vary", "MODEL", "SOUND", "OUT", "-n", "1"],
         ["continue", "MODEL", "SOUND", "OUT", "-n", "1", "--length", "0.6"],
         ["repaint", "MODEL", "SOUND", "OUT", "-n", "1", "--time", "0.05:0.1"],
+        ["repaint", "MODEL", "SOUND", "OUT", "-n", "1", "--band", "500:1500"],
+        ["repaint", "MODEL", "MONO", "OUT", "-n", "1", "--time", "0.05:0.1"],
         ["morph", "MODEL", "SOUND", "OTHER", "OUT", "--steps", "2"],
         ["reconstruct", "MODEL", "FOLDER", "OUT"],
+        ["pack", "MODEL", "OUT", "--each", "1"],
     ],
-    ids=lambda words: "-".join([words[0], *(word for word in words if word[:2] == "--")]),
+    ids=lambda words: "-".join([words[0], words[2], *(w for w in words if w[:2] == "--")]),
 )
 def test_every_verb_writes_stereo(stereo: Path, tmp_path: Path, verb: list[str]) -> None:
     places = {
@@ -91,7 +94,10 @@ def test_every_verb_writes_stereo(stereo: Path, tmp_path: Path, verb: list[str])
         "OTHER": stereo / "recordings" / "right" / "2.wav",
         "FOLDER": stereo / "recordings" / "left",
         "OUT": tmp_path / "out",
+        "MONO": tmp_path / "mono.wav",
     }
+    both, _ = soundfile.read(places["SOUND"])
+    soundfile.write(places["MONO"], both[:, 0], RATE)
     main([str(places.get(word, word)) for word in verb])
     written = list((tmp_path / "out").rglob("*.wav"))
     assert written
