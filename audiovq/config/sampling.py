@@ -23,7 +23,8 @@ class SamplingConfig:
 
     order: Literal["auto", "time", "masked"] = "auto"
     """time: one code after another. masked: all codes in a few steps, each step conditioned on the codes
-    before and after. auto: time for new sounds, masked for `vary` and `repaint`."""
+    before and after. auto: masked for `vary`, `repaint` and new sounds above 24 kHz, if the model has such a
+    prior, else time."""
     steps: int = 2
     """Sampling steps of the masked prior."""
     temperature: float = 0.8

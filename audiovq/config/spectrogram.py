@@ -9,6 +9,9 @@ from typing import Literal
 from audiovq.config.checks import require
 from audiovq.config.serialize import OMIT_DEFAULT
 
+WIDE_ABOVE = 24_000
+"""Hz. Speech is recorded up to this sample rate, other sounds above it: there the choice of windows and bands, the
+order of sampling and the onsets are as is best for hits, notes and textures."""
 STEREO_BANDS = 16
 """Bands of balance and coherence: one per row of codes, at the default sizes."""
 

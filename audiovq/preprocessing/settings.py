@@ -17,7 +17,7 @@ from audiovq.audio.channels import is_stereo
 from audiovq.audio.reading import AudioInfo
 from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig, most_bands
+from audiovq.config.spectrogram import WIDE_ABOVE, PreprocessConfig, SpectrogramConfig, most_bands
 from audiovq.preprocessing.character import HIT, TONE, Character
 from audiovq.preprocessing.slicing import Slicing, is_used
 
@@ -25,8 +25,6 @@ FRAMES_MULTIPLE = 16
 """Clip lengths are multiples of this many frames, which the stride of every network divides."""
 CLIP_SECONDS = 2.0
 """Length of the clips that longer recordings are cut into."""
-LISTEN_ABOVE = 24_000
-"""Sample rate in Hz above which the character of the recordings decides; below, they are mostly speech."""
 Listen = Callable[[int], Character | None]
 """Measures the character of the recordings at a sample rate."""
 STEREO_FILES = 100
@@ -45,7 +43,7 @@ def choose_settings(
     """Choose what `config` leaves open: (spectrogram settings, frames per clip, notes for the user).
 
     `infos` are the recordings to choose by: see `voters`. `listen` measures their character, which decides
-    windows and bands above LISTEN_ABOVE, unless `config` gives one of them; None: it does not.
+    windows and bands above WIDE_ABOVE, unless `config` gives one of them; None: it does not.
     Raises AudiovqError if settings are impossible.
     """
     rates = Counter(info.sample_rate for info in infos)
@@ -53,7 +51,7 @@ def choose_settings(
     given = config.n_fft, config.hop_length, config.n_mels
     settings = SpectrogramConfig.for_rate(rate, *given, config.range_db)
     warnings = []
-    if listen and rate > LISTEN_ABOVE and given == (None, None, None):
+    if listen and rate > WIDE_ABOVE and given == (None, None, None):
         settings, reason = _by_character(settings, listen(rate))
         warnings += [reason] if reason else []
     if lower := sum(n for r, n in rates.items() if r < rate):

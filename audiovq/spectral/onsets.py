@@ -5,25 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from audiovq.config.spectrogram import WIDE_ABOVE
+
 STEPS_PER_SECOND = 1000
 """Loudness is measured in steps of a millisecond."""
 QUIET_DB = -15.0
 """A step quieter than this, relative to the loudest one in the half window after it, may be before an onset."""
 EXPANSION = 4.0
 """A step before an onset, x dB below QUIET_DB, becomes EXPANSION times x dB below it."""
-ABOVE = 24_000
-"""Sample rate above which onsets are sharpened: of speech at lower rates it costs intelligibility, ESTOI .002."""
 
 
 def sharpen_onsets(waveform: Tensor, n_fft: int, sample_rate: int) -> Tensor:
-    """Waveforms (batch, samples) with less of the sound before each onset; the same at rates up to ABOVE.
+    """Waveforms (batch, samples) with less of the sound before each onset; the same at rates up to WIDE_ABOVE.
 
     A window that reaches beyond an onset does not tell when within it the sound begins, so that inversion spreads the
     onset over up to half a window before it (pre-echo). Recorded hits rise within a few milliseconds. A step is before
     an onset if the loudest step in the half window after it exceeds it, and each step in the half window before it, by
     -QUIET_DB: so decays count as little as the zeros of a low tone do. The gain of a clip is the same in any batch.
     """
-    if sample_rate <= ABOVE:
+    if sample_rate <= WIDE_ABOVE:  # of speech, sharpening costs intelligibility: ESTOI .002
         return waveform
     step = max(1, sample_rate // STEPS_PER_SECOND)
     reach = max(1, n_fft // 2 // step)

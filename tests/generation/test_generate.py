@@ -1,5 +1,6 @@
 """The laws of `audiovq.generation`: seeds, labels, shares, lengths, and what is refused."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from audiovq.generation import codes as codes_module
 from audiovq.generation import generate as generation_generate
 from audiovq.generation.generate import generate, sample_codes
 from audiovq.generation.labels import sample_labels
-from audiovq.generation.sound import Sound
+from audiovq.generation.sound import Sound, prior_or_none
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
@@ -316,3 +317,16 @@ def test_no_sound_is_longer_than_the_longest_training_clip() -> None:
         model, model.prior, torch.zeros(3, 2, dtype=torch.long), PLAIN, torch.Generator()
     )
     assert [(e.codes.shape[2], e.num_samples) for e in encoded] == [(2, 6 * 8 - 1)] * 3
+
+
+def test_new_sounds_above_24_khz_are_sampled_by_the_masked_prior_and_speech_in_time_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, config = tiny_model(masked=True), tiny_model().spectrogram.config
+    assert prior_or_none(both, SamplingConfig()) is both.prior
+    wide = dataclasses.replace(config, sample_rate=44_100)
+    monkeypatch.setattr(both.spectrogram, "config", wide)
+    assert prior_or_none(both, SamplingConfig()) is both.masked
+    assert prior_or_none(both, SamplingConfig(order="time")) is both.prior
+    monkeypatch.setattr(both, "masked", None)
+    assert prior_or_none(both, SamplingConfig()) is both.prior

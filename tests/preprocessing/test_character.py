@@ -9,7 +9,7 @@ import soundfile
 
 from audiovq.audio.reading import AudioInfo
 from audiovq.config.autoencoder import NetworkConfig
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import WIDE_ABOVE, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.inspection.inspect import inspect
 from audiovq.preprocessing.character import (
@@ -21,7 +21,7 @@ from audiovq.preprocessing.character import (
     ringing,
 )
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.preprocessing.settings import LISTEN_ABOVE, choose_settings
+from audiovq.preprocessing.settings import choose_settings
 
 RATE = 44_100
 HITS, TONES, MIXED = Character(0.7, 0.0), Character(0.1, 0.4), Character(0.1, 0.0)
@@ -113,7 +113,7 @@ def test_given_settings_and_low_rates_are_not_decided_by_the_character() -> None
         config = PreprocessConfig(**given)
         settings, _, _ = choose_settings(config, infos(RATE), listen)
         assert all(getattr(settings, name) == value for name, value in given.items())
-    choose_settings(PreprocessConfig(), infos(LISTEN_ABOVE), listen)
+    choose_settings(PreprocessConfig(), infos(WIDE_ABOVE), listen)
 
 
 def test_preprocess_and_inspect_choose_the_same_and_say_why(tmp_path: Path) -> None:

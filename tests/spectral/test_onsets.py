@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from audiovq.spectral.onsets import ABOVE, sharpen_onsets
+from audiovq.config.spectrogram import WIDE_ABOVE
+from audiovq.spectral.onsets import sharpen_onsets
 
 RATE, N_FFT = 44_100, 1024
 TIME = torch.arange(RATE // 2) / RATE
@@ -47,4 +48,4 @@ def test_silence_and_sounds_of_few_samples_are_allowed_and_low_rates_unchanged()
     assert not sharpen_onsets(torch.zeros(1, 5_000), N_FFT, RATE).any()
     assert sharpen_onsets(torch.ones(1, 1), N_FFT, RATE).tolist() == [[1.0]]
     rising = noise(4) * TIME**3
-    assert torch.equal(sharpen_onsets(rising, 256, ABOVE), rising)
+    assert torch.equal(sharpen_onsets(rising, 256, WIDE_ABOVE), rising)
