@@ -102,9 +102,9 @@ def blocks(
 ) -> Iterator[Waveform]:
     """Read a recording as consecutive mono blocks (samples,), at least one, in bounded memory.
 
-    Channels are averaged; if they cancel each other, the loudest is used and `note` is called with a
-    sentence that says so. With `channels` 2, blocks are stereo (2, samples): see `StereoMixer`. A DC offset that exceeds the sound is removed: it is inaudible, but would
-    decide levels and trimming. Samples beyond full scale are left as they are.
+    Channels are averaged; if they cancel each other, the loudest is used and `note` is called with a sentence that
+    says so. With `channels` 2, blocks are stereo (2, samples): see `StereoMixer`. A DC offset that exceeds the sound
+    is removed: it is inaudible, but would decide levels and trimming. Samples beyond full scale are left as they are.
 
     Args:
         path: the file.
@@ -145,9 +145,9 @@ def short(
 ) -> tuple[Waveform, int, str] | None:
     """Read a recording of less than `most` samples with a single read of its file.
 
-    Returns its waveform, (samples,) or (2, samples), as `blocks` gives it, its rate in Hz, and the SHA-256 of its bytes;
-    None if it is longer, or its file is large. Raises AudioError with the reason if the file cannot be
-    used, or changed while it was read.
+    Returns its waveform, (samples,) or (2, samples), as `blocks` gives it, its rate in Hz, and the SHA-256 of its
+    bytes; None if it is longer, or its file is large. Raises AudioError with the reason if the file cannot be used,
+    or changed while it was read.
     """
     try:
         require_file(path)

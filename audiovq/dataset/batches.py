@@ -44,8 +44,9 @@ ONSET_FRAMES = 6
 """First frames of a sound, which `random_variations` leaves as they are: an onset that is interpolated, or preceded by
 empty frames, is one that no waveform has, and a prior that learns it makes hits that begin late and soft."""
 POSITIONS = 0.5, 0.6, 0.7, 0.9
-"""Shares, summed up, of stereo clips that an autoencoder learns as they are, in the middle, on one side, anywhere, and, of the
-rest, anywhere with any coherence: so that it codes sounds in places where no recording of its dataset is."""
+"""Shares, summed up, of stereo clips that an autoencoder learns as they are, in the middle, on one side, anywhere,
+and, of the rest, anywhere with any coherence: so that it codes sounds in places where no recording of its dataset
+is."""
 EQUALIZER_DB = 1.5
 """Standard deviation of each of the EQUALIZER_WAVES gains of `random_variations`."""
 EQUALIZER_WAVES = 4

@@ -103,7 +103,8 @@ def train_classifier(
     min_steps: int = 600,
     max_steps: int = 1200,
 ) -> Classifier:
-    """Train a judge for the labels of `splits`, on spectrograms averaged as `pooling` says; seconds to a minute on a CPU.
+    """Train a judge for the labels of `splits`, on spectrograms averaged as `pooling` says; seconds to a minute on a
+    CPU.
 
     Training takes EPOCHS epochs, but at least `min_steps` and at most `max_steps` steps. `splits` must not
     contain the clips that the judge is tested on. With a single clip the network stays untrained. Clips

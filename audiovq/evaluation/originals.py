@@ -33,7 +33,8 @@ def beginnings(
     seconds: float = SECONDS,
     total_seconds: float = TOTAL_SECONDS,
 ) -> Iterator[Waveform]:
-    """Beginnings (samples,) or (2, samples) of a split's recordings, up to `seconds`, at the dataset's rate, one at a time.
+    """Beginnings (samples,) or (2, samples) of a split's recordings, up to `seconds`, at the dataset's rate, one at a
+    time.
 
     At most RECORDINGS recordings and about `total_seconds` in total, in a random order with a fixed seed.
     Of a recording that several splits share, only the part in `split`. Raises AudioError if a recording is

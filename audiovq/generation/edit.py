@@ -1,8 +1,9 @@
 """Editing a recording: variations, continuations, repainted regions.
 
-Waveforms at the model's rate, mono or stereo, go in, new sounds come out. `repaint` and `extend` keep the recording's samples where
-nothing is new (`keep_unmasked`, `keep_beginning`); `vary` keeps codes, so the sound is as the model's codec decodes it. Labels that are not given
-are inferred from the recording (`infer_labels`): a repainted seven stays a seven.
+Waveforms at the model's rate, mono or stereo, go in, new sounds come out. `repaint` and `extend` keep the recording's
+samples where nothing is new (`keep_unmasked`, `keep_beginning`); `vary` keeps codes, so the sound is as the model's
+codec decodes it. Labels that are not given are inferred from the recording (`infer_labels`): a repainted seven stays
+a seven.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: i
 
 
 def label_indices(model: Model, labels: Labels) -> dict[int, int]:
-    """Labels by name as label index → value index (see `resolved`). Raises AudiovqError for unknown names and values."""
+    """Labels by name as label index → value index (see `resolved`). Raises AudiovqError for unknown names and
+    values."""
     names = list(model.labels)
     indices: dict[int, int] = {}
     for name, value in labels.items():

@@ -49,9 +49,9 @@ def open_index(
 ) -> Index:
     """The index of all recordings below `folder`, brought up to date and stored in `path` (None: in the folder).
 
-    Recordings whose size and time of modification are unchanged are not read again, unless the settings of the model's
-    spectrogram are others. Those that cannot be read are named and left out; if the index cannot be stored, a note says so.
-    Raises AudiovqError if the folder holds no recording.
+    Recordings whose size and time of modification are unchanged are not read again, unless the settings of the
+    model's spectrogram are others. Those that cannot be read are named and left out; if the index cannot be stored, a
+    note says so. Raises AudiovqError if the folder holds no recording.
     """
     names, _ = finding.find(folder)
     if not names:

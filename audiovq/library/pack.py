@@ -151,7 +151,8 @@ def _distinct(
     seed: int,
     say: Say,
 ) -> list[Sound]:
-    """`n` sounds, none a near copy of a training clip or of another; fewer, with a note, if the model makes no others."""
+    """`n` sounds, none a near copy of a training clip or of another; fewer, with a note, if the model makes no
+    others."""
     chosen: list[Sound] = []
     images: list[Tensor] = []
     for attempt in range(1 + ROUNDS):

@@ -42,7 +42,8 @@ class Character:
     early: float
     """Share of the energy in the first 60 ms from the onset, 0 to 1."""
     ringing: float
-    """How much less concentrated the spectrogram is with windows of half the length: above 0 for tones, below for hits."""
+    """How much less concentrated the spectrogram is with windows of half the length: above 0 for tones, below for
+    hits."""
 
     @property
     def kind(self) -> Literal["hits", "tones", "mixed"]:

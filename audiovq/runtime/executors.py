@@ -82,9 +82,9 @@ def _end_with(parent: int) -> None:
 def cluster(address: str, timeout: float = 30) -> Iterator[Executor]:
     """Executor on the workers of the scheduler at `address`, such as tcp://head:8786.
 
-    `timeout`: seconds to wait for the scheduler, and again for a first worker. Workers must see the same folders at the same paths, and have the same version of audiovq. Jobs of a
-    lost worker are repeated by another. Raises AudiovqError where Dask is not installed, no scheduler
-    answers, or all workers are lost.
+    `timeout`: seconds to wait for the scheduler, and again for a first worker. Workers must see the same folders at
+    the same paths, and have the same version of audiovq. Jobs of a lost worker are repeated by another. Raises
+    AudiovqError where Dask is not installed, no scheduler answers, or all workers are lost.
     """
     try:
         from distributed import Client, KilledWorker

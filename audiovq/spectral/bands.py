@@ -3,10 +3,10 @@ bands of two channels, and two channels of these.
 
 Stereo is made of a mono waveform and two planes, which say where each band is and how wide. In the left channel, the
 spectrum is turned by a phase to the one side, and in the right one to the other, which makes them as coherent as they
-should be; then each gets its gain. The sense of the turn alternates with frequency, so that no side comes first (R. Orban, "A
-rational technique for synthesizing pseudo-stereo from monophonic sources", JAES 1970; the gains are those of Breebaart et
-al. 2005, see `scale`). Nothing is added, so that attacks stay nearly as short as they are, and the sum of both channels
-has the power that the recording's has.
+should be; then each gets its gain. The sense of the turn alternates with frequency, so that no side comes first (R.
+Orban, "A rational technique for synthesizing pseudo-stereo from monophonic sources", JAES 1970; the gains are those
+of Breebaart et al. 2005, see `scale`). Nothing is added, so that attacks stay nearly as short as they are, and the
+sum of both channels has the power that the recording's has.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ START_STEPS = 10
 EMPTY = 1e-10
 """Band that counts as empty, where the loudest cell is near 1: 200 dB below it."""
 TURN_BINS = 9.0
-"""Mean width, in bins, of the lowest bands in which both channels are turned in one sense. The window blurs their borders:
-narrower bands would bring the channels closer together than they should be (a coherence of 0 becomes .07, with half the
-width .14), and spread attacks over more time."""
+"""Mean width, in bins, of the lowest bands in which both channels are turned in one sense. The window blurs their
+borders: narrower bands would bring the channels closer together than they should be (a coherence of 0 becomes .07,
+with half the width .14), and spread attacks over more time."""
 TURN_SHARE = 1 / 6
 """Width of higher bands relative to their frequency: about as wide as those of hearing."""
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -119,7 +119,8 @@ class Bands(nn.Module):
         return self._whole if self._in_one(values) else self._blocks
 
     def _in_one(self, values: Tensor) -> bool:
-        """Whether one product replaces many: on a GPU zeros cost less than products, and an exported program is plainer."""
+        """Whether one product replaces many: on a GPU zeros cost less than products, and an exported program is
+        plainer."""
         return values.device.type != "cpu" or torch.compiler.is_exporting()
 
 

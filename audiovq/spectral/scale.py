@@ -1,9 +1,9 @@
 """Scale of a spectrogram in time, frequency and level, and of stereo in position and width, for NumPy and torch.
 
-A stereo spectrogram has planes of balance and coherence beside its loudness, in a few bands. Loudness is the energy of both
-channels together, so nothing cancels. Balance says where a band is between left and right, coherence how much of both
-channels is one signal: the parameters of J. Breebaart, S. van de Par, A. Kohlrausch and E. Schuijers, "Parametric coding of
-stereo audio", EURASIP JASP 2005.
+A stereo spectrogram has planes of balance and coherence beside its loudness, in a few bands. Loudness is the energy
+of both channels together, so nothing cancels. Balance says where a band is between left and right, coherence how much
+of both channels is one signal: the parameters of J. Breebaart, S. van de Par, A. Kohlrausch and E. Schuijers,
+"Parametric coding of stereo audio", EURASIP JASP 2005.
 
 Imports no torch. Functions that need more than operators take the arrays' namespace, `numpy` or `torch`,
 as `xp`, so that preprocessing and models share this code.

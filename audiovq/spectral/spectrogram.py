@@ -129,7 +129,8 @@ class Spectrogram(nn.Module):
         generator: torch.Generator | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Waveform (batch, max samples) of a spectrogram (batch, planes, bins, frames); of stereo (batch, 2, max samples).
+        """Waveform (batch, max samples) of a spectrogram (batch, planes, bins, frames); of stereo (batch, 2, max
+        samples).
 
         `level` and `num_samples` are (batch,): each clip has its exact length, zeros after it, and its
         loudness, and the same result in any batch. `inversion` says how the phase is reconstructed; `known`

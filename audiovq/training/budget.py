@@ -92,7 +92,8 @@ class TimeBudget:
         return self._networks * min(self.vivid_share, self.autoencoder_share / 2)
 
     def masked(self, spent: float) -> float | None:
-        """Time of the masked prior, where the autoencoder and vivid decoder took `spent` seconds: at most half of both priors'."""
+        """Time of the masked prior, where the autoencoder and vivid decoder took `spent` seconds: at most half of
+        both priors'."""
         both = self._priors(spent)
         if both is None or self.total is None:
             return None

@@ -1,6 +1,7 @@
 """A stage of training: what it trains, on which data, by which loss, and what it says about it.
 
-`autoencoder`, `vivid`, `prior` and `masked_prior` in `stages` are such stages; `run.run_stage` trains one by `loop.Trainer`.
+`autoencoder`, `vivid`, `prior` and `masked_prior` in `stages` are such stages; `run.run_stage` trains one by
+`loop.Trainer`.
 """
 
 from __future__ import annotations

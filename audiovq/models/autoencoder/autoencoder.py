@@ -79,8 +79,8 @@ def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
 class Autoencoder(nn.Module):
     """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
 
-    Takes any number of bins and frames, and as many planes as it was made for; both are padded with zeros to whole codes. With `dense`, clips
-    are cut or padded to `clip_frames`, since a dense layer has a fixed size.
+    Takes any number of bins and frames, and as many planes as it was made for; both are padded with zeros to whole
+    codes. With `dense`, clips are cut or padded to `clip_frames`, since a dense layer has a fixed size.
     """
 
     neutral: Tensor

@@ -32,7 +32,8 @@ class Judgement(NamedTuple):
 
 
 class PatchDiscriminator(nn.Module):
-    """Four convolutions on spectrograms that are averaged over `scale` bins and frames, and on the number of the row."""
+    """Four convolutions on spectrograms that are averaged over `scale` bins and frames, and on the number of the
+    row."""
 
     def __init__(self, channels: int, scale: int, planes: int = 1) -> None:
         super().__init__()

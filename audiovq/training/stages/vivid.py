@@ -116,8 +116,8 @@ class VividStage(Stage):
         }
 
     def _decode(self, images: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Recorded and decoded spectrograms (batch, planes, bins, frames), cells inside the clips (batch, 1, 1, frames),
-        and the weighted squared error."""
+        """Recorded and decoded spectrograms (batch, planes, bins, frames), cells inside the clips (batch, 1, 1,
+        frames), and the weighted squared error."""
         autoencoder = self.model.autoencoder
         with torch.no_grad():
             codes = autoencoder.encode(images, frames)
