@@ -13,6 +13,9 @@ from audiovq.config.checks import is_whole, require
 MAX_TOP_K = 1_000_000_000
 MAX_ITERATIONS = 10_000
 """Of Griffin-Lim: far beyond the last one that changes anything."""
+STEPS, STEPS_OF_PART = 8, 2
+"""Sampling steps of the masked prior for whole sounds, and for parts. With two, the columns of a whole sound that are
+sampled in the same step do not fit each other: spectrograms have holes."""
 Phase = Literal["pghi", "griffin-lim"]
 Decoder = Literal["auto", "faithful", "vivid"]
 
@@ -25,8 +28,8 @@ class SamplingConfig:
     """time: one code after another. masked: all codes in a few steps, each step conditioned on the codes
     before and after. auto: masked for `vary`, `repaint` and new sounds above 24 kHz, if the model has such a
     prior, else time."""
-    steps: int = 2
-    """Sampling steps of the masked prior."""
+    steps: int | None = None
+    """Sampling steps of the masked prior; None: 8 for whole sounds, 2 for parts of a sound."""
     temperature: float = 0.8
     """Below 1: more likely codes, less variety. 0: always the most likely code."""
     top_k: int = 0
@@ -37,7 +40,10 @@ class SamplingConfig:
     """How strictly to follow the labels (classifier-free guidance, Ho and Salimans 2022); 0: off."""
 
     def __post_init__(self) -> None:
-        require(1 <= self.steps <= 1000, f"steps {self.steps}: give 1 to 1000")
+        require(
+            self.steps is None or (is_whole(self.steps) and 1 <= self.steps <= 1000),
+            f"steps {self.steps}: give 1 to 1000",
+        )
         require(
             0 <= self.temperature <= 10,
             f"temperature {self.temperature}: give a number from 0 to 10",

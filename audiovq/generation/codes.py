@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from audiovq.audio.ends import from_silence
 from audiovq.audio.waveform import Waveform
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.config.sampling import STEPS, Inversion, SamplingConfig
 from audiovq.generation.inpaint import AnyPrior, sample_masked_autocast
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
@@ -116,6 +118,7 @@ def _sample_tokens(
     codes = torch.zeros(shape, dtype=torch.long, device=labels.device)
     mask, complete = torch.ones_like(codes, dtype=torch.bool), prior.complete(num_columns)
     clips = MaskedClips(codes, mask, num_columns, levels, labels, complete)
+    sampling = replace(sampling, steps=sampling.steps or STEPS)
     codes = sample_masked_autocast(prior, clips, sampling, generator)
     return vocabulary.tokens(codes, num_columns, levels)[0][:, :-1]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.config.sampling import STEPS, STEPS_OF_PART, Inversion, SamplingConfig
 from audiovq.generation import codes as codes_module
 from audiovq.generation import generate as generation_generate
 from audiovq.generation.generate import generate, sample_codes
@@ -330,3 +330,13 @@ def test_new_sounds_above_24_khz_are_sampled_by_the_masked_prior_and_speech_in_t
     assert prior_or_none(both, SamplingConfig(order="time")) is both.prior
     monkeypatch.setattr(both, "masked", None)
     assert prior_or_none(both, SamplingConfig()) is both.prior
+
+
+def test_the_masked_prior_samples_whole_sounds_in_eight_steps_by_default() -> None:
+    both = tiny_model(masked=True)
+    default, eight, two = (
+        make(both, 4, seed=3, sampling=SamplingConfig(order="masked", temperature=1.0, steps=n))
+        for n in (None, STEPS, STEPS_OF_PART)
+    )
+    assert same(default, eight)
+    assert not same(default, two)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.sampling import SamplingConfig
+from audiovq.config.sampling import STEPS_OF_PART, SamplingConfig
 from audiovq.models.priors.masked import MaskedPrior
 from audiovq.models.priors.masking import MaskedClips, unmask_schedule
 from audiovq.models.priors.sampling import sample_categorical
@@ -26,13 +26,14 @@ def sample_masked(
 ) -> Tensor:
     """The clips' codes (batch, quantizers, rows, columns), with the masked ones sampled.
 
-    Each of `config.steps` steps samples some of the masked columns (see `unmask_schedule`), given the
+    Each of `config.steps` steps (None: STEPS_OF_PART) samples some of the masked columns (see `unmask_schedule`), given the
     unmasked codes and those sampled before. A clip's codes do not depend on later clips of the batch.
     `generator` must be on the CPU.
     """
     vocabulary, device = prior.vocabulary, clips.codes.device
     mask = clips.hidden & clips.valid[:, None, None]
-    schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), config.steps).to(device)
+    steps = config.steps or STEPS_OF_PART
+    schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), steps).to(device)
     uniform = torch.rand(*schedule.shape, vocabulary.slots, 1, generator=generator).to(device)
     guided = config.guidance != 0 and clips.labels.shape[1] > 0
     labels = clips.labels[None]
