@@ -29,8 +29,17 @@ QUALITY = "cpu-2-cores-fsdd-quality.json"
 SMALL = "2026-11-26-cpu-2-cores-fsdd-small.json"
 SHIPPED = "2026-11-28-cpu-1-core-shipped.json"
 SPELT = {
-    "en": {2: "two", 5: "five", 6: "six", 7: "seven", 10: "ten", 12: "twelve", 40: "forty"},
-    "zh": {2: "两", 5: "五", 6: "六", 7: "七", 10: "十", 12: "十二", 40: "四十"},
+    "en": {
+        2: "two",
+        5: "five",
+        6: "six",
+        7: "seven",
+        8: "eight",
+        10: "ten",
+        12: "twelve",
+        40: "forty",
+    },
+    "zh": {2: "两", 5: "五", 6: "六", 7: "七", 8: "八", 10: "十", 12: "十二", 40: "四十"},
 }
 NUMBER = {
     "en": re.compile(
