@@ -101,9 +101,9 @@ def find(
         require_apart(page, model, folder, *filter(None, [query]))
         require_new(page, overwrite)
     loaded = load_model(model, device, threads)
+    vector = None if query is None else features(loaded.spectrogram, _beginning(loaded, query))
     known = open_index(loaded, folder, index, say)
-    if query is not None:
-        vector = features(loaded.spectrogram, _beginning(loaded, query))
+    if vector is not None:
         found = nearest(known, vector, n)
         rows = [{"file": one.file, "similarity": one.similarity} for one in found]
         lines = [f"{one.similarity:6.3f}  {one.file}" for one in found]
@@ -111,7 +111,10 @@ def find(
     else:
         groups = near_duplicates(known, lambda name: listen(loaded, folder / name))
         lines = [line for group in groups for line in (*group, "")]
-        lines.append(f"{len(known)} recordings, {len(groups)} groups of near-duplicates")
+        lines.append(
+            f"{len(known)} recording{'s' * (len(known) != 1)}, "
+            f"{len(groups)} group{'s' * (len(groups) != 1)} of near-duplicates"
+        )
         result = {"recordings": len(known), "groups": groups}
     if page is not None:
         _write_map(page, folder, known)

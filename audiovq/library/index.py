@@ -51,11 +51,14 @@ def open_index(
 
     Recordings whose size and time of modification are unchanged are not read again, unless the settings of the
     model's spectrogram are others. Those that cannot be read are named and left out; if the index cannot be stored, a
-    note says so. Raises AudiovqError if the folder holds no recording.
+    note says so. Raises AudiovqError if the folder holds no recording, or if `path` is a file that is not an index:
+    it is never replaced.
     """
     names, _ = finding.find(folder)
     if not names:
         raise AudiovqError(f"{folder}: holds no recordings ({finding.KINDS})")
+    if path is not None and path.exists() and not _is_index(path):
+        raise AudiovqError(f"--index {path}: exists and is not an index; choose another file")
     path = path or folder / NAME
     identity = f"{VERSION} {to_json(model.spectrogram.config)}"
     known = _stored(path, identity)
@@ -117,6 +120,15 @@ def _state(path: Path) -> State | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def _is_index(path: Path) -> bool:
+    """Whether a file is an index, of any model."""
+    try:
+        tensors, metadata = read_tensors(path, sealed=True)
+    except AudiovqError:
+        return False
+    return "identity" in metadata and tensors.keys() == {"vectors", "files"}
 
 
 def _stored(path: Path, identity: str) -> Mapping[str, tuple[State, Row]]:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_models import tiny_model
 
 from audiovq.audio.reading import read
@@ -23,6 +24,7 @@ from audiovq.library.find import kind_of, near_duplicates, nearest, positions
 from audiovq.library.index import NAME, Index, open_index
 from audiovq.models.model import Model
 from audiovq.preprocessing.similar import correlation
+from audiovq.runtime.tensors import save_tensors
 
 RATE = 8000
 
@@ -170,6 +172,37 @@ def test_a_folder_without_recordings_is_refused(model: Model, tmp_path: Path) ->
         open_index(model, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["text", "model", "folder"])
+def test_a_file_that_is_not_an_index_is_never_replaced(
+    model: Model, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "mine"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_bytes(b"mine")
+    else:
+        save_tensors(path, {"vectors": torch.zeros(1)}, {})
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(AudiovqError, match="mine: exists and is not an index"):
+        open_index(model, folder, path)
+    assert path.is_dir() or path.read_bytes() == before
+    other = tmp_path / "index"
+    assert len(open_index(model, folder, other)) == 12
+    soundfile.write(folder / "12.wav", sounds(13)[12], RATE)
+    assert len(open_index(model, folder, other)) == 13
+
+
+def test_a_query_that_cannot_be_read_is_refused_before_the_folder_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.wav").write_bytes(b"broken")
+    assert run("find", "digits", folder, tmp_path / "none.wav") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "none.wav" in line
+    assert not (folder / NAME).exists()
+
+
 def test_places_on_the_map_are_within_it_and_similar_sounds_are_close(model: Model) -> None:
     known = sounds(30)
     known += [np.float32(0.9) * sound for sound in known]
@@ -216,7 +249,7 @@ def test_find_prints_matches_groups_and_writes_the_map(
     page.parent.mkdir()
     assert run("find", "digits", folder, "--page", page) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said == ["04.wav", "a/copy.wav", "", "13 recordings, 1 groups of near-duplicates"]
+    assert said == ["04.wav", "a/copy.wav", "", "13 recordings, 1 group of near-duplicates"]
     sources = re.findall(r'data-source="([^"]+)"', page.read_text("utf-8"))
     assert len(sources) == 13
     assert all((page.parent / unquote(source)).is_file() for source in sources)
