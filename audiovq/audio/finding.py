@@ -19,6 +19,8 @@ def find(folder: Path) -> tuple[list[str], list[str]]:
     are not walked and no recording is found twice; they are listed among the others, as are folders
     that cannot be opened. Raises AudiovqError if `folder` is not a folder.
     """
+    if folder.is_file():
+        raise AudiovqError(f"{folder}: is a file; give the folder that holds it")
     if not folder.is_dir():
         raise AudiovqError(f"{folder}: no such folder")
     found: list[str] = []

@@ -984,6 +984,7 @@ def test_folders_without_usable_recordings_are_refused(tmp_path: Path) -> None:
     message = refusal(source, target)
     assert "none of 1 recordings can be used" in message
     assert "broken.wav" in message
+    assert "broken.wav: is a file" in refusal(source / "broken.wav", target)
     assert not target.exists()
     soundfile.write(source / "silent.wav", np.zeros(4000), 8000)
     assert "no recording can be used for training" in refusal(source, target)
