@@ -231,7 +231,7 @@ def _recordings(source: Path) -> tuple[dict[str, Path], list[str]]:
     if not names:
         raise AudiovqError(
             f"{source}: holds no recordings ({finding.KINDS})"
-            + (f"; {len(others)} other files" if others else "")
+            + (f"; {len(others)} other file{'s' * (len(others) != 1)}" if others else "")
         )
     left = [f"left out: {source / name}: {no_recording(source / name)}" for name in others]
     return {name: source / name for name in names}, left

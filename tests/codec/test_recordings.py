@@ -479,3 +479,15 @@ def test_a_rate_asked_for_is_met_or_refused(model: Model, recordings: Path, tmp_
     bare = Model(model.spectrogram, model.autoencoder)
     with pytest.raises(AudiovqError, match="no context tables"):
         encode_files(bare, recordings, tmp_path / "none.avq", rate=1000.0)
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "; 1 other file"), (2, "; 2 other files")])
+def test_a_folder_without_recordings_is_refused_with_the_number_of_its_files(
+    model: Model, tmp_path: Path, n: int, words: str
+) -> None:
+    source = tmp_path / "texts"
+    source.mkdir()
+    for i in range(n):
+        (source / f"{i}.txt").touch()
+    with pytest.raises(AudiovqError, match=f"{words}$"):
+        encode_files(model, source, tmp_path / "all.avq")
