@@ -121,10 +121,20 @@ def generate_files(
     settings |= {} if bars is None else {"bars": dataclasses.asdict(bars)}
     settings |= {"start": start} if start else {}
     made_with = manifest_record(model, "generate", seed, settings, sampling, inversion, output)
+    if start:
+        _require_same_model(folder, made_with)
     paths = _write_new(model, folder, batches, made_with, output, overwrite, earlier, start, say)
     if model.known is None and model.prior is not None:
         say("not checked for copies: this model comes without the codes of its training clips")
     return paths
+
+
+def _require_same_model(folder: Path, made_with: Mapping[str, Any]) -> None:
+    """Raise AudiovqError if the sounds in `folder` were made by another model, perhaps at another sample rate."""
+    before = read_object(folder / MANIFEST, "a folder of generated sounds").get("made_with")
+    parts = [part for part in ("autoencoder", "prior") if part in made_with]
+    if not isinstance(before, dict) or any(before.get(part) != made_with[part] for part in parts):
+        raise AudiovqError(f"{folder}: its sounds are of another model; give --more another folder")
 
 
 def _write_new(

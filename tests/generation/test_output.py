@@ -216,6 +216,18 @@ def test_more_adds_other_sounds_after_the_earlier_ones(model: Model, tmp_path: P
         files.generate_files(model, tmp_path / "mine", 2, more=True, **QUICK)
 
 
+def test_more_refuses_sounds_of_another_model(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    files.generate_files(model, out, 2, **QUICK)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setitem(model.header, "autoencoder", {"sha256": "0" * 64})
+    with pytest.raises(AudiovqError, match="of another model; give --more another folder"):
+        files.generate_files(model, out, 2, more=True, **QUICK)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
 @pytest.mark.parametrize("stop", [0, 2, "manifest"])
 def test_a_stopped_run_of_more_resumes(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
