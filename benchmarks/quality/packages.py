@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 import numpy as np
+import torch
 
 from audiovq.audio.resampling import resample
 from audiovq.audio.waveform import Waveform
@@ -35,7 +36,10 @@ def visqol(original: Waveform, other: Waveform, sample_rate: int) -> float:
     for waveform in (original, other):
         at_48k = resample(waveform, sample_rate, VISQOL_RATE)
         sides.append(np.pad(at_48k, int(VISQOL_PAUSE * VISQOL_RATE)).astype(np.float64))
-    return float(_visqol().measure_from_arrays(*sides, VISQOL_RATE).moslqo)
+    threads = torch.get_num_threads()
+    score = float(_visqol().measure_from_arrays(*sides, VISQOL_RATE).moslqo)
+    torch.set_num_threads(threads)  # the package changes it
+    return score
 
 
 def pitch(waveform: Waveform, sample_rate: int) -> float | None:

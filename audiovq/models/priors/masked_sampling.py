@@ -33,14 +33,16 @@ def sample_masked(
     vocabulary, device = prior.vocabulary, clips.codes.device
     mask = clips.hidden & clips.valid[:, None, None]
     steps = config.steps or STEPS_OF_PART
-    schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), steps).to(device)
+    schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), steps)
+    used = sorted(set(schedule.flatten().tolist()) - {-1})  # of short sounds some steps are empty
+    schedule = schedule.to(device)
     uniform = torch.rand(*schedule.shape, vocabulary.slots, 1, generator=generator).to(device)
     guided = config.guidance != 0 and clips.labels.shape[1] > 0
     labels = clips.labels[None]
     if guided:  # each clip twice: with its labels, and with null labels
         null = labels.new_tensor(prior.label_sizes).expand_as(labels)
         labels = torch.cat([labels, null])
-    for step in range(int(schedule.max()) + 1):
+    for step in used:
         now = schedule == step
         repeated = replace(clips, hidden=mask).repeat(len(labels))
         inputs, modulation = prior.context(
