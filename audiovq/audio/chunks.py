@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 MIDDLE_C = 60
 """The root note that `smpl` states for a loop without one."""
@@ -82,7 +83,7 @@ def pack(tags: Tags, sample_rate: int) -> bytes:
 
 def unpack(data: bytes) -> Tags:
     """The tags in chunks that follow one another; others, and damaged ones, are passed over."""
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     info: dict[str, str] = {}
     for name, body in _chunks(data):
         if name == b"LIST" and body[:4] == b"INFO":
@@ -92,7 +93,7 @@ def unpack(data: bytes) -> Tags:
             }
         elif reader := _READERS.get(name):
             values |= reader(body)
-    return Tags(**values, info=info)  # type: ignore[arg-type]
+    return Tags(**values, info=info)
 
 
 def read(path: Path | str) -> Tags:
@@ -147,11 +148,11 @@ def _bext(tags: Tags) -> bytes:
     )
 
 
-def _read_smpl(body: bytes) -> dict[str, object]:
+def _read_smpl(body: bytes) -> dict[str, Any]:
     if len(body) < _SMPL.size:
         return {}
     *_, root, _, _, _, loops, _ = _SMPL.unpack_from(body)
-    found: dict[str, object] = {"root": root} if root <= 127 else {}
+    found: dict[str, Any] = {"root": root} if root <= 127 else {}
     if loops and len(body) >= _SMPL.size + _LOOP.size:
         _, _, begin, last, _, _ = _LOOP.unpack_from(body, _SMPL.size)
         found["loop"] = begin, last + 1
@@ -160,28 +161,28 @@ def _read_smpl(body: bytes) -> dict[str, object]:
     return found
 
 
-def _read_cue(body: bytes) -> dict[str, object]:
+def _read_cue(body: bytes) -> dict[str, Any]:
     count = int.from_bytes(body[:4], "little")
     count = min(count, MAX_CUES, (len(body) - 4) // _CUE.size)
     points = (_CUE.unpack_from(body, 4 + i * _CUE.size) for i in range(count))
     return {"cues": tuple(sorted(point[5] for point in points))}
 
 
-def _read_acid(body: bytes) -> dict[str, object]:
+def _read_acid(body: bytes) -> dict[str, Any]:
     if len(body) < _ACID.size:
         return {}
     flags, root, _, _, beats, _, beats_per_bar, tempo = _ACID.unpack_from(body)
-    found: dict[str, object] = {"root": root} if flags & HAS_ROOT and root <= 127 else {}
+    found: dict[str, Any] = {"root": root} if flags & HAS_ROOT and root <= 127 else {}
     if 0 < tempo < 1e4:
         found |= {"tempo": tempo, "beats": beats, "beats_per_bar": beats_per_bar}
     return found
 
 
-def _read_bext(body: bytes) -> dict[str, object]:
+def _read_bext(body: bytes) -> dict[str, Any]:
     if len(body) < _BEXT.size:
         return {}
     description, *_, version, _, loudness, _, _, _, _ = _BEXT.unpack_from(body)
-    found: dict[str, object] = {"bext": description.split(b"\0")[0].decode("utf-8", "replace")}
+    found: dict[str, Any] = {"bext": description.split(b"\0")[0].decode("utf-8", "replace")}
     if version >= 2 and loudness != UNMEASURED:
         found["loudness"] = loudness / 100
     return found

@@ -4,5 +4,6 @@ May import `codec`, `models` and below. Start with `generate.generate`; `codes` 
 those labels that are not given, `long` makes sounds of any length and loops. `edit` changes a recording and keeps its
 samples elsewhere, `inpaint` fills masked codes, `morph` interpolates between two. `copies` finds near
 copies of training clips; `known` stores the clips' codes and chooses the threshold (`learn_clips`, called in
-training). `sound` is the result, `files` writes WAVs and their manifest.
+training). `sound` is the result, `files` has the verbs that write sounds into a folder, by
+`output`.
 """

@@ -1,25 +1,19 @@
-"""Generated sounds as WAV files with a manifest."""
+"""The verbs that make sounds, each from a model to files in a folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from audiovq import __version__
-from audiovq.audio import chunks, writing
-from audiovq.audio.chunks import Tags
-from audiovq.audio.notes import root_of, tempo_of
 from audiovq.audio.reading import bits_of, read_recording
-from audiovq.audio.waveform import Waveform, peak_of
+from audiovq.audio.waveform import Waveform
 from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import Bars, OutputConfig
@@ -31,33 +25,20 @@ from audiovq.generation.edit import (
     require_strength,
     split_batches,
     vary,
-    with_original,
 )
-from audiovq.generation.generate import MAX_TRIES, Batches, generate_images
+from audiovq.generation.generate import Batches, generate_images
 from audiovq.generation.inpaint import CANDIDATES
 from audiovq.generation.labels import Labels
 from audiovq.generation.long import require_samples
 from audiovq.generation.morph import morph
-from audiovq.generation.sound import Sound, of_new_sounds
-from audiovq.models.checkpoint import KNOWN
+from audiovq.generation.output.manifest import MANIFEST, manifest_record
+from audiovq.generation.output.run import Batch, Run
+from audiovq.generation.sound import Sound
 from audiovq.models.model import Model
-from audiovq.runtime.files import name_of, read_object, sha256, write_json
+from audiovq.runtime.files import name_of, read_object, sha256
 from audiovq.runtime.outputs import OutputFolder, earlier_files, writing_into
 from audiovq.runtime.progress import Say, progress
-from audiovq.runtime.threads import fixed_threads
-from audiovq.spectral.loudness import SILENT, integrated_loudness
 from audiovq.spectral.picture import write_images
-
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sounds that are made and written together."""
-
-    labels: Sequence[Mapping[str, str]]
-    """Of each sound; known before the sounds are made, because they are part of the files' names."""
-    make: Callable[[], list[Sound]]
 
 
 def generate_files(
@@ -421,191 +402,3 @@ class _Edit:
             keeps_length = made_with["verb"] == "repaint"
             run = Run(self.model, filled, made_with, output, say, 0, self.source, keeps_length)
             return run.write(batches)
-
-
-def manifest_record(
-    model: Model,
-    verb: str,
-    seed: int,
-    settings: Mapping[str, Any],
-    sampling: SamplingConfig | None = None,
-    inversion: Inversion | None = None,
-    output: OutputConfig = OutputConfig(),
-) -> dict[str, Any]:
-    """The manifest's record of how sounds were made. It holds no paths, so that it can be shared."""
-    if inversion is not None:
-        inversion = of_new_sounds(model, inversion)
-    configs = [config for config in (sampling, inversion, output) if config is not None]
-    parts = [
-        part for part in ("autoencoder", "vivid", "prior", "masked", KNOWN) if part in model.header
-    ]
-    made_with: dict[str, Any] = {
-        "version": __version__,
-        "verb": verb,
-        "seed": seed,
-        "threads": fixed_threads(),
-        **settings,
-    }
-    for config in configs:
-        made_with |= dataclasses.asdict(config)
-    return made_with | {part: model.header[part]["sha256"] for part in parts}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of a verb that writes sounds into a folder, and what its files share."""
-
-    model: Model
-    filled: OutputFolder
-    made_with: Mapping[str, Any]
-    output: OutputConfig
-    say: Say
-    start: int = 0
-    """Number of sounds of earlier runs, which it adds to."""
-    source: Path | None = None
-    """The recording that sounds keep samples of."""
-    keeps_length: bool = False
-    """Whether they are as long as the recording, so that they have its loop, tempo and root note, too."""
-
-    def write(
-        self, batches: Iterable[Batch], step: Callable[[int], object] = lambda _: None
-    ) -> list[Path]:
-        """Write sounds batch by batch, then manifest.json; sounds that a stopped run wrote are not made again.
-
-        Returns the sounds' paths.
-        """
-        names: list[str] = []
-        for batch in batches:
-            first = self.start + len(names)
-            stems = [name_of(first + i, row.values()) for i, row in enumerate(batch.labels)]
-            new = [f"{stem}.{self.output.format}" for stem in stems]
-            names += new
-            if any(self.filled.row(name) is None for name in new):
-                sounds = batch.make()
-                self.write_sounds(new, sounds)
-            step(len(new))
-        return self.finish(names)
-
-    def write_sounds(self, names: Sequence[str], sounds: Sequence[Sound]) -> None:
-        """Write those of the sounds that are not written yet, under these names."""
-        self.filled.expect(*names)
-        for name, sound in zip(names, sounds, strict=True):
-            if self.filled.row(name) is None:
-                self.filled.done(name, self._write_one(name, sound))
-
-    def finish(self, names: Sequence[str]) -> list[Path]:
-        """Write manifest.json about the written sounds of these names; returns their paths."""
-        filled = self.filled
-        rows = [filled.row(name) or {} for name in names]
-        filled.expect(MANIFEST)
-        write_json(filled.folder / MANIFEST, self._manifest(rows))
-        limited = sum(bool(row.get("peak_limited")) for row in rows)
-        for note in (writing.limited_note(limited, len(rows)), copies_note(rows)):
-            if note:
-                self.say(note)
-        return [filled.folder / name for name in names]
-
-    def _write_one(self, name: str, sound: Sound) -> dict[str, Any]:
-        """Write a sound; returns its entry in manifest.json."""
-        rate, output = self.model.sample_rate, self.output
-        if self.source is not None and sound.kept is not None:
-            waveform, rate = with_original(sound.kept, sound.waveform, rate, self.source)
-            sound = dataclasses.replace(sound, waveform=waveform)
-        gain, limited = gain_of(sound, rate, output)
-        bits = "16" if output.bits == "auto" else output.bits
-        tags = self._tags(name, sound, np.float32(gain) * sound.waveform, rate)
-        writing.write(self.filled.folder / name, sound.waveform, rate, gain, bits, tags)
-        return _row(self.model, name, sound, limited, rate)
-
-    def _tags(self, name: str, sound: Sound, waveform: Waveform, sample_rate: int) -> Tags:
-        """What the file of a waveform states about its sound: its tags, root and tempo of its labels, and how it was
-        made."""
-        part = "prior" if "prior" in self.made_with else "autoencoder"
-        words = [
-            f"model {str(self.made_with.get(part, ''))[:8]}",
-            f"seed {self.made_with['seed']}",
-            *(f"{label} {value}" for label, value in sound.labels.items()),
-        ]
-        info = {"ISFT": f"audiovq {__version__}", "ICMT": ", ".join(words)}
-        tags = sound.tags
-        if self.source is not None and sound.kept is not None and self.keeps_length:
-            known = chunks.read(self.source)
-            tags = dataclasses.replace(known, bext=None, loudness=None)
-        if tags.root is None:
-            tags = dataclasses.replace(tags, root=root_of(sound.labels))
-        if tags.tempo is None and tags.loop is None:
-            tags = dataclasses.replace(tags, tempo=tempo_of(sound.labels))
-        if self.output.bext:
-            loudness = integrated_loudness(waveform, sample_rate)
-            tags = dataclasses.replace(
-                tags, bext=", ".join([Path(name).stem, *words]), loudness=loudness
-            )
-        return dataclasses.replace(tags, info=info)
-
-    def _manifest(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The contents of manifest.json, those of earlier runs included."""
-        if not self.start:
-            return {"made_with": self.made_with, "sounds": rows}
-        before = read_object(self.filled.folder / MANIFEST, "a folder of generated sounds")
-        added = [run for run in before.get("more", []) if run.get("start") != self.start]
-        sounds = before.get("sounds", [])[: self.start]
-        return {**before, "more": [*added, self.made_with], "sounds": [*sounds, *rows]}
-
-
-def gain_of(sound: Sound, sample_rate: int, output: OutputConfig) -> tuple[float, bool]:
-    """Gain that brings a sound to the loudness and below the peak that are asked for, and whether the peak decided.
-
-    A sound that keeps samples of a recording has a gain of 1 unless a loudness is asked for.
-    """
-    peak, wanted = peak_of(sound.waveform), 1.0
-    if output.loudness is not None:
-        loudness = integrated_loudness(sound.waveform, sample_rate)
-        if loudness > SILENT:
-            wanted = float(10 ** ((output.loudness - loudness) / 20))
-    elif sound.kept is not None:
-        return 1.0, False
-    gain = min(wanted, output.highest_peak / peak) if peak else wanted
-    return gain, gain < wanted
-
-
-def _row(model: Model, name: str, sound: Sound, limited: bool, sample_rate: int) -> dict[str, Any]:
-    """A sound's entry in manifest.json."""
-    row = {
-        "file": name,
-        "labels": sound.labels,
-        "seconds": round(sound.waveform.shape[-1] / sample_rate, 4),
-        "level_db": float(model.spectrogram.level_db(torch.tensor(sound.encoded.level))),
-        "peak_limited": limited,
-    }
-    if sound.nearest is not None:
-        row["nearest_training_clip"] = {
-            "file": sound.nearest.path,
-            "seconds": round(sound.nearest.offset / model.sample_rate, 4),
-            "codes_shared": round(sound.nearest.share, 4),
-            "db": round(sound.nearest.db, 2),
-            "is_copy": sound.nearest.is_copy,
-        }
-    if sound.tries > 1:
-        row["tries"] = sound.tries
-    return row
-
-
-def copies_note(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line that counts the near copies of training clips in a manifest's rows, and those that were
-    sampled again; "" where there are none."""
-    count, again = sum(map(_is_copy, rows)), sum(row.get("tries", 1) > 1 for row in rows)
-    are = "is a near copy" if count == 1 else "are near copies"
-    if not again:
-        note = f"{count} of {len(rows)} sounds {are} of training clips: see manifest.json"
-        return note if count else ""
-    were = (
-        "was a near copy of a training clip" if again == 1 else "were near copies of training clips"
-    )
-    left = f"{count} still {are}, see manifest.json" if count else "no copies are left"
-    return (
-        f"{again} of {len(rows)} sounds {were}; sampled again, up to {MAX_TRIES} times each: {left}"
-    )
-
-
-def _is_copy(row: Mapping[str, Any]) -> bool:
-    return bool(row.get("nearest_training_clip", {}).get("is_copy"))

@@ -15,9 +15,10 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.copies import decode_images, difference_db, is_copy, shared_codes
-from audiovq.generation.files import Run, manifest_record
 from audiovq.generation.generate import Batches
 from audiovq.generation.labels import Labels, label_indices, learnt_values
+from audiovq.generation.output.manifest import manifest_record
+from audiovq.generation.output.run import Run
 from audiovq.generation.sound import Sound
 from audiovq.library.instruments import Sample, hydrogen_kit, sfz_of_drums, sfz_of_notes
 from audiovq.models.known import KnownClips

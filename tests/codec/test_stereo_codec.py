@@ -123,8 +123,8 @@ def test_files_are_written_in_stereo(exact: Model, model: Model, tmp_path: Path)
     soundfile.write(tmp_path / "in" / "a.wav", np.stack([left, 0 * right], axis=1), RATE)
     soundfile.write(tmp_path / "in" / "b.wav", left, RATE)
     folder = tmp_path / "model"
-    for stage in ("autoencoder", "prior"):
-        save(folder, model, stage, {})  # type: ignore[arg-type]
+    save(folder, model, "autoencoder", {})
+    save(folder, model, "prior", {})
     loaded = load(folder)
     assert loaded.channels == 2
     encode_files(loaded, tmp_path / "in", tmp_path / "a.avq", say=lambda line: None)

@@ -20,6 +20,7 @@ from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import files, generate
 from audiovq.generation.labels import label_indices
+from audiovq.generation.output import run
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model
 from audiovq.spectral.loudness import SILENT, integrated_loudness
@@ -235,7 +236,7 @@ def test_a_stopped_run_of_more_resumes(
     for out in (tmp_path / "straight", tmp_path / "out"):
         files.generate_files(model, out, 3, **QUICK)
     files.generate_files(model, tmp_path / "straight", 4, more=True, **QUICK)
-    written, write, end = 0, writing.write, files.copies_note
+    written, write, end = 0, writing.write, run.copies_note
 
     def stopping(*arguments: Any) -> bool:
         nonlocal written
@@ -249,11 +250,11 @@ def test_a_stopped_run_of_more_resumes(
 
     monkeypatch.setattr(writing, "write", stopping)
     if stop == "manifest":
-        monkeypatch.setattr(files, "copies_note", stop_after_manifest)
+        monkeypatch.setattr(run, "copies_note", stop_after_manifest)
     with pytest.raises(KeyboardInterrupt):
         files.generate_files(model, tmp_path / "out", 4, more=True, **QUICK)
     monkeypatch.setattr(writing, "write", write)
-    monkeypatch.setattr(files, "copies_note", end)
+    monkeypatch.setattr(run, "copies_note", end)
     if stop == 2:
         with pytest.raises(AudiovqError, match="unfinished output of another command"):
             files.generate_files(model, tmp_path / "out", 5, more=True, **QUICK)

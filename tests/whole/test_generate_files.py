@@ -25,6 +25,7 @@ from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import edit, files, generate, known
 from audiovq.generation.morph import morph
+from audiovq.generation.output.run import gain_of
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model
 from audiovq.runtime.files import name_of
@@ -124,7 +125,7 @@ def test_functions_and_files_give_the_same_sounds(
     ):
         paths = WAYS[name](model, recording, tmp_path / name)
         for path, sound in zip(paths, sounds, strict=True):
-            gain, _ = files.gain_of(sound, 8000, OutputConfig())
+            gain, _ = gain_of(sound, 8000, OutputConfig())
             assert np.abs(reading.read(path)[0] - gain * sound.waveform).max() < 1e-3
 
 
