@@ -5,6 +5,7 @@ Mixing to stereo: left and right, of more channels by their layout.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Mixer:
         All samples must be finite, and the first block must not be empty.
         """
         if self._offset is None:
-            self._offset = _offset(mono.astype(np.float64))
+            self._offset = _offset(mono)
         if self._offset:
             mono = mono - self._offset
         return mono.astype(np.float32, copy=False)
@@ -116,7 +117,7 @@ class StereoMixer:
     def centre(self, stereo: npt.NDArray[np.floating[Any]]) -> Waveform:
         """Remove the DC offsets from a block (2, samples) of `mix`. See `Mixer.centre`."""
         if self._offsets is None:
-            self._offsets = [_offset(side.astype(np.float64)) for side in stereo]
+            self._offsets = [_offset(side) for side in stereo]
         if any(self._offsets):
             stereo = stereo - np.array(self._offsets)[:, None]
         return stereo.astype(np.float32, copy=False)
@@ -150,6 +151,10 @@ def is_stereo(waveform: Waveform) -> bool:
 
 def mean(samples: Waveform) -> npt.NDArray[np.floating[Any]]:
     """(samples, channels) → (samples,), the mean of the channels."""
+    if samples.shape[1] == 2:  # halves are exact, so that the sum is rounded once, as in float64
+        half = np.multiply(samples[:, 0], np.float32(0.5))
+        half += samples[:, 1] * np.float32(0.5)
+        return half
     mono = np.zeros(
         len(samples)
     )  # a loop: NumPy's mean over a short axis takes several times as long
@@ -170,6 +175,8 @@ def cancelled(samples: Waveform, step: int) -> int | None:
     if not step:
         return None
     steps = samples[: len(samples) - len(samples) % step].reshape(-1, step, samples.shape[1])
+    if _never_cancel(steps):
+        return None
     mono = np.zeros(steps.shape[:2], np.float32)
     powers = np.zeros((samples.shape[1], len(steps)))
     with np.errstate(
@@ -188,8 +195,30 @@ def cancelled(samples: Waveform, step: int) -> int | None:
     return int(np.argmax(totals > 0.999 * totals.max()))  # the first of equally loud channels
 
 
-def _offset(samples: npt.NDArray[np.float64]) -> float:
+def _never_cancel(steps: Waveform) -> bool:
+    """Whether two channels clearly cancel in none of the steps (steps, samples, 2); False: they may.
+
+    Powers are those of the samples less that of the means, in float32: the margin is wider than rounding.
+    """
+    if steps.shape[2] != 2:
+        return False
+    left, right = steps[..., 0], steps[..., 1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        pairs = (left, left), (right, right), (left, right)
+        left_power, right_power, cross = (np.einsum("ij,ij->i", *pair) for pair in pairs)
+        power = left_power + right_power
+        constant = (left.sum(axis=1) + right.sum(axis=1)) ** 2 / np.float32(steps.shape[1])
+        mixed = (power + 2 * cross - constant) / 4
+        return bool((mixed >= 2 * CANCELLED_POWER * power).all())
+
+
+def _offset(samples: npt.NDArray[np.floating[Any]]) -> float:
     """Mean of the samples if it exceeds OFFSET standard deviations; else 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        power = float(np.einsum("i,i->", samples, samples)) / len(samples)
+        if (float(samples.sum()) / len(samples)) ** 2 < OFFSET**2 / 2 * power < math.inf:
+            return 0.0  # clearly less, however float32 rounds
+    samples = samples.astype(np.float64)
     mean = float(samples.sum()) / len(samples)
     variance = float(np.einsum("i,i->", samples, samples)) / len(samples) - mean**2
     return mean if mean**2 > OFFSET**2 * variance else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -142,46 +141,44 @@ def block_frames(info: AudioInfo, rate: int, block_samples: int = BLOCK) -> int:
 
 def short(
     path: Path | str, most: int, note: Say | None = None, channels: int = 1
-) -> tuple[Waveform, int, str] | None:
+) -> tuple[Waveform, int] | None:
     """Read a recording of less than `most` samples with a single read of its file.
 
-    Returns its waveform, (samples,) or (2, samples), as `blocks` gives it, its rate in Hz, and the SHA-256 of its
-    bytes; None if it is longer, or its file is large. Raises AudioError with the reason if the file cannot be used,
-    or changed while it was read.
+    Returns its waveform, (samples,) or (2, samples), as `blocks` gives it, and its rate in Hz; None if it is longer, or
+    its file is large. Raises AudioError with the reason if the file cannot be used.
     """
     try:
         require_file(path)
         str(path).encode()  # libsndfile accepts only names in UTF-8
         with open(path, "rb", buffering=0) as opened:
-            before = os.fstat(opened.fileno())
-            data = opened.read(SHORT_BYTES)
-        if len(data) == SHORT_BYTES:
-            return None
-        checksum = hashlib.sha256(data).hexdigest()
-        if plain := _plain(data, len(data)):
+            size = os.fstat(opened.fileno()).st_size
+            if size >= SHORT_BYTES:
+                return None
+            plain = _plain(opened.read(HEAD), size)
+            data = opened.read(size) if plain else b""
+        if plain:
             if plain.num_samples >= most:
                 return None
-            interleaved = np.frombuffer(data, "<i2", offset=HEAD).reshape(-1, plain.channels)
+            if len(data) != size - HEAD:
+                raise AudioError("changed while it was read")
+            interleaved = np.frombuffer(data, "<i2").reshape(-1, plain.channels)
             samples = interleaved.T.astype(np.float32, order="C")  # each channel in one piece
-            samples /= np.float32(32768)
+            samples *= np.float32(1 / 32768)
             mixer = Mixer(plain.sample_rate) if channels == 1 else StereoMixer(plain.channels, None)
             mixed = mixer.centre(mixer.mix(samples.T))
             if note and mixer.note:
                 note(mixer.note)
-            return mixed, plain.sample_rate, checksum
+            return mixed, plain.sample_rate
         notes: list[str] = []
         with _opened(path) as file:
             mixer = _mixer(path, file, channels)
             mixed, last = next(_mixed(file, most, mixer, notes.append))
             rate = file.samplerate
-        after = os.stat(path)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise AudioError("changed while it was read")
         if not last or mixed.shape[-1] >= most:
             return None
         if note and notes:
             note(notes[0])
-        return mixed, rate, checksum
+        return mixed, rate
     except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
 

@@ -155,16 +155,15 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[Piece]:
         _require_unchanged(path, recording)
 
 
-def _require_unchanged(path: str, recording: Recording, checksum: str = "") -> None:
-    """Raise AudiovqError if a file has changed since the run began; `checksum` is its SHA-256 if known."""
+def _require_unchanged(path: str, recording: Recording) -> None:
+    """Raise AudiovqError if a file has changed since the run began."""
     content = recording.content
     try:
-        if not checksum and stamp_of(path) != content.stamp:
-            checksum = sha256(path)
+        if stamp_of(path) == content.stamp or sha256(path) == content.sha256:
+            return
     except OSError:
-        checksum = "gone"
-    if checksum and checksum != content.sha256:
-        raise AudiovqError(f"{path}: {CHANGED}")
+        pass  # it is gone
+    raise AudiovqError(f"{path}: {CHANGED}")
 
 
 def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
@@ -197,9 +196,8 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
                 elif isinstance(sound, str):
                     planned = sound
                 else:
-                    _, original_rate, checksum = sound
-                    _require_unchanged(path, recording, checksum)
-                    waveform = next(resampled[original_rate])
+                    _require_unchanged(path, recording)
+                    waveform = next(resampled[sound[1]])
                     planned = plan_waveform(waveform, job.slicing, job.divide(recording))
                     planned = planned._replace(notes=file_notes)
             except (AudioError, OSError) as error:
@@ -211,7 +209,7 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
 
 def _read_short(
     job: ShardJob, recording: Recording, path: str, notes: list[str]
-) -> tuple[Waveform, int, str] | str | None:
+) -> tuple[Waveform, int] | str | None:
     """`reading.short` of a recording that would be a single block, or the reason why it cannot be read."""
     rate = job.slicing.spectrogram.sample_rate
     most = reading.block_frames(recording.info, rate, job.slicing.block_samples)

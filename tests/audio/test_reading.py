@@ -1,6 +1,5 @@
 """`audiovq.audio` reads any file as mono float32 within full scale, or refuses it with a reason."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -281,7 +280,7 @@ def test_samples_that_are_not_finite_are_refused_in_any_block(tmp_path: Path) ->
     ("suffix", "subtype"),
     [("wav", "PCM_16"), ("wav", "PCM_24"), ("flac", "PCM_16"), ("mp3", "MPEG_LAYER_III")],
 )
-def test_a_short_recording_gives_its_one_block_and_its_checksum(
+def test_a_short_recording_gives_its_one_block(
     tmp_path: Path, suffix: str, subtype: str, channels: int
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -291,7 +290,7 @@ def test_a_short_recording_gives_its_one_block_and_its_checksum(
     found = reading.short(path, len(block) + 1)
     assert found is not None
     np.testing.assert_array_equal(found[0], block)
-    assert found[1:] == (16_000, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert found[1] == 16_000
     assert reading.short(path, len(block)) is None
     header = soundfile.info(path)
     assert reading.info(path) == AudioInfo(header.samplerate, header.channels, header.frames)

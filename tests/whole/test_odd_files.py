@@ -296,17 +296,17 @@ def test_headerless_files_are_not_read_as_noise(suffix: str, tmp_path: Path) -> 
     assert "header" in str(found)
 
 
-def test_a_file_that_changes_between_two_reads_is_named(
+def test_a_file_that_is_cut_while_it_is_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.flac"
-    path.write_bytes(FILES["whole.flac"])
-    real = reading._opened
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones(1000, np.float32) / 2, 8000, subtype="PCM_16")
+    real = reading._plain
 
-    def changing(opened: Path) -> object:
-        path.write_bytes(FILES["less.flac"] + b"0")
-        return real(opened)
+    def cutting(head: bytes, size: int) -> object:
+        path.write_bytes(path.read_bytes()[:-2])
+        return real(head, size)
 
-    monkeypatch.setattr(reading, "_opened", changing)
+    monkeypatch.setattr(reading, "_plain", cutting)
     with pytest.raises(AudioError, match="changed while it was read"):
         reading.short(path, 1 << 20)
