@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from audiovq.config.checks import MOST_LAYERS, WIDEST, require, require_finite
+from audiovq.config.serialize import OMIT_DEFAULT
 from audiovq.config.spectrogram import SpectrogramConfig
 
 PATCH = 8, 4
@@ -31,6 +32,9 @@ class NetworkConfig:
     """Residual blocks of the encoder (patch, residual)."""
     decoder_blocks: int = 3
     """Residual blocks of the decoder (patch, residual)."""
+    row_mixing: int = field(default=0, metadata=OMIT_DEFAULT)
+    """Groups of channels with a matrix each by which a block mixes all rows, so that a tone's pitch decides about
+    all its partials; 0: rows see their neighbours only (patch)."""
 
     # For the lessons only.
     kind: Literal["patch", "conv", "residual"] = "patch"
@@ -54,6 +58,10 @@ class NetworkConfig:
         require(
             all(0 <= n <= MOST_LAYERS for n in (self.encoder_blocks, self.decoder_blocks)),
             f"encoder_blocks and decoder_blocks: give numbers from 0 to {MOST_LAYERS}",
+        )
+        require(
+            self.row_mixing >= 0 and self.channels % max(1, self.row_mixing) == 0,
+            f"row_mixing {self.row_mixing}: give 0, or a divisor of channels, {self.channels}",
         )
         require(
             len(self.filters) == len(self.kernels) == len(self.strides)

@@ -30,12 +30,38 @@ class RMSNorm2d(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
-class Block(nn.Module):
-    """Residual block: RMSNorm, 3×3 convolution, SiLU, 1×1 convolution; the identity at initialisation."""
+class RowMixing(nn.Module):
+    """Adds to each row a learnt sum of all rows, with one matrix for each group of channels; 0 at initialisation.
 
-    def __init__(self, channels: int) -> None:
+    Convolutions see neighbouring rows only, whereas the pitch of a tone decides where all its partials are. The
+    token mixing of I. Tolstikhin et al., "MLP-Mixer", 2021, along the rows and without a nonlinearity.
+    """
+
+    def __init__(self, groups: int, rows: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(groups, rows, rows))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) → the same shape."""
+        groups, rows = self.weight.shape[:2]
+        batch, channels, _, columns = x.shape
+        split = x.permute(2, 0, 3, 1).reshape(rows, batch * columns, groups, channels // groups)
+        grouped = split.permute(2, 0, 1, 3).flatten(2)  # (groups, rows, batch · columns · channels)
+        mixed = torch.bmm(self.weight.to(x.dtype), grouped).unflatten(2, (batch, columns, -1))
+        sums: Tensor = mixed.permute(2, 1, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
+        return x + sums
+
+
+class Block(nn.Module):
+    """Residual block: RMSNorm, row mixing if there is any, 3×3 convolution, SiLU, 1×1 convolution.
+
+    It is the identity at initialisation.
+    """
+
+    def __init__(self, channels: int, rows: int, groups: int) -> None:
         super().__init__()
         self.norm = RMSNorm2d(channels)
+        self.mixing = RowMixing(groups, rows) if groups else nn.Identity()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
@@ -43,7 +69,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (batch, channels, rows, columns), mask (batch, 1, 1, columns) → the shape of x."""
-        return mask_columns(x + self.out(nn.functional.silu(self.conv(self.norm(x)))), mask)
+        hidden = self.conv(self.mixing(self.norm(x)))
+        return mask_columns(x + self.out(nn.functional.silu(hidden)), mask)
 
 
 class RowBias(nn.Module):
@@ -67,7 +94,8 @@ class PatchEncoder(nn.Module):
         width = config.channels
         self.patch = nn.Conv2d(planes, width, config.stride, stride=config.stride)
         self.rows = RowBias(width, rows)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(config.encoder_blocks))
+        blocks = (Block(width, rows, config.row_mixing) for _ in range(config.encoder_blocks))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm2d(width)
         self.out = nn.Conv2d(width, dim, 1)
 
@@ -87,7 +115,8 @@ class PatchDecoder(nn.Module):
         width = config.channels
         self.inward = nn.Conv2d(dim, width, 1)
         self.rows = RowBias(width, rows)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(config.decoder_blocks))
+        blocks = (Block(width, rows, config.row_mixing) for _ in range(config.decoder_blocks))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm2d(width)
         self.patch = nn.ConvTranspose2d(width, planes, config.stride, stride=config.stride)
 
