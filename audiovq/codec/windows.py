@@ -214,15 +214,16 @@ def decode_blocks(
         end = sound.num_samples if stop == total else (stop - 1) * hop_length
         images = frames_of(model, sound.codes, start, stop, inversion.decoder)
         length = torch.tensor([end - start * hop_length], device=model.device)
+        level = torch.tensor([sound.level], device=model.device)
         waveform = model.spectrogram.inverse_of_loudness(
             images,
-            torch.tensor([sound.level], device=model.device),
+            level,
             length,
             inversion=inversion,
             generator=torch.Generator().manual_seed(seed),
             known=known,
         )
-        samples = model.spectrogram.widened(waveform, images, length)[0].cpu().numpy()
+        samples = model.spectrogram.widened(waveform, images, level, length)[0].cpu().numpy()
         begin = 0
         if tail is not None:
             begin = cut - fade

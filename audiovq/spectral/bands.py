@@ -6,7 +6,8 @@ spectrum is turned by a phase to the one side, and in the right one to the other
 should be; then each gets its gain. The sense of the turn alternates with frequency, so that no side comes first (R.
 Orban, "A rational technique for synthesizing pseudo-stereo from monophonic sources", JAES 1970; the gains are those
 of Breebaart et al. 2005, see `scale`). Nothing is added, so that attacks stay nearly as short as they are, and the
-sum of both channels has the power that the recording's has.
+sum of both channels has the power that the recording's has. Windows blur the turns: both channels are analysed, and made
+again with the planes moved by the difference.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
-from audiovq.spectral.scale import num_frames
 from audiovq.spectral.stft import ENVELOPE_FLOOR, Packing, stft
 
 BLOCK = 16
@@ -170,22 +170,31 @@ class Stereo(nn.Module):
         both = scale.balance(torch, left, right), scale.coherence(torch, left, right, cross)
         return torch.stack(both, dim=1)[:, :, self.of_row]
 
-    def widen(self, waveform: Tensor, spectrogram: Tensor, num_samples: Tensor) -> Tensor:
+    def widen(
+        self, waveform: Tensor, spectrogram: Tensor, num_samples: Tensor, level_db: Tensor
+    ) -> Tensor:
         """Two channels (batch, 2, samples) of a waveform (batch, samples) and the planes of a spectrogram (batch, 3,
-        bins, frames); `num_samples` (batch,) are the clips' lengths.
+        bins, frames); `num_samples` (batch,) are the clips' lengths, `level_db` (batch,) their loudest cells.
 
         Their mean power is that of the waveform. In the middle and in phase, both are the waveform.
         """
         config = self.config
-        frames = int(num_frames(waveform.shape[1], config.hop_length))
-        spectrum = stft(waveform, config.n_fft, config.hop_length)
-        gains, turn = self.sides(spectrogram[..., :frames])
-        both = spectrum[:, None] * torch.polar(gains, torch.stack([turn, -turn], dim=1))
+        grid = config.n_fft, config.hop_length
         lengths = num_samples.to(waveform.device).long().repeat_interleave(2)
-        packing = Packing(lengths, config.n_fft, config.hop_length, ENVELOPE_FLOOR)
-        signal = packing.synthesise(packing.pack(both.flatten(0, 1)))
-        channels: Tensor = packing.unpack(signal).unflatten(0, (-1, 2))
-        return channels
+        packing = Packing(lengths, *grid, ENVELOPE_FLOOR)
+        spectrum = stft(waveform, *grid)
+        wanted = spectrogram[..., : spectrum.shape[2]]
+
+        def turned(planes: Tensor) -> Tensor:
+            gains, turn = self.sides(planes)
+            both = spectrum[:, None] * torch.polar(gains, torch.stack([turn, -turn], dim=1))
+            signal = packing.synthesise(packing.pack(both.flatten(0, 1)))
+            channels: Tensor = packing.unpack(signal).unflatten(0, (-1, 2))
+            return channels
+
+        made = stft(turned(wanted).flatten(0, 1), *grid).unflatten(0, (-1, 2))
+        powers = scale.smoothed(self.analyse(made)[1] * packing.is_frame[::2, None, None])
+        return turned(_corrected(wanted, self.planes(powers, level_db[:, None, None, None])))
 
     def sides(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Gains (batch, 2, n_fft / 2 + 1, frames) of left and right by the planes of a spectrogram (batch, 3, bins,
@@ -201,6 +210,15 @@ class Stereo(nn.Module):
         )
         turn = (math.pi / 2) * (1 - coherence) * self.signs[:, None]
         return torch.stack([left, right], dim=1), turn
+
+
+def _corrected(wanted: Tensor, made: Tensor) -> Tensor:
+    """A spectrogram (batch, 3, bins, frames), its planes moved by their difference from those of what was made of them
+    (batch, 2, bins, frames)."""
+    balance, coherence = wanted[:, 1:].float().clamp(0, 1).unbind(dim=1)
+    correlation = 2 * scale.correlation(torch, coherence) - scale.correlation(torch, made[:, 1])
+    planes = (2 * balance - made[:, 0]).clamp(0, 1), scale.of_correlation(torch, correlation)
+    return torch.stack([wanted[:, 0], *planes], dim=1)
 
 
 def turns(config: SpectrogramConfig) -> npt.NDArray[np.float32]:

@@ -186,8 +186,19 @@ def coherence(xp: Any, left: Array, right: Array, cross: Array) -> Array:
     `left` and `right` are in units of `floor_power`.
     """
     bias = 1 + FAINT / 2 * (left + right)
-    cosine = (cross + bias) / (xp.sqrt(left * right) + bias)
-    value: Array = 1 - xp.arccos(cosine.clip(-1, 1)) / math.pi
+    value: Array = of_correlation(xp, (cross + bias) / (xp.sqrt(left * right) + bias))
+    return value
+
+
+def of_correlation(xp: Any, correlation: Array) -> Array:
+    """Coherence, 0 to 1, of a correlation, which is clamped to -1 to 1."""
+    value: Array = 1 - xp.arccos(correlation.clip(-1, 1)) / math.pi
+    return value
+
+
+def correlation(xp: Any, coherence: Array) -> Array:
+    """Correlation, -1 to 1, of a coherence: the inverse of `of_correlation`."""
+    value: Array = -xp.cos(math.pi * coherence)
     return value
 
 

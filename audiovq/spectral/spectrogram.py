@@ -141,14 +141,16 @@ class Spectrogram(nn.Module):
         waveform = self.inverse_of_loudness(
             spectrogram, level, num_samples, inversion=inversion, generator=generator, known=known
         )
-        return self.widened(waveform, spectrogram, num_samples)
+        return self.widened(waveform, spectrogram, level, num_samples)
 
-    def widened(self, waveform: Tensor, spectrogram: Tensor, num_samples: Tensor) -> Tensor:
+    def widened(
+        self, waveform: Tensor, spectrogram: Tensor, level: Tensor, num_samples: Tensor
+    ) -> Tensor:
         """The waveform (batch, max samples) of `inverse_of_loudness`, in stereo where the spectrogram is: see
         `Stereo.widen`."""
         if self.stereo is None:
             return waveform
-        return self.stereo.widen(waveform, spectrogram, num_samples)
+        return self.stereo.widen(waveform, spectrogram, num_samples, self.level_db(level))
 
     def inverse_of_loudness(
         self,

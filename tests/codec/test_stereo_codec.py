@@ -1,6 +1,7 @@
 """Stereo sounds through codes, archives and files."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,85 @@ def test_decoded_sounds_have_the_positions_of_the_recordings(exact: Model) -> No
         assert product * left * right >= 0
 
 
-def test_mono_sounds_cost_the_same_as_equal_channels(exact: Model, model: Model) -> None:
+def decibels(a: Waveform, b: Waveform) -> float:
+    """Power of a over that of b."""
+    return 10 * math.log10(float(np.square(a).mean()) / float(np.square(b).mean()))
+
+
+def correlation(both: Waveform) -> float:
+    left, right = both.astype(np.float64)
+    return float(left @ right / math.sqrt(float(left @ left) * float(right @ right)))
+
+
+def recoded(exact: Model, both: Waveform) -> Waveform:
+    """A sound through codes."""
+    (found,) = codec.decode(exact, codec.encode(exact, [both]))
+    assert found.shape == both.shape
+    return found
+
+
+def test_opposite_channels_stay_loud_and_opposite(exact: Model) -> None:
+    (sound,) = noises(6000)
+    found = recoded(exact, panned(sound, 1, -1))
+    assert correlation(found) < -0.97
+    for side in found:
+        assert decibels(side, sound) == pytest.approx(0, abs=1)
+    assert decibels(found.mean(axis=0), sound) < -15
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_silent_channel_stays_30_db_quieter(exact: Model, silent: int) -> None:
+    (sound,) = noises(6000)
+    found = recoded(exact, panned(sound, silent, 1 - silent))
+    assert decibels(found[silent], found[1 - silent]) < -30
+    assert decibels(found[1 - silent], sound) == pytest.approx(0, abs=0.5)
+
+
+def test_equal_channels_cost_what_a_mono_file_costs(
+    exact: Model, model: Model, tmp_path: Path
+) -> None:
+    (sound,) = noises(3000)
     for one in (exact, model):
-        (sound,) = noises(3000)
         mono, stereo = codec.encode(one, [sound, panned(sound, 1, 1)])
         assert same(mono, stereo)
+    left, right = recoded(exact, panned(sound, 1, 1))
+    assert decibels(left - right, left) < -35
+    save(tmp_path / "model", model, "autoencoder", {})
+    loaded, sizes = load(tmp_path / "model"), []
+    for name, samples in (("mono", sound), ("both", np.stack([sound, sound], axis=1))):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", samples, RATE)
+        encode_files(loaded, tmp_path / name, tmp_path / f"{name}.avq", say=lambda line: None)
+        sizes.append((tmp_path / f"{name}.avq").stat().st_size)
+    assert sizes[0] == sizes[1]
+
+
+def test_a_surround_file_is_decoded_as_its_channels_are_mixed_by_the_standard(
+    exact: Model, tmp_path: Path
+) -> None:
+    """ITU-R BS.775: left + .707 centre + .707 left surround; here of noises of different levels."""
+    gains = 0.9, 0.2, 0.5, 1.0, 0.4, 0.3  # L R C LFE Ls Rs
+    speakers = [g * one for g, one in zip(gains, noises(*(6 * [6000])), strict=True)]
+    soundfile.write(tmp_path / "a.flac", 0.5 * np.stack(speakers, axis=1), RATE)
+    waveform, _ = reading.read(tmp_path / "a.flac", channels=2)
+    left, right = (
+        math.sqrt(gains[i] ** 2 + gains[2] ** 2 / 2 + gains[i + 4] ** 2 / 2) for i in (0, 1)
+    )
+    found = recoded(exact, waveform)
+    assert decibels(found[1], found[0]) == pytest.approx(20 * math.log10(right / left), abs=0.5)
+    wanted = gains[2] ** 2 / 2 / (left * right)
+    assert correlation(found) == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_channel_delayed_by_10_ms_is_as_loud_and_no_more_coherent(exact: Model) -> None:
+    """In bands wider than 100 Hz the delay leaves no correlation, and the sum has the power of both."""
+    (sound,) = noises(12_000)
+    delayed = np.concatenate([np.zeros(RATE // 100, np.float32), sound])[: len(sound)]
+    both = np.stack([sound, delayed])
+    found = recoded(exact, both)
+    assert decibels(found[1], found[0]) == pytest.approx(0, abs=0.3)
+    assert correlation(found) == pytest.approx(correlation(both), abs=0.05)
+    assert decibels(found.mean(axis=0), both.mean(axis=0)) == pytest.approx(0, abs=0.5)
 
 
 def test_codes_and_waveforms_do_not_depend_on_the_batch(model: Model) -> None:

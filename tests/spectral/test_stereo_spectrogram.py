@@ -157,9 +157,9 @@ def test_the_coherence_is_the_correlation_before_and_after_the_inverse(correlati
     assert of_rows(image, 2) == pytest.approx(wanted, abs=0.05)
     left, right = inverse(a, mixed)
     found = float(np.dot(left, right)) / math.sqrt(float(np.dot(left, left) * np.dot(right, right)))
-    assert found == pytest.approx(correlation, abs=0.1)
+    assert found == pytest.approx(correlation, abs=0.04)
     again = image_of(left, right)
-    assert of_rows(again, 2) == pytest.approx(of_rows(image, 2), abs=0.05)
+    assert of_rows(again, 2) == pytest.approx(of_rows(image, 2), abs=0.02)
 
 
 def test_a_delayed_channel_is_in_the_middle_and_incoherent_in_wide_bands() -> None:
