@@ -148,9 +148,12 @@ def mel_distance(waveform: Waveform, other: Waveform, sample_rate: int) -> float
 def spectral_convergence(waveform: Waveform, other: Waveform, n_fft: int, hop_length: int) -> float:
     """Frobenius norm of the error of the magnitudes, relative to that of the original; 0 is exact.
 
-    Sturmel and Daudet 2011; Arık, Jun and Diamos 2019. The original must not be silent.
+    Of waveforms (samples,), or (2, samples), both sides together. Sturmel and Daudet 2011; Arık, Jun and Diamos 2019.
+    The original must not be silent.
     """
-    a, b = _magnitudes(waveform, other, n_fft, hop_length)
+    a, b = (
+        stft(torch.from_numpy(np.atleast_2d(w)), n_fft, hop_length).abs() for w in (waveform, other)
+    )
     return float((a - b).norm() / a.norm())
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from audiovq.audio import finding, writing
+from audiovq.audio.channels import to_channels
 from audiovq.audio.reading import AudioInfo
 from audiovq.audio.silence import SILENT
 from audiovq.audio.waveform import AudioError
@@ -83,8 +84,7 @@ def inspect(
     ceiling, inverted = _invert(
         source, slicing, paths, pieces, Path(out) if out else None, overwrite
     )
-    chosen, channel_notes = choose_channels(config, settings, source, folder.headers)
-    mono = chosen.channels == 1  # the figures are of mono; in stereo no channels cancel each other
+    mono = settings.channels == 1  # in stereo no channels cancel each other
     file_notes = [(path, note) for path, one in stats.items() for note in one.notes if mono]
     return Inspection(
         source=str(source),
@@ -99,7 +99,7 @@ def inspect(
         duplicates=_duplicates(stats),
         skipped=folder.skipped,
         labels=labels,
-        notes=notes + channel_notes + in_words(file_notes, len(stats)),
+        notes=notes + folder.notes + in_words(file_notes, len(stats)),
         settings=settings,
         clip_seconds=slicing.clip_seconds,
         clips=clips,
@@ -109,7 +109,7 @@ def inspect(
         ceiling=ceiling,
         inverted=inverted,
         descriptions={
-            path: describe(piece.cut_to_clip(piece.samples), settings.sample_rate)
+            path: describe(to_channels(piece.cut_to_clip(piece.samples), 1), settings.sample_rate)
             for path, piece in zip(paths, pieces, strict=True)
         },
     )
@@ -128,6 +128,8 @@ class _Folder:
     """With the chosen settings."""
     reasons: list[str]
     """For the settings."""
+    notes: list[str]
+    """Messages about the channels."""
 
 
 def _read(source: Path, config: PreprocessConfig) -> _Folder:
@@ -146,6 +148,7 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         settings, frames, reasons = _settings(
             source, config, voters(source, headers, config), stats
         )
+        settings, notes = choose_channels(config, settings, source, headers)
         slicing = Slicing.of(config, settings, frames)
         spans, rejected = _for_each(
             "inspect: cutting clips",
@@ -163,6 +166,7 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         sorted(skipped, key=lambda file: file.path),
         slicing,
         reasons,
+        notes,
     )
 
 
@@ -306,6 +310,7 @@ def _commands(
         hop_length=settings.hop_length,
         n_mels=settings.n_mels,
         labels=labels,
+        channels="stereo" if settings.channels > 1 else config.channels,
     )
     words = flags(filled, PreprocessConfig())
     return [

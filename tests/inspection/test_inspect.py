@@ -147,6 +147,33 @@ def test_the_suggested_command_makes_the_dataset_that_was_described(
     assert found.commands[1] == "audiovq train dataset model --preset tiny"
 
 
+def test_the_ceiling_of_stereo_recordings_is_that_of_both_channels(
+    voice: Voice, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(4):
+        sides = np.stack([voice(0.5, 110 + 10 * number), voice(0.5, 400 + 10 * number)])
+        soundfile.write(folder / f"{number}.wav", sides.T, 8000, subtype="FLOAT")
+    found = inspect(folder, tmp_path / "out")
+    assert found.settings.channels == 2
+    assert "--channels stereo" in found.commands[0]
+    assert any("4 of 4 files are stereo" in note for note in found.notes)
+    written = sorted((tmp_path / "out").glob("*.wav"))
+    originals, inverted = (
+        [reading.read(path, channels=2)[0] for path in written if kind in path.name]
+        for kind in ("original", "inverted")
+    )
+    assert {soundfile.info(path).channels for path in written} == {2}
+    again = fidelity.waveform_scores(originals, inverted, found.settings)
+    assert found.ceiling["spectral_convergence"] == pytest.approx(
+        again["spectral_convergence"], abs=2e-3
+    )
+    mono = inspect(folder, config=PreprocessConfig(channels="mono"))
+    assert mono.settings.channels == 1
+    assert mono.ceiling["spectral_convergence"] != found.ceiling["spectral_convergence"]
+
+
 def test_labels_by_folder_are_shown_and_need_no_flag(recordings: Path) -> None:
     found = inspect(recordings)
     assert found.labels == {"folder": ["jan", "sam"]}
