@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiovq.dataset.batches import random_variations
+from audiovq.dataset.batches import random_positions, random_variations
 from audiovq.dataset.dataset import Dataset, Split, known_ends
 from audiovq.models.model import Model
 from audiovq.runtime import distributed
@@ -17,6 +17,8 @@ from audiovq.runtime.tensors import scratch
 
 VIEWS = 12
 """Encodings of each clip that the prior learns from."""
+MOVES = 0.0, 0.5, 0.7, 0.9
+"""Shares of the positions of moved clips, summed up: see `batches.POSITIONS`."""
 VIEWS_SHARE = 0.2
 """Of a time limit that making them may take."""
 
@@ -46,12 +48,18 @@ def encode_views(
 
 
 def encode_split(
-    model: Model, split: Split, views: int = 1, max_seconds: float = math.inf
+    model: Model,
+    split: Split,
+    views: int = 1,
+    max_seconds: float = math.inf,
+    *,
+    moves: bool = False,
 ) -> Encodings:
     """All clips × views, on the CPU; tokens are int16 where that holds them, and else int32.
 
     The first view is the clips as they are; each further one is `random_variations`, so that a prior meets many
     codes for one sound. The view during which `max_seconds` pass is the last. Ranks each make a part of all.
+    `moves`: of stereo, every clip is moved, half of them to the middle, by `random_positions`.
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
@@ -73,8 +81,11 @@ def encode_split(
                     images, frames = random_variations(
                         split, indices, generator, stride, range_db, part
                     )
+                chances = torch.rand(len(indices) if moves else 0, 3, generator=generator)
                 if not is_ours:
                     continue
+                if moves:
+                    images = random_positions(images, chances, range_db, MOVES)
                 ends = known[indices, 1] & (frames <= model.clip_frames)  # longer ones are cut
                 frames = frames.clamp(max=model.clip_frames)
                 images = images[..., : int(frames.max())].to(model.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -105,13 +105,15 @@ def excerpts(
     return images.gather(3, indices), (frames - begin).clamp(max=longest)
 
 
-def random_positions(images: Tensor, chances: Tensor, range_db: float) -> Tensor:
-    """Stereo spectrograms (batch, 3, bins, frames), a part of them in other positions: see POSITIONS.
+def random_positions(
+    images: Tensor, chances: Tensor, range_db: float, positions: Sequence[float] = POSITIONS
+) -> Tensor:
+    """Stereo spectrograms (batch, 3, bins, frames), a part of them in other positions: `positions` as in POSITIONS.
 
     `chances` (batch, 3), 0 to 1, decide which, the position, and the coherence. A position is one of gains of left and
     right with the loudness as it is. `range_db`: decibels between 0 and 1 of a spectrogram.
     """
-    kept, middle, side, anywhere = POSITIONS
+    kept, middle, side, anywhere = positions
     which, where, coherent = chances.unbind(dim=1)
     where = torch.where(which < middle, 0.5, torch.where(which < side, where.round(), where))
     correlation = torch.where(which < anywhere, 1.0, 2 * coherent - 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -167,11 +167,23 @@ def fit_context(
     if max_minutes is not None:
         most_steps = min(most_steps, math.ceil(STEPS_A_MINUTE * max_minutes))
         most_views = min(most_views, math.ceil(max_minutes))
-    cells = _cells(model, train, most_views, ENCODING_SHARE * max_seconds)
-    steps = min(most_steps, max(checks, PASSES * len(cells) // BATCH_CELLS))
+    share = ENCODING_SHARE / (
+        2 if train.planes > 1 else 1
+    )  # views are encoded twice: `_with_moved`
+    cells = _cells(model, train, most_views, share * max_seconds)
+    checked = _cells(model, held_out)
+    learnt = _with_moved(model, train, cells)
+    steps = min(most_steps, max(checks, PASSES * len(learnt) // BATCH_CELLS))
     schedule = _Schedule(steps, started, max_seconds, rate * LEARNING_RATE)
-    network, bits = _best_network(
-        model, cells, _cells(model, held_out), schedule, checks, seed, dtype, start
+    network = _best_network(
+        model,
+        learnt,
+        _with_moved(model, held_out, checked),
+        schedule,
+        checks,
+        seed,
+        dtype,
+        start,
     )
     # Add-one smoothing: values that training lacks are rare, not impossible.
     vocabulary, config = model.vocabulary, model.autoencoder.config
@@ -186,7 +198,7 @@ def fit_context(
         weight = _weight_for(model, ContextTables(integers), held_out, config.target_rate)
         integers["rate_weight"] = torch.tensor(weight)
     cut_short = len(cells.columns) < most_views * len(train) or schedule.step < steps
-    bits_per_code = bits / vocabulary.num_quantizers
+    bits_per_code = _bits(network, checked) / vocabulary.num_quantizers
     return Fitted(ContextTables(integers), bits_per_code, schedule.step, steps, cut_short)
 
 
@@ -224,8 +236,8 @@ def _best_network(
     seed: int,
     dtype: torch.dtype,
     start: ContextTables | None,
-) -> tuple[ContextModel, float]:
-    """A context model trained on `train`, in its best state on `held_out`, with its bits per cell there."""
+) -> ContextModel:
+    """A context model trained on `train`, in its best state on `held_out`."""
     network, best_bits = _first_network(model, held_out, seed, start)
     device, on_gpu = model.device, model.device.type == "cuda"
     optimizer = torch.optim.AdamW(
@@ -252,7 +264,7 @@ def _best_network(
             if bits < best_bits:
                 best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
     network.load_state_dict(best)
-    return network, best_bits
+    return network
 
 
 def _first_network(
@@ -296,9 +308,30 @@ def _side_bits(counts: Sequence[int], values: Tensor) -> float:
     return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
 
 
-def _cells(model: Model, split: Split, views: int = 1, max_seconds: float = math.inf) -> _Cells:
-    """The cells of all clips × views; the view during which `max_seconds` pass is the last."""
-    tokens, *_ = encode_split(model, split, views, max_seconds)
+def _with_moved(model: Model, split: Split, cells: _Cells) -> _Cells:
+    """The cells of all clips × views of `split`; of stereo, followed by those of as many clips elsewhere.
+
+    A table that has never seen a sound in the middle would take three times the bits for it.
+    """
+    if split.planes == 1:
+        return cells
+    moved = _cells(model, split, len(cells.columns) // len(split), moves=True)
+    return _Cells(
+        *(torch.cat([getattr(cells, f.name), getattr(moved, f.name)]) for f in fields(_Cells))
+    )
+
+
+def _cells(
+    model: Model,
+    split: Split,
+    views: int = 1,
+    max_seconds: float = math.inf,
+    *,
+    moves: bool = False,
+) -> _Cells:
+    """The cells of all clips × views; the view during which `max_seconds` pass is the last. `moves` as in
+    `encode_split`."""
+    tokens, *_ = encode_split(model, split, views, max_seconds, moves=moves)
     vocabulary, quantizers = model.vocabulary, model.vocabulary.num_quantizers
     parts = tokens.split(PART)
     columns, levels = (
