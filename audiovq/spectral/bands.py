@@ -213,8 +213,8 @@ class Stereo(nn.Module):
 
 
 def _corrected(wanted: Tensor, made: Tensor) -> Tensor:
-    """A spectrogram (batch, 3, bins, frames), its planes moved by their difference from those of what was made of them
-    (batch, 2, bins, frames)."""
+    """A spectrogram (batch, 3, bins, frames), its planes moved by their difference from those (batch, 2, bins, frames)
+    of the channels made of it."""
     balance, coherence = wanted[:, 1:].float().clamp(0, 1).unbind(dim=1)
     correlation = 2 * scale.correlation(torch, coherence) - scale.correlation(torch, made[:, 1])
     planes = (2 * balance - made[:, 0]).clamp(0, 1), scale.of_correlation(torch, correlation)
