@@ -71,11 +71,12 @@ def demo(
     device: str = "auto",
     overwrite: bool = False,
     say: Say = print,
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Run the whole pipeline on the bundled digits: `out`/dataset, model, sounds, report.html.
 
     Returns the metrics, which are also printed and written to `out`/model/evaluation.json. A demo that
-    was stopped resumes.
+    was stopped resumes. `plain`: print lines for beginners in place of figures.
     """
     out = Path(out)
     config = dataclasses.replace(PRESETS["tiny"], max_minutes=max_minutes)
@@ -93,7 +94,9 @@ def demo(
     preprocess(source, out / "dataset", DEMO_DATA, overwrite=overwrite, say=say)
     dataset = Dataset(out / "dataset", source)
     say("2 of 5: training")
-    model = train(dataset, out / "model", config, device=device, overwrite=overwrite, say=say)
+    model = train(
+        dataset, out / "model", config, device=device, overwrite=overwrite, say=say, plain=plain
+    )
     say("3 of 5: new sounds, four of each digit")
     sounds = [
         sound
@@ -104,8 +107,11 @@ def demo(
     say(f"wrote {len(paths)} recordings to {out / 'sounds'}")
     say("4 of 5: evaluation")
     figures = evaluate(model, dataset, say=say)
-    say(figure_table(figures))
+    if not plain:
+        say(figure_table(figures))
     write_json(out / "model" / "evaluation.json", figures)
     say("5 of 5: report")
-    say(f"wrote {write_report(model, dataset, out / 'model', out / 'report.html')}")
+    page = write_report(model, dataset, out / "model", out / "report.html", say=say)
+    say(f"open {page} in a browser to see and hear the model; its sounds are in {out / 'sounds'}")
+    say(f"next: audiovq app {out / 'model'}, or your own sounds: audiovq inspect MY-SOUNDS")
     return figures

@@ -1,5 +1,7 @@
 """The app in the browser: sounds on a shelf, and edits of them.
 
-May import `generation`, `report.embed` and below. Start with `desk`, the state and its actions, which know no
-browser; `page` shows it, by the HTML in `templates` and the CSS and JavaScript in `assets`.
+May import `library`, `generation`, pages of `report` and below. Start with `desk`, the state and its moves, which know
+no browser; `actions` runs a move that the page asks for, `view` says what the page shows, `pack` makes a ZIP of the shelf,
+`server` serves it all. The page is `templates/app.html`, its style and script are in `assets`; `app.js` is where the script
+starts.
 """

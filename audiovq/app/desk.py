@@ -1,13 +1,14 @@
 """State of the app: a shelf of sounds, and the selected one, whose codes can be edited.
 
-A `Desk` is immutable: every action returns a new one, and the previous selection can be restored. Actions
-come from a web page, so all their arguments are checked.
+A `Desk` is immutable: every move returns a new one, and earlier ones can be restored. Moves come from a web page, so
+all their arguments are checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,90 +20,191 @@ from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import edit
 from audiovq.generation import morph as morphing
 from audiovq.generation.generate import generate
+from audiovq.generation.labels import infer_labels, label_names
 from audiovq.generation.sound import Sound, decode_sounds
 from audiovq.models.model import Model
 
 MAX_SECONDS = 10.0
-"""Longest recording that can be loaded, and longest continuation."""
-SHELF_SIZE = 24
-"""Sounds on the shelf; the oldest are dropped."""
+"""Longest recording that can be loaded, and longest sound."""
+SHELF_SIZE = 40
+"""Sounds on the shelf; the oldest that are not kept are dropped."""
 MAX_SOUNDS = 8
-"""Sounds made at a time."""
+"""Sounds of a morph."""
 MAX_UNDO = 32
-"""Actions that can be undone."""
+"""Moves that can be undone."""
+MAX_NAME = 60
+"""Characters of a name."""
 
 
-@dataclass(frozen=True)
+def _new_key() -> str:
+    return secrets.token_urlsafe(9)
+
+
+@dataclass(frozen=True, eq=False)
 class Item:
     """A sound with its name."""
 
     name: str
     sound: Sound
+    note: str = ""
+    """How it was made, or what it was made from."""
+    original: Item | None = None
+    """The sound before all edits; None: it is not edited."""
+    is_kept: bool = False
+    """Whether it stays when the shelf is full."""
+    key: str = field(default_factory=_new_key)
+    """Differs for each waveform."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A state that can be restored."""
+
+    shelf: tuple[Item, ...]
+    key: str
+    move: str
+    """The move that followed it, in a word or two."""
 
 
 @dataclass(frozen=True)
 class Desk:
-    """The shelf, newest sounds first, and the selected sound; none at the start."""
+    """The shelf, newest sounds first, and the key of the selected one; "" without sounds."""
 
     shelf: tuple[Item, ...] = ()
-    hand: Item | None = None
-    past: tuple[Item, ...] = ()
-    """Earlier selections, the latest last."""
+    key: str = ""
+    past: tuple[Moment, ...] = ()
+    """Earlier states, the latest last."""
+    future: tuple[Moment, ...] = ()
+    """States that were undone, the latest last."""
 
     @property
     def selected(self) -> Item:
         """The selected sound. Raises AudiovqError where there is none."""
-        if self.hand is None:
+        if not self.shelf:
             raise AudiovqError("no sound is selected: make one, or drop in a recording")
-        return self.hand
+        return self.find(self.key)
+
+    def find(self, key: str) -> Item:
+        """The sound on the shelf with a key. Raises AudiovqError where there is none."""
+        for item in self.shelf:
+            if item.key == key:
+                return item
+        raise AudiovqError("that sound is not on the shelf any more: choose another")
 
 
 def make(
     model: Model,
     desk: Desk,
-    n: int,
     labels: Mapping[str, str],
     sampling: SamplingConfig,
     seed: int,
+    seconds: float | None = None,
 ) -> Desk:
-    """Put `n` new sounds on the shelf and select the first. Raises AudiovqError as `generate` does."""
-    if not 1 <= n <= MAX_SOUNDS:
-        raise AudiovqError(f"number {n}: give 1 to {MAX_SOUNDS}")
-    sounds = generate(model, n, labels, sampling=sampling, seed=seed)
-    return _add(
-        desk, [Item(_name(sound) or f"new {i + 1}", sound) for i, sound in enumerate(sounds)]
-    )
+    """Put a new sound on the shelf and select it; `seconds` None: the model chooses its length.
+
+    Raises AudiovqError as `generate` does.
+    """
+    _require_seconds(seconds)
+    (sound,) = generate(model, 1, labels, sampling=sampling, seed=seed, seconds=seconds)
+    number = sum(item.original is None for item in desk.shelf) + 1
+    near = sound.nearest
+    note = f"near copy of {near.path}" if near is not None and near.is_copy else "new"
+    name = " · ".join(sound.labels.values()) or f"sound {number}"
+    return _add(desk, "new sound", [Item(name, sound, note)])
 
 
-def record(model: Model, desk: Desk, path: Path) -> Desk:
-    """Put a recording and its reconstruction on the shelf, and select the recording, whose samples edits keep.
+def record(model: Model, desk: Desk, path: Path, name: str) -> Desk:
+    """Put a recording on the shelf and select it, and its reconstruction after it; edits keep its samples.
 
-    Raises AudiovqError where the file cannot be read, or is longer than MAX_SECONDS.
+    Labels that are not known are those that the prior finds most likely. Raises AudiovqError where the file cannot
+    be read, or is longer than MAX_SECONDS.
     """
     try:
-        seconds = reading.info(path).seconds
-        if seconds > MAX_SECONDS:
+        found = reading.info(path)
+        if found.seconds > MAX_SECONDS:
             raise AudiovqError(
-                f"lasts {seconds:.1f} s; give a recording of {MAX_SECONDS:.0f} s at most"
+                f"lasts {found.seconds:.1f} s; give a recording of {MAX_SECONDS:.0f} s at most"
             )
         waveform, _ = reading.read(path, model.sample_rate, channels=model.channels)
     except AudiovqError as error:
-        raise AudiovqError(f"{path.name}: {error}") from error
+        raise AudiovqError(f"{name}: {error}") from error
     encoded = edit.encode_nearest(model, waveform)
-    decoded = _decode(model, f"{path.stem}, encoded and decoded", encoded, {})
-    return _add(desk, [Item(path.stem, Sound(waveform, {}, encoded)), decoded])
+    labels = label_names(model, infer_labels(model, encoded).tolist())
+    stem = Path(name).stem[:MAX_NAME] or "recording"
+    note = _converted(found, model)
+    item = Item(stem, Sound(waveform, labels, encoded), note)
+    coded = _decode(model, encoded, labels)
+    return _add(
+        desk, "recording", [item, Item(f"{stem}, decoded", coded, "encoded and decoded", item)]
+    )
 
 
-def take(desk: Desk, index: int) -> Desk:
-    """Select the sound at `index` on the shelf."""
-    return _select(desk, _on_shelf(desk, index))
+def _converted(found: reading.AudioInfo, model: Model) -> str:
+    """What a recording is turned into, such as `48,000 Hz stereo → 44,100 Hz mono`."""
+    before, after = (
+        f"{rate:,} Hz {_channels(channels)}"
+        for rate, channels in (
+            (found.sample_rate, found.channels),
+            (model.sample_rate, model.channels),
+        )
+    )
+    return f"{before}, as the model's" if before == after else f"{before} → {after}"
+
+
+def _channels(number: int) -> str:
+    return {1: "mono", 2: "stereo"}.get(number, f"{number} channels")
+
+
+def take(desk: Desk, key: str) -> Desk:
+    """Select the sound with a key."""
+    return replace(desk, key=desk.find(key).key)
+
+
+def rename(desk: Desk, key: str, name: str) -> Desk:
+    """Give a sound another name."""
+    name = " ".join(name.split())[:MAX_NAME]
+    if not name:
+        raise AudiovqError("the name is empty: type one")
+    return _changed(desk, "rename", key, lambda item: replace(item, name=name))
+
+
+def keep(desk: Desk, key: str, is_kept: bool) -> Desk:
+    """Mark a sound as kept, or not."""
+    return _changed(desk, "keep", key, lambda item: replace(item, is_kept=is_kept))
+
+
+def discard(desk: Desk, key: str) -> Desk:
+    """Take a sound off the shelf; if it was the selected one, its neighbour is selected."""
+    index = desk.shelf.index(desk.find(key))
+    shelf = desk.shelf[:index] + desk.shelf[index + 1 :]
+    selected = desk.key
+    if selected == key:
+        selected = shelf[min(index, len(shelf) - 1)].key if shelf else ""
+    return _after(desk, "discard", shelf, selected)
+
+
+def redraw(
+    model: Model,
+    desk: Desk,
+    cells: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    seed: int,
+) -> Desk:
+    """Resample `cells`, pairs of (row, column) of the selected sound, conditioned on all others, as a further take;
+    samples elsewhere are kept."""
+    item = desk.selected
+    mask = _mask(item, cells)
+    encoded, labels = item.sound.encoded, item.sound.labels
+    (sound,) = edit.resample(model, encoded, mask, labels, sampling=sampling, seed=seed)
+    sound = edit.keep_unmasked(model, item.sound.waveform, sound, mask)
+    return _add(desk, "redraw", [_take(desk, item, sound, f"{int(mask.sum())} cells redrawn")])
 
 
 def write_codes(
     model: Model, desk: Desk, cells: Sequence[Sequence[int]], codes: Sequence[int]
 ) -> Desk:
-    """Set `cells`, pairs of (row, column) of the selected sound, to `codes`, one per quantizer; samples elsewhere are
-    kept."""
+    """Set `cells`, pairs of (row, column) of the selected sound, to `codes`, one per quantizer, as a further take;
+    samples elsewhere are kept."""
     item, size = desk.selected, model.autoencoder.config.bottleneck.num_codes
     grid = item.sound.encoded.codes.clone()
     for code in codes:
@@ -114,44 +216,27 @@ def write_codes(
     for layer, code in zip(grid, codes, strict=True):
         layer[mask] = code
     encoded = replace(item.sound.encoded, codes=grid)
-    decoded = _decode(model, item.name, encoded, item.sound.labels)
-    sound = edit.keep_unmasked(model, item.sound.waveform, decoded.sound, mask)
-    return _select(desk, Item(item.name, sound))
-
-
-def repaint(
-    model: Model,
-    desk: Desk,
-    cells: Sequence[Sequence[int]],
-    labels: Mapping[str, str],
-    sampling: SamplingConfig,
-    seed: int,
-) -> Desk:
-    """Resample `cells`, pairs of (row, column) of the selected sound, conditioned on all others; samples elsewhere
-    are kept."""
-    item = desk.selected
-    mask = _mask(item, cells)
-    (sound,) = edit.resample(model, item.sound.encoded, mask, labels, sampling=sampling, seed=seed)
-    sound = edit.keep_unmasked(model, item.sound.waveform, sound, mask)
-    return _select(desk, Item(item.name, sound))
+    decoded = _decode(model, encoded, item.sound.labels)
+    sound = edit.keep_unmasked(model, item.sound.waveform, decoded, mask)
+    words = f"code {' '.join(map(str, codes))} written in {int(mask.sum())} cells"
+    return _add(desk, "write code", [_take(desk, item, sound, words)])
 
 
 def vary(
     model: Model,
     desk: Desk,
-    n: int,
     strength: float,
     labels: Mapping[str, str],
     sampling: SamplingConfig,
     seed: int,
 ) -> Desk:
-    """Put `n` variations of the selected sound on the shelf: see `edit.vary`."""
+    """Put a variation of the selected sound on the shelf: see `edit.vary`."""
     item = desk.selected
-    if not 1 <= n <= MAX_SOUNDS:
-        raise AudiovqError(f"number {n}: give 1 to {MAX_SOUNDS}")
-    waveform = item.sound.waveform
-    sounds = edit.vary(model, waveform, n, strength, labels, sampling=sampling, seed=seed)
-    return _add(desk, [Item(f"{item.name}, varied {i + 1}", s) for i, s in enumerate(sounds)])
+    labels = {**item.sound.labels, **labels}
+    (sound,) = edit.vary(
+        model, item.sound.waveform, 1, strength, labels, sampling=sampling, seed=seed
+    )
+    return _add(desk, "variation", [_take(desk, item, sound, f"varied, strength {strength:g}")])
 
 
 def extend(
@@ -164,47 +249,85 @@ def extend(
 ) -> Desk:
     """Put a continuation of the selected sound, `seconds` long in total, on the shelf: see `edit.extend`."""
     item = desk.selected
-    if seconds > MAX_SECONDS:
-        raise AudiovqError(f"length {seconds:g}: give up to {MAX_SECONDS:.0f} seconds")
-    (sound,) = edit.extend(
-        model, item.sound.waveform, seconds, labels, sampling=sampling, seed=seed
-    )
-    return _add(desk, [Item(f"{item.name}, continued", sound)])
+    _require_seconds(seconds)
+    labels = {**item.sound.labels, **labels}
+    waveform = item.sound.waveform
+    (sound,) = edit.extend(model, waveform, seconds, labels, sampling=sampling, seed=seed)
+    return _add(desk, "continuation", [_take(desk, item, sound, f"continued to {seconds:g} s")])
 
 
-def morph(model: Model, desk: Desk, index: int, steps: int) -> Desk:
-    """Put `steps` sounds from the selected one to the one at `index` on the shelf: see `morph.morph`."""
-    item, other = desk.selected, _on_shelf(desk, index)
+def morph(model: Model, desk: Desk, key: str, steps: int) -> Desk:
+    """Put `steps` sounds from the selected one to the one with a key on the shelf: see `morph.morph`."""
+    item, other = desk.selected, desk.find(key)
+    if item is other:
+        raise AudiovqError("a sound cannot morph to itself: choose another of the shelf")
     if not 2 <= steps <= MAX_SOUNDS:
         raise AudiovqError(f"steps {steps}: give 2 to {MAX_SOUNDS}")
     sounds = morphing.morph(model, item.sound.waveform, other.sound.waveform, steps)
+    names = [f"{item.name} → {other.name} {i + 1}/{steps}"[:MAX_NAME] for i in range(steps)]
     return _add(
         desk,
-        [Item(f"{item.name} → {other.name} {i + 1}/{steps}", s) for i, s in enumerate(sounds)],
+        "morph",
+        [Item(name, s, "morph", item) for name, s in zip(names, sounds, strict=True)],
     )
 
 
 def undo(desk: Desk) -> Desk:
-    """Restore the selection before the last action. Raises AudiovqError where there is none."""
+    """Restore the state before the last move. Raises AudiovqError where there is none."""
     if not desk.past:
         raise AudiovqError("there is nothing to undo")
-    return replace(desk, hand=desk.past[-1], past=desk.past[:-1])
+    last = desk.past[-1]
+    undone = (*desk.future, Moment(desk.shelf, desk.key, last.move))
+    return Desk(last.shelf, last.key, desk.past[:-1], undone)
 
 
-def _add(desk: Desk, items: Sequence[Item]) -> Desk:
-    """Put `items` at the front of the shelf and select the first."""
-    return _select(replace(desk, shelf=(*items, *desk.shelf)[:SHELF_SIZE]), items[0])
+def redo(desk: Desk) -> Desk:
+    """Restore the state before the last `undo`. Raises AudiovqError where there is none."""
+    if not desk.future:
+        raise AudiovqError("there is nothing to redo")
+    last = desk.future[-1]
+    past = (*desk.past, Moment(desk.shelf, desk.key, last.move))
+    return Desk(last.shelf, last.key, past, desk.future[:-1])
 
 
-def _select(desk: Desk, item: Item) -> Desk:
-    past = (*desk.past, desk.hand)[-MAX_UNDO:] if desk.hand else ()
-    return replace(desk, hand=item, past=past)
+def _take(desk: Desk, item: Item, sound: Sound, note: str) -> Item:
+    """An edit of an item, named after its original and numbered."""
+    original = item.original or item
+    takes = [other for other in desk.shelf if (other.original or other).key == original.key]
+    sound = replace(sound, labels=sound.labels or item.sound.labels)
+    name = f"{original.name[: MAX_NAME - 10]}, take {len(takes) + 1}"
+    return Item(name, sound, note, original)
 
 
-def _on_shelf(desk: Desk, index: int) -> Item:
-    if not 0 <= index < len(desk.shelf):
-        raise AudiovqError(f"sound {index + 1}: the shelf holds {len(desk.shelf)}")
-    return desk.shelf[index]
+def _add(desk: Desk, move: str, items: Sequence[Item]) -> Desk:
+    """Put `items` at the front of the shelf and select the first. Raises AudiovqError where kept sounds fill it."""
+    shelf = [*items, *desk.shelf]
+    droppable = [item for item in desk.shelf if not item.is_kept]
+    while len(shelf) > SHELF_SIZE:
+        if not droppable:
+            raise AudiovqError(
+                f"the shelf is full of kept sounds ({SHELF_SIZE}): download them, then discard some"
+            )
+        shelf.remove(droppable.pop())
+    return _after(desk, move, tuple(shelf), items[0].key)
+
+
+def _after(desk: Desk, move: str, shelf: tuple[Item, ...], key: str) -> Desk:
+    """The desk after a move, which can be undone."""
+    past = (*desk.past, Moment(desk.shelf, desk.key, move))[-MAX_UNDO:]
+    return Desk(shelf, key, past)
+
+
+def _changed(desk: Desk, move: str, key: str, change: Callable[[Item], Item]) -> Desk:
+    """The desk with one sound changed."""
+    found = desk.find(key)
+    shelf = tuple(change(item) if item is found else item for item in desk.shelf)
+    return _after(desk, move, shelf, desk.key)
+
+
+def _require_seconds(seconds: float | None) -> None:
+    if seconds is not None and not seconds <= MAX_SECONDS:
+        raise AudiovqError(f"length {seconds:g}: give up to {MAX_SECONDS:.0f} seconds")
 
 
 def _mask(item: Item, cells: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -216,17 +339,10 @@ def _mask(item: Item, cells: Sequence[Sequence[int]]) -> torch.Tensor:
             raise AudiovqError(f"cell {row}, {column}: the sound has {rows} × {columns}")
         mask[row, column] = True
     if not mask.any():
-        raise AudiovqError("no cell is selected: click on some first")
+        raise AudiovqError("no cell is selected: drag over the picture first")
     return mask
 
 
-def _decode(model: Model, name: str, encoded: Encoded, labels: Mapping[str, str]) -> Item:
+def _decode(model: Model, encoded: Encoded, labels: Mapping[str, str]) -> Sound:
     (sound,) = decode_sounds(model, [encoded], labels, Inversion(), 0)
-    return Item(name, sound)
-
-
-def _name(sound: Sound) -> str:
-    """The sound's label values, and the training clip of which it is a near copy."""
-    near = sound.nearest
-    copied = [f"near copy of {near.path}"] if near is not None and near.is_copy else []
-    return " · ".join([*sound.labels.values(), *copied])
+    return sound

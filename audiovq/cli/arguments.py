@@ -40,6 +40,9 @@ Threads = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, arg(help="Overwrite existing output.")]
+Verbose = Annotated[
+    bool, arg(help="Print the figures of training, as training/metrics.jsonl has them.")
+]
 Json = Annotated[bool, arg(name="json", help="Print the results as JSON only.")]
 Recordings = Annotated[
     Path | None,
@@ -156,6 +159,12 @@ def parse_labels(pairs: tuple[str, ...]) -> dict[str, str]:
             raise AudiovqError(f"--label {pair}: {name} is given already; give each label once")
         labels[name] = value
     return labels
+
+
+def say_loading(model: Path) -> None:
+    """Say on a terminal that the model is loaded, which takes seconds, before anything heavy is imported."""
+    if sys.stderr.isatty():
+        say(f"loading {model}")
 
 
 def say(line: str) -> None:

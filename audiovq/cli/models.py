@@ -45,6 +45,7 @@ def evaluate(
     """
     from audiovq.dataset.dataset import Dataset
     from audiovq.evaluation.evaluate import evaluate
+    from audiovq.evaluation.verdict import copies_of, facts_of, verdict
     from audiovq.evaluation.wording import figure_table
     from audiovq.runtime.files import write_json
 
@@ -54,8 +55,9 @@ def evaluate(
         elif line.startswith("note:"):
             say(line)
 
+    loaded = load_model(model, device, threads)
     figures = evaluate(
-        load_model(model, device, threads),
+        loaded,
         Dataset(dataset, recordings),
         n=n,
         sampling=sampling,
@@ -63,6 +65,8 @@ def evaluate(
         say=say_progress,
     )
     print(json_text(figures, 2) if as_json else figure_table(figures), flush=True)
+    if not as_json:
+        print(f"in short: {verdict(facts_of(loaded), figures, copies_of(figures))}", flush=True)
     if model.is_dir():  # a model that ships is not written into
         write_json(model / "evaluation.json", figures)  # `report` reads it
 
@@ -172,7 +176,7 @@ def app(
     if not 1 <= port <= 65_535:
         raise AudiovqError(f"port {port}: give 1 to 65535")
 
-    from audiovq.app.page import serve
+    from audiovq.app.server import serve
 
     serve(load_model(model, device), model.name, port)
 

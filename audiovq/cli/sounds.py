@@ -22,6 +22,7 @@ from audiovq.cli.arguments import (
     parse_bars,
     parse_span,
     say,
+    say_loading,
 )
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import OutputConfig
@@ -75,6 +76,7 @@ def generate(
     """
     labels = options.labels
     length_in_bars = parse_bars(bpm, bars, beats_per_bar, labels)
+    say_loading(model)
 
     from audiovq.generation.files import generate_files
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from audiovq.cli.arguments import Device, Overwrite, Preset, Recordings
+from audiovq.cli.arguments import Device, Overwrite, Preset, Recordings, Verbose
 from audiovq.config.settings import TrainConfig
 from audiovq.runtime.files import require_apart
 
@@ -38,6 +38,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         more: More = None,
         recordings: Recordings = None,
         device: Device = "auto",
+        verbose: Verbose = False,
         overwrite: Overwrite = False,
     ) -> None:
         """Train a model on a dataset: the autoencoder, then the prior.
@@ -60,14 +61,21 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         if origin is not None:
             require_apart(model, origin, emptied=True)
         trained = train(
-            opened, model, config, origin=origin, more=more, device=device, overwrite=overwrite
+            opened,
+            model,
+            config,
+            origin=origin,
+            more=more,
+            device=device,
+            overwrite=overwrite,
+            plain=not verbose,
         )
         if not distributed.is_main():
             return
         if not trained.spectrogram.config.images:
             page = write_report(trained, opened, model, say=print)
-            print(f"{page}: report with pictures and sounds; open it in a browser")
-        print(f"wrote {model}")
+            print(f"{page}: open it in a browser to see and hear the model")
+        print(f"wrote {model}; next: audiovq app {model}, or audiovq generate {model} OUT")
 
     return train
 
@@ -76,6 +84,7 @@ def demo(
     out: Positional[Path] = Path("demo"),
     max_minutes: Annotated[float, arg(help="Time limit of the training.")] = 3.0,
     device: Device = "auto",
+    verbose: Verbose = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Run the whole pipeline on the bundled spoken digits: dataset, model, new sounds, metrics, report.
@@ -85,4 +94,4 @@ def demo(
     """
     from audiovq.pipeline import demo
 
-    demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite)
+    demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite, plain=not verbose)

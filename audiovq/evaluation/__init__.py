@@ -6,4 +6,5 @@ model, `originals` reads the original recordings. `judges` trains two judges of 
 whether a generated sound is recognised) and `listener` (with unlike features), and compares generated sounds with
 real ones by the `distances` of their features. `wording` has the name, unit and explanation of each figure (a number
 that is measured): add a figure in `evaluate` and a row in `wording`, and table and page show it.
+`verdict` says in one sentence how good a model is and what would help.
 """

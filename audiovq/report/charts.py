@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiovq.dataset.measured import clips_of
+from audiovq.runtime.progress import percent
 
 Point = tuple[float, float]
 
@@ -107,6 +108,8 @@ NAMES = {
 """Names of columns; all others are named after the clips that they were measured on."""
 MAX_BARS = 256
 """Maximum number of steps in the chart of code use."""
+LEAST_RANGE = 0.2
+"""Height of a chart, at least, as a share of its largest value."""
 MAX_POINTS = 2048
 """Maximum number of codes on the map; the most frequent are shown."""
 
@@ -119,7 +122,7 @@ def usage(code_counts: npt.NDArray[np.int64]) -> list[Chart]:
         used = shares[shares > 0]
         perplexity = np.exp(-(used * np.log(used)).sum()) if len(used) else 0
         caption = (
-            f"{len(used)} of {size} codes in use ({len(used) / size:.0%}), effectively"
+            f"{len(used)} of {size} codes in use ({percent(len(used) / size)}), effectively"
             f" {perplexity:.0f} (perplexity)."
         )
         edges = np.unique(np.linspace(0, size, min(size, MAX_BARS) + 1).astype(int))
@@ -192,15 +195,16 @@ def code_map(points: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> 
 
 
 def _chart(title: str, x_unit: str, y_unit: str, lines: Sequence[Line], caption: str = "") -> Chart:
-    """A chart with axes; `lines` in units of the data."""
+    """A chart with axes; `lines` in units of the data. Values that are almost equal do not fill its height."""
     from matplotlib.ticker import MaxNLocator
 
     points = np.array([point for line in lines for point in line.points])
     x_high = points[:, 0].max() or 1
     locator = MaxNLocator(5, steps=[1, 2, 5, 10])
     low, high = points[:, 1].min(), points[:, 1].max()
-    if high - low <= 1e-6 * max(abs(low), abs(high)):  # a single point, or a level line
-        low, high = low - 0.1 * (abs(low) or 1), high + 0.1 * (abs(high) or 1)
+    least = LEAST_RANGE * (max(abs(low), abs(high)) or 1)
+    if high - low < least:  # a single point, or a level line
+        low, high = (low + high - least) / 2, (low + high + least) / 2
     y_ticks = locator.tick_values(low, high)
     x_ticks = [x for x in locator.tick_values(0, x_high) if x <= x_high]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
+from audiovq.codec.single import held_codes, held_waveform
 from audiovq.codec.tokenize import code_counts, encode_split
 from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import flags
@@ -31,18 +33,19 @@ from audiovq.dataset.measured import (
 )
 from audiovq.evaluation.originals import missing_note, original_piece
 from audiovq.evaluation.reconstruction import reconstruct
+from audiovq.evaluation.verdict import facts_of, verdict
 from audiovq.evaluation.wording import describe_figures
-from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.generation.generate import generate
+from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
 from audiovq.report import sections
+from audiovq.report.axes import bin_hertz, hertz_ticks
 from audiovq.report.plots import project_to_plane
 from audiovq.report.sections import Group, Picture, Report
 from audiovq.runtime.files import MAX_JSON_BYTES, read_bytes, read_object
-from audiovq.runtime.progress import Say
+from audiovq.runtime.progress import Say, percent
 from audiovq.spectral import spectrogram
 from audiovq.spectral.numpy_spectrogram import Piece
-from audiovq.spectral.scale import NEUTRAL
 
 MAX_COMPARED = 8
 """Maximum number of recordings that are compared with their reconstructions."""
@@ -50,8 +53,12 @@ MAX_CODES = 8
 """Maximum number of single codes that are played."""
 CANDIDATES = 32
 """Most frequent codes of a row among which the loudest is chosen: the most frequent one is silence."""
-PAGE_SAMPLES = 1_000_000
-"""Samples of all sounds on a page, which keeps the page below 5 MB."""
+NEW_SAMPLES, COMPARED_SAMPLES = 2_500_000, 1_200_000
+"""Samples, of all channels, of all new sounds and of all comparisons on a page, which keeps it below 12 MB. Sounds
+are cut where they are longer than their share."""
+FEWEST_SOUNDS, MOST_SOUNDS = 20, 40
+"""New sounds."""
+FEWEST_COMPARED = 4
 
 
 def write_report(
@@ -74,22 +81,23 @@ def write_report(
             f"{folder}: reports show sounds, and this model generates images; use `audiovq plot`"
         )
     path = path or folder / "report.html"
-    longest = model.clip_frames * model.spectrogram.config.hop_length
-    max_sounds = PAGE_SAMPLES // longest
-    compared = max(1, min(MAX_COMPARED, max_sounds // 6))
-    wanted = min(_wanted_sounds(model), max_sounds - 3 * compared)
-    generated, copies = _generated(model, max(1, wanted))
-    comparisons = _comparisons(model, dataset, compared, say)
+    say(f"writing {path}: about twenty new sounds, and recordings beside their reconstructions")
+    generated, copies = _generated(model)
+    comparisons = _comparisons(model, dataset, say)
     counts = code_counts(model, dataset.train)
     points = torch.zeros(0, 2)
     if len(counts):
         points = project_to_plane(
             model.autoencoder.quantizer.codebooks()[0].vectors.detach().float().cpu()
         )
+    figures = _figures(model, dataset, folder)
+    found = None if copies is None else (copies, len(generated))
     page = Report(
         title=f"Sounds learned from {counted(len(dataset.train), 'train')}",
+        verdict=verdict(facts_of(model), figures, found),
         data=recordings_in_words(dataset),
         sample_rate=model.sample_rate,
+        channels=model.channels,
         generated=generated,
         copies=copies,
         comparisons=comparisons,
@@ -98,7 +106,7 @@ def write_report(
         metrics=_metrics(model, folder),
         code_counts=counts.numpy(),
         code_points=points.numpy(),
-        figures=describe_figures(_figures(model, dataset, folder)),
+        figures=describe_figures(figures),
         settings={
             k: model.header.get(k)
             for k in ("spectrogram", "autoencoder", "prior", "masked")
@@ -107,22 +115,24 @@ def write_report(
         commands=_commands(dataset, folder),
     )
     sections.write(path, page)
+    say(f"in short: {page.verdict}")
     return path
 
 
-def _wanted_sounds(model: Model) -> int:
-    """Number of sounds that shows each value of the label with the fewest values twice; 12 to 40."""
+def _generated(model: Model) -> tuple[list[Picture], int | None]:
+    """New sounds sorted by label, and the number of near copies of training clips (None: not compared); no sounds if
+    the model cannot generate.
+
+    Each value of the label with the fewest values is shown twice, in FEWEST_SOUNDS to MOST_SOUNDS; where these are more
+    than NEW_SAMPLES, those that are left are cut.
+    """
     fewest = min((len(values) for values in model.labels.values()), default=0)
-    return max(12, min(40, 2 * fewest))
-
-
-def _generated(model: Model, n: int) -> tuple[list[Picture], int | None]:
-    """Generated sounds sorted by label, and the number of near copies of training clips (None: not
-    compared); no sounds if the model cannot generate."""
+    n = max(FEWEST_SOUNDS, min(MOST_SOUNDS, 2 * fewest))
     try:
         sounds = generate(model, n, seed=7)
     except AudiovqError:
         return [], None
+    sounds = _within(sounds)
     sounds.sort(key=lambda sound: list(sound.labels.values()))
     names = [
         (" · ".join(s.labels.values()) or f"sound {i}")
@@ -130,24 +140,36 @@ def _generated(model: Model, n: int) -> tuple[list[Picture], int | None]:
         for i, s in enumerate(sounds, 1)
     ]
     copies = sum(s.nearest is not None and s.nearest.is_copy for s in sounds)
-    pictures = _pictures(model, names, [sound.waveform for sound in sounds])
+    most = NEW_SAMPLES // model.channels // max(1, len(sounds))
+    pictures = _pictures(model, names, [sound.waveform for sound in sounds], most)
     return pictures, None if model.known is None else copies
 
 
-def _pictures(model: Model, titles: Sequence[str], waveforms: Sequence[Waveform]) -> list[Picture]:
-    """Sounds with their spectrograms, truncated to fit on the page."""
-    max_samples = PAGE_SAMPLES // 8
-    truncated = [waveform[..., :max_samples] for waveform in waveforms]
-    images = spectrogram.waveform_images(model.spectrogram, truncated)
+def _within(sounds: list[Sound]) -> list[Sound]:
+    """The first sounds that have NEW_SAMPLES together; at least FEWEST_SOUNDS."""
+    sizes = [sound.waveform.size for sound in sounds]
+    count = sum(total <= NEW_SAMPLES for total in itertools.accumulate(sizes))
+    return sounds[: max(FEWEST_SOUNDS, count)]
+
+
+def _pictures(
+    model: Model, titles: Sequence[str], waveforms: Sequence[Waveform], most: int = COMPARED_SAMPLES
+) -> list[Picture]:
+    """Sounds with their spectrograms, cut to `most` samples."""
+    cut = [waveform[..., :most] for waveform in waveforms]
+    images = spectrogram.waveform_images(model.spectrogram, cut)
     return [
-        Picture(title, waveform, image[0].numpy())
-        for title, waveform, image in zip(titles, truncated, images, strict=True)
+        Picture(title, waveform, image[0].numpy(), hertz_ticks(model.spectrogram))
+        for title, waveform, image in zip(titles, cut, images, strict=True)
     ]
 
 
-def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group]:
+def _comparisons(model: Model, dataset: Dataset, say: Say) -> list[Group]:
     """Clips of the measured split: the recording, encoded and decoded, and from the true spectrogram (ceiling)."""
     split = measured_split(dataset, *HELD_OUT)
+    clip_samples = int(split.num_samples.float().mean()) * model.channels
+    n = max(FEWEST_COMPARED, min(MAX_COMPARED, COMPARED_SAMPLES // max(1, 3 * clip_samples)))
+    most = COMPARED_SAMPLES // model.channels // (3 * n)
     indices = evenly_spaced(len(split), n)[:n]
     clips = [split.clips[index] for index in indices.tolist()]
     ceilings = _inverted(model, split, indices)
@@ -167,7 +189,7 @@ def _comparisons(model: Model, dataset: Dataset, n: int, say: Say) -> list[Group
         sounds = {"coded": piece.cut_to_clip(coded), "ceiling": ceiling}
         if original is not None:
             sounds = {"recording": piece.cut_to_clip(piece.samples)} | sounds
-        pictures = _pictures(model, list(sounds), list(sounds.values()))
+        pictures = _pictures(model, list(sounds), list(sounds.values()), most)
         groups.append(Group(" · ".join(clip.labels.values()) or clip.path, pictures))
     return groups
 
@@ -188,7 +210,7 @@ def _inverted(model: Model, split: Split, indices: Tensor) -> list[Waveform]:
 def _codes(model: Model, split: Split) -> list[Group]:
     """One common code for each of several rows, from low to high, and its nearest neighbour.
 
-    Each is repeated for CODE_SECONDS in its row, in an otherwise silent grid.
+    Each is held in its row: see `codec.single`.
     """
     autoencoder, vocabulary = model.autoencoder, model.vocabulary
     codes, columns, _ = vocabulary.codes(encode_split(model, split)[0].long())
@@ -198,65 +220,32 @@ def _codes(model: Model, split: Split) -> list[Group]:
         [torch.bincount(codes[:, 0, row][mask], minlength=size) for row in range(rows)]
     )
     vectors = autoencoder.quantizer.codebooks()[0].vectors.float()
-    margin, width = (
-        2,
-        max(1, round(sections.CODE_SECONDS * model.codes_per_second / vocabulary.slots)),
-    )
-    frames = torch.tensor([(width + 2 * margin) * autoencoder.stride[1]])
-    neutral = torch.tensor(NEUTRAL[: autoencoder.planes], device=model.device).view(1, -1, 1, 1)
-    silence = neutral.repeat(1, 1, autoencoder.bins, int(frames))
-    silent_codes = autoencoder.encode(silence, frames)
-    grid = autoencoder.quantizer.decode(silent_codes[0].permute(1, 2, 0).flatten(0, 1))
-    grid = grid.view(rows, -1, vectors.shape[1]).permute(2, 0, 1)
-
-    def sustained(codes: Tensor, row: int) -> Tensor:
-        """(codes,) → spectrograms (codes, planes, bins, frames)"""
-        latents = grid.repeat(len(codes), 1, 1, 1)
-        latents[:, :, row, margin : margin + width] = vectors[codes][:, :, None]
-        columns = torch.full((len(codes),), latents.shape[3])
-        return autoencoder.decode_latents(latents, columns)
-
     groups = []
     unused = (counts.sum(dim=0) == 0).to(vectors.device)
     for row in torch.linspace(0, rows - 1, min(MAX_CODES, rows)).round().int().tolist():
         common = counts[row].topk(min(CANDIDATES, size)).indices
-        code = int(common[sustained(common, row)[:, 0].sum(dim=(1, 2)).argmax().cpu()])
+        code = int(common[held_codes(model, common, row)[:, 0].sum(dim=(1, 2)).argmax().cpu()])
         distances = (vectors - vectors[code]).square().sum(dim=1).masked_fill(unused, torch.inf)
         distances[code] = torch.inf
         nearest = int(distances.argmin())
         waveforms = [
-            _inverted_image(model, image) for image in sustained(torch.tensor([code, nearest]), row)
+            held_waveform(model, image)
+            for image in held_codes(model, torch.tensor([code, nearest]), row)
         ]
         share = float(counts[:, code].sum() / counts.sum())
         groups.append(
             Group(
-                f"{_band(model, row)} · {share:.2%} of uses",
+                f"{_band(model, row)} · {percent(share, 2)} of uses",
                 _pictures(model, [f"code {code}", f"nearest: {nearest}"], waveforms),
             )
         )
     return groups
 
 
-def _inverted_image(model: Model, image: Tensor) -> Waveform:
-    """Waveform (..., samples) of a spectrogram (planes, bins, frames), at the level of generated sounds."""
-    num_samples = (image.shape[2] - 1) * model.spectrogram.config.hop_length
-    waveform = model.spectrogram.inverse(
-        image[None],
-        model.spectrogram.level(torch.tensor([GAUSSIAN_LEVEL_DB], device=model.device)),
-        torch.tensor([num_samples], device=model.device),
-        generator=torch.Generator().manual_seed(0),
-    )
-    first: Waveform = waveform[0].cpu().numpy()
-    return first
-
-
 def _band(model: Model, row: int) -> str:
     """Frequency range of a row of codes, such as `31 to 281 Hz`."""
-    config, tall = model.spectrogram.config, model.autoencoder.stride[0]
-    hertz = torch.arange(config.bins) * config.sample_rate / config.n_fft
-    if model.spectrogram.mel is not None:
-        hertz = model.spectrogram.mel.argmax(dim=1).cpu() * config.sample_rate / config.n_fft
-    in_row = hertz[row * tall : (row + 1) * tall].tolist()
+    tall = model.autoencoder.stride[0]
+    in_row = bin_hertz(model.spectrogram)[row * tall : (row + 1) * tall]
     return f"{in_row[0]:,.0f} to {in_row[-1]:,.0f} Hz"
 
 
@@ -322,5 +311,6 @@ def _commands(dataset: Dataset, folder: Path) -> list[str]:
         " ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]),
         " ".join(train),
         f"audiovq generate {name} OUT -n 16",
+        f"audiovq app {name}",
         f"audiovq evaluate {name} {source}",
     ]

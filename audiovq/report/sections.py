@@ -1,4 +1,4 @@
-"""The HTML page about a trained model: how it sounds, how it was trained, how to make it again.
+"""The HTML page about a trained model: a verdict, how it sounds, and for experts how it was trained.
 
 Plain data in, one self-contained file out: it embeds pictures, sounds, style and script. Labels and names
 come from untrusted files; the templates escape every string.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from audiovq.audio.waveform import Waveform
+from audiovq.codec.single import HELD_SECONDS
 from audiovq.report import charts, embed
+from audiovq.report.axes import Tick, second_ticks
 from audiovq.runtime.files import write_text
 from audiovq.runtime.templates import asset, render
 from audiovq.spectral import picture as spectral_picture
 
 PACKAGE = "audiovq.report"
 """The package of the templates and assets."""
-CODE_SECONDS = 0.3
-"""Duration of the sound of a single code."""
+SILENT_POWER = 1e-8
+"""Power below which a sound is nowhere."""
+BALANCE_POINTS = 40
+"""Points of the line of a stereo sound's balance."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,11 @@ class Picture:
 
     title: str
     waveform: npt.NDArray[np.float32]
-    """(samples,) in [-1, 1]; scaled down if its peak is above 1."""
+    """(samples,) or (2, samples) in [-1, 1]; scaled down if its peak is above 1."""
     spectrogram: npt.NDArray[np.float32]
     """(bins, frames) in [0, 1], row 0 the lowest frequency."""
+    hertz: Sequence[Tick] = ()
+    """Ticks of its axis of frequency."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,10 @@ class Report:
     """The contents of a page; empty parts are omitted."""
 
     title: str
+    verdict: str
+    """How good the model is and what would help, in one sentence."""
     sample_rate: int
+    channels: int
     generated: list[Picture]
     copies: int | None
     """Number of these that are near copies of training clips, and marked as such; None: not compared."""
@@ -85,8 +96,15 @@ class Card:
     png: str
     wav: str
     """Data URIs."""
-    width: float
-    """Share of the width of the longest sound beside it."""
+    hertz: Sequence[Tick]
+    seconds_ticks: Sequence[Tick]
+    balance: Sequence[tuple[float, float]] = ()
+    """Of a stereo sound: points (x, y) of a line over the picture in percent, left at the top; of a mono one none."""
+
+    @property
+    def file_name(self) -> str:
+        """A name to save it by."""
+        return (re.sub(r"[^\w.-]+", "-", self.title).strip("-.") or "sound") + ".wav"
 
 
 @dataclass(frozen=True)
@@ -109,11 +127,11 @@ def write(path: Path, report: Report) -> None:
         "report.html",
         report=report,
         summary=_summary(report),
-        generated=_cards(report.generated, report.sample_rate, _longest(report.generated)),
+        generated=_cards(report.generated, report.sample_rate),
         compared=_card_groups(report.comparisons, report.sample_rate),
         codes=_card_groups(report.codes, report.sample_rate),
         codebook_charts=codebook,
-        code_seconds=CODE_SECONDS,
+        code_seconds=HELD_SECONDS,
         training_charts=charts.curves(report.metrics, charts.TRAINING_CURVES),
         all_settings=list(_flat(report.settings)),
         style=asset(PACKAGE, "report.css"),
@@ -130,7 +148,7 @@ def _summary(report: Report) -> str:
     seconds = {row["stage"]: row.get("seconds") or 0.0 for row in report.metrics}
     words = [
         sounds and f"{sounds} new sound{'s' * (sounds > 1)}",
-        f"{report.sample_rate / 1000:g} kHz",
+        f"{report.sample_rate / 1000:g} kHz" + " stereo" * (report.channels == 2),
         quantizers and f"{quantizers} × {size} codes".removeprefix("1 × "),
         seconds and f"trained in {max(1, round(sum(seconds.values()) / 60))} min",
         report.data,
@@ -138,29 +156,38 @@ def _summary(report: Report) -> str:
     return " · ".join(str(word) for word in words if word)
 
 
-def _cards(pictures: Sequence[Picture], sample_rate: int, longest: int) -> list[Card]:
-    return [
-        Card(
-            picture.title,
-            picture.waveform.shape[-1] / sample_rate,
-            spectral_picture.png(picture.spectrogram),
-            embed.wav(picture.waveform, sample_rate),
-            picture.spectrogram.shape[1] / max(1, longest),
-        )
-        for picture in pictures
-    ]
+def _cards(pictures: Sequence[Picture], sample_rate: int) -> list[Card]:
+    return [card(p, sample_rate, embed.wav(p.waveform, sample_rate)) for p in pictures]
+
+
+def card(picture: Picture, sample_rate: int, source: str) -> Card:
+    """A sound as templates show it, on an axis of its length; `source`: its data URI or address."""
+    seconds = picture.waveform.shape[-1] / sample_rate
+    return Card(
+        picture.title,
+        seconds,
+        spectral_picture.png(picture.spectrogram),
+        source,
+        picture.hertz,
+        second_ticks(seconds, 3) if seconds else (),
+        balance(picture.waveform),
+    )
+
+
+def balance(waveform: Waveform) -> list[tuple[float, float]]:
+    """Where a stereo sound (2, samples) is over time: points (x, y) in percent, y 0 for left and 100 for right."""
+    if waveform.ndim == 1 or waveform.shape[1] < BALANCE_POINTS:
+        return []
+    parts = np.array_split(np.square(waveform.astype(np.float64)), BALANCE_POINTS, axis=1)
+    left, right = np.array([part.mean(axis=1) for part in parts]).T
+    total = left + right
+    share = np.divide(right, total, out=np.full_like(total, 0.5), where=total > SILENT_POWER)
+    points = enumerate(share.tolist())
+    return [(round(100 * (i + 0.5) / BALANCE_POINTS, 1), round(100 * y, 1)) for i, y in points]
 
 
 def _card_groups(groups: Sequence[Group], sample_rate: int) -> list[CardGroup]:
-    longest = _longest([picture for group in groups for picture in group.pictures])
-    return [
-        CardGroup(group.title, _cards(group.pictures, sample_rate, longest)) for group in groups
-    ]
-
-
-def _longest(pictures: Sequence[Picture]) -> int:
-    """Frames of the longest sound."""
-    return max((picture.spectrogram.shape[1] for picture in pictures), default=0)
+    return [CardGroup(group.title, _cards(group.pictures, sample_rate)) for group in groups]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

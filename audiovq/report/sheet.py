@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from audiovq.audio.waveform import Waveform
-from audiovq.report.sections import PACKAGE, Card, CardGroup
+from audiovq.report.axes import hertz_ticks
+from audiovq.report.sections import PACKAGE, CardGroup, Picture, card
 from audiovq.runtime.files import write_text
 from audiovq.runtime.templates import asset, render
-from audiovq.spectral import picture
 from audiovq.spectral.spectrogram import Spectrogram, waveform_images
 
 MAX_SECONDS = 10.0
@@ -28,7 +28,7 @@ class Entry:
     file: str
     """Path relative to the page, with forward slashes."""
     waveform: Waveform
-    """(samples,) at the spectrogram's rate."""
+    """(samples,) or (2, samples) at the spectrogram's rate."""
 
 
 def write_sheet(
@@ -43,14 +43,12 @@ def write_sheet(
     rate = spectrogram.config.sample_rate
     most = round(MAX_SECONDS * rate)
     images = waveform_images(spectrogram, [entry.waveform[..., :most] for entry in entries])
-    longest = max((image.shape[2] for image in images), default=1)
+    ticks = hertz_ticks(spectrogram)
     cards = iter(
-        Card(
-            entry.title,
-            entry.waveform.shape[-1] / rate,
-            picture.png(image[0].numpy()),
+        card(
+            Picture(entry.title, entry.waveform[..., :most], image[0].numpy(), ticks),
+            rate,
             quote(entry.file),
-            image.shape[2] / longest,
         )
         for entry, image in zip(entries, images, strict=True)
     )

@@ -50,6 +50,11 @@ def progress_range(task: str, steps: int) -> Iterator[int]:
             update(1)
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share as all pages and messages write it, such as `92 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def clock(seconds: float) -> str:
     """Duration as minutes and seconds, such as 2:05."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

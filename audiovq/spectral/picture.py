@@ -26,8 +26,12 @@ def write_images(folder: Path, grids: Tensor, names: list[str]) -> list[Path]:
 
 
 def png(spectrogram: npt.NDArray[np.float32]) -> str:
-    """Spectrogram (bins, frames) in [0, 1] as the data URI of a PNG, one pixel per cell, low frequencies at the
-    bottom."""
+    """`png_bytes` as a data URI."""
+    return data_uri("image/png", io.BytesIO(png_bytes(spectrogram)))
+
+
+def png_bytes(spectrogram: npt.NDArray[np.float32]) -> bytes:
+    """Spectrogram (bins, frames) in [0, 1] as a PNG, one pixel per cell, low frequencies at the bottom."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -37,7 +41,7 @@ def png(spectrogram: npt.NDArray[np.float32]) -> str:
     image.putpalette(colours.tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
-    return data_uri("image/png", file)
+    return file.getvalue()
 
 
 def data_uri(kind: str, file: io.BytesIO) -> str:

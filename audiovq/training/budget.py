@@ -104,6 +104,19 @@ class TimeBudget:
         both, masked = self._priors(spent), self.masked(spent)
         return None if both is None or masked is None else both - masked
 
+    def after(self, stage: str) -> float | None:
+        """Seconds planned for the stages after one, by its name; None without a limit."""
+        if self._networks is None or self.autoencoder is None or self.vivid is None:
+            return None
+        left = self._networks * (1 - self.autoencoder_share)
+        masked = self.masked(self._networks - left) if self.trains_prior else 0.0
+        later = {"prior": masked or 0.0, "masked": 0.0}
+        if not self.trains_prior:
+            left = 0.0
+        later["vivid"] = left + (self.context or 0.0)
+        later["autoencoder"] = later["vivid"] + self.vivid * self.trains_vivid
+        return later[stage]
+
     def _priors(self, spent: float) -> float | None:
         """Time of both priors: what the autoencoder left, but at least half of their share.
 

@@ -37,7 +37,8 @@ from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
 from audiovq.training.stages.masked_prior import MaskedPriorStage
-from audiovq.training.stages.prior import PriorStage
+from audiovq.training.stages.plain import PlainLines, begin_line, stage_name
+from audiovq.training.stages.prior import PriorStage, overfits
 from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
 
@@ -52,6 +53,7 @@ def train(
     device: str = "auto",
     overwrite: bool = False,
     say: Say = print,
+    plain: bool = False,
     limits: Limits = Limits(),
 ) -> Model:
     """Train a model on `dataset` into `folder`: autoencoder, vivid decoder, context tables and priors.
@@ -62,7 +64,7 @@ def train(
 
     `origin`: a model folder, or the name of a model in the package, from whose weights training starts; its networks
     replace those of a preset. `more`: minutes for which a finished model is trained further; a `config.max_minutes`
-    above that of the finished training does the same. Raises AudiovqError where the folder holds something else,
+    above that of the finished training does the same. `plain`: print lines for beginners in place of figures. Raises AudiovqError where the folder holds something else,
     where settings contradict the origin or its weights do not fit, and where training diverges.
     """
     folder = Path(folder)
@@ -71,7 +73,7 @@ def train(
     with distributed.process_group():
         dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         say = say if distributed.is_main() else _silent
-        run = Run(dataset, folder, config, pick_device(device), say, limits, start)
+        run = Run(dataset, folder, config, pick_device(device), say, limits, start, plain)
         if start is not None:
             start.require_fit(_untrained(run))
         with lock_folder(folder) if distributed.is_main() else contextlib.nullcontext():
@@ -127,12 +129,16 @@ def _train(run: Run) -> Model:
     if run.origin is not None:
         _begin_from(run.origin, run, model)
     budget = TimeBudget.of(config)
+    if run.plain:
+        run.say(begin_line(config, len(dataset.train)))
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
     model = _fit_contrast(run)
     if budget.trains_vivid:
         seconds += run_stage(VividStage(run, model), budget.vivid)
         model = _fit_vivid_contrast(run)
     if budget.has_codes and model.context is None:
+        if run.plain:
+            run.say(f"{stage_name(config, 'context')}: takes seconds to minutes")
         train_context(run, model, budget.context_deadline)
         distributed.barrier()
     if budget.trains_prior:
@@ -174,7 +180,7 @@ def _fit_contrast(run: Run) -> Model:
         if distributed.is_main():
             contrast = fitted_contrast(model, measured_split(run.dataset, "validation"))
             save_contrast(run.folder, contrast)
-            run.say(f"autoencoder: contrast of decoded sounds {contrast:.3f}")
+            run.detail(f"autoencoder: contrast of decoded sounds {contrast:.3f}")
         distributed.barrier()
         model = load(run.folder, run.device)
     return model
@@ -195,7 +201,7 @@ def _fit_vivid_contrast(run: Run) -> Model:
                 "vivid",
                 model.header["vivid"]["summary"] | {"contrast": contrast},
             )
-            run.say(f"vivid: contrast of decoded sounds {contrast:.3f}")
+            run.detail(f"vivid: contrast of decoded sounds {contrast:.3f}")
         distributed.barrier()
         model = load(run.folder, run.device)
     return model
@@ -241,7 +247,7 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
     else:
         started = time.perf_counter()
         for line in stage.begin(resumed=trainer.state.step > 0):
-            run.say(line)
+            run.detail(line)
         if max_seconds is not None:
             elapsed, _ = distributed.sync_clock(time.perf_counter() - started)
             trainer.max_seconds = max(1.0, max_seconds - elapsed)
@@ -268,10 +274,12 @@ class _Reports:
         self.stage = stage
         self.sampled_at = progress
         """Progress at the latest samples."""
+        config = stage.run.config
+        self.plain = PlainLines(config, stage.name, TimeBudget.of(config).after(stage.name))
 
     def __call__(self, metrics: Metrics) -> None:
         run = self.stage.run
-        run.say(self.stage.describe(metrics))
+        self._say(metrics)
         due = min(1.0, self.sampled_at + run.limits.sample_every)
         if (
             "validation_score" in metrics
@@ -280,6 +288,16 @@ class _Reports:
         ):
             self.sampled_at = metrics["progress"]
             self.stage.sample(int(metrics["step"]))
+
+    def _say(self, metrics: Metrics) -> None:
+        """Print the line for beginners, or the one with figures."""
+        stage = self.stage
+        if not stage.run.plain:
+            stage.run.say(stage.describe(metrics))
+            return
+        known = {**metrics, **stage.facts, "measured_on": stage.held_out.name}
+        copies = stage.name == "prior" and "validation_bits_per_code" in metrics and overfits(known)
+        stage.run.say(self.plain.line(metrics, copies))
 
 
 def _record_end(run: Run, trainer: Trainer, silent: bool) -> None:
@@ -311,7 +329,7 @@ def _save_training_codes(run: Run, model: Model) -> None:
     started = time.perf_counter()
     model.known = learn_clips(model, run.dataset.train, run.dataset.validation)
     save_known(run.folder, model)
-    run.say(
+    run.detail(
         f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip count as near"
         f" copies ({time.perf_counter() - started:.0f} s)"
     )

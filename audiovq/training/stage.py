@@ -64,6 +64,13 @@ class Run:
     limits: Limits = Limits()
     origin: Origin | None = None
     """The trained model that the stages start from."""
+    plain: bool = False
+    """Whether to print a line for beginners in place of figures (`plain`)."""
+
+    def detail(self, line: str) -> None:
+        """Print a line of figures, unless `plain`."""
+        if not self.plain:
+            self.say(line)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,14 +1,12 @@
-"""The report and the app in Chromium: sounds play, pictures load, everything is reached by keyboard."""
+"""The app in Chromium: each test does what a person would do, by mouse or keyboard, and looks at what the page shows."""
 
 import contextlib
+import io
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-import wave
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,41 +14,37 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from browsing import (
+    WIDTHS,
+    check_keyboard_reaches_everything,
+    check_pictures_load,
+    check_text_is_legible,
+    chromium,
+    opened,
+    until,
+)
 
-from audiovq.dataset.dataset import Dataset
-from audiovq.models.checkpoint import load
-from audiovq.pipeline import write_report
-
-WIDTHS = [390, 1280]
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync --mute-audio --autoplay-policy=no-user-gesture-required"""
-TIMEOUT_MS = 20_000
-"""Timeout of a move on a busy machine."""
+LISTEN = """() => {
+  window.heard = [];
+  new MutationObserver(() => {
+    const key = document.body.dataset.playing;
+    if (key && key !== window.heard.at(-1)) window.heard.push(key);
+  }).observe(document.body, {attributeFilter: ["data-playing"]});
+}"""
+"""Writes down what is played, as sounds are short."""
+REFUSED = "status of 400"
+"""What the browser's console says of a move that the server refuses."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, driven by Playwright; skips if either is missing."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: the extra [browser]")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium is installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def report(dataset: Dataset, folder: Path) -> str:
-    """URL of a report."""
-    return write_report(load(folder), dataset, folder).as_uri()
 
 
 @pytest.fixture(scope="module")
 def app(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a running app; checks at the end that it contacted no other host."""
-    pytest.importorskip("gradio", reason="the app needs the extra [app]")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -69,269 +63,393 @@ def app(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
             yield address
         finally:  # or the failed test would wait for the server for ever
             process.terminate()
-    assert re.findall("OUTSIDE.*", log.read_text()) == []
+    assert re.findall("OUTSIDE.*|Traceback.*", log.read_text()) == []
 
 
 @contextlib.contextmanager
-def opened(browser: Any, address: str, width: int) -> Iterator[Any]:
-    """A page; checks at the end that it had no errors and sent no request to another host."""
-    errors: list[str] = []
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.set_default_timeout(TIMEOUT_MS)
-
-    def on_console(message: Any) -> None:
-        if message.type == "error":
-            errors.append(message.text)
-
-    def on_request(request: Any) -> None:
-        if not request.url.startswith((address, "data:", "blob:", "file:")):
-            errors.append(f"request to {request.url}")
-
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", on_request)
-    page.goto(address)
-    yield page
-    assert errors == []
-    page.close()
-
-
-@contextlib.contextmanager
-def app_page(browser: Any, app: str, width: int = 1280) -> Iterator[Any]:
-    """The app, loaded."""
-    with opened(browser, app, width) as page:
-        page.get_by_role("button", name="Generate", exact=True).wait_for()
+def app_page(
+    browser: Any, app: str, width: int = 1280, scheme: str = "light", expected: str = ""
+) -> Iterator[Any]:
+    """The app, with its first sounds."""
+    with opened(browser, app, width, scheme, expected) as page:
+        page.get_by_role("gridcell").first.wait_for()
+        idle(page)
+        page.evaluate(LISTEN)
         yield page
+
+
+def idle(page: Any) -> None:
+    until(page, "document.body.ariaBusy === 'false'")
 
 
 def button(page: Any, name: str) -> Any:
     return page.get_by_role("button", name=name, exact=True)
 
 
-def generate(page: Any, **labels: str) -> None:
-    """Generate sounds with labels and seed 1, and wait for them."""
-    page.get_by_label("seed").fill("1")
-    for label, value in labels.items():
-        page.get_by_label(label).click()
-        page.get_by_role("option", name=value, exact=True).click()
-    button(page, "Generate").click()
-    page.get_by_role("grid").wait_for()
+def names(page: Any) -> list[str]:
+    """Names of the sounds on the shelf."""
+    found: list[str] = page.locator("#cards .words b").all_inner_texts()
+    return found
 
 
-def check_everything_loads(page: Any) -> None:
-    """Every picture and sound loads, and nothing is wider than the window."""
-    page.wait_for_function("[...document.querySelectorAll('audio')].every(a => a.duration > 0)")
-    page.wait_for_function("[...document.querySelectorAll('img')].every(i => i.naturalWidth > 0)")
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-
-
-def check_every_sound_plays(page: Any) -> None:
-    played = page.evaluate(
-        """async () => {
-          const played = [];
-          for (const sound of document.querySelectorAll("audio")) {
-            await sound.play();
-            while (!(sound.currentTime > 0)) await new Promise(requestAnimationFrame);
-            sound.pause();
-            played.push(sound.currentTime);
-          }
-          return played;
-        }"""
+def codes_of_cells(page: Any) -> dict[str, str]:
+    """The codes of all cells of the open sound, by row and column."""
+    found: dict[str, str] = page.get_by_role("gridcell").evaluate_all(
+        "cells => Object.fromEntries(cells.map(cell => [cell.dataset.cell, cell.dataset.codes]))"
     )
-    assert played
-    assert all(seconds > 0 for seconds in played)
+    return found
 
 
-def check_keyboard_reaches_everything(page: Any) -> None:
-    """Repeated Tab reaches everything that can be clicked, filled in or played."""
-    wanted = page.evaluate(
-        """() => {
-          document.activeElement.blur();
-          const able = "a[href], button, input, select, textarea, summary, audio[controls]";
-          window.wanted = [...document.querySelectorAll(able)].filter(one =>
-            one.checkVisibility({visibilityProperty: true}) && !one.disabled
-            && one.type !== "file" && !one.closest("[role=grid]"));
-          window.reached = new Set();
-          return window.wanted.length;
-        }"""
-    )
-    assert wanted
-    for _ in range(4 * wanted + 40):
-        page.keyboard.press("Tab")
-        if page.evaluate(
-            """() => {
-              window.reached.add(document.activeElement);
-              return window.wanted.every(one => window.reached.has(one));
-            }"""
-        ):
-            return
-    missed = page.evaluate(
-        "window.wanted.filter(o => !window.reached.has(o)).map(o => o.outerHTML.slice(0, 150))"
-    )
-    assert missed == []
+def drag(page: Any, first: str, last: str) -> None:
+    """Drag the mouse from one cell to another, each `row,column`."""
+    cells = [page.locator(f'[data-cell="{cell}"]') for cell in (first, last)]
+    start, end = (cell.bounding_box() for cell in cells)
+    page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(end["x"] + end["width"] / 2, end["y"] + end["height"] / 2, steps=4)
+    page.mouse.up()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_report_loads_plays_and_is_reached_by_keyboard(
-    browser: Any, report: str, width: int
-) -> None:
-    with opened(browser, report, width) as page:
-        check_everything_loads(page)
-        check_keyboard_reaches_everything(page)
-        if width == WIDTHS[0]:
-            check_every_sound_plays(page)
+def heard(page: Any) -> str:
+    """The next sound that was played: its key, or `code ROW CODE`."""
+    until(page, "window.heard.length")
+    key: str = page.evaluate("window.heard.shift()")
+    return key
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_generated_sounds_have_the_label_load_play_and_download(
-    browser: Any, app: str, tmp_path: Path, width: int
-) -> None:
-    with app_page(browser, app, width) as page:
-        generate(page, folder="sam")
-        names = page.locator("figure figcaption").all_inner_texts()
-        assert [name.split(" ", 1)[1] for name in names[1:]] == ["sam"] * 4
-        check_everything_loads(page)
-        check_every_sound_plays(page)
-        check_keyboard_reaches_everything(page)
-        with page.expect_download() as download:
-            page.get_by_role("link", name="Download").first.click()
-        assert download.value.suggested_filename == "sam.wav"
-        download.value.save_as(tmp_path / "sam.wav")
-        with wave.open(str(tmp_path / "sam.wav")) as file:
-            assert file.getframerate() == 8000
-            assert file.getnframes() > 0
+def open_key(page: Any) -> str:
+    key: str = page.locator("#play").get_attribute("data-play")
+    return key
 
 
-def test_an_uploaded_recording_is_encoded_morphed_continued_and_varied(
-    browser: Any, app: str, recordings: Path
-) -> None:
-    with app_page(browser, app) as page:
-        page.locator("input[type=file]").set_input_files(recordings / "jan" / "0_jan_0.wav")
-        page.get_by_text("1: 0_jan_0", exact=True).wait_for()
-        page.get_by_text("2: 0_jan_0, encoded and decoded").wait_for()
-        assert page.evaluate("document.querySelector('.editor audio').duration") == 0.2
-        button(page, "Morph to this sound").click()
-        page.get_by_text("4/4").first.wait_for()
-        assert page.get_by_role("button", name="Edit").count() == 6
-        page.get_by_label("number input for total seconds").fill("0.5")
-        button(page, "Continue").click()
-        page.get_by_text(", continued").first.wait_for()
-        assert page.evaluate("document.querySelector('.editor audio').duration") == 0.5
-        button(page, "Vary").click()
-        page.get_by_text(", varied 4").wait_for()
-        check_everything_loads(page)
-
-
-def codes_of_cells(page: Any) -> list[str]:
-    """The codes of all cells of the selected sound."""
-    cells = page.get_by_role("gridcell")
-    codes: list[str] = cells.evaluate_all("cells => cells.map(cell => cell.dataset.codes)")
-    return codes
-
-
-def test_only_selected_cells_change_when_a_code_is_set_or_they_are_regenerated(
-    browser: Any, app: str
-) -> None:
-    with app_page(browser, app) as page:
-        generate(page)
-        before = codes_of_cells(page)
-        cell = page.locator('[data-cell="1,1"]')
-        cell.click()
-        code = page.get_by_label("code", exact=True)
-        assert code.input_value() == cell.get_attribute("data-codes")
-        new = "7" if code.input_value() != "7" else "8"
-        sound = page.locator(".editor audio")
-        previous = sound.get_attribute("src")
-        code.fill(new)
-        button(page, "Set code").click()
-        page.locator(f'[data-cell="1,1"][data-codes="{new}"]').wait_for()
-        after = codes_of_cells(page)
-        assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
-        assert sound.get_attribute("src") != previous
-        page.wait_for_function("document.querySelector('.editor audio').played.length > 0")
-
-        corner = page.locator('[data-cell="2,0"]')  # select four cells from there, by keyboard
-        corner.click()
-        page.keyboard.press("Shift+ArrowUp")
-        page.keyboard.press("Shift+ArrowRight")
-        selection = page.locator('[aria-selected="true"]')
-        selected = selection.evaluate_all("cells => cells.map(cell => cell.dataset.cell).sort()")
-        assert selected == ["2,0", "2,1", "3,0", "3,1"]
-        for seed in "23456":  # the new codes may equal the old ones
-            page.get_by_label("seed").fill(seed)
-            button(page, "Regenerate selection").click()
-            page.wait_for_timeout(300)
-            page.wait_for_function("!document.querySelector('.pending, .generating')")
-            if codes_of_cells(page) != after:
-                break
-        cells = page.get_by_role("gridcell").evaluate_all("all => all.map(c => c.dataset.cell)")
-        changed = zip(cells, after, codes_of_cells(page), strict=True)
-        moved = {cell for cell, a, b in changed if a != b}
-        assert moved
-        assert moved <= set(selected)
-        for _ in range(40):
-            if codes_of_cells(page) == before:
-                break
-            button(page, "Undo").click()
-            page.wait_for_timeout(200)
-        assert codes_of_cells(page) == before
-
-
-def test_recordings_that_are_too_long_or_too_large_are_rejected_with_a_message(
-    browser: Any, app: str, tmp_path: Path
-) -> None:
-    soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 11), 8000)
-    soundfile.write(tmp_path / "large.wav", np.zeros(11_000_000), 44100)
-    with app_page(browser, app) as page:
-        page.locator("input[type=file]").set_input_files(tmp_path / "long.wav")
-        message = page.get_by_text("lasts 11.0 s; give a recording of 10 s at most")
-        message.wait_for()
-        assert re.fullmatch(r"long\.wav: [^\n]*", message.inner_text())
-        assert page.get_by_role("grid").count() == 0
-    page = browser.new_page()  # here the browser reports the rejection, too
-    page.goto(app)
-    page.locator("input[type=file]").set_input_files(tmp_path / "large.wav")
-    page.get_by_text('exceed the maximum allowed size of 20.0 Mb: "large.wav"').wait_for()
-    page.close()
-    # The server rejects uploads that bypass the page.
-    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
-    request = urllib.request.Request(
-        f"{app}gradio_api/upload",
-        form + bytes(21 << 20) + b"\r\n--x--\r\n",
-        {"Content-Type": "multipart/form-data; boundary=x"},
-    )
-    with pytest.raises(urllib.error.HTTPError) as rejected:
-        urllib.request.urlopen(request)
-    assert rejected.value.code == 413
-    rejected.value.close()
-
-
-def test_two_users_have_separate_desks(browser: Any, app: str) -> None:
-    with app_page(browser, app) as one, app_page(browser, app) as other:
-        for page, value in ((one, "jan"), (other, "sam")):
-            page.get_by_label("folder").click()
-            page.get_by_role("option", name=value, exact=True).click()
-        for page in (one, other):
-            button(page, "Generate").click(no_wait_after=True)
-        for page, value in ((one, "jan"), (other, "sam")):
-            page.get_by_role("grid").wait_for()
-            names = page.locator("figure figcaption").all_inner_texts()[1:]
-            assert {name.split(" ", 1)[1] for name in names} == {value}
+def act(page: Any, name: str) -> None:
+    """Press a button and wait for the model."""
+    button(page, name).click()
+    idle(page)
 
 
 @pytest.mark.slow
-def test_a_port_in_use_and_missing_gradio_are_reported_in_one_line(
-    app: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
-) -> None:
-    from audiovq.cli.main import main
+def test_a_sound_is_there_on_load_and_plays(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        assert len(names(page)) == 3
+        check_pictures_load(page)
+        assert page.evaluate("document.body.dataset.playing") == ""  # silent until it is asked
+        button(page, "Play").click()
+        assert heard(page) == open_key(page)
+        until(page, "document.body.dataset.playing === ''")  # and it ends
+        button(page, "Play all").click()
+        played = set()
+        while len(played) < 3:
+            played.add(heard(page))
 
+
+@pytest.mark.slow
+def test_no_button_is_dead(browser: Any, app: str) -> None:
+    """Disabled buttons say why; all others work without an error on a new desk."""
+    with app_page(browser, app) as page:
+        disabled = page.locator("button:disabled")
+        reasons = disabled.evaluate_all("all => all.map(one => [one.innerText, one.title])")
+        assert dict(reasons).keys() == {"Undo", "Redo", "Redraw marked cells"}
+        assert all(reason for _, reason in reasons)
+        labels = page.locator("button:enabled:visible:not([role=gridcell])")
+        for label in labels.evaluate_all("all => all.map(o => o.ariaLabel || o.innerText)"):
+            if label not in ("Open a recording", "Record") and button(page, label).count():
+                button(page, label).first.click()
+                idle(page)
+                assert page.get_by_role("alert").count() == 0, label
+
+
+@pytest.mark.slow
+def test_an_error_says_what_to_do_and_goes_away(browser: Any, app: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 11), 8000)
+    (tmp_path / "large.wav").write_bytes(bytes(21 << 20))
+    (tmp_path / "text.wav").write_text("no sound")
+    with app_page(browser, app, expected=REFUSED) as page:
+        page.clock.install()
+        alert = page.get_by_role("alert")
+        for name, words in (
+            ("long.wav", "long.wav: lasts 11.0 s; give a recording of 10 s at most"),
+            ("large.wav", "large.wav: is larger than 20 MB; cut it to the part that you want"),
+            ("text.wav", "text.wav: is broken"),
+        ):
+            page.locator("#file").set_input_files(tmp_path / name)
+            page.get_by_text(words).wait_for()
+            assert alert.is_visible()
+            if name == "long.wav":
+                button(page, "Close the message").click()
+            elif name == "large.wav":
+                page.clock.fast_forward(11_000)
+            else:
+                button(page, "Make new sounds").click()  # the next move that succeeds
+            alert.wait_for(state="detached")
+        assert len(names(page)) > 3
+
+
+def test_a_drag_redraws_what_it_marks_as_a_take_that_is_played(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        assert page.get_by_text("Drag over the picture").is_visible()
+        grid = page.get_by_role("grid")
+        assert grid.evaluate("one => getComputedStyle(one).cursor") == "crosshair"
+        assert "drag" in grid.get_attribute("aria-label")
+        before, original, old = (
+            codes_of_cells(page),
+            page.locator("#name").inner_text(),
+            names(page),
+        )
+        changed: set[str] = set()
+        while not changed:  # the new codes may equal the old ones
+            drag(page, "1,0", "2,1")
+            idle(page)
+            heard(page)
+            after = codes_of_cells(page)
+            changed = {cell for cell in before if before[cell] != after[cell]}
+        assert changed <= {"1,0", "1,1", "2,0", "2,1"}
+        assert names(page)[0].startswith(f"{original}, take ")
+        assert names(page)[-3:] == old, "the original stays on the shelf"
+        assert open_key(page) == page.locator(".card").first.get_attribute("data-key")
+        original_box = page.locator("#original")
+        assert original_box.inner_text() == f"Original: {original}"
+        check_pictures_load(page)
+        page.evaluate("window.heard = []")
+        page.wait_for_timeout(600)  # the take has ended
+        page.keyboard.press("o")
+        until(page, "window.heard.length")
+        original_key = page.locator("#play-original").get_attribute("data-play")
+        assert original_key in page.evaluate("window.heard")
+
+
+@pytest.mark.slow
+def test_marked_cells_are_redrawn_when_asked_without_at_once(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        page.get_by_label("at once, when I let go").uncheck()
+        drag(page, "0,0", "1,1")
+        page.get_by_text("4 cells are marked.").wait_for()
+        assert len(names(page)) == 3
+        act(page, "Redraw marked cells")
+        assert len(names(page)) == 4
+
+
+@pytest.mark.slow
+def test_a_code_is_heard_before_it_is_written_into_marked_cells(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        page.get_by_label("at once, when I let go").uncheck()
+        drag(page, "1,1", "1,2")
+        swatches = page.locator(".swatches button")
+        swatches.first.wait_for()
+        check_pictures_load(page)
+        before = codes_of_cells(page)
+        new = next(
+            code
+            for code in swatches.evaluate_all("all => all.map(one => one.dataset.code)")
+            if code not in (before["1,1"], before["1,2"])
+        )
+        swatch = page.locator(f'.swatches [data-code="{new}"]')
+        swatch.hover()
+        assert heard(page) == f"code 1 {new}"
+        swatch.click()
+        page.get_by_text("written in 2 cells").first.wait_for()
+        after = codes_of_cells(page)
+        assert {cell for cell in after if after[cell] != before[cell]} == {"1,1", "1,2"}
+        assert after["1,1"] == after["1,2"] == new
+        page.get_by_label("or code").fill(before["1,1"])
+        button(page, "Hear it").click()
+        while heard(page) != f"code 1 {before['1,1']}":
+            pass
+        act(page, "Write it")
+        assert codes_of_cells(page)["1,1"] == before["1,1"]
+
+
+@pytest.mark.slow
+def test_every_move_is_undone_and_redone(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        start = names(page), codes_of_cells(page)
+        drag(page, "0,0", "1,1")
+        idle(page)
+        act(page, "Vary it")
+        end = names(page), codes_of_cells(page)
+        assert len(end[0]) == 5
+        for _ in range(2):
+            act(page, "Undo")
+        assert (names(page), codes_of_cells(page)) == start
+        assert button(page, "Undo").is_disabled()
+        page.keyboard.press("Control+Shift+Z")
+        idle(page)
+        act(page, "Redo")
+        assert (names(page), codes_of_cells(page)) == end
+        assert button(page, "Redo").is_disabled()
+
+
+@pytest.mark.slow
+def test_sounds_are_kept_renamed_discarded_and_downloaded_as_a_pack(
+    browser: Any, app: str, tmp_path: Path
+) -> None:
+    with app_page(browser, app) as page:
+        cards = page.locator("#cards > li")
+        cards.nth(1).get_by_title("rename").click()
+        page.get_by_label("New name").fill("my best kick")
+        page.keyboard.press("Enter")
+        page.locator(".words b", has_text="my best kick").wait_for()
+        cards.nth(2).get_by_title("discard").click()
+        until(page, "document.querySelectorAll('#cards > li').length === 2")
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="Save my best kick as a WAV").click()
+        assert saved.value.suggested_filename == "my-best-kick.wav"
+        saved.value.save_as(tmp_path / "kick.wav")
+        assert soundfile.info(tmp_path / "kick.wav").samplerate == 8000
+        for count, wanted in ((2, "Download all as a pack"), (1, "Download 1 starred as a pack")):
+            with page.expect_download() as packed:
+                page.get_by_role("link", name=wanted).click()
+            packed.value.save_as(tmp_path / "pack.zip")
+            with zipfile.ZipFile(tmp_path / "pack.zip") as archive:
+                files = archive.namelist()
+                wavs = [name for name in files if name.endswith(".wav")]
+                assert len(wavs) == count
+                assert {"index.html", "drumkit.xml"} < set(files)
+                assert all(name in archive.read("model.sfz").decode() for name in wavs)
+                sound, rate = soundfile.read(io.BytesIO(archive.read("my-best-kick.wav")))
+                assert (rate, len(sound) > 0) == (8000, True)
+            star = cards.nth(1).get_by_role("button", name="Keep my best kick")
+            if count == 2:
+                star.click()
+                page.get_by_text("Download 1 starred as a pack").wait_for()
+                assert star.get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.slow
+def test_work_is_kept_over_a_reload_and_other_browsers_have_their_own(
+    browser: Any, app: str
+) -> None:
+    with app_page(browser, app) as page, app_page(browser, app) as other:
+        drag(page, "0,0", "1,1")
+        idle(page)
+        shelf, codes = names(page), codes_of_cells(page)
+        page.reload()
+        page.get_by_role("gridcell").first.wait_for()
+        assert (names(page), codes_of_cells(page)) == (shelf, codes)
+        act(page, "Undo")
+        assert len(names(page)) == 3
+        other.reload()
+        other.get_by_role("gridcell").first.wait_for()
+        assert len(names(other)) == 3
+        assert shelf[0] not in names(other)
+
+
+@pytest.mark.slow
+def test_playback_loops_and_has_a_volume_and_axes_have_units(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        page.get_by_label("Loop").check()
+        button(page, "Play").click()
+        heard(page)
+        page.wait_for_timeout(900)  # longer than any of the sounds
+        assert page.evaluate("document.body.dataset.playing") == open_key(page)
+        page.get_by_label("Loop").uncheck()
+        until(page, "document.body.dataset.playing === ''")
+        page.get_by_label("Volume").fill("0.3")
+        page.reload()
+        assert page.get_by_label("Volume").input_value() == "0.3"
+        page.get_by_role("gridcell").first.wait_for()
+        assert re.match(r"0\.\d\d s", page.locator("#facts").inner_text())
+        seconds = page.locator(".plot .seconds li").all_inner_texts()
+        hertz = page.locator(".plot .hertz li").all_inner_texts()
+        assert (seconds[0][:1], seconds[-1]) == ("0", "s")
+        assert "1k" in hertz
+        assert hertz[-1] == "Hz"
+
+
+@pytest.mark.slow
+def test_settings_have_words(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        page.get_by_text("How they are made").click()
+        for name, values in {
+            "Temperature": {"0.1": "only the likeliest", "0.8": "as learnt", "1.9": "wild"},
+            "Guidance": {"0": "loosely", "1": "clearly", "5": "exaggerated"},
+            "Strength": {"0": "unchanged", "0.5": "clearly", "1": "only length and loudness stay"},
+        }.items():
+            slider = page.get_by_role("slider", name=name)
+            for value, words in values.items():
+                slider.fill(value)
+                assert slider.get_attribute("aria-valuetext") == f"{value}, {words}"
+                assert page.get_by_text(f"{value} {words}").first.is_visible()
+            about = page.locator(f"#{slider.get_attribute('aria-describedby')}")
+            assert len(about.inner_text()) > 20
+
+
+@pytest.mark.slow
+def test_new_sounds_have_the_label_and_length_asked_for(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        form = page.locator("#make")
+        form.get_by_label("folder").select_option("sam")
+        form.get_by_label("seconds").fill("0.5")
+        form.get_by_label("how many").fill("2")
+        button(page, "Make new sounds").click()
+        until(page, "document.querySelectorAll('#cards > li').length === 5")
+        idle(page)
+        assert names(page)[:2] == ["sam", "sam"]
+        assert page.locator("#facts").inner_text().startswith("0.50 s")
+
+
+@pytest.mark.slow
+def test_an_upload_says_what_it_is_turned_into_and_is_changed(
+    browser: Any, app: str, tmp_path: Path
+) -> None:
+    time = np.arange(9600) / 48000
+    both = np.stack([np.sin(2 * np.pi * 300 * time), np.sin(2 * np.pi * 440 * time)], axis=1)
+    soundfile.write(tmp_path / "tone.flac", 0.3 * both, 48000)
+    with app_page(browser, app) as page:
+        page.locator("#file").set_input_files(tmp_path / "tone.flac")
+        page.get_by_text("tone.flac: 48,000 Hz stereo → 8,000 Hz mono").wait_for()
+        assert names(page)[:2] == ["tone", "tone, decoded"]
+        heard(page)
+        page.get_by_label("Morph to").select_option(label="tone, decoded")
+        act(page, "Morph")
+        assert names(page)[3] == "tone → tone, decoded 4/4"
+        page.get_by_label("Continue to").fill("0.5")
+        act(page, "Continue it")
+        assert page.locator("#facts").inner_text().startswith("0.50 s · continued")
+        act(page, "Vary it")
+        assert "varied" in page.locator("#facts").inner_text()
+        check_pictures_load(page)
+
+
+@pytest.mark.slow
+def test_the_microphone_records_until_it_is_pressed_again(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        button(page, "Record").click()
+        button(page, "Stop recording").wait_for()
+        page.wait_for_timeout(400)
+        button(page, "Stop recording").click()
+        page.get_by_text("microphone.wav:").wait_for()
+        assert names(page)[0] == "microphone"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_fits_is_legible_and_is_reached_by_keyboard(
+    browser: Any, app: str, width: int, scheme: str
+) -> None:
+    with app_page(browser, app, width, scheme) as page:
+        page.locator('[data-cell="1,0"]').click()
+        page.keyboard.press("Shift+ArrowUp")
+        page.keyboard.press("Shift+ArrowRight")
+        marked = page.locator('[aria-selected="true"]')
+        cells = marked.evaluate_all("cells => cells.map(cell => cell.dataset.cell).sort()")
+        assert cells == ["1,0", "1,1", "2,0", "2,1"]
+        page.keyboard.press("Enter")
+        until(page, "document.querySelectorAll('#cards > li').length === 4")
+        idle(page)
+        check_pictures_load(page)
+        check_text_is_legible(page)
+        if scheme == "light":
+            check_keyboard_reaches_everything(page)
+        look = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", look)[:3])) > 380) == (scheme == "light")
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_reported_in_one_line(app: str, folder: Path) -> None:
     port = app.rstrip("/").rpartition(":")[2]
     command = [sys.executable, "-m", "audiovq", "app", folder, "--port", port]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr == f"audiovq: port {port}: is taken; give another with --port\n"
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "audiovq.app.page", raising=False)
-    assert main(["app", str(folder)]) == 2
-    message = capsys.readouterr().err
-    assert message == "audiovq: the app needs Gradio: pip install 'audiovq[app]'\n"

@@ -1,5 +1,6 @@
 """Actions of the app: each changes what it names only, and can be undone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import soundfile
 import torch
 from tiny_models import tiny_model
 
+from audiovq.app import actions
 from audiovq.app import desk as moves
 from audiovq.app.desk import Desk
 from audiovq.config.errors import AudiovqError
@@ -27,27 +29,36 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def full(model: Model) -> Desk:
     """With three new sounds of digit 1."""
-    return moves.make(model, Desk(), 3, {"digit": "1"}, SamplingConfig(temperature=1), 7)
+    desk = Desk()
+    for seed in range(3):
+        desk = moves.make(model, desk, {"digit": "1"}, SamplingConfig(temperature=1), seed)
+    return Desk(desk.shelf, desk.key)
 
 
 def codes(desk: Desk) -> torch.Tensor:
     return desk.selected.sound.encoded.codes
 
 
-def test_new_sounds_are_on_the_shelf_and_the_first_is_selected(
-    full: Desk,
-) -> None:
+def test_new_sounds_are_on_the_shelf_and_the_latest_is_selected(full: Desk) -> None:
     assert [item.sound.labels["digit"] for item in full.shelf] == ["1", "1", "1"]
-    assert full.hand == full.shelf[0]
+    assert full.selected is full.shelf[0]
+
+
+def test_a_new_sound_has_the_length_given(model: Model) -> None:
+    desk = moves.make(model, Desk(), *HOW, 0.25)
+    assert len(desk.selected.sound.waveform) == 2000
 
 
 def test_a_recording_is_on_the_shelf_beside_its_reconstruction(
     model: Model, recordings: Path, full: Desk
 ) -> None:
     path = recordings / "jan" / "0_jan_0.wav"
-    desk = moves.record(model, full, path)
+    desk = moves.record(model, full, path, "zero.wav")
     original, again = desk.shelf[:2]
-    assert desk.hand == original
+    assert desk.selected is original
+    assert again.original is original
+    assert (original.name, again.name) == ("zero", "zero, decoded")
+    assert original.note == "8,000 Hz mono, as the model's"
     assert np.array_equal(original.sound.waveform, soundfile.read(path, dtype="float32")[0])
     assert len(again.sound.waveform) == len(original.sound.waveform)
     assert desk.shelf[2:] == full.shelf
@@ -56,21 +67,22 @@ def test_a_recording_is_on_the_shelf_beside_its_reconstruction(
 def test_a_recording_that_is_too_long_is_refused_by_name(model: Model, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 11), 8000)
     with pytest.raises(AudiovqError, match=r"long\.wav: lasts 11\.0 s; give .* 10 s at most"):
-        moves.record(model, Desk(), tmp_path / "long.wav")
+        moves.record(model, Desk(), tmp_path / "long.wav", "long.wav")
     flac = tmp_path / "streamed.flac"
     soundfile.write(flac, 0.1 * np.sin(np.arange(4000)), 8000)
     data = bytearray(flac.read_bytes())
     data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # its length is not known
     flac.write_bytes(data)
-    assert len(moves.record(model, Desk(), flac).shelf[0].sound.waveform) == 4000
+    assert len(moves.record(model, Desk(), flac, "a.flac").shelf[0].sound.waveform) == 4000
     (tmp_path / "text.wav").write_text("words")
     with pytest.raises(AudiovqError, match=r"text\.wav: is broken"):
-        moves.record(model, Desk(), tmp_path / "text.wav")
+        moves.record(model, Desk(), tmp_path / "text.wav", "text.wav")
 
 
 def test_codes_are_written_in_the_given_cells_only(model: Model, full: Desk) -> None:
     before = codes(full).clone()
     desk = moves.write_codes(model, full, [[0, 1], [1, 0]], [5])
+    assert desk.selected.original is full.selected
     changed = codes(desk) != before
     assert codes(desk)[0, 0, 1] == codes(desk)[0, 1, 0] == 5
     changed[0, 0, 1] = changed[0, 1, 0] = False
@@ -80,17 +92,24 @@ def test_codes_are_written_in_the_given_cells_only(model: Model, full: Desk) -> 
     assert different.any()
 
 
-def test_repaint_resamples_the_given_cells_only(model: Model, full: Desk) -> None:
+def test_a_redraw_is_a_take_of_its_own_with_other_codes_in_the_given_cells_only(
+    model: Model, full: Desk
+) -> None:
     cells = [[0, 0], [1, 0], [1, 1]]
     desks = [
-        moves.repaint(model, full, cells, {}, SamplingConfig(temperature=1), seed)
-        for seed in range(4)
+        moves.redraw(model, full, cells, SamplingConfig(temperature=1), seed) for seed in range(4)
     ]
     for desk in desks:
+        assert desk.shelf[1:] == full.shelf
+        assert desk.selected.original is full.selected
+        assert desk.selected.name == f"{full.selected.name}, take 2"
         changed = codes(desk) != codes(full)
         changed[0, [0, 1, 1], [0, 0, 1]] = False
         assert not changed.any()
     assert any(not torch.equal(codes(desk), codes(desks[0])) for desk in desks[1:])
+    again = moves.redraw(model, desks[0], cells, *HOW[1:])
+    assert again.selected.original is full.selected, "not the take before"
+    assert again.selected.name == f"{full.selected.name}, take 3"
 
 
 def test_a_continuation_has_the_length_given(model: Model, full: Desk) -> None:
@@ -99,7 +118,7 @@ def test_a_continuation_has_the_length_given(model: Model, full: Desk) -> None:
 
 
 def test_a_morph_leads_from_the_selected_sound_to_the_given_one(model: Model, full: Desk) -> None:
-    desk = moves.morph(model, full, 2, 4)
+    desk = moves.morph(model, full, full.shelf[2].key, 4)
     for made, end in ((desk.shelf[0], full.shelf[0]), (desk.shelf[3], full.shelf[2])):
         again = edit.encode_nearest(model, end.sound.waveform)
         assert torch.equal(made.sound.encoded.codes, again.codes)
@@ -107,29 +126,83 @@ def test_a_morph_leads_from_the_selected_sound_to_the_given_one(model: Model, fu
     assert len(desk.shelf) == 7
 
 
-def test_a_variation_of_strength_0_equals_the_decoded_codes(model: Model, full: Desk) -> None:
-    first, second, *rest = moves.vary(model, full, 2, 0, *HOW).shelf
+def test_variations_of_strength_0_equal_the_decoded_codes(model: Model, full: Desk) -> None:
+    desk = moves.vary(model, full, 0, *HOW)
+    again = moves.vary(model, moves.take(desk, full.key), 0, *HOW)
+    first, second, *rest = again.shelf
     assert np.array_equal(first.sound.waveform, second.sound.waveform)
     assert rest == list(full.shelf)
 
 
-def test_every_action_can_be_undone(model: Model, full: Desk) -> None:
-    desk = moves.take(full, 1)
-    assert torch.equal(codes(desk), full.shelf[1].sound.encoded.codes)
-    desk = moves.write_codes(model, desk, [[0, 0]], [3])
-    assert moves.undo(moves.undo(desk)).hand == full.hand
+def test_every_move_is_undone_and_redone(model: Model, full: Desk) -> None:
+    key = full.shelf[1].key
+    states = [full]
+    for move in (
+        lambda d: moves.write_codes(model, d, [[0, 0]], [3]),
+        lambda d: moves.rename(d, key, "  my   kick "),
+        lambda d: moves.keep(d, key, True),
+        lambda d: moves.discard(d, d.key),
+        lambda d: moves.make(model, d, *HOW),
+    ):
+        states.append(move(states[-1]))
+    assert states[2].find(key).name == "my kick"
+    assert states[3].find(key).is_kept
+    desk = states[-1]
+    for state in reversed(states[:-1]):
+        desk = moves.undo(desk)
+        assert (desk.shelf, desk.key) == (state.shelf, state.key)
     with pytest.raises(AudiovqError, match="nothing to undo"):
-        moves.undo(full)
+        moves.undo(desk)
+    for state in states[1:]:
+        desk = moves.redo(desk)
+        assert (desk.shelf, desk.key) == (state.shelf, state.key)
+    with pytest.raises(AudiovqError, match="nothing to redo"):
+        moves.redo(desk)
 
 
-def test_the_shelf_and_the_undo_history_are_bounded(model: Model, full: Desk) -> None:
+def test_a_new_move_ends_what_can_be_redone(full: Desk) -> None:
+    desk = moves.undo(moves.keep(full, full.key, True))
+    assert desk.future
+    assert not moves.rename(desk, full.key, "other").future
+
+
+def test_the_neighbour_of_a_discarded_sound_is_selected(full: Desk) -> None:
+    first, second, third = full.shelf
+    assert moves.discard(full, first.key).selected is second
+    assert moves.discard(moves.take(full, third.key), third.key).selected is second
+    assert moves.discard(full, second.key).selected is first
     desk = full
+    for item in full.shelf:
+        desk = moves.discard(desk, item.key)
+    assert desk.shelf == ()
+
+
+def test_shelf_and_history_are_bounded_and_kept_sounds_stay(model: Model, full: Desk) -> None:
+    oldest = full.shelf[-1].key
+    desk = moves.keep(full, oldest, True)
     for _ in range(moves.MAX_UNDO + 3):
-        desk = moves.take(desk, 0)
+        desk = moves.rename(desk, oldest, "oldest")
     assert len(desk.past) == moves.MAX_UNDO
-    for _ in range(moves.SHELF_SIZE // moves.MAX_SOUNDS + 1):
-        desk = moves.make(model, desk, moves.MAX_SOUNDS, *HOW)
+    for _ in range(6):
+        desk = moves.morph(model, desk, oldest, moves.MAX_SOUNDS)
     assert len(desk.shelf) == moves.SHELF_SIZE
+    assert desk.find(oldest).is_kept
+    for item in desk.shelf:
+        desk = moves.keep(desk, item.key, True)
+    with pytest.raises(AudiovqError, match="full of kept sounds"):
+        moves.write_codes(model, desk, [[0, 0]], [3])
+
+
+def test_the_first_desk_has_sounds_that_cannot_be_undone(model: Model) -> None:
+    desk = actions.first_desk(model)
+    assert len(desk.shelf) == actions.FIRST_SOUNDS
+    assert not desk.past
+
+
+def test_a_model_without_prior_begins_with_a_sweep(model: Model) -> None:
+    desk = actions.first_desk(replace(model, prior=None, masked=None))
+    assert desk.selected.name == "sweep"
+    assert len(desk.selected.sound.waveform) == 8000
 
 
 @pytest.mark.parametrize(
@@ -140,12 +213,13 @@ def test_the_shelf_and_the_undo_history_are_bounded(model: Model, full: Desk) ->
         (lambda m, d: moves.write_codes(m, d, [], [0]), "no cell is selected"),
         (lambda m, d: moves.write_codes(m, d, [[0, 0]], [16]), "code 16: give 0 to 15"),
         (lambda m, d: moves.write_codes(m, d, [[0, 0]], [1, 2]), "one for each quantizer"),
-        (lambda m, d: moves.repaint(m, d, [[9, 9]], *HOW), "cell 9, 9"),
-        (lambda m, d: moves.take(d, -1), "the shelf holds 3"),
-        (lambda m, d: moves.morph(m, d, 3, 4), "sound 4: the shelf holds 3"),
-        (lambda m, d: moves.morph(m, d, 0, 99), "steps 99"),
-        (lambda m, d: moves.make(m, d, 1000, *HOW), "number 1000"),
-        (lambda m, d: moves.vary(m, d, 0, 0.5, *HOW), "number 0"),
+        (lambda m, d: moves.redraw(m, d, [[9, 9]], *HOW[1:]), "cell 9, 9"),
+        (lambda m, d: moves.take(d, "x"), "not on the shelf any more"),
+        (lambda m, d: moves.rename(d, d.key, " "), "the name is empty"),
+        (lambda m, d: moves.morph(m, d, "x", 4), "not on the shelf any more"),
+        (lambda m, d: moves.morph(m, d, d.key, 4), "cannot morph to itself"),
+        (lambda m, d: moves.morph(m, d, d.shelf[1].key, 99), "steps 99"),
+        (lambda m, d: moves.make(m, d, *HOW, 11), "length 11"),
         (lambda m, d: moves.extend(m, d, 11, *HOW), "length 11"),
         (lambda m, d: moves.undo(Desk()), "nothing to undo"),
         (lambda m, d: moves.extend(m, Desk(), 1, *HOW), "no sound is selected"),

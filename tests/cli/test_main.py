@@ -46,10 +46,12 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
     dataset, model, out = tmp_path / "dataset", tmp_path / "model", tmp_path / "out"
     assert run("preprocess", recordings, dataset) == 0
     assert "files: 24 found, 24 used, 0 skipped" in capsys.readouterr().out
-    assert run("train", dataset, model, *FEW_STEPS) == 0
+    assert run("train", dataset, model, *FEW_STEPS, "--verbose") == 0
     printed = capsys.readouterr().out
     assert "codes used" in printed
-    assert printed.endswith(f"wrote {model}\n")
+    assert f"writing {model / 'report.html'}" in printed
+    assert "in short: " in printed
+    assert f"wrote {model}; next: audiovq app {model}, or " in printed.splitlines()[-1]
     assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
     assert sorted(p.name for p in out.iterdir()) == [
         ".written",
@@ -225,7 +227,7 @@ print(*sys.modules, file=sys.stderr)
     assert arguments is None or "--help" in ended.stdout
     modules = ended.stderr.split()
     heavy = "torch torchaudio numpy scipy librosa soundfile soxr constriction safetensors tqdm"
-    heavy += " matplotlib PIL sklearn numba gradio jinja2"
+    heavy += " matplotlib PIL sklearn numba jinja2"
     assert {name.partition(".")[0] for name in modules}.isdisjoint(heavy.split())
     assert len(modules) < 500
 

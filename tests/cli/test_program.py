@@ -9,7 +9,7 @@ import pytest
 
 FOR_OTHER_VERBS = """
 audiovq.training audiovq.evaluation audiovq.preprocessing audiovq.report audiovq.inspection audiovq.app
-torchaudio librosa matplotlib PIL sklearn gradio jinja2 pesq pystoi constriction
+torchaudio librosa matplotlib PIL sklearn jinja2 pesq pystoi constriction
 sympy torch._dynamo torch._inductor torch.onnx torch.utils.tensorboard scipy.signal
 """
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import soundfile
 from matplotlib import colormaps
 from matplotlib.image import imread
 
+from audiovq.report.axes import Tick
 from audiovq.report.sections import Group, Picture, Report, write
 
 RATE = 8000
@@ -88,6 +90,8 @@ def report(**replaced: Any) -> Report:
     compared = [picture(t, seed=i) for i, t in enumerate(("recording", "coded", "ceiling"), 2)]
     values: dict[str, Any] = {
         "title": "Digits",
+        "verdict": "92 % recognizable, no copies; more recordings of claps would help most.",
+        "channels": 1,
         "sample_rate": RATE,
         "generated": [picture("7 · alice"), picture("3 · ben", 0.05, 7, seed=1)],
         "copies": 0,
@@ -102,7 +106,7 @@ def report(**replaced: Any) -> Report:
         "code_points": np.arange(16, dtype=np.float32).reshape(8, 2),
         "figures": [("Error", "3.9 dB", "Mean error.")],
         "settings": {"seed": 0, "prior": {"dim": 192, "inner": {"on": True}}},
-        "commands": ["audiovq train digits", "audiovq report digits"],
+        "commands": ["audiovq train digits", "audiovq report digits", "audiovq app digits"],
     }
     return Report(**{**values, **replaced})
 
@@ -125,17 +129,27 @@ def decoded(uri: str, kind: str) -> io.BytesIO:
     return io.BytesIO(base64.b64decode(data, validate=True))
 
 
-def test_the_page_has_every_section_and_links_to_it(tmp_path: Path) -> None:
+def test_the_page_begins_with_the_verdict_and_folds_the_notebook_away(tmp_path: Path) -> None:
     page = parsed(tmp_path)
-    parts = "New sounds|Reconstructions|Metrics|Codebook|Curves|Settings|Commands"
-    for part in parts.split("|"):
-        assert page.text.count(part) >= 2  # its heading, and the link to it
     assert len(page.find_all("h1")) == 1
+    words = " ".join(page.text.split("Digits")[2].split())
+    assert words.startswith("92 % recognizable, no copies; more recordings of claps would help")
     assert "2 new sounds · 8 kHz · 8 codes · trained in 1 min · 9 recordings" in page.text
+    shown, _, folded = page.html.partition("<details")
+    for part in ("New sounds", "Reconstructions", "What next"):
+        assert f">{part}</h2>" in shown
+    for part in ("Metrics", "Codebook", "Curves", "Settings", "Commands"):
+        assert f">{part}</h2>" in folded
+    assert "open" not in page.find_all("details")[0]
     assert "prior · inner · on" in page.text
     assert "audiovq train digits\naudiovq report digits" in page.text
-    names = {attributes["id"] for attributes in page.find_all("h2")}
-    assert {link["href"] for link in page.find_all("a")} == {f"#{name}" for name in names}
+
+
+def test_percent_are_written_in_one_way(tmp_path: Path) -> None:
+    html = parsed(tmp_path).html
+    text = re.sub(r"<(style|script)>.*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+    assert re.findall(r"\d %", text)
+    assert not re.findall(r"\d%", text)
 
 
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
@@ -181,16 +195,35 @@ def test_every_picture_is_a_valid_png_with_the_lowest_frequency_at_the_bottom(
         np.testing.assert_allclose(pixels, colours, atol=0.01)
 
 
-def test_all_pictures_have_the_same_time_scale(tmp_path: Path) -> None:
-    page = parsed(tmp_path)
-    widths = [a["style"] for a in page.find_all("span") if a.get("class") == "sound"]
-    assert widths == ["width:100.00%", "width:53.85%", *5 * ["width:100.00%"]]
+def test_every_picture_has_axes_in_seconds_and_hz(tmp_path: Path) -> None:
+    sound = replace(picture("long", 0.5), hertz=[Tick(0.25, "500"), Tick(0.75, "2k")])
+    page = parsed(tmp_path, generated=[sound], comparisons=[], codes=[])
+    text = " ".join(page.text.split())
+    assert "500 2k Hz 0.0 0.2 0.4 s long 0.50" in text
+    lefts = re.findall(r'style="left:([\d.]+)%"', page.html)
+    assert lefts == ["0.0", "40.0", "80.0"]
+
+
+def test_a_stereo_sound_is_played_in_stereo_and_shows_where_it_is(tmp_path: Path) -> None:
+    mono = picture("moving", 0.5)
+    gains = np.linspace(0, 1, mono.waveform.size, dtype=np.float32)
+    moving = replace(mono, waveform=np.stack([mono.waveform * (1 - gains), mono.waveform * gains]))
+    page = parsed(tmp_path, generated=[moving], channels=2, comparisons=[], codes=[])
+    (audio,) = page.find_all("audio")
+    assert soundfile.info(decoded(audio["src"], "audio/wav")).channels == 2
+    assert "8 kHz stereo" in page.text
+    (line,) = (a for a in page.find_all("polyline") if "class" not in a)
+    heights = [float(point.split(",")[1]) for point in line["points"].split()]
+    assert heights == sorted(heights)
+    assert heights[0] < 5
+    assert heights[-1] > 95
 
 
 def test_every_string_is_escaped(tmp_path: Path) -> None:
     page = parsed(
         tmp_path,
         title=NASTY,
+        verdict=NASTY,
         generated=[picture(NASTY)],
         comparisons=[Group(NASTY, [picture(NASTY), picture(NASTY)])],
         codes=[Group(NASTY, [picture(NASTY)])],
@@ -203,7 +236,7 @@ def test_every_string_is_escaped(tmp_path: Path) -> None:
     assert not any("onload" in attributes for _, attributes in page.elements)
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
     shown = NASTY.replace("\udcff", "?")  # a lone surrogate has no UTF-8
-    assert page.text.count(shown) == 15
+    assert page.text.count(shown) == 16
     assert page.find_all("img")[0]["alt"] == f"Spectrogram of {shown}"
     assert page.find_all("audio")[0]["aria-label"] == shown
 
@@ -211,9 +244,10 @@ def test_every_string_is_escaped(tmp_path: Path) -> None:
 def test_every_sound_has_a_play_button_with_its_name(tmp_path: Path) -> None:
     page = parsed(tmp_path)
     players = [attributes["aria-label"] for attributes in page.find_all("audio")]
-    assert [a["aria-label"] for a in page.find_all("button")] == [
-        f"Play {name}" for name in players
-    ]
+    buttons = [a["aria-label"] for a in page.find_all("button") if a["class"] == "screen"]
+    assert buttons == [f"Play {name}" for name in players]
+    saves = [a["aria-label"] for a in page.find_all("a")]
+    assert saves == [f"Save {name} as a WAV" for name in players]
     assert "1 · ben: coded" in players
     groups = [a["aria-label"] for a in page.find_all("div") if a.get("role") == "group"]
     assert groups == ["1 · ben", "31 to 281 Hz"]
@@ -230,12 +264,12 @@ def test_the_map_shows_used_codes_with_area_by_frequency(tmp_path: Path) -> None
 
 def test_the_caption_of_code_use_names_usage_and_perplexity(tmp_path: Path) -> None:
     text = parsed(tmp_path).text
-    assert "3 of 8 codes in use (38%)" in text
+    assert "3 of 8 codes in use (38 %)" in text
     assert "effectively 3 (perplexity)" in text  # exp(1.04), entropy of 1/2, 1/4, 1/4
     residual = parsed(tmp_path, code_counts=np.array([[1, 1, 1, 1], [0, 0, 0, 0]])).text
     assert "2 × 4 codes" in residual
-    assert "4 of 4 codes in use (100%), effectively 4" in residual
-    assert "0 of 4 codes in use (0%)" in residual
+    assert "4 of 4 codes in use (100 %), effectively 4" in residual
+    assert "0 of 4 codes in use (0 %)" in residual
 
 
 def test_the_charts_of_a_large_codebook_stay_small(tmp_path: Path) -> None:
@@ -284,6 +318,7 @@ def test_curves_of_one_point_and_constant_curves_are_drawn(tmp_path: Path) -> No
 def test_empty_sections_are_omitted(tmp_path: Path) -> None:
     page = parsed(
         tmp_path,
+        verdict="",
         generated=[],
         comparisons=[],
         codes=[],

@@ -305,7 +305,7 @@ def test_every_function_refuses_a_seed_out_of_range(
 ) -> None:
     waveform, _ = reading.read(recording, 8000)
     how = {}, PLAIN, seed
-    desk = moves.make(model, Desk(), 1, {}, PLAIN, 0)
+    desk = moves.make(model, Desk(), {}, PLAIN, 0)
     for call in (
         lambda: generate.generate(model, 1, seed=seed),
         lambda: edit.vary(model, waveform, 1, seed=seed),
@@ -313,10 +313,10 @@ def test_every_function_refuses_a_seed_out_of_range(
         lambda: edit.repaint(model, waveform, (0, 1), seed=seed),
         lambda: morph(model, waveform, waveform, 2, seed=seed),
         lambda: decode(model, [desk.selected.sound.encoded], seed=seed),
-        lambda: moves.make(model, desk, 1, *how),
-        lambda: moves.vary(model, desk, 1, 0.5, *how),
+        lambda: moves.make(model, desk, *how),
+        lambda: moves.vary(model, desk, 0.5, *how),
         lambda: moves.extend(model, desk, 0.2, *how),
-        lambda: moves.repaint(model, desk, [[0, 0]], *how),
+        lambda: moves.redraw(model, desk, [[0, 0]], *how[1:]),
     ):
         with pytest.raises(AudiovqError, match=r"seed .*: give a whole number from 0 to"):
             call()
@@ -340,18 +340,18 @@ def test_a_value_absent_from_training_is_refused_by_name_and_not_suggested(model
 # --- The app ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labels", [{}, {"digit": "1"}])
-def test_the_app_repaints_as_the_command_does(
-    model: Model, recording: Path, labels: dict[str, str]
-) -> None:
+def test_the_app_redraws_as_the_command_does(model: Model, recording: Path) -> None:
     waveform, _ = reading.read(recording, 8000)
-    desk = moves.record(model, Desk(), recording)
+    desk = moves.record(model, Desk(), recording, recording.name)
     time = (0.008, 0.02)
     mask = edit.region_mask(model, desk.selected.sound.encoded, time, None)
     sampling = SamplingConfig(temperature=1.0, guidance=2.0)
     cells = mask.nonzero().tolist()
-    repainted = moves.repaint(model, desk, cells, labels, sampling, 7).selected.sound
+    labels = desk.selected.sound.labels  # those that are inferred
+    repainted = moves.redraw(model, desk, cells, sampling, 7).selected.sound
     (sound,) = edit.repaint(model, waveform, time, None, labels, sampling=sampling, seed=7)
     assert torch.equal(repainted.encoded.codes, sound.encoded.codes)
     assert np.array_equal(repainted.waveform, sound.waveform)
-    assert repainted.labels == sound.labels
+    assert repainted.labels == sound.labels == labels
+    (inferred,) = edit.repaint(model, waveform, time, None, sampling=sampling, seed=7)
+    assert torch.equal(inferred.encoded.codes, sound.encoded.codes)

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "audiovq"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "distributed": "dask"}
 """Names of distributions that differ from what is imported."""
-TO_EXTRAS = {"distributed", "gradio", "pesq", "pystoi"}
+TO_EXTRAS = {"distributed", "pesq", "pystoi"}
 """What extras bring, and only some verbs import."""
 MOST_FILES = 12
 

@@ -1,19 +1,47 @@
 const sounds = [...document.querySelectorAll("audio")];
+let last = null, queue = [];
+const stopOthers = sound => sounds.forEach(other => other === sound || other.pause());
 for (const sound of sounds) {
-  const button = sound.parentElement.querySelector("button");
-  const picture = button.querySelector(".sound");
+  const card = sound.parentElement, button = card.querySelector(".screen"), save = card.querySelector(".save");
   sound.controls = false;
+  save.hidden = false;
+  save.onclick = () => { save.href = sound.src; };
+  save.tabIndex = 0;
+  save.href = "#";
   button.onclick = event => {
+    queue = [];
     if (!sound.paused) return sound.pause();
-    const box = picture.getBoundingClientRect(), at = (event.clientX - box.left) / box.width;
+    const box = button.getBoundingClientRect(), at = (event.clientX - box.left) / box.width;
     sound.currentTime = event.detail && sound.duration > 2 && at < 1 ? at * sound.duration : 0;
     sound.play();
   };
   const follow = () => {
     button.classList.toggle("playing", !sound.paused);
-    picture.style.setProperty("--at", 100 * sound.currentTime / sound.duration + "%");
+    button.style.setProperty("--at", 100 * sound.currentTime / sound.duration + "%");
     if (!sound.paused) requestAnimationFrame(follow);
   };
-  sound.onplay = () => { sounds.forEach(other => other === sound || other.pause()); follow(); };
+  sound.onplay = () => { last = sound; stopOthers(sound); follow(); };
   sound.onpause = follow;
+  sound.onended = () => queue.shift()?.play();
 }
+for (const button of document.querySelectorAll(".all")) {
+  button.hidden = false;
+  button.onclick = () => {
+    const playing = queue.length && sounds.some(sound => !sound.paused);
+    stopOthers(null);
+    queue = playing ? [] : [...button.closest("section, body").querySelectorAll("audio")];
+    for (const sound of queue) sound.currentTime = 0;
+    queue.shift()?.play();
+  };
+}
+// The key X: from one version of a sound to the next, at the same moment.
+addEventListener("keydown", event => {
+  if (event.key.toLowerCase() !== "x" || event.ctrlKey || event.metaKey || event.altKey) return;
+  const versions = [...(last?.closest(".row")?.querySelectorAll("audio") ?? [])];
+  if (!versions.length) return;
+  const next = versions[(versions.indexOf(last) + 1) % versions.length];
+  next.currentTime = last.ended ? 0 : Math.min(last.currentTime, next.duration);
+  queue = [];
+  last.pause();
+  next.play();
+});

@@ -2,4 +2,5 @@
 
 Start with `autoencoder.AutoencoderStage`; `vivid`, `prior` and `masked_prior` subclass `training.stage.Stage`, too.
 `context` fits tables by a short loop that is not resumed. `training.run` trains the stages one after the other.
+`plain` is what they print for beginners.
 """

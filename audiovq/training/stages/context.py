@@ -103,7 +103,7 @@ def train_context(run: Run, model: Model, deadline: float | None) -> None:
     """
     started = time.perf_counter()
     start = None if run.origin is None else run.origin.model.context
-    run.say("context: fitting the entropy coder's tables (used by `encode`)")
+    run.detail("context: fitting the entropy coder's tables (used by `encode`)")
     held_out = measured_split(run.dataset, "validation")
     fitted = fit_context(
         model,
@@ -128,7 +128,7 @@ def train_context(run: Run, model: Model, deadline: float | None) -> None:
         "ended_by": "time" if fitted.cut_short else "steps",
     }
     save(run.folder, model, "context", summary)
-    run.say(
+    run.detail(
         f"context: {fitted.bits_per_code:.2f} bits/code on {clips_and_why(held_out.name, 'validation')},"
         f" {math.log2(model.vocabulary.codebook_size):.2f} without tables"
         f" ({time.perf_counter() - started:.0f} s)"

@@ -1,0 +1,117 @@
+"""The server of the app: it answers its own page only, refuses what is damaged, and forgets old desks."""
+
+import http.client
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tiny_models import tiny_model
+
+from audiovq.app import server as serving
+from audiovq.app.server import Server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(tiny_model(), "tiny", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(
+    server: Server, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, bytes, Any]:
+    """Status, body and headers of a request."""
+    request = urllib.request.Request(f"http://127.0.0.1:{server.server_port}{path}", body, headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers
+
+
+def test_other_pages_are_refused(server: Server) -> None:
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        for path, body in (("/desk", None), ("/move", b'{"move": "undo"}')):
+            status, answer, _ = ask(server, path, body, **headers)
+            assert status == 403
+            assert b"its own page" in answer
+    own = f"http://127.0.0.1:{server.server_port}"
+    assert ask(server, "/desk", Origin=own)[0] == 200
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_is_not_stored(server: Server) -> None:
+    status, page, headers = ask(server, "/")
+    assert status == 200
+    assert b"http:" not in page
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/nothing", None, "is not here"),
+        ("/assets/..%2Fserver.py", None, "is not here"),
+        ("/assets/missing.js", None, "is not here"),
+        ("/sounds/nothing.wav", None, "not on the shelf any more"),
+        ("/codes/99", None, "row 99: give 0 to"),
+        ("/codes/0/99999.wav", None, "code 99999: give 0 to"),
+        ("/codes/x", None, "damaged"),
+        ("/move", b"no json", "damaged"),
+        ("/move", b"[]", "damaged"),
+        ("/move", b'{"move": "dance"}', "is unknown"),
+        ("/move", b'{"move": "redraw"}', "damaged"),
+        ("/move", b'{"move": "redraw", "cells": [["a"]]}', "damaged"),
+        ("/move", b'{"move": "make", "temperature": 99}', "temperature 99"),
+        ("/move", b'{"move": "make", "labels": {"digit": "x"}}', "unknown value 'x'"),
+        ("/recording?name=a.wav", b"no sound", "a.wav"),
+    ],
+)
+def test_requests_that_are_damaged_are_refused_with_a_reason(
+    server: Server, path: str, body: bytes | None, says: str
+) -> None:
+    status, answer, _ = ask(server, path, body)
+    assert status in (400, 404)
+    assert says in json.loads(answer)["error"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.putrequest("POST", "/recording?name=long.wav")
+    connection.putheader("Content-Length", str(21 << 20))
+    connection.endheaders()
+    with connection.getresponse() as answer:
+        assert answer.status == 400
+        assert "long.wav: is larger than 20 MB" in json.loads(answer.read())["error"]
+    connection.close()
+
+
+def test_every_sound_is_served_as_wav_and_picture(server: Server) -> None:
+    _, answer, headers = ask(server, "/desk")
+    cookie = {"Cookie": headers["Set-Cookie"].partition(";")[0]}
+    for sound in json.loads(answer)["sounds"]:
+        wav = ask(server, f"/sounds/{sound['key']}.wav", **cookie)
+        assert wav[1][:4] == b"RIFF"
+        png = ask(server, f"/sounds/{sound['key']}.png?columns=9", **cookie)
+        assert png[1][:4] == b"\x89PNG"
+    saved = ask(server, f"/sounds/{sound['key']}.wav?save", **cookie)[2]
+    assert saved["Content-Disposition"].startswith("attachment")
+
+
+def test_desks_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_DESKS", 3)
+    for number in range(5):
+        ask(server, "/desk", Cookie=f"audiovq-{server.server_port}=browser{number}")
+    assert list(server.desks) == ["browser2", "browser3", "browser4"]

@@ -1,0 +1,92 @@
+"""What training prints for beginners: the stage, the minutes left in all, whether it learns, what would help."""
+
+import re
+from pathlib import Path
+
+import pytest
+from fast_training import CONFIG
+
+from audiovq.config.presets import PRESETS
+from audiovq.dataset.dataset import Dataset
+from audiovq.training.budget import TimeBudget
+from audiovq.training.run import train
+from audiovq.training.stages.plain import PlainLines, begin_line, minutes_left, stages_of
+
+SMALL = PRESETS["small"]
+
+
+def metrics(progress: float, score: float | None = None, **others: float) -> dict[str, float]:
+    found = {"progress": progress, "seconds": 600 * progress, **others}
+    return found if score is None else found | {"validation_score": score}
+
+
+def test_every_stage_of_a_training_is_counted() -> None:
+    assert stages_of(SMALL) == ["autoencoder", "vivid", "context", "prior", "masked"]
+    assert stages_of(PRESETS["rate-1k"]) == ["autoencoder", "context"]
+    assert stages_of(PRESETS["lesson-ae"]) == ["autoencoder"]
+    assert begin_line(SMALL, 1200).startswith(
+        "learning from 1,200 clips in 5 stages in at most 20 m"
+    )
+
+
+def test_a_line_compares_each_validation_with_the_best_before_it() -> None:
+    lines = PlainLines(SMALL, "autoencoder", 300)
+    assert lines.line(metrics(0.0)) == "stage 1 of 5 (sounds as codes): 0 %"
+    first = lines.line(metrics(0.25, 0.2))
+    assert first == "stage 1 of 5 (sounds as codes): 25 %, about 12 minutes left in all; learning"
+    assert lines.line(metrics(0.5, 0.1)).endswith("; learning, 50.0 % better than before")
+    assert "no better than before" in lines.line(metrics(0.6, 0.15))
+    assert lines.line(metrics(0.7, 0.09)).endswith("; learning, 10.0 % better than before")
+    assert lines.line(metrics(0.8)).endswith("left in all")
+    assert lines.line(metrics(1.0, 0.09)).startswith(
+        "stage 1 of 5 (sounds as codes): 100 %, about 5 m"
+    )
+
+
+def test_each_verdict_has_its_advice() -> None:
+    line = PlainLines(SMALL, "autoencoder", None).line(metrics(0.5, 0.1, validation_usage=0.2))
+    assert "about 5 minutes left in this stage" in line
+    thin = "codebook thin (20 % of codes in use): few kinds of sound, or too few minutes"
+    assert line.endswith(thin)
+    line = PlainLines(SMALL, "prior", 0).line(metrics(0.5, 0.1), overfits=True)
+    assert "begins to repeat your recordings; more recordings, or fewer minutes, help" in line
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "base", "rate-1k", "lesson-ae"])
+def test_what_is_planned_after_each_stage_sums_to_the_limit(preset: str) -> None:
+    config = PRESETS[preset]
+    budget = TimeBudget.of(config)
+    trained = [stage for stage in stages_of(config) if stage != "context"]
+    later = [budget.after(stage) for stage in trained]
+    if config.max_minutes is None:
+        assert later == [None] * len(trained)
+        return
+    assert later[-1] == (budget.context or 0 if trained == ["autoencoder"] else 0)
+    assert later[0] is not None
+    assert budget.autoencoder is not None
+    assert later[0] + budget.autoencoder == pytest.approx(60 * config.max_minutes)
+    assert later == sorted(later, reverse=True)
+
+
+def test_minutes_are_words() -> None:
+    assert [minutes_left(s) for s in (20, 61, 700)] == [
+        "less than a minute left",
+        "about 1 minute left",
+        "about 12 minutes left",
+    ]
+
+
+@pytest.mark.slow
+def test_training_prints_no_figures_by_default_and_keeps_them_in_the_file(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lines.append, plain=True)
+    assert lines[0].startswith("learning from")
+    for line in lines[1:]:
+        assert re.match(r"stage \d of \d \(.+\): |note: ", line), line
+        for word in ("bits", "loss", "dB", "perplexity", "parameters", "step "):
+            assert word not in line
+    assert (
+        "validation_perplexity" in (tmp_path / "model" / "training" / "metrics.jsonl").read_text()
+    )
