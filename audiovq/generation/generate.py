@@ -33,6 +33,9 @@ MAX_BATCH = 64
 """Sounds per batch; fewer where they are longer than"""
 MAX_BATCH_SAMPLES = 1 << 24
 """samples in total."""
+FIRST_BATCH = 4
+"""Sounds of the first batch on a CPU. Each batch is twice as large as the one before, so that the first sounds are there
+soon."""
 MAX_TRIES = 3
 """How often a near copy of a training clip is sampled again."""
 
@@ -129,7 +132,7 @@ class Batches:
             raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")
         self._num_samples = None if seconds is None else require_samples(model, seconds)
         rows = label_rows(model, n, labels, seed, each, by)
-        self._rows = rows.split(batch_size(model, self._num_samples or 0))
+        self._rows = rows.split(batch_sizes(model, len(rows), self._num_samples or 0))
         self._best_of, self._loop, self._seed = best_of, loop, seed
         self._keep_copies = keep_copies
 
@@ -214,6 +217,16 @@ class Batches:
                 for sound, row in zip(encoded, rows, strict=True)
             ]
         return encoded
+
+
+def batch_sizes(model: Model, n: int, num_samples: int) -> list[int]:
+    """Sizes of batches of `n` sounds in all, of `num_samples` each: see `batch_size` and FIRST_BATCH."""
+    most, sizes = batch_size(model, num_samples), list[int]()
+    size = min(most, FIRST_BATCH) if model.device.type == "cpu" else most
+    while (left := n - sum(sizes)) > 0:
+        sizes.append(min(size, left))
+        size = min(most, 2 * size)
+    return sizes
 
 
 def batch_size(model: Model, num_samples: int) -> int:

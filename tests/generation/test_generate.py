@@ -1,7 +1,9 @@
 """The laws of `audiovq.generation`: seeds, labels, shares, lengths, and what is refused."""
 
 import dataclasses
+import itertools
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,14 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import STEPS, STEPS_OF_PART, Inversion, SamplingConfig
 from audiovq.generation import codes as codes_module
 from audiovq.generation import generate as generation_generate
-from audiovq.generation.generate import generate, sample_codes
+from audiovq.generation.files import generate_files
+from audiovq.generation.generate import (
+    FIRST_BATCH,
+    batch_size,
+    batch_sizes,
+    generate,
+    sample_codes,
+)
 from audiovq.generation.labels import sample_labels
 from audiovq.generation.sound import Sound, prior_or_none
 from audiovq.models.checkpoint import load
@@ -56,6 +65,32 @@ def test_equal_seeds_give_equal_sounds_and_others_differ(model: Model) -> None:
     assert not any(
         np.array_equal(a.waveform, b.waveform) for a, b in zip(first, other, strict=True)
     )
+
+
+@given(st.integers(1, 500), st.sampled_from([0, 40_000, 1 << 24]))
+def test_batches_grow_from_a_small_one_up_to_what_fits(n: int, num_samples: int) -> None:
+    model = tiny_model()
+    sizes = batch_sizes(model, n, num_samples)
+    most = batch_size(model, num_samples)
+    assert sum(sizes) == n
+    assert sizes[0] <= FIRST_BATCH
+    assert all(size <= most for size in sizes)
+    assert all(b in (min(most, 2 * a), sizes[-1]) for a, b in itertools.pairwise(sizes))
+
+
+def test_the_first_sounds_are_written_before_the_last_are_made(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    make_batch = generation_generate.Batches.make
+
+    def spy(batches: Any, number: int) -> list[Sound]:
+        written.append(len(list(tmp_path.glob("out/*.wav"))))
+        return make_batch(batches, number)
+
+    monkeypatch.setattr(generation_generate.Batches, "make", spy)
+    generate_files(model, tmp_path / "out", 13, sampling=PLAIN, say=lambda _: None, **FAST)
+    assert written == [0, 4, 12]
 
 
 def test_batches_are_in_order_and_differ(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
