@@ -43,7 +43,10 @@ def labels_of(
 
         def groups(path: str) -> dict[str, str]:
             match = pattern.search(path)
-            return {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
+            found = {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
+            if pattern.flags & re.IGNORECASE:  # Kick and kick are one value
+                found = {name: value.lower() for name, value in found.items()}
+            return found
 
         labels = _each(paths, groups)
     unlabelled = [path for path in paths if not labels[path]]

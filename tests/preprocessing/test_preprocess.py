@@ -29,6 +29,7 @@ from audiovq.dataset import manifest as manifest_module
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import SPLITS, Clip, Skipped
 from audiovq.preprocessing import catalog as catalog_module
+from audiovq.preprocessing.labels import labels_of
 from audiovq.preprocessing.preprocess import Limits, Summary, preprocess
 from audiovq.preprocessing.settings import choose_settings
 from audiovq.runtime.files import lock_folder
@@ -389,6 +390,16 @@ def test_folders_are_labels_if_there_are_several(recordings: Path, tmp_path: Pat
     assert Dataset(tmp_path / "one").labels == {}
     run(recordings, tmp_path / "none", labels="none")
     assert Dataset(tmp_path / "none").labels == {}
+
+
+def test_a_pattern_that_ignores_case_gives_values_in_small_letters() -> None:
+    paths = ["a/Kick 1.wav", "b/kick_2.wav", "c/SNARE.wav", "d/other.wav"]
+    labels, notes = labels_of(Path(), paths, "(?i)(?P<kind>kick|snare)")
+    assert [labels[path].get("kind") for path in paths] == ["kick", "kick", "snare", None]
+    assert notes == ["1 of 4 files have no label (d/other.wav)"]
+    assert labels_of(Path(), paths[:3], "(?P<kind>Kick|SNARE|kick)")[0][paths[2]] == {
+        "kind": "SNARE"
+    }
 
 
 def test_a_pattern_gives_several_labels(recordings: Path, tmp_path: Path) -> None:
