@@ -316,6 +316,7 @@ def _commands(
     return [
         " ".join(["audiovq preprocess", shlex.quote(str(source)), "dataset", *words]),
         f"audiovq train dataset model --preset {preset}",
+        "audiovq generate model out",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The README is true: its Python runs, its commands exist, its files are there."""
+"""README and guide are true: their Python runs, their commands exist, their files are there."""
 
 import importlib.util
 import re
@@ -14,8 +14,13 @@ from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training.run import train
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/guide.md")
+README, CHINESE = (
+    "".join((ROOT / page.replace(".md", suffix)).read_text(encoding="utf-8") for page in PAGES)
+    for suffix in (".md", ".zh-CN.md")
+)
+FILM_BYTES = 2_000_000
+"""Most bytes of the film that README begins with."""
 
 
 def test_the_example_runs(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +51,9 @@ def test_the_table_lists_exactly_the_verbs() -> None:
 
 def test_both_languages_have_the_same_commands_figures_and_links() -> None:
     """Figures are held against the results in `tests/whole/test_claims.py`."""
-    pages = [re.sub(r"\.zh-CN|README(\.zh-CN)?\.md", "", page) for page in (README, CHINESE)]
+    pages = [
+        re.sub(r"\.zh-CN|(README|guide)(\.zh-CN)?\.md", "", page) for page in (README, CHINESE)
+    ]
     for pattern, prepare in (
         (r"```.*?```", lambda found: found),  # in the same order
         (r"(?<!`)`[^`\n]+`(?!`)", lambda found: sorted(set(found))),
@@ -58,7 +65,7 @@ def test_both_languages_have_the_same_commands_figures_and_links() -> None:
             prepare(re.findall(pattern, page, re.DOTALL | re.MULTILINE)) for page in pages
         )
         assert first == second
-    first, second = (set(re.findall(r"\]\(([^)]*)\)", page)) for page in pages)
+    first, second = (set(re.findall(r"\]\(([^)#]*)", page)) for page in pages)
     assert first == second
 
 
@@ -85,6 +92,34 @@ def test_the_page_of_verbs_equals_the_help_texts() -> None:
 
 
 def test_every_link_has_a_target() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README + CHINESE):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+    for name in (*PAGES, *(page.replace(".md", ".zh-CN.md") for page in PAGES)):
+        page = ROOT / name
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (name, target)
+
+
+def test_the_readme_begins_with_a_film_and_is_short() -> None:
+    from PIL import Image
+
+    for name in ("README.md", "README.zh-CN.md"):
+        page = (ROOT / name).read_text(encoding="utf-8")
+        (first, *_) = re.findall(r"!\[[^\]]+\]\(([^)]*)\)", page)
+        assert page.index(first) < page.index("```")
+        with Image.open(ROOT / first) as film:
+            assert getattr(film, "n_frames", 1) > 10
+        assert (ROOT / first).stat().st_size <= FILM_BYTES
+        assert len(page.splitlines()) < 100
+
+
+def test_inspect_and_readme_name_the_same_commands(tmp_path: Path) -> None:
+    """For a folder of several hundred recordings; settings that suit it follow."""
+    from audiovq.inspection.inspect import inspect
+
+    digits = ROOT / "data" / "digits"
+    if not digits.is_dir():
+        pytest.skip("the digits come with the repository")
+    block = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
+    named = inspect(digits).commands
+    for line, command in zip(block.splitlines(), named, strict=True):
+        assert re.sub(r"\S*digits", "my-sounds", command).startswith(line)

@@ -9,6 +9,7 @@ covered; they must parse (`tests/documents/test_readme.py`).
 import importlib.util
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ import pytest
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import STEPS, STEPS_OF_PART, SamplingConfig
 from audiovq.evaluation.fidelity import PAUSE_SECONDS
+from audiovq.evaluation.verdict import FEW_CLIPS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,6 +33,7 @@ SHIPPED = "2026-11-28-cpu-1-core-shipped.json"
 SPELT = {
     "en": {
         2: "two",
+        3: "three",
         5: "five",
         6: "six",
         7: "seven",
@@ -39,7 +42,7 @@ SPELT = {
         12: "twelve",
         40: "forty",
     },
-    "zh": {2: "两", 5: "五", 6: "六", 7: "七", 8: "八", 10: "十", 12: "十二", 40: "四十"},
+    "zh": {2: "两", 3: "三", 5: "五", 6: "六", 7: "七", 8: "八", 10: "十", 12: "十二", 40: "四十"},
 }
 NUMBER = {
     "en": re.compile(
@@ -49,7 +52,12 @@ NUMBER = {
     ),
     "zh": re.compile(r"\d[\d,.]*|[二两三四五六七八九十百千万半]+"),
 }
-PAGES = {"en": "README.md", "zh": "README.zh-CN.md"}
+PAGES = {
+    "en": ("README.md", "docs/guide.md"),
+    "zh": ("README.zh-CN.md", "docs/guide.zh-CN.md"),
+}
+"""README and guide in each language."""
+INSTALL = "2026-11-28-cpu-2-cores-install.json"
 
 pytestmark = pytest.mark.skipif(
     not RESULTS.is_dir(), reason="benchmarks/ comes with the repository, not the package"
@@ -183,6 +191,15 @@ def claims() -> list[Claim]:
     ]
     assert nearest[0] == nearest[1], "the README says that they are the same"
     return [
+        Claim("Python {:.2f} or newer", "Python {:.2f} 或更新的版本", (python(),)),
+        Claim("{:.1f} GB of disk", "{:.1f} GB 磁盘空间", (value(INSTALL, "bytes") / 1e9,)),
+        Claim("sounds in {:en} commands", "{:zh}条命令", (Spelt(own_commands()),)),
+        Claim(
+            "at most {:.0f} minutes on {:en} cores",
+            "{1:zh}个核上最多 {0:.0f} 分钟",
+            (PRESETS["small"].max_minutes, Spelt(2)),
+        ),
+        Claim("fewer than {} recordings", "少于 {} 段", (FEW_CLIPS,)),
         Claim(
             "about {:en} minutes on one CPU core",
             "在一个 CPU 核上大约需要{:zh}分钟",
@@ -359,9 +376,26 @@ SAME_WORDS = "audiovq rate-2k, words 5 to 9 alone learnt"
 CEILING = "true spectrograms inverted, 256/64, 64 bands"
 
 
+def page_of(language: str) -> str:
+    """README and guide."""
+    return "\n".join((ROOT / name).read_text("utf-8") for name in PAGES[language])
+
+
+def python() -> float:
+    """The oldest Python that the package supports."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return float(project["requires-python"].removeprefix(">="))
+
+
+def own_commands() -> int:
+    """Commands of the README's second block: a model of one's sounds, and sounds of it."""
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    return len(blocks[1].splitlines())
+
+
 def rate_of_example() -> int:
     """The rate that the README asks for."""
-    (rate,) = set(re.findall(r"`--rate (\d+)`", (ROOT / "README.md").read_text("utf-8")))
+    (rate,) = set(re.findall(r"`--rate (\d+)`", page_of("en")))
     return int(rate)
 
 
@@ -405,13 +439,13 @@ NAMES = ("CC0", "MP3", "W64", "RF64", "SD2", "M4A")
 
 @pytest.mark.parametrize("language", PAGES)
 def test_every_number_has_a_source(language: str) -> None:
-    page = (ROOT / PAGES[language]).read_text("utf-8")
+    page = page_of(language)
     assert problems(page, language) == []
 
 
 @pytest.mark.parametrize("language", PAGES)
 def test_a_changed_or_added_number_is_found(language: str) -> None:
-    page = (ROOT / PAGES[language]).read_text("utf-8")
+    page = page_of(language)
     prose = re.sub(
         r"```.*?```|`[^`]*`|\]\([^)]*\)|CC0|MP3|W64|RF64|SD2|M4A",
         lambda m: "§" * len(m[0]),
