@@ -10,7 +10,7 @@ from typing import Any
 
 from audiovq.models.model import Model
 from audiovq.runtime.progress import percent
-from audiovq.training.stages.plain import THIN, thin
+from audiovq.training.stages.plain import ENOUGH, THIN, thin
 
 Figures = Mapping[str, Any]
 FEW_CLIPS = 100
@@ -19,8 +19,6 @@ FEW_OF_VALUE = 30
 """Training clips of a label value below which it is rare,"""
 RARE = 1 / 3
 """if it also has less than this share of the value in the middle."""
-SHORT = 0.6
-"""Share of the planned steps below which a time limit came too early."""
 MANY_COPIES = 0.1
 """Share of new sounds that are near copies, above which a model repeats its recordings."""
 CLOSE, NEAR = 1.3, 2.0
@@ -136,7 +134,7 @@ def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> st
         )
     if usage is not None and usage < THIN:
         return thin(usage)
-    if shortest < SHORT:
+    if shortest < ENOUGH:
         return (
             "more minutes would help most: the time limit ended training after"
             f" {percent(shortest)} of its steps (train --more 20)"

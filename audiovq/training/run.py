@@ -37,7 +37,7 @@ from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
 from audiovq.training.stages.masked_prior import MaskedPriorStage
-from audiovq.training.stages.plain import PlainLines, begin_line, stage_name
+from audiovq.training.stages.plain import PlainLines, begin_line, stage_name, time_limit_line
 from audiovq.training.stages.prior import PriorStage, overfits
 from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
@@ -303,7 +303,10 @@ class _Reports:
 def _record_end(run: Run, trainer: Trainer, silent: bool) -> None:
     """Add to model.json how a stage ended; print a line where the time limit ended it, unless `silent`."""
     amend(run.folder, trainer.stage, {"steps_planned": trainer.steps, "ended_by": trainer.ended_by})
-    if trainer.ended_by == "time" and not silent:
+    if trainer.ended_by == "time" and not silent and run.plain:
+        done = trainer.state.step / trainer.steps
+        run.say(f"{stage_name(run.config, trainer.stage)}: {time_limit_line(done)}")
+    elif trainer.ended_by == "time" and not silent:
         run.say(
             f"{trainer.stage}: stopped by the time limit after {trainer.state.step:,} of"
             f" {trainer.steps:,} steps; a longer limit may give a better model"

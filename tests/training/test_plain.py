@@ -10,7 +10,13 @@ from audiovq.config.presets import PRESETS
 from audiovq.dataset.dataset import Dataset
 from audiovq.training.budget import TimeBudget
 from audiovq.training.run import train
-from audiovq.training.stages.plain import PlainLines, begin_line, minutes_left, stages_of
+from audiovq.training.stages.plain import (
+    PlainLines,
+    begin_line,
+    minutes_left,
+    stages_of,
+    time_limit_line,
+)
 
 SMALL = PRESETS["small"]
 
@@ -25,7 +31,7 @@ def test_every_stage_of_a_training_is_counted() -> None:
     assert stages_of(PRESETS["rate-1k"]) == ["autoencoder", "context"]
     assert stages_of(PRESETS["lesson-ae"]) == ["autoencoder"]
     assert begin_line(SMALL, 1200).startswith(
-        "learning from 1,200 clips in 5 stages in at most 20 m"
+        "learning from 1,200 clips in 5 stages in about 20 m"
     )
 
 
@@ -48,6 +54,10 @@ def test_each_verdict_has_its_advice() -> None:
     assert "about 5 minutes left in this stage" in line
     thin = "codebook thin (20 % of codes in use): few kinds of sound, or too few minutes"
     assert line.endswith(thin)
+    assert time_limit_line(0.03).endswith(
+        "after 3 % of its steps: more minutes make a better model"
+    )
+    assert time_limit_line(0.9) == "finished within the time limit"
     line = PlainLines(SMALL, "prior", 0).line(metrics(0.5, 0.1), overfits=True)
     assert "begins to repeat your recordings; more recordings, or fewer minutes, help" in line
 

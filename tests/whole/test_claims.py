@@ -195,8 +195,8 @@ def claims() -> list[Claim]:
         Claim("{:.1f} GB of disk", "{:.1f} GB 磁盘空间", (value(INSTALL, "bytes") / 1e9,)),
         Claim("sounds in {:en} commands", "{:zh}条命令", (Spelt(own_commands()),)),
         Claim(
-            "at most {:.0f} minutes on {:en} cores",
-            "{1:zh}个核上最多 {0:.0f} 分钟",
+            "about {:.0f} minutes on {:en} cores",
+            "{1:zh}个核上大约 {0:.0f} 分钟",
             (PRESETS["small"].max_minutes, Spelt(2)),
         ),
         Claim("fewer than {} recordings", "少于 {} 段", (FEW_CLIPS,)),

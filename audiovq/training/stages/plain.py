@@ -18,6 +18,8 @@ STAGES = {
     "masked": "filling gaps",
 }
 """What each stage learns, in a few words."""
+ENOUGH = 0.6
+"""Share of the planned steps from which on more would change little, as the schedule fits the limit."""
 THIN = 0.5
 """Share of codes in use below which a codebook is thin."""
 
@@ -38,7 +40,7 @@ def stages_of(config: TrainConfig) -> list[str]:
 def begin_line(config: TrainConfig, clips: int) -> str:
     """The first line of a training on `clips` training clips."""
     stages = len(stages_of(config))
-    minutes = f" in at most {config.max_minutes:g} minutes" if config.max_minutes else ""
+    minutes = f" in about {config.max_minutes:g} minutes" if config.max_minutes else ""
     return (
         f"learning from {clips:,} clips in {stages} stage{'s' * (stages > 1)}{minutes}; Ctrl-C stops, the same command"
         " resumes; --verbose shows the figures"
@@ -91,6 +93,13 @@ class PlainLines:
         if score < before:
             return f"learning, {percent((before - score) / abs(before), 1)} better than before"
         return "no better than before; it ends early if it stays so"
+
+
+def time_limit_line(done: float) -> str:
+    """What the end of a stage by the time limit, after a share of its steps, says of the model."""
+    if done >= ENOUGH:
+        return "finished within the time limit"
+    return f"the time limit ended it after {percent(done)} of its steps: more minutes make a better model"
 
 
 def thin(usage: float) -> str:
