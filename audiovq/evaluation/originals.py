@@ -95,9 +95,13 @@ def original_piece(dataset: Dataset, clip: Clip) -> Piece | None:
 
 def missing_note(dataset: Dataset, what: str) -> str:
     """Message that recordings are missing or have changed, so that `what` is left out."""
-    where = f" in {dataset.recordings}" if dataset.recordings else ""
+    if dataset.recordings is None:
+        return (
+            "the dataset names no folder of its recordings, which is on another path from the root; left out:"
+            f" {what} (give it with --recordings FOLDER)"
+        )
     return (
-        f"recordings of this dataset are missing{where} or have changed; left out: {what}"
+        f"recordings of this dataset are missing in {dataset.recordings} or have changed; left out: {what}"
         " (give their folder with --recordings FOLDER)"
     )
 

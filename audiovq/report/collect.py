@@ -54,7 +54,7 @@ MAX_CODES = 8
 CANDIDATES = 32
 """Most frequent codes of a row among which the loudest is chosen: the most frequent one is silence."""
 NEW_SAMPLES, COMPARED_SAMPLES = 2_500_000, 1_200_000
-"""Samples, of all channels, of all new sounds and of all comparisons on a page, which keeps it below 12 MB. Sounds
+"""Samples, of all channels, of all new sounds and of all comparisons on a page, which keeps it below 14 MB. Sounds
 are cut where they are longer than their share."""
 FEWEST_SOUNDS, MOST_SOUNDS = 20, 40
 """New sounds."""
@@ -169,7 +169,7 @@ def _comparisons(model: Model, dataset: Dataset, say: Say) -> list[Group]:
     split = measured_split(dataset, *HELD_OUT)
     clip_samples = int(split.num_samples.float().mean()) * model.channels
     n = max(FEWEST_COMPARED, min(MAX_COMPARED, COMPARED_SAMPLES // max(1, 3 * clip_samples)))
-    most = COMPARED_SAMPLES // model.channels // (3 * n)
+    most = 2 * COMPARED_SAMPLES // model.channels // (3 * n)  # few are longer than twice the mean
     indices = evenly_spaced(len(split), n)[:n]
     clips = [split.clips[index] for index in indices.tolist()]
     ceilings = _inverted(model, split, indices)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from tyro.conf import Positional
 
 from audiovq.app.server import Server
 from audiovq.models.checkpoint import load
@@ -86,7 +87,7 @@ def measure(browser: Browser) -> dict[str, Any]:
     }
 
 
-def main(model: Path, out: Path | None = None) -> None:
+def main(model: Positional[Path], out: Path | None = None) -> None:
     """Measure the app with a model."""
     loaded = load(model)
     with Server(loaded, model.name, 0) as server:

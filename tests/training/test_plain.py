@@ -30,9 +30,7 @@ def test_every_stage_of_a_training_is_counted() -> None:
     assert stages_of(SMALL) == ["autoencoder", "vivid", "context", "prior", "masked"]
     assert stages_of(PRESETS["rate-1k"]) == ["autoencoder", "context"]
     assert stages_of(PRESETS["lesson-ae"]) == ["autoencoder"]
-    assert begin_line(SMALL, 1200).startswith(
-        "learning from 1,200 clips in 5 stages in about 20 m"
-    )
+    assert begin_line(SMALL, 1200).startswith("learning from 1,200 clips in 5 stages in about 20 m")
 
 
 def test_a_line_compares_each_validation_with_the_best_before_it() -> None:
