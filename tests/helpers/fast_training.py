@@ -11,7 +11,7 @@ from audiovq.training.loop import Trainer
 
 CONFIG = TrainConfig(
     autoencoder=AutoencoderConfig(
-        NetworkConfig(channels=16, encoder_blocks=1, decoder_blocks=1),
+        NetworkConfig(channels=16, encoder_blocks=1, decoder_blocks=1, row_mixing=4),
         BottleneckConfig(latent_dim=8, codebook_size=32),
     ),
     prior=PriorConfig(dim=32, layers=2, heads=2),

@@ -38,6 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "conditional": {"bottleneck": "gaussian", "conditional": True},
     "plane": {"bottleneck": "gaussian", "dense": 2},
     "none": {"bottleneck": "none"},
+    "row mixing": {"row_mixing": 2},
 }
 
 
