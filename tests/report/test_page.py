@@ -1,9 +1,12 @@
 """The report in Chromium: sounds play, pictures load, everything is reached by keyboard."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from browsing import (
@@ -15,10 +18,13 @@ from browsing import (
     opened,
     until,
 )
+from test_sections import picture
+from test_sections import report as made_up
 
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load
 from audiovq.pipeline import write_report
+from audiovq.report.sections import write
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +112,35 @@ def test_it_fits_is_legible_and_is_reached_by_keyboard(
         check_text_is_legible(page)
         if scheme == "light":
             check_keyboard_reaches_everything(page)
+
+
+@pytest.mark.slow
+def test_percent_are_written_in_one_way(browser: Any, report: str) -> None:
+    with opened(browser, report) as page:
+        page.get_by_text("For experts").click()
+        text = page.locator("body").inner_text()
+        assert re.search(r"\d %", text)
+        assert not re.search(r"\d%", text)
+
+
+@pytest.mark.slow
+def test_a_chart_of_one_point_shows_it_and_a_stereo_sound_where_it_is(
+    browser: Any, tmp_path: Path
+) -> None:
+    mono = picture("moving", 0.5)
+    gains = np.linspace(0, 1, mono.waveform.size, dtype=np.float32)
+    both = np.stack([mono.waveform * (1 - gains), mono.waveform * gains])
+    stereo = replace(mono, waveform=both)
+    row = {"stage": "autoencoder", "step": 800, "validation_error_db": 3.67}
+    shown = made_up(generated=[stereo], channels=2, metrics=[row], codes=[])
+    write(tmp_path / "page.html", shown)
+    with opened(browser, (tmp_path / "page.html").as_uri()) as page:
+        line = page.locator(".screen .balance").bounding_box()
+        assert line == page.locator(".screen").first.bounding_box()
+        assert "stereo" in page.locator("header").inner_text()
+        page.get_by_text("For experts").click()
+        chart = page.locator("figure", has=page.get_by_role("heading", name="Autoencoder: error"))
+        dot, frame = (chart.locator(part).bounding_box() for part in ("circle", "svg"))
+        assert dot["width"] >= 7
+        assert frame["x"] < dot["x"]
+        assert dot["x"] + dot["width"] <= frame["x"] + frame["width"]
