@@ -311,3 +311,13 @@ def test_folders_made_by_other_verbs_are_not_written_into(
         assert reason in one_line(capsys)
     assert before == {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
     assert not (own / "inner").exists()
+
+
+def test_a_terminal_is_told_that_the_model_is_loaded_before_heavy_modules_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "audiovq.generation.files", None)  # its import fails
+    with pytest.raises(ImportError):
+        run("generate", "digits", tmp_path / "out")
+    assert capsys.readouterr().err == "loading digits\n"
