@@ -5,8 +5,10 @@
 
 Measured are the recordings of a split that are truly stereo (`audio.channels.is_stereo`), up to `--files` of them and
 the first seconds of each. First, true spectrograms are inverted: of left and right apart, of mid and side, and of
-loudness, balance and coherence. Then, with `--minutes`, a mono and a stereo model are trained, each for so long, and
-both code the same recordings: the mono one their mean.
+loudness, balance and coherence. Then, with `--minutes`, a stereo model is trained for so long, and a mono one whose
+autoencoder takes as many steps, without a prior. Both code the same recordings: the mono one their mean. "In the
+middle" are recordings of that mean in both channels, coded by the stereo model; their price is the ratio of their bits
+to those of the mono model.
 
 Columns: ViSQOL (as `sounds.py`) of left and of right, averaged; of the sum of both channels against that of the
 recording; the median over loud cells of the errors of balance, in dB, and of coherence, the correlation of both channels
@@ -43,6 +45,7 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import archive, codec
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
+from audiovq.config.settings import TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.evaluation import originals
@@ -77,7 +80,10 @@ class Settings:
     set: Positional[Literal["body", "drums"]]
     split: Literal["validation", "test"] = "validation"
     minutes: float = 0.0
-    """Time limit of each training; 0: only true spectrograms are measured."""
+    """Time limit of the training in stereo; 0: only true spectrograms are measured."""
+    steps: int | None = None
+    """Steps of both autoencoders, which are trained alone, within `--minutes`; None: as many as the stereo one takes
+    in its share of `--minutes`."""
     preset: str = "small"
     n: int = 100
     """New sounds of the stereo model; 0: none."""
@@ -227,10 +233,30 @@ def distances(some: Sequence[Waveform], others: Sequence[Waveform], rate: int) -
     return figures
 
 
-def trained(settings: Settings, dataset: Dataset, folder: Path) -> Model:
-    """A model of the dataset, trained for `--minutes`."""
-    config = dataclasses.replace(PRESETS[settings.preset], max_minutes=settings.minutes)
-    return train(dataset, folder, config, device="cpu", say=_say)
+def trained(settings: Settings, datasets: dict[str, Dataset], work: Path) -> dict[str, Model]:
+    """A stereo model, trained for `--minutes`, and a mono one whose autoencoder takes as many steps; or both for
+    `--steps`."""
+    whole = dataclasses.replace(PRESETS[settings.preset], max_minutes=settings.minutes)
+    models: dict[str, Model] = {}
+    steps = settings.steps
+    for channels in ("stereo", "mono"):
+        config = whole if steps is None else alone(whole, steps)
+        folder = work / f"{settings.set}-{channels}"
+        models[channels] = train(datasets[channels], folder, config, device="cpu", say=_say)
+        summary = models[channels].header["autoencoder"]["summary"]
+        steps = steps or round(summary["step"] / summary["progress"])  # of all, not of the best
+    return models
+
+
+def alone(config: TrainConfig, steps: int) -> TrainConfig:
+    """The training of an autoencoder and its context tables alone, in `steps` steps."""
+    return dataclasses.replace(
+        config,
+        autoencoder_share=1.0,
+        vivid_share=0.0,
+        masked_share=0.0,
+        autoencoder_training=dataclasses.replace(config.autoencoder_training, steps=steps),
+    )
 
 
 def measure(settings: Settings) -> Figures:
@@ -261,19 +287,21 @@ def measure(settings: Settings) -> Figures:
     }
     if not settings.minutes:
         return figures
-    mono, stereo = (trained(settings, datasets[c], work / f"{sounds.name}-{c}") for c in datasets)
-    rows = figures["rows"]
-    made, bits = coded(mono, [w.mean(axis=0) for w in real], seconds)
-    rows.append(mono_row("mono model", real, made, rate, bits))
+    models = trained(settings, datasets, work)
+    mono, stereo = models["mono"], models["stereo"]
+    figures["steps"] = {c: m.header["autoencoder"]["summary"]["step"] for c, m in models.items()}
+    rows, sums = figures["rows"], [w.mean(axis=0) for w in real]
+    made, mono_bits = coded(mono, sums, seconds)
+    rows.append(mono_row("mono model", real, made, rate, mono_bits))
     halves = [codec.decode(mono, codec.encode(mono, [w[i] for w in real])) for i in range(2)]
     apart = [np.stack(pair) for pair in zip(*halves, strict=True)]
     rows.append(row("mono model, left and right apart", real, apart, rate))
     made, bits = coded(stereo, real, seconds)
     rows.append(row("stereo model", real, made, rate, bits))
-    made, bits = coded(stereo, [w.mean(axis=0) for w in real], seconds)
-    rows.append(
-        mono_row("stereo model, of the sum", real, [w.mean(axis=0) for w in made], rate, bits)
-    )
+    made, bits = coded(stereo, [np.stack([w, w]) for w in sums], seconds)
+    middle = [w.mean(axis=0) for w in made]
+    rows.append(mono_row("stereo model, in the middle", real, middle, rate, bits))
+    figures["price_of_the_middle"] = round(bits / mono_bits, 3)
     figures["hard_left_db"] = hard_left_db(stereo, real)
     if settings.n and stereo.prior is not None:
         new = [s.waveform for s in generate(stereo, settings.n, seed=1, keep_copies=True)]
@@ -311,7 +339,7 @@ def table(figures: Figures) -> str:
     lines.append("")
     lines += [
         f"{key}: {figures[key]}"
-        for key in ("hard_left_db", "new_sounds", "training_clips")
+        for key in ("steps", "price_of_the_middle", "hard_left_db", "new_sounds", "training_clips")
         if key in figures
     ]
     return "\n".join(lines)
