@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from audiovq.audio.chunks import Tags
 from audiovq.audio.notes import TEMPO_LABELS
+from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed, require_count, require_seed
@@ -25,7 +26,13 @@ from audiovq.generation.codes import require_candidates, sample_codes, sample_la
 from audiovq.generation.copies import Nearest, compare
 from audiovq.generation.inpaint import AnyPrior
 from audiovq.generation.labels import Labels, label_names, learnt_values, sample_each, sample_labels
-from audiovq.generation.long import close_loop, codes_of_length, decode_loops, require_samples
+from audiovq.generation.long import (
+    close_loop,
+    codes_of_length,
+    decode_loops,
+    require_samples,
+    seam_flux,
+)
 from audiovq.generation.sound import Sound, end_in_silence, of_new_sounds, prior_or_none
 from audiovq.models.model import Model
 
@@ -36,6 +43,8 @@ MAX_BATCH_SAMPLES = 1 << 24
 FIRST_BATCH = 4
 """Sounds of the first batch on a CPU. Each batch is twice as large as the one before, so that the first sounds are there
 soon."""
+SEAM_TRIES = 4
+"""How often a loop is closed again whose seam has more spectral flux than 95 % of the rest."""
 MAX_TRIES = 3
 """How often a near copy of a training clip is sampled again."""
 
@@ -154,13 +163,7 @@ class Batches:
         else:
             encoded, nearest, tries = self._sample_new(self._prior, rows, seed)
             if self._loop:
-                waveforms = decode_loops(
-                    model,
-                    encoded,
-                    inversion=self._inversion,
-                    seed=seed,
-                    num_samples=self._num_samples,
-                )
+                waveforms = self._decode_loops(self._prior, encoded, rows, seed)
             else:
                 waveforms = codec.decode(model, encoded, inversion=self._inversion, seed=seed)
         sounds = [
@@ -170,6 +173,33 @@ class Batches:
         if self._loop:
             return [replace(s, tags=self._tags(s.waveform.shape[-1])) for s in sounds]
         return [end_in_silence(model, sound, self._num_samples is None) for sound in sounds]
+
+    def _decode_loops(
+        self, prior: AnyPrior, encoded: list[Encoded], rows: Tensor, seed: int
+    ) -> list[Waveform]:
+        """Waveforms of loops with these codes; those whose seam is audible are closed again, up to SEAM_TRIES times,
+        and the codes of the best replace theirs in `encoded`."""
+        model = self._model
+
+        def decode(sounds: list[Encoded]) -> list[Waveform]:
+            samples, inversion = self._num_samples, self._inversion
+            return decode_loops(model, sounds, inversion=inversion, seed=seed, num_samples=samples)
+
+        waveforms = decode(encoded)
+        flux = [seam_flux(waveform, model.sample_rate) for waveform in waveforms]
+        for attempt in range(1, 1 + SEAM_TRIES):
+            audible = [i for i, one in enumerate(flux) if one > 1]
+            if not audible:
+                break
+            generator = torch.Generator().manual_seed(derived_seed(seed, 1000 + attempt))
+            closed = [
+                close_loop(model, prior, encoded[i], rows[i], self._sampling, generator)
+                for i in audible
+            ]
+            for i, sound, waveform in zip(audible, closed, decode(closed), strict=True):
+                if (found := seam_flux(waveform, model.sample_rate)) < flux[i]:
+                    encoded[i], waveforms[i], flux[i] = sound, waveform, found
+        return waveforms
 
     def _tags(self, num_samples: int) -> Tags:
         """Loop, tempo and beats of a loop, a cue at each beat."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ SHORTEST = 0.001
 """Shortest sound that can be asked for, in seconds."""
 SPLICE_FRAMES = 2
 """Frames of the crossfade that makes a loop as long as was asked for."""
+SEAM_SECONDS, SEAM_WINDOWS = 0.023, 8
+"""Length of the windows that seams are measured by, and how many a loop needs for it."""
 
 
 def require_samples(model: Model, seconds: float) -> int:
@@ -140,6 +143,26 @@ def decode_loops(
         overlap = SPLICE_FRAMES * model.spectrogram.config.hop_length
         loops.append(middle if num_samples is None else splice(middle, num_samples, overlap))
     return loops
+
+
+def seam_flux(waveform: Waveform, sample_rate: int) -> float:
+    """Spectral flux at the seam of a loop (samples,) or (2, samples), over the 95th percentile of that elsewhere.
+
+    The largest rise of magnitudes, summed over bins, of windows within half a window of the seam. 0 where the loop is
+    too short to tell.
+    """
+    mono = waveform if waveform.ndim == 1 else waveform.mean(axis=0)
+    n_fft = 1 << max(4, round(math.log2(SEAM_SECONDS * sample_rate)))
+    hop = n_fft // 4
+    if len(mono) < SEAM_WINDOWS * n_fft:
+        return 0.0
+    around = np.concatenate([mono[-len(mono) // 2 :], mono])  # the seam is in the middle of it
+    pieces = np.lib.stride_tricks.sliding_window_view(around, n_fft)[::hop]
+    magnitudes = np.abs(np.fft.rfft(pieces * np.hanning(n_fft).astype(np.float32)))
+    flux = np.maximum(0, np.diff(magnitudes, axis=0)).sum(axis=1)
+    centres = hop * np.arange(1, len(flux) + 1) + n_fft // 2
+    at_seam = np.abs(centres - (len(around) - len(mono))) <= n_fft // 2
+    return float(flux[at_seam].max() / max(float(np.percentile(flux[~at_seam], 95)), 1e-12))
 
 
 def splice(waveform: Waveform, num_samples: int, overlap: int) -> Waveform:
