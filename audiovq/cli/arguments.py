@@ -14,6 +14,7 @@ from tyro.conf import UseAppendAction, arg
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.runtime.progress import in_one_line
 
 if TYPE_CHECKING:
     from audiovq.models.model import Model
@@ -108,12 +109,13 @@ def load_model(model: Path, device: str = "auto", threads: int | None = None) ->
     return load(model, pick_device(device))
 
 
-def drawn_seed(seed: int | Literal["random"]) -> int:
-    """The seed; for `random` a new one, which is printed."""
+def drawn_seed(seed: int | Literal["random"], more: bool = False) -> int:
+    """The seed; for `random` a new one, which is printed. With `more`, sounds depend on how many there are already."""
     if seed != "random":
         return seed
     drawn = secrets.randbelow(1 << 31)
-    say(f"seed {drawn}: --seed {drawn} makes the same sounds again")
+    again = " --more, after as many earlier sounds," if more else ""
+    say(f"seed {drawn}: --seed {drawn}{again} makes the same sounds again")
     return drawn
 
 
@@ -169,4 +171,4 @@ def say_loading(model: Path) -> None:
 
 def say(line: str) -> None:
     """Print a message to standard error; standard output is for results."""
-    print(line, file=sys.stderr)
+    print(in_one_line(line), file=sys.stderr)

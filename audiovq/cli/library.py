@@ -21,6 +21,7 @@ from audiovq.cli.arguments import (
 )
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.files import json_text, require_apart, require_new
+from audiovq.runtime.progress import in_one_line
 
 if TYPE_CHECKING:
     from audiovq.audio.waveform import Waveform
@@ -118,7 +119,7 @@ def find(
         result = {"recordings": len(known), "groups": groups}
     if page is not None:
         _write_map(page, folder, known)
-    print(json_text(result, 2) if as_json else "\n".join(lines))
+    print(json_text(result, 2) if as_json else "\n".join(map(in_one_line, lines)))
 
 
 def _beginning(model: Model, path: Path) -> Waveform:

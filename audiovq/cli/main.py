@@ -24,10 +24,12 @@ from audiovq.cli.archives import decode, encode, reconstruct
 from audiovq.cli.datasets import inspect, preprocess
 from audiovq.cli.library import find, pack
 from audiovq.cli.models import app, evaluate, export, plot, report, summary
+from audiovq.cli.refusals import one_line
 from audiovq.cli.sounds import continue_, generate, morph, repaint, vary
 from audiovq.cli.training import demo, train_from
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
+from audiovq.runtime.progress import in_one_line
 
 
 def completion(shell: Positional[Literal["bash", "zsh", "fish"]]) -> None:
@@ -109,7 +111,7 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
     try:
         work()
     except AudiovqError as error:
-        print(f"audiovq: {error}", file=sys.stderr)
+        print(in_one_line(f"audiovq: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = "run the same command to resume" if resumes else "the same command starts over"
@@ -154,7 +156,8 @@ def _end(codes: list[int]) -> None:
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
-    """The call that a command line asks for. Raises SystemExit after printing help or a parser error.
+    """The call that a command line asks for. Raises SystemExit after printing help, AudiovqError for what the parser
+    refuses.
 
     Building a parser of all flags is slow. So only the flags of the named verb are built first; all are
     built where they do not match, so that the error can suggest other verbs' flags.
@@ -168,7 +171,14 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         except SystemExit as end:
             if not end.code:
                 raise
-    return _parse_with(arguments, None)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return _parse_with(arguments, None)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise AudiovqError(one_line(box.getvalue(), arguments)) from end
 
 
 def _parse_with(arguments: list[str], full: list[str] | None) -> Callable[[], None]:

@@ -33,7 +33,7 @@ from audiovq.runtime.files import require_apart
 def generate(
     model: Positional[Path],
     out: Positional[Path],
-    n: Count = 16,
+    n: Annotated[int | None, arg(aliases=("-n",), help="Number of sounds; 16 by default.")] = None,
     length: Annotated[
         float | None, arg(help="Length in seconds; by default the model decides.")
     ] = None,
@@ -75,6 +75,10 @@ def generate(
         out: Folder for the WAVs and their manifest.json.
     """
     labels = options.labels
+    if each is not None and n is not None:
+        raise AudiovqError(
+            f"-n {n}: --each {each} sets the number of sounds; leave one of them out"
+        )
     length_in_bars = parse_bars(bpm, bars, beats_per_bar, labels)
     say_loading(model)
 
@@ -84,11 +88,11 @@ def generate(
     paths = generate_files(
         options.load(model),
         out,
-        n,
+        16 if n is None else n,
         labels,
         sampling=options.sampling,
         inversion=options.inversion,
-        seed=drawn_seed(options.seed),
+        seed=drawn_seed(options.seed, more),
         best_of=best_of,
         seconds=length,
         loop=loop,

@@ -135,7 +135,10 @@ def decode_files(
     except AudiovqError as error:
         raise AudiovqError(f"{source}: {error}") from error
     paths = wav_names(sounds)
-    single = target.suffix.lower() == ".wav" and len(paths) == 1
+    is_file = target.suffix.lower() == ".wav" and not target.is_dir()
+    if is_file and len(paths) > 1:
+        raise AudiovqError(f"{target}: {source} holds {len(paths)} recordings; give a folder")
+    single = is_file and len(paths) == 1
     if single:
         paths = dict.fromkeys(paths, target.name)
     by_path = {paths[name]: sound for name, sound in sounds.items()}

@@ -83,7 +83,8 @@ class Bars:
         whole = self.bars * self.beats_per_bar
         require(
             whole == round(whole),
-            f"bars {self.bars:g}: are {whole:g} beats; give a whole number of beats",
+            f"bars {self.bars:g}: a loop of {whole:g} beats; give whole beats, such as {1 / self.beats_per_bar:g}"
+            " for one",
         )
 
     @property

@@ -271,7 +271,7 @@ def region_mask(model: Model, encoded: Encoded, time: Span | None, band: Span | 
         if not mask.any() or time[1] <= time[0]:
             duration = encoded.num_samples / model.sample_rate
             raise AudiovqError(
-                f"time {time[0]:g}:{time[1]:g}: give a start before an end, within {duration:.2f} s"
+                f"time {time[0]:g}:{time[1]:g}: give a start before an end, within {duration:.3g} s"
             )
     if band is not None:
         mask &= _rows_in(model, rows, band)[:, None]

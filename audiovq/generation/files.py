@@ -35,7 +35,7 @@ from audiovq.generation.output.manifest import MANIFEST, manifest_record
 from audiovq.generation.output.run import Batch, Run
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model
-from audiovq.runtime.files import name_of, read_object, sha256
+from audiovq.runtime.files import UNFINISHED, is_blank, name_of, read_object, sha256
 from audiovq.runtime.outputs import OutputFolder, earlier_files, writing_into
 from audiovq.runtime.progress import Say, progress
 from audiovq.spectral.picture import write_images
@@ -81,7 +81,8 @@ def generate_files(
         return _generate_images(model, folder, made_with, overwrite, *values)
     earlier = earlier_files(folder) if more else []
     start = sum(name != MANIFEST for name in earlier)
-    if start and not (folder / MANIFEST).exists():
+    is_foreign = start > 0 or not (is_blank(folder) or (folder / UNFINISHED).exists())
+    if more and is_foreign and not (folder / MANIFEST).exists():
         raise AudiovqError(f"{folder}: has no {MANIFEST}; --more adds to sounds of generate")
     batches = Batches(
         model,

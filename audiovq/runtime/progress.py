@@ -8,8 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 
 Say = Callable[[str], None]
+_BREAKS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
+} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 LINE_SECONDS = 15.0
 """Interval of lines in a log, a pipe or a notebook."""
+
+
+def in_one_line(text: str) -> str:
+    """A text with escapes in place of line breaks and other control characters, which names of files may hold."""
+    return text.translate(_BREAKS)
 
 
 @contextlib.contextmanager
