@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from audiovq.cli.arguments import Json, Overwrite
 from audiovq.config.checks import require
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.runtime.files import json_text, require_apart
+from audiovq.runtime.progress import in_one_line
 
 
 def inspect(
@@ -67,13 +69,28 @@ def preprocess(
             " precedence, and key is from them alone.",
         ),
     ] = None,
+    numbers: Annotated[
+        str | None,
+        arg(
+            metavar="NAME,...",
+            help="Labels of --labels whose values are numbers (notes such as A3 for note, root, midi and pitch): what"
+            " lies between the values of training clips can be asked for, too. Labels of --describe are numbers.",
+        ),
+    ] = None,
+    transpose: Annotated[
+        int | None,
+        arg(
+            help="Copies of each training recording to learn from, up to 1.5 semitones higher or lower; by default 2"
+            " where a note is a number, else 0."
+        ),
+    ] = None,
     near_copies: Annotated[
         bool,
         arg(
             help="Keep near copies of a recording (another level, rate or format) in its split, as identical ones"
-            " always are; reads every recording once more."
+            " always are; reads the beginning of every recording once more."
         ),
-    ] = False,
+    ] = True,
     cluster: Annotated[
         str | None,
         arg(
@@ -101,12 +118,12 @@ def preprocess(
         from audiovq.preprocessing.preprocess import preprocess
         from audiovq.runtime import executors as dask
 
-        measured = None
+        measured: dict[str, dict[str, str]] | None = None
         if describe is not None:
             from audiovq.inspection.hearing import measured_labels
 
             # Torch is loaded for it, and its threads do not survive a fork: no processes then.
-            names = [name.strip() for name in describe.split(",")]
+            names = _names(describe)
             measured = measured_labels(audio_dir, names, print)
         with dask.cluster(cluster) if cluster else contextlib.nullcontext() as executor:
             summary = preprocess(
@@ -117,11 +134,14 @@ def preprocess(
                 executor=executor,
                 processes=not measured,
                 measured=measured,
+                numbers=_numbers(measured or {}, numbers),
+                transpose=transpose,
+                say=lambda line: print(in_one_line(line)),
                 near=near_copies,
             )
     print(f"files: {summary.found} found, {summary.used} used, {len(summary.skipped)} skipped")
     for skipped in summary.skipped[:10]:
-        print(f"  skipped {skipped.path}: {skipped.reason}")
+        print(in_one_line(f"  skipped {skipped.path}: {skipped.reason}"))
     if len(summary.skipped) > 10:
         print(f"  and {len(summary.skipped) - 10} more, in {dataset}/skipped.jsonl")
     clips = ", ".join(f"{n} {split}" for split, n in summary.clips.items())
@@ -130,6 +150,15 @@ def preprocess(
     )
     print(f"{'images' if images else 'clips'}: {clips}{sound}")
     print(f"wrote {dataset}")
+
+
+def _names(listed: str | None) -> list[str]:
+    return [name.strip() for name in (listed or "").split(",") if name.strip()]
+
+
+def _numbers(measured: Mapping[str, Mapping[str, str]], numbers: str | None) -> set[str]:
+    """Names of the labels that are numbers: those measured, but the key, and those of --numbers."""
+    return {name for row in measured.values() for name in row if name != "key"} | {*_names(numbers)}
 
 
 def _like(config: PreprocessConfig, model: Path, dataset: Path) -> PreprocessConfig:

@@ -12,6 +12,7 @@ touch. `docs/formats.md` specifies it to the byte.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import mmap
 from collections.abc import Iterator
@@ -30,12 +31,14 @@ from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import (
     AGAIN,
     MANIFESTS,
+    NUMBERS_VERSION,
     SPLITS,
     STEREO_VERSION,
     VERSIONS,
     read_manifest,
     whole_number,
 )
+from audiovq.dataset.numbers import LabelValues, Numbers, labels_from_json
 from audiovq.runtime.checksums import read_header, verified_path
 from audiovq.runtime.device import to_device_async
 from audiovq.spectral.scale import expanded_rows
@@ -68,7 +71,7 @@ class Split:
         folder: Path,
         name: str,
         shards: list[Path],
-        labels: dict[str, list[str]],
+        labels: LabelValues,
         spectrogram: SpectrogramConfig,
         clip_frames: int,
     ) -> None:
@@ -105,14 +108,30 @@ class Split:
     def __len__(self) -> int:
         return len(self.clips)
 
+    def relabelled(self, labels: LabelValues) -> Split:
+        """The split with some of its labels."""
+        split = copy.copy(self)
+        split.__dict__.pop("label_indices", None)
+        split.labels = labels
+        return split
+
     @cached_property
     def label_indices(self) -> Tensor:
         """(clips, labels) indices of the values in `labels`; one past the last for a missing label."""
-        indices = [{value: i for i, value in enumerate(values)} for values in self.labels.values()]
+        indices = [
+            {
+                value: values.index(value)
+                for value in {clip.labels.get(name, "") for clip in self.clips}
+                if value in values
+            }
+            if isinstance(values, Numbers)
+            else {value: i for i, value in enumerate(values)}
+            for name, values in self.labels.items()
+        ]
         rows = [
             [
-                index_of.get(clip.labels.get(name, ""), len(index_of))
-                for name, index_of in zip(self.labels, indices, strict=True)
+                index_of.get(clip.labels.get(name, ""), len(values))
+                for (name, values), index_of in zip(self.labels.items(), indices, strict=True)
             ]
             for clip in self.clips
         ]
@@ -189,10 +208,14 @@ class Dataset:
         self.header: dict[str, Any] = read_header(path, "dataset", VERSIONS, AGAIN)
         try:
             self.spectrogram = from_json(SpectrogramConfig, self.header["spectrogram"], str(path))
-            if (self.header["version"] == STEREO_VERSION) != (self.spectrogram.channels > 1):
-                raise ValueError(f"version of {3 - self.spectrogram.channels} channels")
+            version, channels = self.header["version"], self.spectrogram.channels
+            if version != NUMBERS_VERSION and (version == STEREO_VERSION) != (channels > 1):
+                raise ValueError(f"version of {3 - channels} channels")
             self.preprocess = from_json(PreprocessConfig, self.header["preprocess"], str(path))
-            self.labels: dict[str, list[str]] = _labels(self.header["labels"])
+            self.labels = labels_from_json(self.header["labels"])
+            numbers = [name for name, v in self.labels.items() if isinstance(v, Numbers)]
+            if numbers and version != NUMBERS_VERSION:
+                raise ValueError(f"version {version} with the number {numbers[0]!r:.40}")
             self.clip_frames = whole_number(self.header["clip_frames"])
             self.fingerprint = str(self.header["fingerprint"])
             self.recordings = self._recordings(recordings)
@@ -206,6 +229,17 @@ class Dataset:
             Split(self.folder, name, shards[name], self.labels, self.spectrogram, self.clip_frames)
             for name in SPLITS
         )
+
+    def of_words(self) -> Dataset:
+        """The dataset without its labels that are numbers, for what tells classes apart."""
+        dataset = copy.copy(self)
+        dataset.labels = {
+            name: values for name, values in self.labels.items() if not isinstance(values, Numbers)
+        }
+        dataset.train, dataset.validation, dataset.test = (
+            split.relabelled(dataset.labels) for split in self.splits
+        )
+        return dataset
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:
@@ -230,12 +264,6 @@ class Dataset:
         return [
             verified_path(self.folder, shard["file"], shard["sha256"], AGAIN) for shard in shards
         ]
-
-
-def _labels(labels: Any) -> dict[str, list[str]]:
-    if not all(type(value) is str for values in labels.values() for value in values):
-        raise ValueError("labels must be lists of strings")
-    return {name: list(values) for name, values in labels.items()}
 
 
 def _open_shard(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float16]]:

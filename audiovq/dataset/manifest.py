@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.serialize import to_json
+from audiovq.config.serialize import OMIT_DEFAULT, to_json
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.dataset.numbers import Numbers, is_note, labels_to_json, number_of
 from audiovq.runtime.checksums import escapes_folder, read_header, verified_path, write_header
 from audiovq.runtime.files import atomic, relative, sha256, write_text
 
@@ -23,8 +24,8 @@ SPLITS = ("train", "validation", "test")
 LARGEST = 1 << 48
 """Upper bound of numbers in a manifest: larger ones are treated as damage."""
 FORMAT = "audiovq-dataset"
-VERSION, STEREO_VERSION = VERSIONS = 2, 3
-"""Of a dataset in mono, and in stereo; both are read."""
+VERSION, STEREO_VERSION, NUMBERS_VERSION = VERSIONS = 2, 3, 4
+"""Of a dataset in mono, in stereo, and of either with labels that are numbers; all are read."""
 AGAIN = "run preprocess again with --overwrite"
 """Advice to the user for a damaged dataset."""
 MANIFESTS = (*(f"{split}.jsonl" for split in SPLITS), "skipped.jsonl")
@@ -50,6 +51,8 @@ class Clip:
     """Checksum of the recording's bytes."""
     complete: tuple[bool, bool]
     """Whether it begins at the start, and ends at the end, of its (trimmed) recording; else it is cut there."""
+    transposed: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Semitones by which it was played faster, and so higher, than its recording."""
 
 
 class Totals(NamedTuple):
@@ -93,6 +96,8 @@ class Recipe:
     preprocess: PreprocessConfig
     fingerprint: str
     """SHA-256 of the settings and the recordings."""
+    numbers: frozenset[str] = frozenset()
+    """Names of the labels that are numbers."""
 
 
 def write_manifests(
@@ -113,7 +118,7 @@ def write_manifests(
         found: files below the source folder.
         recipe: what the dataset is made from.
     """
-    tally = _Tally()
+    tally = _Tally(recipe.numbers)
     for split in SPLITS:
         path = folder / f"{split}.jsonl"
         with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -124,14 +129,16 @@ def write_manifests(
     totals = tally.totals(recipe.spectrogram.sample_rate)
     header = {
         "format": FORMAT,
-        "version": VERSION if recipe.spectrogram.channels == 1 else STEREO_VERSION,
+        "version": NUMBERS_VERSION
+        if tally.has_numbers
+        else VERSION
+        if recipe.spectrogram.channels == 1
+        else STEREO_VERSION,
         "fingerprint": recipe.fingerprint,
         "source": None if recipe.source is None else relative(recipe.source, folder),
         "spectrogram": to_json(recipe.spectrogram),
         "clip_frames": recipe.clip_frames,
-        "labels": {
-            name: sorted(tally.labels[name], key=_label_order) for name in sorted(tally.labels)
-        },
+        "labels": labels_to_json(tally.values()),
         "files": {"found": found, "used": totals.used, "skipped": len(skipped)},
         "seconds": round(totals.seconds, 3),
         "splits": {
@@ -148,10 +155,13 @@ def write_manifests(
 class _Tally:
     """Counts clips as they are written: there may be too many to keep."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: frozenset[str]) -> None:
         self.labels: dict[str, set[str]] = {}
-        """All values of each label."""
+        """All values of each label that is not a number."""
         self._trained: dict[str, set[str]] = {}
+        self._numbers = numbers
+        self._ranges: dict[str, dict[bool, list[float]]] = {}
+        """The lowest and the highest value of each number, of clips that are in training as recorded, or not."""
         self._used: set[str] = set()
         self._samples = 0
 
@@ -159,9 +169,32 @@ class _Tally:
         self._used.add(clip.path)
         self._samples += clip.num_samples
         for name, value in clip.labels.items():
+            if name in self._numbers:
+                self._add_number(name, value, split == "train" and not clip.transposed)
+                continue
             self.labels.setdefault(name, set()).add(value)
             if split == "train":
                 self._trained.setdefault(name, set()).add(value)
+
+    def _add_number(self, name: str, value: str, is_trained: bool) -> None:
+        number = number_of(value, is_note(name))
+        assert number is not None  # `preprocess` checks it
+        found = self._ranges.setdefault(name, {}).setdefault(is_trained, [number, number])
+        found[:] = min(found[0], number), max(found[1], number)
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether any label is a number."""
+        return bool(self._ranges)
+
+    def values(self) -> dict[str, Sequence[str]]:
+        """The values of each label: words in order, or the range of numbers in training clips."""
+        found: dict[str, Sequence[str]] = {
+            name: sorted(values, key=_label_order) for name, values in self.labels.items()
+        }
+        for name, ranges in self._ranges.items():
+            found[name] = Numbers.of(name, *(ranges.get(True) or ranges[False]))
+        return dict(sorted(found.items()))
 
     def totals(self, sample_rate: int) -> Totals:
         untrained = {
@@ -177,8 +210,12 @@ def _label_order(value: str) -> tuple[bool, int, str]:
 
 
 def as_dict(row: Any) -> dict[str, Any]:
-    """Fields of a dataclass by name; unlike `dataclasses.asdict`, without copies."""
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+    """Fields of a dataclass by name, but those left out at their default; unlike `dataclasses.asdict`, without copies."""
+    return {
+        one.name: value
+        for one in fields(row)
+        if (value := getattr(row, one.name)) != one.default or "omit_default" not in one.metadata
+    }
 
 
 _LINE = json.JSONEncoder(ensure_ascii=False, default=as_dict)
@@ -240,6 +277,8 @@ def _clip(row: Any) -> Clip:
     clip = Clip(**(row | {"complete": tuple(ends)}))
     for number in (clip.offset, clip.num_samples, clip.sample_rate, clip.level):
         whole_number(number)
+    if type(clip.transposed) not in (int, float) or not -24 <= clip.transposed <= 24:
+        raise ValueError(f"expected semitones, not {clip.transposed!r:.40}")
     strings = clip.path, clip.sha256, *clip.labels.values()
     if not all(type(s) is str for s in strings) or escapes_folder(clip.path):
         raise ValueError(f"not a clip of this dataset: {row!r:.200}")

@@ -116,7 +116,7 @@ def _evaluate_generation(
     figures: dict[str, Any] = {"sounds": len(sounds)}
     if model.sample_rate > SPEECH_RATE:
         figures["envelopes"] = _envelopes(model, dataset, split, sounds)
-    if model.labels:
+    if dataset.of_words().labels:
         figures |= evaluate_with_judges(model, dataset, split, sounds, seed, judge_limits)
     else:
         figures["left_out"] = "judges: the dataset has no labels to train them on"

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,9 @@ def evaluate_with_judges(
 
     Only `left_out`, with the reason, if no clips remain to train a judge on.
     """
+    dataset = dataset.of_words()
+    split = getattr(dataset, split.name)
+    model = replace(model, labels=dataset.labels)
     training = [s for s in (dataset.train, dataset.validation) if len(s) and s is not split]
     if split is dataset.train or sum(map(len, training)) < 2:
         return {"left_out": "judges: too few clips to train and test them on different ones"}

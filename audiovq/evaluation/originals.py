@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def clip_waveforms(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Waveform
 
     Consecutive clips of one recording are read in one pass.
     """
-    for _, group in itertools.groupby(clips, key=lambda clip: clip.path):
+    for _, group in itertools.groupby(clips, key=lambda clip: (clip.path, clip.transposed)):
         for piece in _pieces(dataset, list(group)):
             yield None if piece is None else piece.cut_to_clip(piece.samples)
 
@@ -113,7 +114,8 @@ def _pieces(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Piece | None]:
     try:
         path = _file(dataset, clips[0])
         spans = [(clip.offset, clip.num_samples) for clip in clips]
-        pieces = excerpts(path, _slicing(dataset), spans)
+        slicing = replace(_slicing(dataset), transposed=clips[0].transposed)
+        pieces = excerpts(path, slicing, spans)
     except AudioError:
         pass
     for _ in clips:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from audiovq.dataset.numbers import Numbers
 from audiovq.models.model import Model
 from audiovq.runtime.progress import percent
 from audiovq.training.stages.plain import ENOUGH, THIN, thin
@@ -52,6 +53,8 @@ def facts_of(model: Model) -> Facts:
     }
     values: dict[str, Counter[str]] = {}
     for index, (label, names) in enumerate(model.labels.items()):
+        if isinstance(names, Numbers):  # nearly every clip has another one
+            continue
         counts: Counter[str] = Counter()
         for row, count in model.label_counts:
             if row[index] < len(names):

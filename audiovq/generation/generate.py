@@ -22,6 +22,7 @@ from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import Bars
 from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.dataset.numbers import Numbers
 from audiovq.generation.codes import require_candidates, sample_codes, sample_latents
 from audiovq.generation.copies import Nearest, compare
 from audiovq.generation.inpaint import AnyPrior
@@ -321,11 +322,12 @@ def label_rows(
 def _with_tempo(model: Model, labels: dict[str, str], bars: Bars) -> dict[str, str]:
     """`labels` with the tempo of `bars`, where the model has a label for it and has learnt the value."""
     for name in model.labels:
-        value = f"{bars.tempo:g}"
+        value, values = f"{bars.tempo:g}", model.labels[name]
+        numbers = values if isinstance(values, Numbers) else None
         if (
             name.lower() in TEMPO_LABELS
             and name not in labels
-            and value in learnt_values(model, name)
+            and value in (numbers or learnt_values(model, name))
         ):
             return labels | {name: value}
     return labels

@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from audiovq.audio.notes import ROOT_LABELS, midi_of
+from audiovq.audio.notes import ROOT_LABELS, TEMPO_LABELS, midi_of
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed, require_count
 from audiovq.config.errors import AudiovqError
+from audiovq.dataset.numbers import Numbers, label_numbers, number_of
 from audiovq.models.model import Model
 
 _RANK = re.compile(r"[01]|0\.\d+")
 """A value of a label that holds ranks."""
+NEAR = 0.02
+"""Share of a number's range that counts as near: the others' labels are those of clips near the number asked for."""
+FARTHEST_EXPONENT = 18.0
+"""Of a clip's weight: six times NEAR."""
 Labels = Mapping[str, str]
 """Values by label name, such as {"digit": "7"}."""
 
 
 def sample_labels(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
     """(n, labels) value indices: the `labels` asked for, the others sampled from the training clips that
-    have them.
+    have them, or numbers near them.
 
     Where no training clip has all the values asked for, the other labels are left open (null labels).
-    Raises AudiovqError where a label or value is unknown, or no training clip has the value.
+    Raises AudiovqError where a label or value is unknown, no training clip has the value, or a number is far outside
+    the range of training clips.
     """
     wanted = label_indices(model, labels)
-    matching = [
-        (row, count)
-        for row, count in model.label_counts
-        if all(row[label] == value for label, value in wanted.items())
-    ]
+    matching = _matching(model, wanted)
     if not matching:
         null_row = [len(values) for values in model.labels.values()]
-        matching = [(tuple(wanted.get(i, null) for i, null in enumerate(null_row)), 1)]
+        matching = [(tuple(null_row), 1.0)]
     counts = torch.tensor([count for _, count in matching], dtype=torch.double)
     generator = torch.Generator().manual_seed(derived_seed(seed, 500_000))
     # Stratified: evenly spaced points on the cumulative counts, shuffled, give every value its share.
@@ -45,7 +48,27 @@ def sample_labels(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
     chosen = torch.searchsorted(counts.cumsum(0) / counts.sum(), points)
     chosen = chosen.clamp(max=len(matching) - 1)[torch.randperm(n, generator=generator)]
     rows = torch.tensor([row for row, _ in matching], dtype=torch.long).view(len(matching), -1)
+    for label, index in wanted.items():
+        rows[:, label] = index
     return rows[chosen]
+
+
+def _matching(model: Model, wanted: Mapping[int, int]) -> list[tuple[tuple[int, ...], float]]:
+    """Combinations of label indices of training clips that have the `wanted` ones, or of numbers some near them, and
+    their weights: the number of clips, less for numbers farther away."""
+    numbers, sizes = label_numbers(model.labels), [len(v) for v in model.labels.values()]
+    matching = []
+    for row, count in model.label_counts:
+        exponent = 0.0
+        for label, index in wanted.items():
+            if label in numbers and row[label] < sizes[label]:
+                low, high = numbers[label]
+                exponent += ((row[label] - index) / (NEAR * (high - low))) ** 2 / 2
+            elif row[label] != index:
+                exponent = math.inf
+        if exponent < FARTHEST_EXPONENT:
+            matching.append((row, count * math.exp(-exponent)))
+    return matching
 
 
 def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: int) -> Tensor:
@@ -55,6 +78,7 @@ def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: i
     several, and as `sample_labels` does.
     """
     require_count(each, "each")
+    labels = named(model, labels)
     left = [name for name in model.labels if name not in labels]
     if by is None and len(left) == 1:
         by = left[0]
@@ -75,10 +99,14 @@ def label_indices(model: Model, labels: Labels) -> dict[int, int]:
     values."""
     names = list(model.labels)
     indices: dict[int, int] = {}
-    for name, value in labels.items():
+    for name, value in named(model, labels).items():
         if name not in names:
             raise AudiovqError(f"unknown label {name!r}; {_suggest(name, names, 'the model has')}")
-        values, learnt = model.labels[name], learnt_values(model, name)
+        values = model.labels[name]
+        if isinstance(values, Numbers):
+            indices[names.index(name)] = _index_of_number(name, value, values)
+            continue
+        learnt = learnt_values(model, name)
         value = resolved(name, value, learnt)
         if value not in values:
             raise AudiovqError(
@@ -91,6 +119,31 @@ def label_indices(model: Model, labels: Labels) -> dict[int, int]:
             )
         indices[names.index(name)] = values.index(value)
     return indices
+
+
+def _index_of_number(name: str, value: str, values: Numbers) -> int:
+    """The index of a number asked for. Raises AudiovqError where it is none, or is far outside the range."""
+    if number_of(value, values.notes) is None:
+        kind = "a note such as A3 or a MIDI number" if values.notes else "a number"
+        raise AudiovqError(f"label {name}: {value!r} is not {kind}; learnt: {values.in_words}")
+    if value not in values:
+        raise AudiovqError(
+            f"label {name}: {value} is far outside the values learnt; give {values[0]} to {values[-1]}"
+            f" (learnt: {values.in_words})"
+        )
+    return values.index(value)
+
+
+def named(model: Model, labels: Labels) -> dict[str, str]:
+    """`labels` by the model's names: a note is also found by another of its names (`pitch`, `note`), and a tempo."""
+    found = dict(labels)
+    for name in labels:
+        for names in (ROOT_LABELS, TEMPO_LABELS):
+            others = [other for other in model.labels if other.lower() in names]
+            if name not in model.labels and name.lower() in names and len(others) == 1:
+                found[others[0]] = found.pop(name)
+                break
+    return found
 
 
 def resolved(name: str, value: str, learnt: list[str]) -> str:
@@ -121,14 +174,19 @@ def label_names(model: Model, row: list[int]) -> dict[str, str]:
 
 
 def learnt_values(model: Model, name: str, labels: Labels | None = None) -> list[str]:
-    """The values of a label that occur in training clips, not only in validation or test clips.
+    """The values of a label that occur in training clips, not only in validation or test clips; of a number, those
+    that stand for its range (`Numbers.listed`).
 
     With `labels`: those that occur together with them; all, if none does.
     """
     label, wanted = list(model.labels).index(name), label_indices(model, labels or {})
-    matching = [row for row, _ in model.label_counts if all(row[i] == v for i, v in wanted.items())]
-    seen = {row[label] for row in matching or [row for row, _ in model.label_counts]}
-    return [value for i, value in enumerate(model.labels[name]) if i in seen]
+    matching = _matching(model, wanted) or model.label_counts
+    values = model.labels[name]
+    seen = {row[label] for row, _ in matching} - {len(values)}
+    if isinstance(values, Numbers):
+        numbers = [values.number(index) for index in seen]
+        return values.listed(min(numbers), max(numbers)) if numbers else []
+    return [value for i, value in enumerate(values) if i in seen]
 
 
 def infer_labels(
@@ -151,16 +209,21 @@ def infer_labels(
     )
     tokens = tokens[:, :-1].to(model.device)  # without END: the sound may continue
     lengths = torch.tensor([tokens.shape[1]])
-    for i, size in enumerate(sizes):
+    for i, (name, values) in enumerate(model.labels.items()):
         if i in wanted:
             continue
-        candidates = row.repeat(size, 1)
-        candidates[:, i] = torch.arange(size)
+        listed = learnt_values(model, name) if isinstance(values, Numbers) else values
+        if not listed:
+            continue
+        candidates = row.repeat(len(listed), 1)
+        candidates[:, i] = torch.tensor([values.index(value) for value in listed])
         with torch.inference_mode():
             likelihoods = model.prior.log_likelihood(
-                tokens.expand(size, -1), lengths.expand(size), candidates.to(model.device)
+                tokens.expand(len(listed), -1),
+                lengths.expand(len(listed)),
+                candidates.to(model.device),
             )
-        row[i] = likelihoods.argmax()
+        row[i] = candidates[likelihoods.argmax(), i]
     return row
 
 

@@ -42,8 +42,9 @@ class Description:
     """Integrated loudness by ITU-R BS.1770-4, at least -70 (silence)."""
 
 
-def describe(waveform: Waveform, sample_rate: int) -> Description:
-    """Describe a mono waveform (samples,) at `sample_rate` Hz.
+def describe(waveform: Waveform, sample_rate: int, pitch: bool = True) -> Description:
+    """Describe a mono waveform (samples,) at `sample_rate` Hz; without `pitch`, which takes most of the time, if it is
+    False.
 
     Pitch by pYIN (Mauch and Dixon 2014), onsets by spectral flux, tempo by autocorrelation of the onset
     strength, loudness after ITU-R BS.1770-4.
@@ -58,14 +59,16 @@ def describe(waveform: Waveform, sample_rate: int) -> Description:
     n_fft = 1 << math.ceil(math.log2(4 * sample_rate / LOWEST_HZ))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from librosa, for sounds shorter than a window
-        f0, voiced, _ = librosa.pyin(
-            waveform,
-            sr=sample_rate,
-            fmin=LOWEST_HZ,
-            fmax=min(HIGHEST_HZ, 0.45 * sample_rate),
-            frame_length=n_fft,
-            hop_length=hop_length,
-        )
+        f0, voiced = np.zeros(0), np.zeros(0, bool)
+        if pitch:
+            f0, voiced, _ = librosa.pyin(
+                waveform,
+                sr=sample_rate,
+                fmin=LOWEST_HZ,
+                fmax=min(HIGHEST_HZ, 0.45 * sample_rate),
+                frame_length=n_fft,
+                hop_length=hop_length,
+            )
         magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=hop_length))
         centroid = librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate)[0]
         flatness = librosa.feature.spectral_flatness(S=magnitude)[0]

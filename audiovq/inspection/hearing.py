@@ -1,4 +1,4 @@
-"""Labels by ear: values of labels that are measured on recordings."""
+"""Labels by ear: labels that are measured on recordings, all but the key numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from audiovq.audio import finding
-from audiovq.audio.notes import labels_in_name, midi_of_hertz, name_of_note
+from audiovq.audio.notes import labels_in_name, midi_of_hertz
 from audiovq.audio.reading import read
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
@@ -18,8 +18,6 @@ from audiovq.runtime.progress import Say, progress
 
 MEASURED = ("pitch", "tempo", "brightness", "loudness", "attack", "noisiness", "key")
 """What can be measured; `key` is read from file names only."""
-MOST_STEPS, PER_STEP = 10, 8
-"""Steps of the labels from 0 to 1, and recordings for each step at least."""
 
 Measure = Callable[[Description, Waveform, int], float | None]
 _MEASURES: dict[str, Measure] = {
@@ -35,11 +33,10 @@ def measured_labels(
 ) -> dict[str, dict[str, str]]:
     """Labels of the recordings below `source`, measured by librosa, by path.
 
-    `pitch` is the nearest note, such as `A3`, `bpm` the tempo in whole beats per minute; file names that state a note
-    or a tempo have precedence, and `key` is from them alone (`kick_120bpm_Cmin`). `brightness`, `loudness`, `attack` (0
-    the fastest) and `noisiness` are ranks among the recordings from 0 to 1, in up to MOST_STEPS even steps. Recordings
-    have no label where there is nothing to measure, or that cannot be read. Raises AudiovqError for another name in
-    `what`.
+    `pitch` is a MIDI note with fractions, `bpm` the tempo in beats per minute; file names that state a note or a tempo
+    have precedence, and `key` is from them alone (`kick_120bpm_Cmin`). `brightness`, `loudness`, `attack` (0 the
+    fastest) and `noisiness` are ranks among the recordings, from 0 to 1. Recordings have no label where there is
+    nothing to measure, or that cannot be read. Raises AudiovqError for another name in `what`.
     """
     for name in what:
         if name not in MEASURED:
@@ -55,7 +52,7 @@ def measured_labels(
                 step(1)
                 continue
             waveform = waveform[: round(LONGEST_SECONDS * rate)]
-            found = describe(waveform, rate)
+            found = describe(waveform, rate, "pitch" in what and "note" not in labels_in_name(path))
             labels[path] |= _stated(path, found, what)
             for name in values:
                 if (value := _MEASURES[name](found, waveform, rate)) is not None:
@@ -78,25 +75,21 @@ def _stated(path: str, found: Description, what: Sequence[str]) -> dict[str, str
         if "note" in named:
             labels["pitch"] = named["note"]
         elif found.pitch_hz is not None:
-            labels["pitch"] = name_of_note(round(midi_of_hertz(found.pitch_hz)))
+            labels["pitch"] = f"{midi_of_hertz(found.pitch_hz):.2f}"
     if "tempo" in what:
         if "bpm" in named:
             labels["bpm"] = named["bpm"]
         elif found.tempo_bpm is not None:
-            labels["bpm"] = str(round(found.tempo_bpm))
+            labels["bpm"] = f"{found.tempo_bpm:.1f}"
     if "key" in what and "key" in named:
         labels["key"] = named["key"]
     return labels
 
 
 def _ranks(values: Mapping[str, float]) -> dict[str, str]:
-    """The rank of each value from 0 to 1, in even steps that about the same number of values share."""
-    if not values:
-        return {}
-    steps = int(np.clip(len(values) // PER_STEP, 2, MOST_STEPS))
+    """The rank of each value among all: 0 the lowest, 1 the highest, equal ones the same."""
     numbers = np.array(list(values.values()))
-    ranks = np.searchsorted(np.sort(numbers), numbers, "left") / len(numbers)
-    return {
-        path: f"{int(rank * steps) / (steps - 1):.2g}"
-        for path, rank in zip(values, ranks, strict=True)
-    }
+    ordered = np.sort(numbers)
+    sums = np.searchsorted(ordered, numbers, "left") + np.searchsorted(ordered, numbers, "right")
+    ranks = (sums - 1) / 2 / max(1, len(numbers) - 1)
+    return {path: f"{rank:.4f}" for path, rank in zip(values, ranks, strict=True)}

@@ -37,6 +37,7 @@ from audiovq.preprocessing.character import character
 from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import in_words
+from audiovq.preprocessing.similar import near_copies
 from audiovq.preprocessing.slicing import Slicing, first_clip, plan
 from audiovq.runtime.files import name_of, sha256, write_json
 from audiovq.runtime.outputs import writing_into
@@ -97,6 +98,7 @@ def inspect(
         reaches=sorted(one.bandwidth_hz for one in stats.values()),
         clipped=_clipped(stats),
         duplicates=_duplicates(stats),
+        near_copies=folder.near_copies,
         skipped=folder.skipped,
         labels=labels,
         notes=notes + folder.notes + in_words(file_notes, len(stats)),
@@ -124,6 +126,8 @@ class _Folder:
     spans: dict[str, Spans]
     skipped: list[Skipped]
     """Sorted by path."""
+    near_copies: list[list[str]]
+    """Groups of recordings with different samples."""
     slicing: Slicing
     """With the chosen settings."""
     reasons: list[str]
@@ -156,6 +160,10 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
             lambda path: plan(source / path, slicing).spans,
             executor,
         )
+        distinct = {one.sha256: path for path, one in reversed(stats.items()) if path in spans}
+        groups: dict[str, list[str]] = {}
+        for path, first in near_copies(source, sorted(distinct.values()), executor).items():
+            groups.setdefault(first, []).append(path)
     skipped += rejected
     if not spans:
         raise AudiovqError(_no_usable_file(source, skipped))
@@ -164,6 +172,7 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         {path: stats[path] for path in spans},
         spans,
         sorted(skipped, key=lambda file: file.path),
+        sorted(map(sorted, groups.values())),
         slicing,
         reasons,
         notes,

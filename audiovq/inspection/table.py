@@ -10,6 +10,7 @@ import numpy as np
 
 from audiovq.inspection.describe import description_lines
 from audiovq.inspection.measure import Inspection
+from audiovq.runtime.progress import in_one_line
 
 BAR = 24
 """Characters of the longest bar."""
@@ -32,6 +33,8 @@ def inspection_table(found: Inspection) -> str:
         *_listed([f"{path}: {share:.1%} of the samples" for path, share in found.clipped.items()]),
         f"duplicates  {_files(sum(len(group) - 1 for group in found.duplicates))}",
         *_listed([" = ".join(group) for group in found.duplicates]),
+        f"near copies {_files(sum(len(group) - 1 for group in found.near_copies))}",
+        *_listed([" ~ ".join(group) for group in found.near_copies]),
         f"skipped     {_files(len(found.skipped))}",
         *_listed([f"{file.path}: {file.reason}" for file in found.skipped]),
         f"labels      {'none' if not found.labels else ''}".rstrip(),
@@ -50,7 +53,7 @@ def inspection_table(found: Inspection) -> str:
         "",
         *found.commands,
     ]
-    return "\n".join(lines)
+    return "\n".join(map(in_one_line, lines))
 
 
 def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:

@@ -6,17 +6,18 @@ sample rate; an autoencoder fits where a code covers the same bands and frames, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from audiovq.dataset.numbers import LabelValues, Numbers
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
+from audiovq.models.priors.labels import NumberEmbedding
 from audiovq.models.priors.masked import MaskedPrior
 
-Labels = dict[str, list[str]]
-"""Values of each label, in the order of their indices."""
 REPEATING = "position_embedding.weight", "column_embedding.weight"
 """Tensors with a row for each column of a clip, of which the last stands for all later ones."""
 UNKNOWN_LAST = "begin_embedding.weight", "end_embedding.weight"
@@ -73,7 +74,7 @@ def prior_misfit(ours: Prior | MaskedPrior, theirs: Prior | MaskedPrior) -> str 
 
 @torch.no_grad()
 def carry_prior(
-    origin: Model, ours: Prior | MaskedPrior, theirs: Prior | MaskedPrior, labels: Labels
+    origin: Model, ours: Prior | MaskedPrior, theirs: Prior | MaskedPrior, labels: LabelValues
 ) -> None:
     """Start a prior, whose labels are `labels`, from `theirs`, of `origin`.
 
@@ -99,22 +100,25 @@ def carry_prior(
 
 @torch.no_grad()
 def carry_labels(
-    ours: nn.ModuleList, theirs: nn.ModuleList, labels: Labels, others: Labels
+    ours: nn.ModuleList, theirs: nn.ModuleList, labels: LabelValues, others: LabelValues
 ) -> None:
     """Label embeddings: equal values of equal labels keep theirs, the others start at that of an unknown value.
 
     `labels` and `others` are the labels of `ours` and `theirs`. A new value, initialized as usual, is added to the
     embedding of its label's unknown value (the last one). The unknown values of labels that are missing here are added
-    to the new labels, or to the first one, so that the sum over all labels stays what the origin has learnt.
+    to the new labels, or to the first one, so that the sum over all labels stays what the origin has learnt. Numbers
+    of the same range keep their curve; others start as new labels do, without the unknown values of those missing.
     """
-    tables: dict[str, Tensor] = {
-        name: torch.as_tensor(table.weight) for name, table in zip(labels, ours, strict=True)
-    }
-    known = {
-        name: torch.as_tensor(table.weight) for name, table in zip(others, theirs, strict=True)
-    }
-    missing = [known[name][-1] for name in others if name not in labels]
-    new = [name for name in labels if name not in others]
+    known = {name: _rows(table) for name, table in zip(others, theirs, strict=True)}
+    kept = {name for name in labels if name in others and keeps(labels[name], others[name])}
+    tables: dict[str, Tensor] = {}
+    for name, embedding in zip(labels, ours, strict=True):
+        if not isinstance(embedding, NumberEmbedding):
+            tables[name] = _rows(embedding)
+        elif name in kept:
+            embedding.load_state_dict(theirs[list(others).index(name)].state_dict())
+    missing = [rows[-1] for name, rows in known.items() if name not in kept]
+    new = [name for name in tables if name not in kept]
     for name, table in tables.items():
         if name in new:
             continue
@@ -124,9 +128,22 @@ def carry_labels(
             if value in others[name]:
                 table[index] = known[name][others[name].index(value)]
     if missing and tables:
-        receivers = new or list(labels)[:1]
+        receivers = new or list(tables)[:1]
         for name in receivers:
             tables[name] += torch.stack(missing).sum(dim=0) / len(receivers)
+
+
+def keeps(values: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether a label of `values` keeps what the origin has learnt of its `others`."""
+    is_number = isinstance(values, Numbers) or isinstance(others, Numbers)
+    return values == others if is_number else True
+
+
+def _rows(table: nn.Module) -> Tensor:
+    """The vectors of a label's words, the last that of an unknown one; of a number only the last."""
+    if isinstance(table, NumberEmbedding):
+        return table.missing[None]
+    return torch.as_tensor(table.weight)
 
 
 def _by_shape(name: str) -> bool:

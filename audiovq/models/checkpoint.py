@@ -30,10 +30,17 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import from_json, to_json
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
+from audiovq.dataset.numbers import (
+    LabelValues,
+    label_numbers,
+    labels_from_json,
+    labels_to_json,
+)
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.entropy.context_tables import ContextTables
 from audiovq.models.folder import (
     FORMAT,
+    NUMBERS_VERSION,
     STEREO_VERSION,
     VERSION,
     read_model_header,
@@ -83,10 +90,10 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     entry = {"file": first.name, "sha256": sha256(first), "summary": summary}
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION if model.spectrogram.config.channels == 1 else STEREO_VERSION,
+        "version": _version(model.labels, model.spectrogram.config),
         "spectrogram": to_json(model.spectrogram.config),
         "clip_frames": model.clip_frames,
-        "labels": model.labels,
+        "labels": labels_to_json(model.labels),
         "label_counts": [[list(indices), count] for indices, count in model.label_counts],
         "autoencoder": {"config": to_json(model.autoencoder.config)},
     }
@@ -211,10 +218,10 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
     where = f"{folder}/model.json"
     try:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
-        if (header["version"] == STEREO_VERSION) != (spectrogram.channels > 1):
-            raise ValueError(f"version {header['version']} of {spectrogram.channels} channels")
         config = from_json(AutoencoderConfig, header["autoencoder"]["config"], where)
-        labels = {name: [_word(v) for v in values] for name, values in header["labels"].items()}
+        labels = labels_from_json(header["labels"])
+        if header["version"] != _version(labels, spectrogram):
+            raise ValueError(f"version {header['version']} of {spectrogram.channels} channels")
         clip_frames = _number(header["clip_frames"])
         sizes = tuple(map(len, labels.values()))
         model = Model(
@@ -348,10 +355,11 @@ def _weights(folder: Path, entry: dict[str, Any]) -> Path:
     return verified_path(folder, entry["file"], entry["sha256"], AGAIN)
 
 
-def _word(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError(f"expected a label, found {value!r:.40}")
-    return value
+def _version(labels: LabelValues, spectrogram: SpectrogramConfig) -> int:
+    """The version of the folder of a model with these labels and spectrograms."""
+    if label_numbers(labels):
+        return NUMBERS_VERSION
+    return VERSION if spectrogram.channels == 1 else STEREO_VERSION
 
 
 def _number(value: Any) -> int:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
+from audiovq.dataset.numbers import labels_to_json
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.model import Model
@@ -165,7 +166,7 @@ def facts(model: Model) -> dict[str, Any]:
         "spectrogram": to_json(model.spectrogram.config) | {"loudest_db": LOUDEST_DB},
         "stride": list(model.autoencoder.stride),
         "clip_frames": model.clip_frames,
-        "labels": model.labels,
+        "labels": labels_to_json(model.labels),
     }
     if model.autoencoder.config.quantizes:
         vocabulary = model.vocabulary

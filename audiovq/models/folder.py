@@ -11,8 +11,8 @@ from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.runtime.checksums import AGAIN, read_header
 
 FORMAT = "audiovq-model"
-VERSION, STEREO_VERSION = VERSIONS = 5, 6
-"""Of a model of mono sounds, and of stereo ones; both are read."""
+VERSION, STEREO_VERSION, NUMBERS_VERSION = VERSIONS = 5, 6, 7
+"""Of a model of mono sounds, of stereo ones, and of either with labels that are numbers; all are read."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 """Folder of the models in the package, which are loaded by name: `digits`."""
 

@@ -14,6 +14,7 @@ from audiovq.config.sampling import Decoder
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.numbers import LabelValues, label_numbers
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.entropy.context_tables import ContextTables
@@ -39,8 +40,8 @@ class Model:
     masked: MaskedPrior | None = None
     known: KnownClips | None = None
     """Codes of the training clips; None where they were left out, so that copies cannot be detected."""
-    labels: dict[str, list[str]] = field(default_factory=dict)
-    """Values of each label, in the order of their indices."""
+    labels: LabelValues = field(default_factory=dict)
+    """Values of each label, in the order of their indices: words or `Numbers`."""
     label_counts: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
     """(indices of label values, number of training clips) pairs."""
     clip_frames: int = 0
@@ -99,11 +100,13 @@ class Model:
     def new_prior(self, config: PriorConfig) -> Prior:
         """Untrained prior over this model's codes."""
         kind = PixelCNN if config.kind == "pixelcnn" else Transformer
-        return kind(config, self.vocabulary, tuple(map(len, self.labels.values())))
+        sizes = tuple(map(len, self.labels.values()))
+        return kind(config, self.vocabulary, sizes, label_numbers(self.labels))
 
     def new_masked(self, config: MaskedConfig) -> MaskedPrior:
         """Untrained masked prior over this model's codes."""
-        return MaskedPrior(config, self.vocabulary, tuple(map(len, self.labels.values())))
+        sizes = tuple(map(len, self.labels.values()))
+        return MaskedPrior(config, self.vocabulary, sizes, label_numbers(self.labels))
 
     def to(self, device: torch.device | str) -> Model:
         """Move all parts to `device`, in place; returns self."""
@@ -116,11 +119,19 @@ class Model:
 def new_model(
     spectrogram: SpectrogramConfig,
     autoencoder: AutoencoderConfig,
-    labels: dict[str, list[str]],
+    labels: LabelValues,
     label_counts: list[tuple[tuple[int, ...], int]],
     clip_frames: int,
 ) -> Model:
-    """Untrained model without a prior; the network's patch is fitted to the spectrograms."""
+    """Untrained model without a prior; the network's patch is fitted to the spectrograms.
+
+    Raises AudiovqError where the bottleneck has a mean for each value of a label, and a label is a number."""
+    numbers = label_numbers(labels)
+    if numbers and autoencoder.bottleneck.conditional:
+        name = list(labels)[min(numbers)]
+        raise AudiovqError(
+            f"bottleneck.conditional: label {name} is a number, and has no mean for each value; leave it out of the dataset"
+        )
     network = autoencoder.network.fitted(spectrogram)
     autoencoder = replace(autoencoder, network=network)
     return Model(

@@ -52,6 +52,8 @@ class Recording:
     splits: tuple[str, ...]
     """Its split; several if it is split in time."""
     content: Content
+    transposed: float = 0.0
+    """Semitones by which it is played faster."""
 
 
 @dataclass(frozen=True)

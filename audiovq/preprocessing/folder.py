@@ -19,6 +19,7 @@ from audiovq.dataset.manifest import (
     without_paths,
 )
 from audiovq.preprocessing.catalog import Catalog
+from audiovq.preprocessing.labels import NONE, Numbered
 from audiovq.runtime.files import (
     clear,
     is_blank,
@@ -31,11 +32,17 @@ from audiovq.runtime.files import (
 
 
 def fingerprint_of(
-    config: PreprocessConfig, settings: SpectrogramConfig, clip_frames: int, files: Catalog
+    config: PreprocessConfig,
+    settings: SpectrogramConfig,
+    clip_frames: int,
+    files: Catalog,
+    numbers: Numbered = NONE,
 ) -> str:
     """SHA-256 of the settings and of each file's name, labels and checksum: everything a dataset is made from."""
     encode = json.JSONEncoder(sort_keys=True, default=as_dict).encode
     made_with = [VERSION, to_json(without_paths(config)), to_json(settings), clip_frames]
+    if numbers.names:
+        made_with.append([sorted(numbers.names), numbers.transpose])
     digest = hashlib.sha256(encode(made_with).encode())
     for path, content in files.contents.items():  # a row at a time: there may be many
         digest.update(encode([path, files.labels[path], content.sha256]).encode())

@@ -1,13 +1,27 @@
-"""Labels of recordings: from folders, file names, or a table."""
+"""Labels of recordings: from folders, file names, or a table; and those that are numbers, with recordings transposed so
+that numbers in between occur in training."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
+from audiovq.dataset.numbers import is_note, number_of, transposed
+
+if TYPE_CHECKING:
+    from audiovq.preprocessing.catalog import Recording
+
+FARTHEST = 1.5
+"""Semitones by which a training recording is transposed at most: with every third semitone missing, those between are
+reached from both sides."""
+MOST_COPIES = 16
 
 
 def labels_of(
@@ -107,3 +121,69 @@ def guess_pattern(paths: list[str]) -> str | None:
         if found:
             return separator.join(names.get(i, part) for i in range(len(rows[0]))) + r"\.\w+$"
     return None
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Which labels are numbers, and how many transposed copies of each training recording are made."""
+
+    names: frozenset[str] = frozenset()
+    transpose: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.transpose <= MOST_COPIES,
+            f"--transpose {self.transpose}: give 0 to {MOST_COPIES} copies",
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """A note for the user on transposed copies."""
+        if not self.transpose:
+            return []
+        return [
+            f"training recordings are also learnt {self.transpose} times up to {FARTHEST:g} semitones higher or"
+            " lower, so that notes between theirs can be asked for (--transpose 0: they are not)"
+        ]
+
+    def words(self, labels: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+        """Labels of each path, without those that are numbers. Raises AudiovqError for a value that is not a number, or
+        a name that no recording has a label of."""
+        for name in sorted(self.names):
+            if not any(name in row for row in labels.values()):
+                raise AudiovqError(
+                    f"--numbers {name}: no recording has a label of this name; give names of --labels"
+                )
+        for path, row in labels.items():
+            for name in self.names & row.keys():
+                if number_of(row[name], is_note(name)) is None:
+                    raise AudiovqError(
+                        f"--numbers {name}: {path} has {row[name]!r}, which is not a number"
+                        + (" or a note such as A3" if is_note(name) else "")
+                    )
+        return {
+            path: {name: value for name, value in row.items() if name not in self.names}
+            for path, row in labels.items()
+        }
+
+    def recordings(self, recordings: Iterable[Recording]) -> Iterator[Recording]:
+        """The recordings, each of training followed by its transposed copies, half of them higher."""
+        for recording in recordings:
+            yield recording
+            if recording.splits != ("train",):
+                continue
+            for number in range(self.transpose):
+                semitones = _semitones(recording.path, number)
+                labels = transposed(recording.labels, self.names, semitones)
+                yield replace(recording, labels=labels, transposed=semitones)
+
+
+def _semitones(path: str, number: int) -> float:
+    """By how many semitones the copy `number` of a recording is transposed: by a hash, so that it stays the same."""
+    digest = hashlib.sha256(f"{number}/{path}".encode()).hexdigest()
+    share = (int(digest[:8], 16) + 1) / 16**8
+    return round((FARTHEST if number % 2 else -FARTHEST) * share, 2) or 0.01
+
+
+NONE = Numbered()
+"""No label is a number."""

@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from audiovq.dataset.manifest import (
     Skipped,
     write_manifests,
 )
+from audiovq.dataset.numbers import is_note
 from audiovq.preprocessing.catalog import (
     Catalog,
     Recording,
@@ -43,8 +44,10 @@ from audiovq.preprocessing.catalog import (
 )
 from audiovq.preprocessing.character import character
 from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
+from audiovq.preprocessing.labels import Numbered
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
+from audiovq.preprocessing.similar import MOST
 from audiovq.preprocessing.slicing import Slicing
 from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, splits_of
 from audiovq.runtime.executors import local_executor, process_pool
@@ -58,6 +61,8 @@ from audiovq.spectral.numpy_spectrogram import Analysis
 
 CONTENTS = "contents.txt"
 """File in `work` with the checksums of the recordings, for a run that resumes."""
+TRANSPOSED = 2
+"""Transposed copies of each training recording where a note is a number."""
 ROUNDS = 3
 """Most times that splits are chosen: they are chosen again if unusable recordings leave one empty."""
 
@@ -102,6 +107,7 @@ class _Run:
     files: Catalog
     recipe: Recipe
     slicing: Slicing
+    numbers: Numbered
     limits: Limits
     say: Callable[[str], None]
 
@@ -125,7 +131,9 @@ def preprocess(
     executor: Executor | None = None,
     processes: bool = False,
     measured: Mapping[str, Mapping[str, str]] | None = None,
-    near: bool = False,
+    numbers: Collection[str] = (),
+    transpose: int | None = None,
+    near: bool = True,
     limits: Limits = Limits(),
     say: Callable[[str], None] = print,
 ) -> Summary:
@@ -142,7 +150,10 @@ def preprocess(
         processes: without an executor, use processes if there are many shards. A script may ask for them
             only below its `if __name__ == "__main__"`.
         measured: further labels (name → value) of recordings, by path; those of `config` have precedence.
-        near: keep near copies in one split, too (see `similar`); every recording is read once more for it.
+        numbers: names of the labels that are numbers (see `dataset.numbers`).
+        transpose: copies of each training recording, higher or lower by up to labels.FARTHEST semitones, that
+            training clips are cut from, too, so that notes in between occur; None: two if a note is a number.
+        near: keep near copies in one split, too (see `similar`); their beginnings are read once more for it.
         limits: sizes into which the work is cut.
         say: is called with every line for the user.
 
@@ -159,6 +170,8 @@ def preprocess(
         if measured:
             labels = {path: {**measured.get(path, {}), **row} for path, row in files.labels.items()}
             files = dataclasses.replace(files, labels=labels)
+        numbered = _numbered(numbers, transpose)
+        words = numbered.words(files.labels)
         if near:
             files = with_near_copies(files, source, workers)
         infos = voters(source, files.headers, config)
@@ -167,17 +180,21 @@ def preprocess(
         settings, stereo_notes = choose_channels(config, settings, source, files.headers)
         warnings += stereo_notes
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
-        fingerprint = fingerprint_of(config, settings, clip_frames, files)
-        recipe = Recipe(source.absolute(), settings, clip_frames, config, fingerprint)
+        fingerprint = fingerprint_of(config, settings, clip_frames, files, numbered)
+        recipe = Recipe(
+            source.absolute(), settings, clip_frames, config, fingerprint, numbered.names
+        )
         slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
-        run = _Run(source.absolute(), target, files, recipe, slicing, limits, say)
-        warnings += files.notes
+        run = _Run(source.absolute(), target, files, recipe, slicing, numbered, limits, say)
+        warnings += files.notes + numbered.notes
+        if near and len(files.headers) > MOST:
+            warnings.append(f"near copies are not looked for among more than {MOST:,} recordings")
         assigned = splits_of(
             list(files.headers),
             config,
             sounds=files.sounds,
             clips=_clips_by_header(run),
-            labels=files.labels,
+            labels=words,
         )
         with lock_folder(target):
             if (target / "dataset.json").exists() and not overwrite:
@@ -197,6 +214,13 @@ def preprocess(
                 say(f"note: {note}")
             summary.warnings = warnings + later
             return summary
+
+
+def _numbered(numbers: Collection[str], transpose: int | None) -> Numbered:
+    """The labels that are numbers, and the number of transposed copies: by default TRANSPOSED if a note is one."""
+    if transpose is None:
+        transpose = TRANSPOSED if any(map(is_note, numbers)) else 0
+    return Numbered(frozenset(numbers), transpose)
 
 
 def _existing(run: _Run) -> Summary:
@@ -220,11 +244,12 @@ def _make_all_shards(
     for number in range(ROUNDS):
         folder = run.work / str(number) if number else run.work
         folder.mkdir(exist_ok=True)
-        jobs = list(_jobs(run, folder, run.files.recordings(assigned)))
+        recordings = list(run.numbers.recordings(run.files.recordings(assigned)))
+        jobs = list(_jobs(run, folder, recordings))
         forks = may_fork and len(jobs) >= run.limits.process_shards
         with process_pool() if forks else contextlib.nullcontext(workers) as executor:
             _make_shards(run, jobs, executor)
-        better = _refill_empty_splits(jobs, assigned, run.files, run.config)
+        better = _refill_empty_splits(jobs, assigned, run)
         if better == assigned:
             break
         assigned = better
@@ -237,10 +262,9 @@ def _clips_by_header(run: _Run) -> dict[str, int]:
     return {path: math.ceil(info.seconds / seconds) for path, info in run.files.headers.items()}
 
 
-def _refill_empty_splits(
-    jobs: list[ShardJob], assigned: Assignment, files: Catalog, config: PreprocessConfig
-) -> Assignment:
+def _refill_empty_splits(jobs: list[ShardJob], assigned: Assignment, run: _Run) -> Assignment:
     """Better splits than `assigned`, by the clips that were made, if a split is needlessly empty; else `assigned`."""
+    files, config = run.files, run.config
     missing = {"train", *(split for split, share in held_shares(config).items() if share)}
     for job in jobs:
         if job.split in missing and next(_clips([job]), None):
@@ -256,7 +280,8 @@ def _refill_empty_splits(
         config = dataclasses.replace(config, test=None, test_share=0.0)
     elif has_pattern and all(assigned[path] == ("test",) for path in used):
         return assigned
-    better = splits_of(used, config, sounds=files.sounds, clips=clips, labels=files.labels)
+    words = run.numbers.words(files.labels)
+    better = splits_of(used, config, sounds=files.sounds, clips=clips, labels=words)
     return dict.fromkeys(files.headers, ("train",)) | better
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,17 @@ class ShardJob:
 
     def divide(self, recording: Recording) -> Divide:
         """The stretches of a recording that belong to this job's split."""
+        if recording.transposed:
+            return self._without_rest
         if len(recording.splits) <= 1:
             return undivided
         return functools.partial(self._stretches, recording.splits)
+
+    def _without_rest(self, num_samples: int) -> list[Stretch]:
+        """All of a recording but the rest after its last whole clip: a longer copy would have clips that begin
+        elsewhere."""
+        clip = self.slicing.clip_samples
+        return [(0, num_samples if num_samples < clip else num_samples - num_samples % clip)]
 
     def _stretches(self, splits: tuple[str, ...], num_samples: int) -> list[Stretch]:
         gap = round(GAP_SECONDS * self.slicing.spectrogram.sample_rate)
@@ -149,6 +157,7 @@ def _pieces(job: ShardJob, rows: list[dict[str, Any]]) -> Iterator[Piece]:
                     "labels": recording.labels,
                     "sha256": recording.content.sha256,
                     "complete": (span[0] == begin, span[1] == end),
+                    **({"transposed": recording.transposed} if recording.transposed else {}),
                 }
             )
             yield piece
@@ -192,7 +201,8 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
             planned: Plan | str
             try:
                 if sound is None:
-                    planned = plan(path, job.slicing, job.divide(recording))
+                    slicing = replace(job.slicing, transposed=recording.transposed)
+                    planned = plan(path, slicing, job.divide(recording))
                 elif isinstance(sound, str):
                     planned = sound
                 else:
@@ -210,7 +220,11 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
 def _read_short(
     job: ShardJob, recording: Recording, path: str, notes: list[str]
 ) -> tuple[Waveform, int] | str | None:
-    """`reading.short` of a recording that would be a single block, or the reason why it cannot be read."""
+    """`reading.short` of a recording that would be a single block, or the reason why it cannot be read.
+
+    None for one that is transposed: hardly two of these share a filter."""
+    if recording.transposed:
+        return None
     rate = job.slicing.spectrogram.sample_rate
     most = reading.block_frames(recording.info, rate, job.slicing.block_samples)
     try:

@@ -1,11 +1,12 @@
 """Near copies among recordings: one sound at several levels, rates or formats, or behind silence of other lengths.
 
-Candidates are found by sketches of their spectra, and confirmed by the correlation of their waveforms. Only the first
-second from the onset is compared.
+Candidates are found by sketches of their spectra, and confirmed by the correlation of their waveforms, of which few
+have to be read again. Only the first second from the onset is compared, of waveforms half of it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +16,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from audiovq.audio.waveform import Waveform
+from audiovq.audio.reading import info
+from audiovq.audio.resampling import resample
+from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.preprocessing.character import beginning
 
-RATE = 8000
-"""Hz at which recordings are compared."""
-N_FFT, HOP_LENGTH, BANDS = 512, 128, 24
-RANGE_DB = 60.0
+WINDOW_SECONDS = 0.04
+"""Length of the windows of a sketch, which overlap by a half."""
+LOWEST_HZ, HIGHEST_HZ, BANDS = 60.0, 5000.0, 24
+"""Bands of a sketch, the same at every rate: each as much higher than the one before."""
+TIMES, PER_TIME = 24, 2
+"""Times of a sketch, and windows that are averaged for each."""
+RANGE_DB = 50.0
 CANDIDATES = 4
-"""Recordings with the most similar sketches that each is compared with."""
+"""Recordings with the most similar sketches that each is compared with,"""
+SIMILAR = 0.97
+"""if their similarity is at least this."""
+CACHED = 64
+"""Recordings kept in memory for comparison."""
+COPY_SECONDS = 0.5
+"""Duration from the onset of which the correlation is taken."""
 COPY = 0.97
 """Correlation from which two recordings are copies: see "Features of find" in docs/experiments.md."""
 MOST = 50_000
@@ -52,20 +64,35 @@ def near_copies(source: Path, names: Sequence[str], executor: Executor) -> dict[
     return _groups(pair for pair, copies in zip(pairs, are_copies, strict=True) if copies)
 
 
-def sketch(waveform: Waveform) -> Sketch:
-    """Mean and deviation over time, weighted by loudness, of BANDS bands of a waveform (samples,) at RATE."""
-    padded = np.pad(waveform, (N_FFT // 2, N_FFT // 2 + HOP_LENGTH))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
-    taper = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
-    power = np.square(np.abs(np.fft.rfft(windows * taper)))
-    edges = np.unique(np.geomspace(2, N_FFT // 2 + 1, BANDS + 1).round().astype(int))
-    bands = np.add.reduceat(power, edges[:-1], axis=1) / np.diff(edges)
+def sketch(waveform: Waveform, sample_rate: int) -> Sketch:
+    """Power (TIMES × BANDS,) of a waveform (samples,) from its beginning on, 0 to 1: RANGE_DB below the largest to the
+    largest."""
+    # Means of neighbouring samples are enough for frequencies below HIGHEST_HZ.
+    joined = max(1, sample_rate // (4 * round(HIGHEST_HZ)))
+    waveform = waveform[: len(waveform) // joined * joined].reshape(-1, joined).mean(axis=1)
+    n_fft = 2 * max(8, round(WINDOW_SECONDS * sample_rate / joined / 2))
+    sample_rate = round(sample_rate / joined)
+    frames = TIMES * PER_TIME
+    wanted = (frames + 1) * (n_fft // 2)
+    padded = np.pad(waveform[:wanted], (0, max(0, wanted - len(waveform)))).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 2][:frames]
+    # Windows after the end of a short sound are zeros.
+    audible = windows[: min(frames, 1 + len(waveform) // (n_fft // 2))]
+    spectra = np.fft.rfft(audible * np.hanning(n_fft + 1)[:-1].astype(np.float32))
+    summed = np.zeros((frames, n_fft // 2 + 3), np.float32)
+    power = np.square(spectra.real) + np.square(spectra.imag)
+    np.cumsum(power, axis=1, out=summed[: len(power), 1:-1])
+    summed[:, -1] = summed[:, -2]
+    # The edges of bands lie between bins: the sums are interpolated.
+    edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1) * n_fft / sample_rate + 0.5
+    edges = np.minimum(edges, n_fft // 2 + 1)
+    low = edges.astype(int)
+    below = summed[:, low]
+    bands = np.diff(below + (summed[:, low + 1] - below) * (edges - low), axis=1)
+    bands = bands.reshape(TIMES, PER_TIME, BANDS).mean(axis=1)
     decibels = 10 * np.log10(np.maximum(bands / max(float(bands.max()), 1e-30), 1e-12))
-    cells = np.maximum(0, 1 + decibels / RANGE_DB)
-    shares = cells.mean(axis=1, keepdims=True) / max(float(cells.mean(axis=1).sum()), 1e-9)
-    mean = (cells * shares).sum(axis=0)
-    deviation = np.sqrt((np.square(cells - mean) * shares).sum(axis=0))
-    return np.concatenate([mean, deviation]).astype(np.float32)
+    found: Sketch = np.maximum(0, 1 + decibels / RANGE_DB).astype(np.float32).ravel()
+    return found
 
 
 def correlation(first: Waveform, second: Waveform) -> float:
@@ -80,20 +107,40 @@ def correlation(first: Waveform, second: Waveform) -> float:
 
 def _sketches(source: str, names: Sequence[str]) -> list[Sketch | None]:
     """The sketch of each recording; None if it is silent or cannot be read."""
-    found = (beginning(Path(os.path.join(source, name)), RATE) for name in names)
-    return [None if waveform is None else sketch(waveform) for waveform in found]
+    found = (_beginning(os.path.join(source, name)) for name in names)
+    return [None if sound is None else sketch(*sound) for sound in found]
 
 
 def _confirm(source: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
     """Whether the recordings of each pair are copies of each other."""
+    read = functools.lru_cache(CACHED)(_beginning)
+
+    @functools.lru_cache(CACHED)
+    def spectrum(name: str, rate: int) -> npt.NDArray[np.complex64]:
+        """Of a recording at a rate, with the energy 1, zeros as long as the longest one after it."""
+        waveform, from_rate = read(os.path.join(source, name)) or (np.zeros(1, np.float32), rate)
+        waveform = resample(waveform[: round(COPY_SECONDS * from_rate)], from_rate, rate)
+        norm = np.float32(max(float(np.linalg.norm(waveform)), 1e-15))
+        return np.fft.rfft(waveform / norm, round(2 * COPY_SECONDS * rate)).astype(np.complex64)
+
     confirmed = []
     for pair in pairs:
-        first, second = (beginning(Path(os.path.join(source, name)), RATE) for name in pair)
-        if first is None or second is None:
-            confirmed.append(False)
-        else:
-            confirmed.append(correlation(first, second) >= COPY)
+        sounds = [read(os.path.join(source, name)) for name in pair]
+        rate = min((sound[1] for sound in sounds if sound), default=1)
+        first, second = (spectrum(name, rate) for name in pair)
+        found = np.abs(np.fft.irfft(first * second.conj(), round(2 * COPY_SECONDS * rate))).max()
+        confirmed.append(float(found) >= COPY)
     return confirmed
+
+
+def _beginning(path: str) -> tuple[Waveform, int] | None:
+    """`character.beginning` at the recording's own rate, which it returns, too."""
+    try:
+        rate = info(path).sample_rate
+    except AudioError:
+        return None
+    waveform = beginning(Path(path), rate)
+    return None if waveform is None else (waveform, rate)
 
 
 def _candidates(sketches: Mapping[str, Sketch]) -> Iterator[tuple[str, str]]:
@@ -101,17 +148,17 @@ def _candidates(sketches: Mapping[str, Sketch]) -> Iterator[tuple[str, str]]:
     names, table = list(sketches), np.array(list(sketches.values()))
     if len(names) < 2:
         return
-    scaled = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
+    scaled = table - table.mean(axis=0)
     unit = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
     seen: set[tuple[int, int]] = set()
     for begin in range(0, len(names), BLOCK):
         similarity = unit[begin : begin + BLOCK] @ unit.T
         similarity[np.arange(len(similarity)), begin + np.arange(len(similarity))] = -np.inf
         most = min(CANDIDATES, len(names) - 1)
-        for row, others in enumerate(
-            np.argpartition(-similarity, most - 1, axis=1)[:, :most], begin
-        ):
-            seen |= {(min(row, other), max(row, other)) for other in others.tolist()}
+        nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
+        for row, others in enumerate(nearest, begin):
+            close = others[similarity[row - begin, others] >= SIMILAR]
+            seen |= {(min(row, other), max(row, other)) for other in close.tolist()}
     yield from ((names[first], names[second]) for first, second in sorted(seen))
 
 

@@ -35,6 +35,8 @@ class Slicing:
     """Silence at the ends this many dB below the loudest window is cut off; None: nothing is."""
     block_samples: int = reading.BLOCK
     """Samples of a recording that are read at a time: see `reading.blocks`."""
+    transposed: float = 0.0
+    """Semitones by which recordings are played faster, and so higher."""
 
     @classmethod
     def of(
@@ -64,10 +66,10 @@ class Slicing:
 
     def blocks(self, path: Path | str, note: reading.Say | None = None) -> Iterator[Waveform]:
         """Blocks of a recording at the spectrogram's sample rate: see `reading.blocks`."""
-        rate = self.spectrogram.sample_rate
+        rate = self.spectrogram.sample_rate / 2 ** (self.transposed / 12)
         return reading.blocks(
             path,
-            rate,
+            round(rate),
             note,
             block_samples=self.block_samples,
             channels=self.spectrogram.channels,

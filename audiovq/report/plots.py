@@ -23,6 +23,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import Clip
 from audiovq.dataset.measured import HELD_OUT, measured_split
+from audiovq.dataset.numbers import Numbers
 from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.generation.morph import interpolate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
@@ -207,7 +208,8 @@ def _draw_reconstructions(model: Model, split: Split, indices: Tensor) -> Figure
 
 
 def _draw_scatter(model: Model, split: Split) -> Figure:
-    """A panel for each label, with the name of each value at the mean of its points; grey: no value."""
+    """A panel for each label, with the name of each value at the mean of its points, numbers as colours from low to high;
+    grey: no value."""
     from matplotlib import colormaps
 
     points = project_to_plane(clip_latents(model, split))
@@ -216,6 +218,13 @@ def _draw_scatter(model: Model, split: Split) -> Figure:
     for i, (axis, name) in enumerate(zip(panels, names, strict=True)):
         axis.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=9, color="0.8")
         values = split.labels.get(name, [])
+        if isinstance(values, Numbers):
+            indices = split.label_indices[:, i]
+            members = points[indices < len(values)]
+            shades = indices[indices < len(values)].numpy()
+            axis.scatter(members[:, 0].numpy(), members[:, 1].numpy(), s=9, c=shades, cmap="turbo")
+            axis.set_title(f"{name}, {values.in_words}", parse_math=False)
+            continue
         for number, value in enumerate(values):
             members = points[split.label_indices[:, i] == number]
             if not len(members):

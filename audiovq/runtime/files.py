@@ -319,10 +319,13 @@ MAX_NAME_BYTES = 120
 def name_of(number: int, values: Iterable[str], digits: int = 4) -> str:
     """File name without suffix: a number and words, such as 0007_7_george.
 
-    Characters other than letters, digits, `.`, `_` and `-` become `-`; words are truncated to
+    The sharp of a note's name is `s` (`Ds3`); other characters other than letters, digits, `.`, `_` and `-` become `-`; words are truncated to
     MAX_VALUE_CHARS and the name to MAX_NAME_BYTES, which every file system supports. Names with different
     numbers differ.
     """
-    words = (re.sub(r"[^\w.-]+", "-", value)[:MAX_VALUE_CHARS] for value in values)
+    words = (
+        re.sub(r"[^\w.-]+", "-", re.sub(r"\b([A-G])#(-?\d)\b", r"\1s\2", value))[:MAX_VALUE_CHARS]
+        for value in values
+    )
     name = "_".join([f"{number:0{digits}d}", *words])
     return name.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore")

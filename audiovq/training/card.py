@@ -7,6 +7,7 @@ from typing import Any
 
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import clips_and_why, recordings_in_words
+from audiovq.dataset.numbers import Numbers
 from audiovq.models.checkpoint import KNOWN, PARTS
 from audiovq.models.model import Model
 from audiovq.training.stages.prior import OVERFITTING, overfits
@@ -28,7 +29,10 @@ def model_card(model: Model, dataset: Dataset, heritage: str = "") -> str:
         f"- trained on {recordings_in_words(dataset)}",
     ]
     for name, values in model.labels.items():
-        lines.append(f"- label `{name}`: {', '.join(values[:40])}{' …' * (len(values) > 40)}")
+        words = f"{', '.join(values[:40])}{' …' * (len(values) > 40)}"
+        if isinstance(values, Numbers):
+            words = f"numbers, {values.in_words}"
+        lines.append(f"- label `{name}`: {words}")
     reached = {part: model.header.get(part, {}).get("summary") for part in ("autoencoder", *PARTS)}
     lines += [f"- {part}: {summary_in_words(found)}" for part, found in reached.items() if found]
     if KNOWN in model.header:

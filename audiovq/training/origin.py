@@ -14,7 +14,8 @@ import torch
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
 from audiovq.config.settings import TrainConfig
-from audiovq.models.carry import autoencoder_misfit, carry_prior, prior_misfit
+from audiovq.dataset.numbers import LabelValues, Numbers
+from audiovq.models.carry import autoencoder_misfit, carry_prior, keeps, prior_misfit
 from audiovq.models.checkpoint import PARTS, load
 from audiovq.models.folder import require_model
 from audiovq.models.model import Model
@@ -114,7 +115,7 @@ class Origin:
             advice = "" if model.spectrogram.config.images else f"; {self._how()}"
             raise AudiovqError(f"--from {self.name}: {reason}{advice}")
 
-    def start_prior(self, ours: Prior | MaskedPrior, labels: dict[str, list[str]]) -> bool:
+    def start_prior(self, ours: Prior | MaskedPrior, labels: LabelValues) -> bool:
         """Start a prior on the CPU, with these labels, from the origin's of its kind; returns whether it fits."""
         theirs = self._counterpart(ours)
         if theirs is None or prior_misfit(ours, theirs):
@@ -182,6 +183,9 @@ class Origin:
         """A line for each label: which values keep their embeddings."""
         for name, values in labels.items():
             theirs = self.model.labels.get(name, [])
+            if isinstance(values, Numbers):
+                yield f"label {name}: {values.in_words}, {'kept' if keeps(values, theirs) else 'new'}"
+                continue
             kept = [value for value in values if value in theirs]
             new = [value for value in values if value not in theirs]
             words = [f"{_some(kept)} kept"] * bool(kept) + [f"{_some(new)} new"] * bool(new)

@@ -18,6 +18,7 @@ from audiovq.config.presets import PRESETS
 from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import measured_split
+from audiovq.dataset.numbers import Numbers
 from audiovq.generation.known import learn_clips
 from audiovq.models.checkpoint import KNOWN, amend, load, save, save_contrast, save_known
 from audiovq.models.model import Model, new_model
@@ -342,6 +343,15 @@ def _silent(_: str) -> None:
     """`say` of all ranks but rank 0."""
 
 
+MOST_COMBINATIONS = 20_000
+"""Combinations of labels that a model keeps of a dataset with numbers."""
+
+
 def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
-    """Each combination of label indices that clips have, and the number of its clips."""
-    return sorted(Counter(tuple(row) for row in split.label_indices.tolist()).items())
+    """Each combination of label indices that clips have, and the number of its clips.
+
+    Of numbers, nearly every clip has another combination: of more than MOST_COMBINATIONS, evenly spaced ones are
+    kept."""
+    found = sorted(Counter(tuple(row) for row in split.label_indices.tolist()).items())
+    is_number = any(isinstance(values, Numbers) for values in split.labels.values())
+    return found[:: -(-len(found) // MOST_COMBINATIONS)] if is_number and found else found

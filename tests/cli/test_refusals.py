@@ -1,5 +1,6 @@
 """What the parser refuses is said in one line, with exit code 2."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,26 @@ def test_a_box_without_rules_is_kept_whole() -> None:
     assert one_line("╭─ head ─╮\n│ something │\n│ else │\n", ["train"]) == (
         "something else; see audiovq train --help"
     )
+
+
+def test_names_with_line_breaks_do_not_break_lists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if os.name == "nt":
+        pytest.skip("no such names here")
+    source = tmp_path / "sounds"
+    source.mkdir()
+    for number in range(4):
+        time = np.arange(800) / 8000
+        soundfile.write(source / f"{number}.wav", 0.1 * np.sin((200 + 90 * number) * time), 8000)
+    (source / "a\nb.wav").write_bytes(b"broken")
+    assert main(["preprocess", str(source), str(tmp_path / "d")]) == 0
+    said = capsys.readouterr().out
+    assert "  skipped a\\nb.wav: " in said
+    assert main(["inspect", str(source)]) == 0
+    assert "  a\\nb.wav: " in capsys.readouterr().out
+    assert main(["preprocess", str(tmp_path / "no\nfolder"), str(tmp_path / "e")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_archive_of_several_sounds_is_not_decoded_to_one_file(

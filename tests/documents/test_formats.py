@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import math
 import re
 import struct
 import zlib
@@ -22,6 +23,7 @@ from audiovq.codec.probabilities import CODERS
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.numbers import Numbers
 from audiovq.models.checkpoint import load
 from audiovq.preprocessing.preprocess import preprocess
 
@@ -30,7 +32,7 @@ ARCHIVES = [*(("few", coder) for coder in CODERS), ("many", "context")]
 MODULUS = 1 << 64
 
 
-def expected(name: str) -> dict[str, Any]:
+def expected(name: str) -> Any:
     """What an archive must give: levels, samples and codes by name."""
     return json.loads((GOLDEN / f"{name}.expected.json").read_text())
 
@@ -80,9 +82,42 @@ def test_the_golden_stereo_model_is_read() -> None:
     assert model.autoencoder.planes == 3
 
 
+def test_the_golden_model_with_numbers_gives_the_recorded_levels() -> None:
+    model = load(GOLDEN / "numbers-model")
+    assert model.header["version"] == 7
+    note = model.labels["note"]
+    assert note == Numbers(40.0, 64.0, notes=True)
+    assert model.prior is not None
+    labels = torch.tensor([[0, 0], [1, 900], [2, len(note)]])
+    with torch.inference_mode():
+        logits = model.prior(torch.zeros(3, 1, dtype=torch.long), labels)[:, 0].double()
+    recorded = torch.tensor(expected("numbers-model"), dtype=torch.double)
+    torch.testing.assert_close(logits.softmax(dim=1), recorded, rtol=1e-4, atol=1e-6)
+
+
+def test_the_golden_dataset_with_numbers_is_read_and_its_indices_are_those_of_the_page() -> None:
+    dataset = Dataset(GOLDEN / "numbers-dataset")
+    header = json.loads((GOLDEN / "numbers-dataset/dataset.json").read_bytes())
+    assert header["version"] == 4
+    low, high = header["labels"]["note"]["low"], header["labels"]["note"]["high"]
+    span, margin = max(high - low, 1e-6, 1), max(max(high - low, 1) / 10, 2)
+    digits = math.ceil(math.log10(2000 / span))
+    first = math.floor((low - margin) * 10**digits)
+    place = list(dataset.labels).index("note")
+    transposed = 0
+    for clip, index in zip(dataset.train.clips, dataset.train.label_indices, strict=True):
+        text = clip.labels["note"]
+        note = {"A2": 45.0}[text] if text == "A2" else float(text)
+        assert abs((first + int(index[place])) / 10**digits - note) <= 0.5 / 10**digits
+        transposed += clip.transposed != 0
+    assert transposed == len(dataset.train) // 2 > 0
+    last = math.ceil((high + margin) * 10**digits)
+    assert len(dataset.labels["note"]) == last - first + 1
+
+
 def test_the_golden_files_are_few_and_small() -> None:
     files = [path for path in GOLDEN.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 200_000
+    assert sum(path.stat().st_size for path in files) < 260_000
 
 
 # --- The page ---------------------------------------------------------------------------------

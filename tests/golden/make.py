@@ -1,5 +1,5 @@
 """Makes the golden files: a dataset of version 2, archives of version 1, a model of version 5; in stereo a dataset of
-version 3 and a model of version 6. None may ever change: see docs/formats.md.
+version 3 and a model of version 6; with numbers a dataset of version 4 and a model of version 7. None may ever change: see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
 
@@ -23,6 +23,7 @@ from audiovq.codec.probabilities import CODERS
 from audiovq.codec.windows import Encoded
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.numbers import Numbers
 from audiovq.models.checkpoint import load, save
 from audiovq.models.entropy.context_model import ContextModel
 from audiovq.models.entropy.context_tables import ContextTables, to_integers
@@ -129,8 +130,44 @@ def make_stereo_dataset(folder: Path) -> None:
     (folder.parent / "stereo-dataset.expected.json").write_text(json.dumps(sums) + "\n")
 
 
+def make_numbers_model(folder: Path) -> None:
+    """An untrained autoencoder and prior, random weights, with a label that is a number."""
+    torch.manual_seed(0)
+    labels = {"kind": ["a", "b"], "note": Numbers(40.0, 64.0, notes=True)}
+    counts = [((0, labels["note"].index("A2")), 2), ((1, labels["note"].index("60.5")), 1)]
+    model = new_model(SPECTROGRAM, AUTOENCODER, labels, counts, clip_frames=30)
+    model.prior = model.new_prior(dataclasses.replace(PRIOR, dim=8, layers=1))
+    for module in (model.autoencoder, model.prior):
+        shake(module)
+    for stage in ("autoencoder", "prior"):
+        save(folder, model, stage, {"step": 1})
+    given = (
+        torch.zeros(3, 1, dtype=torch.long),
+        torch.tensor([[0, 0], [1, 900], [2, len(labels["note"])]]),
+    )
+    with torch.inference_mode():
+        logits = model.prior.eval()(*given)[:, 0].double().softmax(dim=1)
+    (folder.parent / "numbers-model.expected.json").write_text(json.dumps(logits.tolist()) + "\n")
+
+
+def make_numbers_dataset(folder: Path) -> None:
+    """Three clips with a note each, and a transposed copy of each for training."""
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) / "recordings"
+        for number, note in enumerate(("A2", "46", "47.5", "48", "49")):
+            writing.write(source / f"a_{note}.wav", make_voice(0.05, 110 + 6 * number), 8000)
+        config = PreprocessConfig(
+            n_fft=32, hop_length=8, n_mels=0, labels=r"(?P<kind>a)_(?P<note>\w+)"
+        )
+        preprocess(source, folder, config, numbers=["note"], transpose=1)
+    header = read_header(folder / "dataset.json", "dataset", 4, "")
+    write_header(folder / "dataset.json", header | {"source": "../recordings"})
+
+
 def main(folder: Path) -> None:
     """Write all of them."""
+    make_numbers_model(folder / "numbers-model")
+    make_numbers_dataset(folder / "numbers-dataset")
     make_stereo_model(folder / "stereo-model")
     make_stereo_dataset(folder / "stereo-dataset")
     model = make_model(folder / "model")

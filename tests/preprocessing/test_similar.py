@@ -64,10 +64,10 @@ def test_copies_at_other_levels_rates_and_formats_are_found_and_no_others(folder
 
 
 def test_a_sketch_ignores_level_and_is_finite_for_silence_and_short_sounds() -> None:
-    np.testing.assert_allclose(sketch(0.1 * hit(0)), sketch(hit(0)), atol=1e-4)
-    assert np.abs(sketch(hit(1)) - sketch(hit(0))).max() > 0.05
+    np.testing.assert_allclose(sketch(0.1 * hit(0), RATE), sketch(hit(0), RATE), atol=1e-4)
+    assert np.abs(sketch(hit(1), RATE) - sketch(hit(0), RATE)).max() > 0.05
     for waveform in (np.zeros(10, np.float32), hit(0)[:1]):
-        assert np.isfinite(sketch(waveform)).all()
+        assert np.isfinite(sketch(waveform, RATE)).all()
     assert correlation(hit(0), np.zeros(10, np.float32)) == 0
 
 
@@ -76,8 +76,8 @@ def test_near_copies_are_in_one_split_and_a_note_says_so(folder: Path, tmp_path:
     said: list[str] = []
     apart, together = tmp_path / "apart", tmp_path / "together"
     config = PreprocessConfig(test_share=0.4)
-    preprocess(folder, apart, config, say=lambda _: None)
-    preprocess(folder, together, config, near=True, say=said.append)
+    preprocess(folder, apart, config, near=False, say=lambda _: None)
+    preprocess(folder, together, config, say=said.append)
     copies = {"03.wav", "a_quieter.wav", "b_later.flac", "c_slower_rate.wav"}
     sides = [
         {

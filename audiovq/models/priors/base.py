@@ -9,13 +9,15 @@ learns how loud a clip is and where it ends, and can continue a given sound.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from audiovq.config.settings import PriorConfig
+from audiovq.models.priors.labels import Ends, drop_labels
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.runtime import distributed
 
@@ -34,9 +36,14 @@ class Prior(nn.Module, ABC):
     """
 
     def __init__(
-        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+        self,
+        config: PriorConfig,
+        vocabulary: Vocabulary,
+        label_sizes: tuple[int, ...],
+        numbers: Mapping[int, Ends] = MappingProxyType({}),
     ) -> None:
-        """`label_sizes`: number of values of each label; the index after the last is the null label."""
+        """`label_sizes`: number of values of each label; the index after the last is the null label. `numbers`: the
+        ends of the range of each label that is a number, by its index."""
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -110,17 +117,3 @@ class Prior(nn.Module, ABC):
     def _mask_disallowed(self, logits: Tensor, slots: Tensor | int) -> Tensor:
         """logits (…, size) → float32, -inf for tokens not allowed in `slots` (…)."""
         return logits.float().masked_fill(~self.allowed[slots], -torch.inf)
-
-
-def drop_labels(
-    labels: Tensor, sizes: tuple[int, ...], rate: float, generator: torch.Generator
-) -> Tensor:
-    """Label dropout for classifier-free guidance: labels (batch, labels) → the same with null labels.
-
-    All labels of a clip are dropped with probability `rate`, else each one with `rate` / 2.
-    """
-    uniform = torch.rand(len(labels), labels.shape[1] + 1, generator=generator)
-    dropped = (uniform[:, 1:] < rate / 2) | (uniform[:, :1] < rate)
-    # Labels may be on the CPU while the weights are on a GPU.
-    null = labels.new_tensor(sizes).expand_as(labels)
-    return torch.where(dropped.to(labels.device), null, labels)

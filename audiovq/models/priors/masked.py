@@ -12,14 +12,17 @@ on masked attention). Columns sampled in the same step lie apart, with others in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
 from audiovq.config.sampling import SamplingConfig
 from audiovq.config.settings import MaskedConfig
 from audiovq.models.priors.attention import TransformerBlock, compute_modulations, init_weights
-from audiovq.models.priors.base import drop_labels
 from audiovq.models.priors.column_decoder import ColumnDecoder, drop_tokens
+from audiovq.models.priors.labels import Ends, drop_labels, label_embeddings
 from audiovq.models.priors.masking import MaskedClips
 from audiovq.models.priors.sampling import sample_categorical
 from audiovq.models.priors.tokens import Vocabulary
@@ -42,9 +45,14 @@ class MaskedPrior(nn.Module):
     """(quantizers, 1, 1): token minus code, of each quantizer."""
 
     def __init__(
-        self, config: MaskedConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+        self,
+        config: MaskedConfig,
+        vocabulary: Vocabulary,
+        label_sizes: tuple[int, ...],
+        numbers: Mapping[int, Ends] = MappingProxyType({}),
     ) -> None:
-        """`label_sizes`: number of values of each label; the index after the last is the null label."""
+        """`label_sizes`: number of values of each label; the index after the last is the null label. `numbers`: the
+        ends of the range of each label that is a number, by its index."""
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -63,7 +71,7 @@ class MaskedPrior(nn.Module):
         self.begin_embedding = nn.Embedding(columns + 1, dim)
         self.end_embedding = nn.Embedding(columns + 1, dim)
         self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)
-        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        self.label_embeddings = label_embeddings(label_sizes, numbers, dim)
         layers = [TransformerBlock(config) for _ in range(config.layers)]
         self.layers = nn.ModuleList(layers)
         self.heads = nn.ModuleList(

@@ -9,13 +9,16 @@ and has no blind spot.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from audiovq.config.settings import PriorConfig
 from audiovq.models.priors.base import Prior
+from audiovq.models.priors.labels import Ends, label_embeddings
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.runtime import distributed
 
@@ -102,14 +105,18 @@ class PixelCNN(Prior):
     """
 
     def __init__(
-        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+        self,
+        config: PriorConfig,
+        vocabulary: Vocabulary,
+        label_sizes: tuple[int, ...],
+        numbers: Mapping[int, Ends] = MappingProxyType({}),
     ) -> None:
-        super().__init__(config, vocabulary, label_sizes)
+        super().__init__(config, vocabulary, label_sizes, numbers)
         dim, self.back = config.dim, config.kernel // 2
         self.token_embedding = nn.Embedding(vocabulary.size, dim)
         self.row_embedding = nn.Embedding(vocabulary.rows, dim)
         self.column_embedding = nn.Embedding(1 + vocabulary.max_columns, dim)
-        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        self.label_embeddings = label_embeddings(label_sizes, numbers, dim)
         self.vertical = nn.ModuleList(Vertical(config) for _ in range(config.layers))
         self.horizontal = nn.ModuleList(Horizontal(config) for _ in range(config.layers))
         self.mix = nn.Linear(2 * dim, dim)

@@ -7,7 +7,9 @@ column still depend on each other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from audiovq.config.settings import PriorConfig
 from audiovq.models.priors.attention import TransformerBlock, compute_modulations, init_weights
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.column_decoder import ColumnDecoder, drop_tokens
+from audiovq.models.priors.labels import Ends, label_embeddings
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.runtime.cuda_graphs import Position, read_at
 
@@ -50,9 +53,13 @@ class Transformer(Prior):
     """
 
     def __init__(
-        self, config: PriorConfig, vocabulary: Vocabulary, label_sizes: tuple[int, ...]
+        self,
+        config: PriorConfig,
+        vocabulary: Vocabulary,
+        label_sizes: tuple[int, ...],
+        numbers: Mapping[int, Ends] = MappingProxyType({}),
     ) -> None:
-        super().__init__(config, vocabulary, label_sizes)
+        super().__init__(config, vocabulary, label_sizes, numbers)
         slots, dim = vocabulary.slots, config.dim
         self.group = max(n for n in range(1, min(slots, MAX_GROUP) + 1) if slots % n == 0)
         """Tokens per group."""
@@ -68,7 +75,7 @@ class Transformer(Prior):
         self.start_embedding = nn.Parameter(torch.zeros(dim))
         groups = vocabulary.max_columns * (slots // self.group)
         self.position_embedding = nn.Embedding(2 + groups, dim)
-        self.label_embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        self.label_embeddings = label_embeddings(label_sizes, numbers, dim)
         layers = [TransformerBlock(config) for _ in range(config.layers)]
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(config.cell, vocabulary.size)

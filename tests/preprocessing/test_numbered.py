@@ -1,0 +1,94 @@
+"""Labels that are numbers in a dataset, and recordings transposed for training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiovq.config.errors import AudiovqError
+from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.numbers import Numbers
+from audiovq.evaluation.originals import clip_waveforms
+from audiovq.preprocessing.labels import FARTHEST
+from audiovq.preprocessing.preprocess import preprocess
+
+RATE = 8000
+HOW = PreprocessConfig(labels=r"(?P<kind>[a-z]+)_(?P<note>\w+)\.wav", test_share=0.1)
+
+
+def hertz(midi: float) -> float:
+    return float(440 * 2 ** ((midi - 69) / 12))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("sounds")
+    time = np.arange(4000) / RATE
+    for note in range(45, 75):
+        name = "A3" if note == 57 else str(note)
+        sound = 0.3 * np.sin(2 * np.pi * hertz(note) * time) * np.exp(-3 * time)
+        soundfile.write(source / f"tone_{name}.wav", sound, RATE)
+    return source
+
+
+def pitch(waveform: np.ndarray) -> float:
+    """MIDI note of the strongest partial."""
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)), 1 << 17))
+    return 69 + 12 * np.log2(int(spectrum.argmax()) * RATE / (1 << 17) / 440)
+
+
+def test_training_clips_are_transposed_with_their_notes_and_can_be_read_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    preprocess(folder, tmp_path / "d", HOW, numbers=["note"], say=lambda _: None)
+    dataset = Dataset(tmp_path / "d")
+    assert dataset.labels["kind"] == ["tone"]
+    numbers = dataset.labels["note"]
+    assert isinstance(numbers, Numbers)
+    assert 45 <= numbers.low < numbers.high <= 74
+    assert json.loads((tmp_path / "d/dataset.json").read_text())["version"] == 4
+    copies = [clip for clip in dataset.train.clips if clip.transposed]
+    assert len(copies) == 2 * (len(dataset.train) - len(copies))
+    assert not any(clip.transposed for clip in dataset.validation.clips + dataset.test.clips)
+    assert all(0 < abs(clip.transposed) <= FARTHEST for clip in copies)
+    assert min(clip.transposed for clip in copies) < -1 < 1 < max(c.transposed for c in copies)
+    waveforms = clip_waveforms(dataset, dataset.train.clips)
+    for clip, waveform in zip(dataset.train.clips, waveforms, strict=True):
+        assert waveform is not None
+        assert len(waveform) == clip.num_samples
+        asked = numbers.number(numbers.index(clip.labels["note"]))
+        assert abs(pitch(waveform) - asked) < 0.05
+    indices = dataset.train.label_indices[:, list(dataset.labels).index("note")]
+    assert int(indices.max()) < len(numbers)
+
+
+def test_the_same_call_finds_the_dataset_complete_and_another_refuses(
+    folder: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        preprocess(folder, tmp_path / "d", HOW, numbers=["note"], transpose=1, say=said.append)
+    assert any("already complete" in line for line in said)
+    with pytest.raises(AudiovqError, match="holds another dataset"):
+        preprocess(folder, tmp_path / "d", HOW, say=lambda _: None)
+
+
+def test_what_is_no_number_is_refused_with_the_file(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(AudiovqError, match=r"--numbers kind: tone_45.wav has 'tone', which is not"):
+        preprocess(folder, tmp_path / "d", HOW, numbers=["kind"], say=lambda _: None)
+    with pytest.raises(AudiovqError, match="--numbers size: no recording has a label"):
+        preprocess(folder, tmp_path / "d", HOW, numbers=["size"], say=lambda _: None)
+    with pytest.raises(AudiovqError, match="--transpose 99: give 0 to 16"):
+        preprocess(folder, tmp_path / "d", HOW, transpose=99, say=lambda _: None)
+    assert not (tmp_path / "d").exists()
+
+
+def test_without_numbers_datasets_are_as_before(folder: Path, tmp_path: Path) -> None:
+    preprocess(folder, tmp_path / "d", HOW, say=lambda _: None)
+    header = json.loads((tmp_path / "d/dataset.json").read_text())
+    assert header["version"] == 2
+    assert isinstance(header["labels"]["note"], list)
+    assert "transposed" not in (tmp_path / "d/train.jsonl").read_text()
