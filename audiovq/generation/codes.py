@@ -112,7 +112,7 @@ def _sample_tokens(
     if isinstance(prior, Prior):
         return sample(prior, labels, sampling, generator)
     with torch.no_grad():
-        num_columns, levels = prior.draw_sizes(labels, generator)
+        num_columns, levels = prior.draw_sizes(labels, sampling, generator)
     vocabulary = prior.vocabulary
     shape = len(labels), vocabulary.num_quantizers, vocabulary.rows, int(num_columns.max())
     codes = torch.zeros(shape, dtype=torch.long, device=labels.device)

@@ -63,7 +63,7 @@ def codes_of_length(
     window = None
     if isinstance(prior, MaskedPrior):
         with torch.no_grad():
-            typical, levels = prior.draw_sizes(labels, generator)
+            typical, levels = prior.draw_sizes(labels, sampling, generator)
         window = round(float(typical.float().mean()))
     else:
         first = sample(prior, labels, sampling, generator, longest=0)

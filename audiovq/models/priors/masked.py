@@ -290,14 +290,24 @@ class MaskedPrior(nn.Module):
         ]
         return torch.cat(nats)
 
-    def draw_sizes(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Sample the number of columns (batch,) and the level (batch,) for labels (batch, labels)."""
+    def draw_sizes(
+        self, labels: Tensor, sampling: SamplingConfig, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Sample the number of columns (batch,) and the level (batch,) for labels (batch, labels).
+
+        The level with temperature and guidance, as the autoregressive prior does; the length without.
+        """
         uniform = torch.rand(len(labels), 2, 1, generator=generator).to(labels.device)
         plain = SamplingConfig(temperature=1.0)
         length_logits = self._length_logits(labels).float()
         num_columns = 1 + sample_categorical(length_logits, plain, uniform[:, 0])
         level_logits = self._level_logits(labels, num_columns).float()
-        levels = sample_categorical(level_logits, plain, uniform[:, 1])
+        if sampling.guidance and labels.shape[1]:
+            null = labels.new_tensor(self.label_sizes).expand_as(labels)
+            open_logits = self._level_logits(null, num_columns).float()
+            level_logits = level_logits + sampling.guidance * (level_logits - open_logits)
+        level_sampling = SamplingConfig(temperature=sampling.temperature)
+        levels = sample_categorical(level_logits, level_sampling, uniform[:, 1])
         return num_columns, levels
 
     def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -243,10 +243,26 @@ def test_lengths_and_levels_are_sampled_from_the_heads_distributions() -> None:
         prior.level_head[2].bias.copy_(torch.tensor([0.0, -1e9, 0.0]))
     labels = torch.zeros(4000, 1, dtype=torch.long)
     with torch.no_grad():
-        columns, levels = prior.draw_sizes(labels, torch.Generator().manual_seed(0))
+        plain = SamplingConfig(temperature=1.0, guidance=0.0)
+        columns, levels = prior.draw_sizes(labels, plain, torch.Generator().manual_seed(0))
     shares = torch.bincount(columns, minlength=7)[1:] / 4000
     torch.testing.assert_close(shares, torch.tensor([1, 1, 3, 1, 1, 1]) / 8, atol=0.03, rtol=0)
     assert set(levels.tolist()) == {0, 2}
+
+
+def test_levels_follow_the_temperature() -> None:
+    prior = tiny_prior(labels=(2,))
+    labels = torch.zeros(2000, 1, dtype=torch.long)
+
+    def spread(**settings: float) -> float:
+        sampling = SamplingConfig(**settings)
+        with torch.no_grad():
+            _, levels = prior.draw_sizes(labels, sampling, torch.Generator().manual_seed(0))
+        shares = torch.bincount(levels).double() / len(levels)
+        return float(-(shares * shares.clamp(min=1e-12).log()).sum())
+
+    cold, cool, warm = (spread(temperature=t, guidance=0.0) for t in (0.0, 0.3, 1.0))
+    assert cold <= cool < warm
 
 
 def test_training_masks_have_all_shares_and_cropped_clips_are_contiguous() -> None:
