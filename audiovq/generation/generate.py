@@ -46,7 +46,7 @@ FIRST_BATCH = 4
 soon."""
 SEAM_TRIES = 4
 """How often a loop is closed again whose seam has more spectral flux than 95 % of the rest."""
-MAX_TRIES = 3
+MAX_TRIES = 8
 """How often a near copy of a training clip is sampled again."""
 
 

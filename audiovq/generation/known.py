@@ -26,11 +26,16 @@ BANDS = 16
 CALIBRATION_CLIPS = 100
 """Clips of each kind from which the threshold is chosen."""
 MIN_VALIDATION = 20
-"""With fewer validation clips, the threshold is chosen from shifted training clips alone."""
+"""With fewer validation clips, training clips count as real clips too: those of each fold, against the other folds."""
+FOLDS = 5
+"""Folds of the training clips, with the clips of a recording in one; fewer where there are fewer recordings."""
 MISTAKE_WEIGHT = 3.0
 """Cost of calling a real clip a copy, relative to missing a copy."""
 FREE_MISSES = 0.03
 """Share of the copies that may be missed at no cost."""
+LEAST_FOUND = 0.5
+"""Share of the copies that are found at least, where training clips count as real clips: some of them are alternate
+takes of one sound, which differ less than a copy does after encoding."""
 MAX_MARGIN = 1.25
 """Largest factor on the threshold where real clips are further away than it."""
 MAX_SHIFT = 16
@@ -127,9 +132,9 @@ def _calibrate(
     """The copy threshold in dB, chosen from the differences of real sounds from their nearest training
     clip: validation clips, which are no copies, and shifted training clips, which are.
 
-    The threshold minimizes the weighted share of errors: MISTAKE_WEIGHT for a validation clip called a
-    copy, 1 for a copy missed beyond FREE_MISSES. `found` and `mistaken` are the shares of copies and of
-    validation clips below it.
+    The threshold minimizes the weighted share of errors: MISTAKE_WEIGHT for a real clip called a copy, 1 for a
+    copy missed beyond FREE_MISSES. `found` and `mistaken` are the shares of copies and of real clips below it.
+    With few validation clips, training clips of other recordings count as real clips too.
     """
     generator = torch.Generator().manual_seed(seed)
     shifts = torch.randint(1, MAX_SHIFT + 1, (CALIBRATION_CLIPS,), generator=generator)
@@ -138,8 +143,11 @@ def _calibrate(
     copies = _differences(model, known, encode_clips(model, train, some, shifts))
     held_out = _evenly_spaced(len(validation), CALIBRATION_CLIPS)
     real = _differences(model, known, encode_clips(model, validation, held_out))
+    few = len(held_out) < MIN_VALIDATION
+    if few:
+        real = torch.cat([real, _between_folds(model, known, train, indices)])
     threshold = 1.0
-    if len(real) >= MIN_VALIDATION:
+    if len(real) and len(copies):
         both = torch.cat([copies, real]).sort().values
         missed = (copies > both[:, None]).sum(dim=1) / max(1, len(copies)) - FREE_MISSES
         mistaken = (real <= both[:, None]).sum(dim=1) / len(real)
@@ -147,6 +155,8 @@ def _calibrate(
         threshold = float(both[best])
         if not mistaken[best]:  # half of the margin to the nearest real clip is used
             threshold = min(MAX_MARGIN * threshold, (threshold + float(real.min())) / 2)
+        if few:
+            threshold = max(threshold, float(copies.quantile(LEAST_FOUND)))
     elif len(copies):
         threshold = float(copies.quantile(0.95))
     return {
@@ -154,6 +164,27 @@ def _calibrate(
         "found": float((copies <= threshold).float().mean()) if len(copies) else 0.0,
         "mistaken": float((real <= threshold).float().mean()) if len(real) else 0.0,
     }
+
+
+def _between_folds(model: Model, known: KnownClips, train: Split, indices: Tensor) -> Tensor:
+    """(clips,) differences in dB of up to CALIBRATION_CLIPS training clips from the nearest of another fold.
+
+    `indices`: the clips in `known`. Clips that equal one of another fold in every code are left out: the same
+    sound in two files.
+    """
+    recordings = sorted({path for path, _ in known.names})
+    folds = min(FOLDS, len(recordings))
+    fold_of = {path: number % folds for number, path in enumerate(recordings)}
+    fold = torch.tensor([fold_of[path] for path, _ in known.names])
+    some = torch.zeros(len(known), dtype=torch.bool)
+    some[_evenly_spaced(len(known), CALIBRATION_CLIPS)] = True
+    differences = [
+        _differences(model, known.only(fold != number), encode_clips(model, train, chosen))
+        for number in range(folds)
+        if folds > 1 and len(chosen := indices[some & (fold == number)])
+    ]
+    found = torch.cat([torch.empty(0), *differences])
+    return found[found > 0]
 
 
 def _differences(model: Model, known: KnownClips, clips: Sequence[Encoded]) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,13 @@ class KnownClips:
         end = int(self.columns[: index + 1].sum())
         codes = self.codes[view, end - int(self.columns[index]) : end]
         return codes[codes[:, 0, 0] >= 0].permute(1, 2, 0).long()
+
+    def only(self, clips: Tensor) -> KnownClips:
+        """Those of the clips that are True in `clips`, bool (clips,)."""
+        columns = clips.repeat_interleave(self.columns.long())
+        names = [name for name, kept in zip(self.names, clips.tolist(), strict=True) if kept]
+        codes, bands = self.codes[:, columns], self.bands[columns]
+        return replace(self, codes=codes, bands=bands, columns=self.columns[clips], names=names)
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors of the file, one of them JSON as bytes."""

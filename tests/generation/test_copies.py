@@ -137,6 +137,23 @@ def test_the_difference_in_db_is_over_cells_loud_in_either_sound(shift: int, see
     assert copies.difference_db(image, image, 80.0, [15]) is None, "too little in common"
 
 
+def test_some_of_the_known_clips_are_those_clips(model: Model) -> None:
+    known = model.known
+    assert known is not None
+    some = torch.arange(len(known)) % 3 == 1
+    fewer, indices = known.only(some), some.nonzero()[:, 0].tolist()
+    assert len(fewer) == len(indices) == len(fewer.names)
+    for number, index in enumerate(indices):
+        assert torch.equal(fewer.clip(number), known.clip(index))
+        assert fewer.names[number] == known.names[index]
+    codes = known.clip(indices[2])
+    (found,) = copies.compare(model, [Encoded(codes, 0, 0)], fewer)
+    assert found is not None
+    assert (found.path, found.is_copy) == (known.names[indices[2]][0], True)
+    (other,) = copies.compare(model, [Encoded(codes, 0, 0)], known.only(~some))
+    assert other is None or other.db > found.db
+
+
 # --- In the model's folder ------------------------------------------------------------------------
 
 
@@ -265,7 +282,10 @@ def test_a_few_clips_are_enough_to_calibrate_the_threshold(
     none.clips, none.num_frames = none.clips[:validation], none.num_frames[:validation]
     known = known_clips.learn_clips(model, dataset.train, none)
     assert len(known) == len(dataset.train)
-    assert known.calibration["found"] > 0
+    assert known.calibration["found"] >= 0.5
     sounds = known_clips.encode_clips(model, dataset.train, torch.arange(3))
     for one in copies.compare(model, sounds, known):
         assert one is None or (one.share, one.is_copy) == (1, True)
+    assert known.calibration["mistaken"] < 1, (
+        "of the training clips, against those of other recordings"
+    )
