@@ -2,7 +2,7 @@
 
     python -m scripts.make_seed ../sounds-seed --sounds ../shared/sounds --max-minutes 40
 
-Trained on recordings under CC0 and CC BY, named in its card, and on sounds that `scripts/synthesis.py` makes. Sources
+Trained on recordings under CC0 and CC BY, named in its card, and on sounds that `audiovq/library/synthesis.py` makes. Sources
 that are missing are left out, which the card then shows. Weights are stored as float16, and the training's state is
 left out.
 """
@@ -18,18 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 import tyro
 from tyro.conf import Positional
 
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import PreprocessConfig
-from audiovq.models.checkpoint import export, load
+from audiovq.library.synthesis import KINDS, RATE, write_takes
+from audiovq.models.checkpoint import KNOWN, export, load
 from audiovq.models.folder import require_model
 from audiovq.pipeline import preprocess, train
 from audiovq.runtime.files import require_new, write_text
-from scripts.synthesis import KINDS, RATE, take
 
 SPECTROGRAMS = PreprocessConfig(
     sample_rate=RATE,
@@ -71,6 +70,9 @@ KITS = {"Audiophob": "CC0", "rumpf_kit_z01_h2": "CC BY 3.0, Emanuel Rumpf"}
 HELD_OUT = ("dog-bark",)
 """Folders of `foley` that the seed does not learn from, so that figures can be measured on them. The other kits of
 `hydrogen-drumkits` and all notes of `notes.py` are not among its sources either."""
+LEFT_OUT = "prior", KNOWN
+"""Parts that do not ship: the autoregressive prior, from which the masked one started, and the codes of the training
+clips."""
 SETTINGS = dataclasses.replace(
     PRESETS["small"],
     prior=PriorConfig(dim=128, cell=96),
@@ -104,7 +106,7 @@ audiovq generate {name} OUT --label kind=kick
 - Speech, melodies, music: it has learnt single sounds of up to {longest:.1f} s.
 - Sound as good as its sources: it is small, and was trained for minutes.
 
-`training-codes.safetensors` holds its training clips in coded form, for finding copies of them. Licence of the model: MIT;
+Its new sounds are not compared with its training clips, whose codes are left out for size. Licence of the model: MIT;
 the authors above are named as CC BY asks.
 """
 
@@ -153,7 +155,7 @@ def main(
     preprocess(recordings, work / "dataset", SPECTROGRAMS)
     config = dataclasses.replace(SETTINGS, max_minutes=max_minutes)
     train(work / "dataset", work / "model", config)
-    export(work / "model", out)
+    export(work / "model", out, leave_out=LEFT_OUT)
     write_text(out / "README.md", card(out, sources))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"wrote {out}: {size / 1e6:.1f} MB")
@@ -161,14 +163,8 @@ def main(
 
 def synthesized(recordings: Path, takes: int) -> Source:
     """Write `takes` sounds of each kind of KINDS below `recordings`."""
-    files = {}
-    for kind in KINDS:
-        for number in range(takes):
-            path = recordings / kind / f"synthesis-{number:03d}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, take(kind, number), RATE, subtype="PCM_16")
-            files[path] = kind
-    return Source("synthesis", "CC0, made by this project (`scripts/synthesis.py`)", files)
+    files = write_takes(recordings, list(KINDS), range(takes))
+    return Source("synthesis", "CC0, made by this project (`audiovq/library/synthesis.py`)", files)
 
 
 def card(out: Path, sources: list[Source]) -> str:

@@ -35,7 +35,7 @@ def encode(
     """Encode recordings into one small archive.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         source: A recording, or a folder of them.
         out: The archive to write, such as sounds.avq.
     """
@@ -97,7 +97,7 @@ def reconstruct(
     """Encode and decode recordings, to hear what the codec keeps.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         source: A recording, or a folder of them.
         out: The WAV or the folder to write.
     """

@@ -50,7 +50,7 @@ def preprocess(
         Path | None,
         arg(
             metavar="MODEL",
-            help="Make spectrograms like those of this model, a folder or `digits`, for `train --from`.",
+            help="Make spectrograms like those of this model, a folder, `digits` or `sounds`, for `train --from`.",
         ),
     ] = None,
     images: Annotated[

@@ -71,7 +71,7 @@ def generate(
     """Generate new sounds.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         out: Folder for the WAVs and their manifest.json.
     """
     labels = options.labels
@@ -121,7 +121,7 @@ def vary(
     """Make variations of a recording.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         recording: The recording to vary.
         out: Folder for the WAVs and their manifest.json.
     """
@@ -161,7 +161,7 @@ def continue_(
     """Continue a recording.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         recording: The recording to continue.
         out: Folder for the WAVs and their manifest.json.
     """
@@ -203,7 +203,7 @@ def repaint(
     """Regenerate part of a recording, given by --time, --band or both; keep the rest.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         recording: The recording to change.
         out: Folder for the WAVs and their manifest.json.
     """
@@ -248,7 +248,7 @@ def morph(
     """Morph one recording into another in a number of steps.
 
     Args:
-        model: Folder made by train, or `digits`, which comes with audiovq.
+        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         first: The recording to start from.
         second: The recording to end with.
         out: Folder for the WAVs and their manifest.json.

@@ -17,7 +17,7 @@ From = Annotated[
     arg(
         name="from",
         metavar="SEED",
-        help="Start from the weights of this model, a folder or `digits`; its networks are then the defaults.",
+        help="Start from the weights of this model, a folder, `digits` or `sounds`; its networks are then the defaults.",
     ),
 ]
 More = Annotated[
@@ -82,6 +82,12 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
 
 def demo(
     out: Positional[Path] = Path("demo"),
+    sounds: Annotated[
+        bool,
+        arg(
+            help="Hits and notes at 44.1 kHz, synthesized here, and the model `sounds` to start from."
+        ),
+    ] = False,
     max_minutes: Annotated[float, arg(help="Time limit of the training.")] = 3.0,
     device: Device = "auto",
     verbose: Verbose = False,
@@ -94,4 +100,11 @@ def demo(
     """
     from audiovq.pipeline import demo
 
-    demo(out, max_minutes=max_minutes, device=device, overwrite=overwrite, plain=not verbose)
+    demo(
+        out,
+        sounds=sounds,
+        max_minutes=max_minutes,
+        device=device,
+        overwrite=overwrite,
+        plain=not verbose,
+    )

@@ -11,6 +11,7 @@ from audiovq.config.autoencoder import (
     NetworkConfig,
 )
 from audiovq.config.settings import (
+    MASKED_EPOCHS,
     PRIOR_EPOCHS,
     PRIOR_PATIENCE,
     MaskedConfig,
@@ -20,6 +21,7 @@ from audiovq.config.settings import (
 )
 
 _prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
+_masked_training = partial(OptimizerConfig, max_epochs=MASKED_EPOCHS)
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         autoencoder=AutoencoderConfig(
@@ -41,7 +43,7 @@ PRESETS: dict[str, TrainConfig] = {
         # On 2,400 digits the prior was best at 6,000 and 7,000 steps of 16,000, and the masked prior gained
         # almost nothing after 12,000. On a laptop the time limit ends both earlier.
         prior_training=_prior_training(steps=10_000, learning_rate=2e-3, validate_every=1_000),
-        masked_training=OptimizerConfig(steps=12_000, validate_every=1_000),
+        masked_training=_masked_training(steps=12_000, validate_every=1_000),
         vivid_training=OptimizerConfig(
             steps=6_000, batch_size=12, learning_rate=4e-4, validate_every=1_000
         ),
@@ -62,7 +64,7 @@ PRESETS: dict[str, TrainConfig] = {
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
         masked=MaskedConfig(dim=384, cell=256, layers=8, heads=6),
-        masked_training=OptimizerConfig(
+        masked_training=_masked_training(
             steps=40_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
         vivid_training=OptimizerConfig(

@@ -209,6 +209,8 @@ PRIOR_EPOCHS = 60
 """Passes over the clips after which a prior has memorized them."""
 PRIOR_PATIENCE = 5
 """Validations without an improvement after which a prior is past its best."""
+MASKED_EPOCHS = 200
+"""The same of a masked prior, which meets other masks in each pass."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,9 @@ class TrainConfig:
     prior_training: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
     )
-    masked_training: OptimizerConfig = field(default_factory=OptimizerConfig)
+    masked_training: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(max_epochs=MASKED_EPOCHS)
+    )
     max_minutes: float | None = None
     """Time limit of the whole training; schedules are shortened to fit."""
     autoencoder_share: float = 0.45
@@ -237,6 +241,9 @@ class TrainConfig:
     """Share of max_minutes for the masked prior, taken from the prior's time; 0: no masked prior."""
     carried_rate: float = 0.3
     """Factor on the learning rates of stages that start from trained weights (--from, --more)."""
+    keep_codes: bool | None = None
+    """Whether encoder and codebook stay those of the model that training starts from (--from, --more), so that
+    what its priors have learnt about codes stays true. None: with few clips they do."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device supports it, else float32. The quantizer always uses float32."""
     threads: int | None = None

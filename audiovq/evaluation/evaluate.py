@@ -59,12 +59,14 @@ def evaluate(
     say(f"evaluate: reconstruction of {clips_of(held_out.name)}")
     figures["reconstruction"], encoded = evaluate_reconstruction(model, dataset, held_out)
     figures["codebook"] = _evaluate_codebook(model, held_out, encoded)
-    if model.prior is None:
+    if model.prior is None and model.masked is None:
         return figures
-    figures["prior"] = {
-        name: model.header["prior"]["summary"][name] for name in ("uniform_bits", "unigram_bits")
-    } | validate_prior(model.prior, encode_split(model, held_out))
-    del figures["prior"]["score"]
+    if model.prior is not None:
+        figures["prior"] = {
+            name: model.header["prior"]["summary"][name]
+            for name in ("uniform_bits", "unigram_bits")
+        } | validate_prior(model.prior, encode_split(model, held_out))
+        del figures["prior"]["score"]
     say(f"evaluate: {n} new sounds and judges")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(

@@ -106,7 +106,7 @@ def generate_files(
     if start:
         _require_same_model(folder, made_with)
     paths = _write_new(model, folder, batches, made_with, output, overwrite, earlier, start, say)
-    if model.known is None and model.prior is not None:
+    if model.known is None and (model.prior or model.masked):
         say("not checked for copies: this model comes without the codes of its training clips")
     return paths
 
@@ -114,7 +114,7 @@ def generate_files(
 def _require_same_model(folder: Path, made_with: Mapping[str, Any]) -> None:
     """Raise AudiovqError if the sounds in `folder` were made by another model, perhaps at another sample rate."""
     before = read_object(folder / MANIFEST, "a folder of generated sounds").get("made_with")
-    parts = [part for part in ("autoencoder", "prior") if part in made_with]
+    parts = [part for part in ("autoencoder", "prior", "masked") if part in made_with]
     if not isinstance(before, dict) or any(before.get(part) != made_with[part] for part in parts):
         raise AudiovqError(f"{folder}: its sounds are of another model; give --more another folder")
 

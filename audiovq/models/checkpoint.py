@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
@@ -270,12 +270,13 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
     return model
 
 
-def export(folder: Path, target: Path) -> None:
+def export(folder: Path, target: Path, leave_out: Collection[str] = ()) -> None:
     """Write a trained model to `target` as small as possible: float16 weights, no training state.
 
-    Weights keep three digits; integers, such as the context tables, are unchanged.
+    Weights keep three digits; integers, such as the context tables, are unchanged. `leave_out`: of PARTS and KNOWN.
     """
     header = read_model_header(folder)
+    header = {key: value for key, value in header.items() if key not in leave_out}
     for part in ("autoencoder", *PARTS):
         if entry := header.get(part):
             tensors, _ = read_tensors(_weights(folder, entry))

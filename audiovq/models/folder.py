@@ -14,7 +14,7 @@ FORMAT = "audiovq-model"
 VERSION, STEREO_VERSION, NUMBERS_VERSION = VERSIONS = 5, 6, 7
 """Of a model of mono sounds, of stereo ones, and of either with labels that are numbers; all are read."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
-"""Folder of the models in the package, which are loaded by name: `digits`."""
+"""Folder of the models in the package, which are loaded by name: `digits`, `sounds`."""
 
 
 def shipped_names() -> list[str]:

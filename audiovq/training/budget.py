@@ -94,14 +94,14 @@ class TimeBudget:
     def masked(self, spent: float) -> float | None:
         """Time of the masked prior, where the autoencoder and vivid decoder took `spent` seconds: at most half of
         both priors'."""
-        both = self._priors(spent)
+        both = self.priors(spent)
         if both is None or self.total is None:
             return None
         return min(self.total * self.masked_share, both / 2)
 
     def prior(self, spent: float) -> float | None:
         """Time of the autoregressive prior, where autoencoder and vivid decoder took `spent` seconds."""
-        both, masked = self._priors(spent), self.masked(spent)
+        both, masked = self.priors(spent), self.masked(spent)
         return None if both is None or masked is None else both - masked
 
     def after(self, stage: str) -> float | None:
@@ -117,7 +117,7 @@ class TimeBudget:
         later["autoencoder"] = later["vivid"] + self.vivid * self.trains_vivid
         return later[stage]
 
-    def _priors(self, spent: float) -> float | None:
+    def priors(self, spent: float) -> float | None:
         """Time of both priors: what the autoencoder left, but at least half of their share.
 
         A resumed run may have another limit than the one under which the autoencoder was trained.

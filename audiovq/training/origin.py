@@ -33,6 +33,11 @@ SECTIONS = "Grown from", "Sources", "Licences", "Training data", "What it learnt
 """Headings of a model card whose sections are kept in the cards of models that start from it."""
 VIVID_SHARE = 0.15
 """Share of the time for the vivid decoder, where the origin has one and the settings ask for none."""
+KEPT_BELOW = 200
+"""Training clips below which encoder and codebook stay the origin's, unless the settings say otherwise: a prior cannot learn
+other codes from few clips."""
+MASKED_SHARE = 0.2
+"""The same for the masked prior of an origin without another prior."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Origin:
         return {"name": self.name, "sha256": self.fingerprint}
 
     def adopt(self, config: TrainConfig) -> TrainConfig:
-        """`config` with the networks of the origin, and with a vivid decoder where the origin has one."""
+        """`config` with the networks of the origin, with a vivid decoder where the origin has one, and with a masked
+        prior where that is the origin's only one."""
         model, theirs = self.model, self.model.autoencoder.config
         autoencoder = replace(
             config.autoencoder,
@@ -85,6 +91,8 @@ class Origin:
         config = replace(config, autoencoder=autoencoder, vivid_share=vivid)
         if model.prior is not None:
             config = replace(config, prior=model.prior.config)
+        elif model.masked is not None:
+            config = replace(config, masked_share=config.masked_share or MASKED_SHARE)
         if model.masked is not None:
             config = replace(config, masked=model.masked.config)
         return config
@@ -115,6 +123,22 @@ class Origin:
             advice = "" if model.spectrogram.config.images else f"; {self._how()}"
             raise AudiovqError(f"--from {self.name}: {reason}{advice}")
 
+    def trains_only_masked(self, config: TrainConfig) -> bool:
+        """Whether the masked prior is the only one that is trained: the origin has no other."""
+        return (
+            self.model.prior is None and self.model.masked is not None and config.masked_share > 0
+        )
+
+    def keeps_codes(self, config: TrainConfig, clips: int) -> bool:
+        """Whether encoder and codebook stay as they are in a training on this number of clips.
+
+        By default, with fewer than KEPT_BELOW; never without a prior in the origin and in the training.
+        """
+        has_prior = self.model.prior is not None or self.model.masked is not None
+        if not (has_prior and config.autoencoder.quantizes and config.autoencoder_share < 1):
+            return False
+        return clips < KEPT_BELOW if config.keep_codes is None else config.keep_codes
+
     def start_prior(self, ours: Prior | MaskedPrior, labels: LabelValues) -> bool:
         """Start a prior on the CPU, with these labels, from the origin's of its kind; returns whether it fits."""
         theirs = self._counterpart(ours)
@@ -123,8 +147,11 @@ class Origin:
         carry_prior(self.model, ours, theirs, labels)
         return True
 
-    def lines(self, model: Model, config: TrainConfig) -> Iterator[str]:
-        """What differs from the origin, what `model` starts with and what it does not, as lines for the user."""
+    def lines(self, model: Model, config: TrainConfig, clips: int) -> Iterator[str]:
+        """What differs from the origin, what `model` starts with and what it does not, as lines for the user.
+
+        `clips`: training clips.
+        """
         yield from self._differences(model)
         carried, lines = ["autoencoder"], list[str]()
         missing = f"starts from scratch: {self.name} has none"
@@ -138,7 +165,8 @@ class Origin:
         priors: list[tuple[str, Prior | MaskedPrior]] = []
         if config.autoencoder_share < 1 and config.autoencoder.quantizes:
             with torch.random.fork_rng(devices=[]):  # a resumed run makes none of them
-                priors.append(("prior", model.new_prior(config.prior)))
+                if not self.trains_only_masked(config):
+                    priors.append(("prior", model.new_prior(config.prior)))
                 if config.masked_share:
                     priors.append(("masked prior", model.new_masked(config.masked)))
         for part, ours in priors:
@@ -151,7 +179,11 @@ class Origin:
                 carried.append(part)
         yield f"from {self.name}: {', '.join(carried)}"
         yield from lines
-        if "prior" in carried:
+        if self.keeps_codes(config, clips):
+            yield f"codes: those of {self.name}; of the autoencoder, the decoder alone is trained"
+        if self.trains_only_masked(config):
+            yield f"prior: none, as {self.name} has none; new sounds come from the masked prior"
+        if {"prior", "masked prior"} & set(carried):
             yield from self._labels(model.labels)
 
     def heritage(self) -> str:

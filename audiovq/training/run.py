@@ -20,6 +20,7 @@ from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import measured_split
 from audiovq.dataset.numbers import Numbers
 from audiovq.generation.known import learn_clips
+from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.checkpoint import KNOWN, amend, load, save, save_contrast, save_known
 from audiovq.models.model import Model, new_model
 from audiovq.runtime import distributed
@@ -169,7 +170,7 @@ def _begin_from(origin: Origin, run: Run, model: Model) -> None:
         model.header["origin"] = record
     begun = (run.folder / "training" / "autoencoder.state.safetensors").exists()
     if not begun and not origin.continues:
-        for line in origin.lines(model, run.config):
+        for line in origin.lines(model, run.config, len(run.dataset.train)):
             run.say(line)
 
 
@@ -179,7 +180,7 @@ def _fit_contrast(run: Run) -> Model:
     fits = model.autoencoder.config.contrast is None and model.autoencoder.config.quantizes
     if fits and not model.spectrogram.config.images:
         if distributed.is_main():
-            contrast = fitted_contrast(model, measured_split(run.dataset, "validation"))
+            contrast = _contrast(run, model)
             save_contrast(run.folder, contrast)
             run.detail(f"autoencoder: contrast of decoded sounds {contrast:.3f}")
         distributed.barrier()
@@ -193,8 +194,7 @@ def _fit_vivid_contrast(run: Run) -> Model:
     fits = run.config.autoencoder.contrast is None and not model.spectrogram.config.images
     if fits and model.vivid is not None and "contrast" not in model.header["vivid"]["summary"]:
         if distributed.is_main():
-            split = measured_split(run.dataset, "validation")
-            contrast = fitted_contrast(model, split, model.vivid)
+            contrast = _contrast(run, model, model.vivid)
             model.vivid.contrast.fill_(contrast)
             save(
                 run.folder,
@@ -208,20 +208,33 @@ def _fit_vivid_contrast(run: Run) -> Model:
     return model
 
 
+def _contrast(run: Run, model: Model, decoder: VividDecoder | None = None) -> float:
+    """`fitted_contrast` on validation clips and, where they are few, training clips."""
+    split = measured_split(run.dataset, "validation")
+    return fitted_contrast(model, split, decoder, run.dataset.train)
+
+
 def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) -> None:
-    """Train both priors on the same codes; `seconds`: time that both decoders took."""
+    """Train both priors on the same codes; `seconds`: time that both decoders took.
+
+    Where training starts from a model that has only a masked prior, that takes all the time.
+    """
     _save_training_codes(run, model)
     distributed.barrier()
-    limit = budget.prior(seconds)
+    limit, masked_limit = budget.prior(seconds), budget.masked(seconds)
+    only_masked = run.origin is not None and run.origin.trains_only_masked(run.config)
+    if only_masked:
+        limit = masked_limit = budget.priors(seconds)
 
     @functools.cache
     def encode() -> tuple[Encodings, Encodings]:
         return encode_views(model, run.dataset, limit)
 
-    run_stage(PriorStage(run, model, encode), limit)
+    if not only_masked:
+        run_stage(PriorStage(run, model, encode), limit)
+        model = load(run.folder, run.device)
     if run.config.masked_share:
-        model_with_prior = load(run.folder, run.device)
-        run_stage(MaskedPriorStage(run, model_with_prior, encode), budget.masked(seconds))
+        run_stage(MaskedPriorStage(run, model, encode), masked_limit)
 
 
 def run_stage(stage: Stage, max_seconds: float | None) -> float:

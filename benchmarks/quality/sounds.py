@@ -44,6 +44,7 @@ import torch
 import tyro
 from tyro.conf import Positional
 
+from audiovq.audio.channels import to_channels
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import archive, codec
 from audiovq.config.errors import AudiovqError
@@ -224,12 +225,17 @@ def _envelope_figures(real: Real, waveforms: Sequence[Waveform], model: Model) -
 def archived(
     model: Model, waveforms: Sequence[Waveform], decoder: Literal["faithful", "vivid"]
 ) -> tuple[list[Waveform], int]:
-    """The waveforms as decoded from one archive, and its bits without names."""
-    encoded = codec.encode(model, waveforms)
+    """The waveforms (samples,) as decoded from one archive, channels mixed, and its bits without names."""
+    encoded = codec.encode(model, [to_channels(w, model.channels) for w in waveforms])
     packed = archive.pack(model, {str(i): sound for i, sound in enumerate(encoded)})
     unpacked = list(archive.unpack(model, packed).values())
     decoded = codec.decode(model, unpacked, inversion=Inversion(decoder=decoder))
-    return decoded, 8 * archive.size_without_names(packed)
+    return _mixed(decoded), 8 * archive.size_without_names(packed)
+
+
+def _mixed(waveforms: Sequence[Waveform]) -> list[Waveform]:
+    """Waveforms with their channels mixed."""
+    return [to_channels(waveform, 1) for waveform in waveforms]
 
 
 def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figures]:
@@ -241,7 +247,8 @@ def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figure
         **_envelope_figures(real, real.waveforms, model),
         **pitch_figures(real.waveforms, real.notes, rate),
     }
-    inverted = inversion.invert(model.spectrogram, real.waveforms)
+    given = [to_channels(waveform, model.channels) for waveform in real.waveforms]
+    inverted = _mixed(inversion.invert(model.spectrogram, given))
     rows = [of_real, reconstruction_row("ceiling", real, inverted, model, None)]
     decoded, bits = archived(model, real.waveforms, "faithful")
     rows.append(reconstruction_row("audiovq", real, decoded, model, bits))
@@ -329,17 +336,18 @@ def pictured(
     pairs = zip(clips, originals.clip_waveforms(dataset, clips), strict=True)
     found = [(clip.labels, waveform) for clip, waveform in pairs if waveform is not None]
     real = [waveform for _, waveform in found]
-    encoded = codec.encode(model, real)
-    rows = {"real": real, "reconstructed": codec.decode(model, encoded)}
+    encoded = codec.encode(model, [to_channels(waveform, model.channels) for waveform in real])
+    rows = {"real": real, "reconstructed": _mixed(codec.decode(model, encoded))}
     if model.vivid is not None:
-        rows["vivid"] = codec.decode(model, encoded, inversion=Inversion(decoder="vivid"))
+        vivid = Inversion(decoder="vivid")
+        rows["vivid"] = _mixed(codec.decode(model, encoded, inversion=vivid))
     if new:
         left = list(new)
         rows["new"] = []
         for labels, _ in found:
             best = max(left, key=lambda sound: len(sound.labels.items() & labels.items()))
             left = [sound for sound in left if sound is not best] or list(new)
-            rows["new"].append(best.waveform)
+            rows["new"] += _mixed([best.waveform])
     return rows, [" ".join(labels.values()) for labels, _ in found]
 
 

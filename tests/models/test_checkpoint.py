@@ -523,6 +523,23 @@ def test_an_exported_model_is_half_the_size_and_says_nearly_the_same(tmp_path: P
     assert torch.equal(large.context.integers["maps.0"], small.context.integers["maps.0"])
 
 
+def test_parts_that_are_left_out_of_an_export_are_in_neither_its_header_nor_its_folder(
+    tmp_path: Path,
+) -> None:
+    with_tables(tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "small", leave_out=("prior", "training_codes"))
+    small = load(tmp_path / "small")
+    assert small.prior is None
+    assert small.known is None
+    assert small.context is not None
+    assert {path.name for path in (tmp_path / "small").iterdir()} == {
+        "model.json",
+        "autoencoder.safetensors",
+        "context.safetensors",
+        "masked.safetensors",
+    }
+
+
 def test_a_model_that_ships_goes_by_its_name_unless_a_folder_does(
     saved_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

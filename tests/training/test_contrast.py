@@ -1,5 +1,6 @@
 """Laws of the fitted contrast of a decoder."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def test_the_fitted_contrast_restores_the_mean_of_the_cells(clips: Split) -> Non
         shares.append(float((again * cells).sum() / (images * cells).sum()))
     assert shares[1] == pytest.approx(1, abs=0.005)
     assert shares[0] > 1.01 > 0.99 > shares[2]
+
+
+def test_few_clips_are_made_up_by_others(clips: Split) -> None:
+    model, few = load("digits"), copy.copy(clips)
+    few.clips = few.clips[:2]
+    for name in ("num_frames", "levels", "num_samples"):
+        setattr(few, name, getattr(few, name)[:2])
+    alone, made_up = fitted_contrast(model, few), fitted_contrast(model, few, also=clips)
+    of_all = fitted_contrast(model, clips)
+    assert abs(made_up - of_all) < abs(alone - of_all)
+    assert fitted_contrast(model, clips, also=few) == of_all, "enough clips need no others"
+    assert fitted_contrast(model, few, also=few) == alone
 
 
 def test_a_trained_model_has_the_fitted_contrast_and_a_given_one_is_left_alone(

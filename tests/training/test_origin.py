@@ -12,18 +12,25 @@ import pytest
 import torch
 from conftest import make_voice
 from fast_training import CONFIG, stop_after
+from safetensors.torch import load_file
 from tiny_models import changed
 
 from audiovq.cli.main import main
 from audiovq.codec.tokenize import encode_split
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
+from audiovq.config.sampling import Inversion
+from audiovq.config.settings import MaskedConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
-from audiovq.models.checkpoint import load, save
+from audiovq.evaluation.evaluate import evaluate
+from audiovq.evaluation.judges import JudgeLimits
+from audiovq.evaluation.wording import figure_table
+from audiovq.generation.generate import generate
+from audiovq.models.checkpoint import KNOWN, export, load, save
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training.loop import Stopped
-from audiovq.training.origin import Origin, sections
+from audiovq.training.origin import KEPT_BELOW, MASKED_SHARE, Origin, sections
 from audiovq.training.run import train as train_fully
 from audiovq.training.stage import Limits
 from audiovq.training.stages.autoencoder import validate_autoencoder
@@ -243,3 +250,104 @@ def test_the_command_line_takes_the_networks_of_the_origin_unless_a_flag_contrad
     assert load(tmp_path / "model").header["origin"]["name"] == "seed"
     assert main([*command, "--from", str(tmp_path / "nowhere")]) == 2
     assert "not a model" in capsys.readouterr().err
+
+
+# --- From a model that has only a masked prior ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def masked_seed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model without its autoregressive prior and training codes, as those that ship."""
+    folder = tmp_path_factory.mktemp("masked")
+    config = replace(
+        CONFIG,
+        masked=MaskedConfig(dim=32, cell=16, layers=1, heads=2),
+        masked_training=CONFIG.prior_training,
+        masked_share=0.3,
+    )
+    train(dataset, folder / "whole", config, device="cpu", say=quiet)
+    export(folder / "whole", folder / "seed", leave_out=("prior", KNOWN))
+    return folder / "seed"
+
+
+def test_from_a_model_with_a_masked_prior_alone_a_training_makes_a_model_with_a_masked_prior_alone(
+    masked_seed: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    config = Origin.read(masked_seed).adopt(CONTINUED)
+    assert config.masked_share == MASKED_SHARE
+    config = replace(config, masked_training=CONTINUED.prior_training)
+    arguments = dataset, tmp_path / "model", config
+    model = train(*arguments, origin=masked_seed, device="cpu", say=lines.append)
+    assert lines[0] == "from seed: autoencoder, context tables, masked prior"
+    assert lines[1] == "prior: none, as seed has none; new sounds come from the masked prior"
+    assert lines[2].startswith("label ")
+    assert model.prior is None
+    assert model.masked is not None
+    first = metrics(tmp_path / "model")
+    assert set(first) == {"autoencoder", "masked"}
+    assert first["masked"]["step"] == 0
+    sounds = generate(model, 2, inversion=Inversion(n_iter=1))
+    assert all(sound.waveform.any() for sound in sounds)
+    before = weights(tmp_path / "model")
+    train(*arguments, origin=masked_seed, device="cpu", say=quiet)
+    assert weights(tmp_path / "model") == before, "a finished one stays as it is"
+    train(*arguments, origin=masked_seed, more=0.05, device="cpu", say=quiet)
+    assert load(tmp_path / "model").prior is None
+
+
+def test_new_sounds_of_a_model_with_a_masked_prior_alone_are_evaluated(
+    masked_seed: Path, dataset: Dataset
+) -> None:
+    limits = JudgeLimits(min_steps=2, max_steps=2, second_max_steps=2)
+    figures = evaluate(load(masked_seed), dataset, n=4, judge_limits=limits)
+    assert "prior" not in figures
+    assert figures["generation"]["sounds"] == 4
+    assert "Fréchet" in figure_table(figures)
+
+
+# --- Codes of few clips -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_kept_codes_are_the_origins_while_the_decoder_learns(
+    keep: bool, masked_seed: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    config = replace(Origin.read(masked_seed).adopt(CONTINUED), keep_codes=keep)
+    config = replace(config, masked_training=CONTINUED.prior_training)
+    optimizer = replace(config.autoencoder_training, learning_rate=0.05, validate_every=16)
+    config = replace(config, autoencoder_training=optimizer)
+    arguments = dataset, tmp_path / "model", config
+    train(*arguments, origin=masked_seed, device="cpu", say=lines.append)
+    said = "codes: those of seed; of the autoencoder, the decoder alone is trained"
+    assert (said in lines) == keep
+    path = tmp_path / "model" / "training" / "autoencoder.state.safetensors"
+    trained = {
+        name.removeprefix("module."): value
+        for name, value in load_file(path).items()
+        if name.startswith("module.")
+    }
+    origin = load(masked_seed).autoencoder.state_dict()
+    for name, value in origin.items():
+        moved = not torch.equal(trained[name], value)
+        if name.startswith("decoder."):
+            assert moved or not value.is_floating_point(), name
+        elif keep:
+            assert not moved, name
+    assert keep == torch.equal(
+        trained["bottleneck.quantizers.0.embedding"], origin["bottleneck.quantizers.0.embedding"]
+    )
+
+
+def test_codes_are_kept_by_default_with_few_clips_where_a_prior_depends_on_them(
+    masked_seed: Path,
+) -> None:
+    origin = Origin.read(masked_seed)
+    config = origin.adopt(PRESETS["small"])
+    assert origin.keeps_codes(config, KEPT_BELOW - 1)
+    assert not origin.keeps_codes(config, KEPT_BELOW)
+    assert origin.keeps_codes(replace(config, keep_codes=True), 10**6)
+    assert not origin.keeps_codes(replace(config, keep_codes=False), 1)
+    codec = replace(config, autoencoder_share=1.0, keep_codes=True)
+    assert not origin.keeps_codes(codec, 1), "no prior is trained"

@@ -6,25 +6,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
+from audiovq.library import synthesis
 from audiovq.models.checkpoint import load
+from audiovq.pipeline import DEMO_KINDS, demo
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`scripts.make_seed` and `scripts.synthesis`."""
+def make_seed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`scripts.make_seed`."""
     if not (ROOT / "scripts").is_dir():
         pytest.skip("scripts/ is missing: it comes with the repository, not the package")
     monkeypatch.syspath_prepend(ROOT)
-    return [importlib.import_module(f"scripts.{name}") for name in ("make_seed", "synthesis")]
+    return importlib.import_module("scripts.make_seed")
 
 
-def test_takes_are_stereo_bounded_end_in_silence_and_differ_and_a_number_gives_the_same_again(
-    scripts: Any,
-) -> None:
-    _, synthesis = scripts
+def test_takes_are_stereo_bounded_end_in_silence_and_differ_and_a_number_gives_the_same_again() -> (
+    None
+):
     for kind in synthesis.KINDS:
         first, second = synthesis.take(kind, 0), synthesis.take(kind, 1)
         assert first.shape[1:] == (2,)
@@ -38,8 +40,7 @@ def test_takes_are_stereo_bounded_end_in_silence_and_differ_and_a_number_gives_t
 
 
 @pytest.mark.slow
-def test_the_script_makes_a_model_that_names_its_sources(scripts: Any, tmp_path: Path) -> None:
-    make_seed, _ = scripts
+def test_the_script_makes_a_model_that_names_its_sources(make_seed: Any, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     make_seed.main(
         tmp_path / "seed", nothing, nothing, nothing, takes=3, max_minutes=0.1, work=tmp_path / "w"
@@ -49,3 +50,18 @@ def test_the_script_makes_a_model_that_names_its_sources(scripts: Any, tmp_path:
     card = (tmp_path / "seed" / "README.md").read_text("utf-8")
     assert "CC0, made by this project" in card
     assert not (tmp_path / "seed" / "training").exists()
+    assert model.prior is None
+    assert model.masked is not None
+
+
+@pytest.mark.slow
+def test_the_demo_of_sounds_shows_hits_and_notes_at_44_1_khz(tmp_path: Path) -> None:
+    demo(tmp_path, sounds=True, max_minutes=0.3, device="cpu", say=lambda _: None)
+    names = [path.name for path in sorted((tmp_path / "sounds").glob("*.wav"))]
+    assert len(names) == 4 * len(DEMO_KINDS)
+    assert all(any(kind in name for name in names) for kind in DEMO_KINDS)
+    assert soundfile.info(tmp_path / "sounds" / names[0]).samplerate == 44_100
+    assert (tmp_path / "report.html").exists()
+    model = load(tmp_path / "model")
+    assert model.header["origin"]["name"] == "sounds"
+    assert "CC BY 3.0" in (tmp_path / "model" / "README.md").read_text("utf-8")

@@ -23,7 +23,7 @@ from audiovq.models.autoencoder.lesson_networks import (
 )
 from audiovq.models.autoencoder.masks import CellMask
 from audiovq.models.autoencoder.networks import PatchDecoder, PatchEncoder, mask_columns
-from audiovq.models.autoencoder.quantizers import LatentProjection, Quantizer
+from audiovq.models.autoencoder.quantizers import Codebook, LatentProjection, Quantizer
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
@@ -130,6 +130,14 @@ class Autoencoder(nn.Module):
         else:
             self.bottleneck = NoBottleneck()
         self.to(memory_format=torch.channels_last)
+
+    def freeze_codes(self) -> None:
+        """Leave encoder and bottleneck as they are in training, so that only the decoder learns."""
+        for module in (self.encoder, self.bottleneck):
+            module.requires_grad_(False)
+        for part in self.bottleneck.modules():
+            if isinstance(part, Codebook):
+                part.frozen = True
 
     @property
     def reach(self) -> int:

@@ -60,6 +60,8 @@ class Codebook(nn.Module):
             self.register_buffer("num_updates", torch.zeros(()))
         self.register_buffer("initialized", torch.tensor(not config.kmeans_start))
         self.register_buffer("usage", torch.zeros(size), persistent=False)
+        self.frozen = False
+        """Whether training leaves the vectors as they are."""
         self._kmeans_pending = config.kmeans_start
 
     @property
@@ -105,7 +107,7 @@ class Codebook(nn.Module):
         )
         if self.config.update == "gradient":
             loss = loss + distributed.local_squared_error_term(quantized, latents.detach(), weights)
-        if self.training:
+        if self.training and not self.frozen:
             self._update(latents.detach(), codes, weights)
         return quantized.detach(), codes, loss
 

@@ -49,6 +49,8 @@ class AutoencoderStage(Stage):
         carried = run.origin is not None
         if run.origin is not None:
             carry_autoencoder(run.origin.model, model)
+            if run.origin.keeps_codes(run.config, len(run.dataset.train)):
+                model.autoencoder.freeze_codes()
         super().__init__(run, model, model.autoencoder, run.config.autoencoder_training, carried)
         self.autoencoder = model.autoencoder
         self.split = run.dataset.train

@@ -31,6 +31,8 @@ from audiovq.training.stage import (
     progress_line,
 )
 
+FEWEST_MASKED = 64
+"""Clips with masks of a validation, at least: with fewer held-out clips, each is used with several masks."""
 SIZE_WEIGHT = 0.05
 """Weight of a clip's length and level in the loss."""
 
@@ -99,10 +101,11 @@ class MaskedPriorStage(Stage):
 def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float]:
     """Score and bits per masked code, bits per length and per level, on clips of `held_out`.
 
-    Masks are the same in each validation. Sums over ranks.
+    Masks are the same in each validation; FEWEST_MASKED. Sums over ranks.
     """
     device = masked.level_embedding.weight.device
     indices = evenly_spaced(len(held_out.tokens), VALIDATION_CLIPS)
+    indices = indices.repeat(-(-FEWEST_MASKED // len(indices)))
     indices = indices[held_out.lengths[indices].argsort(stable=True)]
     totals, codes, clips = [0.0, 0.0, 0.0], 0.0, 0.0
     for number, batch in distributed.shard(list(enumerate(indices.split(32)))):

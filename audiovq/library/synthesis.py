@@ -1,4 +1,4 @@
-"""Sounds made by formula, for the model `sounds`: hits, notes and textures. No recording is in them; CC0.
+"""Sounds made by formula, for the model `sounds` and its demo: hits, notes and textures. No recording is in them; CC0.
 
 Each take varies pitch, decay, colour and position at random, from a seed, so that the same takes come out again.
 """
@@ -6,10 +6,14 @@ Each take varies pitch, decay, colour and position at random, from a seed, so th
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
+
+from audiovq.runtime.files import atomic
 
 Samples = npt.NDArray[np.float64]
 Generator = np.random.Generator
@@ -28,6 +32,21 @@ def take(kind: str, number: int) -> npt.NDArray[np.float32]:
         sound = sound[:, None] * np.array([np.cos(left), np.sin(left)])
     sound[-FADE:] *= np.linspace(1, 0, FADE)[:, None]
     return np.asarray(PEAK * sound / np.abs(sound).max(), dtype=np.float32)
+
+
+def write_takes(folder: Path, kinds: Sequence[str], numbers: Sequence[int]) -> dict[Path, str]:
+    """Write takes of each kind as `folder`/KIND/synthesis-NUMBER.wav, 16 bit, unless they exist; returns their kinds."""
+    files = {}
+    for kind in kinds:
+        for number in numbers:
+            path = folder / kind / f"synthesis-{number:03d}.wav"
+            files[path] = kind
+            if not path.exists():
+                with atomic(path) as temporary:
+                    soundfile.write(
+                        temporary, take(kind, number), RATE, format="WAV", subtype="PCM_16"
+                    )
+    return files
 
 
 def kick(generator: Generator) -> Samples:
