@@ -58,7 +58,7 @@ def test_an_install_has_every_module_and_the_bundled_models(clone: Path, tmp_pat
         path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts
     }
     assert {name for name in names if ".dist-info/" not in name} == wanted
-    assert "audiovq/pretrained/digits/model.json" in names
+    assert {f"audiovq/pretrained/{name}/model.json" for name in ("digits", "sounds")} <= names
 
 
 def test_the_installed_command_runs(clone: Path, tmp_path: Path) -> None:
