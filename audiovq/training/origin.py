@@ -179,12 +179,12 @@ class Origin:
                 carried.append(part)
         yield f"from {self.name}: {', '.join(carried)}"
         yield from lines
-        if self.keeps_codes(config, clips):
-            yield f"codes: those of {self.name}; of the autoencoder, the decoder alone is trained"
         if self.trains_only_masked(config):
             yield f"prior: none, as {self.name} has none; new sounds come from the masked prior"
         if {"prior", "masked prior"} & set(carried):
             yield from self._labels(model.labels)
+        if self.keeps_codes(config, clips):
+            yield f"codes: those of {self.name}; of the autoencoder, the decoder alone is trained"
 
     def heritage(self) -> str:
         """What a card says about the origin, Markdown: its name, checksum, and the sections on its sources.

@@ -142,7 +142,7 @@ def test_new_sounds_are_compared_with_training_clips_once(
     model.prior = model.new_prior(PRIOR).eval()
     shake(model.prior)
     model.header = {"prior": {"summary": {"uniform_bits": 4.0, "unigram_bits": 4.0}}}
-    again = evaluate.evaluate(model, dataset, n=5, judge_limits=SHORT)["generation"]
+    again = evaluate.evaluate(model, dataset, n=4, judge_limits=SHORT)["generation"]
     model.known = learn_clips(model, dataset.train, dataset.validation)
     compared: list[int] = []
     for module in (evaluate, generation_generate):
@@ -152,8 +152,8 @@ def test_new_sounds_are_compared_with_training_clips_once(
             return copies.compare(model, sounds, *more)
 
         monkeypatch.setattr(module, "compare", counting)
-    once = evaluate.evaluate(model, dataset, n=5, judge_limits=SHORT)["generation"]
-    assert sum(compared) == 5 + min(5, len(dataset.test))
+    once = evaluate.evaluate(model, dataset, n=4, judge_limits=SHORT)["generation"]
+    assert sum(compared) == 4 + min(4, len(dataset.test))
     for key in ("nearest_training_clip_db", "codes_shared_with_a_training_clip"):
         assert once[key] == again[key]
         assert "generated" in once[key]
