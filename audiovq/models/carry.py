@@ -106,7 +106,8 @@ def carry_labels(
 
     `labels` and `others` are the labels of `ours` and `theirs`. A new value, initialized as usual, is added to the
     embedding of its label's unknown value (the last one). The unknown values of labels that are missing here are added
-    to the new labels, or to the first one, so that the sum over all labels stays what the origin has learnt. Numbers
+    to the new labels, or to the first one, so that the sum over all labels stays what the origin has learnt; a value
+    that a missing label has, as `kick` where folders are named like the origin's kinds, takes its embedding. Numbers
     of the same range keep their curve; others start as new labels do, without the unknown values of those missing.
     """
     known = {name: _rows(table) for name, table in zip(others, theirs, strict=True)}
@@ -131,6 +132,14 @@ def carry_labels(
         receivers = new or list(tables)[:1]
         for name in receivers:
             tables[name] += torch.stack(missing).sum(dim=0) / len(receivers)
+    words = [o for o in others if o not in kept and not isinstance(others[o], Numbers)]
+    for name in new:
+        for index, value in enumerate(labels[name]):
+            for other in words:
+                if value in others[other]:
+                    tables[name][index] += (
+                        known[other][others[other].index(value)] - known[other][-1]
+                    )
 
 
 def keeps(values: Sequence[str], others: Sequence[str]) -> bool:

@@ -212,9 +212,10 @@ class Origin:
             yield f"note: this dataset has {', '.join(differing)}, with which {self.name} was trained; {self._how()}"
 
     def _labels(self, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """A line for each label: which values keep their embeddings."""
+        """A line for each label: which values keep their embeddings, as `carry_labels` decides."""
+        missing = [v for n, known in self.model.labels.items() if n not in labels for v in known]
         for name, values in labels.items():
-            theirs = self.model.labels.get(name, [])
+            theirs = self.model.labels.get(name, missing)
             if isinstance(values, Numbers):
                 yield f"label {name}: {values.in_words}, {'kept' if keeps(values, theirs) else 'new'}"
                 continue

@@ -168,6 +168,15 @@ def test_labels_that_are_missing_count_as_unknown_in_the_sum() -> None:
     assert torch.allclose(condition(renamed, 0, 1), initial + condition(theirs, 2, 3))
 
 
+def test_values_of_a_label_with_another_name_keep_their_embeddings() -> None:
+    old, new = {"kind": ["kick", "hat"]}, {"folder": ["clap", "hat"]}
+    ours, theirs = tables(new, 1), tables(old, 2)
+    initial = [condition(ours, i).clone() for i in range(3)]
+    carry_labels(ours, theirs, new, old)
+    for index, known in enumerate((2, 1, 2)):  # hat is known, clap is not
+        assert torch.allclose(condition(ours, index), initial[index] + condition(theirs, known))
+
+
 def test_a_carried_autoencoder_has_the_codes_of_its_origin_and_needs_no_kmeans() -> None:
     settings = {"kmeans_start": True, "restart": False}
     origin, model = untrained(**settings), untrained(**settings)
