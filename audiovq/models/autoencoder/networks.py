@@ -45,9 +45,10 @@ class RowMixing(nn.Module):
         """(batch, channels, rows, columns) → the same shape."""
         groups, rows = self.weight.shape[:2]
         batch, channels, _, columns = x.shape
-        split = x.permute(2, 0, 3, 1).reshape(rows, batch * columns, groups, channels // groups)
-        grouped = split.permute(2, 0, 1, 3).flatten(2)  # (groups, rows, batch · columns · channels)
-        mixed = torch.bmm(self.weight.to(x.dtype), grouped).unflatten(2, (batch, columns, -1))
+        width = channels // groups
+        split = x.permute(2, 0, 3, 1).reshape(rows, batch * columns, groups, width)
+        grouped = split.permute(2, 0, 1, 3).flatten(2)  # (groups, rows, batch · columns · width)
+        mixed = torch.bmm(self.weight.to(x.dtype), grouped).unflatten(2, (batch, columns, width))
         sums: Tensor = mixed.permute(2, 1, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
         return x + sums
 

@@ -32,7 +32,7 @@ from audiovq.training.stage import (
 )
 
 FEWEST_MASKED = 64
-"""Clips with masks of a validation, at least: with fewer held-out clips, each is used with several masks."""
+"""Clips with masks of a validation, at least: with fewer clips, each is used with several masks."""
 SIZE_WEIGHT = 0.05
 """Weight of a clip's length and level in the loss."""
 
