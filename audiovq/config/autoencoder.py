@@ -15,6 +15,8 @@ from audiovq.config.spectrogram import SpectrogramConfig
 
 PATCH = 8, 4
 """Bins and frames covered by one code, at the default hop and bands of a sample rate."""
+ROW_MIXING = 8
+"""Groups of channels of row mixing for tones."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class NetworkConfig:
     """Residual blocks of the encoder (patch, residual)."""
     decoder_blocks: int = 3
     """Residual blocks of the decoder (patch, residual)."""
-    row_mixing: int = field(default=0, metadata=OMIT_DEFAULT)
+    row_mixing: int | None = field(default=None, metadata=OMIT_DEFAULT)
     """Groups of channels with a matrix each by which a block mixes all rows, so that a tone's pitch decides about
-    all its partials; 0: rows see their neighbours only (patch)."""
+    all its partials; 0: rows see their neighbours only. None: 8 where no patch is given and the spectrograms are
+    those of tones, with twice as many bands as the default or more; else 0 (patch)."""
 
     # For the lessons only.
     kind: Literal["patch", "conv", "residual"] = "patch"
@@ -60,7 +63,8 @@ class NetworkConfig:
             f"encoder_blocks and decoder_blocks: give numbers from 0 to {MOST_LAYERS}",
         )
         require(
-            self.row_mixing >= 0 and self.channels % max(1, self.row_mixing) == 0,
+            self.row_mixing is None
+            or (self.row_mixing >= 0 and self.channels % max(1, self.row_mixing) == 0),
             f"row_mixing {self.row_mixing}: give 0, or a divisor of channels, {self.channels}",
         )
         require(
@@ -87,16 +91,19 @@ class NetworkConfig:
         return (math.prod(self.strides), math.prod(self.strides))
 
     def fitted(self, spectrogram: SpectrogramConfig) -> NetworkConfig:
-        """This network with a patch for spectrograms, where none is given."""
+        """This network with a patch and row mixing for spectrograms, where no patch is given."""
         if self.patch is not None or spectrogram.images:
             return replace(self, patch=self.patch or PATCH)
         default = SpectrogramConfig.for_rate(spectrogram.sample_rate)
         bins, frames = self.tall * PATCH[0], PATCH[1]
+        mixing = self.row_mixing
         if spectrogram.n_mels >= 2 * default.n_mels:
             bins *= 2
+            if mixing is None and self.channels % ROW_MIXING == 0:
+                mixing = ROW_MIXING
         if 2 * spectrogram.hop_length <= default.hop_length:
             frames *= 2
-        return replace(self, patch=(bins, frames))
+        return replace(self, patch=(bins, frames), row_mixing=mixing)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _masked_training = partial(OptimizerConfig, max_epochs=MASKED_EPOCHS)
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         autoencoder=AutoencoderConfig(
-            NetworkConfig(channels=96, encoder_blocks=1, decoder_blocks=2, row_mixing=8)
+            NetworkConfig(channels=96, encoder_blocks=1, decoder_blocks=2)
         ),
         prior=PriorConfig(dim=128, cell=96, layers=3),
         autoencoder_training=OptimizerConfig(
@@ -36,7 +36,6 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_share=0.3,
     ),
     "small": TrainConfig(
-        autoencoder=AutoencoderConfig(NetworkConfig(row_mixing=8)),
         autoencoder_training=OptimizerConfig(
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
@@ -54,7 +53,7 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "base": TrainConfig(
         autoencoder=AutoencoderConfig(
-            NetworkConfig(channels=256, encoder_blocks=4, decoder_blocks=6, row_mixing=8)
+            NetworkConfig(channels=256, encoder_blocks=4, decoder_blocks=6)
         ),
         prior=PriorConfig(dim=384, cell=256, layers=8, heads=6),
         autoencoder_training=OptimizerConfig(
@@ -82,7 +81,7 @@ def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> Tra
     """Codec without a prior: tall patches, residual quantizers, and a target rate, met on validation clips."""
     return TrainConfig(
         autoencoder=AutoencoderConfig(
-            NetworkConfig(tall=2, row_mixing=8),
+            NetworkConfig(tall=2),
             BottleneckConfig(num_quantizers=quantizers, codebook_size=codebook_size),
             rate_weight=0.05,
             target_rate=target_rate,

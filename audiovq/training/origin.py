@@ -98,7 +98,7 @@ class Origin:
         return config
 
     def settle(self, config: TrainConfig) -> TrainConfig:
-        """`config` with the origin's patch, where it gives none.
+        """`config` with the origin's patch and row mixing, where it gives none.
 
         Raises AudiovqError where it gives a network another shape than the origin's.
         """
@@ -107,7 +107,8 @@ class Origin:
             settings, wanted = _part(config, part), _part(theirs, part)
             for name, value in to_json(wanted).items():
                 given = to_json(settings)[name]
-                if (name, given) == ("patch", None) or name in FREE.get(part, ()):
+                fitted = given is None and name in ("patch", "row_mixing")
+                if fitted or name in FREE.get(part, ()):
                     continue
                 if given != value:
                     flag = f"--{part}.{name}".replace("_", "-")

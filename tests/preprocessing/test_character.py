@@ -1,5 +1,6 @@
 """Tests of the character of recordings, and of the windows, bands and patches that it decides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,12 @@ def test_a_code_lasts_as_long_and_covers_as_much_whatever_the_windows_and_bands(
         assert stride[1] * other.hop_length == 4 * default.hop_length
         rows = (other.n_mels / stride[0], default.n_mels / 8)
         assert rows[0] <= rows[1]
+    assert network.fitted(fine).row_mixing == 8, "tones: a pitch decides about all rows"
+    assert network.fitted(default).row_mixing is network.fitted(short).row_mixing is None
+    assert replace(network, row_mixing=0).fitted(fine).row_mixing == 0
+    assert replace(network, channels=12).fitted(fine).row_mixing is None
     given = NetworkConfig(patch=(4, 2))
     assert given.fitted(short) == given
+    assert given.fitted(fine) == given, "models of earlier versions have no row mixing"
     assert network.fitted(SpectrogramConfig.for_images(16)).stride == (8, 4)
     assert HIT > 0.06

@@ -95,7 +95,7 @@ class PatchEncoder(nn.Module):
         width = config.channels
         self.patch = nn.Conv2d(planes, width, config.stride, stride=config.stride)
         self.rows = RowBias(width, rows)
-        blocks = (Block(width, rows, config.row_mixing) for _ in range(config.encoder_blocks))
+        blocks = (Block(width, rows, config.row_mixing or 0) for _ in range(config.encoder_blocks))
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm2d(width)
         self.out = nn.Conv2d(width, dim, 1)
@@ -116,7 +116,7 @@ class PatchDecoder(nn.Module):
         width = config.channels
         self.inward = nn.Conv2d(dim, width, 1)
         self.rows = RowBias(width, rows)
-        blocks = (Block(width, rows, config.row_mixing) for _ in range(config.decoder_blocks))
+        blocks = (Block(width, rows, config.row_mixing or 0) for _ in range(config.decoder_blocks))
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm2d(width)
         self.patch = nn.ConvTranspose2d(width, planes, config.stride, stride=config.stride)
