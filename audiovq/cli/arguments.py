@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,10 +15,13 @@ from tyro.conf import UseAppendAction, arg
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
-from audiovq.runtime.progress import in_one_line
+from audiovq.runtime.progress import in_one_line, progress
 
 if TYPE_CHECKING:
     from audiovq.models.model import Model
+
+LOADING_STEPS = 3
+"""PyTorch, the package's own networks, the model's weights."""
 
 Count = Annotated[int, arg(aliases=("-n",), help="Number of sounds.")]
 LabelPairs = Annotated[
@@ -163,10 +167,9 @@ def parse_labels(pairs: tuple[str, ...]) -> dict[str, str]:
     return labels
 
 
-def say_loading(model: Path) -> None:
-    """Say on a terminal that the model is loaded, which takes seconds, before anything heavy is imported."""
-    if sys.stderr.isatty():
-        say(f"loading {model}")
+def loading(model: Path) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    """Progress of loading a model in LOADING_STEPS, which takes seconds: it starts before anything heavy is imported."""
+    return progress(in_one_line(f"load {model}"), LOADING_STEPS, "steps")
 
 
 def say(line: str) -> None:

@@ -19,10 +19,10 @@ from audiovq.cli.arguments import (
     Threads,
     drawn_seed,
     load_model,
+    loading,
     parse_bars,
     parse_span,
     say,
-    say_loading,
 )
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import OutputConfig
@@ -80,13 +80,18 @@ def generate(
             f"-n {n}: --each {each} sets the number of sounds; leave one of them out"
         )
     length_in_bars = parse_bars(bpm, bars, beats_per_bar, labels)
-    say_loading(model)
-
-    from audiovq.generation.files import generate_files
-
     require_apart(out, model)
+    with loading(model) as step:
+        import torch  # noqa: F401  (the largest part, so that the bar moves)
+
+        step(1)
+        from audiovq.generation.files import generate_files
+
+        step(1)
+        loaded = options.load(model)
+        step(1)
     paths = generate_files(
-        options.load(model),
+        loaded,
         out,
         16 if n is None else n,
         labels,

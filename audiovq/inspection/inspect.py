@@ -253,7 +253,7 @@ def _settings(
             config = replace(config, sample_rate=lower[0])
             settings, frames, notes = choose_settings(config, infos, listen)
             reason = (
-                f"{lower[0]:,} Hz: 90% of the files have no sound above {bandwidth:,.0f} Hz;"
+                f"{lower[0]:,} Hz: 90 % of the files have no sound above {bandwidth:,.0f} Hz;"
                 f" {rate:,} Hz, the rate of most, would add little"
             )
     milliseconds = 1000 * settings.n_fft / settings.sample_rate

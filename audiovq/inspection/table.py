@@ -10,7 +10,7 @@ import numpy as np
 
 from audiovq.inspection.describe import description_lines
 from audiovq.inspection.measure import Inspection
-from audiovq.runtime.progress import in_one_line
+from audiovq.runtime.progress import in_one_line, percent
 
 BAR = 24
 """Characters of the longest bar."""
@@ -28,9 +28,11 @@ def inspection_table(found: Inspection) -> str:
         *_histogram("length", _bins(found.lengths, "s", ".2f")),
         *_histogram("bandwidth", _bins(found.reaches, "Hz", ",.0f")),
         "",
-        f"silence     {found.silent:.0%} of the duration; trimmed at both ends by default",
+        f"silence     {percent(found.silent)} of the duration; trimmed at both ends by default",
         f"clipped     {_files(len(found.clipped))}",
-        *_listed([f"{path}: {share:.1%} of the samples" for path, share in found.clipped.items()]),
+        *_listed(
+            [f"{path}: {percent(share, 1)} of the samples" for path, share in found.clipped.items()]
+        ),
         f"duplicates  {_files(sum(len(group) - 1 for group in found.duplicates))}",
         *_listed([" = ".join(group) for group in found.duplicates]),
         f"near copies {_files(sum(len(group) - 1 for group in found.near_copies))}",

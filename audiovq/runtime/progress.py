@@ -12,6 +12,7 @@ _BREAKS = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
 } | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+_BAR = "{desc}: {percentage:3.0f} %|{bar}{r_bar}"
 LINE_SECONDS = 15.0
 """Interval of lines in a log, a pipe or a notebook."""
 
@@ -31,7 +32,7 @@ def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Call
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        with tqdm(total=total, initial=before, desc=task, unit=f" {unit}") as bar:
+        with tqdm(total=total, initial=before, desc=task, unit=f" {unit}", bar_format=_BAR) as bar:
             yield lambda more: bar.update(more) and None  # tqdm returns whether it redrew
         return
     started = printed = time.monotonic()

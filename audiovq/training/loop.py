@@ -185,7 +185,7 @@ class Trainer:
             total=1000,
             desc=self.stage,
             disable=None if distributed.is_main() else True,
-            bar_format="{desc}: {percentage:3.0f}% {bar} {elapsed}, {remaining} left",
+            bar_format="{desc}: {percentage:3.0f} % {bar} {elapsed}, {remaining} left",
         )
 
     def _step(

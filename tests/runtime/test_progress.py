@@ -39,7 +39,7 @@ def test_a_terminal_shows_a_bar_with_rate(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress("generate", 8, "sounds", before=2) as step:
         step(6)
-    assert re.search(r"generate: 100%.* 8/8 \[.*sounds/s\]", terminal.getvalue())
+    assert re.search(r"generate: 100 %.* 8/8 \[.*sounds/s\]", terminal.getvalue())
 
 
 def test_clock_shows_minutes_and_seconds() -> None:
