@@ -43,14 +43,14 @@ def inspection_table(found: Inspection) -> str:
         *_listed([f"{name}: {_sample(values)}" for name, values in found.labels.items()]),
         *(f"note: {note}" for note in found.notes),
         "",
-        f"Sound of {_files(len(found.descriptions))}",
+        f"Sound of {len(found.descriptions):,} of {_files(found.usable)}, evenly spaced",
         *(f"  {line}" for line in description_lines(list(found.descriptions.values()))),
         "",
         "Suggested settings",
         *(f"  {reason}" for reason in found.reasons),
         "",
         f"Best quality these settings allow (measured on {len(found.inverted)} of the clips)",
-        f"  spectral convergence {found.ceiling['spectral_convergence']:.3f} (0 is exact)"
+        f"  relative error of the magnitudes {percent(found.ceiling['spectral_convergence'])} (0 is exact)"
         + (f", PESQ {found.ceiling['pesq']:.2f} (at most 4.5)" if "pesq" in found.ceiling else ""),
         "",
         *found.commands,

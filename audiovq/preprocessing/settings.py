@@ -56,7 +56,7 @@ def choose_settings(
         warnings += [reason] if reason else []
     if lower := sum(n for r, n in rates.items() if r < rate):
         warnings.append(
-            f"{lower} of {len(infos)} files have a lower sample rate than {rate} Hz;"
+            f"{lower} of {len(infos)} files have a lower sample rate than {rate:,} Hz;"
             " upsampling adds nothing to their sound (--sample-rate sets another rate)"
         )
     seconds = config.clip_seconds
@@ -92,7 +92,8 @@ def choose_channels(
     found = sum(infos[path].channels > 1 and _is_stereo(source / path) for path in paths)
     if found < STEREO_SHARE * len(paths) or not found:
         return settings, []
-    note = f"{found} of {len(paths)} files are stereo, and so is the dataset (--channels mono averages them)"
+    read = "" if len(paths) == len(infos) else " that were read"
+    note = f"{found} of {len(paths)} files{read} are stereo, and so is the dataset (--channels mono averages them)"
     return replace(settings, channels=2), [note]
 
 

@@ -503,7 +503,7 @@ def test_the_sample_rate_is_the_most_frequent_one_and_others_are_resampled(
         "4.wav": 16_000,
     }
     assert all(abs(samples - 8000) <= 1 for _, samples in found.values())
-    assert any("1 of 5 files have a lower sample rate than 16000 Hz" in line for line in lines)
+    assert any("1 of 5 files have a lower sample rate than 16,000 Hz" in line for line in lines)
 
 
 def test_settings_given_are_used() -> None:
