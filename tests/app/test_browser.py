@@ -404,7 +404,7 @@ def test_an_upload_says_what_it_is_turned_into_and_is_changed(
         act(page, "Morph")
         assert names(page)[3] == "tone → tone, decoded 4/4"
         page.get_by_label("Continue to").fill("0.5")
-        act(page, "Continue it")
+        act(page, "Continue")
         assert page.locator("#facts").inner_text().startswith("0.50 s · continued")
         act(page, "Vary it")
         assert "varied" in page.locator("#facts").inner_text()

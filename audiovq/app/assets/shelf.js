@@ -33,7 +33,9 @@ export const show = (sounds, openKey) => {
     label("save", `Save ${sound.name} as a WAV`);
     label("discard", `Discard ${sound.name}`);
     one.querySelector("[data-do=keep]").ariaPressed = sound.kept;
-    one.querySelector("[data-do=keep]").title = sound.kept ? "kept" : "keep";
+    const star = one.querySelector("[data-do=keep]");
+    star.title = sound.kept ? "kept" : "keep";
+    star.textContent = sound.kept ? "★" : "☆";
   }
   const wanted = sounds.map(card);
   if (wanted.length !== list.children.length || wanted.some((one, i) => list.children[i] !== one)) {
