@@ -126,6 +126,8 @@ def record(model: Model, desk: Desk, path: Path, name: str) -> Desk:
                 f"lasts {found.seconds:.1f} s; give a recording of {MAX_SECONDS:.0f} s at most"
             )
         waveform, _ = reading.read(path, model.sample_rate, channels=model.channels)
+    except reading.AudioError as error:
+        raise AudiovqError(f"{name}: {error}; open another recording, such as a WAV") from error
     except AudiovqError as error:
         raise AudiovqError(f"{name}: {error}") from error
     encoded = edit.encode_nearest(model, waveform)

@@ -48,7 +48,9 @@ const build = () => {
   field.style.setProperty("--columns", sound.columns);
   field.style.setProperty("--rows", sound.rows);
 };
-const ticks = (list, marks, unit) => list.replaceChildren(...marks.map(([share, text]) => {
+const UNIT_SHARE = 0.06;  // of an axis, at its end: a tick there would lie below the unit
+const isFree = ([share]) => share < 1 - UNIT_SHARE;
+const ticks = (list, marks, unit) => list.replaceChildren(...marks.filter(isFree).map(([share, text]) => {
   const tick = document.createElement("li");
   tick.style.setProperty("--share", 100 * share + "%");
   tick.textContent = text;
