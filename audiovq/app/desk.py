@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from audiovq.audio import reading
+from audiovq.audio.waveform import AudioError
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, SamplingConfig
@@ -126,7 +127,7 @@ def record(model: Model, desk: Desk, path: Path, name: str) -> Desk:
                 f"lasts {found.seconds:.1f} s; give a recording of {MAX_SECONDS:.0f} s at most"
             )
         waveform, _ = reading.read(path, model.sample_rate, channels=model.channels)
-    except reading.AudioError as error:
+    except AudioError as error:
         raise AudiovqError(f"{name}: {error}; open another recording, such as a WAV") from error
     except AudiovqError as error:
         raise AudiovqError(f"{name}: {error}") from error
