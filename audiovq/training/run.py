@@ -343,6 +343,11 @@ def _save_training_codes(run: Run, model: Model) -> None:
     """Save the training clips' codes, by which copies are found, unless model.json lists them already."""
     if KNOWN in model.header or model.spectrogram.config.images or not distributed.is_main():
         return
+    if run.plain:
+        clips = len(run.dataset.train)
+        run.say(
+            f"measuring {clips:,} clips, to tell copies of them from new sounds: takes seconds to minutes"
+        )
     started = time.perf_counter()
     model.known = learn_clips(model, run.dataset.train, run.dataset.validation)
     save_known(run.folder, model)

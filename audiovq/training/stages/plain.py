@@ -40,7 +40,8 @@ def stages_of(config: TrainConfig) -> list[str]:
 def begin_line(config: TrainConfig, clips: int) -> str:
     """The first line of a training on `clips` training clips."""
     stages = len(stages_of(config))
-    minutes = f" in about {config.max_minutes:g} minutes" if config.max_minutes else ""
+    limit = config.max_minutes
+    minutes = f" in about {limit:g} minutes, or more where the computer is busy" if limit else ""
     return (
         f"learning from {clips:,} clips in {stages} stage{'s' * (stages > 1)}{minutes}; Ctrl-C stops, the same command"
         " resumes; --verbose shows the figures"
