@@ -28,15 +28,17 @@ def zipped(model: Model, name: str, desk: Desk) -> bytes:
     for file, item in files.items():
         sample = Sample(file, item.sound.waveform.shape[-1])
         kinds.setdefault(_kind(item), []).append(sample)
-    packed = io.BytesIO()
+    packed, folder = (
+        io.BytesIO(),
+        f"{name}-sounds",
+    )  # so that it unpacks into one, as Hydrogen wants it
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for file, item in files.items():
-            archive.writestr(file, view.wav(model, item))
-        archive.writestr(f"{name}.sfz", sfz_of_drums(kinds))
-        archive.writestr(
-            "drumkit.xml", hydrogen_kit(name, kinds, "Sounds made in the app of audiovq.")
-        )
-        archive.writestr("index.html", _page(model, name, files))
+            archive.writestr(f"{folder}/{file}", view.wav(model, item))
+        kit = hydrogen_kit(name, kinds, "Sounds made in the app of audiovq.")
+        archive.writestr(f"{folder}/{name}.sfz", sfz_of_drums(kinds))
+        archive.writestr(f"{folder}/drumkit.xml", kit)
+        archive.writestr(f"{folder}/index.html", _page(model, name, files))
     return packed.getvalue()
 
 

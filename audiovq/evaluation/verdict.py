@@ -22,6 +22,8 @@ RARE = 1 / 3
 """if it also has less than this share of the value in the middle."""
 MANY_COPIES = 0.1
 """Share of new sounds that are near copies, above which a model repeats its recordings."""
+HURRIED = 0.2
+"""Share of the planned steps of a stage below which minutes help before recordings do."""
 CLOSE, NEAR = 1.3, 2.0
 """Fréchet distance of new sounds as a multiple of training clips' that is close, or near."""
 CLEAR_DB, FAIR_DB = 3.0, 5.0
@@ -130,6 +132,12 @@ def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> st
         return "more, and more varied, recordings would help most: it repeats those it has"
     if facts.clips < FEW_CLIPS:
         return f"more recordings would help most: it has {facts.clips} training clips"
+    minutes = (
+        "more minutes would help most: the time limit ended training after"
+        f" {percent(shortest)} of its steps (train --more 20)"
+    )
+    if shortest < HURRIED:
+        return minutes
     if rare := rare_values(facts):
         value, count = rare[0]
         return (
@@ -138,10 +146,7 @@ def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> st
     if usage is not None and usage < THIN:
         return thin(usage)
     if shortest < ENOUGH:
-        return (
-            "more minutes would help most: the time limit ended training after"
-            f" {percent(shortest)} of its steps (train --more 20)"
-        )
+        return minutes
     if facts.patient:
         return "more recordings would help most: it learnt what these have"
     if not figures.get("generation") and facts.generates:

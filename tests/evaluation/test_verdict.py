@@ -52,6 +52,12 @@ def test_the_verdict_names_quality_copies_and_what_would_help() -> None:
             "after 25 % of its steps (train --more",
         ),
         (
+            Facts(800, {"kind": KINDS}, 0.9, {"autoencoder": 0.04}),
+            GOOD,
+            (0, 20),
+            "more minutes would help most: the time limit ended training after 4 %",
+        ),
+        (
             Facts(800, {}, 0.9, patient=True),
             GOOD,
             (0, 20),
