@@ -346,7 +346,7 @@ def _save_training_codes(run: Run, model: Model) -> None:
     if run.plain:
         clips = len(run.dataset.train)
         run.say(
-            f"measuring {clips:,} clips, to tell copies of them from new sounds: takes seconds to minutes"
+            f"{stage_name(run.config, 'prior')}: first measures {clips:,} clips, to tell copies from new sounds"
         )
     started = time.perf_counter()
     model.known = learn_clips(model, run.dataset.train, run.dataset.validation)
