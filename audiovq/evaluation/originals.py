@@ -98,8 +98,8 @@ def missing_note(dataset: Dataset, what: str) -> str:
     """Message that recordings are missing or have changed, so that `what` is left out."""
     if dataset.recordings is None:
         return (
-            "the dataset names no folder of its recordings, which is on another path from the root; left out:"
-            f" {what} (give it with --recordings FOLDER)"
+            "the dataset names no folder of its recordings, as they lie far from it and paths are private;"
+            f" left out: {what} (give it to report or evaluate with --recordings FOLDER)"
         )
     return (
         f"recordings of this dataset are missing in {dataset.recordings} or have changed; left out: {what}"

@@ -53,7 +53,7 @@ def test_each_verdict_has_its_advice() -> None:
     thin = "codebook thin (20 % of codes in use): few kinds of sound, or too few minutes"
     assert line.endswith(thin)
     assert time_limit_line(0.03).endswith(
-        "after 3 % of its steps: more minutes make a better model"
+        "after 3 % of its steps: more minutes make a better model (--more 20 adds twenty)"
     )
     assert time_limit_line(0.9) == "finished within the time limit"
     line = PlainLines(SMALL, "prior", 0).line(metrics(0.5, 0.1), overfits=True)

@@ -100,7 +100,10 @@ def time_limit_line(done: float) -> str:
     """What the end of a stage by the time limit, after a share of its steps, says of the model."""
     if done >= ENOUGH:
         return "finished within the time limit"
-    return f"the time limit ended it after {percent(done)} of its steps: more minutes make a better model"
+    return (
+        f"the time limit ended it after {percent(done)} of its steps: more minutes make a better model"
+        " (--more 20 adds twenty)"
+    )
 
 
 def thin(usage: float) -> str:
