@@ -23,7 +23,7 @@ RARE = 1 / 3
 MANY_COPIES = 0.1
 """Share of new sounds that are near copies, above which a model repeats its recordings."""
 HURRIED = 0.2
-"""Share of the planned steps of a stage below which minutes help before recordings do."""
+"""Share of the planned steps of a stage below which it is too early to judge, and minutes help before recordings do."""
 CLOSE, NEAR = 1.3, 2.0
 """Fréchet distance of new sounds as a multiple of training clips' that is close, or near."""
 CLEAR_DB, FAIR_DB = 3.0, 5.0
@@ -81,7 +81,13 @@ def verdict(facts: Facts, figures: Figures, copies: tuple[int, int] | None = Non
 
     `figures` are those of `evaluate`, or of training; `copies`: near copies among a number of new sounds.
     """
-    parts = [quality(figures), *([copies_in_words(copies)] if facts.generates else [])]
+    how_good = quality(figures)
+    if facts.generates and not figures.get("generation"):
+        if min(facts.steps.values(), default=1.0) < HURRIED:
+            how_good = "too early to judge"
+        elif figures.get("reconstruction"):
+            how_good += ", new sounds are not measured yet (audiovq evaluate does it)"
+    parts = [how_good, *([copies_in_words(copies)] if facts.generates else [])]
     text = ", ".join(part for part in parts if part)
     return f"{text[0].upper()}{text[1:]}; {advice(facts, figures, copies)}."
 
