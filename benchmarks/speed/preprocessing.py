@@ -106,7 +106,7 @@ def loop(job: Job) -> Run:
 
 
 def ours(job: Job) -> Run:
-    """`audiovq.preprocess`. It finds the files itself."""
+    """`audiovq.preprocess`, which finds the files itself; mono and without the search for near copies, as the peers."""
     from audiovq.config.spectrogram import PreprocessConfig
     from audiovq.preprocessing.preprocess import preprocess
 
@@ -117,9 +117,10 @@ def ours(job: Job) -> Run:
         hop_length=job.hop_length,
         n_mels=0,
         trim=False,
+        channels="mono",
     )
-    numbers = iter(range(10**9))
-    return lambda: preprocess(job.source, job.target / str(next(numbers)), config, say=_nothing)
+    numbers = (job.target / str(number) for number in range(10**9))
+    return lambda: preprocess(job.source, next(numbers), config, near=False, say=_nothing)
 
 
 def _nothing(_: str) -> None:
