@@ -39,10 +39,10 @@ def fitted_contrast(
     if also is not None and also is not split and len(split) < FEWEST:
         most = FEWEST - len(split)
         chosen.append((also, evenly_spaced(len(also), most)[:most]))
-    parts = [one.spectrograms(at) for one, at in chosen]
+    parts = [one.spectrograms(at).to(model.device) for one, at in chosen]
     longest = max(part.shape[3] for part in parts)
     padded = [nn.functional.pad(part, (0, longest - part.shape[3])) for part in parts]
-    images = torch.cat(padded).to(model.device)
+    images = torch.cat(padded)
     frames = torch.cat([one.num_frames[at] for one, at in chosen])
     levels = torch.cat([one.levels[at] for one, at in chosen]).to(model.device)
     num_samples = torch.cat([one.num_samples[at] for one, at in chosen]).to(model.device)
