@@ -6,6 +6,7 @@ it is synthetic hits.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def rows(sounds: Path | None = None) -> Iterator[Row]:
         wanted = 3 if batch.samples == RATE else None
         yield from compare(
             f"Griffin-Lim, {ITERATIONS} iterations, {batch.clips} × 1 s at {batch.samples:,} Hz",
-            lambda: batch.ours(ITERATIONS, False),  # noqa: B023, called before the next one
+            functools.partial(batch.ours, ITERATIONS, False),
             Peer("librosa.griffinlim", batch.librosas, wanted, threads=(1,)),
             Peer("torchaudio", batch.torchaudios()),
             bandwidth(batch.traffic()),

@@ -20,7 +20,7 @@ for (const sound of sounds) {
     button.style.setProperty("--at", 100 * sound.currentTime / sound.duration + "%");
     if (!sound.paused) requestAnimationFrame(follow);
   };
-  sound.onplay = () => { last = sound; stopOthers(sound); follow(); };
+  sound.onplay = () => { if (sound.paused) return; last = sound; stopOthers(sound); follow(); };
   sound.onpause = follow;
   sound.onended = () => queue.shift()?.play();
 }
@@ -43,5 +43,6 @@ addEventListener("keydown", event => {
   next.currentTime = last.ended ? 0 : Math.min(last.currentTime, next.duration);
   queue = [];
   last.pause();
+  last = next;  // at once: the event of playing comes later than another press may
   next.play();
 });
