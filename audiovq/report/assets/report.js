@@ -1,5 +1,7 @@
 const sounds = [...document.querySelectorAll("audio")];
 let last = null, queue = [];
+// A sound that is stopped before it could begin rejects its promise; that is no error.
+const play = sound => sound?.play().catch(error => { if (error.name !== "AbortError") throw error; });
 const stopOthers = sound => sounds.forEach(other => other === sound || other.pause());
 for (const sound of sounds) {
   const card = sound.parentElement, button = card.querySelector(".screen"), save = card.querySelector(".save");
@@ -13,7 +15,7 @@ for (const sound of sounds) {
     if (!sound.paused) return sound.pause();
     const box = button.getBoundingClientRect(), at = (event.clientX - box.left) / box.width;
     sound.currentTime = event.detail && sound.duration > 2 && at < 1 ? at * sound.duration : 0;
-    sound.play();
+    play(sound);
   };
   const follow = () => {
     button.classList.toggle("playing", !sound.paused);
@@ -22,7 +24,7 @@ for (const sound of sounds) {
   };
   sound.onplay = () => { if (sound.paused) return; last = sound; stopOthers(sound); follow(); };
   sound.onpause = follow;
-  sound.onended = () => queue.shift()?.play();
+  sound.onended = () => play(queue.shift());
 }
 for (const button of document.querySelectorAll(".all")) {
   button.hidden = false;
@@ -31,7 +33,7 @@ for (const button of document.querySelectorAll(".all")) {
     stopOthers(null);
     queue = playing ? [] : [...button.closest("section, body").querySelectorAll("audio")];
     for (const sound of queue) sound.currentTime = 0;
-    queue.shift()?.play();
+    play(queue.shift());
   };
 }
 // The key X: from one version of a sound to the next, at the same moment.
@@ -44,5 +46,5 @@ addEventListener("keydown", event => {
   queue = [];
   last.pause();
   last = next;  // at once: the event of playing comes later than another press may
-  next.play();
+  play(next);
 });
