@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from audiovq.audio import waveform as audio_waveform
 from audiovq.audio.channels import Layout, Mixer, StereoMixer, layout_of_mask
 from audiovq.audio.finding import HEADERLESS, UNREADABLE, require_file, suffix, why_not
 from audiovq.audio.headers import (
@@ -393,7 +392,7 @@ def read_recording(path: Path, sample_rate: int, channels: int = 1) -> Waveform:
     reason."""
     try:
         return read(path, sample_rate, channels=channels)[0]
-    except audio_waveform.AudioError as error:
+    except AudioError as error:
         raise AudiovqError(f"{path}: {error}") from error
 
 
@@ -402,7 +401,7 @@ def read_channels(path: Path) -> tuple[Waveform, int]:
     try:
         require_file(path)
         with _opened(path) as file:
-            file.seekable = lambda: False  # as in `_mono`
+            file.seekable = lambda: False  # as in `_mixed`
             parts: list[Waveform] = []
             left, is_last = file.frames, False
             while not is_last:

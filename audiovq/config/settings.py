@@ -238,7 +238,8 @@ class TrainConfig:
     vivid_share: float = 0.0
     """Share of max_minutes for the vivid decoder, taken from the autoencoder's time; 0: no vivid decoder."""
     masked_share: float = 0.0
-    """Share of max_minutes for the masked prior, taken from the prior's time; 0: no masked prior."""
+    """Share of max_minutes for the masked prior, taken from the prior's time; 0: no masked prior. Above 24 kHz, where
+    new sounds are sampled by the masked prior, this is the other one's share."""
     carried_rate: float = 0.3
     """Factor on the learning rates of stages that start from trained weights (--from, --more)."""
     keep_codes: bool | None = None

@@ -161,6 +161,11 @@ class SpectrogramConfig:
         return self.n_mels or self.n_fft // 2
 
     @property
+    def is_wide(self) -> bool:
+        """Whether they are of sounds above WIDE_ABOVE."""
+        return self.sample_rate > WIDE_ABOVE and not self.images
+
+    @property
     def planes(self) -> int:
         """Planes of the spectrogram: 1, or of stereo 3."""
         return 1 if self.channels == 1 else 3

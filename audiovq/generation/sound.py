@@ -13,7 +13,6 @@ from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, SamplingConfig
-from audiovq.config.spectrogram import WIDE_ABOVE
 from audiovq.generation.copies import Nearest
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.model import Model
@@ -97,9 +96,7 @@ def prior_or_none(model: Model, sampling: SamplingConfig) -> Prior | MaskedPrior
             "the model has no codes (bottleneck none), so it cannot generate; train one with"
             " --autoencoder.bottleneck.kind vq, fsq or gaussian"
         )
-    config = model.spectrogram.config
-    is_wide = config.sample_rate > WIDE_ABOVE and not config.images
-    return pick_prior(model, sampling, "masked" if is_wide else "time")
+    return pick_prior(model, sampling, "masked" if model.spectrogram.config.is_wide else "time")
 
 
 def pick_prior(

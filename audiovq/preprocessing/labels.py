@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from audiovq.preprocessing.catalog import Recording
 
 FARTHEST = 1.5
-"""Semitones by which a training recording is transposed at most: with every third semitone missing, those between are
+"""Semitones by which a training recording is transposed at most: with every third semitone missing, each of those is
 reached from both sides."""
 MOST_COPIES = 16
 
@@ -143,7 +144,7 @@ class Numbered:
             return []
         return [
             f"training recordings are also learnt {self.transpose} times up to {FARTHEST:g} semitones higher or"
-            " lower, so that notes between theirs can be asked for (--transpose 0: they are not)"
+            " lower, so that notes that none of them has can be asked for (--transpose 0: they are not)"
         ]
 
     def words(self, labels: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
@@ -167,22 +168,37 @@ class Numbered:
         }
 
     def recordings(self, recordings: Iterable[Recording]) -> Iterator[Recording]:
-        """The recordings, each of training followed by its transposed copies, half of them higher."""
+        """The recordings, each of training followed by its transposed copies, half of them higher.
+
+        The first two go to the next whole notes below and above, as those are asked for by name.
+        """
         for recording in recordings:
             yield recording
             if recording.splits != ("train",):
                 continue
+            note = next(filter(None, map(self._note, recording.labels.items())), None)
             for number in range(self.transpose):
-                semitones = _semitones(recording.path, number)
+                semitones = _semitones(recording.path, number, note)
                 labels = transposed(recording.labels, self.names, semitones)
                 yield replace(recording, labels=labels, transposed=semitones)
 
+    def _note(self, label: tuple[str, str]) -> float | None:
+        """The MIDI note of a label that is one, by its name and value."""
+        name, value = label
+        return number_of(value, True) if name in self.names and is_note(name) else None
 
-def _semitones(path: str, number: int) -> float:
-    """By how many semitones the copy `number` of a recording is transposed: by a hash, so that it stays the same."""
+
+def _semitones(path: str, number: int, note: float | None) -> float:
+    """By how many semitones the copy `number` of a recording of `note` is transposed, always the same.
+
+    The first two to whole notes; others by a hash of the path.
+    """
+    if note is not None and number < 2:
+        return round((math.floor(note) + 1 if number else math.ceil(note) - 1) - note, 3)
     digest = hashlib.sha256(f"{number}/{path}".encode()).hexdigest()
     share = (int(digest[:8], 16) + 1) / 16**8
-    return round((FARTHEST if number % 2 else -FARTHEST) * share, 2) or 0.01
+    distance = max(0.01, round(FARTHEST * share, 2))
+    return distance if number % 2 else -distance
 
 
 NONE = Numbered()

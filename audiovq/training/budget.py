@@ -35,9 +35,11 @@ class TimeBudget:
     """The vivid decoder's share of the limit, a part of `autoencoder_share`; 0: none is trained."""
     masked_share: float
     """The masked prior's share of the limit; 0: none is trained."""
+    masked_first: bool = False
+    """Whether new sounds are sampled by the masked prior: then `masked_share` is the autoregressive one's."""
 
     @classmethod
-    def of(cls, config: TrainConfig) -> TimeBudget:
+    def of(cls, config: TrainConfig, masked_first: bool = False) -> TimeBudget:
         """The budget that `config` asks for."""
         has_codes = config.autoencoder.quantizes
         return cls(
@@ -46,6 +48,7 @@ class TimeBudget:
             autoencoder_share=config.autoencoder_share if has_codes else 1.0,
             vivid_share=config.vivid_share if has_codes else 0.0,
             masked_share=config.masked_share,
+            masked_first=masked_first,
         )
 
     @property
@@ -92,17 +95,21 @@ class TimeBudget:
         return self._networks * min(self.vivid_share, self.autoencoder_share / 2)
 
     def masked(self, spent: float) -> float | None:
-        """Time of the masked prior, where the autoencoder and vivid decoder took `spent` seconds: at most half of
-        both priors'."""
-        both = self.priors(spent)
-        if both is None or self.total is None:
-            return None
-        return min(self.total * self.masked_share, both / 2)
+        """Time of the masked prior, where the autoencoder and vivid decoder took `spent` seconds."""
+        return self._both(spent)[1]
 
     def prior(self, spent: float) -> float | None:
         """Time of the autoregressive prior, where autoencoder and vivid decoder took `spent` seconds."""
-        both, masked = self.priors(spent), self.masked(spent)
-        return None if both is None or masked is None else both - masked
+        return self._both(spent)[0]
+
+    def _both(self, spent: float) -> tuple[float | None, float | None]:
+        """Time of both priors: `masked_share` of the limit, at most half, for the one that new sounds are not sampled
+        by."""
+        both = self.priors(spent)
+        if both is None or self.total is None:
+            return None, None
+        less = min(self.total * self.masked_share, both / 2)
+        return (less, both - less) if self.masked_first and less else (both - less, less)
 
     def after(self, stage: str) -> float | None:
         """Seconds planned for the stages after one, by its name; None without a limit."""

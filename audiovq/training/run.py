@@ -130,7 +130,7 @@ def _train(run: Run) -> Model:
     model = _untrained(run).to(run.device)
     if run.origin is not None:
         _begin_from(run.origin, run, model)
-    budget = TimeBudget.of(config)
+    budget = _budget(run)
     if run.plain:
         run.say(begin_line(config, len(dataset.train)))
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
@@ -152,6 +152,11 @@ def _train(run: Run) -> Model:
         write_text(run.folder / "README.md", model_card(model, dataset, heritage))
         mark_finished(run.folder)
     return model
+
+
+def _budget(run: Run) -> TimeBudget:
+    """The time limits of the stages."""
+    return TimeBudget.of(run.config, run.dataset.spectrogram.is_wide)
 
 
 def _untrained(run: Run) -> Model:
@@ -228,7 +233,8 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
 
     @functools.cache
     def encode() -> tuple[Encodings, Encodings]:
-        return encode_views(model, run.dataset, limit)
+        longer = None if limit is None or masked_limit is None else max(limit, masked_limit)
+        return encode_views(model, run.dataset, longer)
 
     if not only_masked:
         run_stage(PriorStage(run, model, encode), limit)
@@ -289,7 +295,7 @@ class _Reports:
         self.sampled_at = progress
         """Progress at the latest samples."""
         config = stage.run.config
-        self.plain = PlainLines(config, stage.name, TimeBudget.of(config).after(stage.name))
+        self.plain = PlainLines(config, stage.name, _budget(stage.run).after(stage.name))
 
     def __call__(self, metrics: Metrics) -> None:
         run = self.stage.run

@@ -1,18 +1,23 @@
 """Labels that are numbers in a dataset, and recordings transposed for training."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
+from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.numbers import Numbers
 from audiovq.evaluation.originals import clip_waveforms
-from audiovq.preprocessing.labels import FARTHEST
+from audiovq.preprocessing.catalog import Content, Recording
+from audiovq.preprocessing.labels import FARTHEST, Numbered
 from audiovq.preprocessing.preprocess import preprocess
 
 RATE = 8000
@@ -53,8 +58,7 @@ def test_training_clips_are_transposed_with_their_notes_and_can_be_read_again(
     copies = [clip for clip in dataset.train.clips if clip.transposed]
     assert len(copies) == 2 * (len(dataset.train) - len(copies))
     assert not any(clip.transposed for clip in dataset.validation.clips + dataset.test.clips)
-    assert all(0 < abs(clip.transposed) <= FARTHEST for clip in copies)
-    assert min(clip.transposed for clip in copies) < -1 < 1 < max(c.transposed for c in copies)
+    assert {clip.transposed for clip in copies} == {-1, 1}
     waveforms = clip_waveforms(dataset, dataset.train.clips)
     for clip, waveform in zip(dataset.train.clips, waveforms, strict=True):
         assert waveform is not None
@@ -63,6 +67,23 @@ def test_training_clips_are_transposed_with_their_notes_and_can_be_read_again(
         assert abs(pitch(waveform) - asked) < 0.05
     indices = dataset.train.label_indices[:, list(dataset.labels).index("note")]
     assert int(indices.max()) < len(numbers)
+
+
+@given(note=st.integers(100, 12_600).map(lambda cents: cents / 100), path=st.text())
+def test_the_first_two_copies_have_the_next_whole_notes_and_others_are_anywhere_near(
+    note: float, path: str
+) -> None:
+    info, labels = AudioInfo(RATE, 1, RATE), {"note": str(note)}
+    recording = Recording(path, info, labels, ("train",), Content("", (0, 0, 0)))
+    whole, *copies = Numbered(frozenset({"note"}), 16).recordings([recording])
+    assert whole == recording
+    notes = [float(copy.labels["note"]) for copy in copies]
+    assert notes[0] == pytest.approx(math.ceil(note) - 1, abs=2e-3)
+    assert notes[1] == pytest.approx(math.floor(note) + 1, abs=2e-3)
+    for index, copy in enumerate(copies):
+        assert 0 < abs(copy.transposed) <= FARTHEST
+        assert (copy.transposed > 0) == (index % 2 == 1)
+        assert notes[index] == pytest.approx(note + copy.transposed, abs=2e-3)
 
 
 def test_the_same_call_finds_the_dataset_complete_and_another_refuses(

@@ -26,8 +26,9 @@ def budget(
     autoencoder_share: float = 0.5,
     masked_share: float = 0.2,
     vivid_share: float = 0.0,
+    masked_first: bool = False,
 ) -> TimeBudget:
-    return TimeBudget(total, has_codes, autoencoder_share, vivid_share, masked_share)
+    return TimeBudget(total, has_codes, autoencoder_share, vivid_share, masked_share, masked_first)
 
 
 def with_priors(total: float, share: float, masked_share: float) -> TimeBudget:
@@ -113,6 +114,28 @@ def test_the_masked_prior_has_its_share_of_the_limit_but_at_most_half_of_both_pr
     assert masked <= masked_share * total
     assert masked <= prior * (1 + 1e-9)
     assert masked == pytest.approx(min(masked_share * total, (prior + masked) / 2))
+
+
+@given(total=SECONDS, share=SHARES, masked_share=MASKED_SHARES, spent=SECONDS)
+def test_above_24_khz_both_priors_change_places(
+    total: float, share: float, masked_share: float, spent: float
+) -> None:
+    speech, wide = (
+        budget(total, autoencoder_share=share, masked_share=masked_share, masked_first=first)
+        for first in (False, True)
+    )
+    assert (wide.masked(spent), wide.prior(spent)) == (
+        (speech.prior(spent), speech.masked(spent))
+        if masked_share
+        else (speech.masked(spent), speech.prior(spent))
+    )
+
+
+def test_without_a_masked_prior_the_other_has_all_the_time_at_any_rate() -> None:
+    for first in (False, True):
+        alone = budget(masked_share=0.0, masked_first=first)
+        assert alone.masked(100.0) == 0.0
+        assert alone.prior(100.0) == alone.priors(100.0)
 
 
 def test_a_codec_without_a_prior_has_more_time_for_its_tables_up_to_five_minutes() -> None:
