@@ -39,6 +39,10 @@ borders: narrower bands would bring the channels closer together than they shoul
 with half the width .14), and spread attacks over more time."""
 TURN_SHARE = 1 / 6
 """Width of higher bands relative to their frequency: about as wide as those of hearing."""
+SETTLED = 0.015, 0.04
+"""Distances of balance and coherence from their neutral values that count as none."""
+NARROW = 1e-3
+"""Share of the power of the sum of both channels that their difference has at most where none is meant: -30 dB."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Widths follow its multiples, so that no period is audible."""
 
@@ -176,7 +180,8 @@ class Stereo(nn.Module):
         """Two channels (batch, 2, samples) of a waveform (batch, samples) and the planes of a spectrogram (batch, 3,
         bins, frames); `num_samples` (batch,) are the clips' lengths, `level_db` (batch,) their loudest cells.
 
-        Their mean power is that of the waveform. In the middle and in phase, both are the waveform.
+        Their mean power is that of the waveform. In the middle and in phase, or nearly so, both are the waveform: a
+        network's planes of a mono recording are never exactly neutral.
         """
         config = self.config
         grid = config.n_fft, config.hop_length
@@ -192,9 +197,13 @@ class Stereo(nn.Module):
             channels: Tensor = packing.unpack(signal).unflatten(0, (-1, 2))
             return channels
 
+        wanted = _settled(wanted)
         made = stft(turned(wanted).flatten(0, 1), *grid).unflatten(0, (-1, 2))
         powers = scale.smoothed(self.analyse(made)[1] * packing.is_frame[::2, None, None])
-        return turned(_corrected(wanted, self.planes(powers, level_db[:, None, None, None])))
+        both = turned(_corrected(wanted, self.planes(powers, level_db[:, None, None, None])))
+        side = (both[:, 0] - both[:, 1]).square().sum(dim=-1)
+        is_stereo = side > NARROW * both.sum(dim=1).square().sum(dim=-1)
+        return torch.where(is_stereo[:, None, None], both, waveform[:, None])
 
     def sides(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Gains (batch, 2, n_fft / 2 + 1, frames) of left and right by the planes of a spectrogram (batch, 3, bins,
@@ -210,6 +219,14 @@ class Stereo(nn.Module):
         )
         turn = (math.pi / 2) * (1 - coherence) * self.signs[:, None]
         return torch.stack([left, right], dim=1), turn
+
+
+def _settled(wanted: Tensor) -> Tensor:
+    """A spectrogram (batch, 3, bins, frames) with neutral planes where both are within SETTLED of neutral."""
+    neutral = wanted.new_tensor((scale.MIDDLE, scale.IN_PHASE))[:, None, None]
+    away = (wanted[:, 1:] - neutral).abs() > wanted.new_tensor(SETTLED)[:, None, None]
+    planes = torch.where(away.any(dim=1, keepdim=True), wanted[:, 1:], neutral)
+    return torch.cat([wanted[:, :1], planes], dim=1)
 
 
 def _corrected(wanted: Tensor, made: Tensor) -> Tensor:

@@ -76,6 +76,22 @@ def test_neutral_planes_give_the_mono_waveform_in_both_channels(voice: Voice) ->
 
 
 @configs
+def test_planes_that_are_nearly_neutral_make_both_channels_equal(config: SpectrogramConfig) -> None:
+    """As a network's planes of a mono recording; where they are farther away, the channels differ audibly."""
+    spectrogram, length = Spectrogram(config), torch.tensor([RATE // 2])
+    image, level = spectrogram(torch.from_numpy(noise(1))[None])
+    near, far = image.clone(), image.clone()
+    random = torch.rand(2, *image[:, 0].shape, generator=torch.Generator().manual_seed(0))
+    near[:, 1] += 0.02 * (random[0] - 0.5)
+    near[:, 2] -= 0.03 * random[1]
+    far[:, 2] -= 0.3 * random[1]
+    left, right = spectrogram.inverse(near, level, length)[0].numpy()
+    np.testing.assert_array_equal(left, right)
+    left, right = spectrogram.inverse(far, level, length)[0].numpy()
+    assert decibels(left - right, left + right) > -25
+
+
+@configs
 def test_numpy_matches_torch(voice: Voice, config: SpectrogramConfig) -> None:
     voices = [voice(0.4, 150, RATE), voice(0.4, 200, RATE)]
     sounds = [
