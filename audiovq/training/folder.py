@@ -113,6 +113,12 @@ def mark_finished(folder: Path) -> None:
         write_json(path, settings | {"finished": True})
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether settings.json notes that all stages are trained."""
+    path = folder / "training" / "settings.json"
+    return path.exists() and bool(read_object(path, "a training folder").get("finished"))
+
+
 def trained_on(folder: Path, recordings: Path | None = None) -> Dataset:
     """The dataset that the model in `folder` was trained on; `recordings` as in `Dataset`.
 

@@ -66,16 +66,19 @@ class Trainer:
         dtype: torch.dtype,
         max_seconds: float | None,
         limits: Limits = Limits(),
+        title: str = "",
     ) -> None:
         """Resumes from the state file of `stage` in `folder`, if it exists.
 
-        `clips`: number of training clips. `max_seconds`: time limit, with the time of earlier runs. Raises
-        AudiovqError where the file does not match the module and `config`.
+        `clips`: number of training clips. `max_seconds`: time limit, with the time of earlier runs. `title`: the
+        stage in words, for its progress bar. Raises AudiovqError where the file does not match the module and
+        `config`.
         """
         self.module = module
         self.config = config
         self.folder = folder
         self.stage = stage
+        self.title = title or stage
         self.seed = seed
         self.dtype = dtype
         self.max_seconds = max_seconds
@@ -180,12 +183,13 @@ class Trainer:
         return self.state
 
     def _bar(self) -> Any:
-        """Progress bar of the schedule in thousandths, in rank 0."""
+        """Progress bar of the schedule in thousandths, in rank 0; at its end it goes, and the lines stay."""
         return tqdm(
             total=1000,
-            desc=self.stage,
+            desc=self.title,
             disable=None if distributed.is_main() else True,
-            bar_format="{desc}: {percentage:3.0f} % {bar} {elapsed}, {remaining} left",
+            leave=False,
+            bar_format="{desc}: {bar} {elapsed}, {remaining} left in this stage",
         )
 
     def _step(

@@ -26,12 +26,12 @@ from audiovq.models.model import Model, new_model
 from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_device
 from audiovq.runtime.files import lock_folder, write_text
-from audiovq.runtime.progress import Say
+from audiovq.runtime.progress import Say, percent
 from audiovq.runtime.threads import fix_threads
 from audiovq.training.budget import TimeBudget
 from audiovq.training.card import model_card
 from audiovq.training.contrast import fitted_contrast
-from audiovq.training.folder import mark_finished, prepare_folder
+from audiovq.training.folder import is_finished, mark_finished, prepare_folder
 from audiovq.training.loop import Diverged, Trainer
 from audiovq.training.more import Further, require_finished, stopped_further
 from audiovq.training.origin import Origin
@@ -39,10 +39,13 @@ from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
 from audiovq.training.stages.masked_prior import MaskedPriorStage
-from audiovq.training.stages.plain import PlainLines, begin_line, stage_name, time_limit_line
+from audiovq.training.stages.plain import PlainLines, begin_line, finished_line, stage_name
 from audiovq.training.stages.prior import PriorStage, overfits
 from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
+
+DONE_BEFORE = "done by an earlier run"
+"""Said of a stage that a run finds trained."""
 
 
 def train(
@@ -131,16 +134,20 @@ def _train(run: Run) -> Model:
     if run.origin is not None:
         _begin_from(run.origin, run, model)
     budget = _budget(run)
-    if run.plain:
+    finished = is_finished(run.folder)
+    if finished:
+        run.say(finished_line(run.folder))
+    elif run.plain:
         run.say(begin_line(config, len(dataset.train)))
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
     model = _fit_contrast(run)
     if budget.trains_vivid:
         seconds += run_stage(VividStage(run, model), budget.vivid)
         model = _fit_vivid_contrast(run)
+    if run.plain and budget.has_codes and not finished:
+        how_long = "takes seconds to minutes" if model.context is None else DONE_BEFORE
+        run.say(f"{stage_name(config, 'context')}: {how_long}")
     if budget.has_codes and model.context is None:
-        if run.plain:
-            run.say(f"{stage_name(config, 'context')}: takes seconds to minutes")
         train_context(run, model, budget.context_deadline)
         distributed.barrier()
     if budget.trains_prior:
@@ -260,11 +267,14 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
         dtype=run.dtype,
         max_seconds=max_seconds,
         limits=run.limits,
+        title=stage_name(run.config, stage.name) if run.plain else stage.name,
     )
-    already_trained = trainer.state.done
-    if already_trained:
-        run.say(f"{stage.name}: already trained")
-    else:
+    before, was_done = trainer.progress, trainer.state.done
+    if was_done and not is_finished(run.folder):
+        run.say(f"{trainer.title}: {DONE_BEFORE}")
+    if not was_done:
+        if run.plain and trainer.state.step:
+            run.say(f"{trainer.title}: continues where it stopped, at {percent(before)}")
         started = time.perf_counter()
         for line in stage.begin(resumed=trainer.state.step > 0):
             run.detail(line)
@@ -272,11 +282,9 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
             elapsed, _ = distributed.sync_clock(time.perf_counter() - started)
             trainer.max_seconds = max(1.0, max_seconds - elapsed)
         with _naming_clips(run.dataset.train):
-            trainer.fit(
-                stage, functools.partial(_save_best, stage), _Reports(stage, trainer.progress)
-            )
+            trainer.fit(stage, functools.partial(_save_best, stage), _Reports(stage, trainer))
     if distributed.is_main():
-        _record_end(run, trainer, silent=already_trained)
+        _record_end(run, trainer, silent=was_done)
     distributed.barrier()
     return trainer.state.seconds
 
@@ -290,12 +298,14 @@ def _save_best(stage: Stage, state: State, metrics: Metrics) -> None:
 class _Reports:
     """Prints progress lines of a stage, and writes samples after validations that are far enough apart."""
 
-    def __init__(self, stage: Stage, progress: float) -> None:
+    def __init__(self, stage: Stage, trainer: Trainer) -> None:
         self.stage = stage
-        self.sampled_at = progress
+        self.trainer = trainer
+        self.sampled_at = trainer.progress
         """Progress at the latest samples."""
         config = stage.run.config
-        self.plain = PlainLines(config, stage.name, _budget(stage.run).after(stage.name))
+        later = _budget(stage.run).after(stage.name)
+        self.plain = PlainLines(config, stage.name, later, trainer.steps)
 
     def __call__(self, metrics: Metrics) -> None:
         run = self.stage.run
@@ -317,17 +327,14 @@ class _Reports:
             return
         known = {**metrics, **stage.facts, "measured_on": stage.held_out.name}
         copies = stage.name == "prior" and "validation_bits_per_code" in metrics and overfits(known)
-        stage.run.say(self.plain.line(metrics, copies))
+        stage.run.say(self.plain.line(metrics, copies, self.trainer.ended_by))
 
 
 def _record_end(run: Run, trainer: Trainer, silent: bool) -> None:
-    """Add to model.json how a stage ended; print a line where the time limit ended it, unless `silent`."""
+    """Add to model.json how a stage ended; with figures, print a line where the time limit ended it, unless `silent`."""
     amend(run.folder, trainer.stage, {"steps_planned": trainer.steps, "ended_by": trainer.ended_by})
-    if trainer.ended_by == "time" and not silent and run.plain:
-        done = trainer.state.step / trainer.steps
-        run.say(f"{stage_name(run.config, trainer.stage)}: {time_limit_line(done)}")
-    elif trainer.ended_by == "time" and not silent:
-        run.say(
+    if trainer.ended_by == "time" and not silent:
+        run.detail(
             f"{trainer.stage}: stopped by the time limit after {trainer.state.step:,} of"
             f" {trainer.steps:,} steps; a longer limit may give a better model"
         )

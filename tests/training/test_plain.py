@@ -1,6 +1,7 @@
 """What training prints for beginners: the stage, the minutes left in all, whether it learns, what would help."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,13 @@ from audiovq.training.stages.plain import (
     begin_line,
     minutes_left,
     stages_of,
-    time_limit_line,
 )
 
 SMALL = PRESETS["small"]
 
 
 def metrics(progress: float, score: float | None = None, **others: float) -> dict[str, float]:
-    found = {"progress": progress, "seconds": 600 * progress, **others}
+    found = {"progress": progress, "seconds": 600 * progress, "step": 0, **others}
     return found if score is None else found | {"validation_score": score}
 
 
@@ -31,32 +31,71 @@ def test_every_stage_of_a_training_is_counted() -> None:
     assert stages_of(PRESETS["rate-1k"]) == ["autoencoder", "context"]
     assert stages_of(PRESETS["lesson-ae"]) == ["autoencoder"]
     assert begin_line(SMALL, 1200).startswith("learning from 1,200 clips in 5 stages in about 20 m")
+    assert " in about 1 minute, " in begin_line(replace(SMALL, max_minutes=1.0), 1200)
 
 
 def test_a_line_compares_each_validation_with_the_best_before_it() -> None:
-    lines = PlainLines(SMALL, "autoencoder", 300)
-    assert lines.line(metrics(0.0)) == "stage 1 of 5 (sounds as codes): 0 %"
+    lines = PlainLines(SMALL, "autoencoder", 300, 1000)
+    assert lines.line(metrics(0.0)) == "stage 1 of 5 (sounds as codes): 0 % of its time"
     first = lines.line(metrics(0.25, 0.2))
-    assert first == "stage 1 of 5 (sounds as codes): 25 %, about 12 minutes left in all; learning"
+    name = "stage 1 of 5 (sounds as codes)"
+    assert first == f"{name}: 25 % of its time, about 12 minutes left in all; learning"
     assert lines.line(metrics(0.5, 0.1)).endswith("; learning, 50.0 % better than before")
     assert "no better than before" in lines.line(metrics(0.6, 0.15))
     assert lines.line(metrics(0.7, 0.09)).endswith("; learning, 10.0 % better than before")
     assert lines.line(metrics(0.8)).endswith("left in all")
-    assert lines.line(metrics(1.0, 0.09)).startswith(
-        "stage 1 of 5 (sounds as codes): 100 %, about 5 m"
-    )
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "step", "words"),
+    [
+        (
+            "time",
+            40,
+            "its time is up after 4 % of its steps, about 5 minutes left in all; learning;"
+            " more minutes make a better model (--more 20 adds twenty)",
+        ),
+        ("time", 700, "its time is up, about 5 minutes left in all; learning"),
+        ("steps", 1000, "all its steps are taken, about 5 minutes left in all; learning"),
+        (
+            "patience",
+            900,
+            "ends early, at 90 % of its steps, about 5 minutes left in all; learning",
+        ),
+    ],
+)
+def test_the_last_line_of_a_stage_gives_one_share_and_what_ended_it(
+    ended_by: str, step: int, words: str
+) -> None:
+    lines = PlainLines(SMALL, "autoencoder", 300, 1000)
+    share = step / 1000 if ended_by == "patience" else 1.0
+    line = lines.line(metrics(share, 0.2, step=step), ended_by=ended_by)
+    assert line == f"stage 1 of 5 (sounds as codes): {words}"
+    assert line.count("%") <= 1
+
+
+def test_the_advice_of_a_last_line_does_not_contradict_itself() -> None:
+    lines = PlainLines(SMALL, "prior", 0, 1000)
+    line = lines.line(metrics(1.0, 0.2, step=100), overfits=True, ended_by="time")
+    assert "fewer minutes, help" in line
+    assert "more minutes" not in line
+
+
+def test_a_share_is_that_of_the_time_or_of_the_steps_whichever_is_larger() -> None:
+    assert "50 % of its steps" in PlainLines(SMALL, "prior", 0, 10).line(metrics(0.5, step=5))
+    assert "50 % of its time" in PlainLines(SMALL, "prior", 0, 10).line(metrics(0.5, step=4))
+    without_limit = PlainLines(SMALL, "prior", None, 10)
+    assert "0 % of its steps" in without_limit.line(metrics(0.0))
+    last = PlainLines(SMALL, "masked", 0, 10).line(metrics(1.0, 0.2, step=9), ended_by="time")
+    assert last.endswith("its time is up; learning")
 
 
 def test_each_verdict_has_its_advice() -> None:
-    line = PlainLines(SMALL, "autoencoder", None).line(metrics(0.5, 0.1, validation_usage=0.2))
+    line = PlainLines(SMALL, "autoencoder", None, 10).line(metrics(0.5, 0.1, validation_usage=0.2))
     assert "about 5 minutes left in this stage" in line
     thin = "codebook thin (20 % of codes in use): few kinds of sound, or too few minutes"
     assert line.endswith(thin)
-    assert time_limit_line(0.03).endswith(
-        "after 3 % of its steps: more minutes make a better model (--more 20 adds twenty)"
-    )
-    assert time_limit_line(0.9) == "finished within the time limit"
-    line = PlainLines(SMALL, "prior", 0).line(metrics(0.5, 0.1), overfits=True)
+    line = PlainLines(SMALL, "prior", 0, 10).line(metrics(0.5, 0.1), overfits=True)
     assert "begins to repeat your recordings; more recordings, or fewer minutes, help" in line
 
 

@@ -1,11 +1,13 @@
 """All stages on real spectrograms: files, resuming, time limits, messages."""
 
 import dataclasses
+import io
 import json
 import math
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from audiovq.training.loop import Stopped, Trainer
 from audiovq.training.run import train
 from audiovq.training.stage import Limits
 from audiovq.training.stages.autoencoder import describe_autoencoder
+from audiovq.training.stages.plain import finished_line
 from audiovq.training.stages.prior import describe_prior
 
 MASKED = {
@@ -139,8 +142,39 @@ def test_a_finished_training_is_left_alone(
     before = weights(straight[0])
     lines: list[str] = []
     train(dataset, straight[0], CONFIG, device="cpu", say=lines.append)
-    assert lines == ["autoencoder: already trained", "prior: already trained"]
+    assert lines == [finished_line(straight[0])]
+    for words in ("nothing is trained now", "add --more 20", "add --overwrite"):
+        assert words in lines[0]
     assert weights(straight[0]) == before
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_training_that_goes_on_says_so_in_the_words_of_its_other_lines_and_of_its_bar(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        stop_after(patch, "prior", 20)
+        with pytest.raises(Stopped):
+            train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet, plain=True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lines.append, plain=True)
+    assert lines[1:4] == [
+        "stage 1 of 3 (sounds as codes): done by an earlier run",
+        "stage 2 of 3 (small archives): done by an earlier run",
+        "stage 3 of 3 (new sounds): continues where it stopped, at 52 %",
+    ]
+    assert lines[-1].startswith("stage 3 of 3 (new sounds): all its steps are taken; learning")
+    bar = terminal.getvalue()
+    assert "stage 3 of 3 (new sounds): " in bar
+    assert "left in this stage" in bar
+    assert "%" not in bar
+    assert bar.endswith("\r")  # it goes, and the lines stay
 
 
 def test_a_longer_limit_is_used_before_the_end_of_training_and_a_shorter_one_ignored_after_it(
@@ -162,7 +196,7 @@ def test_a_longer_limit_is_used_before_the_end_of_training_and_a_shorter_one_ign
     for config in (limited, shorter):
         lines: list[str] = []
         train(dataset, tmp_path / "model", config, device="cpu", say=lines.append)
-        assert lines == ["autoencoder: already trained", "prior: already trained"]
+        assert lines == [finished_line(tmp_path / "model")]
     assert weights(tmp_path / "model") == before
 
 
@@ -250,7 +284,7 @@ def test_training_the_masked_prior_resumes_bit_for_bit(
     without_masked = weights(straight[0])
     assert weights(folder).items() >= without_masked.items()
     train(dataset, folder, config, device="cpu", say=lines.append)
-    assert lines[-1] == "masked: already trained"
+    assert lines[-1] == finished_line(folder)
 
 
 @pytest.mark.slow

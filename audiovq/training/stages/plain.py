@@ -5,6 +5,8 @@ The figures behind it are printed instead with `--verbose`, and are in training/
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from audiovq.config.settings import TrainConfig
 from audiovq.runtime.progress import percent
 from audiovq.training.budget import TimeBudget
@@ -41,7 +43,10 @@ def begin_line(config: TrainConfig, clips: int) -> str:
     """The first line of a training on `clips` training clips."""
     stages = len(stages_of(config))
     limit = config.max_minutes
-    minutes = f" in about {limit:g} minutes, or more where the computer is busy" if limit else ""
+    minutes = ""
+    if limit:
+        plural = "s" * (limit != 1)
+        minutes = f" in about {limit:g} minute{plural}, or more where the computer is busy"
     return (
         f"learning from {clips:,} clips in {stages} stage{'s' * (stages > 1)}{minutes}; Ctrl-C stops, the same command"
         " resumes; --verbose shows the figures"
@@ -57,28 +62,45 @@ def stage_name(config: TrainConfig, stage: str) -> str:
 class PlainLines:
     """The progress lines of one stage, which compare each validation with the best before it."""
 
-    def __init__(self, config: TrainConfig, stage: str, later: float | None) -> None:
-        """`later`: seconds planned for the stages after it; None: there is no time limit."""
+    def __init__(self, config: TrainConfig, stage: str, later: float | None, steps: int) -> None:
+        """`later`: seconds planned for the stages after it; None: there is no time limit. `steps`: the most that it
+        may take."""
         self.name = stage_name(config, stage)
         self.stage = stage
         self.later = later
+        self.steps = steps
         self.best: float | None = None
 
-    def line(self, metrics: Metrics, overfits: bool = False) -> str:
-        """The line of a validation or, without its metrics, of training; `overfits`: whether new sounds become
-        copies."""
-        share = metrics["progress"]
-        parts = [percent(share)]
-        if share:
-            left = metrics["seconds"] * (1 - share) / share
+    def line(self, metrics: Metrics, overfits: bool = False, ended_by: str | None = None) -> str:
+        """The line of a validation or, without its metrics, of training.
+
+        `overfits`: whether new sounds become copies; `ended_by`: see `Trainer.ended_by`. The share is that of the
+        stage's time or of its steps, whichever is larger, and is said once.
+        """
+        share, taken = metrics["progress"], metrics["step"] / self.steps
+        parts = [self._share(share, taken, ended_by)]
+        if share and (ended_by is None or self.later):
+            left = metrics["seconds"] * (1 - share) / share if ended_by is None else 0.0
             total = left if self.later is None else left + self.later
             parts.append(
                 minutes_left(total) + (" in this stage" if self.later is None else " in all")
             )
-        verdict = self._verdict(metrics, overfits)
-        return f"{self.name}: {', '.join(parts)}" + (f"; {verdict}" if verdict else "")
+        parts = [", ".join(parts), self._verdict(metrics, overfits, ended_by)]
+        if ended_by == "time" and taken < ENOUGH and not overfits:
+            parts.append("more minutes make a better model (--more 20 adds twenty)")
+        return f"{self.name}: {'; '.join(filter(None, parts))}"
 
-    def _verdict(self, metrics: Metrics, overfits: bool) -> str:
+    def _share(self, share: float, taken: float, ended_by: str | None) -> str:
+        """How much of its time or its steps the stage has taken, in words."""
+        if ended_by == "time":
+            return "its time is up" + f" after {percent(taken)} of its steps" * (taken < ENOUGH)
+        if ended_by == "steps":
+            return "all its steps are taken"
+        is_timed = share > taken or (not share and self.later is not None)
+        words = f"{percent(share)} of its {'time' if is_timed else 'steps'}"
+        return f"ends early, at {words}" if ended_by else words
+
+    def _verdict(self, metrics: Metrics, overfits: bool, ended_by: str | None) -> str:
         """Whether it learns, and if not enough, what would help; "" between validations."""
         score = metrics.get("validation_score")
         if score is None:
@@ -93,16 +115,16 @@ class PlainLines:
             return "learning"
         if score < before:
             return f"learning, {percent((before - score) / abs(before), 1)} better than before"
+        if ended_by is not None:
+            return "no better than before"
         return "no better than before; it ends early if it stays so"
 
 
-def time_limit_line(done: float) -> str:
-    """What the end of a stage by the time limit, after a share of its steps, says of the model."""
-    if done >= ENOUGH:
-        return "finished within the time limit"
+def finished_line(folder: Path) -> str:
+    """The line of a training that is run again after its end: what happens, and what to type to train on."""
     return (
-        f"the time limit ended it after {percent(done)} of its steps: more minutes make a better model"
-        " (--more 20 adds twenty)"
+        f"{folder}: is trained to the end, so nothing is trained now; to train it twenty minutes longer, add --more 20;"
+        " to train it from the start, add --overwrite"
     )
 
 
