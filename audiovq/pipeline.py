@@ -40,6 +40,7 @@ from audiovq.library.synthesis import write_takes
 from audiovq.models.folder import spectrogram_of
 from audiovq.preprocessing.preprocess import Summary, preprocess
 from audiovq.report.collect import write_report
+from audiovq.report.commands import in_columns, next_steps
 from audiovq.runtime.device import pick_device
 from audiovq.runtime.files import write_json
 from audiovq.runtime.progress import Say
@@ -66,6 +67,7 @@ __all__ = [
 DEMO_DATA = PreprocessConfig(
     labels=r"(?P<digit>\d)_(?P<speaker>[a-z0-9-]+)_\d+\.wav$", test=r"_[67]\.wav$"
 )
+INSPECTED = "the contents of a folder of yours, and what to type for it"
 DEMO_SEED = "sounds"
 """The model in the package from which the demo of sounds starts."""
 DEMO_KINDS = "kick", "snare", "clap", "bell", "pluck", "organ"
@@ -137,7 +139,8 @@ def demo(
     say("5 of 5: report")
     page = write_report(model, dataset, out / "model", out / "report.html", say=say)
     say(f"open {page} in a browser to see and hear the model; its sounds are in {out / 'sounds'}")
-    say(f"next: audiovq app {out / 'model'}, or your own sounds: audiovq inspect MY-SOUNDS")
+    steps = [*next_steps(model, str(out / "model")), ("audiovq inspect MY-SOUNDS", INSPECTED)]
+    say("\n".join(["next:", *in_columns(steps)]))
     return figures
 
 

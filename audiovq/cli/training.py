@@ -54,6 +54,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         """
         from audiovq.dataset.dataset import Dataset
         from audiovq.pipeline import train, write_report
+        from audiovq.report.commands import in_columns, next_steps
         from audiovq.runtime import distributed
 
         require_apart(model, dataset, emptied=True)
@@ -75,7 +76,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         if not trained.spectrogram.config.images:
             page = write_report(trained, opened, model, say=print)
             print(f"{page}: open it in a browser to see and hear the model")
-        print(f"wrote {model}; next: audiovq app {model}, or audiovq generate {model} OUT")
+        print("\n".join([f"wrote {model}; next:", *in_columns(next_steps(trained, str(model)))]))
 
     return train
 

@@ -17,11 +17,6 @@ from audiovq.codec import codec
 from audiovq.codec.single import held_codes, held_waveform
 from audiovq.codec.tokenize import code_counts, encode_split
 from audiovq.config.errors import AudiovqError
-from audiovq.config.flags import flags
-from audiovq.config.presets import PRESETS
-from audiovq.config.serialize import from_json
-from audiovq.config.settings import TrainConfig
-from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import evenly_spaced
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.measured import (
@@ -38,7 +33,7 @@ from audiovq.evaluation.wording import describe_figures
 from audiovq.generation.generate import generate
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
-from audiovq.report import sections
+from audiovq.report import commands, sections
 from audiovq.report.axes import bin_hertz, hertz_ticks
 from audiovq.report.plots import project_to_plane
 from audiovq.report.sections import Group, Picture, Report
@@ -112,7 +107,10 @@ def write_report(
             for k in ("spectrogram", "autoencoder", "prior", "masked")
             if k in model.header
         },
-        commands=_commands(dataset, folder),
+        commands=commands.made_by(dataset, folder),
+        next_steps=commands.in_columns(
+            commands.next_steps(model, folder.name, dataset.folder.name)
+        ),
     )
     sections.write(path, page)
     say(f"in short: {page.verdict}")
@@ -295,22 +293,3 @@ def _metrics(model: Model, folder: Path) -> list[dict[str, Any]]:
         measured = model.header.get(row["stage"], {}).get("summary", {})
         row["measured_on"] = str(measured.get("measured_on", "validation"))
     return [row | (baselines if row["stage"] == "prior" else {}) for row in rows]
-
-
-def _commands(dataset: Dataset, folder: Path) -> list[str]:
-    """Command lines that make the same dataset and model."""
-    source, name = dataset.folder.name, folder.name
-    train = [f"audiovq train {source} {name}"]
-    settings = folder / "training" / "settings.json"
-    if settings.exists():
-        config = from_json(TrainConfig, read_object(settings, "settings").get("config"), "settings")
-        preset = min(PRESETS, key=lambda preset: len(flags(config, PRESETS[preset])))
-        train += [f"--preset {preset}", *flags(config, PRESETS[preset])]
-    wanted = flags(dataset.preprocess, PreprocessConfig())
-    return [
-        " ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]),
-        " ".join(train),
-        f"audiovq generate {name} OUT -n 16",
-        f"audiovq app {name}",
-        f"audiovq evaluate {name} {source}",
-    ]

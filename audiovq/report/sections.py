@@ -85,6 +85,9 @@ class Report:
     settings: dict[str, Any]
     """Nested dicts of plain values."""
     commands: list[str]
+    """Those that made the dataset and the model."""
+    next_steps: list[str]
+    """Command lines to type next."""
 
 
 @dataclass(frozen=True)

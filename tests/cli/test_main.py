@@ -51,7 +51,10 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
     assert "codes used" in printed
     assert f"writing {model / 'report.html'}" in printed
     assert "in short: " in printed
-    assert f"wrote {model}; next: audiovq app {model}, or " in printed.splitlines()[-1]
+    *_, wrote, first, second, third = printed.splitlines()
+    assert wrote == f"wrote {model}; next:"
+    for line, verb in zip((first, second, third), ("app", "generate", "pack"), strict=True):
+        assert line.startswith(f"audiovq {verb} {model}")
     assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
     assert sorted(p.name for p in out.iterdir()) == [
         ".written",

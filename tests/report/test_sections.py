@@ -106,7 +106,8 @@ def report(**replaced: Any) -> Report:
         "code_points": np.arange(16, dtype=np.float32).reshape(8, 2),
         "figures": [("Error", "3.9 dB", "Mean error.")],
         "settings": {"seed": 0, "prior": {"dim": 192, "inner": {"on": True}}},
-        "commands": ["audiovq train digits", "audiovq report digits", "audiovq app digits"],
+        "commands": ["audiovq train digits", "audiovq report digits"],
+        "next_steps": ["audiovq app digits", "audiovq pack digits my-kit"],
     }
     return Report(**{**values, **replaced})
 
@@ -143,6 +144,7 @@ def test_the_page_begins_with_the_verdict_and_folds_the_notebook_away(tmp_path: 
     assert "open" not in page.find_all("details")[0]
     assert "prior · inner · on" in page.text
     assert "audiovq train digits\naudiovq report digits" in page.text
+    assert "audiovq app digits\naudiovq pack digits my-kit" in shown
 
 
 def test_percent_are_written_in_one_way(tmp_path: Path) -> None:
@@ -230,13 +232,14 @@ def test_every_string_is_escaped(tmp_path: Path) -> None:
         figures=[(NASTY, NASTY, NASTY)],
         settings={NASTY: {NASTY: NASTY}, "list": [NASTY]},
         commands=[NASTY],
+        next_steps=[NASTY],
     )
     plain = parsed(tmp_path, generated=[picture("a")])
     assert len(page.find_all("script")) == 1
     assert not any("onload" in attributes for _, attributes in page.elements)
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements}
     shown = NASTY.replace("\udcff", "?")  # a lone surrogate has no UTF-8
-    assert page.text.count(shown) == 16
+    assert page.text.count(shown) == 17
     assert page.find_all("img")[0]["alt"] == f"Spectrogram of {shown}"
     assert page.find_all("audio")[0]["aria-label"] == shown
 
@@ -328,6 +331,7 @@ def test_empty_sections_are_omitted(tmp_path: Path) -> None:
         figures=[],
         settings={},
         commands=[],
+        next_steps=[],
     )
     for tag in ("h2", "section", "audio", "img", "svg", "table", "details", "pre", "a"):
         assert page.find_all(tag) == []

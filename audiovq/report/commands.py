@@ -1,0 +1,67 @@
+"""Command lines: those that made a dataset and a model, and those to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from audiovq.config.flags import flags
+from audiovq.config.presets import PRESETS
+from audiovq.config.serialize import from_json
+from audiovq.config.settings import TrainConfig
+from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
+from audiovq.generation.labels import learnt_values
+from audiovq.models.model import Model
+from audiovq.runtime.files import read_object
+
+Step = tuple[str, str]
+"""A command line, and what it does."""
+
+
+def made_by(dataset: Dataset, folder: Path) -> list[str]:
+    """Command lines that make the same dataset and model, in the folder that holds both."""
+    source, name = map(shlex.quote, (dataset.folder.name, folder.name))
+    train = [f"audiovq train {source} {name}"]
+    settings = folder / "training" / "settings.json"
+    if settings.exists():
+        config = from_json(TrainConfig, read_object(settings, "settings").get("config"), "settings")
+        preset = min(PRESETS, key=lambda preset: len(flags(config, PRESETS[preset])))
+        train += [f"--preset {preset}", *flags(config, PRESETS[preset])]
+    wanted = flags(dataset.preprocess, PreprocessConfig())
+    return [" ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]), " ".join(train)]
+
+
+def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:
+    """What to type next with the model in `folder`; with its `dataset`, `evaluate` too."""
+    name = shlex.quote(folder)
+    generates = model.prior is not None or model.masked is not None
+    new = f"audiovq generate {name} new-sounds -n 16"
+    if model.spectrogram.config.images:
+        return [(new, "sixteen new images")] if generates else []
+    steps = [(f"audiovq app {name}", "hear it and change sounds, in a browser")]
+    if generates:
+        steps += [(new, "sixteen new WAVs"), (_pack(model, name), "a kit for samplers, no copies")]
+    else:
+        steps.append(
+            (f"audiovq reconstruct {name} my-sounds out", "your sounds, coded and decoded")
+        )
+    if dataset:
+        evaluate = f"audiovq evaluate {name} {shlex.quote(dataset)}"
+        steps.append((evaluate, "how good it is, in figures"))
+    return steps
+
+
+def _pack(model: Model, name: str) -> str:
+    """`pack`, by the first label where there are several."""
+    labels = [label for label in model.labels if learnt_values(model, label)]
+    by = f" --by {shlex.quote(labels[0])}" if len(labels) > 1 else ""
+    return f"audiovq pack {name} my-kit{by}"
+
+
+def in_columns(steps: Iterable[Step]) -> list[str]:
+    """Steps as lines: the commands, and what they do below each other."""
+    steps = list(steps)
+    wide = max((len(command) for command, _ in steps), default=0)
+    return [f"{command:<{wide}}  # {words}" for command, words in steps]
