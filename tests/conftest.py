@@ -1,8 +1,10 @@
 """Shared fixtures: synthetic recordings, the digits that ship, the real digits where they are."""
 
+import atexit
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,10 @@ from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Where recordings are is noted (`dataset.source`) in a folder of the tests, not in the user's.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="audiovq-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 # Files are tested side by side, on a core each; and the number of threads must not adapt, as it changes the last bits.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -39,6 +39,7 @@ from audiovq.dataset.manifest import (
     whole_number,
 )
 from audiovq.dataset.numbers import LabelValues, Numbers, labels_from_json
+from audiovq.dataset.source import noted
 from audiovq.runtime.checksums import read_header, verified_path
 from audiovq.runtime.device import to_device_async
 from audiovq.spectral.scale import expanded_rows
@@ -253,7 +254,7 @@ class Dataset:
             return given
         source = self.header["source"]
         if source is None:
-            return None
+            return noted(self.fingerprint)
         if type(source) is not str or "\0" in source or PurePath(source).anchor:
             raise ValueError(f"expected a relative path, not {source!r:.80}")
         return self.folder / source

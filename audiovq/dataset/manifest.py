@@ -17,8 +17,9 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import OMIT_DEFAULT, to_json
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.numbers import Numbers, is_note, labels_to_json, number_of
+from audiovq.dataset.source import relative_or_noted
 from audiovq.runtime.checksums import escapes_folder, read_header, verified_path, write_header
-from audiovq.runtime.files import atomic, relative, sha256, write_text
+from audiovq.runtime.files import atomic, sha256, write_text
 
 SPLITS = ("train", "validation", "test")
 LARGEST = 1 << 48
@@ -135,7 +136,9 @@ def write_manifests(
         if recipe.spectrogram.channels == 1
         else STEREO_VERSION,
         "fingerprint": recipe.fingerprint,
-        "source": None if recipe.source is None else relative(recipe.source, folder),
+        "source": None
+        if recipe.source is None
+        else relative_or_noted(recipe.source, folder, recipe.fingerprint),
         "spectrogram": to_json(recipe.spectrogram),
         "clip_frames": recipe.clip_frames,
         "labels": labels_to_json(tally.values()),

@@ -34,6 +34,7 @@ from audiovq.dataset.manifest import (
     write_manifests,
 )
 from audiovq.dataset.numbers import is_note
+from audiovq.dataset.source import relative_or_noted
 from audiovq.preprocessing.catalog import (
     Catalog,
     Recording,
@@ -227,6 +228,7 @@ def _existing(run: _Run) -> Summary:
     """The summary of a finished dataset. Raises AudiovqError if it was made from something else."""
     require_same(run.target, run.recipe.fingerprint, run.files)
     shutil.rmtree(run.target / "work", ignore_errors=True)  # of a run killed at its end
+    relative_or_noted(run.source, run.target, run.recipe.fingerprint)  # as others may have made it
     run.say(
         f"{run.target}: already complete; made from the same {len(run.files.headers)} recordings with the"
         " same settings"
