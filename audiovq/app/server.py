@@ -1,6 +1,6 @@
 """The server of the app, on 127.0.0.1 only: the page, moves of desks as JSON, pictures and sounds.
 
-Each browser has a desk, named by a cookie, so that work is kept over a reload. Moves run one at a time in one thread.
+Each browser has a desk, named by a cookie, so that work is kept over a reload, and by `stored` over a restart. Moves run one at a time in one thread.
 Requests of other pages are refused: by the host that they name, and their origin.
 """
 
@@ -10,6 +10,7 @@ import functools
 import json
 import re
 import secrets
+import sys
 import tempfile
 import threading
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
-from audiovq.app import actions, pack, view
+from audiovq.app import actions, pack, stored, view
 from audiovq.app import desk as moves
 from audiovq.app.desk import Desk, Item
 from audiovq.config.errors import AudiovqError
@@ -64,7 +65,7 @@ class Answer:
 
 def serve(model: Model, name: str, port: int) -> None:
     """Serve the app on 127.0.0.1 until Ctrl-C. Raises AudiovqError if the port is in use, or the model has no codes."""
-    with Server(model, name, port) as server:
+    with Server(model, name, port, stored.folder_of(model)) as server:
         print(
             f"serving on http://127.0.0.1:{port}/: open it in a browser; Ctrl-C stops the server",
             flush=True,
@@ -77,8 +78,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, model: Model, name: str, port: int) -> None:
-        """`port` 0: a free one. Raises AudiovqError if the port is in use, or the model has no codes or makes images."""
+    def __init__(self, model: Model, name: str, port: int, store: Path | None = None) -> None:
+        """`port` 0: a free one; `store`: folder where desks are kept, None: in memory alone. Raises AudiovqError if the port is in use, or the model has no codes or makes images."""
         _ = model.autoencoder.quantizer  # raises AudiovqError without codes
         if model.spectrogram.config.images:
             raise AudiovqError(
@@ -90,7 +91,7 @@ class Server(ThreadingHTTPServer):
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
             raise AudiovqError(f"port {port}: is taken; give another with --port") from error
-        self.model, self.name = model, name
+        self.model, self.name, self.store = model, name, store
         self.waiting = threading.BoundedSemaphore(MAX_WAITING)
         self.desks: OrderedDict[str, Desk] = OrderedDict()
         self.first = self.run(lambda: actions.first_desk(model))
@@ -99,6 +100,11 @@ class Server(ThreadingHTTPServer):
         """Free the port, and end the thread of moves."""
         super().server_close()
         self.worker.shutdown(cancel_futures=True)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print an error of a request, but not that a browser left before its answer, such as on a reload."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def run(self, work: Callable[[], T]) -> T:
         """`work`, after all work that was asked for before. Raises AudiovqError if too much waits."""
@@ -110,10 +116,12 @@ class Server(ThreadingHTTPServer):
             self.waiting.release()
 
     def desk(self, key: str) -> Desk:
-        """A browser's desk; new ones have the first sounds."""
-        desk = self.desks.pop(key, None) or self.first
-        self.keep(key, desk)
-        return desk
+        """A browser's desk, or that of an earlier server; new ones have the first sounds."""
+        desk = self.desks.pop(key, None)
+        if desk is None and self.store is not None:
+            desk = stored.load(self.store, key)
+        self.keep(key, desk or self.first)
+        return desk or self.first
 
     def keep(self, key: str, desk: Desk) -> None:
         """Store a browser's desk."""
@@ -272,6 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
         def work() -> Desk:
             after = move(self.server.desk(key))
             self.server.keep(key, after)
+            if self.server.store is not None:
+                stored.save(self.server.store, key, after)
             return after
 
         return self._desk(self.server.run(work))

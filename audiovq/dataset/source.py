@@ -7,12 +7,11 @@ root with its recordings, their folder is noted in the user's own folder for suc
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from pathlib import Path
 
 from audiovq.config.errors import AudiovqError
-from audiovq.runtime.files import relative, write_text
+from audiovq.runtime.files import relative, state_folder, write_text
 
 MAX_BYTES = 1 << 16
 """Of a note: longer ones are not read."""
@@ -46,12 +45,8 @@ def noted(fingerprint: str) -> Path | None:
 
 
 def _path(fingerprint: str) -> Path | None:
-    """The file of a note; None where the fingerprint is none, or the user has no home."""
-    if not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
+    """The file of a note; None where the fingerprint is none, or there is no state folder."""
+    folder = state_folder()
+    if folder is None or not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
         return None
-    state = os.environ.get("XDG_STATE_HOME", "")
-    try:
-        folder = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    except RuntimeError:
-        return None
-    return folder / "audiovq" / "recordings" / fingerprint
+    return folder / "recordings" / fingerprint

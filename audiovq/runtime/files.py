@@ -158,6 +158,14 @@ def relative(path: Path, folder: Path) -> str | None:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
+def state_folder() -> Path | None:
+    """The user's folder for what the program remembers on this machine, `$XDG_STATE_HOME/audiovq`; None without a home."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    with contextlib.suppress(RuntimeError):
+        return (Path(given) if os.path.isabs(given) else Path.home() / ".local/state") / "audiovq"
+    return None
+
+
 def _create(folder: Path) -> None:
     """Create `folder` if it is missing. Raises AudiovqError if that is not possible."""
     try:

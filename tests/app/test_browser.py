@@ -44,11 +44,20 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def app(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a running app; checks at the end that it contacted no other host."""
+    """URL of a running app."""
+    with serving(folder, free_port(), tmp_path_factory.mktemp("app") / "log.txt") as address:
+        yield address
+
+
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    log = tmp_path_factory.mktemp("app") / "log.txt"
+        return str(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(folder: Path, port: str, log: Path) -> Iterator[str]:
+    """URL of an app that runs; checks at the end that it contacted no other host."""
     script = Path(__file__).parents[1] / "helpers" / "no_network.py"
     command = [sys.executable, script, "app", folder, "--port", port, "--device", "cpu"]
     with (
@@ -334,6 +343,64 @@ def test_work_is_kept_over_a_reload_and_other_browsers_have_their_own(
         other.get_by_role("gridcell").first.wait_for()
         assert len(names(other)) == 3
         assert shelf[0] not in names(other)
+
+
+@pytest.mark.slow
+def test_work_is_kept_over_a_restart_of_the_server(
+    browser: Any, folder: Path, tmp_path: Path
+) -> None:
+    port, kept = free_port(), []
+    with contextlib.ExitStack() as stack:
+        with serving(folder, port, tmp_path / "one.txt") as address:
+            page = stack.enter_context(app_page(browser, address))
+            drag(page, "0,0", "1,1")
+            idle(page)
+            page.get_by_role("button", name="Keep").first.click()
+            idle(page)
+            kept = [names(page), codes_of_cells(page), page.locator("#original").inner_text()]
+            assert len(kept[0]) == 4
+            page.get_by_text("over a restart").wait_for()
+        with serving(folder, port, tmp_path / "two.txt"):
+            page.reload()
+            page.get_by_role("gridcell").first.wait_for()
+            idle(page)
+            assert [
+                names(page),
+                codes_of_cells(page),
+                page.locator("#original").inner_text(),
+            ] == kept
+            assert page.get_by_title("kept").count() == 1
+            check_pictures_load(page)
+            drag(page, "1,1", "2,2")
+            idle(page)
+            assert names(page)[0].endswith("take 3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_space_is_empty_and_controls_stay_in_reach(browser: Any, app: str, scheme: str) -> None:
+    def box(page: Any, selector: str) -> dict[str, float]:
+        found: dict[str, float] = page.locator(selector).bounding_box()
+        return found
+
+    with app_page(browser, app, 1280, scheme) as page:
+        stage, shelf, aside = (box(page, one) for one in (".stage", ".shelf", "aside"))
+        assert 0 < shelf["y"] - stage["y"] - stage["height"] < 40
+        assert shelf["width"] == stage["width"]
+        assert aside["x"] > stage["x"] + stage["width"]
+        drag(page, "0,0", "1,1")  # codes are shown, and the original: the stage is taller
+        idle(page)
+        stage, shelf = box(page, ".stage"), box(page, ".shelf")
+        assert 0 < shelf["y"] - stage["y"] - stage["height"] < 40
+        page.mouse.wheel(0, 4000)
+        until(page, "scrollY > 0")
+        assert 0 <= box(page, "aside")["y"] < 40
+        wide = [box(page, f"{form} .menus")["width"] for form in ("#make", "#change")]
+        alone = box(page, "#change .menus label")["width"]  # the model has one label
+        assert alone == wide[1]
+    with app_page(browser, app, 390, scheme) as page:
+        tops = [box(page, one)["y"] for one in (".stage", "aside", ".shelf")]
+        assert tops == sorted(tops)
 
 
 @pytest.mark.slow

@@ -6,12 +6,15 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_models import tiny_model
 
+from audiovq.app import desk as moves
 from audiovq.app import server as serving
+from audiovq.app import stored
 from audiovq.app.server import Server
 
 
@@ -108,6 +111,34 @@ def test_every_sound_is_served_as_wav_and_picture(server: Server) -> None:
         assert png[1][:4] == b"\x89PNG"
     saved = ask(server, f"/sounds/{sound['key']}.wav?save", **cookie)[2]
     assert saved["Content-Disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_printed"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), False),
+        (ConnectionResetError(), False),
+        (OSError(), True),
+    ],
+)
+def test_a_browser_that_leaves_before_its_answer_is_no_error(
+    server: Server, error: Exception, is_printed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        raise error
+    except OSError:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert ("Traceback" in capsys.readouterr().err) == is_printed
+
+
+def test_a_desk_is_that_of_an_earlier_server(server: Server, tmp_path: Path) -> None:
+    with Server(server.model, "tiny", 0, tmp_path) as first:
+        first.keep("browser", moves.discard(first.first, first.first.key))
+        stored.save(tmp_path, "browser", first.desks["browser"])
+    with Server(server.model, "tiny", 0, tmp_path) as second:
+        found = second.desk("browser")
+        assert [i.key for i in found.shelf] == [i.key for i in first.desks["browser"].shelf]
+        assert second.desk("another") is second.first
 
 
 def test_desks_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
