@@ -492,6 +492,32 @@ def test_the_microphone_records_until_it_is_pressed_again(browser: Any, app: str
 
 
 @pytest.mark.slow
+def test_a_screen_reader_is_told_what_a_cell_is_what_is_marked_and_what_happened(
+    browser: Any, app: str, tmp_path: Path
+) -> None:
+    with app_page(browser, app) as page:
+        cell = page.locator('[data-cell="1,2"]')
+        assert re.fullmatch(
+            r"[\d,]+ to [\d,]+ Hz, column 3, code \d+", cell.get_attribute("aria-label")
+        )
+        cell.evaluate("one => one.click()")  # as a screen reader clicks: without a pointer
+        assert cell.get_attribute("aria-selected") == "true"
+        assert page.locator('[aria-selected="true"]').count() == 1
+        heading = page.locator("#name").inner_text()
+        assert page.get_by_role("region", name=heading).count() == 1
+        for name in ("Playback", "Marked cells", "Common codes of this row"):
+            assert page.get_by_role("group", name=name).count() == 1
+        play = page.locator("#play")
+        assert play.get_attribute("aria-pressed") == "false"
+        page.get_by_label("Loop").check()
+        play.click()
+        until(page, "document.getElementById('play').ariaPressed === 'true'")
+        soundfile.write(tmp_path / "tone.wav", np.full(2000, 0.1), 8000)
+        page.locator("#file").set_input_files(tmp_path / "tone.wav")
+        page.get_by_role("status").filter(has_text="tone.wav: 8,000 Hz mono").wait_for()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_is_legible_and_is_reached_by_keyboard(

@@ -50,6 +50,9 @@ def test_the_verdict_is_the_first_sentence_and_the_notebook_is_folded(
         page.get_by_text("For experts").click()
         assert page.get_by_role("heading", name="Curves").is_visible()
         check_pictures_load(page)
+        steps = page.get_by_role("region", name="What next").inner_text()
+        for verb in ("app", "generate", "pack", "evaluate"):
+            assert f"audiovq {verb} " in steps
 
 
 @pytest.mark.slow
@@ -98,6 +101,31 @@ def test_every_picture_is_as_wide_as_its_card_and_has_axes(browser: Any, report:
             assert boxes[0]["width"] == boxes[1]["width"] > 80
             assert card.locator(".seconds").inner_text().rstrip().endswith("s")
             assert card.locator(".screen").inner_text().rstrip().endswith("Hz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_sounds_of_unlike_lengths_are_equally_wide_each_on_its_own_seconds(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    lengths = {"hit": 0.08, "note": 1.5, "texture": 6.0}
+    sounds = [picture(f"{name} {i}", s) for name, s in lengths.items() for i in range(8)]
+    write(tmp_path / "page.html", made_up(generated=sounds, sample_rate=8000))
+    with opened(browser, (tmp_path / "page.html").as_uri(), width) as page:
+        cards = page.locator("section").first.locator(".card")
+        assert cards.count() == len(sounds) == 24
+        assert len({round(box["width"]) for box in map(_box, cards.locator("img").all())}) == 1
+        for name, seconds in lengths.items():
+            card = cards.filter(has_text=f"{name} 0")
+            assert f"{seconds:.2f}" in card.locator("figcaption").inner_text()
+            *_, last = card.locator(".seconds span").all_inner_texts()
+            assert 0.5 * seconds <= float(last.removesuffix("s")) <= seconds
+        check_pictures_load(page)
+
+
+def _box(part: Any) -> dict[str, float]:
+    found: dict[str, float] = part.bounding_box()
+    return found
 
 
 @pytest.mark.slow
