@@ -84,6 +84,13 @@ def preprocess(
             " where a note is a number, else 0."
         ),
     ] = None,
+    join: Annotated[
+        str | None,
+        arg(
+            metavar="OLD=NEW,...",
+            help="Values of labels to replace, so that kinds named differently become one: BD=kick,SD=snare.",
+        ),
+    ] = None,
     near_copies: Annotated[
         bool,
         arg(
@@ -110,6 +117,10 @@ def preprocess(
     if like is not None:
         require(not images, f"--like {like}: makes spectrograms; leave it out with --images")
         config = _like(config, like, dataset)
+    require(
+        not (images and join),
+        f"--join {join}: joins labels of recordings; leave it out with --images",
+    )
     if images:
         from audiovq.preprocessing.images import preprocess_images
 
@@ -136,6 +147,7 @@ def preprocess(
                 measured=measured,
                 numbers=_numbers(measured or {}, numbers),
                 transpose=transpose,
+                join=_pairs(join),
                 say=lambda line: print(in_one_line(line)),
                 near=near_copies,
             )
@@ -154,6 +166,16 @@ def preprocess(
 
 def _names(listed: str | None) -> list[str]:
     return [name.strip() for name in (listed or "").split(",") if name.strip()]
+
+
+def _pairs(listed: str | None) -> dict[str, str]:
+    """Pairs OLD=NEW by OLD. Raises AudiovqError where one is none."""
+    pairs = [name.partition("=") for name in _names(listed)]
+    for old, sign, _ in pairs:
+        require(
+            bool(old and sign), f"--join {listed}: give OLD=NEW for each value, such as BD=kick"
+        )
+    return {old.strip(): new.strip() for old, _, new in pairs}
 
 
 def _numbers(measured: Mapping[str, Mapping[str, str]], numbers: str | None) -> set[str]:

@@ -34,7 +34,7 @@ from audiovq.inspection.describe import describe
 from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.character import character
-from audiovq.preprocessing.labels import guess_pattern, labels_of
+from audiovq.preprocessing.labels import guess_pattern, labels_of, synonyms
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import in_words
 from audiovq.preprocessing.similar import near_copies
@@ -215,7 +215,7 @@ def _labels(
         labels, notes = labels_of(source, paths, pattern)
     elif asked is None:
         pattern = None  # folders are the default of `preprocess`
-    return _values(labels), pattern, notes
+    return _values(labels), pattern, notes + synonyms(labels.values())
 
 
 def _no_usable_file(source: Path, skipped: list[Skipped]) -> str:

@@ -23,6 +23,19 @@ FARTHEST = 1.5
 """Semitones by which a training recording is transposed at most: with every third semitone missing, each of those is
 reached from both sides."""
 MOST_COPIES = 16
+SYNONYMS = (
+    ("kick", "kickdrum", "bassdrum", "bd", "kd"),
+    ("snare", "snaredrum", "sd", "sn"),
+    ("hat", "hihat", "hh", "closedhat", "closedhihat", "chh"),
+    ("openhat", "openhihat", "oh", "ohh"),
+    ("clap", "handclap", "cp"),
+    ("tom", "tomtom", "tm"),
+    ("crash", "crashcymbal", "cr"),
+    ("ride", "ridecymbal", "rd"),
+    ("cowbell", "cb"),
+    ("rim", "rimshot", "sidestick", "rs"),
+)
+"""Names of one kind of sound, without spaces and hyphens."""
 
 
 def labels_of(
@@ -98,6 +111,62 @@ def _each(
         found = labels_of_path(path)
         labels[path] = shared.setdefault(tuple(found.items()), found)
     return labels
+
+
+def joined(
+    labels: Mapping[str, Mapping[str, str]], join: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Labels of each path with the values that `join` has replaced by others.
+
+    Raises AudiovqError where no path has such a value.
+    """
+    values = {value for row in labels.values() for value in row.values()}
+    for old, new in join.items():
+        require(bool(new), f"--join {old}=: give a name for it after =")
+        require(
+            old in values,
+            f"--join {old}={new}: no label has the value {old}; there are {_few(sorted(values))}",
+        )
+    return _each(
+        list(labels), lambda path: {n: join.get(value, value) for n, value in labels[path].items()}
+    )
+
+
+def synonyms(labels: Iterable[Mapping[str, str]], but: Iterable[str] = ()) -> list[str]:
+    """A note for each label with values that look like one: by SYNONYMS, or but for capitals, hyphens and a plural.
+
+    `but`: names of labels that are numbers.
+    """
+    values: dict[str, set[str]] = {}
+    for row in labels:
+        for name, value in row.items():
+            values.setdefault(name, set()).add(value)
+    notes = []
+    for name, found in values.items():
+        groups: dict[str, list[str]] = {}
+        for value in sorted(found) if name not in but and not is_note(name) else ():
+            groups.setdefault(_kind(value), []).append(value)
+        same = [sorted(group, key=len) for group in groups.values() if len(group) > 1]
+        if same:
+            pairs = [f"{old}={new}" for *others, new in same for old in others]
+            notes.append(
+                f"label {name}: {_few([' and '.join(group) for group in same])} look like one kind"
+                f"{' each' * (len(same) > 1)}; preprocess --join {','.join(pairs)} makes them one"
+            )
+    return notes
+
+
+def _kind(value: str) -> str:
+    """What two names of one kind have in common."""
+    plain = re.sub(r"[\s_-]+", "", value.casefold())
+    for names in SYNONYMS:
+        if plain in names or plain.removesuffix("s") in names:
+            return names[0]
+    return plain.removesuffix("s") if len(plain) > 3 else plain
+
+
+def _few(words: list[str]) -> str:
+    return ", ".join(words[:8]) + (f" and {len(words) - 8} more" if len(words) > 8 else "")
 
 
 def guess_pattern(paths: list[str]) -> str | None:

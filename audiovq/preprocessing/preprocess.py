@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from audiovq.audio import reading
@@ -45,7 +46,7 @@ from audiovq.preprocessing.catalog import (
 )
 from audiovq.preprocessing.character import character
 from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
-from audiovq.preprocessing.labels import Numbered
+from audiovq.preprocessing.labels import Numbered, joined, synonyms
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 from audiovq.preprocessing.similar import MOST
@@ -134,6 +135,7 @@ def preprocess(
     measured: Mapping[str, Mapping[str, str]] | None = None,
     numbers: Collection[str] = (),
     transpose: int | None = None,
+    join: Mapping[str, str] = MappingProxyType({}),
     near: bool = True,
     limits: Limits = Limits(),
     say: Callable[[str], None] = print,
@@ -154,6 +156,7 @@ def preprocess(
         numbers: names of the labels that are numbers (see `dataset.numbers`).
         transpose: copies of each training recording, higher or lower by up to labels.FARTHEST semitones, that
             training clips are cut from, too, so that notes in between occur; None: two if a note is a number.
+        join: values of labels and those that replace them, so that kinds named differently are one.
         near: keep near copies in one split, too (see `similar`); their beginnings are read once more for it.
         limits: sizes into which the work is cut.
         say: is called with every line for the user.
@@ -171,6 +174,8 @@ def preprocess(
         if measured:
             labels = {path: {**measured.get(path, {}), **row} for path, row in files.labels.items()}
             files = dataclasses.replace(files, labels=labels)
+        if join:
+            files = dataclasses.replace(files, labels=joined(files.labels, join))
         numbered = _numbered(numbers, transpose)
         words = numbered.words(files.labels)
         if near:
@@ -187,7 +192,7 @@ def preprocess(
         )
         slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
         run = _Run(source.absolute(), target, files, recipe, slicing, numbered, limits, say)
-        warnings += files.notes + numbered.notes
+        warnings += files.notes + synonyms(files.labels.values(), numbered.names) + numbered.notes
         if near and len(files.headers) > MOST:
             warnings.append(f"near copies are not looked for among more than {MOST:,} recordings")
         assigned = splits_of(
