@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -161,7 +162,7 @@ def preprocess(
         "" if images else f"; {summary.seconds:.{0 if summary.seconds >= 10 else 1}f} s of sound"
     )
     print(f"{'images' if images else 'clips'}: {clips}{sound}")
-    print(f"wrote {dataset}")
+    print(f"wrote {dataset}; next: audiovq train {shlex.quote(str(dataset))} MODEL")
 
 
 def _names(listed: str | None) -> list[str]:

@@ -103,6 +103,10 @@ RESUMABLE = frozenset(
 """Verbs that resume a stopped run."""
 
 
+PIPE_CLOSED = 128 + 13
+"""Exit code where the program that reads the output ended first: that of SIGPIPE in a shell."""
+
+
 def failing(work: Callable[[], object], resumes: bool = True) -> int:
     """Run `work` and return the exit code; print an error that the user can fix in one line.
 
@@ -110,6 +114,8 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
     """
     try:
         work()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except AudiovqError as error:
         print(in_one_line(f"audiovq: {error}"), file=sys.stderr)
         return 2
@@ -117,6 +123,9 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
         again = "run the same command to resume" if resumes else "the same command starts over"
         print(f"audiovq: stopped; {again}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the program that reads the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     return 0
 
 
@@ -192,7 +201,8 @@ def _parse_with(arguments: list[str], full: list[str] | None) -> Callable[[], No
     call: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
         verbs,
         prog="audiovq",
-        description="Learn to make sound from a folder of recordings.",
+        description="Learn to make sound from a folder of recordings. Start with `audiovq app digits`, or with"
+        " `audiovq inspect MY-SOUNDS`, which says what to type for your recordings.",
         args=arguments,
     )
     return call

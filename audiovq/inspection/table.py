@@ -26,7 +26,7 @@ def inspection_table(found: Inspection) -> str:
         "",
         *_histogram("rate", [(f"{r:,} Hz", n) for r, n in found.rates.items()]),
         *_histogram("length", _bins(found.lengths, "s", ".2f")),
-        *_histogram("bandwidth", _bins(found.reaches, "Hz", ",.0f")),
+        *_histogram("sound up to", _bins(found.reaches, "Hz", ",.0f")),
         "",
         f"silence     {percent(found.silent)} of the duration; trimmed at both ends by default",
         f"clipped     {_files(len(found.clipped))}",
@@ -34,9 +34,10 @@ def inspection_table(found: Inspection) -> str:
             [f"{path}: {percent(share, 1)} of the samples" for path, share in found.clipped.items()]
         ),
         f"duplicates  {_files(sum(len(group) - 1 for group in found.duplicates))}",
-        *_listed([" = ".join(group) for group in found.duplicates]),
-        f"near copies {_files(sum(len(group) - 1 for group in found.near_copies))}",
-        *_listed([" ~ ".join(group) for group in found.near_copies]),
+        *_listed([_group(group, " = ") for group in found.duplicates]),
+        f"near copies {_files(sum(len(group) - 1 for group in found.near_copies))}"
+        + ", each kept in one split with what it is like" * bool(found.near_copies),
+        *_listed([_group(group, " ~ ") for group in found.near_copies]),
         f"skipped     {_files(len(found.skipped))}",
         *_listed([f"{file.path}: {file.reason}" for file in found.skipped]),
         f"labels      {'none' if not found.labels else ''}".rstrip(),
@@ -53,6 +54,7 @@ def inspection_table(found: Inspection) -> str:
         f"  relative error of the magnitudes {percent(found.ceiling['spectral_convergence'])} (0 is exact)"
         + (f", PESQ {found.ceiling['pesq']:.2f} (at most 4.5)" if "pesq" in found.ceiling else ""),
         "",
+        "What to type next",
         *found.commands,
     ]
     return "\n".join(map(in_one_line, lines))
@@ -89,6 +91,11 @@ def _listed(lines: Sequence[str]) -> list[str]:
     """Up to LISTED lines, indented, and the number of others."""
     more = [f"  and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
     return [f"  {line}" for line in lines[:LISTED]] + more
+
+
+def _group(paths: Sequence[str], sign: str) -> str:
+    """The first two of a group of files, and the number of others."""
+    return sign.join(paths[:2]) + (f" and {len(paths) - 2} more" if len(paths) > 2 else "")
 
 
 def _sample(values: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from short_judges import shorten_judges
 
 from audiovq.cli import main as cli_main
-from audiovq.cli.main import main
+from audiovq.cli.main import PIPE_CLOSED, main
 
 FEW_STEPS = [
     "--preset=tiny",
@@ -324,3 +324,44 @@ def test_a_terminal_shows_a_bar_before_heavy_modules_are_loaded(
     with pytest.raises(ImportError):
         run("generate", "digits", tmp_path / "out")
     assert "load digits:   0 %|" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["inspect", "{recordings}"]]
+)
+def test_a_reader_that_ends_first_is_no_error(recordings: Path, arguments: list[str]) -> None:
+    """As `audiovq --help | head` does."""
+    words = [word.format(recordings=recordings) for word in arguments]
+    with subprocess.Popen(
+        [sys.executable, "-m", "audiovq", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert "Error" not in said
+    assert process.returncode == PIPE_CLOSED
+
+
+def test_the_help_says_where_to_start(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Start with `audiovq app digits`, or with `audiovq inspect MY-SOUNDS`" in said
+
+
+def test_preprocess_and_inspect_end_with_what_to_type_next(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my dataset"
+    assert run("preprocess", recordings, out) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"wrote {out}; next: audiovq train '{out}' MODEL"
+    assert run("inspect", recordings) == 0
+    *_, heading, first, second, third = capsys.readouterr().out.splitlines()
+    assert heading == "What to type next"
+    assert [line.split()[1] for line in (first, second, third)] == [
+        "preprocess",
+        "train",
+        "generate",
+    ]
