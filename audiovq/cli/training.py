@@ -76,7 +76,14 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         if not trained.spectrogram.config.images:
             page = write_report(trained, opened, model, say=print)
             print(f"{page}: open it in a browser to see and hear the model")
-        print("\n".join([f"wrote {model}; next:", *in_columns(next_steps(trained, str(model)))]))
+        print(
+            "\n".join(
+                [
+                    f"wrote {model}; next:",
+                    *in_columns(next_steps(trained, str(model), str(dataset))),
+                ]
+            )
+        )
 
     return train
 

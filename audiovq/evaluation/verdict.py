@@ -30,6 +30,9 @@ CLEAR_DB, FAIR_DB = 3.0, 5.0
 """Error of reconstructions, in dB, that is small, or fair."""
 
 
+EVALUATE = "audiovq evaluate"
+
+
 @dataclass(frozen=True)
 class Facts:
     """A model without measurements: its training clips, codes in use, and how its training ended."""
@@ -81,15 +84,16 @@ def verdict(facts: Facts, figures: Figures, copies: tuple[int, int] | None = Non
 
     `figures` are those of `evaluate`, or of training; `copies`: near copies among a number of new sounds.
     """
-    how_good = quality(figures)
+    how_good, would_help = quality(figures), advice(facts, figures, copies)
     if facts.generates and not figures.get("generation"):
         if min(facts.steps.values(), default=1.0) < HURRIED:
             how_good = "too early to judge"
         elif figures.get("reconstruction"):
-            how_good += ", new sounds are not measured yet (audiovq evaluate does it)"
+            how_good += ", new sounds are not measured yet"
+            how_good += "" if EVALUATE in would_help else f" ({EVALUATE} does it)"
     parts = [how_good, *([copies_in_words(copies)] if facts.generates else [])]
     text = ", ".join(part for part in parts if part)
-    return f"{text[0].upper()}{text[1:]}; {advice(facts, figures, copies)}."
+    return f"{text[0].upper()}{text[1:]}; {would_help}."
 
 
 def copies_of(figures: Figures) -> tuple[int, int] | None:
@@ -156,7 +160,7 @@ def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> st
     if facts.patient:
         return "more recordings would help most: it learnt what these have"
     if not figures.get("generation") and facts.generates:
-        return "run audiovq evaluate to measure the new sounds"
+        return f"run {EVALUATE} to measure them"
     return "more minutes or more recordings may still help"
 
 

@@ -51,9 +51,10 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
     assert "codes used" in printed
     assert f"writing {model / 'report.html'}" in printed
     assert "in short: " in printed
-    *_, wrote, first, second, third = printed.splitlines()
+    *_, wrote, first, second, third, fourth = printed.splitlines()
     assert wrote == f"wrote {model}; next:"
-    for line, verb in zip((first, second, third), ("app", "generate", "pack"), strict=True):
+    lines, verbs = (first, second, third, fourth), ("app", "generate", "pack", "evaluate")
+    for line, verb in zip(lines, verbs, strict=True):
         assert line.startswith(f"audiovq {verb} {model}")
     assert run("generate", model, out, "-n", 2, "--label", "folder=jan") == 0
     assert sorted(p.name for p in out.iterdir()) == [

@@ -68,7 +68,13 @@ def test_the_verdict_names_quality_copies_and_what_would_help() -> None:
             FACTS,
             {"reconstruction": {"error_db": 2.0}},
             (0, 9),
-            "are reproduced clearly, new sounds are not measured yet (audiovq evaluate does it), no copies;",
+            "are reproduced clearly, new sounds are not measured yet, no copies; run audiovq evaluate to measure them",
+        ),
+        (
+            Facts(800, {}, 0.9, {"prior": 0.4}),
+            {"reconstruction": {"error_db": 2.0}},
+            (0, 9),
+            "not measured yet (audiovq evaluate does it), no copies; more minutes would help most",
         ),
         (
             Facts(800, {}, 0.9, {"prior": 0.04}),
