@@ -31,7 +31,9 @@ RANGE_DB = 50.0
 CANDIDATES = 4
 """Recordings with the most similar sketches that each is compared with,"""
 SIMILAR = 0.97
-"""if their similarity is at least this."""
+"""if their similarity is at least this,"""
+SIMILAR_HEADS = 0.99
+"""or that of their first time."""
 CACHED = 64
 """Recordings kept in memory for comparison."""
 COPY_SECONDS = 0.5
@@ -57,7 +59,8 @@ def near_copies(source: Path, names: Sequence[str], executor: Executor) -> dict[
     tasks = [list(names[i : i + PER_TASK]) for i in range(0, len(names), PER_TASK)]
     sketches = itertools.chain.from_iterable(executor.map(_sketches, [folder] * len(tasks), tasks))
     known = {name: one for name, one in zip(names, sketches, strict=True) if one is not None}
-    pairs = list(_candidates(known))
+    heads = {name: one[:BANDS] for name, one in known.items()}  # of hits that are cut off
+    pairs = sorted({*_candidates(known, SIMILAR), *_candidates(heads, SIMILAR_HEADS)})
     tasks_of_pairs = [pairs[i : i + PER_TASK] for i in range(0, len(pairs), PER_TASK)]
     folders = [folder] * len(tasks_of_pairs)
     are_copies = itertools.chain.from_iterable(executor.map(_confirm, folders, tasks_of_pairs))
@@ -143,8 +146,8 @@ def _beginning(path: str) -> tuple[Waveform, int] | None:
     return None if waveform is None else (waveform, rate)
 
 
-def _candidates(sketches: Mapping[str, Sketch]) -> Iterator[tuple[str, str]]:
-    """Pairs of recordings with similar sketches, each once."""
+def _candidates(sketches: Mapping[str, Sketch], least: float) -> Iterator[tuple[str, str]]:
+    """Pairs of recordings with sketches whose similarity is at least `least`, each once."""
     names, table = list(sketches), np.array(list(sketches.values()))
     if len(names) < 2:
         return
@@ -157,7 +160,7 @@ def _candidates(sketches: Mapping[str, Sketch]) -> Iterator[tuple[str, str]]:
         most = min(CANDIDATES, len(names) - 1)
         nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
         for row, others in enumerate(nearest, begin):
-            close = others[similarity[row - begin, others] >= SIMILAR]
+            close = others[similarity[row - begin, others] >= least]
             seen |= {(min(row, other), max(row, other)) for other in close.tolist()}
     yield from ((names[first], names[second]) for first, second in sorted(seen))
 

@@ -63,6 +63,19 @@ def test_copies_at_other_levels_rates_and_formats_are_found_and_no_others(folder
         assert near_copies(folder, ["03.wav", "silent.wav"], executor) == {}
 
 
+def test_a_hit_that_is_cut_off_is_a_copy_where_hardly_any_energy_is_missing(tmp_path: Path) -> None:
+    time = np.arange(RATE // 2) / RATE
+    ringing = np.random.default_rng(0).standard_normal(len(time)) * np.exp(-30 * time)
+    choked = ringing[: RATE // 12] * np.linspace(1, 0, RATE // 12) ** 0.2
+    sounds = {"ringing.wav": ringing, "choked.wav": choked}
+    sounds |= {f"{seed}.wav": hit(seed) for seed in range(20)}
+    for name, sound in sounds.items():
+        soundfile.write(tmp_path / name, 0.1 * sound, RATE)
+    with ThreadPoolExecutor(1) as executor:
+        found = near_copies(tmp_path, names(tmp_path), executor)
+    assert found == {"choked.wav": "choked.wav", "ringing.wav": "choked.wav"}
+
+
 def test_a_sketch_ignores_level_and_is_finite_for_silence_and_short_sounds() -> None:
     np.testing.assert_allclose(sketch(0.1 * hit(0), RATE), sketch(hit(0), RATE), atol=1e-4)
     assert np.abs(sketch(hit(1), RATE) - sketch(hit(0), RATE)).max() > 0.05
