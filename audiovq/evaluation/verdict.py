@@ -11,7 +11,7 @@ from typing import Any
 from audiovq.dataset.numbers import Numbers
 from audiovq.models.model import Model
 from audiovq.runtime.progress import percent
-from audiovq.training.stages.plain import ENOUGH, THIN, thin
+from audiovq.training.stages.plain import ENOUGH, THIN, share_of, thin
 
 Figures = Mapping[str, Any]
 FEW_CLIPS = 100
@@ -144,7 +144,7 @@ def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> st
         return f"more recordings would help most: it has {facts.clips} training clips"
     minutes = (
         "more minutes would help most: the time limit ended training after"
-        f" {percent(shortest)} of its steps (train --more 20)"
+        f" {share_of(shortest)} of its steps (train --more 20)"
     )
     if shortest < HURRIED:
         return minutes

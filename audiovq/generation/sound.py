@@ -118,5 +118,8 @@ def pick_prior(
     if found is not None:
         return found
     if model.prior is None:
-        raise AudiovqError("the model has no prior yet, so it cannot generate; train it further")
+        raise AudiovqError(
+            "the model cannot make new sounds, as it has no prior yet: if its training was stopped, run the same train"
+            " command again (presets rate-… train none)"
+        )
     raise AudiovqError("the model has no masked prior; train one with --masked-share 0.2")

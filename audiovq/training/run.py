@@ -359,7 +359,8 @@ def _save_training_codes(run: Run, model: Model) -> None:
     if run.plain:
         clips = len(run.dataset.train)
         run.say(
-            f"{stage_name(run.config, 'prior')}: first measures {clips:,} clips, to tell copies from new sounds"
+            f"{stage_name(run.config, 'prior')}: first measures {clips:,} clips, to tell copies from new"
+            " sounds; takes seconds to minutes"
         )
     started = time.perf_counter()
     model.known = learn_clips(model, run.dataset.train, run.dataset.validation)

@@ -55,6 +55,12 @@ def test_a_line_compares_each_validation_with_the_best_before_it() -> None:
             "its time is up after 4 % of its steps, about 5 minutes left in all; learning;"
             " more minutes make a better model (--more 20 adds twenty)",
         ),
+        (
+            "time",
+            4,
+            "its time is up after less than 1 % of its steps, about 5 minutes left in all; learning;"
+            " more minutes make a better model (--more 20 adds twenty)",
+        ),
         ("time", 700, "its time is up, about 5 minutes left in all; learning"),
         ("steps", 1000, "all its steps are taken, about 5 minutes left in all; learning"),
         (

@@ -93,7 +93,7 @@ class PlainLines:
     def _share(self, share: float, taken: float, ended_by: str | None) -> str:
         """How much of its time or its steps the stage has taken, in words."""
         if ended_by == "time":
-            return "its time is up" + f" after {percent(taken)} of its steps" * (taken < ENOUGH)
+            return "its time is up" + f" after {share_of(taken)} of its steps" * (taken < ENOUGH)
         if ended_by == "steps":
             return "all its steps are taken"
         is_timed = share > taken or (not share and self.later is not None)
@@ -126,6 +126,11 @@ def finished_line(folder: Path) -> str:
         f"{folder}: is trained to the end, so nothing is trained now; to train it twenty minutes longer, add --more 20;"
         " to train it from the start, add --overwrite"
     )
+
+
+def share_of(taken: float) -> str:
+    """A share of steps as percent, or `less than 1 %`."""
+    return percent(taken) if taken >= 0.01 else "less than 1 %"
 
 
 def thin(usage: float) -> str:
