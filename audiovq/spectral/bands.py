@@ -42,7 +42,7 @@ TURN_SHARE = 1 / 6
 SETTLED = 0.015, 0.04
 """Distances of balance and coherence from their neutral values that count as none."""
 NARROW = 1e-3
-"""Share of the power of the sum of both channels that their difference has at most where none is meant: -30 dB."""
+"""Share of the power of the sum of both channels that their difference has at most where there should be none: -30 dB."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Widths follow its multiples, so that no period is audible."""
 
