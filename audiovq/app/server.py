@@ -29,6 +29,7 @@ from audiovq.app.desk import Desk, Item
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
 from audiovq.models.model import Model
+from audiovq.runtime.files import cannot_write, is_full
 from audiovq.runtime.templates import asset, render
 
 PACKAGE = "audiovq.app"
@@ -164,6 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._refused() or work(key)
         except AudiovqError as error:
             answer = _json({"error": str(error)}, 400)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            place = error.filename or tempfile.gettempdir()
+            answer = _json({"error": str(cannot_write(place, error))}, 500)
         except (ValueError, KeyError, TypeError) as error:
             answer = _json({"error": f"the request is damaged ({error}); reload the page"}, 400)
         self.send_response(answer.status)

@@ -29,6 +29,7 @@ from audiovq.cli.sounds import continue_, generate, morph, repaint, vary
 from audiovq.cli.training import demo, train_from
 from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
+from audiovq.runtime.files import cannot_write, is_full
 from audiovq.runtime.progress import in_one_line
 
 
@@ -124,9 +125,22 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
         print(f"audiovq: stopped; {again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the program that reads the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return PIPE_CLOSED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        _discard_output()
+        place = error.filename or error.filename2 or "the output, or a temporary file"
+        print(in_one_line(f"audiovq: {cannot_write(place, error)}"), file=sys.stderr)
+        return 2
     return 0
+
+
+def _discard_output() -> None:
+    """Print nothing more: what is left in the buffer cannot be written, and Python would say so at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: list[str] | None = None) -> int:

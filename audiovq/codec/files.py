@@ -30,6 +30,7 @@ from audiovq.runtime.files import (
     UNFINISHED,
     WRITTEN,
     atomic,
+    cannot_write,
     read_bytes,
     require_apart,
     require_new,
@@ -326,7 +327,7 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
         with tempfile.SpooledTemporaryFile(writing.SPOOLED, "w+b", dir=str(folder)) as spool:
             yield spool
     except OSError as error:
-        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise cannot_write(folder, error) from error
 
 
 def _read(

@@ -5,6 +5,7 @@ Each take varies pitch, decay, colour and position at random, from a seed, so th
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -42,10 +43,10 @@ def write_takes(folder: Path, kinds: Sequence[str], numbers: Sequence[int]) -> d
             path = folder / kind / f"synthesis-{number:03d}.wav"
             files[path] = kind
             if not path.exists():
+                wav = io.BytesIO()  # libsndfile does not report a full disk
+                soundfile.write(wav, take(kind, number), RATE, format="WAV", subtype="PCM_16")
                 with atomic(path) as temporary:
-                    soundfile.write(
-                        temporary, take(kind, number), RATE, format="WAV", subtype="PCM_16"
-                    )
+                    temporary.write_bytes(wav.getvalue())
     return files
 
 

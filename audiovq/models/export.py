@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -151,8 +152,9 @@ def write_programs(
                     )
                     temporary.write_bytes(made.model_proto.SerializeToString())
                 else:
-                    with open(temporary, "wb") as file:
-                        torch.export.save(program, file)
+                    file = io.BytesIO()  # torch raises no OSError on a full disk
+                    torch.export.save(program, file)
+                    temporary.write_bytes(file.getvalue())
         filled.expect("programs.json")
         write_json(folder / "programs.json", facts(model))
     return paths

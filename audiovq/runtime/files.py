@@ -33,6 +33,22 @@ MAX_JSON_BYTES = 100 << 20
 """Maximum size of JSON files; larger ones are rejected."""
 
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full disk, and of a user's share of one that is used up."""
+FULL_ADVICE = "make room on that disk, then run the same command again"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether `error` is that of a full disk."""
+    return error.errno in FULL
+
+
+def cannot_write(path: Path | str, error: OSError) -> AudiovqError:
+    """The error to raise where `path` cannot be written; of a full disk, it says what to do."""
+    advice = f"; {FULL_ADVICE}" if is_full(error) else ""
+    return AudiovqError(f"{path}: cannot be written ({error.strerror or error}){advice}")
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path next to `path`, renamed to `path` when the block ends without an error.
@@ -52,7 +68,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise AudiovqError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -91,12 +107,18 @@ def _finite(data: Any) -> Any:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file. Raises AudiovqError if it cannot be written."""
+    """Append a line to a file, as a whole or not at all. Raises AudiovqError if it cannot be written."""
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open(path, "ab", buffering=0) as file:
+            data, before = f"{line}\n".encode(), file.tell()
+            try:
+                while data:  # a disk that becomes full takes a part first
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(before)
+                raise
     except OSError as error:
-        raise AudiovqError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise cannot_write(path, error) from error
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -178,7 +200,7 @@ def _create(folder: Path) -> None:
                     f"{folder}: exists and is not a folder; choose another one"
                 ) from error
     except OSError as error:
-        raise AudiovqError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise cannot_write(folder, error) from error
 
 
 def _lock(folder: Path) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import struct
 import tempfile
 from pathlib import Path
@@ -22,7 +24,7 @@ from audiovq.runtime.checksums import (
     add_checksum,
     has_valid_checksum,
 )
-from audiovq.runtime.files import atomic, read_bytes
+from audiovq.runtime.files import atomic, cannot_write, read_bytes
 
 
 def save_tensors(
@@ -57,7 +59,17 @@ def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, Tensor], d
 
 
 def scratch(*shape: int, dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros backed by an unlinked temporary file, so that the system can page it out."""
+    """A tensor of zeros backed by an unlinked temporary file, so that the system can page it out.
+
+    Its bytes are reserved first: on a full disk, the system would kill the process at the first write to memory
+    without a place in the file. Raises AudiovqError where the folder for temporary files has no room.
+    """
     plain = torch.empty(0, dtype=dtype).numpy().dtype
-    with tempfile.TemporaryFile() as file:
-        return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))
+    try:
+        with tempfile.TemporaryFile() as file:
+            size = plain.itemsize * math.prod(shape)
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            return torch.from_numpy(np.memmap(file, plain, "w+", shape=shape))
+    except OSError as error:
+        raise cannot_write(tempfile.gettempdir(), error) from error

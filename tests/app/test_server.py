@@ -1,7 +1,9 @@
 """The server of the app: it answers its own page only, refuses what is damaged, and forgets old desks."""
 
+import errno
 import http.client
 import json
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -88,6 +90,18 @@ def test_requests_that_are_damaged_are_refused_with_a_reason(
     status, answer, _ = ask(server, path, body)
     assert status in (400, 404)
     assert says in json.loads(answer)["error"]
+
+
+def test_an_upload_without_room_on_the_disk_says_what_to_do(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    status, answer, _ = ask(server, "/recording?name=a.wav", b"a sound")
+    assert status == 500
+    assert "(No space left on device); make room on that disk" in json.loads(answer)["error"]
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Server) -> None:

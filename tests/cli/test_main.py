@@ -1,6 +1,8 @@
 """Verbs as a user types them: what is printed, exit codes, one line for what can be mended."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -291,6 +293,36 @@ def test_ctrl_c_says_whether_the_same_command_resumes(
     monkeypatch.setattr(cli_main, "_parse", lambda _: stop)
     assert main([verb]) == 130
     assert capsys.readouterr().err == f"audiovq: stopped; {says}\n"
+
+
+@pytest.mark.parametrize("verb", ["preprocess", "train", "generate", "pack", "encode", "report"])
+def test_a_full_disk_is_one_line_that_names_the_file_and_leaves_no_half_of_it(
+    verb: str,
+    recordings: Path,
+    dataset_folder: Path,
+    trained_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out"
+    arguments: dict[str, list[object]] = {
+        "preprocess": [recordings, out],
+        "train": [dataset_folder, out, *FEW_STEPS],
+        "generate": [trained_folder, out, "-n", 1],
+        "pack": [trained_folder, out, "--each", 1],
+        "encode": [trained_folder, recordings, out / "sounds.avq"],
+        "report": [trained_folder, dataset_folder, "--out", out / "page.html"],
+    }
+    monkeypatch.setattr(os, "fsync", full)
+    assert run(verb, *arguments[verb]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"audiovq: {out}/"), last
+    assert last.endswith("; make room on that disk, then run the same command again")
+    assert not [path for path in out.rglob("*") if path.is_file()]
 
 
 def test_an_empty_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

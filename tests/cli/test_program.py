@@ -67,3 +67,19 @@ def test_output_that_cannot_be_written_is_reported() -> None:
         )
     assert ended.returncode == 120  # Python's own code for output that it cannot write
     assert "No space left" in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that cannot be written")
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_output_into_a_file_on_a_full_disk_ends_in_one_line(buffering: dict[str, str]) -> None:
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, "-m", "audiovq", "summary", "digits"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            words, env=plain | buffering, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "audiovq: the output, or a temporary file: cannot be written (No space left on device);"
+        " make room on that disk, then run the same command again\n"
+    )

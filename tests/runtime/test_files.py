@@ -1,24 +1,33 @@
 """Files are complete or absent, folders are locked, outputs are resumable, inputs are never overwritten."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from file_modes import modes_hold
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from audiovq.audio import writing
 from audiovq.config.errors import AudiovqError
 from audiovq.runtime.files import (
     MAX_JSON_BYTES,
+    append_line,
     atomic,
+    cannot_write,
     clear,
     is_blank,
     json_text,
@@ -34,6 +43,8 @@ from audiovq.runtime.files import (
     write_text,
 )
 from audiovq.runtime.outputs import writing_into
+from audiovq.runtime.tensors import save_tensors, scratch
+from audiovq.spectral.picture import write_images
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -110,6 +121,70 @@ def test_a_full_disk_and_a_file_in_place_of_a_folder_raise_in_one_line(tmp_path:
         atomic(tmp_path / "a.json"),
     ):
         raise OSError(28, "No space left on device")
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+FULL_DISK = r"cannot be written \(No space left on device\); make room on that disk, then run"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.json", lambda path: write_json(path, {"new": 1})),
+        ("a.safetensors", lambda path: save_tensors(path, {"a": torch.ones(3)}, {"of": "test"})),
+        ("a.wav", lambda path: writing.write(path, np.ones(9, np.float32), 8000)),
+        ("a.flac", lambda path: writing.write(path, np.ones(9, np.float32), 8000)),
+        ("a.png", lambda path: write_images(path.parent, torch.ones(1, 1, 4, 4), ["a"])),
+    ],
+)
+def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    write: Callable[[Path], object],
+    call: str,
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(AudiovqError, match=rf"{re.escape(str(path))}: {FULL_DISK}"):
+        write(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_reasons_are_not_called_a_full_disk() -> None:
+    refused = cannot_write("a.wav", PermissionError(errno.EACCES, "Permission denied"))
+    assert str(refused) == "a.wav: cannot be written (Permission denied)"
+
+
+def test_a_line_that_finds_no_room_is_not_appended_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_line(path, "first")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from audiovq.runtime.files import append_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+append_line(Path({str(path)!r}), 90 * "x")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "metrics.jsonl: cannot be written (File too large)" in ended.stderr
+    assert path.read_text() == "first\n"
+
+
+def test_scratch_memory_without_room_is_an_error_and_not_a_killed_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert not scratch(4, 5, dtype=torch.int16).any()
+    monkeypatch.setattr(os, "posix_fallocate", full_disk, raising=False)
+    with pytest.raises(AudiovqError, match=rf"{re.escape(str(tmp_path))}: {FULL_DISK}"):
+        scratch(4, 5, dtype=torch.int16)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
