@@ -13,6 +13,7 @@ from audiovq.dataset.batches import random_positions, random_variations
 from audiovq.dataset.dataset import Dataset, Split, known_ends
 from audiovq.models.model import Model
 from audiovq.runtime import distributed
+from audiovq.runtime.progress import progress
 from audiovq.runtime.tensors import scratch
 
 VIEWS = 12
@@ -37,12 +38,12 @@ class Encodings(NamedTuple):
 
 
 def encode_views(
-    model: Model, dataset: Dataset, limit: float | None
+    model: Model, dataset: Dataset, limit: float | None, task: str = ""
 ) -> tuple[Encodings, Encodings]:
     """What priors learn from and what they are held against: VIEWS of the training clips, in a share of
-    `limit` seconds, and the validation clips as they are, where there are any."""
+    `limit` seconds, and the validation clips as they are, where there are any. `task` as in `encode_split`."""
     seconds = math.inf if limit is None else VIEWS_SHARE * limit
-    source = encode_split(model, dataset.train, VIEWS, seconds)
+    source = encode_split(model, dataset.train, VIEWS, seconds, task=task)
     held_out = encode_split(model, dataset.validation) if len(dataset.validation) else source
     return source, held_out
 
@@ -54,12 +55,14 @@ def encode_split(
     max_seconds: float = math.inf,
     *,
     moves: bool = False,
+    task: str = "",
 ) -> Encodings:
     """All clips × views, on the CPU; tokens are int16 where that holds them, and else int32.
 
     The first view is the clips as they are; each further one is `random_variations`, so that a prior meets many
     codes for one sound. The view during which `max_seconds` pass is the last. Ranks each make a part of all.
-    `moves`: of stereo, every clip is moved, half of them to the middle, by `random_positions`.
+    `moves`: of stereo, every clip is moved, half of them to the middle, by `random_positions`. `task`: name under
+    which progress is shown.
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
@@ -71,7 +74,7 @@ def encode_split(
     all_cut = torch.zeros(len(all_tokens), dtype=torch.bool)
     order = split.num_frames.argsort(stable=True)
     generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode():
+    with torch.inference_mode(), progress(task, views * len(split), "clips") as done:
         for view in range(views):
             for number, indices in enumerate(order.split(64)):
                 is_ours = number % distributed.world_size() == distributed.rank()
@@ -83,6 +86,7 @@ def encode_split(
                     )
                 chances = torch.rand(len(indices) if moves else 0, 3, generator=generator)
                 if not is_ours:
+                    done(len(indices))
                     continue
                 if moves:
                     images = random_positions(images, chances, range_db, MOVES)
@@ -97,6 +101,7 @@ def encode_split(
                 all_tokens[rows, : tokens.shape[1]] = tokens.to(dtype)
                 all_lengths[rows] = lengths - (~ends & (columns < vocabulary.max_columns)).long()
                 all_cut[rows] = ~ends
+                done(len(indices))
             if distributed.sync_clock(time.perf_counter() - started)[0] > max_seconds:
                 views = view + 1
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from audiovq.dataset.dataset import Split
 from audiovq.generation.copies import compare, decode_images
 from audiovq.models.known import KnownClips
 from audiovq.models.model import Model
+from audiovq.runtime.progress import progress, unseen
 
 MAX_CLIPS = 20_000
 """Training clips that are stored, evenly spaced over all,"""
@@ -38,15 +39,20 @@ LEAST_FOUND = 0.5
 takes of one sound, which differ less than a copy does after encoding."""
 MAX_MARGIN = 1.25
 """Largest factor on the threshold where real clips are further away than it."""
+COMPARED = 20
+"""Clips that are compared between two updates of the progress."""
 MAX_SHIFT = 16
 """Largest shift, in frames, of the training clips used as copies."""
 
 
-def learn_clips(model: Model, train: Split, validation: Split, *, seed: int = 0) -> KnownClips:
+def learn_clips(
+    model: Model, train: Split, validation: Split, *, seed: int = 0, task: str = ""
+) -> KnownClips:
     """The codes of a model's training clips, and the difference in dB that makes a copy.
 
     The codes are the nearest ones, for each clip in VIEWS views; clips beyond MAX_CLIPS or MAX_CODES are
-    left out, evenly. The threshold is chosen on real sounds: see `_calibrate`.
+    left out, evenly. The threshold is chosen on real sounds: see `_calibrate`. `task`: name under which progress is
+    shown.
     """
     stride = model.autoencoder.stride[1]
     views = min(VIEWS, stride)
@@ -58,14 +64,17 @@ def learn_clips(model: Model, train: Split, validation: Split, *, seed: int = 0)
         torch.full_like(indices, view * stride // views).minimum(train.num_frames[indices] - 1)
         for view in range(views)
     ]
+    with progress(task and f"{task}, measuring", views * len(indices), "clips") as done:
+        encoded = [encode_clips(model, train, indices, by, done) for by in shifts]
     known = assemble(
         model,
-        [[clip.codes for clip in encode_clips(model, train, indices, by)] for by in shifts],
+        [[clip.codes for clip in view] for view in encoded],
         [(train.clips[i].path, train.clips[i].offset) for i in indices.tolist()],
         len(train),
         {"threshold_db": 0.0},
     )
-    return replace(known, calibration=_calibrate(model, known, train, validation, indices, seed))
+    calibration = _calibrate(model, known, train, validation, indices, seed, task)
+    return replace(known, calibration=calibration)
 
 
 def assemble(
@@ -100,9 +109,16 @@ def assemble(
 
 
 def encode_clips(
-    model: Model, split: Split, indices: Tensor, shifts: Tensor | None = None
+    model: Model,
+    split: Split,
+    indices: Tensor,
+    shifts: Tensor | None = None,
+    done: Callable[[int], None] = unseen,
 ) -> list[Encoded]:
-    """The nearest codes of clips of a split, each begun `shifts` (clips,) frames later."""
+    """The nearest codes of clips of a split, each begun `shifts` (clips,) frames later.
+
+    `done` is called with the number of clips just encoded.
+    """
     clips: list[Encoded] = []
     if not len(indices):
         return clips
@@ -123,11 +139,18 @@ def encode_clips(
                 codes, widths, levels, frames.tolist(), strict=True
             )
         ]
+        done(len(part))
     return clips
 
 
 def _calibrate(
-    model: Model, known: KnownClips, train: Split, validation: Split, indices: Tensor, seed: int
+    model: Model,
+    known: KnownClips,
+    train: Split,
+    validation: Split,
+    indices: Tensor,
+    seed: int,
+    task: str,
 ) -> dict[str, float]:
     """The copy threshold in dB, chosen from the differences of real sounds from their nearest training
     clip: validation clips, which are no copies, and shifted training clips, which are.
@@ -140,12 +163,14 @@ def _calibrate(
     shifts = torch.randint(1, MAX_SHIFT + 1, (CALIBRATION_CLIPS,), generator=generator)
     some = indices[_evenly_spaced(len(indices), CALIBRATION_CLIPS)]
     shifts = torch.minimum(shifts[: len(some)], train.num_frames[some] // 4)
-    copies = _differences(model, known, encode_clips(model, train, some, shifts))
     held_out = _evenly_spaced(len(validation), CALIBRATION_CLIPS)
-    real = _differences(model, known, encode_clips(model, validation, held_out))
     few = len(held_out) < MIN_VALIDATION
-    if few:
-        real = torch.cat([real, _between_folds(model, known, train, indices)])
+    total = len(some) * (1 + few) + len(held_out)
+    with progress(task and f"{task}, comparing", total, "clips") as done:
+        copies = _differences(model, known, encode_clips(model, train, some, shifts), done)
+        real = _differences(model, known, encode_clips(model, validation, held_out), done)
+        if few:
+            real = torch.cat([real, _between_folds(model, known, train, indices, done)])
     threshold = 1.0
     if len(real) and len(copies):
         both = torch.cat([copies, real]).sort().values
@@ -166,7 +191,13 @@ def _calibrate(
     }
 
 
-def _between_folds(model: Model, known: KnownClips, train: Split, indices: Tensor) -> Tensor:
+def _between_folds(
+    model: Model,
+    known: KnownClips,
+    train: Split,
+    indices: Tensor,
+    done: Callable[[int], None] = unseen,
+) -> Tensor:
     """(clips,) differences in dB of up to CALIBRATION_CLIPS training clips from the nearest of another fold.
 
     `indices`: the clips in `known`. Clips that equal one of another fold in every code are left out: the same
@@ -179,7 +210,7 @@ def _between_folds(model: Model, known: KnownClips, train: Split, indices: Tenso
     some = torch.zeros(len(known), dtype=torch.bool)
     some[_evenly_spaced(len(known), CALIBRATION_CLIPS)] = True
     differences = [
-        _differences(model, known.only(fold != number), encode_clips(model, train, chosen))
+        _differences(model, known.only(fold != number), encode_clips(model, train, chosen), done)
         for number in range(folds)
         if folds > 1 and len(chosen := indices[some & (fold == number)])
     ]
@@ -187,11 +218,20 @@ def _between_folds(model: Model, known: KnownClips, train: Split, indices: Tenso
     return found[found > 0]
 
 
-def _differences(model: Model, known: KnownClips, clips: Sequence[Encoded]) -> Tensor:
-    """(clips,) differences in dB from the nearest training clip, of those that can be compared."""
+def _differences(
+    model: Model, known: KnownClips, clips: Sequence[Encoded], done: Callable[[int], None] = unseen
+) -> Tensor:
+    """(clips,) differences in dB from the nearest training clip, of those that can be compared.
+
+    `done` is called with the number of clips just compared.
+    """
     uncalibrated = replace(known, calibration={"threshold_db": math.inf})
-    nearest = compare(model, clips, uncalibrated)
-    return torch.tensor([one.db for one in nearest if one is not None])
+    found: list[float] = []
+    for begin in range(0, len(clips), COMPARED):
+        part = clips[begin : begin + COMPARED]
+        found += [one.db for one in compare(model, part, uncalibrated) if one is not None]
+        done(len(part))
+    return torch.tensor(found)
 
 
 def _evenly_spaced(count: int, most: int) -> Tensor:

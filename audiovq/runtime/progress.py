@@ -22,13 +22,20 @@ def in_one_line(text: str) -> str:
     return text.translate(_BREAKS)
 
 
+def unseen(_: int) -> None:
+    """Takes the number of units just done, as what `progress` yields, and shows nothing."""
+
+
 @contextlib.contextmanager
 def progress(task: str, total: int, unit: str, before: int = 0) -> Iterator[Callable[[int], None]]:
     """Progress report on standard error; yields a function to call with the number of units just done.
 
     Shows units done of `total`, `before` included, with rate and time left. Off a terminal, a task that
-    takes less than LINE_SECONDS prints nothing.
+    takes less than LINE_SECONDS prints nothing; nor does one whose name is empty, anywhere.
     """
+    if not task:
+        yield unseen
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 

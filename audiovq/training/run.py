@@ -39,7 +39,13 @@ from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
 from audiovq.training.stages.masked_prior import MaskedPriorStage
-from audiovq.training.stages.plain import PlainLines, begin_line, finished_line, stage_name
+from audiovq.training.stages.plain import (
+    PlainLines,
+    begin_line,
+    finished_line,
+    stage_name,
+    task_of,
+)
 from audiovq.training.stages.prior import PriorStage, overfits
 from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
@@ -241,13 +247,19 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
     @functools.cache
     def encode() -> tuple[Encodings, Encodings]:
         longer = None if limit is None or masked_limit is None else max(limit, masked_limit)
-        return encode_views(model, run.dataset, longer)
+        return encode_views(model, run.dataset, longer, _encoding(run))
 
     if not only_masked:
         run_stage(PriorStage(run, model, encode), limit)
         model = load(run.folder, run.device)
     if run.config.masked_share:
         run_stage(MaskedPriorStage(run, model, encode), masked_limit)
+
+
+def _encoding(run: Run) -> str:
+    """The name under which the progress of the encodings for the priors is shown."""
+    task = task_of(run, "prior")
+    return task and f"{task}, encoding"
 
 
 def run_stage(stage: Stage, max_seconds: float | None) -> float:
@@ -363,7 +375,9 @@ def _save_training_codes(run: Run, model: Model) -> None:
             " sounds; takes seconds to minutes"
         )
     started = time.perf_counter()
-    model.known = learn_clips(model, run.dataset.train, run.dataset.validation)
+    model.known = learn_clips(
+        model, run.dataset.train, run.dataset.validation, task=task_of(run, "prior")
+    )
     save_known(run.folder, model)
     run.detail(
         f"copies: new sounds within {model.known.threshold_db:.1f} dB of a training clip count as near"

@@ -34,6 +34,15 @@ def test_a_short_task_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_task_without_a_name_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LINE_SECONDS", -1.0)
+    with progress("", 8, "sounds") as step:
+        step(8)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_terminal_shows_a_bar_with_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -5,17 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from fast_training import CONFIG
 
 from audiovq.config.presets import PRESETS
 from audiovq.dataset.dataset import Dataset
+from audiovq.runtime import distributed
+from audiovq.runtime import progress as shown
 from audiovq.training.budget import TimeBudget
 from audiovq.training.run import train
+from audiovq.training.stage import Run
 from audiovq.training.stages.plain import (
     PlainLines,
     begin_line,
     minutes_left,
+    stage_name,
     stages_of,
+    task_of,
 )
 
 SMALL = PRESETS["small"]
@@ -143,3 +149,43 @@ def test_training_prints_no_figures_by_default_and_keeps_them_in_the_file(
     assert (
         "validation_perplexity" in (tmp_path / "model" / "training" / "metrics.jsonl").read_text()
     )
+
+
+def test_what_takes_minutes_between_and_within_stages_shows_how_far_it_is(
+    dataset: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every update is printed, as none is due within the seconds of a test."""
+    monkeypatch.setattr(shown, "LINE_SECONDS", -1.0)
+    train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lambda _: None, plain=True)
+    found: dict[str, list[tuple[int, int]]] = {}
+    for line in capsys.readouterr().err.splitlines():
+        if match := re.fullmatch(
+            r"(stage .*): ([\d,]+) of ([\d,]+) (?:clips|steps), .* left", line
+        ):
+            done, total = (int(number.replace(",", "")) for number in match.groups()[1:])
+            found.setdefault(match[1], []).append((done, total))
+    context, prior = (stage_name(CONFIG, stage) for stage in ("context", "prior"))
+    assert list(found) == [
+        f"{context}, encoding",
+        f"{context}, fitting",
+        f"{prior}, measuring",
+        f"{prior}, comparing",
+        f"{prior}, encoding",
+    ]
+    for name, updates in found.items():
+        assert [done for done, _ in updates] == sorted({done for done, _ in updates}), name
+        if CONFIG.max_minutes is None:  # a time limit ends some earlier
+            assert updates[-1][0] == updates[-1][1], name
+
+
+def test_a_rank_that_prints_nothing_shows_no_progress(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(dataset, Path("model"), CONFIG, torch.device("cpu"), print)
+    assert task_of(run, "context") == "context"
+    assert task_of(replace(run, plain=True), "context") == stage_name(CONFIG, "context")
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    assert task_of(run, "context") == ""

@@ -1,6 +1,6 @@
 """Stage 3: the entropy coder's context tables, fitted to a dataset's codes.
 
-Not a `Stage` of `loop.Trainer`: it takes seconds, so it is not resumed and leaves no state file. A step takes 2,048
+Not a `Stage` of `loop.Trainer`: it takes seconds to minutes, so it is not resumed and leaves no state file. A step takes 2,048
 random cells of all clips instead of a batch of clips, every rank takes the same steps, and validations come at
 shares of the schedule. Only `update_function` is shared.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -31,10 +31,12 @@ from audiovq.models.model import Model
 from audiovq.runtime import distributed
 from audiovq.runtime.cuda_graphs import make_capturable, set_learning_rate, side_stream
 from audiovq.runtime.device import to_device_async
+from audiovq.runtime.progress import progress
 from audiovq.runtime.tensors import scratch
 from audiovq.runtime.threads import tuned_step
 from audiovq.training.loop import update_function
 from audiovq.training.stage import Limits, Losses, Run, evenly_spaced
+from audiovq.training.stages.plain import task_of
 
 VIEWS = 8
 """Maximum number of augmented encodings of each training clip."""
@@ -115,6 +117,7 @@ def train_context(run: Run, model: Model, deadline: float | None) -> None:
         max_seconds=math.inf if deadline is None else deadline,
         most_steps=run.limits.context_steps,
         start=start,
+        task=task_of(run, "context"),
         rate=1.0 if start is None else run.config.carried_rate,
     )
     if not distributed.is_main():
@@ -154,6 +157,7 @@ def fit_context(
     checks: int = CHECKS,
     start: ContextTables | None = None,
     rate: float = 1.0,
+    task: str = "",
 ) -> Fitted:
     """Train a context model on the codes of `train`; return the tables that are best on `held_out`.
 
@@ -161,7 +165,7 @@ def fit_context(
     as high.
     `dtype`: precision of autocast. `max_minutes`, the limit of the whole training, reduces the planned steps and
     views from `most_steps` and `most_views`; `max_seconds` stops fitting early, which the result then says.
-    `checks`: number of validations. Raises AudiovqError where the model has no codes.
+    `checks`: number of validations. `task`: name under which progress is shown. Raises AudiovqError where the model has no codes.
     """
     started = time.perf_counter()
     if max_minutes is not None:
@@ -170,21 +174,15 @@ def fit_context(
     share = ENCODING_SHARE / (
         2 if train.planes > 1 else 1
     )  # views are encoded twice: `_with_moved`
-    cells = _cells(model, train, most_views, share * max_seconds)
+    encoding = task and f"{task}, encoding"
+    cells = _cells(model, train, most_views, share * max_seconds, task=encoding)
     checked = _cells(model, held_out)
-    learnt = _with_moved(model, train, cells)
+    learnt = _with_moved(model, train, cells, encoding)
     steps = min(most_steps, max(checks, PASSES * len(learnt) // BATCH_CELLS))
-    schedule = _Schedule(steps, started, max_seconds, rate * LEARNING_RATE)
-    network = _best_network(
-        model,
-        learnt,
-        _with_moved(model, held_out, checked),
-        schedule,
-        checks,
-        seed,
-        dtype,
-        start,
-    )
+    measured = _with_moved(model, held_out, checked)
+    with progress(task and f"{task}, fitting", steps, "steps") as done:
+        schedule = _Schedule(steps, started, max_seconds, rate * LEARNING_RATE, done)
+        network = _best_network(model, learnt, measured, schedule, checks, seed, dtype, start)
     # Add-one smoothing: values that training lacks are rare, not impossible.
     vocabulary, config = model.vocabulary, model.autoencoder.config
     integers = to_integers(
@@ -211,12 +209,15 @@ class _Schedule:
     max_seconds: float
     peak: float
     """Highest learning rate."""
+    done: Callable[[int], None]
+    """Is called with the number of steps just taken."""
     step: int = 0
     progress: float = 0.0
 
     def advance(self) -> None:
         """Count a step."""
         self.step += 1
+        self.done(1)
         by_time = (time.perf_counter() - self.started) / self.max_seconds
         self.progress = min(1.0, max(self.step / self.steps, by_time))
 
@@ -308,14 +309,15 @@ def _side_bits(counts: Sequence[int], values: Tensor) -> float:
     return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
 
 
-def _with_moved(model: Model, split: Split, cells: _Cells) -> _Cells:
+def _with_moved(model: Model, split: Split, cells: _Cells, task: str = "") -> _Cells:
     """The cells of all clips × views of `split`; of stereo, followed by those of as many clips elsewhere.
 
     A table that has never seen a sound in the middle would take three times the bits for it.
     """
     if split.planes == 1:
         return cells
-    moved = _cells(model, split, len(cells.columns) // len(split), moves=True)
+    views = len(cells.columns) // len(split)
+    moved = _cells(model, split, views, moves=True, task=task and f"{task} once more")
     return _Cells(
         *(torch.cat([getattr(cells, f.name), getattr(moved, f.name)]) for f in fields(_Cells))
     )
@@ -328,10 +330,11 @@ def _cells(
     max_seconds: float = math.inf,
     *,
     moves: bool = False,
+    task: str = "",
 ) -> _Cells:
-    """The cells of all clips × views; the view during which `max_seconds` pass is the last. `moves` as in
+    """The cells of all clips × views; the view during which `max_seconds` pass is the last. `moves` and `task` as in
     `encode_split`."""
-    tokens, *_ = encode_split(model, split, views, max_seconds, moves=moves)
+    tokens, *_ = encode_split(model, split, views, max_seconds, moves=moves, task=task)
     vocabulary, quantizers = model.vocabulary, model.vocabulary.num_quantizers
     parts = tokens.split(PART)
     columns, levels = (

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiovq.config.settings import TrainConfig
+from audiovq.runtime import distributed
 from audiovq.runtime.progress import percent
 from audiovq.training.budget import TimeBudget
-from audiovq.training.stage import Metrics
+from audiovq.training.stage import Metrics, Run
 
 STAGES = {
     "autoencoder": "sounds as codes",
@@ -57,6 +58,13 @@ def stage_name(config: TrainConfig, stage: str) -> str:
     """`stage 2 of 4 (new sounds)`."""
     stages = stages_of(config)
     return f"stage {stages.index(stage) + 1} of {len(stages)} ({STAGES[stage]})"
+
+
+def task_of(run: Run, stage: str) -> str:
+    """The name under which a stage's progress is shown; "", which shows none, in all ranks but rank 0."""
+    if not distributed.is_main():
+        return ""
+    return stage_name(run.config, stage) if run.plain else stage
 
 
 class PlainLines:
