@@ -33,7 +33,7 @@ def describe_model(model: Model, name: str) -> dict[str, Any]:
     channels = "stereo" if model.channels == 2 else "mono"
     return {
         "name": name,
-        "facts": f"{model.sample_rate / 1000:g} kHz {channels} · {codes} codes",
+        "facts": f"{model.sample_rate / 1000:g} kHz {channels} · {codes} codes (pieces of sound)",
         "labels": {label: learnt_values(model, label) for label in model.labels},
         "generates": model.prior is not None or model.masked is not None,
         "codes": codes,

@@ -194,6 +194,17 @@ def test_an_error_says_what_to_do_and_goes_away(browser: Any, app: str, tmp_path
         assert len(names(page)) > 3
 
 
+def test_the_open_sound_is_kept_where_it_stands(browser: Any, app: str) -> None:
+    """The shelf, with a star for each sound, is out of sight after a redraw."""
+    with app_page(browser, app) as page:
+        act(page, "☆ Keep")
+        pressed = page.locator("#cards .card").first.locator("[data-do=keep]")
+        assert pressed.get_attribute("aria-pressed") == "true"
+        page.get_by_text("Download 1 starred as a pack").wait_for()
+        act(page, "★ Kept")
+        assert pressed.get_attribute("aria-pressed") == "false"
+
+
 def test_a_drag_redraws_what_it_marks_as_a_take_that_is_played(browser: Any, app: str) -> None:
     with app_page(browser, app) as page:
         assert page.get_by_text("Drag over the picture").is_visible()

@@ -108,6 +108,10 @@ const showEditor = (editor, sounds) => {
   find("facts").textContent = `${editor.seconds.toFixed(2)} s · ${editor.note}`;
   stage.show(editor);
   find("play").dataset.play = editor.key;
+  const kept = sounds.find(sound => sound.key === editor.key)?.kept ?? false;
+  find("keep").ariaPressed = kept;
+  find("keep").textContent = kept ? "★ Kept" : "☆ Keep";
+  find("keep").title = "a star: it stays when the shelf is full, and the pack holds the starred sounds";
   find("save").href = `sounds/${editor.key}.wav?save`;
   const original = editor.original, figure = find("original");
   figure.hidden = find("play-original").hidden = !original;
@@ -150,6 +154,10 @@ shelf.onAct(move);
 find("redraw")?.addEventListener("click", redraw);
 find("undo").addEventListener("click", () => move("undo"));
 find("redo").addEventListener("click", () => move("redo"));
+find("keep").addEventListener("click", () => {
+  const {key, kept} = desk.sounds.find(sound => sound.key === desk.editor.key);
+  move("keep", {key, kept: !kept});
+});
 find("play-all").addEventListener("click", shelf.playAll);
 make?.addEventListener("submit", event => {
   event.preventDefault();
