@@ -122,6 +122,8 @@ def preprocess(
         not (images and join),
         f"--join {join}: joins labels of recordings; leave it out with --images",
     )
+    from audiovq.audio.finding import is_recording
+
     if images:
         from audiovq.preprocessing.images import preprocess_images
 
@@ -153,7 +155,8 @@ def preprocess(
                 near=near_copies,
             )
     print(f"files: {summary.found} found, {summary.used} used, {len(summary.skipped)} skipped")
-    for skipped in summary.skipped[:10]:
+    recordings_first = sorted(summary.skipped, key=lambda file: not is_recording(file.path))
+    for skipped in recordings_first[:10]:
         print(in_one_line(f"  skipped {skipped.path}: {skipped.reason}"))
     if len(summary.skipped) > 10:
         print(f"  and {len(summary.skipped) - 10} more, in {dataset}/skipped.jsonl")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from audiovq.audio.finding import is_recording
 from audiovq.inspection.describe import description_lines
 from audiovq.inspection.measure import Inspection
 from audiovq.runtime.progress import in_one_line, percent
@@ -20,6 +21,7 @@ LISTED = 12
 
 def inspection_table(found: Inspection) -> str:
     """The inspection as lines of text, with small histograms."""
+    recordings_first = sorted(found.skipped, key=lambda file: not is_recording(file.path))
     lines = [
         f"{found.source}: {found.usable:,} of {found.found:,} files usable,"
         f" {_duration(found.seconds)} of sound",
@@ -39,7 +41,7 @@ def inspection_table(found: Inspection) -> str:
         + ", each kept in one split with what it is like" * bool(found.near_copies),
         *_listed([_group(group, " ~ ") for group in found.near_copies]),
         f"skipped     {_files(len(found.skipped))}",
-        *_listed([f"{file.path}: {file.reason}" for file in found.skipped]),
+        *_listed([f"{file.path}: {file.reason}" for file in recordings_first]),
         f"labels      {'none' if not found.labels else ''}".rstrip(),
         *_listed([f"{name}: {_sample(values)}" for name, values in found.labels.items()]),
         *(f"note: {note}" for note in found.notes),

@@ -82,7 +82,13 @@ def labels_of(
         raise AudiovqError(f"--labels {how}: matches none of {len(paths)} recordings ({paths[0]})")
     if not unlabelled:
         return labels, []
-    return labels, [f"{len(unlabelled)} of {len(paths)} files have no label ({unlabelled[0]})"]
+    advice = {"folder": "move them into one", "csv": "add them to the table"}.get(
+        how.rpartition(".")[2], "add a word of their names to the pattern"
+    )
+    return labels, [
+        f"{len(unlabelled)} of {len(paths)} files have no label ({unlabelled[0]}): they are used, but no label brings"
+        f" them up; {advice}, if one should"
+    ]
 
 
 def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:

@@ -238,6 +238,18 @@ print(*sys.modules, file=sys.stderr)
     assert len(modules) < 500
 
 
+@pytest.mark.parametrize("verb", ["preprocess", "inspect"])
+def test_skipped_recordings_are_listed_before_other_files(
+    verb: str, own_recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(20):
+        (own_recordings / f"a{number:02d}.xml").touch()
+    (own_recordings / "z.wav").write_text("no sound")
+    assert run(verb, own_recordings, *([tmp_path / "out"] if verb == "preprocess" else [])) == 0
+    said = capsys.readouterr().out
+    assert said.index("z.wav: ") < said.index("a00.xml: ")
+
+
 @pytest.mark.parametrize("verb", ["preprocess", "train", "generate"])
 def test_scripts_are_the_verbs(verb: str) -> None:
     script = Path(__file__).parents[2] / "scripts" / f"{verb}.py"

@@ -39,4 +39,5 @@ def test_the_pattern_and_the_join_give_each_kind_one_name() -> None:
     kinds = Counter(row.get("kind") for row in one.values())
     assert kinds["kick"] == kinds["snare"] == 3
     assert kinds["hat"] == kinds["tom"] == kinds["ride"] == kinds["cowbell"] == 2
-    assert notes == ["2 of 20 files have no label (My kit/Conga.wav)"]
+    (note,) = notes
+    assert note.startswith("2 of 20 files have no label (My kit/Conga.wav)")

@@ -396,7 +396,10 @@ def test_a_pattern_that_ignores_case_gives_values_in_small_letters() -> None:
     paths = ["a/Kick 1.wav", "b/kick_2.wav", "c/SNARE.wav", "d/other.wav"]
     labels, notes = labels_of(Path(), paths, "(?i)(?P<kind>kick|snare)")
     assert [labels[path].get("kind") for path in paths] == ["kick", "kick", "snare", None]
-    assert notes == ["1 of 4 files have no label (d/other.wav)"]
+    assert notes == [
+        "1 of 4 files have no label (d/other.wav): they are used, but no label brings them up;"
+        " add a word of their names to the pattern, if one should"
+    ]
     assert labels_of(Path(), paths[:3], "(?P<kind>Kick|SNARE|kick)")[0][paths[2]] == {
         "kind": "SNARE"
     }
