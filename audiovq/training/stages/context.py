@@ -138,8 +138,9 @@ def train_context(run: Run, model: Model, deadline: float | None) -> None:
     )
     if fitted.cut_short:
         run.say(
-            f"context: stopped by the time limit after {fitted.steps:,} of {fitted.steps_planned:,}"
-            " steps; archives will be larger than necessary, a longer limit helps"
+            f"{task_of(run, 'context')}: stopped by the time limit after {fitted.steps:,} of"
+            f" {fitted.steps_planned:,} steps; archives will be larger than necessary, new sounds are the same; a longer"
+            " limit helps"
         )
 
 
