@@ -168,8 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError as error:
             if not is_full(error):
                 raise
-            place = error.filename or tempfile.gettempdir()
-            answer = _json({"error": str(cannot_write(place, error))}, 500)
+            name = error.filename or tempfile.gettempdir()
+            answer = _json({"error": str(cannot_write(name, error))}, 500)
         except (ValueError, KeyError, TypeError) as error:
             answer = _json({"error": f"the request is damaged ({error}); reload the page"}, 400)
         self.send_response(answer.status)

@@ -131,14 +131,14 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
         if not is_full(error):
             raise
         _discard_output()
-        place = error.filename or error.filename2 or "the output, or a temporary file"
-        print(in_one_line(f"audiovq: {cannot_write(place, error)}"), file=sys.stderr)
+        name = error.filename or error.filename2 or "the output, or a temporary file"
+        print(in_one_line(f"audiovq: {cannot_write(name, error)}"), file=sys.stderr)
         return 2
     return 0
 
 
 def _discard_output() -> None:
-    """Print nothing more: what is left in the buffer cannot be written, and Python would say so at its end."""
+    """Print nothing more: the buffer cannot be written, and Python would say so at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

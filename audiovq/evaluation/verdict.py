@@ -131,7 +131,9 @@ def copies_in_words(copies: tuple[int, int] | None) -> str:
     """Near copies among new sounds, as words."""
     if copies is None:
         return "not compared with the recordings"
-    return f"{copies[0]} of {copies[1]} are near copies" if copies[0] else "no copies"
+    if not copies[0]:
+        return "no copies"
+    return f"{copies[0]} of {copies[1]} {'is a near copy' if copies[0] == 1 else 'are near copies'}"
 
 
 def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> str:

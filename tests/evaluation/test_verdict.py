@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tiny_models import tiny_model
 
-from audiovq.evaluation.verdict import Facts, facts_of, verdict
+from audiovq.evaluation.verdict import Facts, copies_in_words, facts_of, verdict
 from audiovq.runtime.progress import percent
 
 GOOD: dict[str, Any] = {
@@ -111,3 +111,16 @@ def test_facts_are_those_of_the_model() -> None:
 
 def test_percent_have_a_space() -> None:
     assert (percent(0.916), percent(0.0012, 2)) == ("92 %", "0.12 %")
+
+
+@pytest.mark.parametrize(
+    ("copies", "says"),
+    [
+        (None, "not compared with the recordings"),
+        ((0, 50), "no copies"),
+        ((1, 50), "1 of 50 is a near copy"),
+        ((2, 50), "2 of 50 are near copies"),
+    ],
+)
+def test_copies_in_words(copies: tuple[int, int] | None, says: str) -> None:
+    assert copies_in_words(copies) == says
