@@ -31,6 +31,7 @@ from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe
+from audiovq.inspection.enough import expectation_lines
 from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.character import character
@@ -77,8 +78,10 @@ def inspect(
     slicing, settings, stats = folder.slicing, folder.slicing.spectrogram, folder.stats
     seconds = {path: info.seconds for path, info in folder.headers.items()}
     lengths = sorted(seconds.values())
-    labels, pattern, notes = _labels(source, list(stats), config.labels)
+    by_path, pattern, notes = _labels(source, list(stats), config.labels)
+    labels = _values(by_path)
     clips = sum(map(len, folder.spans.values()))
+    found = character([source / path for path in sorted(stats)], settings.sample_rate)
     preset, reason = _preset(clips, sum(lengths))
     paths = sorted(stats)[:: max(1, len(stats) // CLIPS)][:CLIPS]
     pieces = [first_clip(source / path, slicing) for path in paths]
@@ -108,6 +111,13 @@ def inspect(
         preset=preset,
         reasons=[*folder.reasons, reason],
         commands=_commands(source, config, slicing, pattern, preset),
+        expected=expectation_lines(
+            clips,
+            labels,
+            _counts(by_path, folder.spans),
+            None if found is None else found.kind,
+            settings.sample_rate,
+        ),
         ceiling=ceiling,
         inverted=inverted,
         descriptions={
@@ -204,8 +214,8 @@ def _for_each(
 
 def _labels(
     source: Path, paths: list[str], asked: str | None
-) -> tuple[dict[str, list[str]], str | None, list[str]]:
-    """Values of each label, the `--labels` for `preprocess`, and messages.
+) -> tuple[dict[str, dict[str, str]], str | None, list[str]]:
+    """Labels of each path, the `--labels` for `preprocess`, and messages.
 
     As `asked`; by default by folder, or else by a pattern that fits the file names.
     """
@@ -215,7 +225,7 @@ def _labels(
         labels, notes = labels_of(source, paths, pattern)
     elif asked is None:
         pattern = None  # folders are the default of `preprocess`
-    return _values(labels), pattern, notes + synonyms(labels.values())
+    return labels, pattern, notes + synonyms(labels.values())
 
 
 def _no_usable_file(source: Path, skipped: list[Skipped]) -> str:
@@ -289,6 +299,17 @@ def _values(labels: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
     """The sorted values of each label, from the labels of each path."""
     names = sorted({name for of_path in labels.values() for name in of_path})
     return {name: sorted({of.get(name, "") for of in labels.values()} - {""}) for name in names}
+
+
+def _counts(
+    labels: Mapping[str, Mapping[str, str]], spans: Mapping[str, Spans]
+) -> dict[str, Counter[str]]:
+    """Clips of each value of each label."""
+    counts: dict[str, Counter[str]] = {}
+    for path, of_path in labels.items():
+        for name, value in of_path.items():
+            counts.setdefault(name, Counter())[value] += len(spans.get(path, ()))
+    return counts
 
 
 def _clipped(stats: Mapping[str, RecordingStats]) -> dict[str, float]:

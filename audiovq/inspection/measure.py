@@ -83,6 +83,8 @@ class Inspection:
     with these settings can reach."""
     inverted: dict[str, float]
     """Spectral convergence of each of these clips, by path of its recording."""
+    expected: list[str]
+    """What to expect from these clips, and what would help most: sentences of `enough.expectation_lines`."""
     descriptions: dict[str, Description]
     """Pitch, onsets, tempo, timbre and loudness of the same clips."""
 

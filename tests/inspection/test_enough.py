@@ -1,0 +1,75 @@
+"""What to expect from a number of clips: read off measured curves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from audiovq.inspection import enough
+from audiovq.inspection.enough import expectation_lines, expected, similar_set
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def row(clips: int, named: float) -> dict[str, object]:
+    return {
+        "set": "drums",
+        "clips": clips,
+        "error_db": 10 / clips,
+        "bits_per_code": 3.0,
+        "named": named,
+        "copies": 0.5 - named / 2,
+    }
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(100, 0.5), row(10, 0.1), row(1000, 0.6)]
+    monkeypatch.setattr(enough, "measured", lambda: {"minutes": 1.0, "rows": rows})
+
+
+@pytest.mark.usefixtures("curves")
+def test_figures_are_those_measured_and_between_them_by_the_logarithm() -> None:
+    for clips, named in ((10, 0.1), (100, 0.5), (1000, 0.6), (1, 0.1), (10**6, 0.6)):
+        assert expected("drums", clips)["named"] == pytest.approx(named)
+    between = expected("drums", 10**1.5)
+    assert between["named"] == pytest.approx(0.3)
+    assert between["copies"] == pytest.approx(0.35)
+
+
+@pytest.mark.usefixtures("curves")
+@pytest.mark.parametrize(
+    ("clips", "counts", "says"),
+    [
+        (40, {"kind": {"kick": 36, "tom": 4}}, "more recordings of kind tom (4)"),
+        (40, {"kind": {"kick": 20, "tom": 20}}, "four times as many name 18 % more sounds"),
+        (40, {"take": {str(i): 1 for i in range(40)}}, "four times as many"),
+        (900, {}, "longer training"),
+    ],
+)
+def test_the_advice_names_what_helps_most(
+    clips: int, counts: dict[str, dict[str, int]], says: str
+) -> None:
+    lines = expectation_lines(
+        clips, {name: list(of) for name, of in counts.items()}, counts, "hits", 44_100
+    )
+    assert lines[0] == "as with drum hits, preset tiny, 1 minute of one core:"
+    assert says in lines[-1]
+    assert ("have their label" in lines[1]) == bool(counts)
+    assert ("(measured up to 1,000)" in lines[2]) == (4 * clips > 1000)
+
+
+def test_sounds_are_compared_with_the_set_of_their_character() -> None:
+    assert similar_set("hits", 44_100) == "drums"
+    assert similar_set("tones", 44_100) == "notes"
+    assert similar_set("mixed", 22_050) == similar_set(None, 48_000) == "foley"
+    assert similar_set("hits", 8_000) == "fsdd"
+
+
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="benchmarks/ comes with the repository")
+def test_the_curves_are_those_of_the_newest_results() -> None:
+    newest = max(RESULTS.glob("*-enough.json"))
+    results = json.loads(newest.read_text())
+    assert enough.measured() == {key: results[key] for key in ("minutes", "rows")}
+    for name in enough.SETS:
+        assert sum(one["set"] == name for one in results["rows"]) >= 2
