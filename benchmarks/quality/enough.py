@@ -3,7 +3,7 @@
     python benchmarks/quality/enough.py --work WORK --out enough.json
 
 A fixed sixth of each set's recordings (`sets.py`; near copies stay together) are test recordings. Of the others,
-25, 100, 400 … chosen at random are preprocessed and trained on, preset tiny, each for `--minutes` of one core, all sets at
+25, 100, 500 and 2,000 chosen at random are preprocessed and trained on, preset tiny, each for `--minutes` of one core, all sets at
 22,050 Hz in mono but the digits, which are at 8 kHz, clips of up to 2 s. So the curves show what more recordings bring, not what
 longer training does. Of each model:
 
@@ -48,7 +48,7 @@ from audiovq.training.stages.prior import validate_prior
 from benchmarks.provenance import stamp
 from benchmarks.quality.sets import SETS, SHARED, recordings
 
-SIZES = 25, 100, 400, 1600
+SIZES = 25, 100, 500, 2000
 """Recordings to learn from."""
 LABELS = {
     "drums": "folder",
@@ -69,7 +69,7 @@ class Settings:
     """Folder for recordings, datasets and models."""
     out: Path = Path("enough.json")
     """JSON file for the figures; those in it are kept."""
-    minutes: float = 1.0
+    minutes: float = 2.0
     """Time limit of each training."""
     sets: tuple[str, ...] = ("drums", "notes", "foley", "fsdd")
     """Sets to measure."""
