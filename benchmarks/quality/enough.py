@@ -69,7 +69,7 @@ class Settings:
     """Folder for recordings, datasets and models."""
     out: Path = Path("enough.json")
     """JSON file for the figures; those in it are kept."""
-    minutes: float = 1.0
+    minutes: float = 2.5
     """Time limit of each training."""
     sets: tuple[str, ...] = ("drums", "notes", "foley", "fsdd")
     """Sets to measure."""
