@@ -82,8 +82,9 @@ def expectation_lines(
     lines = [
         f"as with {SETS[name]}, preset tiny, {_minutes()} of one core:",
         f"{clips:,} clips: {_in_words(now, bool(labels))}",
-        f"{MORE * clips:,} clips{beyond}: {_in_words(later, bool(labels))}",
     ]
+    if clips < most:
+        lines.append(f"{MORE * clips:,} clips{beyond}: {_in_words(later, bool(labels))}")
     return [*lines, f"what helps most: {_advice(clips, counts, now, later)}"]
 
 
@@ -97,10 +98,10 @@ def _clips(row: Row) -> int:
 
 
 def _in_words(figures: Mapping[str, float], labelled: bool) -> str:
-    named = f"{figures['named']:.0%} of new sounds have their label, " if labelled else ""
+    named = f"{100 * figures['named']:.0f} % of new sounds have their label, " if labelled else ""
     return (
         f"error {figures['error_db']:.1f} dB, {figures['bits_per_code']:.1f} bits per code, {named}"
-        f"{figures['copies']:.0%} are near copies"
+        f"{100 * figures['copies']:.0f} % are near copies"
     )
 
 

@@ -49,7 +49,7 @@ def inspection_table(found: Inspection) -> str:
         f"Sound of {len(found.descriptions):,} of {_files(found.usable)}, evenly spaced",
         *(f"  {line}" for line in description_lines(list(found.descriptions.values()))),
         "",
-        "Enough?",
+        "What to expect of this number of clips",
         *(f"  {line}" for line in found.expected),
         "",
         "Suggested settings",

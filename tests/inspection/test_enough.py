@@ -57,6 +57,8 @@ def test_the_advice_names_what_helps_most(
     assert says in lines[-1]
     assert ("have their label" in lines[1]) == bool(counts)
     assert ("(measured up to 1,000)" in lines[2]) == (4 * clips > 1000)
+    beyond = expectation_lines(1200, {}, {}, "hits", 44_100)
+    assert len(beyond) == len(lines) - 1
 
 
 def test_sounds_are_compared_with_the_set_of_their_character() -> None:
