@@ -88,12 +88,19 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def set_text(parent: ET.Element, tag: str, text: str) -> None:
+    """Set the text of a child, which must be there."""
+    child = parent.find(tag)
+    assert child is not None, tag
+    child.text = text
+
+
 def song(path: Path, instruments: list[int]) -> None:
     """Write a song whose one pattern plays an instrument on each of its four beats, at a beat a second."""
     tree = ET.parse(SONG)
     root = tree.getroot()
     for tag, text in {"bpm": "60", "humanize_time": "0", "humanize_velocity": "0"}.items():
-        root.find(tag).text = text  # type: ignore[union-attr]
+        set_text(root, tag, text)
     patterns, sequence = root.find("patternList"), root.find("patternSequence")
     assert patterns is not None
     assert sequence is not None
@@ -114,7 +121,7 @@ def song(path: Path, instruments: list[int]) -> None:
         copy = ET.fromstring(ET.tostring(note))
         values = {"position": 48 * beat, "velocity": 1, "instrument": instrument}
         for tag, value in values.items():
-            copy.find(tag).text = str(value)  # type: ignore[union-attr]
+            set_text(copy, tag, str(value))
         notes.append(copy)
     tree.write(path, "utf-8", xml_declaration=True)
 
