@@ -66,7 +66,7 @@ def encode_split(
     """
     started = time.perf_counter()
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
-    range_db = model.spectrogram.config.range_db
+    config = model.spectrogram.config
     dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
     all_tokens = scratch(len(split) * views, vocabulary.max_tokens, dtype=dtype)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
@@ -82,14 +82,14 @@ def encode_split(
                 images, frames = split.spectrograms(indices[part]), split.num_frames[indices]
                 if view:  # every rank samples the same random numbers
                     images, frames = random_variations(
-                        split, indices, generator, stride, range_db, part
+                        split, indices, generator, stride, config.range_db, part
                     )
                 chances = torch.rand(len(indices) if moves else 0, 3, generator=generator)
                 if not is_ours:
                     done(len(indices))
                     continue
                 if moves:
-                    images = random_positions(images, chances, range_db, MOVES)
+                    images = random_positions(images, chances, config, MOVES)
                 ends = known[indices, 1] & (frames <= model.clip_frames)  # longer ones are cut
                 frames = frames.clamp(max=model.clip_frames)
                 images = images[..., : int(frames.max())].to(model.device)

@@ -14,6 +14,8 @@ WIDE_ABOVE = 24_000
 order of sampling and the onsets are as is best for hits, notes and textures."""
 STEREO_BANDS = 16
 """Bands of balance and coherence: one per row of codes, at the default sizes."""
+STEREO_FLOOR_DB = 70.0
+"""Decibels below a clip's loudest cell at which balance and coherence are half way to their neutral values."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class PreprocessConfig:
     channels: Literal["auto", "mono", "stereo"] = field(default="auto", metadata=OMIT_DEFAULT)
     """mono: channels are averaged. stereo: left and right, coded as loudness, balance and coherence.
     auto: stereo where a tenth of the files truly are."""
+    stereo_floor_db: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Decibels below a clip's loudest cell at which balance and coherence are half way to neutral, in stereo; None: 70."""
 
     def __post_init__(self) -> None:
         require(
@@ -84,6 +88,7 @@ class PreprocessConfig:
             self.n_mels is None or 0 <= self.n_mels <= 512,
             f"n_mels {self.n_mels}: give 0 (linear bins) to 512",
         )
+        _require_floor(self.stereo_floor_db)
 
     def like(self, model: SpectrogramConfig, name: str) -> PreprocessConfig:
         """These settings with the sample rate and spectrograms of a model, `name` in messages.
@@ -95,6 +100,8 @@ class PreprocessConfig:
         common = {f.name for f in fields(self)} & {f.name for f in fields(model)}
         taken = {setting: getattr(model, setting) for setting in common}
         taken["channels"] = "mono" if model.channels == 1 else "stereo"
+        if model.channels == 1:
+            del taken["stereo_floor_db"]
         for setting, wanted in sorted(taken.items()):
             given = getattr(self, setting)
             require(
@@ -125,6 +132,8 @@ class SpectrogramConfig:
     """Grayscale images in place of spectrograms: a frame is a column of pixels, bin 0 the bottom row."""
     channels: int = field(default=1, metadata=OMIT_DEFAULT)
     """1: mono, a spectrogram of one plane, the loudness. 2: stereo, of three: loudness, balance, coherence."""
+    stereo_floor_db: float = field(default=60.0, metadata=OMIT_DEFAULT)
+    """Decibels below a clip's loudest cell at which balance and coherence are half way to their neutral values."""
 
     def __post_init__(self) -> None:
         require(
@@ -154,6 +163,7 @@ class SpectrogramConfig:
             self.channels in (1, most_channels),
             f"channels {self.channels}: give 1 to {most_channels}",
         )
+        _require_floor(self.stereo_floor_db)
 
     @property
     def bins(self) -> int:
@@ -202,6 +212,14 @@ class SpectrogramConfig:
             )
             n_mels = max(1, min(n_mels, n_fft // 4, most_bands(sample_rate, n_fft)))
         return cls(sample_rate, n_fft, hop_length or n_fft // 4, n_mels, range_db)
+
+
+def _require_floor(floor_db: float | None) -> None:
+    """Raise AudiovqError where the floor of balance and coherence is out of range."""
+    require(
+        floor_db is None or 20 <= floor_db <= 120,
+        f"stereo_floor_db {floor_db}: give decibels from 20 to 120",
+    )
 
 
 def most_bands(sample_rate: int, n_fft: int) -> int:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.config.checks import derived_seed
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Split
 from audiovq.runtime.device import to_device_async
-from audiovq.spectral.scale import FLOOR_DB, NEUTRAL, balance, coherence
+from audiovq.spectral.scale import NEUTRAL, balance, coherence
 
 POOL = 24
 """Batches in a pool of clips that is sorted by length before it is cut into batches, for little padding."""
@@ -43,7 +44,7 @@ SPEED = 0.1
 ONSET_FRAMES = 6
 """First frames of a sound, which `random_variations` leaves as they are: an onset that is interpolated, or preceded by
 empty frames, is one that no waveform has, and a prior that learns it makes hits that begin late and soft."""
-POSITIONS = 0.5, 0.6, 0.7, 0.9
+POSITIONS = 0.75, 0.8, 0.85, 0.95
 """Shares, summed up, of stereo clips that an autoencoder learns as they are, in the middle, on one side, anywhere,
 and, of the rest, anywhere with any coherence: so that it codes sounds in places where no recording of its dataset
 is."""
@@ -106,12 +107,15 @@ def excerpts(
 
 
 def random_positions(
-    images: Tensor, chances: Tensor, range_db: float, positions: Sequence[float] = POSITIONS
+    images: Tensor,
+    chances: Tensor,
+    config: SpectrogramConfig,
+    positions: Sequence[float] = POSITIONS,
 ) -> Tensor:
     """Stereo spectrograms (batch, 3, bins, frames), a part of them in other positions: `positions` as in POSITIONS.
 
     `chances` (batch, 3), 0 to 1, decide which, the position, and the coherence. A position is one of gains of left and
-    right with the loudness as it is. `range_db`: decibels between 0 and 1 of a spectrogram.
+    right with the loudness as it is. `config`: of the spectrograms.
     """
     kept, middle, side, anywhere = positions
     which, where, coherent = chances.unbind(dim=1)
@@ -123,7 +127,8 @@ def random_positions(
         :, :, None, None, None
     ]
     loudness = images[:, :1]
-    power = 2 * 10 ** ((loudness - 1) * (range_db / 10) + FLOOR_DB / 10) * (loudness > 0)
+    above_floor = (loudness - 1) * (config.range_db / 10) + config.stereo_floor_db / 10
+    power = 2 * 10**above_floor * (loudness > 0)
     powers = power * left.square(), power * right.square()
     cross = power * left * right * correlation
     moved = [loudness, balance(torch, *powers), coherence(torch, *powers, cross)]

@@ -81,8 +81,8 @@ class Split:
         self.images = spectrogram.images
         """Whether the clips are images instead of spectrograms."""
         self.clips = read_manifest(folder / f"{name}.jsonl")
-        self.range_db = spectrogram.range_db
-        """Decibels between 0 and 1."""
+        self.spectrogram = spectrogram
+        """Settings of the spectrograms."""
         self.planes = spectrogram.planes
         """Planes of the spectrograms: 1, of stereo 3."""
         self._rows_of_planes = expanded_rows(spectrogram) if spectrogram.planes > 1 else None

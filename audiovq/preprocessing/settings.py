@@ -17,7 +17,13 @@ from audiovq.audio.channels import is_stereo
 from audiovq.audio.reading import AudioInfo
 from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
-from audiovq.config.spectrogram import WIDE_ABOVE, PreprocessConfig, SpectrogramConfig, most_bands
+from audiovq.config.spectrogram import (
+    STEREO_FLOOR_DB,
+    WIDE_ABOVE,
+    PreprocessConfig,
+    SpectrogramConfig,
+    most_bands,
+)
 from audiovq.preprocessing.character import HIT, TONE, Character
 from audiovq.preprocessing.slicing import Slicing, is_used
 
@@ -86,15 +92,20 @@ def choose_channels(
     auto: in stereo if STEREO_SHARE of the recordings (path below `source` → info) are: see `channels.is_stereo`.
     Of up to STEREO_FILES of them those of more than one channel are read.
     """
+    stereo = replace(
+        settings,
+        channels=2,
+        stereo_floor_db=config.stereo_floor_db or STEREO_FLOOR_DB,
+    )
     if config.channels != "auto":
-        return replace(settings, channels=2 if config.channels == "stereo" else 1), []
+        return (stereo if config.channels == "stereo" else settings), []
     paths = list(infos)[:: -(-len(infos) // STEREO_FILES)]
     found = sum(infos[path].channels > 1 and _is_stereo(source / path) for path in paths)
     if found < STEREO_SHARE * len(paths) or not found:
         return settings, []
     read = "" if len(paths) == len(infos) else " that were read"
     note = f"{found} of {len(paths)} files{read} are stereo, and so is the dataset (--channels mono averages them)"
-    return replace(settings, channels=2), [note]
+    return stereo, [note]
 
 
 def _is_stereo(path: Path) -> bool:

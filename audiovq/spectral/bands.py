@@ -170,7 +170,7 @@ class Stereo(nn.Module):
     def planes(self, powers: Tensor, level_db: Tensor) -> Tensor:
         """Balance and coherence (batch, 2, bins, frames) of smoothed powers (batch, 3, stereo bands, frames) of clips
         whose loudest cells are `level_db` (batch, 1, 1, 1)."""
-        left, right, cross = (powers / scale.floor_power(level_db)).unbind(dim=1)
+        left, right, cross = (powers / scale.floor_power(level_db, self.config)).unbind(dim=1)
         both = scale.balance(torch, left, right), scale.coherence(torch, left, right, cross)
         return torch.stack(both, dim=1)[:, :, self.of_row]
 

@@ -116,7 +116,7 @@ class Analysis:
         for image, start, count in zip(images, starts.tolist(), frames, strict=False):
             image[: config.bins, :count] = halves[:, start : start + count]
         if powers is not None:
-            floors = scale.floor_power(scale.level_db(levels, config))
+            floors = scale.floor_power(scale.level_db(levels, config), config)
             for image, start, count, floor in zip(
                 images, starts.tolist(), frames, floors.tolist(), strict=False
             ):

@@ -37,8 +37,6 @@ NEUTRAL = 0.0, MIDDLE, IN_PHASE
 COMPANDING = 15.0
 """How much finer the balance distinguishes positions near the middle than near a side. A balance of 0 or 1 is one
 channel alone, and .165 from there the other channel is 20 dB quieter."""
-FLOOR_DB = 60.0
-"""Decibels below a clip's loudest cell at which balance and coherence are half way to their neutral values."""
 FAINT = 0.01
 """A channel of less than this share of the power of the other has no coherence with it; it counts as in phase."""
 TIME_WEIGHTS = ((1, 2.0), (2, 1.0))
@@ -163,9 +161,9 @@ def smoothed(powers: Array) -> Array:
     return averaged
 
 
-def floor_power(level_db: Array) -> Array:
+def floor_power(level_db: Array, config: SpectrogramConfig) -> Array:
     """Power, relative to a full-scale sine, below which a clip of this level counts as silent here."""
-    decibels: Any = level_db - FLOOR_DB
+    decibels: Any = level_db - config.stereo_floor_db
     power: Array = 10 ** (decibels / 10)
     return power
 

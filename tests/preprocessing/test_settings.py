@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from audiovq.audio.reading import AudioInfo
 from audiovq.config.errors import AudiovqError
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import STEREO_FLOOR_DB, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.manifest import Skipped
 from audiovq.inspection.inspect import inspect
@@ -243,3 +243,22 @@ def test_a_dataset_like_a_model_has_as_many_channels() -> None:
     assert PreprocessConfig().like(stereo, "it").channels == "stereo"
     with pytest.raises(AudiovqError, match=r"--channels mono: it has stereo"):
         PreprocessConfig(channels="mono").like(stereo, "it")
+
+
+def test_the_floor_of_balance_is_that_of_the_model_or_the_default_of_new_datasets(
+    tmp_path: Path, voice: Voice
+) -> None:
+    earlier = SpectrogramConfig(8_000, 128, 32, 48, channels=2)
+    like = PreprocessConfig().like(earlier, "it")
+    assert like.stereo_floor_db == earlier.stereo_floor_db == 60.0
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        sound = voice(0.4 + number / 100)
+        pair = np.stack([sound, sound[::-1]], axis=1)
+        soundfile.write(tmp_path / "in" / f"{number}.wav", pair, 8_000)
+    for name, config in (("like", like), ("new", PreprocessConfig())):
+        preprocess(tmp_path / "in", tmp_path / name, config, say=lambda _: None)
+    assert Dataset(tmp_path / "like").spectrogram == earlier
+    assert Dataset(tmp_path / "new").spectrogram.stereo_floor_db == STEREO_FLOOR_DB
+    with pytest.raises(AudiovqError, match=r"stereo_floor_db 10\.0: give decibels from 20 to 120"):
+        PreprocessConfig(stereo_floor_db=10.0)

@@ -138,7 +138,7 @@ def shifted_excerpts(split: Split, step: Step, autoencoder: Autoencoder) -> tupl
     )
     if split.planes > 1:
         chances = torch.rand(len(step.indices), 3, generator=step.generator)
-        images = random_positions(images, chances[part], split.range_db)
+        images = random_positions(images, chances[part], split.spectrogram)
     if autoencoder.config.bottleneck.dense is not None:
         return images, frames
     chance = torch.rand(len(step.indices), generator=step.generator)[part]
