@@ -17,8 +17,6 @@ PATCH = 8, 4
 """Bins and frames covered by one code, at the default hop and bands of a sample rate."""
 ROW_MIXING = 8
 """Groups of channels of row mixing for tones."""
-CODES, STEREO_CODES = 512, 1024
-"""Codes of each codebook by default, in mono and in stereo."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,8 @@ class BottleneckConfig:
 
     latent_dim: int = 64
     """Dimensions of a latent and of a code's vector (fsq: set by levels)."""
-    codebook_size: int | None = None
-    """Codes of each codebook; None: 512, and 1,024 in stereo, where they say where a sound is, too (fsq: set by levels)."""
+    codebook_size: int = 512
+    """Codes of each codebook (fsq: set by levels)."""
     num_quantizers: int = 1
     """Number of codebooks; each one codes the residual of those before it (vq)."""
     commitment: float = 0.25
@@ -162,7 +160,7 @@ class BottleneckConfig:
             f"latent_dim {self.latent_dim}: give a number from 1 to {WIDEST}",
         )
         require(
-            self.codebook_size is None or 2 <= self.codebook_size <= 65_536,
+            2 <= self.codebook_size <= 65_536,
             f"codebook_size {self.codebook_size}: give 2 to 65536",
         )
         require(
@@ -218,12 +216,7 @@ class BottleneckConfig:
     @property
     def num_codes(self) -> int:
         """Codes of each codebook: `codebook_size`, or with fsq the points of the grid of `levels`."""
-        return math.prod(self.levels) if self.kind == "fsq" else self.codebook_size or CODES
-
-    def fitted(self, spectrogram: SpectrogramConfig) -> BottleneckConfig:
-        """This bottleneck with a size of its codebooks for spectrograms, where none is given."""
-        size = STEREO_CODES if spectrogram.channels > 1 else CODES
-        return replace(self, codebook_size=self.codebook_size or size)
+        return math.prod(self.levels) if self.kind == "fsq" else self.codebook_size
 
     @property
     def encoded_dim(self) -> int:
@@ -270,7 +263,7 @@ class AutoencoderConfig:
     validation clips after training."""
     rate_weight: float = 0.1
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
-    distance between latents and codes; 0: always the nearest code. In stereo .6 of it is used, since codes say less
+    distance between latents and codes; 0: always the nearest code. In stereo .3 of it is used, since codes say less
     of the loudness alone there: `training.stages.context.STEREO_RATE`."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
@@ -299,8 +292,3 @@ class AutoencoderConfig:
     def quantizes(self) -> bool:
         """Whether the bottleneck makes codes."""
         return self.bottleneck.quantizes
-
-    def fitted(self, spectrogram: SpectrogramConfig) -> AutoencoderConfig:
-        """These settings with what they leave open of network and bottleneck chosen for spectrograms."""
-        network, bottleneck = self.network.fitted(spectrogram), self.bottleneck.fitted(spectrogram)
-        return replace(self, network=network, bottleneck=bottleneck)

@@ -98,7 +98,7 @@ class Origin:
         return config
 
     def settle(self, config: TrainConfig) -> TrainConfig:
-        """`config` with the origin's patch, row mixing and size of codebooks, where it gives none.
+        """`config` with the origin's patch and row mixing, where it gives none.
 
         Raises AudiovqError where it gives a network another shape than the origin's.
         """
@@ -107,7 +107,7 @@ class Origin:
             settings, wanted = _part(config, part), _part(theirs, part)
             for name, value in to_json(wanted).items():
                 given = to_json(settings)[name]
-                fitted = given is None and name in ("patch", "row_mixing", "codebook_size")
+                fitted = given is None and name in ("patch", "row_mixing")
                 if fitted or name in FREE.get(part, ()):
                     continue
                 if given != value:
@@ -115,11 +115,8 @@ class Origin:
                     raise AudiovqError(
                         f"{flag} {given}: the model {self.name} has {value}; leave the flag out, or --from"
                     )
-        size = theirs.autoencoder.bottleneck.codebook_size
-        bottleneck = replace(config.autoencoder.bottleneck, codebook_size=size)
         network = theirs.autoencoder.network
-        autoencoder = replace(config.autoencoder, network=network, bottleneck=bottleneck)
-        return replace(config, autoencoder=autoencoder)
+        return replace(config, autoencoder=replace(config.autoencoder, network=network))
 
     def require_fit(self, model: Model) -> None:
         """Raise AudiovqError where the autoencoder of `model` cannot start from the origin's."""

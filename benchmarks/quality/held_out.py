@@ -1,6 +1,6 @@
 """Labels that are numbers: notes that no training clip has, and brightness and loudness asked for.
 
-    python benchmarks/quality/held_out.py --minutes 25 --work WORK --out held-out.json
+    python benchmarks/quality/held_out.py --minutes 48 --work WORK --out held-out.json
 
 The recordings are those of the set `notes` (`sets.py`), without every third semitone. They are preprocessed with their
 note and velocity as numbers, brightness and loudness measured (`preprocess --describe`), in mono, all other settings

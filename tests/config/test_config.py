@@ -390,14 +390,3 @@ def test_rate_presets_spend_as_many_codes_a_second_at_any_sample_rate() -> None:
         rate = spectrogram.sample_rate / spectrogram.hop_length
         per_second.append(rate / frames * spectrogram.bins / bins)
     assert max(per_second) < 1.5 * min(per_second)
-
-
-def test_stereo_has_twice_as_many_codes_unless_their_number_is_given() -> None:
-    mono = SpectrogramConfig(8_000, 256, 64, 64)
-    stereo = dataclasses.replace(mono, channels=2)
-    config = AutoencoderConfig()
-    assert config.bottleneck.num_codes == config.fitted(mono).bottleneck.num_codes == 512
-    assert config.fitted(stereo).bottleneck.num_codes == 1024
-    asked = dataclasses.replace(config, bottleneck=BottleneckConfig(codebook_size=300))
-    assert asked.fitted(stereo).bottleneck == asked.bottleneck
-    assert config.fitted(stereo).network == config.network.fitted(stereo)

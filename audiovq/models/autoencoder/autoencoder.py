@@ -42,7 +42,7 @@ CONTRAST = 1.03
 """Contrast of a decoder in training, whose own is not fitted yet."""
 EMPHASIS_FLOOR = 0.02
 """Weight of silence in the loss: the floor must be reconstructed too."""
-PLANE_WEIGHTS = 1.0, 0.2, 0.1
+PLANE_WEIGHTS = 1.0, 0.25, 0.12
 """Weight in the loss of each plane of stereo: loudness, balance, coherence."""
 
 
