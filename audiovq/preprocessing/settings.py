@@ -104,7 +104,7 @@ def choose_channels(
     if found < STEREO_SHARE * len(paths) or not found:
         return settings, []
     read = "" if len(paths) == len(infos) else " that were read"
-    note = f"{found} of {len(paths)} files{read} are stereo, and so is the dataset (--channels mono averages them)"
+    note = f"{found} of {len(paths)} sound files{read} are stereo, and so is the dataset (--channels mono averages them)"
     return stereo, [note]
 
 

@@ -158,7 +158,7 @@ def test_the_ceiling_of_stereo_recordings_is_that_of_both_channels(
     found = inspect(folder, tmp_path / "out")
     assert found.settings.channels == 2
     assert "--channels stereo" in found.commands[0]
-    assert any("4 of 4 files are stereo" in note for note in found.notes)
+    assert any("4 of 4 sound files are stereo" in note for note in found.notes)
     written = sorted((tmp_path / "out").glob("*.wav"))
     originals, inverted = (
         [reading.read(path, channels=2)[0] for path in written if kind in path.name]

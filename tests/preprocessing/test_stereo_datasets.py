@@ -48,7 +48,7 @@ def test_a_dataset_is_in_stereo_where_a_tenth_of_its_recordings_are(
 ) -> None:
     summary = run(fill(tmp_path / "a", voice, 2, 18), tmp_path / "out-a")
     assert Dataset(tmp_path / "out-a").spectrogram.channels == 2
-    assert any("2 of 20 files are stereo" in note for note in summary.warnings)
+    assert any("2 of 20 sound files are stereo" in note for note in summary.warnings)
     run(fill(tmp_path / "b", voice, 1, 19), tmp_path / "out-b")
     assert Dataset(tmp_path / "out-b").spectrogram.channels == 1
     run(tmp_path / "a", tmp_path / "mono", channels="mono")
