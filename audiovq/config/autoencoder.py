@@ -261,9 +261,12 @@ class AutoencoderConfig:
     """Contrast of decoded spectrograms: factor on the distance of each value from the loudest one. It
     offsets the flattening that comes from the decoder averaging over all sounds of a code. None: fitted to
     validation clips after training."""
+    silence: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Decoded loudness up to this, 0 to 1, is silence, before the contrast is applied: a decoder that is not sure returns
+    a little more than 0. None: set where the contrast is fitted, above 24 kHz to .025, else to 0."""
     rate_weight: float = 0.1
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
-    distance between latents and codes; 0: always the nearest code. In stereo .3 of it is used, since codes say less
+    distance between latents and codes; 0: always the nearest code. In stereo half of it is used, since codes say less
     of the loudness alone there: `training.stages.context.STEREO_RATE`."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
@@ -274,6 +277,10 @@ class AutoencoderConfig:
         require(
             self.contrast is None or 0.5 <= self.contrast <= 2,
             f"contrast {self.contrast}: give a number from 0.5 to 2",
+        )
+        require(
+            self.silence is None or 0 <= self.silence < 1,
+            f"silence {self.silence}: give a number from 0 to below 1",
         )
         require(
             0 <= self.rate_weight <= 1000,

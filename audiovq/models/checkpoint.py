@@ -145,11 +145,12 @@ def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
         write_header(path, header)
 
 
-def save_contrast(folder: Path, contrast: float) -> None:
-    """Write the contrast of the autoencoder's decoder into its settings in model.json."""
+def save_contrast(folder: Path, contrast: float, silence: float) -> None:
+    """Write contrast and silence, unless it is 0, of the autoencoder's decoder into its settings in model.json."""
     path = folder / "model.json"
     header = read_model_header(folder)
-    header["autoencoder"]["config"]["contrast"] = contrast
+    settings = {"contrast": contrast} | ({"silence": silence} if silence else {})
+    header["autoencoder"]["config"] |= settings
     write_header(path, header)
 
 

@@ -15,7 +15,7 @@ from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.numbers import LabelValues, label_numbers
-from audiovq.models.autoencoder.autoencoder import Autoencoder
+from audiovq.models.autoencoder.autoencoder import CONTRAST, Autoencoder
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.entropy.context_tables import ContextTables
 from audiovq.models.known import KnownClips
@@ -95,7 +95,8 @@ class Model:
 
     def new_vivid(self) -> VividDecoder:
         """A copy of the autoencoder's decoder with its contrast, from which the vivid one is trained."""
-        return VividDecoder(copy.deepcopy(self.autoencoder.decoder), self.autoencoder.contrast)
+        contrast = max(CONTRAST, self.autoencoder.contrast)  # else quiet cells would be filled
+        return VividDecoder(copy.deepcopy(self.autoencoder.decoder), contrast)
 
     def new_prior(self, config: PriorConfig) -> Prior:
         """Untrained prior over this model's codes."""

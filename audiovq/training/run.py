@@ -30,7 +30,7 @@ from audiovq.runtime.progress import Say, percent
 from audiovq.runtime.threads import fix_threads
 from audiovq.training.budget import TimeBudget
 from audiovq.training.card import model_card
-from audiovq.training.contrast import fitted_contrast
+from audiovq.training.contrast import fitted_contrast, silence_of
 from audiovq.training.folder import is_finished, mark_finished, prepare_folder
 from audiovq.training.loop import Diverged, Trainer
 from audiovq.training.more import Further, require_finished, stopped_further
@@ -195,11 +195,12 @@ def _begin_from(origin: Origin, run: Run, model: Model) -> None:
 def _fit_contrast(run: Run) -> Model:
     """The model with a trained autoencoder, and the contrast of its decoder, which is fitted unless it is given."""
     model = load(run.folder, run.device)
-    fits = model.autoencoder.config.contrast is None and model.autoencoder.config.quantizes
+    config = model.autoencoder.config
+    fits = config.contrast is None and config.quantizes
     if fits and not model.spectrogram.config.images:
         if distributed.is_main():
             contrast = _contrast(run, model)
-            save_contrast(run.folder, contrast)
+            save_contrast(run.folder, contrast, silence_of(model))
             run.detail(f"autoencoder: contrast of decoded sounds {contrast:.3f}")
         distributed.barrier()
         model = load(run.folder, run.device)

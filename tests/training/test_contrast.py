@@ -4,7 +4,9 @@ import copy
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from fast_training import CONFIG
 from torch import Tensor, nn
@@ -16,7 +18,14 @@ from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.contrast import CLIPS, HIGHEST, LOWEST, fitted_contrast
+from audiovq.training.contrast import (
+    CLIPS,
+    HIGHEST,
+    LOWEST,
+    SILENCE,
+    fitted_contrast,
+    silence_of,
+)
 from audiovq.training.run import train
 
 
@@ -96,3 +105,62 @@ def test_a_trained_model_has_the_fitted_contrast_and_a_given_one_is_left_alone(
     given = dataclasses.replace(config, autoencoder=autoencoder)
     train(dataset, tmp_path / "given", given, device="cpu", say=lambda _: None)
     assert load(tmp_path / "given").autoencoder.contrast == 1.01
+
+
+@pytest.fixture(scope="module")
+def hits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """24 decays of noise at 44.1 kHz, with silence after them."""
+    folder = tmp_path_factory.mktemp("hits")
+    (folder / "in").mkdir()
+    rng, time = np.random.default_rng(0), np.arange(16_000) / 44_100
+    for number in range(24):
+        decay = np.exp(-time * rng.uniform(16, 60))
+        sound = np.concatenate([0.3 * rng.normal(size=len(time)) * decay, np.zeros(6_000)])
+        soundfile.write(folder / "in" / f"{number}.wav", sound, 44_100)
+    config = PreprocessConfig(trim=False, n_mels=32, validation_share=0.3)
+    preprocess(folder / "in", folder / "dataset", config, say=lambda _: None)
+    return Dataset(folder / "dataset", folder / "in")
+
+
+def test_above_24_khz_the_power_is_restored_and_silence_is_fitted_with_it(
+    hits: Dataset, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, autoencoder_share=1.0, max_minutes=10.0)
+    model = train(hits, tmp_path / "model", config, device="cpu", say=lambda _: None)
+    assert load(tmp_path / "model").autoencoder.config.silence == SILENCE == silence_of(model)
+    assert model.autoencoder.contrast == fitted_contrast(model, hits.validation, also=hits.train)
+    fitted = fitted_contrast(model, hits.train)
+    errors = [_power_error_db(model, hits.train, c) for c in (fitted - 0.05, fitted, fitted + 0.05)]
+    assert errors[0] > 0.2 > abs(errors[1])
+    assert errors[2] < -0.2
+
+
+@torch.inference_mode()
+def _power_error_db(model: Model, split: Split, contrast: float) -> float:
+    """Mean over areas of 4 bins and 9 frames, within 60 dB of a clip's loudest cell, of the decibels by which decoded
+    clips are louder."""
+    indices = evenly_spaced(len(split), CLIPS)[:CLIPS]
+    frames, levels = split.num_frames[indices], split.levels[indices]
+    images, num_samples = split.spectrograms(indices), split.num_samples[indices]
+    columns = model.autoencoder.num_columns(frames)
+    values = model.autoencoder.decode_values(model.autoencoder.encode(images, frames), columns)
+    decoded = model.autoencoder.apply_contrast(values[..., : images.shape[3]], contrast, SILENCE)
+    waveforms = model.spectrogram.inverse(decoded, levels, num_samples)
+    again, levels_again = model.spectrogram(waveforms, num_samples)
+    errors = []
+    for clip, count in enumerate(frames.tolist()):
+        pair = []
+        for images_of, levels_of in ((again, levels_again), (images, levels)):
+            top = 3 - 1.5 * float(levels_of[clip])
+            cells = images_of[clip, 0, :, :count].numpy()
+            power = np.where(cells > 0, 10.0 ** (8 * (cells - 1)), 0.0)
+            rows, times = power.shape[0] // 4, images.shape[3] // 9
+            areas = np.full((rows, times), top - 80)
+            for row, time in np.ndindex(rows, times):
+                part = power[4 * row : 4 * row + 4, 9 * time : 9 * time + 9]
+                if part.size:
+                    areas[row, time] = top + 10 * np.log10(max(1e-8, part.mean()))
+            pair.append((areas, top))
+        (found, _), (wanted, top) = pair
+        errors += (found - wanted)[wanted > top - 60].tolist()
+    return float(np.mean(errors))

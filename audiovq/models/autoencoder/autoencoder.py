@@ -284,16 +284,19 @@ class Autoencoder(nn.Module):
         latents = noise + self.bottleneck.prior_mean(self._labels_per_vector(labels, cell_mask))
         return self.apply_contrast(self.values(self._decode(latents, cell_mask), cell_mask.mask))
 
-    def apply_contrast(self, output: Tensor, contrast: Tensor | float | None = None) -> Tensor:
-        """Decoder output (batch, planes, bins, frames) after `stretch`, clamped to [0, 1].
+    def apply_contrast(
+        self, output: Tensor, contrast: Tensor | float | None = None, silence: float = 0.0
+    ) -> Tensor:
+        """Decoder output (batch, planes, bins, frames) after `stretch`, clamped to [0, 1]; loudness up to `silence` is 0.
 
-        Zeros of the loudness stay zeros. `contrast`: None is that of the autoencoder's own decoder.
+        `contrast`: None is that of the autoencoder's own decoder, with its `silence`.
         """
-        contrast = self.contrast if contrast is None else contrast
+        if contrast is None:
+            contrast, silence = self.contrast, self.config.silence or 0.0
         values = self.stretch(output, contrast).clamp(0, 1)
         if self.planes == 1:
-            return values * (output > 0)
-        return torch.cat([values[:, :1] * (output[:, :1] > 0), values[:, 1:]], dim=1)
+            return values * (output > silence)
+        return torch.cat([values[:, :1] * (output[:, :1] > silence), values[:, 1:]], dim=1)
 
     def stretch(self, output: Tensor, contrast: Tensor | float) -> Tensor:
         """Decoder output (batch, planes, bins, frames), its loudness stretched away from 1 by a contrast."""

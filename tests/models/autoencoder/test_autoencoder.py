@@ -189,6 +189,17 @@ def test_contrast_stretches_values_below_1_and_keeps_silence() -> None:
     )
 
 
+def test_loudness_up_to_the_silence_of_the_settings_is_silence_before_the_contrast() -> None:
+    model = autoencoder("patch", 10, contrast=0.8, silence=0.1)
+    values = torch.tensor([-0.1, 0.0, 0.05, 0.1, 0.15, 1.0])
+    torch.testing.assert_close(
+        model.apply_contrast(values), torch.tensor([0.0, 0.0, 0.0, 0.0, 0.32, 1.0])
+    )
+    torch.testing.assert_close(  # as of another decoder
+        model.apply_contrast(values, 1.0), torch.tensor([0.0, 0.0, 0.05, 0.1, 0.15, 1.0])
+    )
+
+
 @each_encoder
 def test_codebook_statistics_exclude_padding(encoder: str) -> None:
     model = autoencoder(encoder, 12).train()
