@@ -266,7 +266,7 @@ class AutoencoderConfig:
     a little more than 0. None: set where the contrast is fitted, above 24 kHz to .025, else to 0."""
     rate_weight: float = 0.1
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
-    distance between latents and codes; 0: always the nearest code. In stereo half of it is used, since codes say less
+    distance between latents and codes; 0: always the nearest code. In stereo .6 of it is used, since codes say less
     of the loudness alone there: `training.stages.context.STEREO_RATE`."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with

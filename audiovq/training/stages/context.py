@@ -58,7 +58,7 @@ DISTORTION_CLIPS = 256
 """Clips of the training split on which the distortion is measured."""
 PART = 512
 """Clips whose cells are extracted at a time."""
-STEREO_RATE = 0.5
+STEREO_RATE = 0.6
 """Factor on the rate weight of stereo: a change of a code that costs few bits less changes balance and coherence too."""
 CHECKS = 8
 """Number of validations; the best state is kept."""
