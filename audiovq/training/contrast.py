@@ -2,7 +2,7 @@
 
 A decoder returns means, which are flatter than recordings, and the inversion of a spectrogram that no waveform has
 fills its quiet cells. Both shift all quiet cells by about the same amount, and one number
-takes it back. What is held equal is the mean of all decibels, by which speech has the highest PESQ, and a vivid decoder the
+takes it back. The mean of all decibels is kept, by which speech has the highest PESQ, and a vivid decoder the
 lowest Fréchet distances. Above 24 kHz, the autoencoder's own decoder keeps the power over small areas instead: where a sound
 fluctuates and its decoder does not, the mean of decibels is below the decibels of the mean power, so that decays would be too quiet,
 which lowers ViSQOL.
