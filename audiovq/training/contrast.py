@@ -105,6 +105,6 @@ def _power_db(
     """Power in dB (batch, 1, areas, times) of spectrograms (batch, 1, bins, frames) with levels (batch,), averaged over AREA."""
     top = level_db(levels.to(spectrogram), config)[:, None, None, None]
     power = 10 ** ((spectrogram - 1) * (config.range_db / 10)) * (spectrogram > 0) * cells
-    inside = nn.functional.avg_pool2d(cells.expand_as(power), AREA).clamp_min(1e-6)
-    mean = nn.functional.avg_pool2d(power, AREA) / inside
+    shares = nn.functional.avg_pool2d(cells.expand_as(power), AREA).clamp_min(1e-6)
+    mean = nn.functional.avg_pool2d(power, AREA) / shares
     return top + 10 * mean.clamp_min(10 ** (-config.range_db / 10)).log10()
