@@ -109,13 +109,13 @@ def test_a_trained_model_has_the_fitted_contrast_and_a_given_one_is_left_alone(
 
 @pytest.fixture(scope="module")
 def hits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """24 decays of noise at 44.1 kHz, with silence after them."""
+    """18 decays of noise at 44.1 kHz, with silence after them."""
     folder = tmp_path_factory.mktemp("hits")
     (folder / "in").mkdir()
-    rng, time = np.random.default_rng(0), np.arange(16_000) / 44_100
-    for number in range(24):
-        decay = np.exp(-time * rng.uniform(16, 60))
-        sound = np.concatenate([0.3 * rng.normal(size=len(time)) * decay, np.zeros(6_000)])
+    rng, time = np.random.default_rng(0), np.arange(8_000) / 44_100
+    for number in range(18):
+        decay = np.exp(-time * rng.uniform(30, 100))
+        sound = np.concatenate([0.3 * rng.normal(size=len(time)) * decay, np.zeros(3_000)])
         soundfile.write(folder / "in" / f"{number}.wav", sound, 44_100)
     config = PreprocessConfig(trim=False, n_mels=32, validation_share=0.3)
     preprocess(folder / "in", folder / "dataset", config, say=lambda _: None)
