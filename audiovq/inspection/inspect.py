@@ -81,7 +81,7 @@ def inspect(
     by_path, pattern, notes = _labels(source, list(stats), config.labels)
     labels = _values(by_path)
     clips = sum(map(len, folder.spans.values()))
-    found = character([source / path for path in sorted(stats)], settings.sample_rate)
+    typical = character([source / path for path in sorted(stats)], settings.sample_rate)
     preset, reason = _preset(clips, sum(lengths))
     paths = sorted(stats)[:: max(1, len(stats) // CLIPS)][:CLIPS]
     pieces = [first_clip(source / path, slicing) for path in paths]
@@ -115,7 +115,7 @@ def inspect(
             clips,
             labels,
             _counts(by_path, folder.spans),
-            None if found is None else found.kind,
+            None if typical is None else typical.kind,
             settings.sample_rate,
         ),
         ceiling=ceiling,

@@ -94,7 +94,7 @@ class Model:
         return self.vivid if decoder == "vivid" else None
 
     def new_vivid(self) -> VividDecoder:
-        """A copy of the autoencoder's decoder with its contrast, from which the vivid one is trained."""
+        """A copy of the autoencoder's decoder with its contrast, but at least CONTRAST: the vivid one in training."""
         contrast = max(CONTRAST, self.autoencoder.contrast)  # else quiet cells would be filled
         return VividDecoder(copy.deepcopy(self.autoencoder.decoder), contrast)
 

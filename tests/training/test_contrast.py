@@ -160,7 +160,7 @@ def _power_error_db(model: Model, split: Split, contrast: float) -> float:
                 part = power[4 * row : 4 * row + 4, 9 * time : 9 * time + 9]
                 if part.size:
                     areas[row, time] = top + 10 * np.log10(max(1e-8, part.mean()))
-            pair.append((areas, top))
-        (found, _), (wanted, top) = pair
+            pair.append(areas)
+        found, wanted = pair
         errors += (found - wanted)[wanted > top - 60].tolist()
     return float(np.mean(errors))

@@ -59,7 +59,7 @@ DISTORTION_CLIPS = 256
 PART = 512
 """Clips whose cells are extracted at a time."""
 STEREO_RATE = 0.6
-"""Factor on the rate weight of stereo: a change of a code that costs few bits less changes balance and coherence too."""
+"""Factor on the rate weight of stereo, where a cheaper code also moves the sound."""
 CHECKS = 8
 """Number of validations; the best state is kept."""
 
