@@ -206,7 +206,6 @@ def _plans(job: ShardJob) -> Iterator[tuple[Recording, str, Plan | str]]:
                 elif isinstance(sound, str):
                     planned = sound
                 else:
-                    _require_unchanged(path, recording)
                     waveform = next(resampled[sound[1]])
                     planned = plan_waveform(waveform, job.slicing, job.divide(recording))
                     planned = planned._replace(notes=file_notes)

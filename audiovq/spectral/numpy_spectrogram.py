@@ -21,6 +21,7 @@ from audiovq.spectral.scale import num_frames
 Waveform = npt.NDArray[np.float32]
 CHUNK_SAMPLES = 1 << 18
 """Samples of all windows of a batch, which should fit the caches."""
+DB_PER_NEPER = 20 / math.log(10)
 FRAME_MULTIPLE = 64
 """Transforms and band sums run over a multiple of this many frames, as SIMD code rounds a remainder differently."""
 
@@ -52,7 +53,9 @@ class Analysis:
         """`chunk_samples`: samples of all windows of a batch. Raises AudiovqError if a mel band covers no bin."""
         self.config = config
         cycle = np.arange(config.n_fft) / config.n_fft
-        self._window = (0.5 - 0.5 * np.cos(2 * math.pi * cycle)).astype(np.float32)
+        hann = 0.5 - 0.5 * np.cos(2 * math.pi * cycle)
+        # Magnitudes are relative to a full-scale sine.
+        self._window = (hann / (config.n_fft / 4)).astype(np.float32)
         self._rows = FRAME_MULTIPLE * max(1, chunk_samples // config.n_fft // FRAME_MULTIPLE)
         self._frames = np.empty((self._rows, config.n_fft), np.float32)
         self._bands = _narrow(scale.mel_filters(config)) if config.n_mels else []
@@ -106,12 +109,15 @@ class Analysis:
             signal[:, begin + first : begin + first + covered.shape[-1]] = covered
             is_between[start : start + count] = False
         magnitude, powers = self._magnitude(signal)
-        decibels = scale.decibels(np, magnitude, config)
-        loudest = decibels.max(axis=0)
+        nepers = _log(magnitude)
+        loudest = nepers.max(axis=0) * np.float32(DB_PER_NEPER)
         loudest[is_between] = -np.inf
         levels = scale.level(np, np.maximum.reduceat(loudest, starts[:-1]), config)
         loudest_db = np.repeat(scale.level_db(levels, config), blocks)
-        halves = to_float16(scale.normalized(decibels, loudest_db, config))
+        # As `scale.normalized`, in place.
+        values = np.multiply(nepers, np.float32(DB_PER_NEPER / config.range_db), out=nepers)
+        values += 1 - loudest_db / np.float32(config.range_db)
+        halves = to_float16(values.clip(0, 1, out=values))
         images = np.zeros((len(pieces), config.stored_rows, clip_frames), "<f2")
         for image, start, count in zip(images, starts.tolist(), frames, strict=False):
             image[: config.bins, :count] = halves[:, start : start + count]
@@ -130,7 +136,8 @@ class Analysis:
         self, signal: Waveform
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Magnitudes (bins, rows), in bands or bins, of the windows of a signal (channels, samples), one every
-        hop_length; of stereo also powers (3, stereo_bands, rows): left, right, and cross."""
+        hop_length; of stereo also powers (3, stereo_bands, rows): left, right, and cross. All are relative to a
+        full-scale sine."""
         config = self.config
         windows = np.lib.stride_tricks.sliding_window_view(signal, config.n_fft, axis=1)
         windows = windows[:, :: config.hop_length]
@@ -167,7 +174,7 @@ class Analysis:
         self, windows: Waveform, padded: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Windows (2, windows, n_fft) → root mean square magnitudes of both channels (windows, n_fft / 2 + 1), and
-        powers (3, stereo_bands, padded) relative to a full-scale sine."""
+        powers (3, stereo_bands, padded)."""
         left, right = (self._spectrum(channel, padded) for channel in windows)
         powers = [
             a.real * b.real + a.imag * b.imag
@@ -178,8 +185,14 @@ class Analysis:
             bins = _bins_first(power, padded)
             for row, (covered, weights) in zip(rows, self._stereo_bands, strict=True):
                 np.einsum("f,fr->r", weights, bins[covered], out=row)
-        sums *= np.float32((self.config.n_fft / 4) ** -2)
         return np.sqrt((powers[0] + powers[1]) / 2), sums
+
+
+def _log(magnitude: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Natural logarithm of magnitudes, at least that of SILENCE, in their place: NumPy's log10 takes four times as
+    long."""
+    np.maximum(magnitude, np.float32(scale.SILENCE), out=magnitude)
+    return np.log(magnitude, out=magnitude)
 
 
 def _narrow(
