@@ -264,10 +264,10 @@ class AutoencoderConfig:
     silence: float | None = field(default=None, metadata=OMIT_DEFAULT)
     """Decoded loudness up to this, 0 to 1, is silence, before the contrast is applied: a decoder that is not sure returns
     a little more than 0. None: set where the contrast is fitted, above 24 kHz to .025, else to 0."""
-    rate_weight: float = 0.1
+    rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
-    distance between latents and codes; 0: always the nearest code. In stereo .6 of it is used, since codes say less
-    of the loudness alone there: `training.stages.context.STEREO_RATE`."""
+    distance between latents and codes; 0: always the nearest code; None: .1, and .06 for hits above 24 kHz. In stereo
+    .6 of it is used, since codes say less of the loudness alone there: `training.stages.context.STEREO_RATE`."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
     a margin."""
@@ -283,7 +283,7 @@ class AutoencoderConfig:
             f"silence {self.silence}: give a number from 0 to below 1",
         )
         require(
-            0 <= self.rate_weight <= 1000,
+            self.rate_weight is None or 0 <= self.rate_weight <= 1000,
             f"rate_weight {self.rate_weight}: give a number from 0 to 1000",
         )
         require(

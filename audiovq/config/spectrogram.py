@@ -176,6 +176,12 @@ class SpectrogramConfig:
         return self.sample_rate > WIDE_ABOVE and not self.images
 
     @property
+    def is_of_hits(self) -> bool:
+        """Whether they are wide with frames at most half as far apart as by default, as is chosen for hits."""
+        default = SpectrogramConfig.for_rate(self.sample_rate).hop_length
+        return self.is_wide and 2 * self.hop_length <= default
+
+    @property
     def planes(self) -> int:
         """Planes of the spectrogram: 1, or of stereo 3."""
         return 1 if self.channels == 1 else 3

@@ -11,6 +11,8 @@ from fast_training import CONFIG
 
 from audiovq.audio.reading import read
 from audiovq.codec import archive, codec
+from audiovq.config.autoencoder import AutoencoderConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load
 from audiovq.models.entropy.context_tables import code_bits
@@ -73,8 +75,29 @@ def test_a_lower_target_rate_raises_the_rate_weight(model: Model, dataset: Datas
     for target in (None, 10 * unconstrained, 0.9 * unconstrained, 0.7 * unconstrained):
         model.autoencoder.config = dataclasses.replace(config, target_rate=target)
         weights.append(fit_context(model, dataset.train, dataset.validation).tables.rate_weight)
-    assert weights[0] == weights[1] == pytest.approx(config.rate_weight)
+    assert weights[0] == weights[1] == pytest.approx(context.RATE_WEIGHT)
     assert weights[1] <= weights[2] <= weights[3] > weights[1], weights
+
+
+@pytest.mark.parametrize(
+    ("rate", "hop_length", "channels", "given", "expected"),
+    [
+        (8_000, 64, 1, None, context.RATE_WEIGHT),  # the default hop of speech
+        (8_000, 32, 1, None, context.RATE_WEIGHT),
+        (44_100, 512, 1, None, context.RATE_WEIGHT),
+        (44_100, 256, 1, None, context.HITS_RATE_WEIGHT),
+        (44_100, 256, 2, None, context.STEREO_RATE * context.HITS_RATE_WEIGHT),
+        (44_100, 256, 1, 0.5, 0.5),
+        (44_100, 256, 1, 0.0, 0.0),
+    ],
+)
+def test_hits_and_stereo_weigh_bits_less_unless_a_weight_is_given(
+    rate: int, hop_length: int, channels: int, given: float | None, expected: float
+) -> None:
+    spectrogram = SpectrogramConfig.for_rate(rate, hop_length=hop_length)
+    spectrogram = dataclasses.replace(spectrogram, channels=channels)
+    config = AutoencoderConfig(rate_weight=given)
+    assert context.rate_weight_of(config, spectrogram) == pytest.approx(expected)
 
 
 def test_the_target_rate_is_met(model: Model, dataset: Dataset, recordings: Path) -> None:

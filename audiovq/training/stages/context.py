@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.tokenize import encode_split
+from audiovq.config.autoencoder import AutoencoderConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Split
 from audiovq.dataset.measured import clips_and_why, measured_split
 from audiovq.models.checkpoint import save
@@ -58,6 +60,8 @@ DISTORTION_CLIPS = 256
 """Clips of the training split on which the distortion is measured."""
 PART = 512
 """Clips whose cells are extracted at a time."""
+RATE_WEIGHT, HITS_RATE_WEIGHT = 0.1, 0.06
+"""Rate weight where the settings give none."""
 STEREO_RATE = 0.6
 """Factor on the rate weight of stereo, where a cheaper code also moves the sound."""
 CHECKS = 8
@@ -193,7 +197,7 @@ def fit_context(
         torch.bincount(cells.levels, minlength=vocabulary.num_levels) + 1,
         torch.bincount(cells.columns, minlength=vocabulary.max_columns + 1) + 1,
         _distortion(model, train),
-        config.rate_weight * (STEREO_RATE if train.planes > 1 else 1.0),
+        rate_weight_of(config, model.spectrogram.config),
     )
     if config.target_rate is not None:
         weight = _weight_for(model, ContextTables(integers), held_out, config.target_rate)
@@ -201,6 +205,14 @@ def fit_context(
     cut_short = len(cells.columns) < most_views * len(train) or schedule.step < steps
     bits_per_code = _bits(network, checked) / vocabulary.num_quantizers
     return Fitted(ContextTables(integers), bits_per_code, schedule.step, steps, cut_short)
+
+
+def rate_weight_of(config: AutoencoderConfig, spectrogram: SpectrogramConfig) -> float:
+    """Rate weight of the settings, or for the kind of sounds if they give none; in stereo STEREO_RATE of it."""
+    weight = config.rate_weight
+    if weight is None:
+        weight = HITS_RATE_WEIGHT if spectrogram.is_of_hits else RATE_WEIGHT
+    return weight * (STEREO_RATE if spectrogram.planes > 1 else 1.0)
 
 
 @dataclass
