@@ -33,6 +33,7 @@ BENCHMARKS = (
     "sampling",
     "pixelcnn",
     "evaluation",
+    "stereo",
 )
 """Modules of this folder; each has a generator `rows` of comparisons."""
 
