@@ -151,7 +151,7 @@ def preprocess(
                 numbers=_numbers(measured or {}, numbers),
                 transpose=transpose,
                 join=_pairs(join),
-                say=lambda line: print(in_one_line(line)),
+                say=lambda line: print(in_one_line(line), flush=True),
                 near=near_copies,
             )
     print(f"files: {summary.found} found, {summary.used} used, {len(summary.skipped)} skipped")

@@ -51,7 +51,7 @@ def evaluate(
 
     def say_progress(line: str) -> None:
         if not as_json:
-            print(line)
+            print(line, flush=True)
         elif line.startswith("note:"):
             say(line)
 

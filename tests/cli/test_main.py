@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from short_judges import shorten_judges
 
 from audiovq.cli import main as cli_main
 from audiovq.cli.main import PIPE_CLOSED, main
+from audiovq.config.errors import AudiovqError
+from audiovq.dataset.dataset import Dataset
 
 FEW_STEPS = [
     "--preset=tiny",
@@ -103,6 +106,30 @@ def test_four_verbs_lead_from_recordings_to_new_sounds(
     assert run("train", dataset, model) == 2
     assert "other settings" in one_line(capsys)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "preprocess"])
+def test_a_line_of_a_long_task_is_in_a_redirected_output_before_the_task_ends(
+    verb: str,
+    dataset: Dataset,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def task(*_: object, say: Callable[[str], None], **__: object) -> None:
+        say("begun")
+        seen.append((tmp_path / "output").read_text())
+        raise AudiovqError("ended")
+
+    package = "evaluation" if verb == "evaluate" else "preprocessing"
+    monkeypatch.setattr(f"audiovq.{package}.{verb}.{verb}", task)
+    operands = ("digits", dataset.folder) if verb == "evaluate" else (recordings, tmp_path / "new")
+    with open(tmp_path / "output", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert run(verb, *operands) == 2
+    assert seen == ["begun\n"]
 
 
 @pytest.mark.parametrize(
