@@ -178,8 +178,9 @@ class SpectrogramConfig:
     @property
     def is_of_hits(self) -> bool:
         """Whether they are wide with frames at most half as far apart as by default, as is chosen for hits."""
-        default = SpectrogramConfig.for_rate(self.sample_rate).hop_length
-        return self.is_wide and 2 * self.hop_length <= default
+        if not self.is_wide:
+            return False
+        return 2 * self.hop_length <= SpectrogramConfig.for_rate(self.sample_rate).hop_length
 
     @property
     def planes(self) -> int:
