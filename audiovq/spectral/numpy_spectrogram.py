@@ -22,6 +22,7 @@ Waveform = npt.NDArray[np.float32]
 CHUNK_SAMPLES = 1 << 18
 """Samples of all windows of a batch, which should fit the caches."""
 DB_PER_NEPER = 20 / math.log(10)
+"""Decibels of a magnitude for each unit of its natural logarithm."""
 FRAME_MULTIPLE = 64
 """Transforms and band sums run over a multiple of this many frames, as SIMD code rounds a remainder differently."""
 
@@ -189,8 +190,10 @@ class Analysis:
 
 
 def _log(magnitude: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Natural logarithm of magnitudes, at least that of SILENCE, in their place: NumPy's log10 takes four times as
-    long."""
+    """Natural logarithm of magnitudes, at least that of SILENCE, in their place.
+
+    NumPy's log10 of float32 takes four times as long on processors without AVX-512.
+    """
     np.maximum(magnitude, np.float32(scale.SILENCE), out=magnitude)
     return np.log(magnitude, out=magnitude)
 
