@@ -53,11 +53,10 @@ def num_frames(num_samples: IntOrArray, hop_length: int) -> IntOrArray:
     return 1 + num_samples // hop_length
 
 
-def decibels(xp: Any, magnitude: Array, config: SpectrogramConfig) -> Array:
-    """dB relative to a full-scale sine, at least -240, of STFT magnitudes in bands or bins."""
+def decibels(magnitude: Tensor, config: SpectrogramConfig) -> Tensor:
+    """dB relative to a full-scale sine, at least -240, of STFT magnitudes in bands or bins; `numpy_spectrogram` does it in place."""
     relative = (magnitude / (config.n_fft / 4)).clip(SILENCE)
-    loudness: Array = 20 * xp.log10(relative)
-    return loudness
+    return 20 * relative.log10()
 
 
 def level(xp: Any, loudest: Array, config: SpectrogramConfig) -> Array:

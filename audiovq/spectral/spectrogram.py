@@ -105,7 +105,7 @@ class Spectrogram(nn.Module):
         mask = frames < num_frames(num_samples, config.hop_length)[:, None]
         if powers is not None:
             powers = scale.smoothed(powers * mask[:, None, None])
-        return Analysed(scale.decibels(torch, magnitude * mask[:, None], config), powers)
+        return Analysed(scale.decibels(magnitude * mask[:, None], config), powers)
 
     def level(self, loudest: Tensor) -> Tensor:
         """Levels (batch,) of clips whose loudest cells are `loudest` (batch,) dB."""
