@@ -20,6 +20,7 @@ from audiovq.config.settings import (
     TrainConfig,
 )
 
+_autoencoder_training = partial(OptimizerConfig, optimizer="muon")
 _prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
 _masked_training = partial(OptimizerConfig, max_epochs=MASKED_EPOCHS)
 PRESETS: dict[str, TrainConfig] = {
@@ -28,7 +29,7 @@ PRESETS: dict[str, TrainConfig] = {
             NetworkConfig(channels=96, encoder_blocks=1, decoder_blocks=2)
         ),
         prior=PriorConfig(dim=128, cell=96, layers=3),
-        autoencoder_training=OptimizerConfig(
+        autoencoder_training=_autoencoder_training(
             steps=2_500, batch_size=4, learning_rate=2e-3, validate_every=500
         ),
         prior_training=_prior_training(steps=4_000, learning_rate=2e-3, validate_every=1_000),
@@ -36,7 +37,7 @@ PRESETS: dict[str, TrainConfig] = {
         autoencoder_share=0.3,
     ),
     "small": TrainConfig(
-        autoencoder_training=OptimizerConfig(
+        autoencoder_training=_autoencoder_training(
             steps=16_000, learning_rate=1.5e-3, validate_every=1_000
         ),
         # On 2,400 digits the prior was best at 6,000 and 7,000 steps of 16,000, and the masked prior gained
@@ -56,7 +57,7 @@ PRESETS: dict[str, TrainConfig] = {
             NetworkConfig(channels=256, encoder_blocks=4, decoder_blocks=6)
         ),
         prior=PriorConfig(dim=384, cell=256, layers=8, heads=6),
-        autoencoder_training=OptimizerConfig(
+        autoencoder_training=_autoencoder_training(
             steps=60_000, batch_size=32, learning_rate=7e-4, validate_every=2_000
         ),
         prior_training=_prior_training(
@@ -86,7 +87,7 @@ def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> Tra
             rate_weight=0.05,
             target_rate=target_rate,
         ),
-        autoencoder_training=OptimizerConfig(
+        autoencoder_training=_autoencoder_training(
             steps=80_000, learning_rate=1.5e-3, validate_every=2_000
         ),
         max_minutes=60,

@@ -18,6 +18,7 @@ from audiovq.config.checks import (
     require_seed,
     require_threads,
 )
+from audiovq.config.serialize import OMIT_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,9 @@ class OptimizerConfig:
 
     steps: int = 10_000
     """Steps of the schedule; `--max-minutes` shortens it."""
+    optimizer: Literal["adamw", "muon"] = field(default="adamw", metadata=OMIT_DEFAULT)
+    """adamw: AdamW for all weights. muon: orthogonalized steps (Muon) for the matrices between a network's layers,
+    AdamW for the others; needs fewer steps, which take longer."""
     batch_size: int = 8
     """Clips of a batch, over all ranks together."""
     learning_rate: float = 1e-3

@@ -34,6 +34,7 @@ from audiovq.runtime.cuda_graphs import (
 from audiovq.runtime.device import seed_all
 from audiovq.runtime.files import append_line, json_text
 from audiovq.runtime.threads import tuned_step
+from audiovq.training.muon import Muon, groups
 from audiovq.training.stage import Inputs, Limits, Losses, Metrics, Stage, Step
 from audiovq.training.state import State, load_state, save_state
 
@@ -52,7 +53,7 @@ class Diverged(AudiovqError):
 
 
 class Trainer:
-    """Training of one module: AdamW, warm-up, decay, gradient clipping, validation and early stopping."""
+    """Training of one module: AdamW or Muon, warm-up, decay, gradient clipping, validation and early stopping."""
 
     def __init__(
         self,
@@ -89,13 +90,8 @@ class Trainer:
         self.records = self.device.type == "cuda" and distributed.world_size() == 1
         """Whether steps are captured as CUDA graphs."""
         self.state = State()
-        decayed = [p for p in module.parameters() if p.ndim >= 2]
-        others = [p for p in module.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
+        self.optimizer = Muon(
+            groups(module, config.weight_decay, config.optimizer == "muon"),
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             fused=self.device.type in ("cpu", "cuda"),

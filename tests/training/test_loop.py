@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -141,14 +141,16 @@ def test_training_fits_a_toy_regression(tmp_path: Path) -> None:
 # 6 and 12 are steps with a validation, 20 is the last, 13 the first after one.
 @pytest.mark.parametrize("stops", [[1], [6], [12], [13], [20], [3, 7, 12, 19]])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    stops: list[int], number: int, tmp_path: Path
+    stops: list[int], number: int, optimizer: Literal["adamw", "muon"], tmp_path: Path
 ) -> None:
-    straight = Task(tmp_path / "straight")
+    config = replace(CONFIG, optimizer=optimizer)
+    straight = Task(tmp_path / "straight", config)
     final = asdict(straight.fit())
     rates, kept, indices = [], [], []
     for stop in [*stops, None]:
-        task = Task(tmp_path / "stopped")
+        task = Task(tmp_path / "stopped", config)
         if stop is not None:
             task.before_step[stop - 1] = interrupt(number)
             with pytest.raises(Stopped):
