@@ -15,6 +15,8 @@ from audiovq.config.spectrogram import SpectrogramConfig
 
 PATCH = 8, 4
 """Bins and frames covered by one code, at the default hop and bands of a sample rate."""
+CODEBOOK_SIZE = 512
+HITS_CODEBOOK_SIZE = 2048
 ROW_MIXING = 8
 """Groups of channels of row mixing for tones."""
 
@@ -26,8 +28,9 @@ class NetworkConfig:
     patch: tuple[int, int] | None = None
     """Bins and frames covered by one code (patch); None: 8 and 4, and as many more where a dataset has more
     bands or a shorter hop than the default of its sample rate, so that as many codes last a second."""
-    tall: int = 1
-    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate (patch)."""
+    tall: int | None = None
+    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate; None: 2 for
+    hits above 24 kHz, else 1 (patch)."""
     channels: int = 128
     """Channels of each block (patch, residual)."""
     encoder_blocks: int = 2
@@ -53,7 +56,7 @@ class NetworkConfig:
     """Last function of the decoder."""
 
     def __post_init__(self) -> None:
-        sizes = *(self.patch or PATCH), self.tall, self.channels, *self.filters
+        sizes = *(self.patch or PATCH), self.tall or 1, self.channels, *self.filters
         require(
             all(1 <= size <= WIDEST for size in sizes),
             f"patch, tall, channels and filters: give numbers from 1 to {WIDEST}",
@@ -95,7 +98,8 @@ class NetworkConfig:
         if self.patch is not None or spectrogram.images:
             return replace(self, patch=self.patch or PATCH)
         default = SpectrogramConfig.for_rate(spectrogram.sample_rate)
-        bins, frames = self.tall * PATCH[0], PATCH[1]
+        tall = self.tall or (2 if spectrogram.is_of_hits else 1)
+        bins, frames = tall * PATCH[0], PATCH[1]
         mixing = self.row_mixing
         if spectrogram.n_mels >= 2 * default.n_mels:
             bins *= 2
@@ -103,7 +107,7 @@ class NetworkConfig:
                 mixing = ROW_MIXING
         if 2 * spectrogram.hop_length <= default.hop_length:
             frames *= 2
-        return replace(self, patch=(bins, frames), row_mixing=mixing)
+        return replace(self, patch=(bins, frames), tall=tall, row_mixing=mixing)
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,9 @@ class BottleneckConfig:
 
     latent_dim: int = 64
     """Dimensions of a latent and of a code's vector (fsq: set by levels)."""
-    codebook_size: int = 512
-    """Codes of each codebook (fsq: set by levels)."""
+    codebook_size: int | None = None
+    """Codes of each codebook; None: CODEBOOK_SIZE, and for hits above 24 kHz, whose codes cover twice as many bins,
+    HITS_CODEBOOK_SIZE (fsq: set by levels)."""
     num_quantizers: int = 1
     """Number of codebooks; each one codes the residual of those before it (vq)."""
     commitment: float = 0.25
@@ -160,7 +165,7 @@ class BottleneckConfig:
             f"latent_dim {self.latent_dim}: give a number from 1 to {WIDEST}",
         )
         require(
-            2 <= self.codebook_size <= 65_536,
+            self.codebook_size is None or 2 <= self.codebook_size <= 65_536,
             f"codebook_size {self.codebook_size}: give 2 to 65536",
         )
         require(
@@ -216,7 +221,14 @@ class BottleneckConfig:
     @property
     def num_codes(self) -> int:
         """Codes of each codebook: `codebook_size`, or with fsq the points of the grid of `levels`."""
-        return math.prod(self.levels) if self.kind == "fsq" else self.codebook_size
+        if self.kind == "fsq":
+            return math.prod(self.levels)
+        return self.codebook_size or CODEBOOK_SIZE
+
+    def fitted(self, spectrogram: SpectrogramConfig) -> BottleneckConfig:
+        """This bottleneck with a size of codebook for spectrograms, where none is given."""
+        size = HITS_CODEBOOK_SIZE if spectrogram.is_of_hits else CODEBOOK_SIZE
+        return replace(self, codebook_size=self.codebook_size or size)
 
     @property
     def encoded_dim(self) -> int:
@@ -293,6 +305,14 @@ class AutoencoderConfig:
         require(
             self.loss.kind == "squared" or self.network.output == "sigmoid",
             f"loss {self.loss.kind}: needs network output sigmoid, whose values are probabilities",
+        )
+
+    def fitted(self, spectrogram: SpectrogramConfig) -> AutoencoderConfig:
+        """These settings with a network and a bottleneck for spectrograms."""
+        return replace(
+            self,
+            network=self.network.fitted(spectrogram),
+            bottleneck=self.bottleneck.fitted(spectrogram),
         )
 
     @property
