@@ -29,8 +29,8 @@ class NetworkConfig:
     """Bins and frames covered by one code (patch); None: 8 and 4, and as many more where a dataset has more
     bands or a shorter hop than the default of its sample rate, so that as many codes last a second."""
     tall: int | None = None
-    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate; None: 2 for
-    hits above 24 kHz, else 1 (patch)."""
+    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate; None: 2 for hits
+    above 24 kHz, else 1 (patch)."""
     channels: int = 128
     """Channels of each block (patch, residual)."""
     encoder_blocks: int = 2
@@ -121,8 +121,7 @@ class BottleneckConfig:
     latent_dim: int = 64
     """Dimensions of a latent and of a code's vector (fsq: set by levels)."""
     codebook_size: int | None = None
-    """Codes of each codebook; None: CODEBOOK_SIZE, and for hits above 24 kHz, whose codes cover twice as many bins,
-    HITS_CODEBOOK_SIZE (fsq: set by levels)."""
+    """Codes of each codebook; None: 512, and 2048 for hits above 24 kHz, whose codes cover more bins (fsq: set by levels)."""
     num_quantizers: int = 1
     """Number of codebooks; each one codes the residual of those before it (vq)."""
     commitment: float = 0.25

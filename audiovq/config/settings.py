@@ -133,8 +133,8 @@ class OptimizerConfig:
     steps: int = 10_000
     """Steps of the schedule; `--max-minutes` shortens it."""
     optimizer: Literal["adamw", "muon"] = field(default="adamw", metadata=OMIT_DEFAULT)
-    """adamw: AdamW for all weights. muon: orthogonalized steps (Muon) for the matrices between a network's layers,
-    AdamW for the others; needs fewer steps, which take longer."""
+    """adamw: AdamW for all weights. muon: orthogonalized steps (Muon) for those of linear layers and convolutions;
+    fewer steps are needed, and each takes longer."""
     batch_size: int = 8
     """Clips of a batch, over all ranks together."""
     learning_rate: float = 1e-3
