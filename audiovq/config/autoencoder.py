@@ -15,8 +15,6 @@ from audiovq.config.spectrogram import SpectrogramConfig
 
 PATCH = 8, 4
 """Bins and frames covered by one code, at the default hop and bands of a sample rate."""
-CODEBOOK_SIZE = 512
-HITS_CODEBOOK_SIZE = 2048
 ROW_MIXING = 8
 """Groups of channels of row mixing for tones."""
 
@@ -28,9 +26,8 @@ class NetworkConfig:
     patch: tuple[int, int] | None = None
     """Bins and frames covered by one code (patch); None: 8 and 4, and as many more where a dataset has more
     bands or a shorter hop than the default of its sample rate, so that as many codes last a second."""
-    tall: int | None = None
-    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate; None: 2 for hits
-    above 24 kHz, else 1 (patch)."""
+    tall: int = 1
+    """Factor on the bins covered by one code, where no patch is given: fewer codes at any sample rate (patch)."""
     channels: int = 128
     """Channels of each block (patch, residual)."""
     encoder_blocks: int = 2
@@ -56,7 +53,7 @@ class NetworkConfig:
     """Last function of the decoder."""
 
     def __post_init__(self) -> None:
-        sizes = *(self.patch or PATCH), self.tall or 1, self.channels, *self.filters
+        sizes = *(self.patch or PATCH), self.tall, self.channels, *self.filters
         require(
             all(1 <= size <= WIDEST for size in sizes),
             f"patch, tall, channels and filters: give numbers from 1 to {WIDEST}",
@@ -98,8 +95,7 @@ class NetworkConfig:
         if self.patch is not None or spectrogram.images:
             return replace(self, patch=self.patch or PATCH)
         default = SpectrogramConfig.for_rate(spectrogram.sample_rate)
-        tall = self.tall or (2 if spectrogram.is_of_hits else 1)
-        bins, frames = tall * PATCH[0], PATCH[1]
+        bins, frames = self.tall * PATCH[0], PATCH[1]
         mixing = self.row_mixing
         if spectrogram.n_mels >= 2 * default.n_mels:
             bins *= 2
@@ -107,7 +103,7 @@ class NetworkConfig:
                 mixing = ROW_MIXING
         if 2 * spectrogram.hop_length <= default.hop_length:
             frames *= 2
-        return replace(self, patch=(bins, frames), tall=tall, row_mixing=mixing)
+        return replace(self, patch=(bins, frames), row_mixing=mixing)
 
 
 @dataclass(frozen=True)
@@ -120,8 +116,8 @@ class BottleneckConfig:
 
     latent_dim: int = 64
     """Dimensions of a latent and of a code's vector (fsq: set by levels)."""
-    codebook_size: int | None = None
-    """Codes of each codebook; None: 512, and 2048 for hits above 24 kHz, whose codes cover more bins (fsq: set by levels)."""
+    codebook_size: int = 512
+    """Codes of each codebook (fsq: set by levels)."""
     num_quantizers: int = 1
     """Number of codebooks; each one codes the residual of those before it (vq)."""
     commitment: float = 0.25
@@ -164,7 +160,7 @@ class BottleneckConfig:
             f"latent_dim {self.latent_dim}: give a number from 1 to {WIDEST}",
         )
         require(
-            self.codebook_size is None or 2 <= self.codebook_size <= 65_536,
+            2 <= self.codebook_size <= 65_536,
             f"codebook_size {self.codebook_size}: give 2 to 65536",
         )
         require(
@@ -220,14 +216,7 @@ class BottleneckConfig:
     @property
     def num_codes(self) -> int:
         """Codes of each codebook: `codebook_size`, or with fsq the points of the grid of `levels`."""
-        if self.kind == "fsq":
-            return math.prod(self.levels)
-        return self.codebook_size or CODEBOOK_SIZE
-
-    def fitted(self, spectrogram: SpectrogramConfig) -> BottleneckConfig:
-        """This bottleneck with a size of codebook for spectrograms, where none is given."""
-        size = HITS_CODEBOOK_SIZE if spectrogram.is_of_hits else CODEBOOK_SIZE
-        return replace(self, codebook_size=self.codebook_size or size)
+        return math.prod(self.levels) if self.kind == "fsq" else self.codebook_size
 
     @property
     def encoded_dim(self) -> int:
@@ -277,8 +266,8 @@ class AutoencoderConfig:
     a little more than 0. None: set where the contrast is fitted, above 24 kHz to .025, else to 0."""
     rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
-    distance between latents and codes; 0: always the nearest code; None: .1, and .06 for hits above 24 kHz. In stereo
-    .6 of it is used, since codes say less of the loudness alone there: `training.stages.context.STEREO_RATE`."""
+    distance between latents and codes; 0: always the nearest code; None: .1, and .2 for hits above 24 kHz in mono. In
+    stereo .6 of it is used, since codes say less of the loudness alone there: `training.stages.context.STEREO_RATE`."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
     a margin."""
@@ -304,14 +293,6 @@ class AutoencoderConfig:
         require(
             self.loss.kind == "squared" or self.network.output == "sigmoid",
             f"loss {self.loss.kind}: needs network output sigmoid, whose values are probabilities",
-        )
-
-    def fitted(self, spectrogram: SpectrogramConfig) -> AutoencoderConfig:
-        """These settings with a network and a bottleneck for spectrograms."""
-        return replace(
-            self,
-            network=self.network.fitted(spectrogram),
-            bottleneck=self.bottleneck.fitted(spectrogram),
         )
 
     @property

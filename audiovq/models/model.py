@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -124,7 +124,7 @@ def new_model(
     label_counts: list[tuple[tuple[int, ...], int]],
     clip_frames: int,
 ) -> Model:
-    """Untrained model without a prior; its patch and codebook are fitted to the spectrograms.
+    """Untrained model without a prior; the network's patch is fitted to the spectrograms.
 
     Raises AudiovqError where the bottleneck has a mean for each value of a label, and a label is a number."""
     numbers = label_numbers(labels)
@@ -133,10 +133,12 @@ def new_model(
         raise AudiovqError(
             f"bottleneck.conditional: label {name} is a number, and has no mean for each value; leave it out of the dataset"
         )
+    network = autoencoder.network.fitted(spectrogram)
+    autoencoder = replace(autoencoder, network=network)
     return Model(
         Spectrogram(spectrogram),
         Autoencoder(
-            autoencoder.fitted(spectrogram),
+            autoencoder,
             spectrogram.bins,
             tuple(map(len, labels.values())),
             clip_frames,

@@ -29,8 +29,6 @@ FREE = {
     "masked": {"dropout", "label_dropout"},
 }
 """Settings of the networks that do not change their shape, by part; those of the origin need not be kept."""
-FITTED = "patch", "tall", "row_mixing", "codebook_size"
-"""Settings that are fitted to the spectrograms where they are not given."""
 SECTIONS = "Grown from", "Sources", "Licences", "Training data", "What it learnt from"
 """Headings of a model card whose sections are kept in the cards of models that start from it."""
 VIVID_SHARE = 0.15
@@ -100,7 +98,7 @@ class Origin:
         return config
 
     def settle(self, config: TrainConfig) -> TrainConfig:
-        """`config` with the origin's patch, row mixing and codebook size, where it gives none.
+        """`config` with the origin's patch and row mixing, where it gives none.
 
         Raises AudiovqError where it gives a network another shape than the origin's.
         """
@@ -109,7 +107,7 @@ class Origin:
             settings, wanted = _part(config, part), _part(theirs, part)
             for name, value in to_json(wanted).items():
                 given = to_json(settings)[name]
-                fitted = given is None and name in FITTED
+                fitted = given is None and name in ("patch", "row_mixing")
                 if fitted or name in FREE.get(part, ()):
                     continue
                 if given != value:
@@ -118,12 +116,7 @@ class Origin:
                         f"{flag} {given}: the model {self.name} has {value}; leave the flag out, or --from"
                     )
         network = theirs.autoencoder.network
-        bottleneck = replace(
-            config.autoencoder.bottleneck,
-            codebook_size=theirs.autoencoder.bottleneck.codebook_size,
-        )
-        autoencoder = replace(config.autoencoder, network=network, bottleneck=bottleneck)
-        return replace(config, autoencoder=autoencoder)
+        return replace(config, autoencoder=replace(config.autoencoder, network=network))
 
     def require_fit(self, model: Model) -> None:
         """Raise AudiovqError where the autoencoder of `model` cannot start from the origin's."""

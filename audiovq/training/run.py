@@ -30,7 +30,6 @@ from audiovq.runtime.progress import Say, percent
 from audiovq.runtime.threads import fix_threads
 from audiovq.training.budget import TimeBudget
 from audiovq.training.card import model_card
-from audiovq.training.contrast import fitted_contrast, silence_of
 from audiovq.training.folder import is_finished, mark_finished, prepare_folder
 from audiovq.training.loop import Diverged, Trainer
 from audiovq.training.more import Further, require_finished, stopped_further
@@ -38,6 +37,7 @@ from audiovq.training.origin import Origin
 from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
+from audiovq.training.stages.contrast import fitted_contrast, silence_of
 from audiovq.training.stages.masked_prior import MaskedPriorStage
 from audiovq.training.stages.plain import (
     PlainLines,

@@ -18,7 +18,8 @@ from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.contrast import (
+from audiovq.training.run import train
+from audiovq.training.stages.contrast import (
     CLIPS,
     HIGHEST,
     LOWEST,
@@ -26,7 +27,6 @@ from audiovq.training.contrast import (
     fitted_contrast,
     silence_of,
 )
-from audiovq.training.run import train
 
 
 class Flat(nn.Module):

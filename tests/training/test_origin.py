@@ -176,7 +176,7 @@ def test_a_preset_takes_the_networks_of_the_origin_and_keeps_its_other_settings(
     config = origin.adopt(PRESETS["tiny"])
     assert config.prior == CONFIG.prior
     assert config.autoencoder.bottleneck == CONFIG.autoencoder.bottleneck
-    assert config.autoencoder.network == replace(CONFIG.autoencoder.network, patch=(8, 4), tall=1)
+    assert config.autoencoder.network == replace(CONFIG.autoencoder.network, patch=(8, 4))
     assert config.autoencoder.contrast is None
     assert config.prior_training == PRESETS["tiny"].prior_training
     assert origin.settle(config) == config

@@ -16,10 +16,10 @@ from audiovq.generation.generate import generate
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.training.budget import TimeBudget
-from audiovq.training.contrast import fitted_contrast
 from audiovq.training.loop import Stopped
 from audiovq.training.run import train
 from audiovq.training.stage import Run, Step
+from audiovq.training.stages.contrast import fitted_contrast
 from audiovq.training.stages.vivid import VividStage
 
 VIVID = dataclasses.replace(

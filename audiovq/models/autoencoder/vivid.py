@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class VividDecoder(nn.Module):
     """A decoder of the shape of the autoencoder's, and the contrast of its spectrograms.
 
-    It is trained against a `discriminator`, and then its contrast is fitted (`training.contrast`).
+    It is trained against a `discriminator`, and then its contrast is fitted (`training.stages.contrast`).
     """
 
     contrast: Tensor

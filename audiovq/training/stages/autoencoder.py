@@ -94,7 +94,7 @@ class AutoencoderStage(Stage):
 
     def describe(self, metrics: Metrics) -> str:
         """As `describe_autoencoder`."""
-        size = self.autoencoder.config.bottleneck.num_codes
+        size = self.run.config.autoencoder.bottleneck.num_codes
         return describe_autoencoder(metrics, size, self.split.images, self.held_out.name)
 
     def sample(self, step: int) -> None:

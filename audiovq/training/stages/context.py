@@ -60,8 +60,8 @@ DISTORTION_CLIPS = 256
 """Clips of the training split on which the distortion is measured."""
 PART = 512
 """Clips whose cells are extracted at a time."""
-RATE_WEIGHT, HITS_RATE_WEIGHT = 0.1, 0.06
-"""Rate weight where the settings give none."""
+RATE_WEIGHT, HITS_RATE_WEIGHT = 0.1, 0.2
+"""Rate weight where the settings give none: in general, and of hits in mono, whose codes take most bits."""
 STEREO_RATE = 0.6
 """Factor on the rate weight of stereo, where a cheaper code also moves the sound."""
 CHECKS = 8
@@ -209,10 +209,11 @@ def fit_context(
 
 def rate_weight_of(config: AutoencoderConfig, spectrogram: SpectrogramConfig) -> float:
     """Rate weight of the settings, or for the kind of sounds if they give none; in stereo STEREO_RATE of it."""
+    is_stereo = spectrogram.planes > 1
     weight = config.rate_weight
     if weight is None:
-        weight = HITS_RATE_WEIGHT if spectrogram.is_of_hits else RATE_WEIGHT
-    return weight * (STEREO_RATE if spectrogram.planes > 1 else 1.0)
+        weight = HITS_RATE_WEIGHT if spectrogram.is_of_hits and not is_stereo else RATE_WEIGHT
+    return weight * (STEREO_RATE if is_stereo else 1.0)
 
 
 @dataclass
