@@ -3,7 +3,8 @@
 A gradient's momentum has few large singular values, so that a step along it learns a few directions well. Muon gives
 all of them the same length (K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024). The
 steps are scaled to the root mean square of AdamW's, so that both share a learning rate (J. Liu et al., "Muon is
-Scalable for LLM Training", 2025, section 2.2).
+Scalable for LLM Training", 2025, section 2.2). `torch.optim.Muon` takes no kernels of convolutions, and iterates in
+bfloat16, which few CPUs compute fast.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ADAMW_RMS = 0.2
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, whose parameter groups with `muon` take orthogonalized steps.
+    """AdamW, whose parameter groups with a true `muon` take orthogonalized steps; all groups have this key.
 
     The parameters of these groups have at least two dimensions; a convolution's kernel (out, in, height, width) is the
     matrix (out, in · height · width). Other options are those of AdamW.

@@ -1,6 +1,7 @@
 """The state of training: saved after each validation and on Ctrl-C, loaded by the next run.
 
-One safetensors file per stage holds the module's weights, the optimizer's moments and, as JSON in its metadata, `State`.
+One safetensors file per stage holds the module's weights, the optimizer's moments and, as JSON in its metadata,
+`State`.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def _restored(moment: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """A moment with the strides of its parameter: files store none, and the fused kernels assume
-    equal strides of both."""
+    """A moment with the strides of its parameter: files store none, and the fused kernels assume equal strides of
+    both."""
     if moment == "step":  # AdamW holds it on the CPU unless fused on a GPU
         return value.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
