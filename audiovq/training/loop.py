@@ -34,7 +34,7 @@ from audiovq.runtime.cuda_graphs import (
 from audiovq.runtime.device import seed_all
 from audiovq.runtime.files import append_line, json_text
 from audiovq.runtime.threads import tuned_step
-from audiovq.training.muon import Muon, groups
+from audiovq.training.muon import Muon, parameter_groups
 from audiovq.training.stage import Inputs, Limits, Losses, Metrics, Stage, Step
 from audiovq.training.state import State, load_state, save_state
 
@@ -91,7 +91,7 @@ class Trainer:
         """Whether steps are captured as CUDA graphs."""
         self.state = State()
         self.optimizer = Muon(
-            groups(module, config.weight_decay, config.optimizer == "muon"),
+            parameter_groups(module, config.weight_decay, config.optimizer == "muon"),
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             fused=self.device.type in ("cpu", "cuda"),

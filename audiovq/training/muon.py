@@ -31,6 +31,7 @@ class Muon(torch.optim.AdamW):
     """
 
     @torch.no_grad()
+    # AdamW's returns the loss of a closure, and has overloads for that; no closure is ever given here.
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One step, without a closure; the gradients of groups with `muon` are taken away."""
         for group in self.param_groups:
@@ -66,7 +67,7 @@ class Muon(torch.optim.AdamW):
         return gradient.lerp(state["momentum"], MOMENTUM)
 
 
-def groups(module: nn.Module, weight_decay: float, muon: bool) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float, muon: bool) -> list[dict[str, Any]]:
     """Parameter groups of a module: weights that decay, biases and scales that do not, and, with `muon`, matrices.
 
     Matrices are the weights of linear layers and of convolutions.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from audiovq.training.muon import MOMENTUM, Muon, groups, orthogonalized
+from audiovq.training.muon import MOMENTUM, Muon, orthogonalized, parameter_groups
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 40), (3, 40, 8), (1, 16, 16)])
@@ -43,21 +45,17 @@ def weights(module: nn.Module) -> list[Tensor]:
 def test_steps_are_those_of_the_muon_of_torch() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(48, 24, bias=False), nn.Linear(24, 24, bias=False))
-    start = weights(module)
-    steps(Muon(groups(module, 0.1, muon=True), lr=0.01), module)
-    ours = weights(module)
-    with torch.no_grad():
-        for parameter, value in zip(module.parameters(), start, strict=True):
-            parameter.copy_(value)
+    start, other = weights(module), copy.deepcopy(module)
+    steps(Muon(parameter_groups(module, 0.1, muon=True), lr=0.01), module)
     theirs = torch.optim.Muon(
-        module.parameters(),
+        other.parameters(),
         lr=0.01,
         weight_decay=0.1,
         momentum=MOMENTUM,
         adjust_lr_fn="match_rms_adamw",
     )
-    steps(theirs, module)
-    for a, b, before in zip(ours, weights(module), start, strict=True):
+    steps(theirs, other)
+    for a, b, before in zip(weights(module), weights(other), start, strict=True):
         # Torch takes five steps of the iteration, in bfloat16.
         assert (a - b).square().mean() < 0.05 * (a - before).square().mean()
 
@@ -69,7 +67,7 @@ def test_a_kernel_steps_as_the_matrix_of_its_outputs() -> None:
     with torch.no_grad():
         matrix.weight.copy_(kernel.weight.flatten(1))
     for module in (kernel, matrix):
-        steps(Muon(groups(module, 0.1, muon=True), lr=0.01), module)
+        steps(Muon(parameter_groups(module, 0.1, muon=True), lr=0.01), module)
     torch.testing.assert_close(kernel.weight.flatten(1), matrix.weight)
 
 
@@ -77,17 +75,13 @@ def test_a_kernel_steps_as_the_matrix_of_its_outputs() -> None:
 def test_all_but_the_matrices_steps_as_in_adamw(muon: bool) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 6), nn.LayerNorm(6))
-    start = weights(module)
-    steps(Muon(groups(module, 0.1, muon=muon), lr=0.01), module)
-    ours = weights(module)
-    with torch.no_grad():
-        for parameter, value in zip(module.parameters(), start, strict=True):
-            parameter.copy_(value)
-    decayed = [p for p in module.parameters() if p.ndim >= 2]
-    others = [p for p in module.parameters() if p.ndim < 2]
+    other = copy.deepcopy(module)
+    steps(Muon(parameter_groups(module, 0.1, muon=muon), lr=0.01), module)
+    decayed = [p for p in other.parameters() if p.ndim >= 2]
+    others = [p for p in other.parameters() if p.ndim < 2]
     theirs = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=0.01
     )
-    steps(theirs, module)
-    same = [torch.allclose(a, b) for a, b in zip(ours, weights(module), strict=True)]
+    steps(theirs, other)
+    same = [torch.allclose(a, b) for a, b in zip(weights(module), weights(other), strict=True)]
     assert same == [True, not muon, True, True, True]
