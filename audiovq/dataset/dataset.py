@@ -54,6 +54,19 @@ def known_ends(split: Split, clip_frames: int) -> Tensor:
     return split.complete if bool(known.any()) else torch.ones_like(split.complete)
 
 
+BEGINNINGS = 0.25
+"""Share of clips that begin with their recordings, from which on new sounds begin so, too."""
+
+
+def sounds_begin(complete: Tensor) -> bool:
+    """Whether new sounds are to begin as recordings do, by the clips' `complete` (clips, 2), bool.
+
+    The later clips of a hit that rings for long have no onset, and are quiet. Where most recordings are longer than a
+    few clips, they are textures or music, which may begin anywhere.
+    """
+    return len(complete) > 0 and float(complete[:, 0].float().mean()) >= BEGINNINGS
+
+
 def split_images(split: Split, indices: Tensor | None = None) -> list[Tensor]:
     """Spectrograms (planes, bins, frames) of a split, or of the clips `indices`, each cut to its own length."""
     indices = torch.arange(len(split)) if indices is None else indices

@@ -20,7 +20,7 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.config.sampling import Inversion
 from audiovq.dataset import dataset as dataset_dataset
-from audiovq.dataset.dataset import Dataset, Split
+from audiovq.dataset.dataset import Dataset, Split, sounds_begin
 from audiovq.evaluation import classifier, distances, listener
 from audiovq.evaluation.distances import frechet_distance
 from audiovq.evaluation.originals import clip_waveforms
@@ -79,8 +79,8 @@ def evaluate_with_judges(
         return {"left_out": "judges: too few clips to train and test them on different ones"}
     limits = limits or DEFAULT_LIMITS
     generator = torch.Generator().manual_seed(seed)
-    real = torch.randperm(len(split), generator=generator)[: limits.real_clips].sort().values
-    training_order = torch.randperm(len(dataset.train), generator=generator)
+    real = _comparable(split, generator)[: limits.real_clips].sort().values
+    training_order = _comparable(dataset.train, generator)
     requested = _label_indices(model, sounds)
     generated, matching, reserved = match_labels(
         requested, split.label_indices[real], dataset.train.label_indices[training_order], generator
@@ -92,6 +92,12 @@ def evaluate_with_judges(
         matched = generated, matching, training_order[reserved].sort().values
         figures["second_judge"] = _second_judge(task, matched, clips)
     return figures
+
+
+def _comparable(split: Split, generator: torch.Generator) -> Tensor:
+    """Indices of the clips that begin as new sounds do, in random order."""
+    order = torch.randperm(len(split), generator=generator)
+    return order[split.complete[order, 0]] if sounds_begin(split.complete) else order
 
 
 def _label_indices(model: Model, sounds: Sequence[Sound]) -> Tensor:
@@ -247,7 +253,7 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
         min_steps=task.limits.min_steps,
         max_steps=task.limits.max_steps,
     )
-    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(task.seed))
+    order = _comparable(dataset.train, torch.Generator().manual_seed(task.seed))
     max_frames = 1 + task.max_samples // model.spectrogram.config.hop_length
     waveforms = [sound.waveform[..., : task.max_samples] for sound in sounds]
     training_images = dataset_dataset.split_images(

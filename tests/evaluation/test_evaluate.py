@@ -221,6 +221,29 @@ def test_no_judge_is_trained_on_a_clip_that_it_is_tested_on(
     assert new["second_judge"]["clips"] == len(for_comparison)
 
 
+def test_new_sounds_are_compared_with_clips_that_begin_as_they_do(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip from within a hit that rings for long is not among the real ones; one of a long texture is."""
+    split = dataset.test
+    judged: list[int] = []
+
+    def real_clips(task: judges._Task, matching: torch.Tensor) -> judges._RealClips:
+        judged.extend(task.real.tolist())
+        raise AudiovqError("seen")
+
+    monkeypatch.setattr(judges, "_real_clips", real_clips)
+    sounds = split_as_sounds(dataset, split)
+    for begin, expected in ((1, list(range(1, len(split)))), (len(split), list(range(len(split))))):
+        ends = torch.ones(len(split), 2, dtype=torch.bool)
+        ends[:begin, 0] = False
+        monkeypatch.setattr(split, "complete", ends)
+        judged.clear()
+        with pytest.raises(AudiovqError, match="seen"):
+            judges.evaluate_with_judges(untrained(dataset), dataset, split, sounds, 0, SHORT)
+        assert judged == expected
+
+
 def test_without_held_out_clips_judges_are_left_out_and_the_table_says_why(
     dataset: Dataset,
 ) -> None:

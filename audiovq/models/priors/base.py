@@ -69,11 +69,20 @@ class Prior(nn.Module, ABC):
         """Empty caches for `step`, for a batch of sequences of up to `tokens` tokens."""
 
     def loss(
-        self, tokens: Tensor, lengths: Tensor, labels: Tensor
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        labels: Tensor,
+        levels_count: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Negative log-likelihood in nats: (mean per token, with gradient; sum over codes and END,
-        detached; sum over levels, detached)."""
+        detached; sum over levels, detached).
+
+        `levels_count` (batch,), bool: whether a clip's level is to be predicted, or only given; None: all are.
+        """
         nats = self._nats(tokens, lengths, labels)
+        if levels_count is not None:
+            nats = torch.cat([nats[:, :1] * levels_count[:, None], nats[:, 1:]], dim=1)
         mean = nats.sum() / distributed.all_reduce_mean(lengths.sum())
         return mean, nats[:, 1:].detach().sum(), nats[:, 0].detach().sum()
 

@@ -58,8 +58,7 @@ class MaskedPrior(nn.Module):
         self.vocabulary = vocabulary
         self.label_sizes = label_sizes
         self.longest_complete = (True, True)
-        """Whether training clips of the most columns begin and end as their recordings do, mostly; shorter
-        ones are taken to."""
+        """Whether new sounds of the most columns begin and end as recordings do; shorter ones always do."""
         dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
         self.mask_token, self.pad_token = vocabulary.end, vocabulary.end + 1
         self.prefix = min(max(1, slots - 1), MAX_PREFIX)
@@ -258,16 +257,21 @@ class MaskedPrior(nn.Module):
         return mean, sums[0] / count, sums[1] / count
 
     def length_known(self, clips: MaskedClips) -> Tensor:
-        """Whether each clip's length is that of its recording, bool (batch,).
+        """Whether each clip has the length of a new sound, bool (batch,).
 
-        Clips of the most columns count too, as none is longer; the length of other cropped clips is unknown.
+        Clips of the most columns count without their end, as none is longer, and without their beginning where new
+        sounds of that length have none. The length of other cropped clips is unknown.
         """
-        return clips.whole.all(dim=1) | (clips.num_columns == self.vocabulary.max_columns)
+        begins, ends = clips.whole.unbind(dim=1)
+        longest = clips.num_columns == self.vocabulary.max_columns
+        if self.longest_complete[0]:
+            return begins & (ends | longest)
+        return begins & ends | longest
 
     def complete(self, num_columns: Tensor) -> Tensor:
         """Whether new clips of `num_columns` (batch,) begin and end as recordings do, bool (batch, 2).
 
-        Shorter clips do; those of the most columns as most training clips of that length.
+        Shorter clips do; those of the most columns as `longest_complete` says.
         """
         complete = torch.tensor(self.longest_complete, device=num_columns.device)
         return complete | (num_columns < self.vocabulary.max_columns)[:, None]

@@ -108,10 +108,10 @@ def training_masks(
 
 @functools.lru_cache(4096)
 def bisection_order(columns: int) -> Tensor:
-    """Rank (columns,) of each column in the sampling order: the middle one, then the middles of both
-    halves, and so on breadth-first, so that columns sampled one after the other are not adjacent."""
-    ranks, spans = torch.zeros(columns, dtype=torch.long), [(0, columns)]
-    for rank in range(columns):
+    """Rank (columns,) of each column in the sampling order: the first, which has a sound's onset, then the middle of the
+    rest, then the middles of both halves, and so on breadth-first, so that few columns of a step are adjacent."""
+    ranks, spans = torch.zeros(columns, dtype=torch.long), [(1, columns)]
+    for rank in range(1, columns):
         begin, end = spans.pop(0)
         middle = (begin + end) // 2
         ranks[middle] = rank

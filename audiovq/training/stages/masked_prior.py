@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.tokenize import Encodings
+from audiovq.dataset.dataset import sounds_begin
 from audiovq.dataset.measured import clips_and_why, counted
 from audiovq.models.model import Model
 from audiovq.models.priors.masked import MaskedPrior
@@ -131,13 +132,17 @@ def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float
 
 
 def longest_complete(source: Encodings, vocabulary: Vocabulary) -> tuple[bool, bool]:
-    """Whether most clips of the maximum length begin, and end, as their recordings do.
+    """Whether new sounds of the maximum length begin, and end, as recordings do.
 
-    True where no clip has the maximum length.
+    They begin so where `sounds_begin` says it, or most clips of that length do; they end so where most of these clips
+    do that begin as new sounds do. True where there are none.
     """
+    all_begin = sounds_begin(source.complete)
     longest = source.tokens[:, vocabulary.max_tokens - 2] != vocabulary.end
+    if all_begin:
+        longest &= source.complete[:, 0]
     begin, end = (2 * source.complete[longest].sum(dim=0) >= longest.sum()).tolist()
-    return begin, end
+    return all_begin or begin, end
 
 
 def _masked_clips(

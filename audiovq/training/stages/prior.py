@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.tokenize import VIEWS, Encodings
+from audiovq.dataset.dataset import sounds_begin
 from audiovq.dataset.measured import clips_and_why, counted
 from audiovq.generation.generate import generate, generate_images
 from audiovq.models.model import Model
@@ -64,6 +65,7 @@ class PriorStage(Stage):
         started = time.perf_counter()
         self.source, self.held_out_codes = self.encode()
         self.lengths = self.source.lengths
+        self.levels_count = levels_count(self.source)
         self.facts = _baselines(self.model, self.source, self.held_out_codes)
         clips = len(self.run.dataset.train)
         views = len(self.source.tokens) // clips
@@ -82,7 +84,8 @@ class PriorStage(Stage):
         return lines
 
     def prepare(self, step: Step) -> Inputs:
-        """This rank's tokens (batch, longest), lengths (batch,) and labels (batch, labels), some of them hidden."""
+        """This rank's tokens (batch, longest), lengths (batch,), labels (batch, labels), some of them hidden, and
+        `levels_count` (batch,)."""
         tokens, lengths, labels, _ = self.source
         part = distributed.local_slice()
         longest = step.width(int(lengths[step.indices].max()))
@@ -92,13 +95,14 @@ class PriorStage(Stage):
             tokens[indices, :longest],
             lengths[indices],
             to_device_async(hidden, self.model.device),
+            to_device_async(self.levels_count[indices], self.model.device),
         )
 
     def loss(self, *inputs: Tensor) -> Losses:
         """As `Prior.loss`: nats per token."""
-        tokens, lengths, labels = inputs
+        tokens, lengths, labels, levels_count = inputs
         tokens = to_device_async(tokens, self.model.device).long()
-        return {"loss": self.prior.loss(tokens, lengths, labels)[0]}
+        return {"loss": self.prior.loss(tokens, lengths, labels, levels_count)[0]}
 
     def validate(self) -> Metrics:
         """As `validate_prior`."""
@@ -120,9 +124,18 @@ class PriorStage(Stage):
         write_samples(self.run.folder, self.name, step, self.model, waveforms)
 
 
+def levels_count(source: Encodings) -> Tensor:
+    """Whether each clip's level is one that a new sound may have, bool (clips,).
+
+    Where new sounds begin as recordings do, these are the levels of clips that do.
+    """
+    return source.complete[:, 0] | (not sounds_begin(source.complete))
+
+
 def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
     """Score and bits per code (END included) and bits per level, on clips of `held_out`. Sums over ranks."""
     tokens, lengths, labels, _ = held_out
+    counted = levels_count(held_out)
     device = next(prior.parameters()).device
     indices = evenly_spaced(len(tokens), VALIDATION_CLIPS)
     indices = indices[lengths[indices].argsort(stable=True)]
@@ -131,7 +144,8 @@ def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
     for batch in distributed.shard(indices.split(16)):
         longest = int(lengths[batch].max())
         clips = tokens[batch, :longest].long().to(device)
-        _, code, level = prior.loss(clips, lengths[batch], labels[batch].to(device))
+        rest = labels[batch].to(device), counted[batch].to(device)
+        _, code, level = prior.loss(clips, lengths[batch], *rest)
         code_nats, level_nats = code_nats + float(code), level_nats + float(level)
         codes += int(((lengths[batch] - 1) // slots * slots).sum())
     code_nats, level_nats, codes = distributed.all_reduce_floats(code_nats, level_nats, codes)
@@ -139,7 +153,7 @@ def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
     return {
         "score": bits,
         "bits_per_code": bits,
-        "bits_per_level": level_nats / len(indices) / math.log(2),
+        "bits_per_level": level_nats / max(1, int(counted[indices].sum())) / math.log(2),
     }
 
 

@@ -540,3 +540,21 @@ def test_a_tiny_prior_memorizes_two_clips_and_samples_them_by_label(kind: Kind) 
     assert torch.equal(back[0, ..., :2], codes[1, ..., :2])
     assert torch.equal(back[1], codes[0])
     assert torch.equal(back[2], codes[0])
+
+
+@for_both_priors
+def test_levels_that_do_not_count_are_given_but_not_learnt(kind: Kind) -> None:
+    tokens, lengths, labels = some_tokens()
+    model = prior(kind)
+    counted = torch.tensor([True, False, True])
+    mean, codes, levels = model.loss(tokens, lengths, labels, counted)
+    of_all = model.loss(tokens, lengths, labels)
+    nats = torch.stack([model.loss(*part)[2] for part in _each(tokens, lengths, labels)])
+    torch.testing.assert_close(levels, nats[counted].sum())
+    torch.testing.assert_close(codes, of_all[1])
+    torch.testing.assert_close(mean, of_all[0] - nats[1] / lengths.sum())
+
+
+def _each(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each row of a batch as a batch."""
+    return list(zip(*(tensor.split(1) for tensor in tensors), strict=True))

@@ -1,0 +1,46 @@
+"""Which clips say how loud and how long new sounds are: those that begin as new sounds do."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from audiovq.codec.tokenize import Encodings
+from audiovq.models.priors.tokens import Vocabulary
+from audiovq.training.stages.masked_prior import longest_complete
+from audiovq.training.stages.prior import levels_count
+
+VOCABULARY = Vocabulary(codebook_size=4, num_quantizers=1, rows=2, num_levels=3, max_columns=3)
+
+
+def encodings(columns: list[int], complete: Tensor) -> Encodings:
+    """Clips of these numbers of columns, all codes 0, with these `complete` (clips, 2)."""
+    counts = torch.tensor(columns)
+    codes = torch.zeros(len(columns), 1, 2, 3, dtype=torch.long)
+    tokens, lengths = VOCABULARY.tokens(codes, counts, torch.zeros(len(columns), dtype=torch.long))
+    return Encodings(tokens, lengths, torch.zeros(len(columns), 0, dtype=torch.long), complete)
+
+
+def test_levels_of_clips_from_within_a_hit_do_not_count_and_of_a_long_texture_all_do() -> None:
+    hits = torch.tensor([[True, True], [True, False], [False, True]])
+    assert levels_count(encodings([2, 3, 1], hits)).tolist() == [True, True, False]
+    texture = torch.tensor([[True, False]] + 7 * [[False, False]])
+    assert levels_count(encodings([3] * 8, texture)).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "complete", "expected"),
+    [
+        # One of three longest hits begins, and rings on: so do new ones of that length.
+        ([3, 3, 3, 1], [[1, 0], [0, 0], [0, 1], [1, 1]], (True, False)),
+        # Two of three that begin end, too.
+        ([3, 3, 3, 3], [[1, 1], [1, 1], [1, 0], [0, 0]], (True, True)),
+        # A texture: few clips begin.
+        ([3] * 8, [[1, 0]] + 7 * [[0, 0]], (False, False)),
+        ([1, 2], [[1, 1], [1, 1]], (True, True)),
+    ],
+)
+def test_the_longest_new_sounds_begin_and_end_as_most_clips_that_begin_so(
+    columns: list[int], complete: list[list[int]], expected: tuple[bool, bool]
+) -> None:
+    source = encodings(columns, torch.tensor(complete, dtype=torch.bool))
+    assert longest_complete(source, VOCABULARY) == expected
