@@ -224,7 +224,8 @@ def test_no_judge_is_trained_on_a_clip_that_it_is_tested_on(
 def test_new_sounds_are_compared_with_clips_that_begin_as_they_do(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clip from within a hit that rings for long is not among the real ones; one of a long texture is."""
+    """A clip from within a hit that rings for long is not among the real ones; one of a long texture is, as is every
+    clip where none begins."""
     split = dataset.test
     judged: list[int] = []
 
@@ -234,10 +235,16 @@ def test_new_sounds_are_compared_with_clips_that_begin_as_they_do(
 
     monkeypatch.setattr(judges, "_real_clips", real_clips)
     sounds = split_as_sounds(dataset, split)
-    for begin, expected in ((1, list(range(1, len(split)))), (len(split), list(range(len(split))))):
-        ends = torch.ones(len(split), 2, dtype=torch.bool)
-        ends[:begin, 0] = False
-        monkeypatch.setattr(split, "complete", ends)
+    clips, ends = list(range(len(split))), torch.ones(len(split), 2, dtype=torch.bool)
+    ends[0, 0] = False
+    texture = torch.zeros(len(dataset.train), 2, dtype=torch.bool)
+    for of_split, of_training, expected in (
+        (ends, ~texture, clips[1:]),
+        (ends & False, ~texture, clips),
+        (ends, texture, clips),
+    ):
+        monkeypatch.setattr(split, "complete", of_split)
+        monkeypatch.setattr(dataset.train, "complete", of_training)
         judged.clear()
         with pytest.raises(AudiovqError, match="seen"):
             judges.evaluate_with_judges(untrained(dataset), dataset, split, sounds, 0, SHORT)

@@ -100,9 +100,9 @@ class PriorStage(Stage):
 
     def loss(self, *inputs: Tensor) -> Losses:
         """As `Prior.loss`: nats per token."""
-        tokens, lengths, labels, levels_count = inputs
+        tokens, lengths, labels, counted = inputs
         tokens = to_device_async(tokens, self.model.device).long()
-        return {"loss": self.prior.loss(tokens, lengths, labels, levels_count)[0]}
+        return {"loss": self.prior.loss(tokens, lengths, labels, counted)[0]}
 
     def validate(self) -> Metrics:
         """As `validate_prior`."""
