@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from audiovq.audio.silence import trim
 from audiovq.audio.waveform import Waveform, peak_of
 from audiovq.config.output import OutputConfig
+from audiovq.config.spectrogram import PreprocessConfig
 
 STEP_SECONDS = 0.001
 """Seconds at the ends of every decoded sound in which it rises from 0, and falls to 0. The first millisecond of half
@@ -24,8 +26,8 @@ RINGING_SECONDS = 0.1
 """The same at the end of a new sound that still rings."""
 RINGING = 0.03
 """A sound rings if the peak of its last RELEASE_SECONDS is above this share of its peak (-30 dB)."""
-DECAYED = 10 ** (-50 / 20)
-"""A new sound ends when it has decayed to this share of its peak, which recordings are trimmed by (`trim_db`)."""
+TRIM_DB = PreprocessConfig().trim_db
+"""A new sound ends where its recording would be trimmed."""
 Spans = Sequence[tuple[int, int]]
 """First sample of each part, and the one after its last."""
 FADE_SECONDS = 0.01
@@ -60,16 +62,13 @@ def from_silence(
 def ended(waveform: Waveform, sample_rate: int, trims: bool) -> Waveform:
     """A new sound (samples,) or (2, samples) that ends in silence.
 
-    With `trims`, it is cut RELEASE_SECONDS after the last sample above DECAYED. Then it is faded out, longer
-    if it still rings. The fade takes at most half of the sound.
+    With `trims`, it is cut where recordings are when they are preprocessed: by `silence.trim`. Then it is faded out,
+    longer if it still rings. The fade takes at most half of the sound.
     """
-    peak = peak_of(waveform)
     release = round(RELEASE_SECONDS * sample_rate)
-    if trims and peak:
-        loud = np.abs(waveform) > DECAYED * peak
-        last = int(np.flatnonzero(loud if loud.ndim == 1 else loud.any(axis=0))[-1])
-        waveform = waveform[..., : last + 1 + release]
-    rings = peak_of(waveform[..., -release:]) > RINGING * peak
+    if trims:
+        waveform = waveform[..., : trim(waveform, sample_rate, TRIM_DB)[1] or None]
+    rings = peak_of(waveform[..., -release:]) > RINGING * peak_of(waveform)
     length = waveform.shape[-1]
     ramp = _ramp(RINGING_SECONDS if rings else RELEASE_SECONDS, sample_rate, length // 2)
     faded = waveform.copy()

@@ -81,7 +81,7 @@ class SilenceDetector:
 
 
 def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int]:
-    """Samples at which the sound of a waveform (samples,) begins and ends: see `SilenceDetector.trim`."""
+    """Samples at which the sound of a waveform (samples,), or (2, samples), begins and ends: see `SilenceDetector.trim`."""
     detector = SilenceDetector(sample_rate)
     detector.add(waveform)
     return detector.trim(trim_db)

@@ -257,6 +257,7 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
             model.masked = _network(folder, masked, lambda: model.new_masked(masked_config))
             begin, end = masked["summary"].get("longest_complete", (True, True))
             model.masked.longest_complete = begin is True, end is True
+            model.masked.sizes = _sizes(model, masked["summary"].get("sizes", []))
         if known := header.get(KNOWN):
             model.known = _known(folder, model, known)
     except (
@@ -368,6 +369,18 @@ def _number(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= LARGEST_FRAMES:
         raise ValueError(f"expected a whole number, found {value!r:.40}")
     return value
+
+
+def _sizes(model: Model, rows: Any) -> Tensor:
+    """`MaskedPrior.sizes` as read from model.json."""
+    assert model.masked is not None
+    vocabulary = model.vocabulary
+    sizes = *model.masked.label_sizes, vocabulary.max_columns, vocabulary.num_levels - 1
+    read = torch.tensor([list(map(_number, row)) for row in rows], dtype=torch.long)
+    read = read.view(len(rows), len(sizes))
+    if (read > torch.tensor(sizes)).any() or (read[:, -2] < 1).any():
+        raise ValueError("sizes out of range")
+    return read
 
 
 def _label_counts(counts: Any, sizes: list[int]) -> list[tuple[tuple[int, ...], int]]:

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from audiovq.audio.ends import DECAYED, RELEASE_SECONDS, ended, from_silence
+from audiovq.audio.ends import RELEASE_SECONDS, TRIM_DB, ended, from_silence
+from audiovq.audio.silence import trim
 
 Waveform = npt.NDArray[np.float32]
 RATE = 44_100
@@ -44,20 +45,30 @@ def test_the_shortest_sounds_keep_their_ends_or_are_faded(num_samples: int, trim
     assert len(faded) == num_samples
 
 
-def test_a_new_sound_that_decays_ends_where_it_has_decayed() -> None:
+def test_a_new_sound_that_decays_ends_where_its_recording_would_be_trimmed() -> None:
     time = np.arange(RATE) / RATE
     lengths = set()
     for decay in (30.0, 31.0, 32.0):
         sound = (np.exp(-decay * time) * np.cos(2000 * time)).astype(np.float32)
         faded = ended(sound, RATE, trims=True)
         lengths.add(len(faded))
-        expected = -np.log(DECAYED) / decay + RELEASE_SECONDS
-        assert len(faded) / RATE == pytest.approx(expected, abs=0.003)
+        assert len(faded) == trim(sound, RATE, TRIM_DB)[1]
+        # The envelope falls by TRIM_DB, in windows of 20 ms, of which the last begins before; 10 ms of silence follow.
+        expected = TRIM_DB / 20 * np.log(10) / decay
+        assert expected < len(faded) / RATE < expected + 0.04
         kept = len(faded) - round(RELEASE_SECONDS * RATE)
         assert np.array_equal(faded[:kept], sound[:kept])
         assert abs(faded[-1]) < 1e-5
         assert len(ended(sound, RATE, trims=False)) == RATE
-    assert len(lengths) == 3
+    assert len(lengths) > 1
+
+
+def test_what_was_trimmed_as_a_recording_is_not_trimmed_again() -> None:
+    hit = noise(RATE) * np.exp(-20 * np.arange(RATE, dtype=np.float32) / RATE)
+    hit += 10 ** (-70 / 20) * noise(RATE)
+    trimmed = hit[: trim(hit, RATE, TRIM_DB)[1]]
+    assert len(trimmed) < RATE
+    assert len(ended(trimmed, RATE, trims=True)) == len(trimmed)
 
 
 def test_a_new_sound_that_rings_is_faded_out_and_not_cut() -> None:

@@ -139,6 +139,22 @@ def test_saving_what_was_loaded_changes_no_file(folder: Path, stage: Any) -> Non
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_lengths_and_levels_of_training_clips_are_read_with_the_masked_prior(folder: Path) -> None:
+    sizes = [[0, 2, 1, 5], [1, 1, 3, 63]]
+    edit(folder, lambda header: header["masked"].update(summary={"sizes": sizes}))
+    masked = load(folder).masked
+    assert masked is not None
+    assert masked.sizes.tolist() == sizes
+    for column, wrong in ((0, 99), (2, 0), (2, 999), (3, 64), (3, -1), (3, 1.5)):
+        damaged: Any = [list(row) for row in sizes]
+        damaged[1][column] = wrong
+        edit(folder, lambda header, rows=damaged: header["masked"]["summary"].update(sizes=rows))
+        assert "damaged" in refusal(folder)
+    for rows in ([[1, 2, 3]], [7], 5, [[1, 1, 3, 63, 0]]):
+        edit(folder, lambda header, rows=rows: header["masked"]["summary"].update(sizes=rows))
+        assert "damaged" in refusal(folder)
+
+
 def test_a_model_can_be_moved_and_has_no_prior_at_first(tmp_path: Path) -> None:
     model = tiny_model()
     save(tmp_path / "a", model, "autoencoder", {})

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.tokenize import Encodings
+from audiovq.config.settings import MaskedConfig
+from audiovq.models.priors.masked import MaskedPrior
 from audiovq.models.priors.tokens import Vocabulary
-from audiovq.training.stages.masked_prior import longest_complete
+from audiovq.training.stages.masked_prior import MOST_SIZES, clip_sizes, longest_complete
 from audiovq.training.stages.prior import levels_count
 
 VOCABULARY = Vocabulary(codebook_size=4, num_quantizers=1, rows=2, num_levels=3, max_columns=3)
@@ -44,3 +46,25 @@ def test_the_longest_new_sounds_begin_and_end_as_most_clips_that_begin_so(
 ) -> None:
     source = encodings(columns, torch.tensor(complete, dtype=torch.bool))
     assert longest_complete(source, VOCABULARY) == expected
+
+
+def test_sizes_are_those_of_clips_that_are_as_long_as_new_sounds() -> None:
+    prior = MaskedPrior(MaskedConfig(dim=8, cell=8, layers=1, heads=1), VOCABULARY, (2,))
+    complete = torch.tensor([[1, 1], [0, 1], [1, 0], [1, 1], [1, 1]], dtype=torch.bool)
+    counts, levels = torch.tensor([1, 2, 3, 2, 3]), torch.tensor([0, 1, 2, 1, 0])
+    labels = torch.tensor([[0], [1], [1], [2], [0]])
+    tokens, lengths = VOCABULARY.tokens(torch.zeros(5, 1, 2, 3, dtype=torch.long), counts, levels)
+    # Where it is not known that a clip ends, END is not among its tokens; and of views only the first counts.
+    lengths[3] -= 1
+    source = Encodings(tokens, lengths, labels, complete)
+    sizes = clip_sizes(source, 4, prior)
+    assert sizes.tolist() == [[0, 1, 0], [1, 3, 2], [2, 2, 1]]
+    many = Encodings(
+        *(
+            field[:1].repeat(3 * MOST_SIZES, 1)
+            if field.dim() > 1
+            else field[:1].repeat(3 * MOST_SIZES)
+            for field in source
+        )
+    )
+    assert len(clip_sizes(many, 3 * MOST_SIZES, prior)) == MOST_SIZES

@@ -38,7 +38,8 @@ NEIGHBOURS = (-2, 0), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, -1), (1, 0), (1, 1
 class MaskedPrior(nn.Module):
     """p(masked codes of a column | unmasked codes, level, length, labels).
 
-    Two more heads predict the number of columns from the labels, and the level from both.
+    Two more heads predict the number of columns from the labels, and the level from both, where no training clip has
+    these labels: see `draw_sizes`.
     """
 
     _token_offsets: Tensor
@@ -59,6 +60,9 @@ class MaskedPrior(nn.Module):
         self.label_sizes = label_sizes
         self.longest_complete = (True, True)
         """Whether new sounds of the most columns begin and end as recordings do; shorter ones always do."""
+        self.sizes = torch.zeros(0, len(label_sizes) + 2, dtype=torch.long)
+        """(clips, labels + 2): labels, number of columns and level of training clips that are as long as new sounds are;
+        on the CPU."""
         dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
         self.mask_token, self.pad_token = vocabulary.end, vocabulary.end + 1
         self.prefix = min(max(1, slots - 1), MAX_PREFIX)
@@ -242,7 +246,7 @@ class MaskedPrior(nn.Module):
             mean = distributed.local_mean_term(nats, mask.flatten().float())
         else:
             mean = distributed.local_mean_term(self._nats(clips, tokens, self.to_slots(mask)))
-        length_known = self.length_known(clips)
+        length_known = self.length_known(clips.num_columns, clips.whole)
         lengths, levels = (
             nn.functional.cross_entropy(logits.float(), target, reduction="none")
             for logits, target in (
@@ -256,14 +260,15 @@ class MaskedPrior(nn.Module):
         sums = (lengths * length_known).sum(), (levels * length_known).sum()
         return mean, sums[0] / count, sums[1] / count
 
-    def length_known(self, clips: MaskedClips) -> Tensor:
-        """Whether each clip has the length of a new sound, bool (batch,).
+    def length_known(self, num_columns: Tensor, whole: Tensor) -> Tensor:
+        """Whether clips of `num_columns` (batch,), with `whole` as in `MaskedClips`, have the length of a new sound,
+        bool (batch,).
 
         Clips of the most columns count without their end, as none is longer, and without their beginning where new
         sounds of that length have none. The length of other cropped clips is unknown.
         """
-        begins, ends = clips.whole.unbind(dim=1)
-        longest = clips.num_columns == self.vocabulary.max_columns
+        begins, ends = whole.unbind(dim=1)
+        longest = num_columns == self.vocabulary.max_columns
         if self.longest_complete[0]:
             return begins & (ends | longest)
         return begins & ends | longest
@@ -299,9 +304,20 @@ class MaskedPrior(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Sample the number of columns (batch,) and the level (batch,) for labels (batch, labels).
 
-        The level with temperature and guidance, as the autoregressive prior does; the length without.
+        They are those of a random training clip with these labels, null labels aside. Where there is none, the heads
+        predict them: the level with temperature and guidance, as the autoregressive prior does; the length without.
         """
-        uniform = torch.rand(len(labels), 2, 1, generator=generator).to(labels.device)
+        uniform = torch.rand(len(labels), 2, 1, generator=generator)
+        sizes = self._predicted_sizes(labels, sampling, uniform.to(labels.device))
+        if len(self.sizes):
+            clips, found = self._clips_with(labels.cpu(), uniform[:, 0])
+            of_clips = self.sizes[clips, -2:].to(labels.device)
+            sizes = torch.where(found[:, None].to(labels.device), of_clips, sizes)
+        num_columns, levels = sizes.unbind(dim=1)
+        return num_columns, levels
+
+    def _predicted_sizes(self, labels: Tensor, sampling: SamplingConfig, uniform: Tensor) -> Tensor:
+        """Number of columns and level (batch, 2), from the heads' distributions at `uniform` (batch, 2, 1)."""
         plain = SamplingConfig(temperature=1.0)
         length_logits = self._length_logits(labels).float()
         num_columns = 1 + sample_categorical(length_logits, plain, uniform[:, 0])
@@ -312,7 +328,17 @@ class MaskedPrior(nn.Module):
             level_logits = level_logits + sampling.guidance * (level_logits - open_logits)
         level_sampling = SamplingConfig(temperature=sampling.temperature)
         levels = sample_categorical(level_logits, level_sampling, uniform[:, 1])
-        return num_columns, levels
+        return torch.stack([num_columns, levels], dim=1)
+
+    def _clips_with(self, labels: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (batch,) of `sizes` that have the labels (batch, labels), null labels aside, chosen by `uniform` (batch, 1);
+        and whether there is one, bool (batch,)."""
+        null = torch.tensor(self.label_sizes, dtype=torch.long)
+        matching = ((self.sizes[:, :-2] == labels[:, None]) | (labels == null)[:, None]).all(dim=2)
+        order = matching.cumsum(dim=1)  # 1, 2, … at those that match
+        count = order[:, -1:]
+        rank = 1 + (uniform * count).long().clamp(max=count - 1)
+        return (matching & (order == rank)).long().argmax(dim=1), count[:, 0] > 0
 
     def hide_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Label dropout: see `drop_labels`, at the configured rate."""

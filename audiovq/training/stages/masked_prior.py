@@ -36,6 +36,8 @@ FEWEST_MASKED = 64
 """Clips with masks of a validation, at least: with fewer clips, each is used with several masks."""
 SIZE_WEIGHT = 0.05
 """Weight of a clip's length and level in the loss."""
+MOST_SIZES = 4096
+"""Clips whose length and level a model keeps, fewer than twice as many: of more, evenly spaced ones."""
 
 
 class MaskedPriorStage(Stage):
@@ -68,7 +70,11 @@ class MaskedPriorStage(Stage):
         self.source, self.held_out_codes = self.encode()
         self.lengths = self.source.lengths
         self.masked.longest_complete = longest_complete(self.source, self.masked.vocabulary)
-        self.facts = {"longest_complete": list(self.masked.longest_complete)}
+        self.masked.sizes = clip_sizes(self.source, len(self.run.dataset.train), self.masked)
+        self.facts = {
+            "longest_complete": list(self.masked.longest_complete),
+            "sizes": self.masked.sizes.tolist(),
+        }
         clips = counted(len(self.run.dataset.train), "train")
         return [f"{self.size_line()}, {clips} ({time.perf_counter() - started:.0f} s)"]
 
@@ -113,7 +119,8 @@ def validate_masked(masked: MaskedPrior, held_out: Encodings) -> dict[str, float
         generator = torch.Generator().manual_seed(number)
         masked_clips = _masked_clips(masked, held_out, batch, generator).to(device)
         masked_codes = int((masked_clips.hidden & masked_clips.valid[:, None, None]).sum())
-        complete = int(masked.length_known(masked_clips).sum())
+        known = masked.length_known(masked_clips.num_columns, masked_clips.whole)
+        complete = int(known.sum())
         weights = masked_codes, complete, complete
         for i, (nats, weight) in enumerate(zip(masked.loss(masked_clips), weights, strict=True)):
             totals[i] += float(nats) * weight if weight else 0.0
@@ -143,6 +150,17 @@ def longest_complete(source: Encodings, vocabulary: Vocabulary) -> tuple[bool, b
         longest &= source.complete[:, 0]
     begin, end = (2 * source.complete[longest].sum(dim=0) >= longest.sum()).tolist()
     return all_begin or begin, end
+
+
+def clip_sizes(source: Encodings, clips: int, masked: MaskedPrior) -> Tensor:
+    """`MaskedPrior.sizes` of the first `clips` of `source`, see MOST_SIZES; `masked.longest_complete` is known."""
+    tokens, lengths, labels, complete = (field[:clips] for field in source)
+    vocabulary = masked.vocabulary
+    num_columns = (lengths - 1) // vocabulary.slots
+    levels = tokens[:, 0].long() - vocabulary.end - 1
+    sizes = torch.cat([labels, num_columns[:, None], levels[:, None]], dim=1)
+    known = sizes[masked.length_known(num_columns, complete)]
+    return known[evenly_spaced(len(known), MOST_SIZES)]
 
 
 def _masked_clips(

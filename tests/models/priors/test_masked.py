@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -250,6 +251,29 @@ def test_lengths_and_levels_are_sampled_from_the_heads_distributions() -> None:
     assert set(levels.tolist()) == {0, 2}
 
 
+def test_lengths_and_levels_are_those_of_a_clip_with_the_labels_and_else_of_the_heads() -> None:
+    prior = tiny_prior()
+    prior.sizes = torch.tensor([[0, 0, 2, 1], [0, 1, 3, 2], [0, 1, 5, 0], [1, 0, 4, 1]])
+    asked = torch.tensor([[0, 1], [0, 2], [3, 2], [2, 1]])  # the null labels are 3 and 2
+    labels = asked.repeat(1000, 1)
+    with torch.no_grad():
+        columns, levels = prior.draw_sizes(
+            labels, SamplingConfig(), torch.Generator().manual_seed(0)
+        )
+        prior.sizes = prior.sizes[:0]
+        by_heads, _ = prior.draw_sizes(labels, SamplingConfig(), torch.Generator().manual_seed(0))
+    drawn = torch.stack([columns, levels], dim=1).unflatten(0, (1000, 4)).unbind(dim=1)
+    expected = {(3, 2): 1 / 2, (5, 0): 1 / 2}, {(2, 1): 1 / 3, (3, 2): 1 / 3, (5, 0): 1 / 3}
+    for sizes, shares in zip(drawn, expected, strict=False):
+        found = Counter(map(tuple, sizes.tolist()))
+        assert found.keys() == shares.keys()
+        for size, share in shares.items():
+            assert found[size] / 1000 == pytest.approx(share, abs=0.06)
+    assert len({tuple(size) for size in drawn[2].tolist()}) == 4
+    assert torch.equal(columns[3::4], by_heads[3::4]), "no clip has these labels"
+    assert not torch.equal(columns, by_heads)
+
+
 def test_levels_follow_the_temperature() -> None:
     prior = tiny_prior(labels=(2,))
     labels = torch.zeros(2000, 1, dtype=torch.long)
@@ -307,13 +331,13 @@ def test_lengths_are_learnt_from_complete_and_longest_clips_and_new_sounds_end_a
     most = VOCABULARY.max_columns
     clips = masked_clips((most, most - 1, 1))
     ends = torch.tensor([[True, False], [False, True], [True, True]])
-    assert prior.length_known(replace(clips, whole=ends)).tolist() == [True, False, True]
+    assert prior.length_known(clips.num_columns, ends).tolist() == [True, False, True]
     ends = torch.tensor([[False, False], [True, False], [False, True]])
-    assert not prior.length_known(replace(clips, whole=ends)).any()
+    assert not prior.length_known(clips.num_columns, ends).any()
     lengths = torch.tensor([most, 1])
     assert prior.complete(lengths).all()
     prior.longest_complete = (False, False)
-    assert prior.length_known(replace(clips, whole=ends)).tolist() == [True, False, False]
+    assert prior.length_known(clips.num_columns, ends).tolist() == [True, False, False]
     assert prior.complete(lengths).tolist() == [[False, False], [True, True]]
 
 
