@@ -60,9 +60,10 @@ def act(model: Model, desk: Desk, asked: Mapping[str, Any]) -> Desk:
 
 
 def _sampling(asked: Mapping[str, Any]) -> SamplingConfig:
-    return SamplingConfig(
-        temperature=float(asked.get("temperature", 0.8)), guidance=float(asked.get("guidance", 1))
+    temperature, guidance = (
+        float(asked[name]) if name in asked else None for name in ("temperature", "guidance")
     )
+    return SamplingConfig(temperature=temperature, guidance=guidance)
 
 
 def _seed(asked: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ from audiovq.app import desk as moves
 from audiovq.app.desk import Desk, Item
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
+from audiovq.generation.sound import settled
 from audiovq.models.model import Model
 from audiovq.runtime.files import cannot_write, is_full
 from audiovq.runtime.templates import asset, render
@@ -135,7 +136,9 @@ class Server(ThreadingHTTPServer):
     def page(self) -> bytes:
         """The page, which is the same for every desk."""
         about = view.describe_model(self.model, self.name)
-        return render(PACKAGE, "app.html", model=about, defaults=SamplingConfig()).encode()
+        return render(
+            PACKAGE, "app.html", model=about, defaults=settled(self.model, SamplingConfig())
+        ).encode()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -30,14 +30,15 @@ class SamplingConfig:
     prior, else time."""
     steps: int | None = None
     """Sampling steps of the masked prior; None: 8 for whole sounds, 2 for parts of a sound."""
-    temperature: float = 0.8
-    """Below 1: more likely codes, less variety. 0: always the most likely code."""
+    temperature: float | None = None
+    """Below 1: more likely codes, less variety. 0: always the most likely code. None: 0.8, and above 24 kHz 1."""
     top_k: int = 0
     """Sample from the k most likely codes only; 0: from all."""
     top_p: float = 1.0
     """Sample from the most likely codes that together have this probability (Holtzman et al. 2020)."""
-    guidance: float = 1.0
-    """How strictly to follow the labels (classifier-free guidance, Ho and Salimans 2022); 0: off."""
+    guidance: float | None = None
+    """How strictly to follow the labels (classifier-free guidance, Ho and Salimans 2022); 0: off. None: 1, and above
+    24 kHz 0.5."""
 
     def __post_init__(self) -> None:
         require(
@@ -45,14 +46,39 @@ class SamplingConfig:
             f"steps {self.steps}: give 1 to 1000",
         )
         require(
-            0 <= self.temperature <= 10,
+            self.temperature is None or 0 <= self.temperature <= 10,
             f"temperature {self.temperature}: give a number from 0 to 10",
         )
         require(0 <= self.top_k <= MAX_TOP_K, f"top_k {self.top_k}: give 0 (all) to {MAX_TOP_K}")
         require(0 < self.top_p <= 1, f"top_p {self.top_p}: give a probability above 0, up to 1")
         require(
-            0 <= self.guidance <= 20, f"guidance {self.guidance}: give a number from 0 (off) to 20"
+            self.guidance is None or 0 <= self.guidance <= 20,
+            f"guidance {self.guidance}: give a number from 0 (off) to 20",
         )
+
+    def settled(self, is_wide: bool = False) -> Settled:
+        """The same with numbers for temperature and guidance; `is_wide`: those of sounds above 24 kHz where None."""
+        temperature, guidance = WIDE if is_wide else NARROW
+        return Settled(
+            order=self.order,
+            steps=self.steps,
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            guidance=guidance if self.guidance is None else self.guidance,
+        )
+
+
+NARROW, WIDE = (0.8, 1.0), (1.0, 0.5)
+"""Temperature and guidance of sounds up to 24 kHz, chosen on spoken digits, and above, chosen on drums: docs/experiments.md."""
+
+
+@dataclass(frozen=True)
+class Settled(SamplingConfig):
+    """How codes are sampled, with numbers for temperature and guidance."""
+
+    temperature: float = NARROW[0]
+    guidance: float = NARROW[1]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from audiovq.generation.generate import batch_size
 from audiovq.generation.inpaint import AnyPrior, inpaint
 from audiovq.generation.labels import Labels, infer_labels
 from audiovq.generation.long import require_samples
-from audiovq.generation.sound import Kept, Sound, decode_sounds, end_in_silence, pick_prior
+from audiovq.generation.sound import Kept, Sound, decode_sounds, end_in_silence, pick_prior, settled
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.sampling import sample
@@ -128,7 +128,7 @@ def extend(
     crossfade: see `keep_beginning`. Raises AudiovqError where `seconds` is not longer than the recording, or the model
     has no prior.
     """
-    prior = pick_prior(model, sampling, "time")
+    prior, sampling = pick_prior(model, sampling, "time"), settled(model, sampling)
     if seconds is None and not isinstance(prior, Prior):
         raise AudiovqError(
             "continue: the masked prior cannot choose the length; give one with --length"
@@ -313,7 +313,7 @@ def _resample(
 ) -> list[Sound]:
     """`resample` with masks that differ by sound: `masks` is called with each batch's size and seed."""
     batches = split_batches(model, n, encoded.num_samples, seed)
-    prior = pick_prior(model, sampling, "masked")
+    prior, sampling = pick_prior(model, sampling, "masked"), settled(model, sampling)
     row = infer_labels(model, encoded, labels)
     sounds = []
     for count, batch_seed in batches:

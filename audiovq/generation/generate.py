@@ -34,7 +34,7 @@ from audiovq.generation.long import (
     require_samples,
     seam_flux,
 )
-from audiovq.generation.sound import Sound, end_in_silence, of_new_sounds, prior_or_none
+from audiovq.generation.sound import Sound, end_in_silence, of_new_sounds, prior_or_none, settled
 from audiovq.models.model import Model
 
 MAX_BATCH = 64
@@ -135,7 +135,7 @@ class Batches:
                 raise AudiovqError("bars: set the length; leave out --length")
             seconds, loop = bars.seconds, True
             labels = _with_tempo(model, labels, bars)
-        self._model, self._sampling, self._bars = model, sampling, bars
+        self._model, self._sampling, self._bars = model, settled(model, sampling), bars
         self._inversion = of_new_sounds(model, inversion)
         self._prior = prior_or_none(model, sampling)
         if self._prior is None and (seconds is not None or loop):
@@ -281,7 +281,7 @@ def generate_images(
     """`n` new spectrograms (n, 1, bins, frames) in [0, 1], not yet inverted to waveforms, and the labels
     of each. For a model of images these are its images. Arguments as for `generate`."""
     require_candidates(model, best_of)
-    prior = prior_or_none(model, sampling)
+    prior, sampling = prior_or_none(model, sampling), settled(model, sampling)
     images, names = [], []
     all_rows = label_rows(model, n, labels or {}, seed, each, by)
     for number, rows in enumerate(all_rows.split(MAX_BATCH)):

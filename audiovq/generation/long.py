@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec, windows
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.config.sampling import STEPS, Inversion, SamplingConfig
 from audiovq.generation.inpaint import inpaint
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
@@ -62,6 +63,7 @@ def codes_of_length(
         num_samples = columns * stride * hop_length
     window = None
     if isinstance(prior, MaskedPrior):
+        sampling = replace(sampling, steps=sampling.steps or STEPS)
         with torch.no_grad():
             typical, levels = prior.draw_sizes(labels, sampling, generator)
         window = round(float(typical.float().mean()))

@@ -12,7 +12,7 @@ from audiovq.audio.waveform import Waveform
 from audiovq.codec import codec
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig, Settled
 from audiovq.generation.copies import Nearest
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.model import Model
@@ -71,6 +71,11 @@ def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
     if inversion.decoder == "auto" and model.vivid is not None:
         return replace(inversion, decoder="vivid")
     return inversion
+
+
+def settled(model: Model, sampling: SamplingConfig) -> Settled:
+    """`sampling` with the temperature and the guidance that are best at the model's sample rate, where none is given."""
+    return sampling.settled(model.spectrogram.config.is_wide)
 
 
 def end_in_silence(model: Model, sound: Sound, trims: bool) -> Sound:

@@ -65,8 +65,8 @@ class Settings:
     """Sounds of each instrument and note."""
     ranks: int = 100
     """Sounds of brightness, and as many of loudness."""
-    guidance: float = SamplingConfig().guidance
-    """Guidance of the new sounds."""
+    guidance: float | None = None
+    """Guidance of the new sounds, as of `audiovq generate`."""
     out: Path | None = None
     """JSON file for the figures."""
     seed: int = 0

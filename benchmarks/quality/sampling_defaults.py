@@ -30,6 +30,7 @@ from audiovq.dataset.dataset import Dataset, Split
 from audiovq.evaluation import classifier, distances
 from audiovq.evaluation.classifier import Classifier
 from audiovq.generation.generate import generate
+from audiovq.generation.sound import settled
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.runtime.files import write_json
@@ -128,8 +129,8 @@ def main(
         if rows:
             about[name] = rows
             figures["chosen"][name] = chosen(rows)["sampling"]
-            default = asdict(SamplingConfig(order="time" if name == "time" else "masked"))
-            picked += [default, figures["chosen"][name]]
+            default = SamplingConfig(order="time" if name == "time" else "masked")
+            picked += [asdict(settled(loaded, default)), figures["chosen"][name]]
     picked = [sampling for i, sampling in enumerate(picked) if sampling not in picked[:i]]
     about["again"] = [
         scored(loaded, judge, SamplingConfig(**sampling), features, n, seed) | {"seed": seed}

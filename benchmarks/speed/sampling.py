@@ -36,7 +36,7 @@ SMALL = PRESETS["small"].prior
 LENGTH = 1 + 8 * 31
 BATCHES = 1, 16, 256
 PLAIN = SamplingConfig(guidance=0)
-GUIDED = SamplingConfig()
+GUIDED = SamplingConfig(guidance=1)
 """The defaults of `generate`."""
 
 

@@ -12,7 +12,7 @@ from audiovq import __version__
 from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.generate import MAX_TRIES
-from audiovq.generation.sound import Sound, of_new_sounds
+from audiovq.generation.sound import Sound, of_new_sounds, settled
 from audiovq.models.checkpoint import KNOWN
 from audiovq.models.model import Model
 from audiovq.runtime.threads import fixed_threads
@@ -32,6 +32,8 @@ def manifest_record(
     """The manifest's record of how sounds were made. It holds no paths, so that it can be shared."""
     if inversion is not None:
         inversion = of_new_sounds(model, inversion)
+    if sampling is not None:
+        sampling = settled(model, sampling)
     configs = [config for config in (sampling, inversion, output) if config is not None]
     parts = [
         part for part in ("autoencoder", "vivid", "prior", "masked", KNOWN) if part in model.header

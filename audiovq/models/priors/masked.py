@@ -18,7 +18,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.sampling import SamplingConfig
+from audiovq.config.sampling import SamplingConfig, Settled
 from audiovq.config.settings import MaskedConfig
 from audiovq.models.priors.attention import TransformerBlock, compute_modulations, init_weights
 from audiovq.models.priors.column_decoder import ColumnDecoder, drop_tokens
@@ -308,7 +308,7 @@ class MaskedPrior(nn.Module):
         predict them: the level with temperature and guidance, as the autoregressive prior does; the length without.
         """
         uniform = torch.rand(len(labels), 2, 1, generator=generator)
-        sizes = self._predicted_sizes(labels, sampling, uniform.to(labels.device))
+        sizes = self._predicted_sizes(labels, sampling.settled(), uniform.to(labels.device))
         if len(self.sizes):
             clips, found = self._clips_with(labels.cpu(), uniform[:, 0])
             of_clips = self.sizes[clips, -2:].to(labels.device)
@@ -316,9 +316,9 @@ class MaskedPrior(nn.Module):
         num_columns, levels = sizes.unbind(dim=1)
         return num_columns, levels
 
-    def _predicted_sizes(self, labels: Tensor, sampling: SamplingConfig, uniform: Tensor) -> Tensor:
+    def _predicted_sizes(self, labels: Tensor, sampling: Settled, uniform: Tensor) -> Tensor:
         """Number of columns and level (batch, 2), from the heads' distributions at `uniform` (batch, 2, 1)."""
-        plain = SamplingConfig(temperature=1.0)
+        plain = Settled(temperature=1.0)
         length_logits = self._length_logits(labels).float()
         num_columns = 1 + sample_categorical(length_logits, plain, uniform[:, 0])
         level_logits = self._level_logits(labels, num_columns).float()
@@ -326,7 +326,7 @@ class MaskedPrior(nn.Module):
             null = labels.new_tensor(self.label_sizes).expand_as(labels)
             open_logits = self._level_logits(null, num_columns).float()
             level_logits = level_logits + sampling.guidance * (level_logits - open_logits)
-        level_sampling = SamplingConfig(temperature=sampling.temperature)
+        level_sampling = Settled(temperature=sampling.temperature)
         levels = sample_categorical(level_logits, level_sampling, uniform[:, 1])
         return torch.stack([num_columns, levels], dim=1)
 

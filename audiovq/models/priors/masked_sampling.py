@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.sampling import STEPS_OF_PART, SamplingConfig
+from audiovq.config.sampling import STEPS_OF_PART, SamplingConfig, Settled
 from audiovq.models.priors.masked import MaskedPrior
 from audiovq.models.priors.masking import MaskedClips, unmask_schedule
 from audiovq.models.priors.sampling import sample_categorical
@@ -32,12 +32,12 @@ def sample_masked(
     """
     vocabulary, device = prior.vocabulary, clips.codes.device
     mask = clips.hidden & clips.valid[:, None, None]
-    steps = config.steps or STEPS_OF_PART
+    settled, steps = config.settled(), config.steps or STEPS_OF_PART
     schedule = unmask_schedule(mask.any(dim=2).any(dim=1).cpu(), steps)
     used = sorted(set(schedule.flatten().tolist()) - {-1})  # of short sounds some steps are empty
     schedule = schedule.to(device)
     uniform = torch.rand(*schedule.shape, vocabulary.slots, 1, generator=generator).to(device)
-    guided = config.guidance != 0 and clips.labels.shape[1] > 0
+    guided = settled.guidance != 0 and clips.labels.shape[1] > 0
     labels = clips.labels[None]
     if guided:  # each clip twice: with its labels, and with null labels
         null = labels.new_tensor(prior.label_sizes).expand_as(labels)
@@ -52,7 +52,7 @@ def sample_masked(
         inputs = inputs.unflatten(0, (len(labels), -1))
         modulation = tuple(part.unflatten(0, (len(labels), -1)) for part in modulation)
         tokens[now] = _sample_columns(
-            prior, tokens[now], masked, inputs, modulation, uniform[now], config
+            prior, tokens[now], masked, inputs, modulation, uniform[now], settled
         )
         clips = replace(clips, codes=prior.codes(tokens, clips))
         mask = mask & ~now[:, None, None]
@@ -66,7 +66,7 @@ def _sample_columns(
     inputs: Tensor,
     modulation: tuple[Tensor, ...],
     uniform: Tensor,
-    config: SamplingConfig,
+    config: Settled,
 ) -> Tensor:
     """Tokens (columns, slots) with those where `masked` is True sampled, from low to high.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audiovq.config.sampling import SamplingConfig
+from audiovq.config.sampling import SamplingConfig, Settled
 from audiovq.models.priors.base import Prior
 from audiovq.runtime.cuda_graphs import GraphedFunction, Position, read_at, side_stream, write_at
 from audiovq.runtime.device import to_device_async
@@ -37,7 +37,7 @@ def sample(
     """
     vocabulary, device = prior.vocabulary, labels.device
     columns = vocabulary.max_columns if longest is None else longest
-    sampler = _Sampler(prior, labels, config, generator, given, shortest, columns)
+    sampler = _Sampler(prior, labels, config.settled(), generator, given, shortest, columns)
     sampler.sample_token(0, 0)
     with side_stream(device):
         graphed = None
@@ -70,7 +70,7 @@ class _Sampler:
         self,
         prior: Prior,
         labels: Tensor,
-        config: SamplingConfig,
+        config: Settled,
         generator: torch.Generator,
         given: Tensor | None,
         shortest: Tensor | int,
@@ -157,7 +157,7 @@ def apply_guidance(conditional: Tensor, unconditional: Tensor, guidance: float, 
     return guided
 
 
-def sample_categorical(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
+def sample_categorical(logits: Tensor, config: Settled, uniform: Tensor) -> Tensor:
     """Sample tokens (batch,) from logits (batch, size), after temperature, top-k and top-p.
 
     Inverts the CDF at `uniform` (batch, 1), float32 in [0, 1).
