@@ -70,7 +70,7 @@ class SamplingConfig:
 
 
 NARROW, WIDE = (0.8, 1.0), (1.0, 0.5)
-"""Temperature and guidance of sounds up to 24 kHz, chosen on spoken digits, and above, chosen on drums: docs/experiments.md."""
+"""Temperature and guidance of sounds up to 24 kHz, chosen on spoken digits, and above, chosen on drums."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from audiovq.config.presets import PRESETS
-from audiovq.config.sampling import STEPS, STEPS_OF_PART, SamplingConfig
+from audiovq.config.sampling import NARROW, STEPS, STEPS_OF_PART, WIDE
 from audiovq.evaluation.fidelity import PAUSE_SECONDS
 from audiovq.evaluation.verdict import FEW_CLIPS
 
@@ -183,7 +183,7 @@ def claims() -> list[Claim]:
         assert {(p["commit"], p["date"]) for p in group} == {(measured["commit"], measured["date"])}
         assert all(p["family"] in ("audiovq", "audiovq, unseen speakers") for p in group) == ours
     for name in (SAMPLING, SAMPLING_DIGITS):
-        assert value(name, "chosen", "time", "guidance") == SamplingConfig().guidance
+        assert value(name, "chosen", "time", "guidance") == NARROW[1]
     generated, masked = ("evaluation", "generation"), ("generation_masked",)
     nearest = [
         f"{value(SMALL, *generated, 'nearest_training_clip_db', which, 'median'):.1f}"
@@ -365,8 +365,13 @@ def claims() -> list[Claim]:
             (
                 value(SAMPLING, "chosen", "time", "temperature"),
                 value(SAMPLING_DIGITS, "chosen", "time", "temperature"),
-                SamplingConfig().temperature,
+                NARROW[0],
             ),
+        ),
+        Claim(
+            "(above 24 kHz it is {:g}, with guidance {:g}:",
+            "(24 kHz 以上是 {:g},引导强度 {:g}:",
+            WIDE,
         ),
     ]
 
