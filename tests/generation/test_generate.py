@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import STEPS, STEPS_OF_PART, Inversion, SamplingConfig
+from audiovq.config.sampling import NARROW, STEPS, STEPS_OF_PART, WIDE, Inversion, SamplingConfig
 from audiovq.generation import codes as codes_module
 from audiovq.generation import generate as generation_generate
 from audiovq.generation.files import generate_files
@@ -28,7 +28,7 @@ from audiovq.generation.generate import (
     sample_codes,
 )
 from audiovq.generation.labels import sample_labels
-from audiovq.generation.sound import Sound, prior_or_none
+from audiovq.generation.sound import Sound, prior_or_none, settled
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
@@ -365,6 +365,31 @@ def test_new_sounds_above_24_khz_are_sampled_by_the_masked_prior_and_speech_in_t
     assert prior_or_none(both, SamplingConfig(order="time")) is both.prior
     monkeypatch.setattr(both, "masked", None)
     assert prior_or_none(both, SamplingConfig()) is both.prior
+
+
+def test_temperature_and_guidance_follow_the_sample_rate_unless_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, given = tiny_model(), SamplingConfig(temperature=0.3, guidance=0.0, top_k=5, steps=4)
+    for rate, expected in ((8_000, NARROW), (24_000, NARROW), (24_001, WIDE), (44_100, WIDE)):
+        config = dataclasses.replace(model.spectrogram.config, sample_rate=rate)
+        monkeypatch.setattr(model.spectrogram, "config", config)
+        found = settled(model, SamplingConfig(order="masked"))
+        assert (found.temperature, found.guidance, found.order) == (*expected, "masked")
+        assert dataclasses.asdict(settled(model, given)) == dataclasses.asdict(given)
+        assert settled(model, found) == found
+
+
+def test_sounds_of_a_length_are_sampled_in_as_many_steps_as_others() -> None:
+    both, length = tiny_model(masked=True), 0.02
+
+    def made(steps: int | None) -> list[Tensor]:
+        sampling = SamplingConfig(order="masked", steps=steps)
+        return [s.encoded.codes for s in generate(both, 3, seconds=length, sampling=sampling)]
+
+    default, as_whole, as_part = made(None), made(STEPS), made(STEPS_OF_PART)
+    assert all(map(torch.equal, default, as_whole))
+    assert not all(map(torch.equal, default, as_part))
 
 
 def test_the_masked_prior_samples_whole_sounds_in_eight_steps_by_default() -> None:

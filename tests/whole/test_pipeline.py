@@ -40,7 +40,7 @@ def test_generated_files_are_named_by_number_and_labels_and_listed(
     assert [path.name for path in paths] == ["0000_sam.wav", "0001_sam.wav", "0002_sam.wav"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["made_with"]["seed"] == 5
-    assert manifest["made_with"]["temperature"] == SamplingConfig().temperature
+    assert manifest["made_with"]["temperature"] == SamplingConfig().settled().temperature
     for path, row in zip(paths, manifest["sounds"], strict=True):
         samples, rate = soundfile.read(path)
         assert rate == 8000
