@@ -1,5 +1,7 @@
 """Which clips say how loud and how long new sounds are: those that begin as new sounds do."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -48,23 +50,19 @@ def test_the_longest_new_sounds_begin_and_end_as_most_clips_that_begin_so(
     assert longest_complete(source, VOCABULARY) == expected
 
 
-def test_sizes_are_those_of_clips_that_are_as_long_as_new_sounds() -> None:
-    prior = MaskedPrior(MaskedConfig(dim=8, cell=8, layers=1, heads=1), VOCABULARY, (2,))
+@pytest.mark.parametrize("rows", [1, 2])
+def test_sizes_are_those_of_clips_that_are_as_long_as_new_sounds(rows: int) -> None:
+    vocabulary = dataclasses.replace(VOCABULARY, rows=rows)
+    prior = MaskedPrior(MaskedConfig(dim=8, cell=8, layers=1, heads=1), vocabulary, (2,))
     complete = torch.tensor([[1, 1], [0, 1], [1, 0], [1, 1], [1, 1]], dtype=torch.bool)
     counts, levels = torch.tensor([1, 2, 3, 2, 3]), torch.tensor([0, 1, 2, 1, 0])
     labels = torch.tensor([[0], [1], [1], [2], [0]])
-    tokens, lengths = VOCABULARY.tokens(torch.zeros(5, 1, 2, 3, dtype=torch.long), counts, levels)
+    codes = torch.zeros(5, 1, rows, 3, dtype=torch.long)
+    tokens, lengths = vocabulary.tokens(codes, counts, levels)
     # Where it is not known that a clip ends, END is not among its tokens; and of views only the first counts.
     lengths[3] -= 1
     source = Encodings(tokens, lengths, labels, complete)
     sizes = clip_sizes(source, 4, prior)
     assert sizes.tolist() == [[0, 1, 0], [1, 3, 2], [2, 2, 1]]
-    many = Encodings(
-        *(
-            field[:1].repeat(3 * MOST_SIZES, 1)
-            if field.dim() > 1
-            else field[:1].repeat(3 * MOST_SIZES)
-            for field in source
-        )
-    )
+    many = Encodings(*(field[torch.zeros(3 * MOST_SIZES, dtype=torch.long)] for field in source))
     assert len(clip_sizes(many, 3 * MOST_SIZES, prior)) == MOST_SIZES

@@ -154,9 +154,9 @@ def longest_complete(source: Encodings, vocabulary: Vocabulary) -> tuple[bool, b
 
 def clip_sizes(source: Encodings, clips: int, masked: MaskedPrior) -> Tensor:
     """`MaskedPrior.sizes` of the first `clips` of `source`, see MOST_SIZES; `masked.longest_complete` is known."""
-    tokens, lengths, labels, complete = (field[:clips] for field in source)
+    tokens, _, labels, complete = (field[:clips] for field in source)
     vocabulary = masked.vocabulary
-    num_columns = (lengths - 1) // vocabulary.slots
+    num_columns = (tokens[:, 1 : -1 : vocabulary.slots] != vocabulary.end).sum(dim=1)
     levels = tokens[:, 0].long() - vocabulary.end - 1
     sizes = torch.cat([labels, num_columns[:, None], levels[:, None]], dim=1)
     known = sizes[masked.length_known(num_columns, complete)]
