@@ -79,8 +79,8 @@ def evaluate_with_judges(
         return {"left_out": "judges: too few clips to train and test them on different ones"}
     limits = limits or DEFAULT_LIMITS
     generator = torch.Generator().manual_seed(seed)
-    real = _comparable(dataset, split, generator)[: limits.real_clips].sort().values
-    training_order = _comparable(dataset, dataset.train, generator)
+    real = comparable(dataset, split, generator)[: limits.real_clips].sort().values
+    training_order = comparable(dataset, dataset.train, generator)
     requested = _label_indices(model, sounds)
     generated, matching, reserved = match_labels(
         requested, split.label_indices[real], dataset.train.label_indices[training_order], generator
@@ -94,7 +94,7 @@ def evaluate_with_judges(
     return figures
 
 
-def _comparable(dataset: Dataset, split: Split, generator: torch.Generator) -> Tensor:
+def comparable(dataset: Dataset, split: Split, generator: torch.Generator) -> Tensor:
     """Indices of the clips of `split` that begin as new sounds do, in random order; all if none does."""
     order = torch.randperm(len(split), generator=generator)
     beginning = order[split.complete[order, 0]]
@@ -254,7 +254,7 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
         min_steps=task.limits.min_steps,
         max_steps=task.limits.max_steps,
     )
-    order = _comparable(dataset, dataset.train, torch.Generator().manual_seed(task.seed))
+    order = comparable(dataset, dataset.train, torch.Generator().manual_seed(task.seed))
     max_frames = 1 + task.max_samples // model.spectrogram.config.hop_length
     waveforms = [sound.waveform[..., : task.max_samples] for sound in sounds]
     training_images = dataset_dataset.split_images(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 Waveform = npt.NDArray[np.float32]
 
@@ -164,3 +165,53 @@ def test_the_chosen_setting_has_the_least_distance_among_the_most_accurate() -> 
         for digit, distance in ((0.99, 5.0), (0.98, 4.0), (0.90, 3.0))
     ]
     assert chosen(rows) is rows[1]
+
+
+def test_matched_sounds_have_the_same_labels_and_none_is_used_twice() -> None:
+    from benchmarks.quality.new_sounds import matched
+
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, 3, (60, 2)))
+    others = torch.from_numpy(rng.integers(0, 3, (40, 2)))
+    ours, theirs = matched(labels, others, rng)
+    assert torch.equal(labels[ours], others[theirs])
+    assert len(ours) == len(ours.unique()) >= 20
+    assert len(theirs) == len(theirs.unique())
+    again, _ = matched(labels, others, rng)
+    assert not torch.equal(ours, again)
+
+
+def test_sounds_without_common_labels_are_compared_as_they_are() -> None:
+    from benchmarks.quality.new_sounds import matched
+
+    rng = np.random.default_rng(0)
+    ours, theirs = matched(torch.zeros(30, 1), torch.ones(20, 1), rng)
+    assert len(ours) == len(theirs) == len(ours.unique()) == len(theirs.unique()) == 20
+
+
+def test_the_second_judge_does_not_learn_a_third_of_each_kind() -> None:
+    from benchmarks.quality.new_sounds import held_back
+
+    labels = torch.tensor([0] * 9 + [1] * 30)[:, None]
+    held = held_back(labels, torch.arange(3, 39))  # of the first kind six clips
+    assert labels[held, 0].bincount().tolist() == [2, 10]
+    assert held.tolist() == sorted(set(held.tolist()))
+    assert min(held.tolist()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "temperature", "guidance", "steps", "order"),
+    [
+        ("", None, None, None, "auto"),
+        ("0.8:1", 0.8, 1.0, None, "auto"),
+        ("1::24:masked", 1.0, None, 24, "masked"),
+    ],
+)
+def test_a_setting_of_sampling_leaves_out_what_is_default(
+    text: str, temperature: float | None, guidance: float | None, steps: int | None, order: str
+) -> None:
+    from benchmarks.quality.new_sounds import parse
+
+    found = parse(text)
+    assert (found.temperature, found.guidance, found.steps) == (temperature, guidance, steps)
+    assert found.order == order

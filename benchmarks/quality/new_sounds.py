@@ -1,0 +1,244 @@
+"""New sounds of a model by several settings of sampling, judged on average, so that small differences show.
+
+    python benchmarks/quality/new_sounds.py MODEL DATASET RECORDINGS --setting 1:0.5 --setting 0.8:1:2 --out FILE
+
+A setting is `temperature:guidance`, then optionally `:steps` and `:order` (see `SamplingConfig`; empty: the default).
+Two judges, those of `audiovq evaluate`, are trained once, the second one without a third of the training clips of each
+kind. Fréchet distances of a few dozen sounds fluctuate more between choices of sounds than between settings. So each distance is
+the mean over `SUBSETS` random subsets with equal labels, of the new sounds of all seeds: to validation clips, and to
+the training clips that the second judge has not learnt, whose own distance to the validation clips is the floor. Clips are
+those that begin as new sounds do. Near copies of training clips are counted, not sampled again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tyro.conf import Positional
+
+from audiovq.audio.waveform import Waveform
+from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import SamplingConfig
+from audiovq.dataset.dataset import Dataset, Split
+from audiovq.evaluation import classifier, envelopes, listener
+from audiovq.evaluation.classifier import Classifier, Predictions
+from audiovq.evaluation.distances import frechet_distance
+from audiovq.evaluation.judges import SECONDS, comparable
+from audiovq.evaluation.listener import Listener
+from audiovq.evaluation.originals import clip_waveforms
+from audiovq.generation.generate import generate
+from audiovq.generation.sound import Sound
+from audiovq.models.checkpoint import load
+from audiovq.models.model import Model
+from audiovq.runtime.files import write_json
+from audiovq.spectral.spectrogram import waveform_images
+from benchmarks.provenance import stamp
+from benchmarks.quality.edits import requested_labels
+
+SUBSETS = 30
+"""Random subsets of the sounds, over whose distances the mean is taken."""
+HELD_BACK = 3
+"""One of so many training clips with the same labels is not learnt by the second judge."""
+MIN_MATCHED = 20
+"""Sounds with the labels of real clips; with fewer, labels are not matched."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Sounds as two judges hear them."""
+
+    predictions: tuple[Predictions, Predictions]
+    """By the first and the second judge."""
+    labels: Tensor
+    """(sounds, labels)"""
+
+    def accuracy(self) -> list[list[float | None]]:
+        """Share of the sounds of which each judge names each label as it is."""
+        return [p.accuracy(self.labels) for p in self.predictions]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Two judges of the sounds of a model."""
+
+    model: Model
+    first: Classifier
+    second: Listener
+
+    def hear(self, waveforms: Sequence[Waveform], labels: Tensor) -> Judged:
+        """Features of the beginnings of waveforms (..., samples) with labels (sounds, labels)."""
+        rate = self.model.sample_rate
+        most = int(SECONDS * rate)
+        beginnings = [w[..., :most] for w in waveforms]
+        images = waveform_images(self.model.spectrogram, beginnings)
+        mel_images = [listener.mel_image(w, rate) for w in beginnings]
+        predictions = (
+            classifier.judge(self.first, images),
+            listener.listen(self.second, mel_images),
+        )
+        return Judged(predictions, labels)
+
+
+def trained(model: Model, dataset: Dataset) -> tuple[Judges, Judged, Judged]:
+    """Judges, the validation clips, and the training clips held back, as the judges hear them."""
+    generator = torch.Generator().manual_seed(0)
+    validation = comparable(dataset, dataset.validation, generator).sort().values
+    held = held_back(dataset.train.label_indices, comparable(dataset, dataset.train, generator))
+    learnt = torch.ones(len(dataset.train), dtype=torch.bool)
+    learnt[held] = False
+    rows = learnt.nonzero()[:, 0]
+    most = int(SECONDS * model.sample_rate)
+    mel_images = [
+        listener.mel_image(waveform[..., :most], model.sample_rate)
+        for waveform in _waveforms(dataset, dataset.train, rows)
+    ]
+    sizes = [len(values) for values in model.labels.values()]
+    judges = Judges(
+        model,
+        classifier.train_classifier([dataset.train], pool=classifier.pooling(dataset.spectrogram)),
+        listener.train_listener(mel_images, dataset.train.label_indices[rows], sizes),
+    )
+    real, floor = (
+        judges.hear(_waveforms(dataset, split, indices), split.label_indices[indices])
+        for split, indices in ((dataset.validation, validation), (dataset.train, held))
+    )
+    return judges, real, floor
+
+
+def held_back(label_indices: Tensor, order: Tensor) -> Tensor:
+    """Every HELD_BACKth of the clips at `order` with the same labels (clips, labels), ascending."""
+    by_labels = defaultdict[tuple[int, ...], list[int]](list)
+    for index in order.tolist():
+        by_labels[tuple(label_indices[index].tolist())].append(index)
+    held = [i for indices in by_labels.values() for i in indices[: len(indices) // HELD_BACK]]
+    return torch.tensor(sorted(held) or order[::HELD_BACK].sort().values.tolist())
+
+
+def _waveforms(dataset: Dataset, split: Split, indices: Tensor) -> list[Waveform]:
+    found = list(clip_waveforms(dataset, [split.clips[i] for i in indices.tolist()]))
+    waveforms = [waveform for waveform in found if waveform is not None]
+    if len(waveforms) < len(found):
+        raise AudiovqError("recordings are missing: give the folder that the dataset was made of")
+    return waveforms
+
+
+def mean_distances(sounds: Judged, others: Judged) -> list[float]:
+    """Mean Fréchet distance by both judges of random subsets of `sounds` and `others` with equal labels."""
+    rng = np.random.default_rng(0)
+    distances = []
+    for _ in range(SUBSETS):
+        ours, theirs = matched(sounds.labels, others.labels, rng)
+        distances.append(
+            [
+                frechet_distance(a.features[ours], b.features[theirs])
+                for a, b in zip(sounds.predictions, others.predictions, strict=True)
+            ]
+        )
+    return [round(float(mean), 2) for mean in np.mean(distances, axis=0)]
+
+
+def matched(labels: Tensor, others: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Random indices into two sets of labels (sounds, labels) such that the nth of both have the same ones.
+
+    With fewer than MIN_MATCHED such pairs, labels are not matched.
+    """
+    queues = [defaultdict[tuple[int, ...], list[int]](list) for _ in range(2)]
+    for queue, rows in zip(queues, (labels, others), strict=True):
+        for index in rng.permutation(len(rows)):
+            queue[tuple(rows[index].tolist())].append(int(index))
+    pairs = [
+        pair for key in queues[1] for pair in zip(queues[0][key], queues[1][key], strict=False)
+    ]
+    if len(pairs) < MIN_MATCHED:
+        n = min(len(labels), len(others))
+        pairs = list(
+            zip(rng.permutation(len(labels))[:n], rng.permutation(len(others))[:n], strict=True)
+        )
+    ours, theirs = torch.tensor(np.array(pairs)).T
+    return ours, theirs
+
+
+def parse(text: str) -> SamplingConfig:
+    """`temperature:guidance:steps:order`, of which each may be empty and the last may be left out."""
+    temperature, guidance, steps, order = (*text.split(":"), "", "", "", "")[:4]
+    return SamplingConfig(
+        order=order or "auto",  # type: ignore[arg-type]  # refused where it is unknown
+        temperature=float(temperature) if temperature else None,
+        guidance=float(guidance) if guidance else None,
+        steps=int(steps) if steps else None,
+    )
+
+
+def figures_of(
+    sounds: Sequence[Sound], judges: Judges, real: Judged, floor: Judged
+) -> dict[str, Any]:
+    """Distances, kinds named, near copies, and envelopes of new sounds."""
+    model = judges.model
+    waveforms = [sound.waveform for sound in sounds]
+    judged = judges.hear(waveforms, requested_labels(model, sounds))
+    hop_seconds = model.spectrogram.config.hop_length / model.sample_rate
+    return {
+        "sounds": len(sounds),
+        "to_validation_clips": mean_distances(judged, real),
+        "to_training_clips": mean_distances(judged, floor),
+        "labels_named": judged.accuracy(),
+        "near_copies": sum(s.nearest is not None and s.nearest.is_copy for s in sounds),
+        "envelopes": envelopes.envelope_figures(waveforms, model.sample_rate, hop_seconds),
+    }
+
+
+def main(
+    model: Positional[Path],
+    dataset: Positional[Path],
+    recordings: Positional[Path],
+    setting: tuple[str, ...] = ("",),
+    n: int = 200,
+    seeds: tuple[int, ...] = (1, 2),
+    out: Path | None = None,
+) -> None:
+    """Train the judges, make new sounds by each setting, print, and write if asked to.
+
+    Args:
+        model: Folder of a model.
+        dataset: Folder of the dataset that it was trained on.
+        recordings: Folder of its recordings.
+        setting: `temperature:guidance:steps:order`. May be repeated; empty: the defaults.
+        n: New sounds of each seed.
+        seeds: Seeds of the new sounds.
+        out: JSON file for the results.
+    """
+    loaded = load(model)
+    judges, real, floor = trained(loaded, Dataset(dataset, recordings))
+    figures: dict[str, Any] = stamp() | {
+        "validation_clips": len(real.labels),
+        "labels_of_validation_clips_named": real.accuracy(),
+        "floor": mean_distances(floor, real),
+        "settings": {},
+    }
+    print(figures, flush=True)
+    for text in setting:
+        sampling = parse(text)
+        sounds = [
+            sound
+            for seed in seeds
+            for sound in generate(loaded, n, sampling=sampling, seed=seed, keep_copies=True)
+        ]
+        figures["settings"][text or "default"] = row = figures_of(sounds, judges, real, floor)
+        print(text or "default", row, flush=True)
+    if out is not None:
+        write_json(out, figures)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
