@@ -50,8 +50,8 @@ def griffin_lim(
             clip's last are ignored. Zero magnitudes give exact zeros.
         n_fft, hop_length, num_samples: as in `istft`.
         n_iter: iterations of inverse and forward transform; 0 inverts the initial phase as it is.
-        momentum: extrapolation in the direction of the last step, at least 0; much above 1 the result
-            gets worse with each iteration.
+        momentum: extrapolation in the direction of the last step, at least 0; above 1 the magnitudes get less
+            exact, much above it with each iteration.
         phase: initial phase in radians, of the magnitude's shape, such as from `pghi`. Default: random.
         generator: for the random phase; default: a fixed seed. All clips share one table of random
             numbers, sampled frame by frame, so that the same state of a CPU generator gives a clip the

@@ -11,14 +11,15 @@ import torch
 import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovq.audio import reading
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, Phase
 from audiovq.config.spectrogram import SpectrogramConfig
+from audiovq.evaluation.envelopes import beat_db
 from audiovq.spectral.scale import LOUDEST_DB, mel_filters
-from audiovq.spectral.spectrogram import Spectrogram
+from audiovq.spectral.spectrogram import MOMENTUM, Spectrogram
 from audiovq.spectral.stft import num_frames, stft
 
 Voice = Callable[..., npt.NDArray[np.float32]]
@@ -423,3 +424,24 @@ def test_gpu_matches_cpu(spectrogram: Spectrogram, voices: tuple[Tensor, Tensor]
     back = on_gpu.inverse(image.cuda(), level.cuda(), num_samples.cuda()).cpu()
     here = spectrogram.inverse(image, level, num_samples)
     assert decibels(back.norm(dim=1) / here.norm(dim=1)).abs().max() < 0.1
+
+
+def test_smooth_noise_of_hits_beats_less_at_the_rate_of_the_frames_than_with_the_other_momentum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = SpectrogramConfig(sample_rate=44_100, n_fft=1024, hop_length=256, n_mels=128)
+    assert config.is_of_hits
+    spectrogram, num_samples = Spectrogram(config), torch.full((16,), 22_050)
+    generator = torch.Generator().manual_seed(0)
+    decay = torch.exp(-torch.arange(22_050) / 8_000)
+    images, levels = spectrogram(0.1 * torch.randn(16, 22_050, generator=generator) * decay)
+    smooth = nn.functional.avg_pool2d(images, (1, 3), 1, (0, 1), count_include_pad=False)
+
+    def beat() -> float:
+        waveforms = spectrogram.inverse(smooth, levels, num_samples).numpy()
+        beats = [beat_db(w, 44_100, 256 / 44_100) for w in waveforms]
+        return float(np.mean([b for b in beats if b is not None]))
+
+    default = beat()
+    monkeypatch.setattr("audiovq.spectral.spectrogram.MOMENTUM_OF_HITS", MOMENTUM)
+    assert default < beat() - 0.3
