@@ -49,7 +49,7 @@ from benchmarks.quality.edits import requested_labels
 SUBSETS = 30
 """Random subsets of the sounds, over whose distances the mean is taken."""
 HELD_BACK = 3
-"""One of so many training clips with the same labels is not learnt by the second judge."""
+"""One training clip of this number with the same labels is not learnt by the second judge."""
 MIN_MATCHED = 20
 """Sounds with the labels of real clips; with fewer, labels are not matched."""
 
