@@ -14,6 +14,7 @@ from audiovq.config.settings import (
     MASKED_EPOCHS,
     PRIOR_EPOCHS,
     PRIOR_PATIENCE,
+    PRIOR_TOLERANCE,
     MaskedConfig,
     OptimizerConfig,
     PriorConfig,
@@ -21,8 +22,13 @@ from audiovq.config.settings import (
 )
 
 _autoencoder_training = partial(OptimizerConfig, optimizer="muon")
-_prior_training = partial(OptimizerConfig, max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
-_masked_training = partial(OptimizerConfig, max_epochs=MASKED_EPOCHS)
+_prior_training = partial(
+    OptimizerConfig,
+    max_epochs=PRIOR_EPOCHS,
+    patience=PRIOR_PATIENCE,
+    tolerance=PRIOR_TOLERANCE,
+)
+_masked_training = partial(OptimizerConfig, max_epochs=MASKED_EPOCHS, tolerance=PRIOR_TOLERANCE)
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         autoencoder=AutoencoderConfig(

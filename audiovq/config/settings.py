@@ -155,6 +155,8 @@ class OptimizerConfig:
     """Maximum number of steps between validations (see max_epochs)."""
     patience: int = 10
     """Stop after this number of validations without an improvement."""
+    tolerance: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Share of the best score by which that of a later state may be worse, and the later state is kept."""
     max_epochs: int | None = None
     """Maximum number of epochs: shortens the schedule (not below 3,000 steps) and validates every 4
     epochs. For stages that overfit: a short, completed schedule beats the best state of a long one."""
@@ -185,6 +187,7 @@ class OptimizerConfig:
             0 < self.clip_norm <= 1e6,
             f"clip_norm {self.clip_norm}: give a number above 0, up to 1e6",
         )
+        require(0 <= self.tolerance <= 10, f"tolerance {self.tolerance}: give a share from 0 to 10")
         require(
             0 < self.decay_rate <= 1,
             f"decay_rate {self.decay_rate}: give a share above 0, up to 1",
@@ -215,6 +218,9 @@ PRIOR_PATIENCE = 5
 """Validations without an improvement after which a prior is past its best."""
 MASKED_EPOCHS = 200
 """The same of a masked prior, which meets other masks in each pass."""
+PRIOR_TOLERANCE = 0.05
+"""Share of the best score within which a later state of a prior is kept: with few clips, new sounds still come nearer to
+recordings when the likelihood of unseen clips no longer rises. Near copies of training clips are sampled again."""
 
 
 @dataclass(frozen=True)
@@ -230,10 +236,12 @@ class TrainConfig:
         default_factory=lambda: OptimizerConfig(learning_rate=4e-4)
     )
     prior_training: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE)
+        default_factory=lambda: OptimizerConfig(
+            max_epochs=PRIOR_EPOCHS, patience=PRIOR_PATIENCE, tolerance=PRIOR_TOLERANCE
+        )
     )
     masked_training: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(max_epochs=MASKED_EPOCHS)
+        default_factory=lambda: OptimizerConfig(max_epochs=MASKED_EPOCHS, tolerance=PRIOR_TOLERANCE)
     )
     max_minutes: float | None = None
     """Time limit of the whole training; schedules are shortened to fit."""

@@ -135,7 +135,7 @@ class Trainer:
         """Train until the end of the schedule, the time limit or the patience.
 
         A stage that starts from trained weights is validated first: they stay where no step is better.
-        In rank 0, `keep` is called with every best state, and `report` with the metrics of every validation and,
+        In rank 0, `keep` is called with every state that is kept (see `tolerance`), and `report` with the metrics of every validation and,
         between distant ones, with those of training. Raises Stopped on Ctrl-C, after saving, and Diverged where a
         loss or its gradient is not finite.
         """
@@ -259,8 +259,9 @@ class Trainer:
         ):
             validation = stage.validate()
         metrics = {**metrics, **{f"validation_{name}": x for name, x in validation.items()}}
-        if validation["score"] < state.best:
-            state.best, state.best_step, state.stale = validation["score"], state.step, 0
+        if self._is_kept(validation["score"]):
+            state.best = min(state.best, validation["score"])
+            state.best_step, state.stale = state.step, 0
             if distributed.is_main():
                 keep(state, metrics)
         else:
@@ -270,6 +271,13 @@ class Trainer:
         if distributed.is_main():
             append_line(self.folder / "metrics.jsonl", json_text({"stage": self.stage, **metrics}))
         return metrics
+
+    def _is_kept(self, score: float) -> bool:
+        """Whether a state replaces the one that is kept: it is better, or nearly as good as the best (`tolerance`)."""
+        best, tolerance = self.state.best, self.config.tolerance
+        if not tolerance or best == math.inf:
+            return score < best
+        return score <= best + tolerance * abs(best)
 
     def _require_finite_weights(self) -> None:
         """Raise AudiovqError if weights are not finite, before they replace good ones on disk."""

@@ -29,8 +29,9 @@ class State:
     best: float = math.inf
     """Lowest validation score so far."""
     best_step: int = 0
+    """Step of the state that is kept: the best one, or a later one that is nearly as good."""
     stale: int = 0
-    """Number of validations since the best one."""
+    """Number of validations since that step."""
     done: bool = False
 
 

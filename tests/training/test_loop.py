@@ -340,6 +340,16 @@ def test_patience_ends_a_run_without_improvement(tmp_path: Path) -> None:
     assert [kept["best_step"] for kept, _ in task.kept] == [2, 4, 10]
 
 
+def test_a_later_state_within_the_tolerance_of_the_best_score_is_kept(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1000, validate_every=2, patience=3, tolerance=0.1)
+    task = Task(tmp_path, config)
+    scores = iter([math.inf, 2.0, 2.2, 2.21, 2.1, 1.0, 1.11, math.nan, 1.1, 1.2, 1.2, 1.2])
+    task.validate = lambda: {"score": next(scores)}
+    state = task.fit()
+    assert (state.best, state.best_step, state.stale) == (1.0, 18, 3)
+    assert [kept["best_step"] for kept, _ in task.kept] == [4, 6, 10, 12, 18]
+
+
 def test_time_limit_ends_the_schedule_and_leaves_a_kept_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

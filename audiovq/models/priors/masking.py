@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ CROP_PROBABILITY = 0.2
 MASK_KINDS = (0.5, 0.65, 0.8, 0.9)
 """Cumulative probabilities of the training mask kinds: columns in sampling order, random columns, random
 columns of a time span, random codes of a frequency band; else random codes."""
+
+MOST_REPLACED = 0.3
+"""Share of the visible codes of a training clip that are replaced, at most."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,21 @@ def training_masks(
     unmasked = ~(mask & valid[:, None, None]).flatten(1).any(dim=1)  # no target to learn from
     whole = ~cut if complete is None else ~cut & complete
     return MaskedClips(codes, mask | unmasked[:, None, None, None], count, levels, labels, whole)
+
+
+def replace_visible(clips: MaskedClips, generator: torch.Generator) -> MaskedClips:
+    """The clips with some of their visible codes replaced by those of the next clip of the batch in the same place.
+
+    The share is random, up to MOST_REPLACED. Only for training, as some of BERT's tokens are (Devlin et al. 2019,
+    section 3.1): when a sound is sampled, the visible codes are the prior's own, and not all of them fit. All
+    tensors, and `generator`, must be on the CPU.
+    """
+    codes = clips.codes
+    share = MOST_REPLACED * torch.rand(len(codes), 1, 1, 1, generator=generator)
+    chosen = torch.rand(codes.shape, generator=generator) < share
+    both_valid = (clips.valid & clips.valid.roll(1, 0))[:, None, None]
+    chosen &= ~clips.hidden & both_valid
+    return replace(clips, codes=torch.where(chosen, codes.roll(1, 0), codes))
 
 
 @functools.lru_cache(4096)

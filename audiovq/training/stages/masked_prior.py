@@ -15,7 +15,7 @@ from audiovq.dataset.dataset import sounds_begin
 from audiovq.dataset.measured import clips_and_why, counted
 from audiovq.models.model import Model
 from audiovq.models.priors.masked import MaskedPrior
-from audiovq.models.priors.masking import MaskedClips, training_masks
+from audiovq.models.priors.masking import MaskedClips, replace_visible, training_masks
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
 from audiovq.runtime import distributed
@@ -79,7 +79,7 @@ class MaskedPriorStage(Stage):
         return [f"{self.size_line()}, {clips} ({time.perf_counter() - started:.0f} s)"]
 
     def prepare(self, step: Step) -> Inputs:
-        """This rank's clips with random masks: the fields of `MaskedClips`."""
+        """This rank's clips with random masks, and some wrong codes among the visible ones: the fields of `MaskedClips`."""
         clips = _masked_clips(
             self.masked,
             self.source,
@@ -87,6 +87,7 @@ class MaskedPriorStage(Stage):
             step.generator,
             distributed.local_slice(),
             step.width,
+            replaces=True,
         )
         return tuple(getattr(clips, field.name) for field in dataclasses.fields(clips))
 
@@ -170,11 +171,12 @@ def _masked_clips(
     generator: torch.Generator,
     part: slice = slice(None),
     width: Callable[[int], int] = int,
+    replaces: bool = False,
 ) -> MaskedClips:
     """Clips at `indices` (batch,) with random masks, on the CPU.
 
     Masks are sampled for the whole batch; only the clips in `part` of it are returned. `width` gives the padded
-    number of columns.
+    number of columns, `replaces` says whether visible codes are replaced by `replace_visible`.
     """
     tokens, lengths, labels, complete = (field[indices] for field in source)
     slots = masked.vocabulary.slots
@@ -182,6 +184,8 @@ def _masked_clips(
     codes, num_columns, levels = masked.vocabulary.codes(tokens[:, : 1 + slots * padded].long())
     hidden = masked.hide_labels(labels, generator)
     clips = training_masks(codes, num_columns, levels, hidden, generator, complete)
+    if replaces:
+        clips = replace_visible(clips, generator)
     fields = {field.name: getattr(clips, field.name)[part] for field in dataclasses.fields(clips)}
     return MaskedClips(**fields)
 

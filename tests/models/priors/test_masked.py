@@ -17,8 +17,10 @@ from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.models.priors.masked import MaskedPrior
 from audiovq.models.priors.masked_sampling import sample_masked
 from audiovq.models.priors.masking import (
+    MOST_REPLACED,
     MaskedClips,
     bisection_order,
+    replace_visible,
     training_masks,
     unmask_schedule,
 )
@@ -309,6 +311,27 @@ def test_training_masks_have_all_shares_and_cropped_clips_are_contiguous() -> No
     assert bool((shares.histc(5, 0, 1) > 150).all()), "small shares and large ones"
     masks = clips.hidden & clips.valid[:, None, None]
     assert bool(masks.flatten(1).any(dim=1).all()), "at least one masked code per clip"
+
+
+def test_replaced_codes_are_visible_ones_up_to_a_share_and_from_the_next_clip() -> None:
+    columns = torch.arange(3000) % 6 + 1
+    codes = torch.arange(3000)[:, None, None, None].expand(-1, 2, 2, 6)
+    rest = columns, columns, columns[:, None]
+    clips = training_masks(codes, *rest, torch.Generator().manual_seed(0))
+    some, same = (replace_visible(clips, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(some.codes, same.codes)
+    replaced = some.codes != clips.codes
+    visible = ~clips.hidden & clips.valid[:, None, None]
+    assert not (replaced & ~visible).any()
+    assert torch.equal(some.codes[replaced], clips.codes.roll(1, 0)[replaced])
+    both = visible & clips.valid.roll(1, 0)[:, None, None]
+    assert float(replaced[both].float().mean()) == pytest.approx(MOST_REPLACED / 2, abs=0.01)
+    shares = replaced.flatten(1).sum(dim=1) / both.flatten(1).sum(dim=1).clamp(min=1)
+    large = shares[both.flatten(1).sum(dim=1) >= 16]
+    assert float(large.min()) == 0
+    assert float(large.max()) < 2 * MOST_REPLACED
+    for name in ("hidden", "num_columns", "levels", "labels", "whole"):
+        assert getattr(some, name) is getattr(clips, name)
 
 
 def test_clips_cut_before_never_count_as_complete_and_nothing_else_changes() -> None:
