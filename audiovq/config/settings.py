@@ -218,7 +218,7 @@ PRIOR_PATIENCE = 5
 """Validations without an improvement after which a prior is past its best."""
 MASKED_EPOCHS = 200
 """The same of a masked prior, which meets other masks in each pass."""
-PRIOR_TOLERANCE = 0.05
+PRIOR_TOLERANCE = 0.02
 """Share of the best score within which a later state of a prior is kept: with few clips, new sounds still come nearer to
 recordings when the likelihood of unseen clips no longer rises. Near copies of training clips are sampled again."""
 
