@@ -27,6 +27,7 @@ import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
+from audiovq.audio.channels import to_channels
 from audiovq.audio.waveform import Waveform
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
@@ -194,7 +195,9 @@ def figures_of(
         "to_training_clips": mean_distances(judged, floor),
         "labels_named": judged.accuracy(),
         "near_copies": sum(s.nearest is not None and s.nearest.is_copy for s in sounds),
-        "envelopes": envelopes.envelope_figures(waveforms, model.sample_rate, hop_seconds),
+        "envelopes": envelopes.envelope_figures(
+            [to_channels(waveform, 1) for waveform in waveforms], model.sample_rate, hop_seconds
+        ),
     }
 
 
