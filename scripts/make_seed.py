@@ -1,6 +1,6 @@
 """Make the model `sounds`, from which trainings at 44.1 kHz start: hits, notes and textures by kind.
 
-    python -m scripts.make_seed ../sounds-seed --sounds ../shared/sounds --max-minutes 40
+    python -m scripts.make_seed ../sounds-seed --sounds ../shared/sounds --max-minutes 60
 
 Trained on recordings under CC0 and CC BY, named in its card, and on sounds that `audiovq/library/synthesis.py` makes. Sources
 that are missing are left out, which the card then shows. Weights are stored as float16, and the training's state is
@@ -78,7 +78,7 @@ SETTINGS = dataclasses.replace(
     prior=PriorConfig(dim=128, cell=96),
     masked=MaskedConfig(dim=128, cell=96),
     vivid_share=0.13,
-    masked_share=0.27,
+    masked_share=0.15,
 )
 """Preset small with narrower priors, so that the model is small enough to ship."""
 
