@@ -28,7 +28,7 @@ from audiovq.spectral.stft import stft
 
 MOMENTUM, MOMENTUM_OF_HITS = 0.99, 1.05
 """Momentum of Griffin-Lim, and with the short windows of hits. There noise that is inverted with .99 beats at the rate of
-the frames and sounds like metal, with 1.05 no more than recorded noise. With other windows it changes nothing for
+the frames and sounds like metal, with 1.05 hardly more than recorded noise. With other windows it changes nothing for
 the better, and spoken digits lose by it."""
 
 
