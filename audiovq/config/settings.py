@@ -220,7 +220,7 @@ MASKED_EPOCHS = 200
 """The same of a masked prior, which meets other masks in each pass."""
 PRIOR_TOLERANCE = 0.02
 """Share of the best score within which a later state of a prior is kept: with few clips, new sounds still come nearer to
-recordings when the likelihood of unseen clips no longer rises. Near copies of training clips are sampled again."""
+recordings when the likelihood of other clips no longer rises. Near copies of training clips are sampled again."""
 
 
 @dataclass(frozen=True)
