@@ -9,7 +9,13 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from audiovq.config.checks import MOST_LAYERS, WIDEST, require, require_finite
+from audiovq.config.checks import (
+    MOST_LAYERS,
+    WIDEST,
+    require,
+    require_choices,
+    require_finite,
+)
 from audiovq.config.serialize import OMIT_DEFAULT
 from audiovq.config.spectrogram import SpectrogramConfig
 
@@ -53,6 +59,7 @@ class NetworkConfig:
     """Last function of the decoder."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         sizes = *(self.patch or PATCH), self.tall, self.channels, *self.filters
         require(
             all(1 <= size <= WIDEST for size in sizes),
@@ -154,6 +161,7 @@ class BottleneckConfig:
     """Learn a prior mean for each label value (gaussian)."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_finite(self)
         require(
             1 <= self.latent_dim <= WIDEST,
@@ -242,6 +250,7 @@ class LossConfig:
     """Standard deviation of the noise, or share of masked cells."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_finite(self)
         require(0 <= self.emphasis <= 10, f"emphasis {self.emphasis}: give a number from 0 to 10")
         require(

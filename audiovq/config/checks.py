@@ -1,10 +1,12 @@
-"""Checks of numbers from users: finite, in range, seeds, counts."""
+"""Checks of values from users: finite, in range, one of a few, seeds, counts."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
+import typing
 from typing import Any
 
 from audiovq.config.errors import AudiovqError
@@ -22,6 +24,22 @@ def require_finite(config: Any) -> None:
         value = getattr(config, f.name)
         finite = not isinstance(value, float) or math.isfinite(value)
         require(finite, f"{f.name} {value}: give a finite number")
+
+
+def require_choices(config: Any) -> None:
+    """Raise AudiovqError where a setting that is one of a few words (a Literal) is none of them."""
+    cls: Any = type(config)
+    for name, choices in _choices(cls).items():
+        value = getattr(config, name)
+        *most, last = map(repr, choices)
+        require(value in choices, f"{name} {value!r:.40}: give {', '.join(most)} or {last}")
+
+
+@functools.cache
+def _choices(cls: Any) -> dict[str, tuple[str, ...]]:
+    """The words of each setting of a class that is a Literal."""
+    hints = typing.get_type_hints(cls).items()
+    return {n: typing.get_args(h) for n, h in hints if typing.get_origin(h) is typing.Literal}
 
 
 WIDEST = 16_384

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from audiovq.config.checks import require
+from audiovq.config.checks import require, require_choices
 
 Bits = Literal["16", "24", "32f"]
 
@@ -31,11 +31,7 @@ class OutputConfig:
     """Add a chunk `bext` (broadcast WAV) with a description and the loudness."""
 
     def __post_init__(self) -> None:
-        require(self.format in ("wav", "flac"), f"format {self.format!r:.40}: give 'wav' or 'flac'")
-        require(
-            self.bits in ("auto", "16", "24", "32f"),
-            f"bits {self.bits!r:.40}: give 16, 24 or 32f",
-        )
+        require_choices(self)
         require(
             (self.format, self.bits) != ("flac", "32f"),
             "format flac: has no floating-point samples; give --bits 16 or 24",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from audiovq.config.checks import is_whole, require
+from audiovq.config.checks import is_whole, require, require_choices
 
 MAX_TOP_K = 1_000_000_000
 MAX_ITERATIONS = 10_000
@@ -41,6 +41,7 @@ class SamplingConfig:
     24 kHz 0.5."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require(
             self.steps is None or (is_whole(self.steps) and 1 <= self.steps <= 1000),
             f"steps {self.steps}: give 1 to 1000",
@@ -95,14 +96,7 @@ class Inversion:
     auto: vivid for new sounds, if the model has it, and faithful for recordings."""
 
     def __post_init__(self) -> None:
-        require(
-            self.decoder in ("auto", "faithful", "vivid"),
-            f"decoder {self.decoder!r:.40}: give 'auto', 'faithful' or 'vivid'",
-        )
-        require(
-            self.phase in ("pghi", "griffin-lim"),
-            f"phase {self.phase!r:.40}: give 'pghi' or 'griffin-lim'",
-        )
+        require_choices(self)
         require(
             self.n_iter is None or (is_whole(self.n_iter) and 0 <= self.n_iter <= MAX_ITERATIONS),
             f"n_iter {self.n_iter}: give 0 to {MAX_ITERATIONS:,}",

@@ -14,6 +14,7 @@ from audiovq.config.checks import (
     MOST_STEPS,
     WIDEST,
     require,
+    require_choices,
     require_finite,
     require_seed,
     require_threads,
@@ -43,6 +44,7 @@ class PriorConfig:
     """Probability of dropping a label in training; needed to sample without labels, and for guidance."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_finite(self)
         sizes = ("dim", WIDEST), ("cell", WIDEST), ("layers", MOST_LAYERS), ("heads", WIDEST)
         for name, most in sizes:
@@ -154,14 +156,15 @@ class OptimizerConfig:
     validate_every: int = 500
     """Maximum number of steps between validations (see max_epochs)."""
     patience: int = 10
-    """Stop after this number of validations without an improvement."""
+    """Stop after this number of validations of which none replaces the state that is kept."""
     tolerance: float = field(default=0.0, metadata=OMIT_DEFAULT)
-    """Share of the best score by which that of a later state may be worse, and the later state is kept."""
+    """Share of the best score by which a later state may be worse and still replaces the state that is kept."""
     max_epochs: int | None = None
     """Maximum number of epochs: shortens the schedule (not below 3,000 steps) and validates every 4
     epochs. For stages that overfit: a short, completed schedule beats the best state of a long one."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_finite(self)
         for name in ("steps", "batch_size", "validate_every", "patience", "max_epochs"):
             value = getattr(self, name)
@@ -266,6 +269,7 @@ class TrainConfig:
     """Seed of initial weights, batches and noise."""
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_finite(self)
         require_seed(self.seed)
         require_threads(self.threads)

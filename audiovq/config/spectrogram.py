@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from audiovq.config.checks import require
+from audiovq.config.checks import require, require_choices
 from audiovq.config.serialize import OMIT_DEFAULT
 
 WIDE_ABOVE = 24_000
@@ -55,10 +55,7 @@ class PreprocessConfig:
     """Decibels below a clip's loudest cell at which balance and coherence are half way to neutral, in stereo; None: 70."""
 
     def __post_init__(self) -> None:
-        require(
-            self.channels in ("auto", "mono", "stereo"),
-            f"channels {self.channels!r:.40}: give 'auto', 'mono' or 'stereo'",
-        )
+        require_choices(self)
         require(
             self.sample_rate is None or 1000 <= self.sample_rate <= 384_000,
             f"sample_rate {self.sample_rate}: give a rate in Hz from 1000 to 384000",

@@ -22,6 +22,8 @@ from audiovq.spectral.stft import (
     num_frames,
 )
 
+MOMENTUM = 0.99
+"""As in Perraudin et al. 2013."""
 MAX_CELLS = 1 << 18
 """Cells of a group of clips that are refined together on a CPU: 2 MiB of complex numbers. Four times as many take
 half as long again at 44.1 kHz."""
@@ -34,7 +36,7 @@ def griffin_lim(
     hop_length: int,
     num_samples: Tensor,
     n_iter: int = 32,
-    momentum: float = 0.99,
+    momentum: float = MOMENTUM,
     phase: Tensor | None = None,
     generator: torch.Generator | None = None,
     bands: Bands | None = None,

@@ -19,16 +19,16 @@ from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.spectral import scale
 from audiovq.spectral.bands import FIT_STEPS, START_STEPS, Bands, Stereo
-from audiovq.spectral.griffin_lim import grain, griffin_lim, random_phase
+from audiovq.spectral.griffin_lim import MOMENTUM, grain, griffin_lim, random_phase
 from audiovq.spectral.onsets import sharpen_onsets
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.scale import LOUDEST_DB as LOUDEST_DB
 from audiovq.spectral.scale import num_frames
 from audiovq.spectral.stft import stft
 
-MOMENTUM, MOMENTUM_OF_HITS = 0.99, 1.05
-"""Momentum of Griffin-Lim, and with the short windows of hits. There noise that is inverted with .99 beats at the rate of
-the frames and sounds like metal, with 1.05 hardly more than recorded noise. With other windows it changes nothing for
+MOMENTUM_OF_HITS = 1.05
+"""Momentum of Griffin-Lim with the short windows of hits. Noise that is inverted with MOMENTUM beats at the rate of the
+frames there and sounds like metal, with this hardly more than recorded noise. With other windows it changes nothing for
 the better, and spoken digits lose by it."""
 
 

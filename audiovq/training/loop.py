@@ -134,10 +134,10 @@ class Trainer:
     ) -> State:
         """Train until the end of the schedule, the time limit or the patience.
 
-        A stage that starts from trained weights is validated first: they stay where no step is better.
-        In rank 0, `keep` is called with every state that is kept (see `tolerance`), and `report` with the metrics of every validation and,
-        between distant ones, with those of training. Raises Stopped on Ctrl-C, after saving, and Diverged where a
-        loss or its gradient is not finite.
+        A stage that starts from trained weights is validated first: they stay where no step is better, or nearly as
+        good. In rank 0, `keep` is called with every state that replaces the one kept before (see `_is_kept`), and
+        `report` with the metrics of every validation and, between distant ones, with those of training. Raises Stopped
+        on Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
         """
         order = _Batches(stage.lengths, self.config.batch_size, self.seed)
         means = _Means()
@@ -225,7 +225,7 @@ class Trainer:
         if not all(finite):
             first = finite.index(False)
             saved = (
-                f"the best model so far, of step {self.state.best_step}, is kept"
+                f"the model of step {self.state.best_step} is kept"
                 if self.state.best < math.inf
                 else "no model was saved before"
             )

@@ -264,7 +264,7 @@ def _encoding(run: Run) -> str:
 
 
 def run_stage(stage: Stage, max_seconds: float | None) -> float:
-    """Train a stage from where it stopped, and save its best state in the model folder, or a later one that is nearly as good.
+    """Train a stage from where it stopped, and save its best state, or a later one nearly as good, in the model folder.
 
     `max_seconds`: time limit, earlier runs and making the training data included. Returns the seconds of training.
     Raises AudiovqError with the names of the recordings where training diverges.

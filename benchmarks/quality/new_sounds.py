@@ -35,7 +35,7 @@ from audiovq.dataset.dataset import Dataset, Split
 from audiovq.evaluation import classifier, envelopes, listener
 from audiovq.evaluation.classifier import Classifier, Predictions
 from audiovq.evaluation.distances import frechet_distance
-from audiovq.evaluation.judges import SECONDS, comparable
+from audiovq.evaluation.judges import MIN_MATCHED, RESERVED_SHARE, SECONDS, comparable
 from audiovq.evaluation.listener import Listener
 from audiovq.evaluation.originals import clip_waveforms
 from audiovq.generation.generate import generate
@@ -49,10 +49,6 @@ from benchmarks.quality.edits import requested_labels
 
 SUBSETS = 30
 """Random subsets of the sounds, over whose distances the mean is taken."""
-HELD_BACK = 3
-"""One training clip of this number with the same labels is not learnt by the second judge."""
-MIN_MATCHED = 20
-"""Sounds with the labels of real clips; with fewer, labels are not matched."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +114,14 @@ def trained(model: Model, dataset: Dataset) -> tuple[Judges, Judged, Judged]:
 
 
 def held_back(label_indices: Tensor, order: Tensor) -> Tensor:
-    """Every HELD_BACKth of the clips at `order` with the same labels (clips, labels), ascending."""
+    """A share RESERVED_SHARE of the clips at `order` with the same labels (clips, labels), ascending."""
     by_labels = defaultdict[tuple[int, ...], list[int]](list)
     for index in order.tolist():
         by_labels[tuple(label_indices[index].tolist())].append(index)
-    held = [i for indices in by_labels.values() for i in indices[: len(indices) // HELD_BACK]]
-    return torch.tensor(sorted(held) or order[::HELD_BACK].sort().values.tolist())
+    held = [
+        i for indices in by_labels.values() for i in indices[: int(RESERVED_SHARE * len(indices))]
+    ]
+    return torch.tensor(sorted(held or order[: int(RESERVED_SHARE * len(order))].tolist()))
 
 
 def _waveforms(dataset: Dataset, split: Split, indices: Tensor) -> list[Waveform]:
@@ -174,7 +172,7 @@ def parse(text: str) -> SamplingConfig:
     """`temperature:guidance:steps:order`, of which each may be empty and the last may be left out."""
     temperature, guidance, steps, order = (*text.split(":"), "", "", "", "")[:4]
     return SamplingConfig(
-        order=order or "auto",  # type: ignore[arg-type]  # refused where it is unknown
+        order=order or "auto",  # type: ignore[arg-type]  # SamplingConfig refuses other words
         temperature=float(temperature) if temperature else None,
         guidance=float(guidance) if guidance else None,
         steps=int(steps) if steps else None,

@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -20,8 +20,9 @@ from audiovq.config.autoencoder import (
 )
 from audiovq.config.checks import MOST_SEED
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import OutputConfig
 from audiovq.config.presets import PRESETS
-from audiovq.config.sampling import SamplingConfig
+from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.config.serialize import from_json, to_json
 from audiovq.config.settings import MaskedConfig, OptimizerConfig, PriorConfig, TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
@@ -390,3 +391,32 @@ def test_rate_presets_spend_as_many_codes_a_second_at_any_sample_rate() -> None:
         rate = spectrogram.sample_rate / spectrogram.hop_length
         per_second.append(rate / frames * spectrogram.bins / bins)
     assert max(per_second) < 1.5 * min(per_second)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (config, f.name)
+        for config in (
+            NetworkConfig,
+            BottleneckConfig,
+            LossConfig,
+            PriorConfig,
+            OptimizerConfig,
+            TrainConfig,
+            PreprocessConfig,
+            SamplingConfig,
+            Inversion,
+            OutputConfig,
+        )
+        for f in dataclasses.fields(config)
+        if get_origin(get_type_hints(config)[f.name]) is Literal
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_with_the_choices(config: Any, name: str) -> None:
+    choices = get_args(get_type_hints(config)[name])
+    for choice in choices:
+        if (name, choice) != ("bits", "32f"):
+            assert choice in str(config(**{name: choice}))
+    with pytest.raises(AudiovqError, match=f"^{name} 'maskd': give '{choices[0]}'"):
+        config(**{name: "maskd"})

@@ -18,8 +18,9 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, Phase
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.evaluation.envelopes import beat_db
+from audiovq.spectral.griffin_lim import MOMENTUM
 from audiovq.spectral.scale import LOUDEST_DB, mel_filters
-from audiovq.spectral.spectrogram import MOMENTUM, Spectrogram
+from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import num_frames, stft
 
 Voice = Callable[..., npt.NDArray[np.float32]]

@@ -110,7 +110,7 @@ def training_masks(
 
 
 def replace_visible(clips: MaskedClips, generator: torch.Generator) -> MaskedClips:
-    """The clips with some of their visible codes replaced by those of the next clip of the batch in the same place.
+    """The clips with some of their visible codes replaced by those of the clip before in the batch, in the same place.
 
     The share is random, up to MOST_REPLACED. Only for training, as some of BERT's tokens are (Devlin et al. 2019,
     section 3.1): when a sound is sampled, the visible codes are the prior's own, and not all of them fit. All

@@ -313,7 +313,7 @@ def test_training_masks_have_all_shares_and_cropped_clips_are_contiguous() -> No
     assert bool(masks.flatten(1).any(dim=1).all()), "at least one masked code per clip"
 
 
-def test_replaced_codes_are_visible_ones_up_to_a_share_and_from_the_next_clip() -> None:
+def test_replaced_codes_are_visible_ones_up_to_a_share_and_from_the_clip_before() -> None:
     columns = torch.arange(3000) % 6 + 1
     codes = torch.arange(3000)[:, None, None, None].expand(-1, 2, 2, 6)
     rest = columns, columns, columns[:, None]
