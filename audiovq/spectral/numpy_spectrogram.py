@@ -60,8 +60,11 @@ class Analysis:
         self._rows = FRAME_MULTIPLE * max(1, chunk_samples // config.n_fft // FRAME_MULTIPLE)
         self._frames = np.empty((self._rows, config.n_fft), np.float32)
         self._bands = _narrow(scale.mel_filters(config)) if config.n_mels else []
-        stereo = config.channels > 1
-        self._stereo_bands = _narrow(scale.stereo_filters(config)) if stereo else []
+        self._stereo_bands: list[tuple[slice, npt.NDArray[np.float32]]] = []
+        if config.channels > 1:
+            self._stereo_bands = _narrow(np.repeat(scale.stereo_filters(config), 2, axis=1))
+            size = 3, self._rows, 2 * (config.n_fft // 2 + 1)
+            self._products = np.empty(size, np.float32)
 
     def batches(
         self, pieces: Iterable[Piece], clip_frames: int
@@ -176,17 +179,20 @@ class Analysis:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Windows (2, windows, n_fft) → root mean square magnitudes of both channels (windows, n_fft / 2 + 1), and
         powers (3, stereo_bands, padded)."""
-        left, right = (self._spectrum(channel, padded) for channel in windows)
-        powers = [
-            a.real * b.real + a.imag * b.imag
-            for a, b in ((left, left), (right, right), (left, right))
-        ]
-        sums = np.empty((3, len(self._stereo_bands), padded), np.float32)
-        for rows, power in zip(sums, powers, strict=True):
-            bins = _bins_first(power, padded)
-            for row, (covered, weights) in zip(rows, self._stereo_bands, strict=True):
-                np.einsum("f,fr->r", weights, bins[covered], out=row)
-        return np.sqrt((powers[0] + powers[1]) / 2), sums
+        left, right = (self._spectrum(channel, padded).view(np.float32) for channel in windows)
+        count = len(left)
+        # Real and imaginary parts apart, which the weights of a band sum up: strided parts take twice as long.
+        products = self._products[:, :count]
+        for product, (a, b) in zip(
+            products, ((left, left), (right, right), (left, right)), strict=True
+        ):
+            np.multiply(a, b, out=product)
+        sums = np.zeros((3, len(self._stereo_bands), padded), np.float32)
+        for band, (covered, weights) in enumerate(self._stereo_bands):
+            sums[:, band, :count] = np.einsum("cwf,f->cw", products[..., covered], weights)
+        both = np.add(products[0], products[1], out=products[0])
+        mean = (both[:, ::2] + both[:, 1::2]) * np.float32(0.5)
+        return np.sqrt(mean, out=mean), sums
 
 
 def _log(magnitude: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
