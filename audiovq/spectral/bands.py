@@ -70,9 +70,11 @@ class Bands(nn.Module):
 
     def sums(self, magnitude: Tensor) -> Tensor:
         """Sums (rows, bands) of magnitudes (rows, bins)."""
-        rows = _enough(magnitude)
+        rows = _enough(
+            magnitude
+        )  # below, not len(), which would be a constant of an exported program
         parts = [rows[:, bins] @ self.filters[bands, bins].T for bands, bins in self._parts(rows)]
-        return torch.cat(parts, dim=1)[: len(magnitude)]
+        return torch.cat(parts, dim=1)[: magnitude.shape[0]]
 
     def spread(self, values: Tensor) -> Tensor:
         """Values (rows, bands) as values of bins (rows, bins): the mean of a bin's bands by their shares in it."""
@@ -112,11 +114,11 @@ class Bands(nn.Module):
         """Values (rows, bands) times weights (bands, bins), which are 0 where the filters are."""
         rows, parts = _enough(values), self._parts(values)
         if len(parts) == 1:
-            return (rows @ weights)[: len(values)]
+            return (rows @ weights)[: values.shape[0]]
         result = rows.new_zeros(len(rows), weights.shape[1])
         for bands, bins in parts:
             result[:, bins].addmm_(rows[:, bands], weights[bands, bins])
-        return result[: len(values)]
+        return result[: values.shape[0]]
 
     def _parts(self, values: Tensor) -> list[tuple[slice, slice]]:
         """Bands and their bins, to be computed together."""
@@ -131,10 +133,11 @@ class Bands(nn.Module):
 def _enough(rows: Tensor) -> Tensor:
     """`rows` (rows, width), with zeros added to very few: a product of few rows has other last bits.
 
-    So a short clip gets the same sound alone as in a batch.
+    So a short clip gets the same sound alone as in a batch. An exported program, which takes any number, adds none.
     """
-    missing = LEAST_ROWS - len(rows)
-    return rows if missing <= 0 else nn.functional.pad(rows, (0, 0, 0, missing))
+    if torch.compiler.is_exporting() or len(rows) >= LEAST_ROWS:
+        return rows
+    return nn.functional.pad(rows, (0, 0, 0, LEAST_ROWS - len(rows)))
 
 
 class Stereo(nn.Module):

@@ -23,10 +23,12 @@ from tiny_models import shake, tiny_model, untrained
 from audiovq.cli import main
 from audiovq.config.errors import AudiovqError
 from audiovq.config.settings import PriorConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models import export
 from audiovq.models.checkpoint import save
 from audiovq.models.export import write_programs
 from audiovq.models.model import Model
+from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import stft
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "onnx_example.py"
@@ -44,7 +46,10 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return tiny_model()
+    """Of mel bands, from which a decoder fits magnitudes; the other kinds below have linear bins."""
+    made = tiny_model()
+    made.spectrogram = Spectrogram(SpectrogramConfig(8000, n_fft=64, hop_length=8, n_mels=16))
+    return made
 
 
 @pytest.fixture(scope="module")
