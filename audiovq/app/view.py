@@ -15,7 +15,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.generation.labels import learnt_values
 from audiovq.models.model import Model
 from audiovq.report import embed
-from audiovq.report.axes import bin_hertz, hertz_ticks, second_ticks
+from audiovq.report.axes import hertz_ticks, row_text, second_ticks
 from audiovq.runtime.files import MAX_VALUE_CHARS
 from audiovq.spectral import picture
 from audiovq.spectral.spectrogram import waveform_images
@@ -80,15 +80,8 @@ def _editor(model: Model, item: Item) -> dict[str, Any]:
         "shown_seconds": seconds,
         "seconds_ticks": second_ticks(seconds),
         "hertz_ticks": hertz_ticks(model.spectrogram, rows * tall),
-        "bands": [band_text(model, row) for row in range(rows)],
+        "bands": [row_text(model, row) for row in range(rows)],
     }
-
-
-def band_text(model: Model, row: int) -> str:
-    """The frequencies of a row of codes, such as `500 to 730 Hz`."""
-    tall = model.autoencoder.stride[0]
-    in_row = bin_hertz(model.spectrogram)[row * tall : (row + 1) * tall]
-    return f"{in_row[0]:,.0f} to {in_row[-1]:,.0f} Hz" if in_row else ""
 
 
 def wav(model: Model, item: Item) -> bytes:
@@ -118,7 +111,7 @@ def file_name(item: Item, taken: Iterable[str] = ()) -> str:
 
 def row_codes(model: Model, row: int) -> list[dict[str, Any]]:
     """Codes to choose from in a row, from quiet to loud, each with a picture: the loudest of those that are common
-    there in training clips (of all, where the model does not know its clips), and the quietest.
+    there in training clips (of all, where the model does not know its clips), and the quietest. Positions: left to right.
 
     Raises AudiovqError where there is no such row.
     """
@@ -129,10 +122,12 @@ def row_codes(model: Model, row: int) -> list[dict[str, Any]]:
         used = model.known.codes[0, :, 0, row].long()
         counts = torch.bincount(used[used >= 0], minlength=size)
         found = counts.topk(min(CANDIDATES, int((counts > 0).sum()))).indices
-    tall, wide = model.autoencoder.stride
+    autoencoder = model.autoencoder
+    bins, wide = autoencoder.bins_of(row), autoencoder.stride[1]
     begin = MARGIN * wide
-    images = held_codes(model, found, row)[:, 0].cpu()
-    cells = images[:, row * tall : (row + 1) * tall, begin : begin + 2 * wide]
+    plane = int(row >= autoencoder.loudness_rows)  # of a position, its balance
+    images = held_codes(model, found, row)[:, plane].cpu()
+    cells = images[:, bins.start : bins.stop, begin : begin + 2 * wide]
     order = cells.mean(dim=(1, 2)).argsort()
     order = torch.cat([order[:1], order[1:][-(MOST_CODES - 1) :]])
     return [

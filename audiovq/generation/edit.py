@@ -292,13 +292,16 @@ def _columns_in(model: Model, columns: int, time: Span) -> Tensor:
 
 
 def _rows_in(model: Model, rows: int, band: Span) -> Tensor:
-    """(rows,) bool: rows of codes that contain a bin centred within a band in Hz."""
-    config, stride = model.spectrogram.config, model.autoencoder.stride[0]
+    """(rows,) bool: rows of codes that describe a bin centred within a band in Hz."""
+    config, autoencoder = model.spectrogram.config, model.autoencoder
     centres = torch.arange(config.n_fft // 2) * (config.sample_rate / config.n_fft)
     if model.spectrogram.mel is not None:
         centres = model.spectrogram.mel.cpu().argmax(dim=1) * config.sample_rate / config.n_fft
     mask = (centres >= band[0]) & (centres <= band[1])
-    return nn.functional.pad(mask, (0, rows * stride - len(mask))).view(rows, stride).any(dim=1)
+    inside = [
+        bool(mask[bins.start : bins.stop].any()) for bins in map(autoencoder.bins_of, range(rows))
+    ]
+    return torch.tensor(inside)
 
 
 def _resample(

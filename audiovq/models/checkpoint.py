@@ -41,6 +41,7 @@ from audiovq.models.entropy.context_tables import ContextTables
 from audiovq.models.folder import (
     FORMAT,
     NUMBERS_VERSION,
+    POSITIONS_VERSION,
     STEREO_VERSION,
     VERSION,
     read_model_header,
@@ -90,7 +91,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     entry = {"file": first.name, "sha256": sha256(first), "summary": summary}
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": _version(model.labels, model.spectrogram.config),
+        "version": _version(model.labels, model.spectrogram.config, model.autoencoder.config),
         "spectrogram": to_json(model.spectrogram.config),
         "clip_frames": model.clip_frames,
         "labels": labels_to_json(model.labels),
@@ -221,7 +222,7 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
         config = from_json(AutoencoderConfig, header["autoencoder"]["config"], where)
         labels = labels_from_json(header["labels"])
-        if header["version"] != _version(labels, spectrogram):
+        if header["version"] != _version(labels, spectrogram, config):
             raise ValueError(f"version {header['version']} of {spectrogram.channels} channels")
         clip_frames = _number(header["clip_frames"])
         sizes = tuple(map(len, labels.values()))
@@ -358,8 +359,12 @@ def _weights(folder: Path, entry: dict[str, Any]) -> Path:
     return verified_path(folder, entry["file"], entry["sha256"], AGAIN)
 
 
-def _version(labels: LabelValues, spectrogram: SpectrogramConfig) -> int:
-    """The version of the folder of a model with these labels and spectrograms."""
+def _version(
+    labels: LabelValues, spectrogram: SpectrogramConfig, autoencoder: AutoencoderConfig
+) -> int:
+    """The version of the folder of a model with these labels, spectrograms and autoencoder."""
+    if autoencoder.network.position_rows:
+        return POSITIONS_VERSION
     if label_numbers(labels):
         return NUMBERS_VERSION
     return VERSION if spectrogram.channels == 1 else STEREO_VERSION

@@ -62,7 +62,7 @@ PART = 512
 """Clips whose cells are extracted at a time."""
 RATE_WEIGHT, HITS_RATE_WEIGHT = 0.1, 0.2
 """Rate weight where the settings give none: in general, and of hits in mono, whose codes take most bits."""
-STEREO_RATE = 0.6
+STEREO_RATE = 0.5
 """Factor on the rate weight of stereo, where a cheaper code also moves the sound."""
 CHECKS = 8
 """Number of validations; the best state is kept."""
