@@ -15,7 +15,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.generation.labels import learnt_values
 from audiovq.models.model import Model
 from audiovq.report import embed
-from audiovq.report.axes import hertz_ticks, row_text, second_ticks
+from audiovq.report.axes import Tick, hertz_ticks, row_text, second_ticks
 from audiovq.runtime.files import MAX_VALUE_CHARS
 from audiovq.spectral import picture
 from audiovq.spectral.spectrogram import waveform_images
@@ -67,7 +67,7 @@ def _editor(model: Model, item: Item) -> dict[str, Any]:
     """The selected sound: its codes as cells over its picture, and the sound before all edits."""
     codes = item.sound.encoded.codes
     _, rows, columns = codes.shape
-    tall, wide = model.autoencoder.stride
+    wide = model.autoencoder.stride[1]
     samples = columns * wide * model.spectrogram.config.hop_length
     seconds = samples / model.sample_rate
     return {
@@ -79,9 +79,19 @@ def _editor(model: Model, item: Item) -> dict[str, Any]:
         "codes": codes.permute(1, 2, 0).tolist(),
         "shown_seconds": seconds,
         "seconds_ticks": second_ticks(seconds),
-        "hertz_ticks": hertz_ticks(model.spectrogram, rows * tall),
+        "hertz_ticks": _ticks(model),
         "bands": [row_text(model, row) for row in range(rows)],
     }
+
+
+def _ticks(model: Model) -> list[Tick]:
+    """Frequencies beside the rows of loudness, and a tick in the middle of those of positions."""
+    autoencoder = model.autoencoder
+    ticks = hertz_ticks(model.spectrogram, autoencoder.rows * autoencoder.stride[0])
+    if autoencoder.position_rows:
+        middle = autoencoder.loudness_rows + autoencoder.position_rows / 2
+        ticks.append(Tick(middle / autoencoder.rows, "L–R"))
+    return ticks
 
 
 def wav(model: Model, item: Item) -> bytes:
@@ -90,13 +100,24 @@ def wav(model: Model, item: Item) -> bytes:
 
 
 def png(model: Model, item: Item, columns: int | None = None) -> bytes:
-    """The spectrogram as a PNG file, as wide and tall as the cells of its codes, or as `columns` of them."""
+    """The spectrogram as a PNG file, as wide and tall as the cells of its codes, or as `columns` of them.
+
+    Rows of positions show the balance from low to high bands, dark on the left."""
     (image,) = waveform_images(model.spectrogram, [item.sound.waveform])
-    _, rows, all_columns = item.sound.encoded.codes.shape
-    tall, wide = model.autoencoder.stride
-    width = (columns or all_columns) * wide
-    missing = (0, max(0, width - image.shape[2]), 0, rows * tall - image.shape[1])
-    return picture.png_bytes(torch.nn.functional.pad(image, missing)[0, :, :width].numpy())
+    autoencoder = model.autoencoder
+    tall, wide = autoencoder.stride
+    width = (columns or item.sound.encoded.codes.shape[2]) * wide
+    missing = (
+        0,
+        max(0, width - image.shape[2]),
+        0,
+        autoencoder.loudness_rows * tall - image.shape[1],
+    )
+    shown = torch.nn.functional.pad(image, missing)
+    if height := autoencoder.position_rows * tall:
+        bins = torch.arange(height) * autoencoder.bins // height
+        shown = torch.cat([shown[:1], shown[1:2, bins]], dim=1)
+    return picture.png_bytes(shown[0, :, :width].numpy())
 
 
 def file_name(item: Item, taken: Iterable[str] = ()) -> str:

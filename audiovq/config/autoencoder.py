@@ -24,7 +24,7 @@ PATCH = 8, 4
 ROW_MIXING = 8
 """Groups of channels of row mixing for tones."""
 POSITION_ROWS = 4
-"""Rows of codes of positions in stereo."""
+"""Rows of codes of positions in stereo, of patches that are not `tall`."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class NetworkConfig:
     those of tones, with twice as many bands as the default or more; else 0 (patch)."""
     position_rows: int | None = field(default=None, metadata=OMIT_DEFAULT)
     """Rows of codes, above those of the loudness, that describe balance and coherence alone: a divisor of the 16 bands
-    that these have. 0: each code describes loudness and position of its cells. None: 4 where no patch is given and the
-    spectrograms are stereo ones of mel bands; else 0 (patch)."""
+    that these have. 0: each code describes loudness and position of its cells. None: 4 / `tall` where no patch is given
+    and the spectrograms are stereo ones of mel bands; else 0 (patch)."""
 
     # For the lessons only.
     kind: Literal["patch", "conv", "residual"] = "patch"
@@ -131,7 +131,7 @@ class NetworkConfig:
             frames *= 2
         fitted = replace(self, patch=(bins, frames), row_mixing=mixing)
         if self.position_rows is None and fitted._can_have_position_rows(spectrogram):
-            return replace(fitted, position_rows=POSITION_ROWS)
+            return replace(fitted, position_rows=max(1, POSITION_ROWS // self.tall))
         return fitted.fitted(spectrogram)
 
     def _can_have_position_rows(self, spectrogram: SpectrogramConfig) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from test_codec import Exact, noises, same
 from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, changed, shake
 
-from audiovq.app.view import row_codes
+from audiovq.app.desk import Item
+from audiovq.app.view import png, row_codes
 from audiovq.audio import reading
 from audiovq.audio.channels import to_channels
 from audiovq.codec import codec
@@ -22,6 +24,7 @@ from audiovq.codec.single import held_codes, held_waveform
 from audiovq.codec.windows import Limits, encode_blocks
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.generation.edit import region_mask
+from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load, save
 from audiovq.models.model import Model, new_model
 from audiovq.report.axes import row_text
@@ -244,3 +247,12 @@ def test_codes_of_positions_are_heard_in_noise_and_shown_from_left_to_right(mode
             waveform = held_waveform(model, images[0])
             assert waveform.shape[0] == 2
             assert float(np.abs(waveform).max()) > 0.01
+
+
+def test_the_picture_of_a_sound_is_as_tall_as_all_its_rows_of_codes(model: Model) -> None:
+    autoencoder = model.autoencoder
+    (encoded,) = codec.encode(model, [panned(noises(2000)[0], 1, 0.3)])
+    (decoded,) = codec.decode(model, [encoded])
+    found = png(model, Item("a", Sound(decoded, {}, encoded)))
+    width, height = struct.unpack_from(">II", found, 16)  # of the chunk IHDR
+    assert (height, width) == (autoencoder.rows * 8, encoded.codes.shape[2] * 4)

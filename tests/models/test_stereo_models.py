@@ -116,7 +116,8 @@ def test_every_bin_belongs_to_one_row_of_loudness_and_to_one_of_positions(
 
 def test_stereo_of_mel_bands_has_position_rows_where_no_patch_is_given() -> None:
     network = NetworkConfig()
-    assert network.fitted(MEL_STEREO).position_rows == POSITION_ROWS
+    assert network.fitted(MEL_STEREO).position_rows == POSITION_ROWS == 4
+    assert [NetworkConfig(tall=n).fitted(MEL_STEREO).position_rows for n in (2, 4)] == [2, 1]
     for config in (SPECTROGRAM, STEREO, dataclasses.replace(MEL_STEREO, n_mels=20)):
         assert network.fitted(config).position_rows is None
         with pytest.raises(AudiovqError, match=r"^position_rows 2: needs stereo, and mel bands"):
