@@ -86,14 +86,14 @@ def test_a_lower_target_rate_raises_the_rate_weight(model: Model, dataset: Datas
         (8_000, 32, 1, None, context.RATE_WEIGHT),
         (44_100, 512, 1, None, context.RATE_WEIGHT),
         (44_100, 256, 1, None, context.HITS_RATE_WEIGHT),
-        (44_100, 256, 2, None, context.STEREO_RATE * context.RATE_WEIGHT),
-        (44_100, 512, 2, None, context.STEREO_RATE * context.RATE_WEIGHT),
-        (44_100, 256, 2, 0.5, context.STEREO_RATE * 0.5),
+        (44_100, 256, 2, None, context.STEREO_HITS_RATE_WEIGHT),
+        (44_100, 512, 2, None, context.RATE_WEIGHT),
+        (44_100, 256, 2, 0.5, 0.5),
         (44_100, 256, 1, 0.5, 0.5),
         (44_100, 256, 1, 0.0, 0.0),
     ],
 )
-def test_hits_weigh_bits_more_and_stereo_less_unless_a_weight_is_given(
+def test_hits_weigh_bits_more_and_stereo_hits_less_unless_a_weight_is_given(
     rate: int, hop_length: int, channels: int, given: float | None, expected: float
 ) -> None:
     spectrogram = SpectrogramConfig.for_rate(rate, hop_length=hop_length)

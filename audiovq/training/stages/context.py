@@ -60,10 +60,9 @@ DISTORTION_CLIPS = 256
 """Clips of the training split on which the distortion is measured."""
 PART = 512
 """Clips whose cells are extracted at a time."""
-RATE_WEIGHT, HITS_RATE_WEIGHT = 0.1, 0.2
-"""Rate weight where the settings give none: in general, and of hits in mono, whose codes take most bits."""
-STEREO_RATE = 0.5
-"""Factor on the rate weight of stereo, where a cheaper code also moves the sound."""
+RATE_WEIGHT, HITS_RATE_WEIGHT, STEREO_HITS_RATE_WEIGHT = 0.1, 0.2, 0.08
+"""Rate weight where the settings give none: in general, of hits, whose codes take most bits, and of hits in stereo, where
+a cheaper code may also move the sound."""
 CHECKS = 8
 """Number of validations; the best state is kept."""
 
@@ -208,12 +207,12 @@ def fit_context(
 
 
 def rate_weight_of(config: AutoencoderConfig, spectrogram: SpectrogramConfig) -> float:
-    """Rate weight of the settings, or for the kind of sounds if they give none; in stereo STEREO_RATE of it."""
-    is_stereo = spectrogram.planes > 1
-    weight = config.rate_weight
-    if weight is None:
-        weight = HITS_RATE_WEIGHT if spectrogram.is_of_hits and not is_stereo else RATE_WEIGHT
-    return weight * (STEREO_RATE if is_stereo else 1.0)
+    """Rate weight of the settings, or for the kind of sounds if they give none."""
+    if config.rate_weight is not None:
+        return config.rate_weight
+    if not spectrogram.is_of_hits:
+        return RATE_WEIGHT
+    return HITS_RATE_WEIGHT if spectrogram.planes == 1 else STEREO_HITS_RATE_WEIGHT
 
 
 @dataclass
