@@ -309,7 +309,7 @@ class AutoencoderConfig:
     rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
     distance between latents and codes; 0: always the nearest code; None: .1, for hits above 24 kHz .2, and for those
-    in stereo .08, where a cheaper code may also move the sound."""
+    in stereo .07, where a cheaper code may also move the sound."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
     a margin."""
