@@ -135,7 +135,7 @@ class NetworkConfig:
         return fitted.fitted(spectrogram)
 
     def _can_have_position_rows(self, spectrogram: SpectrogramConfig) -> bool:
-        """Whether balance and coherence of such spectrograms can have rows of codes of their own."""
+        """Whether balance and coherence of such spectrograms can have separate rows of codes."""
         bands = spectrogram.n_mels
         return (
             self.kind == "patch"

@@ -25,7 +25,7 @@ from audiovq.models import folder as model_folder
 from audiovq.models.checkpoint import export, load, save
 from audiovq.models.entropy.context_model import ContextModel
 from audiovq.models.entropy.context_tables import ContextTables, to_integers
-from audiovq.models.folder import FORMAT, NUMBERS_VERSION, VERSION, located
+from audiovq.models.folder import FORMAT, VERSION, VERSIONS, located
 from audiovq.models.model import Model
 from audiovq.models.priors.masking import MaskedClips
 from audiovq.runtime import files
@@ -298,7 +298,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     refusal(folder)
 
 
-@pytest.mark.parametrize("version", [NUMBERS_VERSION + 1, 0, None, "1", [1]])
+@pytest.mark.parametrize("version", [max(VERSIONS) + 1, 0, None, "1", [1]])
 def test_an_unknown_version_is_refused_by_number(folder: Path, version: Any) -> None:
     edit(folder, lambda header: header.update(version=version))
     message = refusal(folder)

@@ -15,7 +15,11 @@ from audiovq.config.autoencoder import POSITION_ROWS, NetworkConfig
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.numbers import LabelValues, Numbers
-from audiovq.models.autoencoder.autoencoder import OWN_PLANE_WEIGHTS, PLANE_WEIGHTS, Autoencoder
+from audiovq.models.autoencoder.autoencoder import (
+    PLANE_WEIGHTS,
+    SEPARATE_PLANE_WEIGHTS,
+    Autoencoder,
+)
 from audiovq.models.autoencoder.discriminator import Discriminator
 from audiovq.models.checkpoint import load, save
 from audiovq.models.export import write_programs
@@ -144,7 +148,7 @@ def test_silence_is_zero_for_a_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("position_rows", "weights"), [(None, PLANE_WEIGHTS), (2, OWN_PLANE_WEIGHTS)]
+    ("position_rows", "weights"), [(None, PLANE_WEIGHTS), (2, SEPARATE_PLANE_WEIGHTS)]
 )
 def test_the_loss_weighs_planes_and_is_that_of_mono_for_the_loudness(
     position_rows: int | None, weights: tuple[float, ...]
@@ -229,7 +233,7 @@ def test_a_mono_model_does_not_mention_channels(tmp_path: Path) -> None:
     assert "channels" not in header["spectrogram"]
 
 
-@pytest.mark.parametrize("position_rows", [None, 2])
+@pytest.mark.parametrize("position_rows", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_exported_programs_are_the_networks_and_give_the_gains_of_both_channels(
     tmp_path: Path, position_rows: int | None
 ) -> None:

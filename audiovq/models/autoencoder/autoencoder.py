@@ -44,8 +44,8 @@ EMPHASIS_FLOOR = 0.02
 """Weight of silence in the loss: the floor must be reconstructed too."""
 PLANE_WEIGHTS = 1.0, 0.25, 0.12
 """Weight in the loss of each plane of stereo: loudness, balance, coherence."""
-OWN_PLANE_WEIGHTS = 1.0, 0.5, 0.3
-"""The same where positions have rows of codes of their own, and hardly take codes from the loudness."""
+SEPARATE_PLANE_WEIGHTS = 1.0, 0.5, 0.3
+"""The same where positions have separate rows of codes, and hardly take codes from the loudness."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Autoencoder(nn.Module):
         )
         self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows, planes)
         if planes > 1:
-            weights = OWN_PLANE_WEIGHTS if self.position_rows else PLANE_WEIGHTS
+            weights = SEPARATE_PLANE_WEIGHTS if self.position_rows else PLANE_WEIGHTS
             for name, values in (("neutral", NEUTRAL), ("plane_weights", weights)):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.latent_projection = LatentProjection(config.bottleneck)
