@@ -253,6 +253,7 @@ def test_exported_programs_are_the_networks_and_give_the_gains_of_both_channels(
     torch.testing.assert_close(gains.square().mean(dim=1), torch.ones_like(turn))
 
 
+@pytest.mark.slow
 def test_the_example_generates_stereo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         pytest.skip("the example needs the extra [onnx]")
