@@ -115,7 +115,7 @@ class NetworkConfig:
         if self.patch is not None or spectrogram.images:
             fitted = replace(self, patch=self.patch or PATCH)
             require(
-                not self.position_rows or fitted._can_have_position_rows(spectrogram),
+                not self.position_rows or fitted.can_have_position_rows(spectrogram),
                 f"position_rows {self.position_rows}: needs stereo, and mel bands in multiples of"
                 f" {STEREO_BANDS} and of the {fitted.stride[0]} that a code covers; give 0",
             )
@@ -130,12 +130,12 @@ class NetworkConfig:
         if 2 * spectrogram.hop_length <= default.hop_length:
             frames *= 2
         fitted = replace(self, patch=(bins, frames), row_mixing=mixing)
-        if self.position_rows is None and fitted._can_have_position_rows(spectrogram):
+        if self.position_rows is None and fitted.can_have_position_rows(spectrogram):
             return replace(fitted, position_rows=max(1, POSITION_ROWS // self.tall))
         return fitted.fitted(spectrogram)
 
-    def _can_have_position_rows(self, spectrogram: SpectrogramConfig) -> bool:
-        """Whether balance and coherence of such spectrograms can have separate rows of codes."""
+    def can_have_position_rows(self, spectrogram: SpectrogramConfig) -> bool:
+        """Whether balance and coherence of such spectrograms can have separate rows of codes (patch, given or fitted)."""
         bands = spectrogram.n_mels
         return (
             self.kind == "patch"

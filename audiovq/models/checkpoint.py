@@ -224,6 +224,9 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
         labels = labels_from_json(header["labels"])
         if header["version"] != _version(labels, spectrogram, config):
             raise ValueError(f"version {header['version']} of {spectrogram.channels} channels")
+        network = config.network
+        if network.position_rows and not network.can_have_position_rows(spectrogram):
+            raise ValueError(f"position_rows {network.position_rows} of such spectrograms")
         clip_frames = _number(header["clip_frames"])
         sizes = tuple(map(len, labels.values()))
         model = Model(

@@ -220,8 +220,13 @@ def test_a_model_with_position_rows_has_a_version_of_its_own(
     codes = load(tmp_path).autoencoder.encode(image, frames)
     assert torch.equal(codes, model.autoencoder.eval().encode(image, frames))
     header = read_header(tmp_path / "model.json", "model", 8, "")
-    for version in (5, 6, 7):
-        write_header(tmp_path / "model.json", header | {"version": version})
+    for wrong in (
+        *({"version": version} for version in (5, 6, 7)),
+        {"spectrogram": header["spectrogram"] | {"channels": 1}},
+        {"spectrogram": header["spectrogram"] | {"n_mels": 0}},
+        {"spectrogram": header["spectrogram"] | {"n_mels": 36}},
+    ):
+        write_header(tmp_path / "model.json", header | wrong)
         with pytest.raises(AudiovqError, match="damaged"):
             load(tmp_path)
 
