@@ -15,7 +15,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.generation.labels import learnt_values
 from audiovq.models.model import Model
 from audiovq.report import embed
-from audiovq.report.axes import Tick, hertz_ticks, row_text, second_ticks
+from audiovq.report.axes import bin_hertz, hertz_ticks, second_ticks
 from audiovq.runtime.files import MAX_VALUE_CHARS
 from audiovq.spectral import picture
 from audiovq.spectral.spectrogram import waveform_images
@@ -67,7 +67,7 @@ def _editor(model: Model, item: Item) -> dict[str, Any]:
     """The selected sound: its codes as cells over its picture, and the sound before all edits."""
     codes = item.sound.encoded.codes
     _, rows, columns = codes.shape
-    wide = model.autoencoder.stride[1]
+    tall, wide = model.autoencoder.stride
     samples = columns * wide * model.spectrogram.config.hop_length
     seconds = samples / model.sample_rate
     return {
@@ -79,19 +79,16 @@ def _editor(model: Model, item: Item) -> dict[str, Any]:
         "codes": codes.permute(1, 2, 0).tolist(),
         "shown_seconds": seconds,
         "seconds_ticks": second_ticks(seconds),
-        "hertz_ticks": _ticks(model),
-        "bands": [row_text(model, row) for row in range(rows)],
+        "hertz_ticks": hertz_ticks(model.spectrogram, rows * tall),
+        "bands": [band_text(model, row) for row in range(rows)],
     }
 
 
-def _ticks(model: Model) -> list[Tick]:
-    """Frequencies beside the rows of loudness, and a tick in the middle of those of positions."""
-    autoencoder = model.autoencoder
-    ticks = hertz_ticks(model.spectrogram, autoencoder.rows * autoencoder.stride[0])
-    if autoencoder.position_rows:
-        middle = autoencoder.loudness_rows + autoencoder.position_rows / 2
-        ticks.append(Tick(middle / autoencoder.rows, "L–R"))
-    return ticks
+def band_text(model: Model, row: int) -> str:
+    """The frequencies of a row of codes, such as `500 to 730 Hz`."""
+    tall = model.autoencoder.stride[0]
+    in_row = bin_hertz(model.spectrogram)[row * tall : (row + 1) * tall]
+    return f"{in_row[0]:,.0f} to {in_row[-1]:,.0f} Hz" if in_row else ""
 
 
 def wav(model: Model, item: Item) -> bytes:
@@ -100,24 +97,13 @@ def wav(model: Model, item: Item) -> bytes:
 
 
 def png(model: Model, item: Item, columns: int | None = None) -> bytes:
-    """The spectrogram as a PNG file, as wide and tall as the cells of its codes, or as `columns` of them.
-
-    Rows of positions show the balance from low to high bands, dark on the left."""
+    """The spectrogram as a PNG file, as wide and tall as the cells of its codes, or as `columns` of them."""
     (image,) = waveform_images(model.spectrogram, [item.sound.waveform])
-    autoencoder = model.autoencoder
-    tall, wide = autoencoder.stride
-    width = (columns or item.sound.encoded.codes.shape[2]) * wide
-    missing = (
-        0,
-        max(0, width - image.shape[2]),
-        0,
-        autoencoder.loudness_rows * tall - image.shape[1],
-    )
-    shown = torch.nn.functional.pad(image, missing)
-    if height := autoencoder.position_rows * tall:
-        bins = torch.arange(height) * autoencoder.bins // height
-        shown = torch.cat([shown[:1], shown[1:2, bins]], dim=1)
-    return picture.png_bytes(shown[0, :, :width].numpy())
+    _, rows, all_columns = item.sound.encoded.codes.shape
+    tall, wide = model.autoencoder.stride
+    width = (columns or all_columns) * wide
+    missing = (0, max(0, width - image.shape[2]), 0, rows * tall - image.shape[1])
+    return picture.png_bytes(torch.nn.functional.pad(image, missing)[0, :, :width].numpy())
 
 
 def file_name(item: Item, taken: Iterable[str] = ()) -> str:
@@ -132,7 +118,7 @@ def file_name(item: Item, taken: Iterable[str] = ()) -> str:
 
 def row_codes(model: Model, row: int) -> list[dict[str, Any]]:
     """Codes to choose from in a row, from quiet to loud, each with a picture: the loudest of those that are common
-    there in training clips (of all, where the model does not know its clips), and the quietest. Positions: left to right.
+    there in training clips (of all, where the model does not know its clips), and the quietest.
 
     Raises AudiovqError where there is no such row.
     """
@@ -143,12 +129,10 @@ def row_codes(model: Model, row: int) -> list[dict[str, Any]]:
         used = model.known.codes[0, :, 0, row].long()
         counts = torch.bincount(used[used >= 0], minlength=size)
         found = counts.topk(min(CANDIDATES, int((counts > 0).sum()))).indices
-    autoencoder = model.autoencoder
-    bins, wide = autoencoder.bins_of(row), autoencoder.stride[1]
+    tall, wide = model.autoencoder.stride
     begin = MARGIN * wide
-    plane = int(row >= autoencoder.loudness_rows)  # of a position, its balance
-    images = held_codes(model, found, row)[:, plane].cpu()
-    cells = images[:, bins.start : bins.stop, begin : begin + 2 * wide]
+    images = held_codes(model, found, row)[:, 0].cpu()
+    cells = images[:, row * tall : (row + 1) * tall, begin : begin + 2 * wide]
     order = cells.mean(dim=(1, 2)).argsort()
     order = torch.cat([order[:1], order[1:][-(MOST_CODES - 1) :]])
     return [

@@ -13,8 +13,6 @@ HELD_SECONDS = 0.3
 """Duration of the sound of a single code."""
 MARGIN = 2
 """Columns of silence before and after it."""
-POSITIONED = 0.8
-"""Loudness of the noise that a code of positions moves."""
 HELD_LEVEL_DB = -12.0
 """Level of its spectrogram's loudest cell."""
 
@@ -22,7 +20,7 @@ HELD_LEVEL_DB = -12.0
 @torch.inference_mode()
 def held_codes(model: Model, codes: Tensor, row: int) -> Tensor:
     """Spectrograms (codes, planes, bins, frames) of each of `codes` (codes,) of the first quantizer, held for
-    HELD_SECONDS in its row, which counts from the lowest. A code of positions is that of noise."""
+    HELD_SECONDS in its row, which counts from the lowest."""
     autoencoder, vocabulary = model.autoencoder, model.vocabulary
     vectors = autoencoder.quantizer.codebooks()[0].vectors.float()
     columns_per_second = model.codes_per_second / vocabulary.slots
@@ -30,8 +28,6 @@ def held_codes(model: Model, codes: Tensor, row: int) -> Tensor:
     frames = torch.tensor([(width + 2 * MARGIN) * autoencoder.stride[1]])
     neutral = torch.tensor(NEUTRAL[: autoencoder.planes], device=model.device).view(1, -1, 1, 1)
     silence = neutral.repeat(1, 1, autoencoder.bins, int(frames))
-    if row >= autoencoder.loudness_rows:
-        silence[:, 0] = POSITIONED
     silent = autoencoder.encode(silence, frames)
     grid = autoencoder.quantizer.decode(silent[0].permute(1, 2, 0).flatten(0, 1))
     grid = grid.view(vocabulary.rows, -1, vectors.shape[1]).permute(2, 0, 1)

@@ -17,14 +17,12 @@ from audiovq.config.checks import (
     require_finite,
 )
 from audiovq.config.serialize import OMIT_DEFAULT
-from audiovq.config.spectrogram import STEREO_BANDS, SpectrogramConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 
 PATCH = 8, 4
 """Bins and frames covered by one code, at the default hop and bands of a sample rate."""
 ROW_MIXING = 8
 """Groups of channels of row mixing for tones."""
-POSITION_ROWS = 4
-"""Rows of codes of positions in stereo, of patches that are not `tall`."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,6 @@ class NetworkConfig:
     """Groups of channels with a matrix each by which a block mixes all rows, so that a tone's pitch decides about
     all its partials; 0: rows see their neighbours only. None: 8 where no patch is given and the spectrograms are
     those of tones, with twice as many bands as the default or more; else 0 (patch)."""
-    position_rows: int | None = field(default=None, metadata=OMIT_DEFAULT)
-    """Rows of codes, above those of the loudness, that describe balance and coherence alone: a divisor of the 16 bands
-    that these have. 0: each code describes loudness and position of its cells. None: 4 / `tall` where no patch is given
-    and the spectrograms are stereo ones of mel bands; else 0 (patch)."""
 
     # For the lessons only.
     kind: Literal["patch", "conv", "residual"] = "patch"
@@ -81,11 +75,6 @@ class NetworkConfig:
             f"row_mixing {self.row_mixing}: give 0, or a divisor of channels, {self.channels}",
         )
         require(
-            self.position_rows is None
-            or (self.position_rows >= 0 and STEREO_BANDS % max(1, self.position_rows) == 0),
-            f"position_rows {self.position_rows}: give 0, or a divisor of {STEREO_BANDS}",
-        )
-        require(
             len(self.filters) == len(self.kernels) == len(self.strides)
             and 1 <= len(self.filters) <= MOST_LAYERS,
             f"filters, kernels and strides: give lists of one length, up to {MOST_LAYERS}",
@@ -109,17 +98,9 @@ class NetworkConfig:
         return (math.prod(self.strides), math.prod(self.strides))
 
     def fitted(self, spectrogram: SpectrogramConfig) -> NetworkConfig:
-        """This network with a patch, row mixing and position rows for spectrograms, where no patch is given.
-
-        Raises AudiovqError where the spectrograms cannot have the position rows that are given."""
+        """This network with a patch and row mixing for spectrograms, where no patch is given."""
         if self.patch is not None or spectrogram.images:
-            fitted = replace(self, patch=self.patch or PATCH)
-            require(
-                not self.position_rows or fitted.can_have_position_rows(spectrogram),
-                f"position_rows {self.position_rows}: needs stereo, and mel bands in multiples of"
-                f" {STEREO_BANDS} and of the {fitted.stride[0]} that a code covers; give 0",
-            )
-            return fitted
+            return replace(self, patch=self.patch or PATCH)
         default = SpectrogramConfig.for_rate(spectrogram.sample_rate)
         bins, frames = self.tall * PATCH[0], PATCH[1]
         mixing = self.row_mixing
@@ -129,21 +110,7 @@ class NetworkConfig:
                 mixing = ROW_MIXING
         if 2 * spectrogram.hop_length <= default.hop_length:
             frames *= 2
-        fitted = replace(self, patch=(bins, frames), row_mixing=mixing)
-        if self.position_rows is None and fitted.can_have_position_rows(spectrogram):
-            return replace(fitted, position_rows=max(1, POSITION_ROWS // self.tall))
-        return fitted.fitted(spectrogram)
-
-    def can_have_position_rows(self, spectrogram: SpectrogramConfig) -> bool:
-        """Whether balance and coherence of such spectrograms can have separate rows of codes (patch, given or fitted)."""
-        bands = spectrogram.n_mels
-        return (
-            self.kind == "patch"
-            and spectrogram.channels > 1
-            and bands > 0
-            and bands % STEREO_BANDS == 0
-            and bands % self.stride[0] == 0
-        )
+        return replace(self, patch=(bins, frames), row_mixing=mixing)
 
 
 @dataclass(frozen=True)
@@ -309,7 +276,7 @@ class AutoencoderConfig:
     rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
     distance between latents and codes; 0: always the nearest code; None: .1, for hits above 24 kHz .2, and for those
-    in stereo .07, where a cheaper code may also move the sound."""
+    in stereo .036, since codes say less of the loudness alone there."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
     a margin."""

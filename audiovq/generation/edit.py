@@ -292,14 +292,13 @@ def _columns_in(model: Model, columns: int, time: Span) -> Tensor:
 
 
 def _rows_in(model: Model, rows: int, band: Span) -> Tensor:
-    """(rows,) bool: rows of codes that describe a bin centred within a band in Hz."""
-    config = model.spectrogram.config
+    """(rows,) bool: rows of codes that contain a bin centred within a band in Hz."""
+    config, stride = model.spectrogram.config, model.autoencoder.stride[0]
     centres = torch.arange(config.n_fft // 2) * (config.sample_rate / config.n_fft)
     if model.spectrogram.mel is not None:
         centres = model.spectrogram.mel.cpu().argmax(dim=1) * config.sample_rate / config.n_fft
     mask = (centres >= band[0]) & (centres <= band[1])
-    bins_of_rows = map(model.autoencoder.bins_of, range(rows))
-    return torch.stack([mask[bins.start : bins.stop].any() for bins in bins_of_rows])
+    return nn.functional.pad(mask, (0, rows * stride - len(mask))).view(rows, stride).any(dim=1)
 
 
 def _resample(

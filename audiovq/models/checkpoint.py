@@ -41,7 +41,6 @@ from audiovq.models.entropy.context_tables import ContextTables
 from audiovq.models.folder import (
     FORMAT,
     NUMBERS_VERSION,
-    POSITIONS_VERSION,
     STEREO_VERSION,
     VERSION,
     read_model_header,
@@ -91,7 +90,7 @@ def save(folder: Path, model: Model, stage: Stage, summary: dict[str, Any]) -> N
     entry = {"file": first.name, "sha256": sha256(first), "summary": summary}
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": _version(model.labels, model.spectrogram.config, model.autoencoder.config),
+        "version": _version(model.labels, model.spectrogram.config),
         "spectrogram": to_json(model.spectrogram.config),
         "clip_frames": model.clip_frames,
         "labels": labels_to_json(model.labels),
@@ -222,11 +221,8 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
         spectrogram = from_json(SpectrogramConfig, header["spectrogram"], where)
         config = from_json(AutoencoderConfig, header["autoencoder"]["config"], where)
         labels = labels_from_json(header["labels"])
-        if header["version"] != _version(labels, spectrogram, config):
+        if header["version"] != _version(labels, spectrogram):
             raise ValueError(f"version {header['version']} of {spectrogram.channels} channels")
-        network = config.network
-        if network.position_rows and not network.can_have_position_rows(spectrogram):
-            raise ValueError(f"position_rows {network.position_rows} of such spectrograms")
         clip_frames = _number(header["clip_frames"])
         sizes = tuple(map(len, labels.values()))
         model = Model(
@@ -362,12 +358,8 @@ def _weights(folder: Path, entry: dict[str, Any]) -> Path:
     return verified_path(folder, entry["file"], entry["sha256"], AGAIN)
 
 
-def _version(
-    labels: LabelValues, spectrogram: SpectrogramConfig, autoencoder: AutoencoderConfig
-) -> int:
-    """The version of the folder of a model with these labels, spectrograms and autoencoder."""
-    if autoencoder.network.position_rows:
-        return POSITIONS_VERSION
+def _version(labels: LabelValues, spectrogram: SpectrogramConfig) -> int:
+    """The version of the folder of a model with these labels and spectrograms."""
     if label_numbers(labels):
         return NUMBERS_VERSION
     return VERSION if spectrogram.channels == 1 else STEREO_VERSION

@@ -55,7 +55,7 @@ class Encoder(nn.Module):
     def forward(self, spectrogram: Tensor) -> Tensor:
         """As `Autoencoder.encode`, or `latents`, for clips of equal length."""
         autoencoder = self.autoencoder
-        missing = autoencoder.loudness_rows * autoencoder.stride[0] - autoencoder.bins
+        missing = autoencoder.rows * autoencoder.stride[0] - autoencoder.bins
         if autoencoder.planes > 1:
             spectrogram = spectrogram - autoencoder.neutral
         padded = nn.functional.pad(spectrogram, (0, 0, 0, missing))

@@ -11,9 +11,8 @@ from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.runtime.checksums import AGAIN, read_header
 
 FORMAT = "audiovq-model"
-VERSION, STEREO_VERSION, NUMBERS_VERSION, POSITIONS_VERSION = VERSIONS = 5, 6, 7, 8
-"""Of a model of mono sounds, of stereo ones, of either with labels that are numbers, and of stereo ones with separate
-rows of codes for positions; all are read."""
+VERSION, STEREO_VERSION, NUMBERS_VERSION = VERSIONS = 5, 6, 7
+"""Of a model of mono sounds, of stereo ones, and of either with labels that are numbers; all are read."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 """Folder of the models in the package, which are loaded by name: `digits`, `sounds`."""
 

@@ -1,4 +1,4 @@
-"""Ticks of a spectrogram's axes, seconds and Hz at round numbers, and the frequencies of a row of codes."""
+"""Ticks of a spectrogram's axes: seconds and Hz at round numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import bisect
 import math
 from typing import NamedTuple
 
-from audiovq.models.model import Model
 from audiovq.spectral.spectrogram import Spectrogram
 
 ROUND = (1, 2, 5)
@@ -59,14 +58,6 @@ def bin_hertz(spectrogram: Spectrogram) -> list[float]:
     if spectrogram.mel is not None:
         return [i * width for i in spectrogram.mel.argmax(dim=1).tolist()]
     return [i * width for i in range(config.bins)]
-
-
-def row_text(model: Model, row: int) -> str:
-    """The frequencies of a row of codes, such as `500 to 730 Hz`, or `position, 0 to 730 Hz`."""
-    autoencoder = model.autoencoder
-    hertz = [bin_hertz(model.spectrogram)[i] for i in autoencoder.bins_of(row)]
-    what = "position, " if row >= autoencoder.loudness_rows else ""
-    return f"{what}{hertz[0]:,.0f} to {hertz[-1]:,.0f} Hz"
 
 
 def hertz_text(hertz: float) -> str:

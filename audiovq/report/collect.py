@@ -34,7 +34,7 @@ from audiovq.generation.generate import generate
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
 from audiovq.report import commands, sections
-from audiovq.report.axes import hertz_ticks, row_text
+from audiovq.report.axes import bin_hertz, hertz_ticks
 from audiovq.report.plots import project_to_plane
 from audiovq.report.sections import Group, Picture, Report
 from audiovq.runtime.files import MAX_JSON_BYTES, read_bytes, read_object
@@ -233,11 +233,18 @@ def _codes(model: Model, split: Split) -> list[Group]:
         share = float(counts[:, code].sum() / counts.sum())
         groups.append(
             Group(
-                f"{row_text(model, row)} · {percent(share, 2)} of uses",
+                f"{_band(model, row)} · {percent(share, 2)} of uses",
                 _pictures(model, [f"code {code}", f"nearest: {nearest}"], waveforms),
             )
         )
     return groups
+
+
+def _band(model: Model, row: int) -> str:
+    """Frequency range of a row of codes, such as `31 to 281 Hz`."""
+    tall = model.autoencoder.stride[0]
+    in_row = bin_hertz(model.spectrogram)[row * tall : (row + 1) * tall]
+    return f"{in_row[0]:,.0f} to {in_row[-1]:,.0f} Hz"
 
 
 def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,16 @@ import pytest
 import soundfile
 import torch
 from test_codec import Exact, noises, same
-from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, changed, shake
+from tiny_models import AUTOENCODER, COUNTS, LABELS, PRIOR, shake
 
-from audiovq.app.desk import Item
-from audiovq.app.view import png, row_codes
 from audiovq.audio import reading
 from audiovq.audio.channels import to_channels
 from audiovq.codec import codec
 from audiovq.codec.files import decode_files, encode_files, reconstruct_files
-from audiovq.codec.single import held_codes, held_waveform
 from audiovq.codec.windows import Limits, encode_blocks
 from audiovq.config.spectrogram import SpectrogramConfig
-from audiovq.generation.edit import region_mask
-from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load, save
 from audiovq.models.model import Model, new_model
-from audiovq.report.axes import row_text
 from audiovq.spectral.spectrogram import Spectrogram
 
 Waveform = npt.NDArray[np.float32]
@@ -35,12 +28,11 @@ RATE = 8000
 CONFIG = SpectrogramConfig(RATE, n_fft=64, hop_length=16, n_mels=16, channels=2)
 
 
-@pytest.fixture(scope="module", params=[None, 2])
-def model(request: pytest.FixtureRequest) -> Model:
-    """Networks with random weights, with and without rows of positions."""
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Networks with random weights."""
     torch.manual_seed(0)
-    config = changed(AUTOENCODER, position_rows=request.param)
-    made = new_model(CONFIG, config, dict(LABELS), list(COUNTS), 64)
+    made = new_model(CONFIG, AUTOENCODER, dict(LABELS), list(COUNTS), 64)
     shake(made.autoencoder)
     made.autoencoder.eval()
     made.prior = made.new_prior(PRIOR)
@@ -222,37 +214,3 @@ def test_files_are_written_in_stereo(exact: Model, model: Model, tmp_path: Path)
     waveform, _ = reading.read(tmp_path / "in" / "a.wav", channels=2)
     (found,) = codec.decode(exact, codec.encode(exact, [waveform]))
     assert np.square(found[1]).sum() < 0.01 * np.square(found[0]).sum()
-
-
-def test_an_edit_of_a_band_changes_its_loudness_and_its_positions(model: Model) -> None:
-    (encoded,) = codec.encode(model, [panned(noises(2000)[0], 1, 0.3)])
-    whole = region_mask(model, encoded, None, (0.0, 4000.0))
-    assert bool(whole.all())
-    low = region_mask(model, encoded, None, (0.0, 500.0)).any(dim=1).tolist()
-    assert low == [True, False] * (model.autoencoder.rows // 2)
-
-
-def test_codes_of_positions_are_heard_in_noise_and_shown_from_left_to_right(model: Model) -> None:
-    autoencoder = model.autoencoder
-    for row in range(autoencoder.rows):
-        is_position = row >= autoencoder.loudness_rows
-        assert row_text(model, row).startswith("position, ") == is_position
-        assert {found["code"] for found in row_codes(model, row)} <= set(range(16))
-        codes = torch.tensor([found["code"] for found in row_codes(model, row)])
-        images = held_codes(model, codes, row)
-        bins = autoencoder.bins_of(row)
-        means = images[:, int(is_position), bins.start : bins.stop, 8:16].mean(dim=(1, 2))
-        assert means.tolist() == sorted(means.tolist())
-        if is_position:
-            waveform = held_waveform(model, images[0])
-            assert waveform.shape[0] == 2
-            assert float(np.abs(waveform).max()) > 0.01
-
-
-def test_the_picture_of_a_sound_is_as_tall_as_all_its_rows_of_codes(model: Model) -> None:
-    autoencoder = model.autoencoder
-    (encoded,) = codec.encode(model, [panned(noises(2000)[0], 1, 0.3)])
-    (decoded,) = codec.decode(model, [encoded])
-    found = png(model, Item("a", Sound(decoded, {}, encoded)))
-    width, height = struct.unpack_from(">II", found, 16)  # of the chunk IHDR
-    assert (height, width) == (autoencoder.rows * 8, encoded.codes.shape[2] * 4)

@@ -1,6 +1,5 @@
 """Makes the golden files: a dataset of version 2, archives of version 1, a model of version 5; in stereo a dataset of
-version 3 and models of version 6 and, with rows of positions, 8; with numbers a dataset of version 4 and a model of version 7. None may ever
-change: see docs/formats.md.
+version 3 and a model of version 6; with numbers a dataset of version 4 and a model of version 7. None may ever change: see docs/formats.md.
 
     PYTHONPATH=.:tests python tests/golden/make.py NEW-FOLDER
 
@@ -107,20 +106,6 @@ def make_stereo_model(folder: Path) -> None:
     save(folder, model, "autoencoder", {"step": 1})
 
 
-@torch.no_grad()
-def make_positions_model(folder: Path) -> None:
-    """An untrained autoencoder of stereo with two rows of positions, random weights; and the sums of what it decodes."""
-    torch.manual_seed(0)
-    config = dataclasses.replace(SPECTROGRAM, n_fft=64, n_mels=16, channels=2)
-    model = new_model(config, changed(AUTOENCODER, position_rows=2), LABELS, COUNTS, clip_frames=30)
-    shake(model.autoencoder)
-    save(folder, model, "autoencoder", {"step": 1})
-    codes = torch.arange(16).view(1, 1, 4, 4)
-    decoded = model.autoencoder.eval().decode(codes, torch.tensor([4])).double()
-    sums = decoded.sum(dim=(0, 3)).tolist()
-    (folder.parent / "positions-model.expected.json").write_text(json.dumps(sums) + "\n")
-
-
 def make_stereo_dataset(folder: Path) -> None:
     """Four clips: hard left, opposite, two voices, and a mono one in the middle; and what is in the cells."""
     left, right = make_voice(0.05, 150), make_voice(0.05, 210)
@@ -184,7 +169,6 @@ def main(folder: Path) -> None:
     make_numbers_model(folder / "numbers-model")
     make_numbers_dataset(folder / "numbers-dataset")
     make_stereo_model(folder / "stereo-model")
-    make_positions_model(folder / "positions-model")
     make_stereo_dataset(folder / "stereo-dataset")
     model = make_model(folder / "model")
     few = make_sounds({"a/é.wav": 3, "b.wav": 1, "longer.wav": 11, "日本.wav": 8})

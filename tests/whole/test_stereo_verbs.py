@@ -64,7 +64,7 @@ def channels(path: Path) -> int:
 
 
 def test_model_and_dataset_have_the_versions_of_stereo(stereo: Path) -> None:
-    for name, version in (("dataset/dataset.json", 3), ("model/model.json", 8)):
+    for name, version in (("dataset/dataset.json", 3), ("model/model.json", 6)):
         header = json.loads((stereo / name).read_text())
         assert header["version"] == version
         assert header["spectrogram"]["channels"] == 2

@@ -44,8 +44,6 @@ EMPHASIS_FLOOR = 0.02
 """Weight of silence in the loss: the floor must be reconstructed too."""
 PLANE_WEIGHTS = 1.0, 0.25, 0.12
 """Weight in the loss of each plane of stereo: loudness, balance, coherence."""
-SEPARATE_PLANE_WEIGHTS = 1.0, 0.5, 0.3
-"""The same where positions have separate rows of codes, and hardly take codes from the loudness."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,7 @@ class Autoencoder(nn.Module):
         self.planes = planes
         self.stride = config.network.stride
         """(bins, frames) covered by one code."""
-        self.loudness_rows = -(-bins // self.stride[0])
-        """Rows of codes that cover `stride` each."""
-        self.position_rows = config.network.position_rows or 0
-        """Rows of codes above them that say where the sound is (`NetworkConfig.position_rows`)."""
-        self.rows = self.loudness_rows + self.position_rows
+        self.rows = -(-bins // self.stride[0])
         self.columns = -(-clip_frames // self.stride[1])
         """Columns of the longest clip."""
         encoder, decoder = NETWORKS[config.network.kind]
@@ -117,8 +111,7 @@ class Autoencoder(nn.Module):
         )
         self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows, planes)
         if planes > 1:
-            weights = SEPARATE_PLANE_WEIGHTS if self.position_rows else PLANE_WEIGHTS
-            for name, values in (("neutral", NEUTRAL), ("plane_weights", weights)):
+            for name, values in (("neutral", NEUTRAL), ("plane_weights", PLANE_WEIGHTS)):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.latent_projection = LatentProjection(config.bottleneck)
         self.dense: Dense | None = None
@@ -137,13 +130,6 @@ class Autoencoder(nn.Module):
         else:
             self.bottleneck = NoBottleneck()
         self.to(memory_format=torch.channels_last)
-
-    def bins_of(self, row: int) -> range:
-        """The bins that a row of codes describes: their loudness, or in the highest rows their positions."""
-        tall = self.stride[0]
-        if row >= self.loudness_rows:
-            row, tall = row - self.loudness_rows, self.bins // self.position_rows
-        return range(min(row * tall, self.bins), min((row + 1) * tall, self.bins))
 
     def freeze_codes(self) -> None:
         """Leave encoder and bottleneck as they are in training, so that only the decoder learns."""
@@ -359,12 +345,7 @@ class Autoencoder(nn.Module):
             mask = torch.arange(frames, device=spectrogram.device)
             mask = mask < to_device_async(num_frames, spectrogram.device)[:, None]
             spectrogram = (spectrogram - self.neutral) * mask[:, None, None]
-        padding = (
-            0,
-            columns * self.stride[1] - frames,
-            0,
-            self.loudness_rows * self.stride[0] - bins,
-        )
+        padding = (0, columns * self.stride[1] - frames, 0, self.rows * self.stride[0] - bins)
         padded = nn.functional.pad(spectrogram, padding)
         latents: Tensor = self.encoder(padded.to(memory_format=torch.channels_last), cell_mask.mask)
         return self.latent_projection(latents), cell_mask

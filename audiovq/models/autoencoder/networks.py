@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.config.autoencoder import NetworkConfig
-from audiovq.config.spectrogram import STEREO_BANDS
 
 
 def mask_columns(x: Tensor, mask: Tensor) -> Tensor:
@@ -89,20 +88,12 @@ class RowBias(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Encoder with one strided convolution to the code grid, followed by residual blocks.
-
-    With `position_rows`, the highest rows of the grid are those of another convolution, over balance and coherence alone.
-    """
+    """Encoder with one strided convolution to the code grid, followed by residual blocks."""
 
     def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
-        width, stride = config.channels, config.stride
-        self.positions: nn.Conv2d | None = None
-        if config.position_rows:
-            size = STEREO_BANDS // config.position_rows, stride[1]
-            self.positions = nn.Conv2d(planes - 1, width, size, stride=size)
-            planes = 1
-        self.patch = nn.Conv2d(planes, width, stride, stride=stride)
+        width = config.channels
+        self.patch = nn.Conv2d(planes, width, config.stride, stride=config.stride)
         self.rows = RowBias(width, rows)
         blocks = (Block(width, rows, config.row_mixing or 0) for _ in range(config.encoder_blocks))
         self.blocks = nn.ModuleList(blocks)
@@ -111,12 +102,7 @@ class PatchEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, planes, bins, frames) → (batch, dim, rows, columns)."""
-        if self.positions is None:
-            grid = self.patch(x)
-        else:
-            bands = x[:, 1:, :: x.shape[2] // STEREO_BANDS]  # all rows of a band are the same
-            grid = torch.cat([self.patch(x[:, :1]), self.positions(bands)], dim=2)
-        x = self.rows(grid, mask)
+        x = self.rows(self.patch(x), mask)
         for block in self.blocks:
             x = block(x, mask)
         return mask_columns(self.out(self.norm(x)), mask)
@@ -127,32 +113,20 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, config: NetworkConfig, dim: int, rows: int, planes: int = 1) -> None:
         super().__init__()
-        width, stride = config.channels, config.stride
+        width = config.channels
         self.inward = nn.Conv2d(dim, width, 1)
         self.rows = RowBias(width, rows)
         blocks = (Block(width, rows, config.row_mixing or 0) for _ in range(config.decoder_blocks))
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm2d(width)
-        self.position_rows = config.position_rows or 0
-        self.positions: nn.ConvTranspose2d | None = None
-        if self.position_rows:
-            size = STEREO_BANDS // self.position_rows, stride[1]
-            self.positions = nn.ConvTranspose2d(width, planes - 1, size, stride=size)
-            planes = 1
-        self.patch = nn.ConvTranspose2d(width, planes, stride, stride=stride)
+        self.patch = nn.ConvTranspose2d(width, planes, config.stride, stride=config.stride)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, dim, rows, columns) → (batch, planes, bins, frames)."""
         x = self.rows(self.inward(x), mask)
         for block in self.blocks:
             x = block(x, mask)
-        x = self.norm(x)
-        if self.positions is None:
-            return mask_columns(self.patch(x), mask)
-        loudness = self.patch(x[:, :, : -self.position_rows])
-        bands = self.positions(x[:, :, -self.position_rows :])
-        planes = bands.repeat_interleave(loudness.shape[2] // STEREO_BANDS, dim=2)
-        return mask_columns(torch.cat([loudness, planes], dim=1), mask)
+        return mask_columns(self.patch(self.norm(x)), mask)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
