@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.run import train
+from audiovq.training.stages import context
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +31,8 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 # Files are tested side by side, on a core each; and the number of threads must not adapt, as it changes the last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+context.PASSES = 3  # of 30: the context tables of models trained here need not be good ones
 
 hypothesis.settings.register_profile("audiovq", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("audiovq")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import make_voice
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 from short_judges import shorten_judges
 
 from audiovq.cli.main import main
@@ -15,7 +15,6 @@ from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import clips_and_why, clips_of, measured_split, recordings_in_words
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.run import train
 
 CODE = Path(__file__).parents[2] / "audiovq"
 FALSE = re.compile(

@@ -1,5 +1,6 @@
 """A training that takes seconds, for tests that need a model made by the real stages, and a way to stop it."""
 
+import functools
 import signal
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from audiovq.config.autoencoder import AutoencoderConfig, BottleneckConfig, NetworkConfig
 from audiovq.config.settings import OptimizerConfig, PriorConfig, TrainConfig
 from audiovq.training.loop import Trainer
+from audiovq.training.run import train as train_with_samples
+from audiovq.training.stage import Limits
 
 CONFIG = TrainConfig(
     autoencoder=AutoencoderConfig(
@@ -19,6 +22,8 @@ CONFIG = TrainConfig(
     prior_training=OptimizerConfig(steps=40, batch_size=4, warmup=5, validate_every=20),
     precision="float32",
 )
+train = functools.partial(train_with_samples, limits=Limits(sample_every=2.0))
+"""Training that writes no samples."""
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:

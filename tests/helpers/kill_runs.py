@@ -28,6 +28,7 @@ from audiovq.preprocessing import preprocess as preprocess_module
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training.run import train
 from audiovq.training.stage import Limits
+from audiovq.training.stages.context import CHECKS
 
 SHORT = {"steps": 16, "validate_every": 4}
 OFTEN_SAVED = replace(
@@ -35,8 +36,8 @@ OFTEN_SAVED = replace(
     autoencoder_training=replace(CONFIG.autoencoder_training, **SHORT),
     prior_training=replace(CONFIG.prior_training, **SHORT),
 )
-WITHOUT_SAMPLES = Limits(sample_every=2.0)
-"""Samples import the most modules and are no part of the model."""
+SHORTER = Limits(sample_every=2.0, context_steps=CHECKS)
+"""Without samples, which import the most modules and are no part of the model, and most of fitting the context tables."""
 SLOW_IMPORTS = "soundfile", "soxr", "torchaudio.functional", "matplotlib.image", "torch._dynamo"
 
 
@@ -52,7 +53,7 @@ def work(stage: str, source: Path, target: Path) -> None:
             OFTEN_SAVED,
             device="cpu",
             say=lambda line: None,
-            limits=WITHOUT_SAMPLES,
+            limits=SHORTER,
         )
 
 

@@ -24,6 +24,12 @@ from audiovq.training.stages.context import fit_context as fit_context_fully
 fit_context = functools.partial(fit_context_fully, most_steps=40, most_views=2, checks=2)
 
 
+@pytest.fixture(autouse=True)
+def all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as users get; other tests have fewer."""
+    monkeypatch.setattr(context, "PASSES", 30)
+
+
 @pytest.fixture(scope="module")
 def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitting") / "model"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 from torch import Tensor, nn
 
 from audiovq.config.spectrogram import PreprocessConfig
@@ -18,7 +18,6 @@ from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.run import train
 from audiovq.training.stages.contrast import (
     CLIPS,
     HIGHEST,

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 
 from audiovq.config.presets import PRESETS
 from audiovq.dataset.dataset import Dataset
 from audiovq.runtime import distributed
 from audiovq.runtime import progress as shown
 from audiovq.training.budget import TimeBudget
-from audiovq.training.run import train
 from audiovq.training.stage import Run
 from audiovq.training.stages.plain import (
     PlainLines,

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from conftest import make_voice
-from fast_training import CONFIG, stop_after
+from fast_training import CONFIG, stop_after, train, train_with_samples
 from ticking_clock import use_ticking_clock
 from tiny_models import changed
 
@@ -32,7 +32,6 @@ from audiovq.runtime.files import lock_folder
 from audiovq.runtime.threads import fix_threads
 from audiovq.training.folder import trained_on
 from audiovq.training.loop import Stopped, Trainer
-from audiovq.training.run import train
 from audiovq.training.stage import Limits
 from audiovq.training.stages.autoencoder import describe_autoencoder
 from audiovq.training.stages.plain import finished_line
@@ -55,7 +54,7 @@ def straight(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A model trained without a stop, and the lines printed."""
     folder = tmp_path_factory.mktemp("straight") / "model"
     lines: list[str] = []
-    train(dataset, folder, CONFIG, device="cpu", say=lines.append)
+    train_with_samples(dataset, folder, CONFIG, device="cpu", say=lines.append)
     return folder, lines
 
 

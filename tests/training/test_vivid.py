@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fast_training import CONFIG, stop_after
+from fast_training import CONFIG, stop_after, train
 
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
@@ -17,7 +17,6 @@ from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.training.budget import TimeBudget
 from audiovq.training.loop import Stopped
-from audiovq.training.run import train
 from audiovq.training.stage import Run, Step
 from audiovq.training.stages.contrast import fitted_contrast
 from audiovq.training.stages.vivid import VividStage

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 from tiny_models import changed, shake, untrained
 from torch import nn
 
@@ -31,7 +31,6 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.generation.generate import generate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.checkpoint import load, save
-from audiovq.training.run import train
 from audiovq.training.stages.autoencoder import validate_autoencoder
 
 Array = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 from reseal import reseal
 from tiny_models import PRIOR, shake, tiny_model
 from torch import Tensor
@@ -24,7 +24,6 @@ from audiovq.models.priors.pixelcnn import PixelCNN
 from audiovq.models.priors.sampling import sample
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.models.priors.transformer import Transformer
-from audiovq.training.run import train
 
 PIXELCNN = dataclasses.replace(PRIOR, kind="pixelcnn", kernel=3)
 
