@@ -102,7 +102,7 @@ class FewClips:
 
 
 def test_a_judge_recognises_unseen_clips_in_any_batch(digits: Path, tmp_path: Path) -> None:
-    """On two of the bundled voices, in half the default steps."""
+    """On two of the bundled voices, in a quarter of the default steps."""
     torch.manual_seed(0)
     for voice in ("ben", "ivy"):
         for path in digits.glob(f"*_{voice}_*.wav"):
@@ -112,7 +112,7 @@ def test_a_judge_recognises_unseen_clips_in_any_batch(digits: Path, tmp_path: Pa
     preprocess(tmp_path / "words", tmp_path / "dataset", config, say=lambda _: None)
     dataset = Dataset(tmp_path / "dataset")
     splits = [dataset.train, dataset.validation]
-    judge = classifier.train_classifier(splits, min_steps=300, max_steps=300)
+    judge = classifier.train_classifier(splits, min_steps=150, max_steps=150)
     images = dataset_dataset.split_images(dataset.test)
     judged = classifier.judge(judge, images)
     digit, speaker = judged.accuracy(dataset.test.label_indices)

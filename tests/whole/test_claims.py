@@ -57,6 +57,8 @@ PAGES = {
     "zh": ("README.zh-CN.md", "docs/guide.zh-CN.md"),
 }
 """README and guide in each language."""
+NOTES = "2026-11-29-cpu-1-core-sounds-notes-muon.json"
+NOTES_RATE = "2026-11-30-cpu-1-core-sounds-notes-rate-4k.json"
 INSTALL = "2026-11-28-cpu-2-cores-install.json"
 
 pytestmark = pytest.mark.skipif(
@@ -164,6 +166,19 @@ def target(preset: str) -> float:
     return rate / 1000
 
 
+def notes_at_a_rate() -> tuple[float, ...]:
+    """Sample rate in kHz, bits per second of `rate-4k` and of Opus, and the ViSQOL of both, of the same notes."""
+    ours, peers = value(NOTES_RATE), value(NOTES)
+    assert (ours["recordings"], ours["seconds"]) == (peers["recordings"], peers["seconds"])
+    (model,) = (row for row in ours["rows"] if row["name"] == "audiovq")
+    (opus,) = (row for row in peers["rows"] if row["name"] == "Opus 12k")
+    return (
+        ours["spectrogram"]["sample_rate"] / 1000,
+        *(row["bits_per_second"] for row in (model, opus)),
+        *(row["visqol"] for row in (model, opus)),
+    )
+
+
 @cache
 def claims() -> list[Claim]:
     """All sentences with a number, in the order of the READMEs.
@@ -247,6 +262,13 @@ def claims() -> list[Claim]:
             "archives of {:.0f}, {:.0f} and {:.0f} kbit/s",
             "训练 {:.0f}、{:.0f}、{:.0f} kbit/s 的语音档案",
             tuple(map(target, ("rate-1k", "rate-2k", "rate-4k"))),
+        ),
+        Claim(
+            "At {:.1f} kHz, `rate-4k` codes instrument notes at {:,.0f} bit/s as closely as Opus does at {:,.0f} (ViSQOL {:.2f}"
+            " and {:.2f}, validation files)",
+            "在 {:.1f} kHz,`rate-4k` 以 {:,.0f} bit/s 编码乐器音符,与 {:,.0f} bit/s 的 Opus 一样接近原声(验证文件的 ViSQOL 为 {:.2f}"
+            " 和 {:.2f})",
+            notes_at_a_rate(),
         ),
         Claim(
             "the {} official test recordings of the Free Spoken Digit Dataset ({:.0f} kHz, {:en} speakers)",
