@@ -32,7 +32,7 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-context.PASSES = 3  # of 30: the context tables of models trained here need not be good ones
+context.PASSES = 10  # of 30: the context tables of models trained here need not be good ones
 
 hypothesis.settings.register_profile("audiovq", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("audiovq")
