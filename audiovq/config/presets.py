@@ -90,7 +90,7 @@ def _rate_preset(quantizers: int, codebook_size: int, target_rate: float) -> Tra
         autoencoder=AutoencoderConfig(
             NetworkConfig(tall=2),
             BottleneckConfig(num_quantizers=quantizers, codebook_size=codebook_size),
-            rate_weight=0.0,
+            rate_weight=0.0,  # the nearest codes, unless they take more than the target
             target_rate=target_rate,
         ),
         autoencoder_training=_autoencoder_training(
