@@ -75,7 +75,7 @@ def info(path: Path | str) -> AudioInfo:
         require_file(path)
         str(path).encode()  # libsndfile accepts only names in UTF-8
         with open(path, "rb", buffering=0) as opened:
-            found = _plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
+            found = plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
         if not found:
             with _opened(path) as file:
                 found = AudioInfo(file.samplerate, file.channels, file.frames)
@@ -88,6 +88,30 @@ def info(path: Path | str) -> AudioInfo:
     if found.num_samples == 0:
         raise AudioError("holds no samples")
     return found
+
+
+def plain(head: bytes, size: int) -> AudioInfo | None:
+    """Parse the header of a plain WAV from the first HEAD bytes of a file of `size` bytes; None for any other.
+
+    Plain: 16 bits, and nothing but the samples after the header, as many as it states. libsndfile, which
+    reads all other files, takes several times as long. One without samples counts as any other.
+    """
+    if len(head) < HEAD:
+        return None
+    riff, stated, wave, form, channels, rate, _, frame, bits, data, stored = _HEAD.unpack_from(head)
+    if (riff, stated, wave) != (b"RIFF", size - 8, b"WAVEfmt \x10\0\0\0"):
+        return None
+    if (form, bits) != (1, 16):
+        return None
+    if (
+        (data, stored, frame) != (b"data", size - HEAD, 2 * channels)
+        or not stored
+        or not frame
+        or stored % frame
+    ):
+        return None
+    is_supported = LOWEST_RATE <= rate <= HIGHEST_RATE
+    return AudioInfo(rate, channels, stored // frame) if is_supported else None
 
 
 def blocks(
@@ -153,21 +177,23 @@ def short(
             size = os.fstat(opened.fileno()).st_size
             if size >= SHORT_BYTES:
                 return None
-            plain = _plain(opened.read(HEAD), size)
-            data = opened.read(size) if plain else b""
-        if plain:
-            if plain.num_samples >= most:
+            header = plain(opened.read(HEAD), size)
+            data = opened.read(size) if header else b""
+        if header:
+            if header.num_samples >= most:
                 return None
             if len(data) != size - HEAD:
                 raise AudioError("changed while it was read")
-            interleaved = np.frombuffer(data, "<i2").reshape(-1, plain.channels)
+            interleaved = np.frombuffer(data, "<i2").reshape(-1, header.channels)
             samples = interleaved.T.astype(np.float32, order="C")  # each channel in one piece
             samples *= np.float32(1 / 32768)
-            mixer = Mixer(plain.sample_rate) if channels == 1 else StereoMixer(plain.channels, None)
+            mixer = (
+                Mixer(header.sample_rate) if channels == 1 else StereoMixer(header.channels, None)
+            )
             mixed = mixer.centre(mixer.mix(samples.T))
             if note and mixer.note:
                 note(mixer.note)
-            return mixed, plain.sample_rate
+            return mixed, header.sample_rate
         notes: list[str] = []
         with _opened(path) as file:
             mixer = _mixer(path, file, channels)
@@ -263,25 +289,6 @@ def _has_last_sample(file: Any) -> bool:
         return len(file.read(1)) == 1
     except soundfile.LibsndfileError:
         return False
-
-
-def _plain(head: bytes, size: int) -> AudioInfo | None:
-    """Parse the header of a plain WAV from the first HEAD bytes of a file of `size` bytes; None for any other.
-
-    Plain: 16 bits, and nothing but the samples after the header, as many as it states. libsndfile, which
-    reads all other files, takes several times as long.
-    """
-    if len(head) < HEAD:
-        return None
-    riff, stated, wave, form, channels, rate, _, frame, bits, data, stored = _HEAD.unpack_from(head)
-    if (riff, stated, wave) != (b"RIFF", size - 8, b"WAVEfmt \x10\0\0\0"):
-        return None
-    if (form, bits) != (1, 16):
-        return None
-    if (data, stored, frame) != (b"data", size - HEAD, 2 * channels) or not frame or stored % frame:
-        return None
-    is_supported = LOWEST_RATE <= rate <= HIGHEST_RATE
-    return AudioInfo(rate, channels, stored // frame) if is_supported else None
 
 
 def _mixer(path: Path | str, file: Any, channels: int) -> Mixer | StereoMixer:

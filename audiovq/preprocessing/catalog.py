@@ -6,11 +6,12 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from audiovq.audio import finding, reading
 from audiovq.audio.finding import no_recording
@@ -24,7 +25,11 @@ from audiovq.preprocessing.similar import near_copies
 from audiovq.runtime.files import atomic, sha256
 
 FILES_PER_TASK = 64
+PLAIN_BYTES = 1 << 20
+"""Bytes of a plain WAV up to which it is read at once."""
 UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff"})
+Fields = tuple[int, int, int]
+"""Those of an AudioInfo."""
 Stamp = tuple[int, int, int]
 """A file's size in bytes, and the times in ns at which it and its metadata were last changed. A file whose stamp
 is unchanged is not read again for its checksum."""
@@ -102,10 +107,8 @@ def catalog(
     `known` are checksums from an earlier run, used for files whose stamp is unchanged; all other files
     are read. Raises AudiovqError if there is no usable recording, or no recording gets a label.
     """
-    headers, others, broken = scan(source, target, executor)
-    contents, unreadable = _contents(source, headers, known or {}, executor)
-    broken += unreadable
-    headers = {path: info for path, info in headers.items() if path in contents}
+    names, others = _recordings(source, target)
+    headers, contents, broken = _headers_and_contents(source, names, known or {}, executor)
     if not headers:
         raise AudiovqError(
             f"{source}: none of {len(broken)} recordings can be used: {broken[0].path} {broken[0].reason}"
@@ -129,11 +132,19 @@ def scan(
 
     Files below `target` are left out. Raises AudiovqError if there are no recordings, not even broken ones.
     """
+    names, others = _recordings(source, target)
+    tasks = list(_tasks(names))
+    results = executor.map(_read_headers, _repeated(source, tasks), tasks)
+    headers, broken = _usable(names, itertools.chain.from_iterable(results))
+    return headers, others, broken
+
+
+def _recordings(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
+    """`_find`, where there are recordings. Raises AudiovqError if there are none."""
     names, others = _find(source, target)
     if not names:
         raise AudiovqError(f"{source}: holds no recordings ({finding.KINDS}){_others(others)}")
-    headers, broken = _headers(source, names, executor)
-    return headers, others, broken
+    return names, others
 
 
 def _others(others: list[Skipped]) -> str:
@@ -178,15 +189,12 @@ def _below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _headers(
-    source: Path, names: list[str], executor: Executor
+def _usable(
+    names: Sequence[str], results: Iterable[Fields | str]
 ) -> tuple[dict[str, AudioInfo], list[Skipped]]:
-    """Read all headers: (headers by name, broken recordings)."""
+    """Results of `_header` → (headers by name, broken recordings)."""
     headers: dict[str, AudioInfo] = {}
     broken: list[Skipped] = []
-    tasks = list(_tasks(names))
-    folder = [str(source.absolute())] * len(tasks)  # another machine has another working folder
-    results = itertools.chain.from_iterable(executor.map(_read_headers, folder, tasks))
     rates: dict[int, int] = {}
     for name, result in zip(names, results, strict=True):
         if isinstance(result, str):
@@ -204,64 +212,94 @@ def _tasks(names: Sequence[str]) -> Iterator[list[str]]:
         yield list(names[begin : begin + FILES_PER_TASK])
 
 
-def _read_headers(source: str, names: list[str]) -> list[tuple[int, int, int] | str]:
+def _repeated(source: Path, tasks: Sequence[object]) -> list[str]:
+    """The folder for each task; absolute, as another machine has another working folder."""
+    return [str(source.absolute())] * len(tasks)
+
+
+def _read_headers(source: str, names: list[str]) -> list[Fields | str]:
     """The fields of each file's AudioInfo, or the reason why it cannot be read."""
     return [_header(os.path.join(source, name)) for name in names]
 
 
-def _header(path: str) -> tuple[int, int, int] | str:
+def _header(path: str) -> Fields | str:
     """The fields of a file's AudioInfo, or the reason why it cannot be read."""
     try:
-        info = reading.info(path)
+        return _fields(reading.info(path))
     except AudioError as error:
         return str(error)
+
+
+def _fields(info: AudioInfo) -> Fields:
     return info.sample_rate, info.channels, info.num_samples
 
 
-def _contents(
-    source: Path,
-    headers: Mapping[str, AudioInfo],
-    known: Mapping[str, Content],
-    executor: Executor,
-) -> tuple[dict[str, Content], list[Skipped]]:
-    """Checksums of all recordings, and the recordings that can no longer be read.
+def _headers_and_contents(
+    source: Path, names: list[str], known: Mapping[str, Content], executor: Executor
+) -> tuple[dict[str, AudioInfo], dict[str, Content], list[Skipped]]:
+    """Headers and checksums of the recordings that can be read, and the other recordings.
 
     The samples of recordings that may be copies in another container are read too: see `_maybe_equal`.
     """
-    folder = str(source.absolute())
 
     def run(
-        task: Callable[[str, list[str], list[Content | None]], list[Content | str]],
+        task: Callable[[str, list[str], list[Content | None]], list[Any]],
         names: Sequence[str],
         before: Mapping[str, Content],
-    ) -> dict[str, Content | str]:
+    ) -> list[Any]:
         tasks = list(_tasks(names))
         contents_before = [[before.get(name) for name in names] for names in tasks]
-        results = executor.map(task, [folder] * len(tasks), tasks, contents_before)
-        return dict(zip(names, itertools.chain.from_iterable(results), strict=True))
+        results = executor.map(task, _repeated(source, tasks), tasks, contents_before)
+        return list(itertools.chain.from_iterable(results))
 
-    hashed = run(_hash_bytes, list(headers), known)
-    contents = {name: found for name, found in hashed.items() if isinstance(found, Content)}
-    candidates = _maybe_equal({name: headers[name] for name in contents}, contents)
+    found = run(_read_files, names, known)
+    headers, broken = _usable(names, (header for header, _ in found))
+    contents: dict[str, Content] = {}
+    for name, (_, content) in zip(names, found, strict=True):
+        if name in headers and isinstance(content, Content):
+            contents[name] = content
+        elif name in headers:
+            broken.append(Skipped(name, content))
+            del headers[name]
     # A recording whose samples cannot be read is skipped when its clips are cut.
-    with_sound = run(_hash_samples, candidates, contents)
-    contents |= {name: found for name, found in with_sound.items() if isinstance(found, Content)}
-    unreadable = [Skipped(name, text) for name, text in hashed.items() if isinstance(text, str)]
-    return contents, unreadable
+    candidates = _maybe_equal(headers, contents)
+    with_sound = zip(candidates, run(_hash_samples, candidates, contents), strict=True)
+    contents |= {name: content for name, content in with_sound if isinstance(content, Content)}
+    return headers, contents, broken
 
 
-def _hash_bytes(source: str, names: list[str], known: list[Content | None]) -> list[Content | str]:
-    """Checksum of each file's bytes, or the reason why it cannot be read."""
-    found: list[Content | str] = []
+def _read_files(
+    source: str, names: list[str], known: list[Content | None]
+) -> list[tuple[Fields | str, Content | str]]:
+    """`_header` of each file, and the checksum of its bytes or the reason why they cannot be read."""
+    found: list[tuple[Fields | str, Content | str]] = []
     for name, before in zip(names, known, strict=True):
         path = os.path.join(source, name)
         try:
-            stamp = stamp_of(path)
-            is_known = before is not None and before.stamp == stamp
-            found.append(before if before and is_known else Content(sha256(path), stamp))
+            status = os.stat(path)
+            stamp = _stamp(status)
+            if before is not None and before.stamp == stamp:
+                found.append((_header(path), before))
+                continue
+            is_short_wav = (
+                stat.S_ISREG(status.st_mode)
+                and status.st_size <= PLAIN_BYTES
+                and path.lower().endswith(".wav")
+            )
+            plain = _read_plain(path, stamp) if is_short_wav else None
+            found.append(plain or (_header(path), Content(sha256(path), stamp)))
         except OSError as error:
-            found.append(f"cannot be read ({error.strerror or error})")
+            found.append((_header(path), f"cannot be read ({error.strerror or error})"))
     return found
+
+
+def _read_plain(path: str, stamp: Stamp) -> tuple[Fields, Content] | None:
+    """Header and checksum of a plain WAV by a single read of its bytes; None for any other file."""
+    size = stamp[0]
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(size)
+    info = reading.plain(data, size)
+    return (_fields(info), Content(hashlib.sha256(data).hexdigest(), stamp)) if info else None
 
 
 def _hash_samples(
@@ -303,8 +341,11 @@ def _kind(name: str, content: Content) -> str | int:
 
 def stamp_of(path: Path | str) -> Stamp:
     """The current stamp of a file. Raises OSError if it does not exist."""
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return _stamp(os.stat(path))
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def write_contents(path: Path, contents: Mapping[str, Content]) -> None:

@@ -161,10 +161,9 @@ def _regular(path: Path, most: int | None) -> bytes:
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb", buffering=0) as file:
-        data = file.read(1 << 16)
-        if len(data) == os.fstat(file.fileno()).st_size:  # `file_digest` is slower for short files
-            return hashlib.sha256(data).hexdigest()
-        file.seek(0)
+        size = os.fstat(file.fileno()).st_size
+        if size <= 1 << 20:  # `file_digest` is slower for short files
+            return hashlib.sha256(file.read(size)).hexdigest()
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
