@@ -272,25 +272,28 @@ def _read_files(
     source: str, names: list[str], known: list[Content | None]
 ) -> list[tuple[Fields | str, Content | str]]:
     """`_header` of each file, and the checksum of its bytes or the reason why they cannot be read."""
-    found: list[tuple[Fields | str, Content | str]] = []
-    for name, before in zip(names, known, strict=True):
-        path = os.path.join(source, name)
-        try:
-            status = os.stat(path)
-            stamp = _stamp(status)
-            if before is not None and before.stamp == stamp:
-                found.append((_header(path), before))
-                continue
-            is_short_wav = (
-                stat.S_ISREG(status.st_mode)
-                and status.st_size <= PLAIN_BYTES
-                and path.lower().endswith(".wav")
-            )
-            plain = _read_plain(path, stamp) if is_short_wav else None
-            found.append(plain or (_header(path), Content(sha256(path), stamp)))
-        except OSError as error:
-            found.append((_header(path), f"cannot be read ({error.strerror or error})"))
-    return found
+    return [
+        _read_file(os.path.join(source, name), before)
+        for name, before in zip(names, known, strict=True)
+    ]
+
+
+def _read_file(path: str, before: Content | None) -> tuple[Fields | str, Content | str]:
+    try:
+        status = os.stat(path)
+        stamp = _stamp(status)
+        is_known = before is not None and before.stamp == stamp
+        is_short = stat.S_ISREG(status.st_mode) and status.st_size <= PLAIN_BYTES
+        if not is_known and is_short and path.lower().endswith(".wav"):
+            found = _read_plain(path, stamp)
+            if found:
+                return found
+        header = _header(path)
+        if isinstance(header, str):  # perhaps a pipe, from which reading would block
+            return header, header
+        return header, before if before and is_known else Content(sha256(path), stamp)
+    except OSError as error:
+        return _header(path), f"cannot be read ({error.strerror or error})"
 
 
 def _read_plain(path: str, stamp: Stamp) -> tuple[Fields, Content] | None:
