@@ -19,6 +19,8 @@ HIGHEST_RATE = 22_050
 """Hz. Recordings above are resampled to it: no pitch searched for lies above 2,093 Hz (C7)."""
 LOWEST_HZ, HIGHEST_HZ = 65.406, 2093.0
 """C2 to C7, the range of the pitch search."""
+PITCH_STEP = 0.2
+"""Semitones between the pitches that are searched for; half of that, librosa's default, takes four times as long."""
 VOICED = 0.5
 """Share of loud frames that must have a pitch for the recording to have one."""
 TEMPO_SECONDS, TEMPO_ONSETS = 4.0, 4
@@ -30,7 +32,7 @@ class Description:
     """Musical properties of one recording."""
 
     pitch_hz: float | None
-    """Median fundamental frequency; None if most frames have no pitch."""
+    """Median fundamental frequency, in steps of PITCH_STEP; None if most frames have no pitch."""
     onsets: int
     tempo_bpm: float | None
     """Beats per minute; None if the recording is too short or has too few onsets."""
@@ -68,6 +70,7 @@ def describe(waveform: Waveform, sample_rate: int, pitch: bool = True) -> Descri
                 fmax=min(HIGHEST_HZ, 0.45 * sample_rate),
                 frame_length=n_fft,
                 hop_length=hop_length,
+                resolution=PITCH_STEP,
             )
         magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=hop_length))
         centroid = librosa.feature.spectral_centroid(S=magnitude, sr=sample_rate)[0]

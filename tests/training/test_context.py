@@ -16,7 +16,7 @@ from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import load
 from audiovq.models.entropy.context_tables import code_bits
-from audiovq.models.model import Model
+from audiovq.models.model import Model, new_model
 from audiovq.training.run import train
 from audiovq.training.stages import context
 from audiovq.training.stages.context import fit_context as fit_context_fully
@@ -142,3 +142,16 @@ def test_a_slow_machine_fits_the_tables_of_a_fast_one_unless_the_deadline_stops_
     cut = fit_context(model, *splits, max_minutes=0.1, max_seconds=12)
     assert cut.cut_short
     assert cut.steps < cut.steps_planned == 20
+
+
+def test_steps_of_many_quantizers_which_take_longer_are_fewer_within_a_time_limit(
+    dataset: Dataset,
+) -> None:
+    steps = {}
+    for quantizers in (1, 2, 4, 8):
+        bottleneck = dataclasses.replace(CONFIG.autoencoder.bottleneck, num_quantizers=quantizers)
+        config = dataclasses.replace(CONFIG.autoencoder, bottleneck=bottleneck)
+        model = new_model(dataset.spectrogram, config, dataset.labels, [], dataset.clip_frames)
+        fitted = fit_context(model, dataset.train, dataset.validation, max_minutes=0.1)
+        steps[quantizers] = fitted.steps_planned
+    assert steps == {1: 20, 2: 20, 4: 10, 8: 5}
