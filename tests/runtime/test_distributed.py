@@ -39,11 +39,11 @@ HERE = Path(__file__).parents[1] / "helpers"
 ROOT = Path(__file__).parents[2]
 STEPS = replace(
     CONFIG,
-    autoencoder_training=replace(CONFIG.autoencoder_training, steps=50, validate_every=10),
-    prior_training=replace(CONFIG.prior_training, steps=50, validate_every=10),
+    autoencoder_training=replace(CONFIG.autoencoder_training, steps=20, validate_every=10),
+    prior_training=replace(CONFIG.prior_training, steps=20, validate_every=10),
     seed=1,
 )
-"""Fifty steps of each stage. With this seed no latent is so close to the middle of two codes that rounding
+"""Twenty steps of each stage. With this seed no latent is so close to the middle of two codes that rounding
 decides between them, after which the prior would train on other codes."""
 CODEC = replace(
     STEPS,
@@ -148,7 +148,7 @@ def runs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def test_two_ranks_take_the_same_steps_as_one(runs: Runs) -> None:
-    assert len(runs.numbers("steps-1")) == 2 * (50 + 5)
+    assert len(runs.numbers("steps-1")) == 2 * (20 + 2)
     assert runs.furthest("steps-1", "steps-2") < 1e-5
     for stage in ("autoencoder", "prior"):
         for name, value in runs.weights("steps-1", stage).items():
