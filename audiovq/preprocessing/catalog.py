@@ -279,6 +279,7 @@ def _read_files(
 
 
 def _read_file(path: str, before: Content | None) -> tuple[Fields | str, Content | str]:
+    """`_read_files` of one file; the content `before` is kept if its stamp is unchanged."""
     try:
         status = os.stat(path)
         stamp = _stamp(status)
