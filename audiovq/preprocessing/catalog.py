@@ -299,6 +299,8 @@ def _read_file(path: str, before: Content | None) -> tuple[Fields | str, Content
 
 def _read_plain(path: str, stamp: Stamp) -> tuple[Fields, Content] | None:
     """Header and checksum of a plain WAV by a single read of its bytes; None for any other file."""
+    if path.encode(errors="replace").decode() != path:
+        return None  # `reading.info` says that the name is not UTF-8
     size = stamp[0]
     with open(path, "rb", buffering=0) as file:
         data = file.read(size)

@@ -223,6 +223,20 @@ def test_a_name_that_is_not_utf_8_is_skipped_with_the_reason(tmp_path: Path) -> 
     assert "UTF-8" in summary.skipped[0].reason
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_else_is_found(
+    tmp_path: Path,
+) -> None:
+    good, source = write(tmp_path / "good.wav"), tmp_path / "caf\udce9"
+    try:
+        source.mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no such names")
+    shutil.copy(good, source)
+    refused = refusal(source, tmp_path / "out")
+    assert "none of 1 recordings can be used" in refused
+    assert "UTF-8" in refused
+
+
 def test_a_dataset_below_the_source_folder_is_not_a_recording(tmp_path: Path) -> None:
     many(tmp_path / "in", 3)
     first = run(tmp_path / "in", tmp_path / "in" / "made" / "dataset")
