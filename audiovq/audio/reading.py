@@ -75,7 +75,7 @@ def info(path: Path | str) -> AudioInfo:
         require_file(path)
         str(path).encode()  # libsndfile accepts only names in UTF-8
         with open(path, "rb", buffering=0) as opened:
-            found = plain(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
+            found = plain_info(opened.read(HEAD), os.fstat(opened.fileno()).st_size)
         if not found:
             with _opened(path) as file:
                 found = AudioInfo(file.samplerate, file.channels, file.frames)
@@ -90,7 +90,7 @@ def info(path: Path | str) -> AudioInfo:
     return found
 
 
-def plain(head: bytes, size: int) -> AudioInfo | None:
+def plain_info(head: bytes, size: int) -> AudioInfo | None:
     """Parse the header of a plain WAV from the first HEAD bytes of a file of `size` bytes; None for any other.
 
     Plain: 16 bits, and nothing but the samples after the header, as many as it states. libsndfile, which
@@ -177,7 +177,7 @@ def short(
             size = os.fstat(opened.fileno()).st_size
             if size >= SHORT_BYTES:
                 return None
-            header = plain(opened.read(HEAD), size)
+            header = plain_info(opened.read(HEAD), size)
             data = opened.read(size) if header else b""
         if header:
             if header.num_samples >= most:

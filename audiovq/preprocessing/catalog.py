@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from audiovq.audio import finding, reading
 from audiovq.audio.finding import no_recording
@@ -28,6 +28,7 @@ FILES_PER_TASK = 64
 PLAIN_BYTES = 1 << 20
 """Bytes of a plain WAV up to which it is read at once."""
 UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff"})
+Result = TypeVar("Result")
 Fields = tuple[int, int, int]
 """Those of an AudioInfo."""
 Stamp = tuple[int, int, int]
@@ -243,10 +244,10 @@ def _headers_and_contents(
     """
 
     def run(
-        task: Callable[[str, list[str], list[Content | None]], list[Any]],
+        task: Callable[[str, list[str], list[Content | None]], list[Result]],
         names: Sequence[str],
         before: Mapping[str, Content],
-    ) -> list[Any]:
+    ) -> list[Result]:
         tasks = list(_tasks(names))
         contents_before = [[before.get(name) for name in names] for names in tasks]
         results = executor.map(task, _repeated(source, tasks), tasks, contents_before)
@@ -256,9 +257,11 @@ def _headers_and_contents(
     headers, broken = _usable(names, (header for header, _ in found))
     contents: dict[str, Content] = {}
     for name, (_, content) in zip(names, found, strict=True):
-        if name in headers and isinstance(content, Content):
+        if name not in headers:
+            continue
+        if isinstance(content, Content):
             contents[name] = content
-        elif name in headers:
+        else:
             broken.append(Skipped(name, content))
             del headers[name]
     # A recording whose samples cannot be read is skipped when its clips are cut.
@@ -304,7 +307,7 @@ def _read_plain(path: str, stamp: Stamp) -> tuple[Fields, Content] | None:
     size = stamp[0]
     with open(path, "rb", buffering=0) as file:
         data = file.read(size)
-    info = reading.plain(data, size)
+    info = reading.plain_info(data, size) if len(data) == size else None
     return (_fields(info), Content(hashlib.sha256(data).hexdigest(), stamp)) if info else None
 
 

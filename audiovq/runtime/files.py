@@ -162,8 +162,11 @@ def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        if size <= 1 << 20:  # `file_digest` is slower for short files
-            return hashlib.sha256(file.read(size)).hexdigest()
+        if 0 < size <= 1 << 20:  # `file_digest` is slower for short files
+            data = file.read(size)
+            if len(data) == size:
+                return hashlib.sha256(data).hexdigest()
+            file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

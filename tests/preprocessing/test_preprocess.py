@@ -1,6 +1,7 @@
 """`audiovq.preprocess` uses or lists every file, keeps splits stable, and resumes stopped runs."""
 
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -32,6 +33,7 @@ from audiovq.preprocessing import catalog as catalog_module
 from audiovq.preprocessing.labels import labels_of
 from audiovq.preprocessing.preprocess import Limits, Summary, preprocess
 from audiovq.preprocessing.settings import choose_settings
+from audiovq.runtime import files as files_module
 from audiovq.runtime.files import lock_folder
 from audiovq.spectral.spectrogram import Spectrogram
 
@@ -221,6 +223,29 @@ def test_a_name_that_is_not_utf_8_is_skipped_with_the_reason(tmp_path: Path) -> 
     assert (summary.found, summary.used) == (2, 1)
     assert [s.path for s in summary.skipped] == ["caf?.wav"]
     assert "UTF-8" in summary.skipped[0].reason
+
+
+def test_a_file_of_which_a_read_gives_only_a_part_has_the_checksum_of_all(
+    own_recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raw read may return fewer bytes than it is asked for."""
+    run(own_recordings, tmp_path / "straight")
+    real = open
+
+    class Halting(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(size if size is None or size < 100 else size // 2)
+
+    def halting(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        whole = str(path).endswith(".wav") and named.get("buffering") == 0
+        return Halting(path, mode) if whole else real(path, mode, *arguments, **named)
+
+    for module in (catalog_module, files_module):
+        monkeypatch.setattr(module, "open", halting, raising=False)
+    run(own_recordings, tmp_path / "halting")
+    assert [c.sha256 for c in clips(tmp_path / "halting")] == [
+        c.sha256 for c in clips(tmp_path / "straight")
+    ]
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_else_is_found(

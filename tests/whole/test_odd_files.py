@@ -301,12 +301,12 @@ def test_a_file_that_is_cut_while_it_is_read_is_named(
 ) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.ones(1000, np.float32) / 2, 8000, subtype="PCM_16")
-    real = reading.plain
+    real = reading.plain_info
 
     def cutting(head: bytes, size: int) -> object:
         path.write_bytes(path.read_bytes()[:-2])
         return real(head, size)
 
-    monkeypatch.setattr(reading, "plain", cutting)
+    monkeypatch.setattr(reading, "plain_info", cutting)
     with pytest.raises(AudioError, match="changed while it was read"):
         reading.short(path, 1 << 20)
