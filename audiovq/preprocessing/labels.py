@@ -7,6 +7,8 @@ import csv
 import hashlib
 import math
 import re
+import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,14 @@ FARTHEST = 1.5
 """Semitones by which a training recording is transposed at most: with every third semitone missing, each of those is
 reached from both sides."""
 MOST_COPIES = 16
+FILES_PER_VALUE = 4
+"""Files that a value of a label needs on average, for parts of file names to be taken for labels."""
+IN_COMMON = 0.9
+"""Share of the file names whose first word must be that of other names, too, to be taken for a label."""
+FIRST_WORD = r"[^\W\d_]+"
+"""Letters, up to a digit, a space or a sign."""
+MOST_NAMES = 10_000
+"""File names that are looked at, evenly spaced."""
 SYNONYMS = (
     ("kick", "kickdrum", "bassdrum", "bd", "kd"),
     ("snare", "snaredrum", "sd", "sn"),
@@ -48,10 +58,13 @@ def labels_of(
     a label.
     """
     folders = {path: path.rpartition("/")[0] for path in paths}
+    notes: list[str] = []
     if how is None:
         how = "folder" if 1 < len(set(folders.values())) <= len(paths) / 2 else "none"
+        if how == "none" and (guess := guess_pattern(paths)):
+            notes = [f"file names hold labels: --labels {shlex.quote(guess)} reads them"]
     if how == "none":
-        return _each(paths, lambda path: {}), []
+        return _each(paths, lambda path: {}), notes
     if how == "folder":
         labels = _each(paths, lambda path: {"folder": folders[path]} if folders[path] else {})
     elif how.endswith(".csv"):
@@ -176,13 +189,17 @@ def _few(words: list[str]) -> str:
 
 
 def guess_pattern(paths: list[str]) -> str | None:
-    """A pattern for `--labels` if all file names have the same form, such as 7_jackson_0.wav; else None.
+    """A pattern for `--labels` if file names have one form, such as 7_jackson_0.wav, or begin with a few words; else None.
 
-    All names must have the same number of parts, separated by `_` or `-`. A part is taken for a label if
-    its values, combined with those of the labels to its left, occur in four files each on average; so
-    the number of a take is not a label.
+    Names of one form have the same number of parts, separated by `_` or `-`. A part is taken for a label if
+    its values, combined with those of the labels to its left, occur in FILES_PER_VALUE files each on average; so
+    the number of a take is not a label. Otherwise the first word of each name may be one, as in Kick 01.wav and
+    kick_soft.wav, if nearly all names have it in common with others.
     """
-    stems = [path.rpartition("/")[2].rpartition(".")[0] for path in paths]
+    if not paths:
+        return None
+    some = paths[:: -(-len(paths) // MOST_NAMES)]
+    stems = [path.rpartition("/")[2].rpartition(".")[0] for path in some]
     for separator in "_-":
         rows = [stem.split(separator) for stem in stems]
         if len(rows[0]) < 2 or any(len(row) != len(rows[0]) or not all(row) for row in rows):
@@ -190,12 +207,16 @@ def guess_pattern(paths: list[str]) -> str | None:
         found: list[int] = []
         for index in range(len(rows[0])):
             values = {tuple(row[i] for i in (*found, index)) for row in rows}
-            if len({row[index] for row in rows}) > 1 and len(values) <= len(rows) / 4:
+            if len({row[index] for row in rows}) > 1 and len(values) <= len(rows) / FILES_PER_VALUE:
                 found.append(index)
         part = f"[^{separator}/]+"
         names = {index: f"(?P<label{number}>{part})" for number, index in enumerate(found, 1)}
         if found:
             return separator.join(names.get(i, part) for i in range(len(rows[0]))) + r"\.\w+$"
+    words = Counter(match[0].lower() for stem in stems if (match := re.match(FIRST_WORD, stem)))
+    in_common = sum(files for files in words.values() if files > 1)
+    if 1 < len(words) <= len(stems) / FILES_PER_VALUE and in_common >= IN_COMMON * len(stems):
+        return rf"(?i)(?:^|/)(?P<name>{FIRST_WORD})[^/]*$"
     return None
 
 

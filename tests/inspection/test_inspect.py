@@ -23,7 +23,7 @@ from audiovq.evaluation import fidelity
 from audiovq.inspection.inspect import inspect
 from audiovq.inspection.measure import measure
 from audiovq.inspection.table import inspection_table
-from audiovq.preprocessing.labels import guess_pattern
+from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.preprocess import preprocess
 
 Voice = Callable[..., Waveform]
@@ -213,6 +213,42 @@ def test_labels_are_guessed_from_file_names_of_one_pattern(
         if len(labels) == 2
         else {("ada",), ("bob",)}
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        (["Kick {}.wav", "kick_soft{}.wav", "Snare-Rim ({}).wav"], {"kick", "snare"}),
+        (["bd_boom{}.flac", "loop_amen_full{}.flac", "elec{}.flac"], {"bd", "loop", "elec"}),
+        (["Kick {}.wav", "Snare {}.wav", "0{}.wav"], None),  # a third begin with no word
+        (["take {}.wav", "Take_{}.wav"], None),  # a single word tells nothing apart
+        (["{}kick.wav", "{}snare.wav"], None),
+    ],
+)
+def test_the_first_word_of_file_names_is_a_label_where_a_few_words_begin_them_all(
+    names: list[str], values: set[str] | None
+) -> None:
+    paths = [f"a folder/{name.format(i)}" for name in names for i in range(10)]
+    pattern = guess_pattern(paths)
+    labels, notes = labels_of(Path(), paths, None)
+    assert not any(labels.values())
+    if values is None:
+        assert pattern is None
+        assert notes == []
+        return
+    (note,) = notes
+    assert pattern is not None
+    assert pattern in shlex.split(note)
+    found, left = labels_of(Path(), paths, pattern)
+    assert {row["name"] for row in found.values()} == values
+    assert left == []
+    assert (
+        guess_pattern([f"{chr(97 + i // 26)}{chr(97 + i % 26)} 1.wav" for i in range(90)]) is None
+    )
+
+
+def test_no_file_names_have_no_pattern() -> None:
+    assert guess_pattern([]) is None
 
 
 def test_clips_and_their_inverted_spectrograms_are_written_with_figures(
