@@ -23,6 +23,8 @@ PATCH = 8, 4
 """Bins and frames covered by one code, at the default hop and bands of a sample rate."""
 ROW_MIXING = 8
 """Groups of channels of row mixing for tones."""
+POWER_OF_HITS = 4.0
+"""Weight of the error of areas' power for hits: their attacks are decoded as steep as they were recorded, or nearly."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,9 @@ class LossConfig:
     emphasis: float = 1.84
     """How much more errors weigh in loud cells than in quiet ones: powers of ten between the floor and
     the loudest cell; 0: equal weights."""
+    power: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Weight of the error of the power of small areas, of 4 bins and 8 frames, beside that of each cell; 0: none. None: 4 for
+    hits above 24 kHz, whose attacks get steeper, else 0."""
 
     # For the lessons only.
     kind: Literal["squared", "cross_entropy"] = "squared"
@@ -254,9 +259,24 @@ class LossConfig:
         require_finite(self)
         require(0 <= self.emphasis <= 10, f"emphasis {self.emphasis}: give a number from 0 to 10")
         require(
+            self.power is None or 0 <= self.power <= 1000,
+            f"power {self.power}: give a number from 0 to 1000",
+        )
+        require(
+            not self.power or self.kind == "squared",
+            f"power {self.power}: needs loss squared",
+        )
+        require(
             0 <= self.corruption_strength <= 1,
             f"corruption_strength {self.corruption_strength}: give a number from 0 to 1",
         )
+
+    def fitted(self, spectrogram: SpectrogramConfig) -> LossConfig:
+        """This loss with a weight of the power for spectrograms, where none is given."""
+        if self.power is not None:
+            return self
+        counts = spectrogram.is_of_hits and self.kind == "squared"
+        return replace(self, power=POWER_OF_HITS if counts else 0.0)
 
 
 @dataclass(frozen=True)

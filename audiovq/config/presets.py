@@ -122,7 +122,7 @@ LESSON = AutoencoderConfig(
         restart=False,
         update="gradient",
     ),
-    LossConfig(emphasis=0.0),
+    LossConfig(emphasis=0.0, power=0.0),
     contrast=1.0,
     rate_weight=0.0,
 )

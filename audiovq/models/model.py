@@ -124,7 +124,7 @@ def new_model(
     label_counts: list[tuple[tuple[int, ...], int]],
     clip_frames: int,
 ) -> Model:
-    """Untrained model without a prior; the network's patch is fitted to the spectrograms.
+    """Untrained model without a prior; the network's patch and the loss are fitted to the spectrograms.
 
     Raises AudiovqError where the bottleneck has a mean for each value of a label, and a label is a number."""
     numbers = label_numbers(labels)
@@ -133,8 +133,8 @@ def new_model(
         raise AudiovqError(
             f"bottleneck.conditional: label {name} is a number, and has no mean for each value; leave it out of the dataset"
         )
-    network = autoencoder.network.fitted(spectrogram)
-    autoencoder = replace(autoencoder, network=network)
+    network, loss = autoencoder.network.fitted(spectrogram), autoencoder.loss.fitted(spectrogram)
+    autoencoder = replace(autoencoder, network=network, loss=loss)
     return Model(
         Spectrogram(spectrogram),
         Autoencoder(

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovq.config.autoencoder import (
+    POWER_OF_HITS,
     AutoencoderConfig,
     BottleneckConfig,
     LossConfig,
@@ -370,6 +371,20 @@ def test_cross_entropy_needs_outputs_that_are_probabilities() -> None:
     with pytest.raises(AudiovqError, match=r"loss cross_entropy.*sigmoid"):
         AutoencoderConfig(loss=loss)
     AutoencoderConfig(NetworkConfig(output="sigmoid"), loss=loss)
+
+
+def test_the_power_of_areas_counts_for_hits_alone_unless_it_is_given() -> None:
+    hits = SpectrogramConfig(sample_rate=44_100, n_fft=1024, hop_length=256, n_mels=128)
+    assert hits.is_of_hits
+    assert LossConfig().fitted(hits).power == POWER_OF_HITS > 0
+    assert LossConfig(power=0.0).fitted(hits).power == 0
+    assert LossConfig(kind="cross_entropy").fitted(hits).power == 0
+    for rate in (8_000, 44_100):
+        others = SpectrogramConfig.for_rate(rate)
+        assert LossConfig().fitted(others).power == 0
+        assert LossConfig(power=2.0).fitted(others).power == 2
+    with pytest.raises(AudiovqError, match="power"):
+        LossConfig(kind="cross_entropy", power=1.0)
 
 
 @pytest.mark.parametrize("changes", [{"cosine": True}, {"kind": "fsq"}])

@@ -181,6 +181,41 @@ def test_without_emphasis_all_cells_have_equal_weight() -> None:
     assert result.weighted_error.item() == pytest.approx(result.squared_error.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("frames", [[24, 11, 3], [8], [5]])
+def test_the_power_error_is_that_of_areas_inside_the_clips(frames: list[int]) -> None:
+    model = autoencoder("patch", 10, power=4.0)
+    images, num_frames = clips(10, frames)
+    result = model(images, num_frames)
+    made = result.spectrogram.detach().double().clamp(-0.1, 1.2).numpy()
+    wanted = images.double().numpy()
+    errors, weights = [], []
+    for clip, length in enumerate(frames):
+        for low in range(0, 10 - 4 + 1, 2):
+            for first in range(0, length - 8 + 1, 4):
+                of_made, of_wanted = (
+                    1 + np.log10(1e-8 + np.mean(10 ** (8 * (area - 1)))) / 8
+                    for area in (
+                        x[clip, 0, low : low + 4, first : first + 8] for x in (made, wanted)
+                    )
+                )
+                errors.append((of_made - of_wanted) ** 2)
+                weights.append(0.02 + 0.98 * 10 ** (0.6 * (of_wanted - 1)))
+    expected = np.average(errors, weights=weights) if errors else 0.0
+    total = RECONSTRUCTION_SCALE * (result.weighted_error.item() + 4 * expected)
+    assert result.reconstruction_loss.item() == pytest.approx(total, rel=1e-4)
+
+
+def test_a_mean_of_decibels_has_less_power_than_what_it_is_the_mean_of() -> None:
+    model = autoencoder("patch", 8, power=4.0)
+    noise = torch.rand(1, 1, 8, 16, generator=torch.Generator().manual_seed(0))
+    cells = torch.ones(1, 1, 1, 16)
+    mean = noise.mean().expand_as(noise)
+    louder = torch.full_like(noise, 1 + float((10 ** (8 * (noise - 1))).mean().log10()) / 8)
+    assert model.power_error(noise, noise, cells) == 0
+    assert model.power_error(louder, noise, cells) < 0.2 * model.power_error(mean, noise, cells)
+    assert (louder - noise).square().mean() > (mean - noise).square().mean()
+
+
 def test_contrast_stretches_values_below_1_and_keeps_silence() -> None:
     model = autoencoder("patch", 10, contrast=1.1)
     values = torch.tensor([0.0, 0.05, 0.5, 1.0, 1.2])
