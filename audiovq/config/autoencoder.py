@@ -243,7 +243,7 @@ class LossConfig:
     the loudest cell; 0: equal weights."""
     power: float | None = field(default=None, metadata=OMIT_DEFAULT)
     """Weight of the error of the power of small areas, of 4 bins and 8 frames, beside that of each cell; 0: none. None: 4 for
-    hits above 24 kHz, whose attacks get steeper, else 0."""
+    hits above 24 kHz in mono, whose attacks get steeper, else 0."""
 
     # For the lessons only.
     kind: Literal["squared", "cross_entropy"] = "squared"
@@ -275,7 +275,10 @@ class LossConfig:
         """This loss with a weight of the power for spectrograms, where none is given."""
         if self.power is not None:
             return self
-        counts = spectrogram.is_of_hits and self.kind == "squared"
+        mono_hits = (
+            spectrogram.is_of_hits and spectrogram.planes == 1
+        )  # in stereo, places would suffer
+        counts = mono_hits and self.kind == "squared"
         return replace(self, power=POWER_OF_HITS if counts else 0.0)
 
 
