@@ -298,7 +298,7 @@ class AutoencoderConfig:
     a little more than 0. None: set where the contrast is fitted, above 24 kHz to .025, else to 0."""
     rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
-    distance between latents and codes; 0: always the nearest code; None: .1, for hits above 24 kHz .2, and for those
+    distance between latents and codes; 0: always the nearest code; None: .1, for hits above 24 kHz .32, and for those
     in stereo .036, since codes say less of the loudness alone there."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
