@@ -45,7 +45,7 @@ EMPHASIS_FLOOR = 0.02
 AREA = 4, 8
 """Bins and frames of an area whose power counts in the loss: 46 ms of hits at 44.1 kHz."""
 AREA_EMPHASIS = 0.6
-"""`emphasis` of areas: what is quiet, as the time before an onset is, weighs more than among cells."""
+"""`emphasis` of areas: quiet ones, as before an onset, weigh more than quiet cells do."""
 RANGE_BELS = 8.0
 """Powers of ten of the power between the floor and the loudest cell, with the default range of 80 dB."""
 PLANE_WEIGHTS = 1.0, 0.25, 0.12
@@ -222,19 +222,23 @@ class Autoencoder(nn.Module):
         inside the `cells` (batch, 1, 1, frames) count, with `loudness_weights` by AREA_EMPHASIS. A decoder that is not
         sure where an onset is returns means of decibels, which are far below the power of what they are means of.
         """
-        if any(size < n for n, size in zip(AREA, spectrogram.shape[2:], strict=True)):
-            return output.new_zeros(())
-        bins, frames = AREA
-        steps = bins // 2, frames // 2
+        bins, frames = min(AREA[0], spectrogram.shape[2]), AREA[1]
+        steps = max(1, bins // 2), frames // 2
+        missing = max(
+            0, frames - spectrogram.shape[3]
+        )  # no early return: other ranks may hold longer clips
+        output, spectrogram, cells = (
+            nn.functional.pad(x, (0, missing)) for x in (output, spectrogram, cells)
+        )
 
         def level(values: Tensor) -> Tensor:
             power = 10 ** (RANGE_BELS * (values[:, :1].float().clamp(-0.1, 1.2) - 1))
             mean = nn.functional.avg_pool2d(power, (bins, frames), steps)
             return 1 + (mean + 10**-RANGE_BELS).log10() / RANGE_BELS
 
-        inside = nn.functional.avg_pool2d(cells.float(), (1, frames), (1, steps[1])) > 1 - 1e-6
+        mask = nn.functional.avg_pool2d(cells.float(), (1, frames), (1, steps[1])) > 1 - 1e-6
         wanted = level(spectrogram)
-        weights = loudness_weights(wanted, AREA_EMPHASIS) * inside
+        weights = loudness_weights(wanted, AREA_EMPHASIS) * mask
         weight = distributed.all_reduce_mean(weights.sum())
         errors = (level(output) - wanted).square() * weights
         error: Tensor = errors.sum() / weight.clamp_min(torch.finfo(torch.float32).tiny)
