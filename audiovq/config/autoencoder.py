@@ -275,10 +275,8 @@ class LossConfig:
         """This loss with a weight of the power for spectrograms, where none is given."""
         if self.power is not None:
             return self
-        mono_hits = (
-            spectrogram.is_of_hits and spectrogram.planes == 1
-        )  # in stereo, places would suffer
-        counts = mono_hits and self.kind == "squared"
+        # In stereo balance and coherence would weigh too little beside it.
+        counts = spectrogram.is_of_hits and spectrogram.planes == 1 and self.kind == "squared"
         return replace(self, power=POWER_OF_HITS if counts else 0.0)
 
 

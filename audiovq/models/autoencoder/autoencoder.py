@@ -224,9 +224,8 @@ class Autoencoder(nn.Module):
         """
         bins, frames = min(AREA[0], spectrogram.shape[2]), AREA[1]
         steps = max(1, bins // 2), frames // 2
-        missing = max(
-            0, frames - spectrogram.shape[3]
-        )  # no early return: other ranks may hold longer clips
+        # Short clips are padded rather than left out: each rank takes part in the sum below.
+        missing = max(0, frames - spectrogram.shape[3])
         output, spectrogram, cells = (
             nn.functional.pad(x, (0, missing)) for x in (output, spectrogram, cells)
         )
