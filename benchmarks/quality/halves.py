@@ -97,8 +97,8 @@ def figures_of(
     (label,) = model.labels
     asked = torch.tensor([[values.index(sound.labels[label])] for sound in sounds])
     images = waveform_images(spectrogram, [sound.waveform for sound in sounds])
-    (own,) = dataset.labels.values()
-    real = torch.tensor([[values.index(own[int(i)])] for i in dataset.validation.label_indices])
+    (names,) = dataset.labels.values()
+    real = torch.tensor([[values.index(names[int(i)])] for i in dataset.validation.label_indices])
     return {
         "training_clips": len(dataset.train),
         "codebook_use": round(len(codes) / model.autoencoder.config.bottleneck.num_codes, 3),
@@ -125,16 +125,16 @@ def measure(settings: Settings) -> Figures:
         data = work / f"dataset{number}"
         preprocess(folder, data, mono)
         model = _train(settings, data, work / f"model{number}", settings.minutes)
-        own = figures_of(model, Dataset(data, folder), judge, list(values), settings.n)
-        figures["trainings"].append({"half": number, "from": None} | own)
+        measured = figures_of(model, Dataset(data, folder), judge, list(values), settings.n)
+        figures["trainings"].append({"half": number, "from": None} | measured)
         print(figures["trainings"][-1], flush=True)
     for number, folder in enumerate(folders):
         origin, data = work / f"model{1 - number}", work / f"like{number}"
         like = Origin.read(origin).model.spectrogram.config
         preprocess(folder, data, plain.like(like, str(origin)))
         model = _train(settings, data, work / f"fine{number}", settings.fine_minutes, str(origin))
-        own = figures_of(model, Dataset(data, folder), judge, list(values), settings.n)
-        figures["trainings"].append({"half": number, "from": 1 - number} | own)
+        measured = figures_of(model, Dataset(data, folder), judge, list(values), settings.n)
+        figures["trainings"].append({"half": number, "from": 1 - number} | measured)
         print(figures["trainings"][-1], flush=True)
     return figures
 
