@@ -18,8 +18,8 @@ CONFIG = TrainConfig(
         BottleneckConfig(latent_dim=8, codebook_size=32),
     ),
     prior=PriorConfig(dim=32, layers=2, heads=2),
-    autoencoder_training=OptimizerConfig(steps=60, batch_size=4, warmup=5, validate_every=30),
-    prior_training=OptimizerConfig(steps=40, batch_size=4, warmup=5, validate_every=20),
+    autoencoder_training=OptimizerConfig(steps=30, batch_size=4, warmup=5, validate_every=15),
+    prior_training=OptimizerConfig(steps=20, batch_size=4, warmup=5, validate_every=10),
     precision="float32",
 )
 train = functools.partial(train_with_samples, limits=Limits(sample_every=2.0))

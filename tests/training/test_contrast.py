@@ -124,7 +124,10 @@ def hits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_above_24_khz_the_power_is_restored_and_silence_is_fitted_with_it(
     hits: Dataset, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, autoencoder_share=1.0, max_minutes=10.0)
+    enough = dataclasses.replace(CONFIG.autoencoder_training, steps=60)
+    config = dataclasses.replace(
+        CONFIG, autoencoder_training=enough, autoencoder_share=1.0, max_minutes=10.0
+    )
     model = train(hits, tmp_path / "model", config, device="cpu", say=lambda _: None)
     assert load(tmp_path / "model").autoencoder.config.silence == SILENCE == silence_of(model)
     assert model.autoencoder.contrast == fitted_contrast(model, hits.validation, also=hits.train)

@@ -70,15 +70,15 @@ def test_training_leaves_a_model_metrics_samples_and_a_card(
     assert model.prior is not None
     rows = [json.loads(x) for x in (folder / "training" / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["step"]) for row in rows] == [
+        ("autoencoder", 15),
         ("autoencoder", 30),
-        ("autoencoder", 60),
+        ("prior", 10),
         ("prior", 20),
-        ("prior", 40),
     ]
     assert rows[1]["validation_score"] < rows[0]["validation_score"]
     assert rows[3]["validation_bits_per_code"] < rows[2]["validation_bits_per_code"]
     samples = {p.name for p in (folder / "training" / "samples").iterdir()}
-    assert {"autoencoder-000060.png", "autoencoder-000060.wav", "prior-000040.wav"} <= samples
+    assert {"autoencoder-000030.png", "autoencoder-000030.wav", "prior-000020.wav"} <= samples
     assert "folder" in (folder / "README.md").read_text(encoding="utf-8")
     assert any("codes used" in line for line in lines)
     assert any("bits/code on validation clips" in line for line in lines)
@@ -117,7 +117,7 @@ def test_another_seed_gives_another_model(
 
 @pytest.mark.parametrize(
     ("stage", "step"),
-    [("autoencoder", 17), pytest.param("autoencoder", 30, marks=pytest.mark.slow), ("prior", 25)],
+    [("autoencoder", 8), pytest.param("autoencoder", 15, marks=pytest.mark.slow), ("prior", 13)],
 )
 def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
     straight: tuple[Path, list[str]],
@@ -158,7 +158,7 @@ def test_a_training_that_goes_on_says_so_in_the_words_of_its_other_lines_and_of_
     terminal = Terminal()
     lines: list[str] = []
     with monkeypatch.context() as patch:
-        stop_after(patch, "prior", 20)
+        stop_after(patch, "prior", 10)
         with pytest.raises(Stopped):
             train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet, plain=True)
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -166,7 +166,7 @@ def test_a_training_that_goes_on_says_so_in_the_words_of_its_other_lines_and_of_
     assert lines[1:4] == [
         "stage 1 of 3 (sounds as codes): done by an earlier run",
         "stage 2 of 3 (small archives): done by an earlier run",
-        "stage 3 of 3 (new sounds): continues where it stopped, at 52 %",
+        "stage 3 of 3 (new sounds): continues where it stopped, at 55 %",
     ]
     assert lines[-1].startswith("stage 3 of 3 (new sounds): all its steps are taken; learning")
     bar = terminal.getvalue()
@@ -183,7 +183,7 @@ def test_a_longer_limit_is_used_before_the_end_of_training_and_a_shorter_one_ign
     shorter = dataclasses.replace(CONFIG, max_minutes=20.0)
 
     def stop(line: str) -> None:
-        if line.startswith("autoencoder") and "step 30" in line:
+        if line.startswith("autoencoder") and "step 15" in line:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Stopped):
@@ -268,14 +268,14 @@ def test_training_the_masked_prior_resumes_bit_for_bit(
 
     def stop(line: str) -> None:
         lines.append(line)
-        if line.startswith("masked") and "step 20" in line:
+        if line.startswith("masked") and "step 10" in line:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Stopped):
         train(dataset, folder, config, device="cpu", say=stop)
     model = train(dataset, folder, config, device="cpu", say=lines.append)
     assert any("bits/masked code on validation clips" in line for line in lines)
-    assert "masked: step 40" in (folder / "README.md").read_text("utf-8")
+    assert "masked: step 20" in (folder / "README.md").read_text("utf-8")
     assert model.masked is not None
     straight_run = tmp_path / "straight"
     train(dataset, straight_run, config, device="cpu", say=quiet)
@@ -444,8 +444,8 @@ def test_limits_set_how_often_progress_is_printed_and_samples_are_written(
     limits = Limits(quiet_seconds=0.0, sample_every=2.0)
     train(dataset, tmp_path / "model", CONFIG, device="cpu", say=lines.append, limits=limits)
     between = [line for line in lines if "loss" in line]
-    assert len(between) == 60 + 40 - 4, "every step without a validation"
-    assert between[0].startswith("autoencoder   2 %, step 1, 0:0")
+    assert len(between) == 30 + 20 - 4, "every step without a validation"
+    assert between[0].startswith("autoencoder   3 %, step 1, 0:0")
     assert not (tmp_path / "model" / "training" / "samples").exists()
 
 

@@ -136,7 +136,7 @@ def test_lines_and_card_name_the_vivid_decoder(straight: tuple[Path, list[str]])
     assert any(
         line.startswith("vivid 100 %") and "discriminator recognizes" in line for line in lines
     )
-    assert "vivid: step 40" in (folder / "README.md").read_text("utf-8")
+    assert "vivid: step 20" in (folder / "README.md").read_text("utf-8")
 
 
 def test_the_vivid_decoder_takes_its_time_from_the_autoencoder() -> None:
