@@ -243,7 +243,7 @@ class LossConfig:
     the loudest cell; 0: equal weights."""
     power: float | None = field(default=None, metadata=OMIT_DEFAULT)
     """Weight of the error of the power of small areas, of 4 bins and 8 frames, beside that of each cell; 0: none. None: 4 for
-    hits above 24 kHz in mono, whose attacks get steeper, else 0."""
+    hits above 24 kHz, whose attacks get steeper, else 0."""
 
     # For the lessons only.
     kind: Literal["squared", "cross_entropy"] = "squared"
@@ -275,8 +275,7 @@ class LossConfig:
         """This loss with a weight of the power for spectrograms, where none is given."""
         if self.power is not None:
             return self
-        # In stereo balance and coherence would weigh too little beside it.
-        counts = spectrogram.is_of_hits and spectrogram.planes == 1 and self.kind == "squared"
+        counts = spectrogram.is_of_hits and self.kind == "squared"
         return replace(self, power=POWER_OF_HITS if counts else 0.0)
 
 
@@ -297,7 +296,7 @@ class AutoencoderConfig:
     rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
     distance between latents and codes; 0: always the nearest code; None: .1, for hits above 24 kHz .32, and for those
-    in stereo .036, since codes say less of the loudness alone there."""
+    in stereo .07, since codes say less of the loudness alone there."""
     target_rate: float | None = None
     """Bits per second of an archive of validation clips: rate_weight is raised until this is met, with
     a margin."""

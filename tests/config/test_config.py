@@ -378,7 +378,7 @@ def test_the_power_of_areas_counts_for_hits_alone_unless_it_is_given() -> None:
     assert hits.is_of_hits
     assert LossConfig().fitted(hits).power == POWER_OF_HITS > 0
     assert LossConfig(power=0.0).fitted(hits).power == 0
-    assert LossConfig().fitted(dataclasses.replace(hits, channels=2)).power == 0
+    assert LossConfig().fitted(dataclasses.replace(hits, channels=2)).power == POWER_OF_HITS
     assert LossConfig(kind="cross_entropy").fitted(hits).power == 0
     for rate in (8_000, 44_100):
         others = SpectrogramConfig.for_rate(rate)

@@ -79,11 +79,14 @@ def test_silence_is_zero_for_a_network() -> None:
 def test_the_loss_weighs_planes_and_is_that_of_mono_for_the_loudness() -> None:
     autoencoder = stereo_model().autoencoder
     image, cells = images(1, 8), torch.ones(1, 1, 1, 8)
-    for plane, weight in enumerate(PLANE_WEIGHTS):
+    with_power = Autoencoder(changed(AUTOENCODER, power=4.0), 16, planes=3)
+    of_power = 1.0, 3 * PLANE_WEIGHTS[1], 3 * PLANE_WEIGHTS[2]
+    for plane, weights in enumerate(zip(PLANE_WEIGHTS, of_power, strict=True)):
         errors = torch.zeros_like(image)
         errors[:, plane] = 1
-        found = autoencoder.weighted_error(errors, image, cells)
-        assert float(found) == pytest.approx(weight, rel=1e-5)
+        for network, weight in zip((autoencoder, with_power), weights, strict=True):
+            found = network.weighted_error(errors, image, cells)
+            assert float(found) == pytest.approx(weight, rel=1e-5)
     mono = Autoencoder(AUTOENCODER, 16)
     errors = torch.zeros_like(image)
     errors[:, 0] = image[:, 1]

@@ -62,6 +62,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "residual": {"network": "residual", "num_quantizers": 2, "gradient_through": "rotation"},
     "fsq": {"bottleneck": "fsq", "levels": (5, 5, 3)},
     "cosine": {"cosine": True},
+    "power": {"power": 4.0},
     "masked": {"bottleneck": "none", "corruption": "mask"},
     "noisy": {"bottleneck": "none", "corruption": "noise"},
     "normed": {

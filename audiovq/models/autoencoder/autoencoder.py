@@ -49,7 +49,7 @@ AREA_EMPHASIS = 0.6
 RANGE_BELS = 8.0
 """Powers of ten of the power between the floor and the loudest cell, with the default range of 80 dB."""
 PLANE_WEIGHTS = 1.0, 0.25, 0.12
-"""Weight in the loss of each plane of stereo: loudness, balance, coherence."""
+"""Weight in the loss of each plane of stereo, without `power_error`: loudness, balance, coherence."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,11 @@ class Autoencoder(nn.Module):
         )
         self.decoder: nn.Module = decoder(config.network, config.bottleneck.dim, self.rows, planes)
         if planes > 1:
-            for name, values in (("neutral", NEUTRAL), ("plane_weights", PLANE_WEIGHTS)):
+            # The error of the power comes to that of the loudness: else the other planes would weigh less.
+            more = 1 + (config.loss.power or 0) / 2
+            loudness, *others = PLANE_WEIGHTS
+            weights = loudness, *(more * weight for weight in others)
+            for name, values in (("neutral", NEUTRAL), ("plane_weights", weights)):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.latent_projection = LatentProjection(config.bottleneck)
         self.dense: Dense | None = None
@@ -206,7 +210,7 @@ class Autoencoder(nn.Module):
         """Mean of errors (batch, planes, bins, frames) in the `cells` (batch, 1, 1, frames) inside the clips.
 
         They are weighted by `loudness_weights` of the first plane, and those of each further plane by its
-        PLANE_WEIGHTS in addition.
+        `plane_weights` in addition.
         """
         weights = loudness_weights(spectrogram[:, :1], self.config.loss.emphasis) * cells
         weight = distributed.all_reduce_mean(weights.sum())
