@@ -12,6 +12,7 @@ from audiovq.config.autoencoder import (
 )
 from audiovq.config.settings import (
     MASKED_EPOCHS,
+    MASKED_LEARNT_SHARE,
     PRIOR_EPOCHS,
     PRIOR_PATIENCE,
     PRIOR_TOLERANCE,
@@ -28,7 +29,12 @@ _prior_training = partial(
     patience=PRIOR_PATIENCE,
     tolerance=PRIOR_TOLERANCE,
 )
-_masked_training = partial(OptimizerConfig, max_epochs=MASKED_EPOCHS, tolerance=PRIOR_TOLERANCE)
+_masked_training = partial(
+    OptimizerConfig,
+    max_epochs=MASKED_EPOCHS,
+    tolerance=PRIOR_TOLERANCE,
+    learnt_share=MASKED_LEARNT_SHARE,
+)
 PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         autoencoder=AutoencoderConfig(

@@ -159,6 +159,9 @@ class OptimizerConfig:
     """Stop after this number of validations of which none replaces the state that is kept."""
     tolerance: float = field(default=0.0, metadata=OMIT_DEFAULT)
     """Share of the best score by which a later state may be worse and still replaces the state that is kept."""
+    learnt_share: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Share of the score of other clips below which that of training clips shows that these are learnt. Until then a later
+    state of a prior replaces the state that is kept, whatever its score, where training clips score below the best."""
     max_epochs: int | None = None
     """Maximum number of epochs: shortens the schedule (not below 3,000 steps) and validates every 4
     epochs. For stages that overfit: a short, completed schedule beats the best state of a long one."""
@@ -192,6 +195,10 @@ class OptimizerConfig:
         )
         require(0 <= self.tolerance <= 10, f"tolerance {self.tolerance}: give a share from 0 to 10")
         require(
+            0 <= self.learnt_share <= 1,
+            f"learnt_share {self.learnt_share}: give a share from 0 to 1",
+        )
+        require(
             0 < self.decay_rate <= 1,
             f"decay_rate {self.decay_rate}: give a share above 0, up to 1",
         )
@@ -224,6 +231,9 @@ MASKED_EPOCHS = 200
 PRIOR_TOLERANCE = 0.02
 """Share of the best score within which a later state of a prior is kept: with few clips, new sounds still come nearer to
 recordings when the likelihood of other clips no longer rises. Near copies of training clips are sampled again."""
+MASKED_LEARNT_SHARE = 0.6
+"""`learnt_share` of a masked prior. One that starts from another model and learns few clips of new kinds is best on other clips
+long before it tells the kinds apart."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +254,9 @@ class TrainConfig:
         )
     )
     masked_training: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(max_epochs=MASKED_EPOCHS, tolerance=PRIOR_TOLERANCE)
+        default_factory=lambda: OptimizerConfig(
+            max_epochs=MASKED_EPOCHS, tolerance=PRIOR_TOLERANCE, learnt_share=MASKED_LEARNT_SHARE
+        )
     )
     max_minutes: float | None = None
     """Time limit of the whole training; schedules are shortened to fit."""

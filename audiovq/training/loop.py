@@ -259,7 +259,7 @@ class Trainer:
         ):
             validation = stage.validate()
         metrics = {**metrics, **{f"validation_{name}": x for name, x in validation.items()}}
-        if self._is_kept(validation["score"]):
+        if self._is_kept(validation["score"], stage.training_score(metrics)):
             state.best = min(state.best, validation["score"])
             state.best_step, state.stale = state.step, 0
             if distributed.is_main():
@@ -272,12 +272,17 @@ class Trainer:
             append_line(self.folder / "metrics.jsonl", json_text({"stage": self.stage, **metrics}))
         return metrics
 
-    def _is_kept(self, score: float) -> bool:
-        """Whether a state replaces the one that is kept: it is better, or nearly as good as the best (`tolerance`)."""
-        best, tolerance = self.state.best, self.config.tolerance
-        if not tolerance or best == math.inf:
+    def _is_kept(self, score: float, of_training: float | None) -> bool:
+        """Whether a state replaces the one that is kept: it is better, or nearly as good as the best (`tolerance`), or
+        training clips are not learnt yet (`learnt_share`); `of_training` is their score."""
+        best, config = self.state.best, self.config
+        # Above the best score of other clips, training clips say nothing: the training may have made all clips worse.
+        learnt = of_training is None or not config.learnt_share * score < of_training < best
+        if config.learnt_share and not learnt:
+            return True
+        if not config.tolerance or best == math.inf:
             return score < best
-        return score <= best + tolerance * abs(best)
+        return score <= best + config.tolerance * abs(best)
 
     def _require_finite_weights(self) -> None:
         """Raise AudiovqError if weights are not finite, before they replace good ones on disk."""

@@ -154,6 +154,10 @@ class Stage(ABC):
     def validate(self) -> Metrics:
         """`score`, lower being better, and other scalars; equal in all ranks."""
 
+    def training_score(self, metrics: Metrics) -> float | None:
+        """Score of training clips since the last validation, in the units of `validate`; None where it is not known."""
+        return None
+
     @abstractmethod
     def describe(self, metrics: Metrics) -> str:
         """The progress line of a validation or, without its metrics, of training."""

@@ -89,6 +89,9 @@ class Task:
         self.scores.append(error)
         return {"score": error, "other": 1.0}
 
+    def training_score(self, metrics: Mapping[str, float]) -> float | None:
+        return None
+
     def keep(self, state: State, metrics: Mapping[str, float]) -> None:
         weights = {name: value.clone() for name, value in self.module.state_dict().items()}
         self.kept.append((asdict(state) | {"seconds": 0}, weights))
@@ -110,6 +113,7 @@ class Task:
             prepare=prepare,
             loss=lambda: self.loss(steps[-1]),
             validate=self.validate,
+            training_score=self.training_score,
         )
         return self.trainer.fit(stage, self.keep, say)
 
@@ -348,6 +352,19 @@ def test_a_later_state_within_the_tolerance_of_the_best_score_is_kept(tmp_path: 
     state = task.fit()
     assert (state.best, state.best_step, state.stale) == (1.0, 18, 3)
     assert [kept["best_step"] for kept, _ in task.kept] == [4, 6, 10, 12, 18]
+
+
+def test_a_later_state_is_kept_until_training_clips_are_learnt(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1000, validate_every=2, patience=2, learnt_share=0.5)
+    task = Task(tmp_path, config)
+    pairs = [(3.0, 5.0), (2.0, 4.0), (2.5, 2.0), (2.4, 1.9), (3.0, 1.6), (2.1, 1.0), (3.0, 1.4)]
+    scores, of_training = (iter(column) for column in zip(*pairs, strict=True))
+    task.validate = lambda: {"score": next(scores)}
+    task.training_score = lambda _: next(of_training)
+    state = task.fit()
+    kept = [kept["best_step"] for kept, _ in task.kept]
+    assert kept == [2, 4, 8, 10], "not the third, as 2.0 of training clips is not below the best"
+    assert (state.step, state.best, state.best_step, state.stale) == (14, 2.0, 10, 2)
 
 
 def test_time_limit_ends_the_schedule_and_leaves_a_kept_model(

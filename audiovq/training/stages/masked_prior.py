@@ -101,6 +101,11 @@ class MaskedPriorStage(Stage):
         """As `validate_masked`."""
         return validate_masked(self.masked, self.held_out_codes)
 
+    def training_score(self, metrics: Metrics) -> float | None:
+        """Bits per masked code in training, with dropout and some wrong codes."""
+        nats = metrics.get("nats_per_code")
+        return None if nats is None else nats / math.log(2)
+
     def describe(self, metrics: Metrics) -> str:
         """As `describe_masked`."""
         return describe_masked(metrics, self.held_out.name)
