@@ -120,7 +120,8 @@ def measure(settings: Settings) -> Figures:
     whole = Dataset(work / "whole-dataset", source)
     judge = classifier.train_classifier([whole.train], pool=classifier.pooling(whole.spectrogram))
     (values,) = whole.labels.values()
-    figures: Figures = {**stamp(), "set": settings.set, "trainings": []}
+    minutes = {"minutes": settings.minutes, "fine_minutes": settings.fine_minutes}
+    figures: Figures = {**stamp(), "set": settings.set, **minutes, "trainings": []}
     for number, folder in enumerate(folders):
         data = work / f"dataset{number}"
         preprocess(folder, data, mono)
