@@ -161,7 +161,7 @@ class OptimizerConfig:
     """Share of the best score by which a later state may be worse and still replaces the state that is kept."""
     learnt_share: float = field(default=0.0, metadata=OMIT_DEFAULT)
     """Share of the score of other clips below which that of training clips shows that these are learnt. Until then a later
-    state of a prior replaces the state that is kept, whatever its score, where training clips score below the best."""
+    state of a prior replaces the state that is kept where training clips score better, whatever other clips do; 0: at once."""
     max_epochs: int | None = None
     """Maximum number of epochs: shortens the schedule (not below 3,000 steps) and validates every 4
     epochs. For stages that overfit: a short, completed schedule beats the best state of a long one."""

@@ -259,9 +259,10 @@ class Trainer:
         ):
             validation = stage.validate()
         metrics = {**metrics, **{f"validation_{name}": x for name, x in validation.items()}}
-        if self._is_kept(validation["score"], stage.training_score(metrics)):
+        training_score = stage.training_score(metrics)
+        if self._is_kept(validation["score"], training_score):
             state.best = min(state.best, validation["score"])
-            state.best_step, state.stale = state.step, 0
+            state.best_step, state.training_score, state.stale = state.step, training_score, 0
             if distributed.is_main():
                 keep(state, metrics)
         else:
@@ -272,17 +273,17 @@ class Trainer:
             append_line(self.folder / "metrics.jsonl", json_text({"stage": self.stage, **metrics}))
         return metrics
 
-    def _is_kept(self, score: float, of_training: float | None) -> bool:
+    def _is_kept(self, score: float, training_score: float | None) -> bool:
         """Whether a state replaces the one that is kept: it is better, or nearly as good as the best (`tolerance`), or
-        training clips are not learnt yet (`learnt_share`); `of_training` is their score."""
-        best, config = self.state.best, self.config
-        # Above the best score of other clips, training clips say nothing: the training may have made all clips worse.
-        learnt = of_training is None or not config.learnt_share * score < of_training < best
-        if config.learnt_share and not learnt:
-            return True
+        training clips are still being learnt (`learnt_share`)."""
+        best, before, config = self.state.best, self.state.training_score, self.config
+        if config.learnt_share and training_score is not None and before is not None:
+            learning = config.learnt_share * score < training_score < before
+        else:
+            learning = False
         if not config.tolerance or best == math.inf:
-            return score < best
-        return score <= best + config.tolerance * abs(best)
+            return learning or score < best
+        return learning or score <= best + config.tolerance * abs(best)
 
     def _require_finite_weights(self) -> None:
         """Raise AudiovqError if weights are not finite, before they replace good ones on disk."""

@@ -29,7 +29,9 @@ class State:
     best: float = math.inf
     """Lowest validation score so far."""
     best_step: int = 0
-    """Step of the state that is kept: the best one, or a later one that is nearly as good."""
+    """Step of the state that is kept: the best one, or a later one that is nearly as good, or knows training clips better."""
+    training_score: float | None = None
+    """Score of training clips at that step; None where it is not known."""
     stale: int = 0
     """Number of validations since that step."""
     done: bool = False

@@ -357,14 +357,18 @@ def test_a_later_state_within_the_tolerance_of_the_best_score_is_kept(tmp_path: 
 def test_a_later_state_is_kept_until_training_clips_are_learnt(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=1000, validate_every=2, patience=2, learnt_share=0.5)
     task = Task(tmp_path, config)
-    pairs = [(3.0, 5.0), (2.0, 4.0), (2.5, 2.0), (2.4, 1.9), (3.0, 1.6), (2.1, 1.0), (3.0, 1.4)]
+    pairs = [(3.0, None), (4.0, 5.0), (2.0, 4.0), (2.5, 4.0), (2.4, 3.9), (3.0, 1.6), (2.1, 1.0)]
+    pairs.append((3.0, 1.4))
     scores, of_training = (iter(column) for column in zip(*pairs, strict=True))
     task.validate = lambda: {"score": next(scores)}
     task.training_score = lambda _: next(of_training)
     state = task.fit()
     kept = [kept["best_step"] for kept, _ in task.kept]
-    assert kept == [2, 4, 8, 10], "not the third, as 2.0 of training clips is not below the best"
-    assert (state.step, state.best, state.best_step, state.stale) == (14, 2.0, 10, 2)
+    assert kept == [2, 6, 10, 12], (
+        "neither where a training is worse for all clips, nor once they are learnt"
+    )
+    assert (state.step, state.best, state.best_step, state.stale) == (16, 2.0, 12, 2)
+    assert state.training_score == 1.6
 
 
 def test_time_limit_ends_the_schedule_and_leaves_a_kept_model(
