@@ -231,7 +231,7 @@ MASKED_EPOCHS = 200
 PRIOR_TOLERANCE = 0.02
 """Share of the best score within which a later state of a prior is kept: with few clips, new sounds still come nearer to
 recordings when the likelihood of other clips no longer rises. Near copies of training clips are sampled again."""
-MASKED_LEARNT_SHARE = 0.5
+MASKED_LEARNT_SHARE = 0.55
 """`learnt_share` of a masked prior. One that starts from another model and learns few clips of new kinds is best on other clips
 long before it tells the kinds apart."""
 
