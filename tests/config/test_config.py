@@ -275,6 +275,9 @@ BAD: list[Any] = [
     (OptimizerConfig, "max_epochs", 0),
     (OptimizerConfig, "decay_rate", 0.0),
     (OptimizerConfig, "decay_rate", 1.5),
+    (OptimizerConfig, "tolerance", -0.1),
+    (OptimizerConfig, "learnt_share", -0.1),
+    (OptimizerConfig, "learnt_share", 1.1),
     (TrainConfig, "max_minutes", 0.0),
     (TrainConfig, "autoencoder_share", 1.1),
 ]
