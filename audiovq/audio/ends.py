@@ -23,7 +23,10 @@ of all drum hits stays below a tenth of their peak."""
 RELEASE_SECONDS = 0.01
 """The same at the end of a new sound that has decayed."""
 RINGING_SECONDS = 0.1
-"""The same at the end of a new sound that still rings."""
+"""The same at the end of a new sound that still rings,"""
+RINGING_SHARE = 1 / 16
+"""but at most this share of the sound, where that is longer than RELEASE_SECONDS: a spoken digit of half a second would
+lose its last sound."""
 RINGING = 0.03
 """A sound rings if the peak of its last RELEASE_SECONDS is above this share of its peak (-30 dB)."""
 TRIM_DB = PreprocessConfig().trim_db
@@ -62,15 +65,17 @@ def from_silence(
 def ended(waveform: Waveform, sample_rate: int, trims: bool) -> Waveform:
     """A new sound (samples,) or (2, samples) that ends in silence.
 
-    With `trims`, it is cut where recordings are when they are preprocessed: by `silence.trim`. Then it is faded out,
-    longer if it still rings. The fade takes at most half of the sound.
+    With `trims`, it is cut where recordings are when they are preprocessed: by `silence.trim`. Then it is faded out, longer
+    if it still rings: see RINGING_SECONDS. The fade takes at most half of the sound.
     """
     release = round(RELEASE_SECONDS * sample_rate)
     if trims:
         waveform = waveform[..., : trim(waveform, sample_rate, TRIM_DB)[1] or None]
-    rings = peak_of(waveform[..., -release:]) > RINGING * peak_of(waveform)
     length = waveform.shape[-1]
-    ramp = _ramp(RINGING_SECONDS if rings else RELEASE_SECONDS, sample_rate, length // 2)
+    ramp = _ramp(RELEASE_SECONDS, sample_rate, length // 2)
+    if peak_of(waveform[..., -release:]) > RINGING * peak_of(waveform):
+        most = max(len(ramp), int(RINGING_SHARE * length))
+        ramp = _ramp(RINGING_SECONDS, sample_rate, most)
     faded = waveform.copy()
     faded[..., length - len(ramp) :] *= ramp[::-1]
     return faded

@@ -4,8 +4,8 @@
     python benchmarks/quality/sounds.py notes --model MODEL --dataset DATASET --split test
 
 The set is one of drums, body, foley, notes and fsdd (`sets.py`). Its recordings are preprocessed with default
-settings, in mono (`stereo.py` measures stereo), and the preset small is trained with default settings, unless a model is given. Settings are chosen on
-the validation split, which is measured by default; `--split test` is for the final figures.
+settings, in mono unless `--channels` says otherwise, and the preset small is trained with default settings, unless a model is given.
+Both channels are mixed before anything is measured (`stereo.py` measures them apart). Settings are chosen on the validation split, which is measured by default; `--split test` is for the final figures.
 
 Of the split's recordings, the beginnings of up to 10 s, a fixed random choice of up to `--files` and about
 `--seconds` in total, are stored in one archive, as by `audiovq encode`. The rate is the size of this archive
@@ -94,6 +94,8 @@ class Settings:
     """Time limit of the training."""
     preset: str = "small"
     """Default settings of the training."""
+    channels: Literal["mono", "stereo"] = "mono"
+    """Channels of the dataset that is made."""
     model: Path | None = None
     """Measure the model in this folder; None: train one."""
     dataset: Path | None = None
@@ -127,7 +129,9 @@ class Real:
     """Real sounds of the split: originals of all reconstructions."""
 
     waveforms: list[Waveform]
-    """Beginnings of recordings (samples,)."""
+    """Beginnings of recordings (samples,), channels mixed."""
+    given: list[Waveform]
+    """The same in the channels of the recordings, (samples,) or (2, samples)."""
     whole: list[bool]
     """Whether each is a whole recording, so that its end is a sound's end."""
     notes: list[float | None]
@@ -144,7 +148,7 @@ def prepared(settings: Settings, sounds: SoundSet) -> tuple[Model, Dataset]:
         dataset = Dataset(settings.dataset, settings.recordings)
     else:
         source = settings.recordings or recordings(sounds, settings.shared, work)
-        how = PreprocessConfig(labels=sounds.labels, test=sounds.test, channels="mono")
+        how = PreprocessConfig(labels=sounds.labels, test=sounds.test, channels=settings.channels)
         preprocess(source, work / f"{sounds.name}-dataset", how, say=_say)
         dataset = Dataset(work / f"{sounds.name}-dataset", source)
     if not len(getattr(dataset, settings.split)):
@@ -162,11 +166,12 @@ def real_sounds(settings: Settings, sounds: SoundSet, dataset: Dataset, split: S
     """The recordings that are measured, and their notes."""
     found = originals.beginnings(dataset, split, total_seconds=settings.seconds)
     paths = originals.order(split)
-    waveforms = list(itertools.islice(found, settings.files))
+    given = list(itertools.islice(found, settings.files))
+    waveforms = _mixed(given)
     most = originals.SECONDS * dataset.spectrogram.sample_rate
     labels = {clip.path: clip.labels for clip in split.clips}
     notes = [_hertz(sounds, labels[path]) for path in paths[: len(waveforms)]]
-    return Real(waveforms, [len(w) < most for w in waveforms], notes)
+    return Real(waveforms, given, [len(w) < most for w in waveforms], notes)
 
 
 def _hertz(sounds: SoundSet, labels: dict[str, str]) -> float | None:
@@ -225,7 +230,7 @@ def _envelope_figures(real: Real, waveforms: Sequence[Waveform], model: Model) -
 def archived(
     model: Model, waveforms: Sequence[Waveform], decoder: Literal["faithful", "vivid"]
 ) -> tuple[list[Waveform], int]:
-    """The waveforms (samples,) as decoded from one archive, channels mixed, and its bits without names."""
+    """Waveforms (samples,) or (2, samples) as decoded from one archive, channels mixed, and its bits without names."""
     encoded = codec.encode(model, [to_channels(w, model.channels) for w in waveforms])
     packed = archive.pack(model, {str(i): sound for i, sound in enumerate(encoded)})
     unpacked = list(archive.unpack(model, packed).values())
@@ -247,13 +252,13 @@ def reconstructions(settings: Settings, model: Model, real: Real) -> list[Figure
         **_envelope_figures(real, real.waveforms, model),
         **pitch_figures(real.waveforms, real.notes, rate),
     }
-    given = [to_channels(waveform, model.channels) for waveform in real.waveforms]
+    given = [to_channels(waveform, model.channels) for waveform in real.given]
     inverted = _mixed(inversion.invert(model.spectrogram, given))
     rows = [of_real, reconstruction_row("ceiling", real, inverted, model, None)]
-    decoded, bits = archived(model, real.waveforms, "faithful")
+    decoded, bits = archived(model, real.given, "faithful")
     rows.append(reconstruction_row("audiovq", real, decoded, model, bits))
     if model.vivid is not None:
-        decoded, bits = archived(model, real.waveforms, "vivid")
+        decoded, bits = archived(model, real.given, "vivid")
         rows.append(reconstruction_row("audiovq, vivid decoder", real, decoded, model, bits))
     for kilobits in OPUS if settings.opus else ():
         _say(f"Opus {kilobits}k …")
@@ -271,8 +276,8 @@ def generation(
     rate, hop_seconds = config.sample_rate, config.hop_length / config.sample_rate
     _say(f"{settings.n} new sounds …")
     new = generate(model, settings.n, seed=1 + settings.seed, keep_copies=True)
-    waveforms = [sound.waveform for sound in new]
-    clips = originals.whole_clips(dataset, split, settings.n)
+    waveforms = _mixed([sound.waveform for sound in new])
+    clips = _mixed(originals.whole_clips(dataset, split, settings.n))
     rows = [
         {"name": "clips", **envelopes.envelope_figures(clips, rate, hop_seconds)},
         {
@@ -285,7 +290,7 @@ def generation(
     judged = evaluate_with_judges(model, dataset, split, new, settings.seed)
     asked = round(ASKED_SECONDS * rate)
     given = generate(model, 2, seconds=ASKED_SECONDS, seed=settings.seed, keep_copies=True)
-    judged["length_error_samples"] = max(abs(len(one.waveform) - asked) for one in given)
+    judged["length_error_samples"] = max(abs(one.waveform.shape[-1] - asked) for one in given)
     real = compare(model, encode_clips(model, split, torch.arange(len(split))[: settings.n]))
     for name, found in (("generated", [sound.nearest for sound in new]), ("real", real)):
         near = [one for one in found if one is not None]
@@ -337,7 +342,7 @@ def pictured(
     found = [(clip.labels, waveform) for clip, waveform in pairs if waveform is not None]
     real = [waveform for _, waveform in found]
     encoded = codec.encode(model, [to_channels(waveform, model.channels) for waveform in real])
-    rows = {"real": real, "reconstructed": _mixed(codec.decode(model, encoded))}
+    rows = {"real": _mixed(real), "reconstructed": _mixed(codec.decode(model, encoded))}
     if model.vivid is not None:
         vivid = Inversion(decoder="vivid")
         rows["vivid"] = _mixed(codec.decode(model, encoded, inversion=vivid))

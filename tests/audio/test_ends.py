@@ -71,13 +71,21 @@ def test_what_was_trimmed_as_a_recording_is_not_trimmed_again() -> None:
     assert len(ended(trimmed, RATE, trims=True)) == len(trimmed)
 
 
-def test_a_new_sound_that_rings_is_faded_out_and_not_cut() -> None:
-    sound = np.cos(np.arange(RATE, dtype=np.float32))
+@pytest.mark.parametrize(
+    ("seconds", "fade"), [(2.0, 0.1), (0.8, 0.05), (0.32, 0.02), (0.1, 0.01), (0.01, 0.005)]
+)
+def test_a_new_sound_that_rings_is_faded_out_over_a_sixteenth_and_not_cut(
+    seconds: float, fade: float
+) -> None:
+    samples, length = round(seconds * RATE), round(fade * RATE)
+    sound = np.cos(2 * np.arange(samples, dtype=np.float32))
     faded = ended(sound, RATE, trims=True)
-    assert len(faded) == RATE
-    assert abs(faded[-1]) < 1e-5
-    assert np.abs(faded[-RATE // 20 - 100 : -RATE // 20]).max() == pytest.approx(0.5, abs=0.05)
-    assert np.array_equal(faded[: RATE - RATE // 10], sound[: RATE - RATE // 10])
+    assert len(faded) == samples
+    assert abs(faded[-1]) < 1e-4
+    middle = faded[samples - length // 2 - 20 : samples - length // 2 + 20]
+    assert np.abs(middle).max() == pytest.approx(0.5, abs=0.15)
+    assert np.array_equal(faded[: samples - length - 1], sound[: samples - length - 1])
+    assert not np.array_equal(faded[: samples - length + 20], sound[: samples - length + 20])
 
 
 @pytest.mark.parametrize("trims", [True, False])

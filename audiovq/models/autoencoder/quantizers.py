@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ CHUNK_CELLS = 1 << 19
 chunk fits the caches: memory traffic would dominate otherwise."""
 GPU_CHUNK_CELLS = 1 << 26
 """The same on a GPU, which needs large kernels."""
+BEAM = 8
+"""Beam width of `Quantizer.encode`: sums of code vectors that are kept from one codebook to the next."""
 DEAD_SHARE = 0.05
 """A code used less often than this share of the mean usage is dead."""
 FSQ_MARGIN = 1e-3
@@ -62,7 +65,8 @@ class Codebook(nn.Module):
         self.register_buffer("usage", torch.zeros(size), persistent=False)
         self.frozen = False
         """Whether training leaves the vectors as they are."""
-        self._kmeans_pending = config.kmeans_start
+        self.pending = config.kmeans_start
+        """Whether `start` is still to be called, in the first training step."""
 
     @property
     def vectors(self) -> Tensor:
@@ -89,18 +93,13 @@ class Codebook(nn.Module):
             return nearest
 
     def forward(
-        self, latents: Tensor, weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(vectors, dim) float32 → quantized (vectors, dim), codes (vectors,), loss scalar.
+        self, latents: Tensor, codes: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(vectors, dim) float32 and their codes (vectors,) → quantized (vectors, dim), loss scalar.
 
         `quantized` carries no gradient. In training the codebook is updated from the batch. `weights`
         (vectors,), 0 or 1, excludes vectors from the loss and the update.
         """
-        if self.training and self._kmeans_pending:
-            self._kmeans_init(
-                latents.detach() if weights is None else latents.detach()[weights > 0]
-            )
-        codes = self.nearest(latents)
         quantized = nn.functional.embedding(codes, self.vectors)
         loss = self.config.commitment * distributed.local_squared_error_term(
             latents, quantized.detach(), weights
@@ -109,7 +108,7 @@ class Codebook(nn.Module):
             loss = loss + distributed.local_squared_error_term(quantized, latents.detach(), weights)
         if self.training and not self.frozen:
             self._update(latents.detach(), codes, weights)
-        return quantized.detach(), codes, loss
+        return quantized.detach(), loss
 
     @torch.no_grad()
     def _update(self, latents: Tensor, codes: Tensor, weights: Tensor | None) -> None:
@@ -151,9 +150,9 @@ class Codebook(nn.Module):
         return latents[weights.argsort(descending=True, stable=True)[picks]]
 
     @torch.no_grad()
-    def _kmeans_init(self, latents: Tensor) -> None:
-        """Initialise the codebook by k-means over the first batch of latents."""
-        self._kmeans_pending = False
+    def start(self, latents: Tensor) -> None:
+        """Initialise the codebook by k-means over the first batch of latents (vectors, dim), unless it is trained."""
+        self.pending = False
         if bool(self.initialized):
             return
         latents, size = distributed.all_gather_rows(latents), len(self.embedding)
@@ -190,6 +189,7 @@ class FiniteScalarQuantizer(nn.Module):
     basis: Tensor
     vectors: Tensor
     """Code vectors (codebook_size, dim)."""
+    pending = False
 
     def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
@@ -209,11 +209,10 @@ class FiniteScalarQuantizer(nn.Module):
         return (digits * self.basis).sum(dim=1)
 
     def forward(
-        self, latents: Tensor, weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(vectors, dim) → quantized (vectors, dim) without gradient, codes (vectors,), loss 0."""
-        codes = self.nearest(latents)
-        return self.vectors[codes], codes, latents.new_zeros(())
+        self, latents: Tensor, codes: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(vectors, dim) and their codes (vectors,) → quantized (vectors, dim) without gradient, loss 0."""
+        return self.vectors[codes], latents.new_zeros(())
 
 
 class LatentProjection(nn.Module):
@@ -295,28 +294,70 @@ class Quantizer(nn.Module):
         """
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
-            first, *others = self.codebooks()
-            quantized, part_codes, loss = first(latents, weights)
-            residual, codes, part = latents, [part_codes], quantized
-            for codebook in others:
-                residual = residual - part
-                part, part_codes, part_loss = codebook(residual, weights)
-                quantized, loss = quantized + part, loss + part_loss
-                codes.append(part_codes)
+            books = self.codebooks()
+            if self.training and any(book.pending for book in books):
+                self._start(latents.detach(), weights)
+            # A wider beam in training takes time and makes no better codebooks.
+            codes = self.encode(latents.detach(), 1 if self.training else BEAM)
+            residual, quantized, losses = latents, torch.zeros_like(latents), []
+            for codebook, part_codes in zip(books, codes.unbind(dim=1), strict=True):
+                part, loss = codebook(residual, part_codes, weights)
+                residual, quantized = residual - part, quantized + part
+                losses.append(loss)
             if self.gradient_through == "rotation":
                 latents = rotation_trick(latents, quantized)
             quantized = _StraightThrough.apply(latents, quantized)
-            return Bottleneck(quantized, torch.stack(codes, dim=1), loss)
+            return Bottleneck(quantized, codes, torch.stack(losses).sum())
 
-    def encode(self, latents: Tensor) -> Tensor:
-        """Codes (vectors, quantizers) of latents (vectors, dim)."""
-        residual, codes = latents.float(), []
+    def _start(self, latents: Tensor, weights: Tensor | None) -> None:
+        """Initialise each codebook that is new on what those before it leave of the first batch's latents (vectors, dim)."""
+        residual = latents if weights is None else latents[weights > 0]
         for codebook in self.codebooks():
-            codes.append(codebook.nearest(residual))
-            residual = residual - codebook.vectors[codes[-1]]
-        return torch.stack(codes, dim=1)
+            if isinstance(codebook, Codebook):
+                codebook.start(residual)
+                residual = residual - codebook.vectors[codebook.nearest(residual)]
+
+    @torch.no_grad()
+    def encode(self, latents: Tensor, beam: int = BEAM) -> Tensor:
+        """Codes (vectors, quantizers) of latents (vectors, dim), whose sums of code vectors are nearest.
+
+        By beam search: of all sums up to a codebook, the `beam` nearest ones are kept for the next. With a width of 1 each
+        codebook takes the code nearest to what those before it leave (SoundStream).
+        """
+        books, latents = self.codebooks(), latents.float()
+        if beam == 1 or len(books) == 1:
+            residual, codes = latents, list[Tensor]()
+            for codebook in books:
+                codes.append(codebook.nearest(residual))
+                residual = residual - codebook.vectors[codes[-1]]
+            return torch.stack(codes, dim=1)
+        vectors = [codebook.vectors.float() for codebook in books]
+        with torch.autocast(latents.device.type, enabled=False):
+            if torch.compiler.is_exporting():  # as in `Codebook.nearest`
+                return _nearest_sums(latents, vectors, beam)
+            chunk_cells = CHUNK_CELLS if latents.device.type == "cpu" else GPU_CHUNK_CELLS
+            count = max(1, chunk_cells // (beam * len(vectors[0])))
+            return torch.cat([_nearest_sums(part, vectors, beam) for part in latents.split(count)])
 
     def decode(self, codes: Tensor) -> Tensor:
         """Inverse of `encode`: codes (vectors, quantizers) → sums of code vectors (vectors, dim)."""
         parts = [each.vectors[codes[:, i]] for i, each in enumerate(self.codebooks())]
         return torch.stack(parts).sum(dim=0)
+
+
+def _nearest_sums(latents: Tensor, codebooks: Sequence[Tensor], beam: int) -> Tensor:
+    """`Quantizer.encode` of latents (vectors, dim) with codebooks (codebook_size, dim) at once."""
+    residuals = latents[:, None]  # (vectors, beams, dim), with one beam at first
+    distances = latents.new_zeros(len(latents), 1)  # half of the squared ones, up to a constant
+    codes = torch.zeros(len(latents), 1, 0, dtype=torch.long, device=latents.device)
+    for position, book in enumerate(codebooks):
+        width = beam if position + 1 < len(codebooks) else 1
+        products = residuals @ book.T
+        costs = distances[:, :, None] + (book.square().sum(dim=1) / 2 - products)
+        width = min(width, costs.shape[1] * len(book))
+        distances, best = costs.flatten(1).topk(width, dim=1, largest=False)
+        rows, code = best // len(book), best % len(book)
+        residuals = residuals.gather(1, rows[:, :, None].expand(-1, -1, book.shape[1])) - book[code]
+        codes = codes.gather(1, rows[:, :, None].expand(-1, -1, position))
+        codes = torch.cat([codes, code[:, :, None]], dim=2)
+    return codes[:, 0]

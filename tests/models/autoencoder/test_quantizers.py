@@ -304,6 +304,52 @@ def test_forward_returns_the_codes_and_vectors_of_encode_and_decode(quantizers: 
     assert torch.allclose(result.latents, quantizer.decode(result.codes), atol=1e-6)
 
 
+def residual_books(count: int, scale: float = 0.6) -> Quantizer:
+    """Codebooks of 8 random codes in 4 dimensions, each finer than the one before."""
+    quantizer = Quantizer(config(num_quantizers=count)).eval()
+    for i, codebook in enumerate(quantizer.codebooks()):
+        place(codebook, normal(8, 4, seed=i + 1) * scale**i)
+    return quantizer
+
+
+def test_a_beam_as_wide_as_all_sums_finds_the_nearest_of_them() -> None:
+    quantizer, latents = residual_books(3), normal(200, 4)
+    every = torch.cartesian_prod(*[torch.arange(8)] * 3)
+    distances = torch.cdist(latents.double(), quantizer.decode(every).double())
+    found = quantizer.decode(quantizer.encode(latents, beam=64)).double()
+    assert torch.allclose((found - latents).norm(dim=1), distances.min(dim=1).values, atol=1e-6)
+
+
+def test_a_wider_beam_finds_nearer_sums_and_one_of_1_takes_the_nearest_code_each_time() -> None:
+    quantizer, latents = residual_books(4), normal(2000, 4)
+    residual, greedy = latents, []
+    for codebook in quantizer.codebooks():
+        greedy.append(torch.cdist(residual, codebook.embedding).argmin(dim=1))
+        residual = residual - codebook.embedding[greedy[-1]]
+    assert torch.equal(quantizer.encode(latents, beam=1), torch.stack(greedy, dim=1))
+    errors = [
+        float((quantizer.decode(quantizer.encode(latents, beam)) - latents).square().mean())
+        for beam in (1, 2, 4, 8)
+    ]
+    assert all(wider < 0.99 * narrower for narrower, wider in pairwise(errors))
+
+
+def test_codes_of_a_beam_are_independent_of_other_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer, latents = residual_books(3), normal(300, 4)
+    together = quantizer.encode(latents)
+    monkeypatch.setattr(
+        models_autoencoder_quantizers, "CHUNK_CELLS", 8 * 8 * 7
+    )  # of seven latents each
+    assert torch.equal(quantizer.encode(latents), together)
+
+
+def test_a_training_step_takes_the_nearest_code_each_time() -> None:
+    quantizer, latents = residual_books(3), normal(300, 4)
+    greedy = quantizer.encode(latents, beam=1)
+    assert not torch.equal(quantizer(latents).codes, greedy)
+    assert torch.equal(quantizer.train()(latents).codes, greedy)
+
+
 def test_each_further_quantizer_reduces_the_error() -> None:
     torch.manual_seed(0)
     quantizer = Quantizer(config(num_quantizers=4, kmeans_start=True, restart=True))
