@@ -60,10 +60,8 @@ def act(model: Model, desk: Desk, asked: Mapping[str, Any]) -> Desk:
 
 
 def _sampling(asked: Mapping[str, Any]) -> SamplingConfig:
-    temperature, guidance = (
-        float(asked[name]) if name in asked else None for name in ("temperature", "guidance")
-    )
-    return SamplingConfig(temperature=temperature, guidance=guidance)
+    given = {name: float(asked[name]) for name in ("temperature", "guidance") if name in asked}
+    return SamplingConfig(**given)  # type: ignore[arg-type]  # both are floats
 
 
 def _seed(asked: Mapping[str, Any]) -> int:

@@ -30,8 +30,8 @@ class SamplingConfig:
     prior, else time."""
     steps: int | None = None
     """Sampling steps of the masked prior; None: 8 for whole sounds, 2 for parts of a sound."""
-    temperature: float | None = None
-    """Below 1: more likely codes, less variety. 0: always the most likely code. None: 0.8, and above 24 kHz 1."""
+    temperature: float = 1.0
+    """Below 1: more likely codes, less variety. 0: always the most likely code."""
     top_k: int = 0
     """Sample from the k most likely codes only; 0: from all."""
     top_p: float = 1.0
@@ -39,6 +39,9 @@ class SamplingConfig:
     guidance: float | None = None
     """How strictly to follow the labels (classifier-free guidance, Ho and Salimans 2022); 0: off. None: 1, and above
     24 kHz 0.5."""
+    sweeps: int | None = None
+    """How often codes that the masked prior has sampled are smoothed: each becomes the one whose vector is nearest to the
+    mean that it expects there, given all others. Columns agree then, and what rings is even. None: 0, and above 24 kHz 1."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -47,7 +50,7 @@ class SamplingConfig:
             f"steps {self.steps}: give 1 to 1000",
         )
         require(
-            self.temperature is None or 0 <= self.temperature <= 10,
+            0 <= self.temperature <= 10,
             f"temperature {self.temperature}: give a number from 0 to 10",
         )
         require(0 <= self.top_k <= MAX_TOP_K, f"top_k {self.top_k}: give 0 (all) to {MAX_TOP_K}")
@@ -56,30 +59,35 @@ class SamplingConfig:
             self.guidance is None or 0 <= self.guidance <= 20,
             f"guidance {self.guidance}: give a number from 0 (off) to 20",
         )
+        require(
+            self.sweeps is None or (is_whole(self.sweeps) and 0 <= self.sweeps <= 100),
+            f"sweeps {self.sweeps}: give 0 to 100",
+        )
 
     def settled(self, is_wide: bool = False) -> Settled:
-        """The same with numbers for temperature and guidance; `is_wide`: those of sounds above 24 kHz where None."""
-        temperature, guidance = WIDE if is_wide else NARROW
+        """The same with numbers for guidance and sweeps; `is_wide`: those of sounds above 24 kHz where None."""
+        guidance, sweeps = WIDE if is_wide else NARROW
         return Settled(
             order=self.order,
             steps=self.steps,
-            temperature=temperature if self.temperature is None else self.temperature,
+            temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
             guidance=guidance if self.guidance is None else self.guidance,
+            sweeps=sweeps if self.sweeps is None else self.sweeps,
         )
 
 
-NARROW, WIDE = (0.8, 1.0), (1.0, 0.5)
-"""Temperature and guidance of sounds up to 24 kHz, chosen on spoken digits, and above, chosen on drums."""
+NARROW, WIDE = (1.0, 0), (0.5, 1)
+"""Guidance and sweeps of sounds up to 24 kHz, chosen on spoken digits, and above, chosen on drums."""
 
 
 @dataclass(frozen=True)
 class Settled(SamplingConfig):
-    """How codes are sampled, with numbers for temperature and guidance."""
+    """How codes are sampled, with numbers for guidance and sweeps."""
 
-    temperature: float = NARROW[0]
-    guidance: float = NARROW[1]
+    guidance: float = NARROW[0]
+    sweeps: int = NARROW[1]
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
 
 
 def settled(model: Model, sampling: SamplingConfig) -> Settled:
-    """`sampling` with the temperature and the guidance that are best at the model's sample rate, where none is given."""
+    """`sampling` with the guidance and the sweeps that are best at the model's sample rate, where none is given."""
     return sampling.settled(model.spectrogram.config.is_wide)
 
 

@@ -105,9 +105,15 @@ class Model:
         return kind(config, self.vocabulary, sizes, label_numbers(self.labels))
 
     def new_masked(self, config: MaskedConfig) -> MaskedPrior:
-        """Untrained masked prior over this model's codes."""
+        """Untrained masked prior over this model's codes, with their vectors: the autoencoder is not trained any more."""
         sizes = tuple(map(len, self.labels.values()))
-        return MaskedPrior(config, self.vocabulary, sizes, label_numbers(self.labels))
+        dim = self.autoencoder.config.bottleneck.dim
+        masked = MaskedPrior(config, self.vocabulary, sizes, label_numbers(self.labels), dim)
+        for ours, codebook in zip(
+            masked.vectors, self.autoencoder.quantizer.codebooks(), strict=True
+        ):
+            ours.copy_(codebook.vectors.detach())
+        return masked
 
     def to(self, device: torch.device | str) -> Model:
         """Move all parts to `device`, in place; returns self."""

@@ -2,12 +2,13 @@
 
     python benchmarks/quality/new_sounds.py MODEL DATASET RECORDINGS --setting 1:0.5 --setting 0.8:1:2 --out FILE
 
-A setting is `temperature:guidance`, then optionally `:steps` and `:order` (see `SamplingConfig`; empty: the default).
+A setting is `temperature:guidance`, then optionally `:steps`, `:order` and `:sweeps` (see `SamplingConfig`; empty: the default).
 Two judges, those of `audiovq evaluate`, are trained once, the second one without a third of the training clips of each
 kind. Fréchet distances of a few dozen sounds fluctuate more between choices of sounds than between settings. So each distance is
 the mean over `SUBSETS` random subsets with equal labels, of the new sounds of all seeds: to validation clips, and to
 the training clips that the second judge has not learnt, whose own distance to the validation clips is the floor. Clips are
-those that begin as new sounds do. Near copies of training clips are counted, not sampled again.
+those that begin as new sounds do. Near copies of training clips are counted, not sampled again. Flux is how unevenly
+sounds ring: see `flux`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ from benchmarks.quality.edits import requested_labels
 
 SUBSETS = 30
 """Random subsets of the sounds, over whose distances the mean is taken."""
+FLUX_FRAMES = 5
+"""Frames of 10 ms that `flux` averages."""
+FLUX_BLOCKS = 6
+"""Averages that a sound needs for `flux`; the first three are its attack."""
+AUDIBLE = 0.12
+"""Least value of an average that counts: 62 dB below the loudest cell."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +175,39 @@ def matched(labels: Tensor, others: Tensor, rng: np.random.Generator) -> tuple[T
     return ours, theirs
 
 
+def flux(waveforms: Sequence[Waveform], rate: int) -> list[float]:
+    """Quartiles, over waveforms (..., samples) of .3 s and more, of how unevenly they ring, in dB.
+
+    The root mean square change of 64 mel bands (`listener.mel_image`) from 50 ms to the next, of what is audible after the
+    attack, less the mean change of each band, its decay.
+    """
+    found = []
+    for waveform in waveforms:
+        image = listener.mel_image(to_channels(waveform, 1), rate).float()
+        blocks = image.shape[1] // FLUX_FRAMES
+        if blocks < FLUX_BLOCKS:
+            continue
+        means = image[:, : blocks * FLUX_FRAMES].unflatten(1, (blocks, FLUX_FRAMES)).mean(dim=2)
+        means = means[:, 2:]
+        heard = (means[:, 1:] > AUDIBLE) & (means[:, :-1] > AUDIBLE)
+        if not heard.any():
+            continue
+        changes = means.diff(dim=1) * heard
+        decay = changes.sum(dim=1, keepdim=True) / heard.sum(dim=1, keepdim=True).clamp_min(1)
+        squares = ((changes - decay) * heard).square().sum() / heard.sum()
+        found.append(listener.RANGE_DB * float(squares.sqrt()))
+    return np.quantile(found, (0.25, 0.5, 0.75)).round(2).tolist() if found else []
+
+
 def parse(text: str) -> SamplingConfig:
-    """`temperature:guidance:steps:order`, of which each may be empty and the last may be left out."""
-    temperature, guidance, steps, order = (*text.split(":"), "", "", "", "")[:4]
+    """`temperature:guidance:steps:order:sweeps`, of which each may be empty and the last may be left out."""
+    temperature, guidance, steps, order, sweeps = (*text.split(":"), *5 * [""])[:5]
     return SamplingConfig(
         order=order or "auto",  # type: ignore[arg-type]  # SamplingConfig refuses other words
-        temperature=float(temperature) if temperature else None,
+        temperature=float(temperature or 1),
         guidance=float(guidance) if guidance else None,
         steps=int(steps) if steps else None,
+        sweeps=int(sweeps) if sweeps else None,
     )
 
 
@@ -193,6 +225,7 @@ def figures_of(
         "to_training_clips": mean_distances(judged, floor),
         "labels_named": judged.accuracy(),
         "near_copies": sum(s.nearest is not None and s.nearest.is_copy for s in sounds),
+        "flux_db": flux(waveforms, model.sample_rate),
         "envelopes": envelopes.envelope_figures(
             [to_channels(waveform, 1) for waveform in waveforms], model.sample_rate, hop_seconds
         ),
@@ -214,17 +247,20 @@ def main(
         model: Folder of a model.
         dataset: Folder of the dataset that it was trained on.
         recordings: Folder of its recordings.
-        setting: `temperature:guidance:steps:order`. May be repeated; empty: the defaults.
+        setting: `temperature:guidance:steps:order:sweeps`. May be repeated; empty: the defaults.
         n: New sounds of each seed.
         seeds: Seeds of the new sounds.
         out: JSON file for the results.
     """
-    loaded = load(model)
-    judges, real, floor = trained(loaded, Dataset(dataset, recordings))
+    loaded, data = load(model), Dataset(dataset, recordings)
+    judges, real, floor = trained(loaded, data)
+    order = comparable(data, data.train, torch.Generator().manual_seed(0))
+    clips = _waveforms(data, data.train, order[:n].sort().values)
     figures: dict[str, Any] = stamp() | {
         "validation_clips": len(real.labels),
         "labels_of_validation_clips_named": real.accuracy(),
         "floor": mean_distances(floor, real),
+        "flux_db_of_training_clips": flux(clips, loaded.sample_rate),
         "settings": {},
     }
     print(figures, flush=True)

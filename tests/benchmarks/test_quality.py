@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from audiovq.config.sampling import SamplingConfig
+
 Waveform = npt.NDArray[np.float32]
 
 pytest.importorskip("pesq")
@@ -199,19 +201,34 @@ def test_the_second_judge_does_not_learn_a_third_of_each_kind() -> None:
     assert min(held.tolist()) >= 3
 
 
+def test_flux_grows_with_uneven_ringing_and_not_with_decay() -> None:
+    from benchmarks.quality.new_sounds import flux
+
+    rate, rng = 22_050, np.random.default_rng(0)
+    noise = rng.standard_normal(2 * rate)
+    time = np.arange(2 * rate) / rate
+    blotches = np.repeat(rng.uniform(0.05, 1, 20), rate // 10)
+    even, decaying, blotchy = (
+        flux([(noise * gain).astype(np.float32)], rate)[1]
+        for gain in (np.ones_like(time), np.exp(-2 * time), blotches)
+    )
+    assert decaying == pytest.approx(even, rel=0.2)
+    assert blotchy > 2 * even
+    assert flux([noise[: rate // 5].astype(np.float32)], rate) == []
+
+
 @pytest.mark.parametrize(
-    ("text", "temperature", "guidance", "steps", "order"),
+    ("text", "expected"),
     [
-        ("", None, None, None, "auto"),
-        ("0.8:1", 0.8, 1.0, None, "auto"),
-        ("1::24:masked", 1.0, None, 24, "masked"),
+        ("", SamplingConfig()),
+        ("0.8:1", SamplingConfig(temperature=0.8, guidance=1.0)),
+        ("1::24:masked", SamplingConfig(steps=24, order="masked")),
+        (":0:::2", SamplingConfig(guidance=0.0, sweeps=2)),
     ],
 )
 def test_a_setting_of_sampling_leaves_out_what_is_default(
-    text: str, temperature: float | None, guidance: float | None, steps: int | None, order: str
+    text: str, expected: SamplingConfig
 ) -> None:
     from benchmarks.quality.new_sounds import parse
 
-    found = parse(text)
-    assert (found.temperature, found.guidance, found.steps) == (temperature, guidance, steps)
-    assert found.order == order
+    assert parse(text) == expected

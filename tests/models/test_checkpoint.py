@@ -121,6 +121,10 @@ def test_what_is_loaded_gives_exactly_what_was_saved(tmp_path: Path) -> None:
         assert loaded.masked is not None
         assert model.masked is not None
         assert torch.equal(loaded.masked(canvas), model.masked(canvas))
+        for vectors, codebook in zip(
+            loaded.masked.vectors, model.autoencoder.quantizer.codebooks(), strict=True
+        ):
+            assert torch.equal(vectors, codebook.vectors)
         assert decoded.std() > 0.01, "the test needs outputs that show something"
         tokens, _ = model.vocabulary.tokens(codes, columns, torch.tensor([3, 60]))
         assert torch.equal(loaded.prior(tokens, labels), model.prior(tokens, labels))

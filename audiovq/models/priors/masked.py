@@ -44,6 +44,8 @@ class MaskedPrior(nn.Module):
 
     _token_offsets: Tensor
     """(quantizers, 1, 1): token minus code, of each quantizer."""
+    vectors: Tensor
+    """(quantizers, codebook_size, dim) code vectors of the autoencoder, which sampled codes are smoothed by; not trained."""
 
     def __init__(
         self,
@@ -51,9 +53,10 @@ class MaskedPrior(nn.Module):
         vocabulary: Vocabulary,
         label_sizes: tuple[int, ...],
         numbers: Mapping[int, Ends] = MappingProxyType({}),
+        code_dim: int = 1,
     ) -> None:
         """`label_sizes`: number of values of each label; the index after the last is the null label. `numbers`: the
-        ends of the range of each label that is a number, by its index."""
+        ends of the range of each label that is a number, by its index. `code_dim`: dimensions of `vectors`."""
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -71,6 +74,8 @@ class MaskedPrior(nn.Module):
         )
         offsets = torch.arange(0, vocabulary.end, vocabulary.codebook_size)
         self.register_buffer("_token_offsets", offsets[:, None, None], persistent=False)
+        shape = vocabulary.num_quantizers, vocabulary.codebook_size, code_dim
+        self.register_buffer("vectors", torch.zeros(shape), persistent=False)
         self.begin_embedding = nn.Embedding(columns + 1, dim)
         self.end_embedding = nn.Embedding(columns + 1, dim)
         self.level_embedding = nn.Embedding(vocabulary.num_levels, dim)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tiny_models import MASKED, shake
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.sampling import SamplingConfig
+from audiovq.config.sampling import SamplingConfig, Settled
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.models.priors.masked import MaskedPrior
-from audiovq.models.priors.masked_sampling import sample_masked
+from audiovq.models.priors.masked_sampling import sample_masked, smooth
 from audiovq.models.priors.masking import (
     MOST_REPLACED,
     MaskedClips,
@@ -34,8 +34,9 @@ GREEDY = SamplingConfig(temperature=0.0, steps=3)
 def tiny_prior(labels: tuple[int, ...] = (3, 2)) -> MaskedPrior:
     """A small prior in eval mode, with random weights throughout, so that every input matters."""
     torch.manual_seed(0)
-    prior = MaskedPrior(MASKED, VOCABULARY, labels)
+    prior = MaskedPrior(MASKED, VOCABULARY, labels, code_dim=3)
     shake(prior)
+    prior.vectors.copy_(torch.randn(2, 5, 3))
     return prior.eval()
 
 
@@ -234,6 +235,58 @@ def test_the_seed_determines_the_codes_and_later_clips_do_not_matter() -> None:
     assert not torch.equal(first, other)
     one = sample_masked(prior, alone(clips, 0), config, torch.Generator().manual_seed(3))
     assert torch.equal(one[0], first[0])
+
+
+def expected_sweep(prior: MaskedPrior, clips: MaskedClips) -> torch.Tensor:
+    """One sweep over a clip without guidance, code by code, from all its logits."""
+    codes = clips.codes.clone()
+    for half in (0, 1):
+        columns = [c for c in range(half, 6, 2) if c > 2 or not bool(clips.whole[0, 0])]
+        hidden = torch.zeros_like(clips.hidden)
+        hidden[..., columns] = clips.hidden[..., columns]
+        for row, quantizer in itertools.product(range(2), range(2)):
+            logits = prior(replace(clips, codes=codes, hidden=hidden))[0, quantizer, row]
+            for column in columns:
+                if bool(clips.hidden[0, quantizer, row, column]):
+                    mean = logits[column].softmax(dim=0) @ prior.vectors[quantizer]
+                    distances = (prior.vectors[quantizer] - mean).norm(dim=1)
+                    codes[0, quantizer, row, column] = distances.argmin()
+    return codes
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("share", [0.5, 1.1])
+def test_a_sweep_takes_the_codes_nearest_to_the_expected_vectors_given_all_others(
+    begins: bool, share: float
+) -> None:
+    prior, clips = tiny_prior(), masked_clips((6,), share=share)
+    clips = replace(clips, whole=torch.tensor([[begins, True]]))
+    once = Settled(guidance=0.0, sweeps=1)
+    with torch.no_grad():
+        expected = expected_sweep(prior, clips)
+    assert not torch.equal(expected, clips.codes)
+    assert torch.equal(smooth(prior, clips, once), expected)
+    twice = smooth(prior, replace(clips, codes=expected), once)
+    assert torch.equal(smooth(prior, clips, replace(once, sweeps=2)), twice)
+    assert torch.equal(smooth(prior, clips, replace(once, sweeps=0)), clips.codes)
+
+
+def test_sampled_codes_are_smoothed_where_they_were_masked_and_guided_by_the_labels() -> None:
+    prior, clips = tiny_prior(), masked_clips(share=0.7)
+    config = Settled(temperature=1.0, guidance=0.0, steps=3)
+    plain = sample_masked(prior, clips, config, torch.Generator())
+    swept = [
+        sample_masked(prior, clips, replace(config, sweeps=1, guidance=guidance), torch.Generator())
+        for guidance in (0.0, 4.0)
+    ]
+    once = replace(config, sweeps=1)
+    assert torch.equal(swept[0], smooth(prior, replace(clips, codes=plain), once))
+    assert not torch.equal(swept[0], swept[1])
+    unchanged = ~clips.hidden | ~clips.valid[:, None, None]
+    for codes in swept:
+        assert torch.equal(codes[unchanged], clips.codes[unchanged])
+    alone_first = sample_masked(prior, alone(clips, 0), once, torch.Generator())
+    assert torch.equal(alone_first[0], swept[0][0])
 
 
 def test_lengths_and_levels_are_sampled_from_the_heads_distributions() -> None:
