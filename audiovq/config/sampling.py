@@ -41,7 +41,8 @@ class SamplingConfig:
     24 kHz 0.5."""
     sweeps: int | None = None
     """How often codes that the masked prior has sampled are smoothed: each becomes the one whose vector is nearest to the
-    mean that it expects there, given all others. Columns agree then, and what rings is even. None: 0, and above 24 kHz 1."""
+    mean that it expects there, given all others. Columns agree then, and what rings is even. None: 0, and 1 for hits above
+    24 kHz."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -64,9 +65,10 @@ class SamplingConfig:
             f"sweeps {self.sweeps}: give 0 to 100",
         )
 
-    def settled(self, is_wide: bool = False) -> Settled:
-        """The same with numbers for guidance and sweeps; `is_wide`: those of sounds above 24 kHz where None."""
-        guidance, sweeps = WIDE if is_wide else NARROW
+    def settled(self, is_wide: bool = False, is_of_hits: bool = False) -> Settled:
+        """The same with numbers for guidance and sweeps, where None those of sounds above 24 kHz (`is_wide`) and of hits."""
+        guidance = GUIDANCE_ABOVE_24_KHZ if is_wide else GUIDANCE
+        sweeps = SWEEPS_OF_HITS if is_of_hits else 0
         return Settled(
             order=self.order,
             steps=self.steps,
@@ -78,16 +80,18 @@ class SamplingConfig:
         )
 
 
-NARROW, WIDE = (1.0, 0), (0.5, 1)
-"""Guidance and sweeps of sounds up to 24 kHz, chosen on spoken digits, and above, chosen on drums."""
+GUIDANCE, GUIDANCE_ABOVE_24_KHZ = 1.0, 0.5
+"""Chosen on spoken digits, and on drums."""
+SWEEPS_OF_HITS = 1
+"""Chosen on drums. New notes are as even as recorded ones without."""
 
 
 @dataclass(frozen=True)
 class Settled(SamplingConfig):
     """How codes are sampled, with numbers for guidance and sweeps."""
 
-    guidance: float = NARROW[0]
-    sweeps: int = NARROW[1]
+    guidance: float = GUIDANCE
+    sweeps: int = 0
 
 
 @dataclass(frozen=True)

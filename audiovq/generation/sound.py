@@ -74,8 +74,9 @@ def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
 
 
 def settled(model: Model, sampling: SamplingConfig) -> Settled:
-    """`sampling` with the guidance and the sweeps that are best at the model's sample rate, where none is given."""
-    return sampling.settled(model.spectrogram.config.is_wide)
+    """`sampling` with the guidance and the sweeps that are best for the model's sounds, where none is given."""
+    config = model.spectrogram.config
+    return sampling.settled(config.is_wide, config.is_of_hits)
 
 
 def end_in_silence(model: Model, sound: Sound, trims: bool) -> Sound:

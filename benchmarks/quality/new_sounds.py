@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from audiovq.audio.channels import to_channels
 from audiovq.audio.waveform import Waveform
@@ -178,7 +178,7 @@ def matched(labels: Tensor, others: Tensor, rng: np.random.Generator) -> tuple[T
 def flux(waveforms: Sequence[Waveform], rate: int) -> list[float]:
     """Quartiles, over waveforms (..., samples) of .3 s and more, of how unevenly they ring, in dB.
 
-    The root mean square change of 64 mel bands (`listener.mel_image`) from 50 ms to the next, of what is audible after the
+    The root mean square change of 64 mel bands (`listener.mel_image`) from 50 ms to the next, of audible cells after the
     attack, less the mean change of each band, its decay.
     """
     found = []
@@ -189,12 +189,12 @@ def flux(waveforms: Sequence[Waveform], rate: int) -> list[float]:
             continue
         means = image[:, : blocks * FLUX_FRAMES].unflatten(1, (blocks, FLUX_FRAMES)).mean(dim=2)
         means = means[:, 2:]
-        heard = (means[:, 1:] > AUDIBLE) & (means[:, :-1] > AUDIBLE)
-        if not heard.any():
+        audible = (means[:, 1:] > AUDIBLE) & (means[:, :-1] > AUDIBLE)
+        if not audible.any():
             continue
-        changes = means.diff(dim=1) * heard
-        decay = changes.sum(dim=1, keepdim=True) / heard.sum(dim=1, keepdim=True).clamp_min(1)
-        squares = ((changes - decay) * heard).square().sum() / heard.sum()
+        changes = means.diff(dim=1) * audible
+        decay = changes.sum(dim=1, keepdim=True) / audible.sum(dim=1, keepdim=True).clamp_min(1)
+        squares = ((changes - decay) * audible).square().sum() / audible.sum()
         found.append(listener.RANGE_DB * float(squares.sqrt()))
     return np.quantile(found, (0.25, 0.5, 0.75)).round(2).tolist() if found else []
 
@@ -236,7 +236,7 @@ def main(
     model: Positional[Path],
     dataset: Positional[Path],
     recordings: Positional[Path],
-    setting: tuple[str, ...] = ("",),
+    setting: UseAppendAction[tuple[str, ...]] = (),
     n: int = 200,
     seeds: tuple[int, ...] = (1, 2),
     out: Path | None = None,
@@ -264,7 +264,7 @@ def main(
         "settings": {},
     }
     print(figures, flush=True)
-    for text in setting:
+    for text in setting or ("",):
         sampling = parse(text)
         sounds = [
             sound

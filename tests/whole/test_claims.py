@@ -19,7 +19,14 @@ from typing import Any
 import pytest
 
 from audiovq.config.presets import PRESETS
-from audiovq.config.sampling import NARROW, STEPS, STEPS_OF_PART, WIDE, SamplingConfig
+from audiovq.config.sampling import (
+    GUIDANCE,
+    GUIDANCE_ABOVE_24_KHZ,
+    STEPS,
+    STEPS_OF_PART,
+    SWEEPS_OF_HITS,
+    SamplingConfig,
+)
 from audiovq.evaluation.fidelity import PAUSE_SECONDS
 from audiovq.evaluation.verdict import FEW_CLIPS
 
@@ -198,7 +205,7 @@ def claims() -> list[Claim]:
         assert {(p["commit"], p["date"]) for p in group} == {(measured["commit"], measured["date"])}
         assert all(p["family"] in ("audiovq", "audiovq, unseen speakers") for p in group) == ours
     for name in (SAMPLING, SAMPLING_DIGITS):
-        assert value(name, "chosen", "time", "guidance") == NARROW[0]
+        assert value(name, "chosen", "time", "guidance") == GUIDANCE
     generated, masked = ("evaluation", "generation"), ("generation_masked",)
     nearest = [
         f"{value(SMALL, *generated, 'nearest_training_clip_db', which, 'median'):.1f}"
@@ -391,9 +398,9 @@ def claims() -> list[Claim]:
             ),
         ),
         Claim(
-            "Above 24 kHz guidance is {:g}, and codes are smoothed in {} sweep",
-            "24 kHz 以上引导强度是 {:g},编码平滑 {} 遍",
-            WIDE,
+            "Above 24 kHz guidance is {:g}, and codes of hits are smoothed in {} sweep",
+            "24 kHz 以上引导强度是 {:g},打击声的编码平滑 {} 遍",
+            (GUIDANCE_ABOVE_24_KHZ, SWEEPS_OF_HITS),
         ),
     ]
 
