@@ -11,6 +11,7 @@ from typing import Literal
 from audiovq.config.checks import is_whole, require, require_choices
 
 MAX_TOP_K = 1_000_000_000
+MOST_SWEEPS = 100
 MAX_ITERATIONS = 10_000
 """Of Griffin-Lim: far beyond the last one that changes anything."""
 STEPS, STEPS_OF_PART = 8, 2
@@ -41,8 +42,8 @@ class SamplingConfig:
     24 kHz 0.5."""
     sweeps: int | None = None
     """How often codes that the masked prior has sampled are smoothed: each becomes the one whose vector is nearest to the
-    mean that it expects there, given all others. Columns agree then, and what rings is even. None: 0, and 1 for hits above
-    24 kHz."""
+    mean that it expects there, given all others. Columns agree then, and what rings is even. None: as fitted after
+    training, 0 or 1."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -61,14 +62,13 @@ class SamplingConfig:
             f"guidance {self.guidance}: give a number from 0 (off) to 20",
         )
         require(
-            self.sweeps is None or (is_whole(self.sweeps) and 0 <= self.sweeps <= 100),
-            f"sweeps {self.sweeps}: give 0 to 100",
+            self.sweeps is None or (is_whole(self.sweeps) and 0 <= self.sweeps <= MOST_SWEEPS),
+            f"sweeps {self.sweeps}: give 0 to {MOST_SWEEPS}",
         )
 
-    def settled(self, is_wide: bool = False, is_of_hits: bool = False) -> Settled:
-        """The same with numbers for guidance and sweeps, where None those of sounds above 24 kHz (`is_wide`) and of hits."""
+    def settled(self, is_wide: bool = False, sweeps: int = 0) -> Settled:
+        """The same with numbers for guidance and sweeps: where None those of sounds above 24 kHz (`is_wide`), and `sweeps`."""
         guidance = GUIDANCE_ABOVE_24_KHZ if is_wide else GUIDANCE
-        sweeps = SWEEPS_OF_HITS if is_of_hits else 0
         return Settled(
             order=self.order,
             steps=self.steps,
@@ -82,8 +82,6 @@ class SamplingConfig:
 
 GUIDANCE, GUIDANCE_ABOVE_24_KHZ = 1.0, 0.5
 """Chosen on spoken digits, and on drums."""
-SWEEPS_OF_HITS = 1
-"""Chosen on drums. New notes are as even as recorded ones without."""
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
 
 def settled(model: Model, sampling: SamplingConfig) -> Settled:
     """`sampling` with the guidance and the sweeps that are best for the model's sounds, where none is given."""
-    config = model.spectrogram.config
-    return sampling.settled(config.is_wide, config.is_of_hits)
+    sweeps = 0 if model.masked is None else model.masked.sweeps
+    return sampling.settled(model.spectrogram.config.is_wide, sweeps)
 
 
 def end_in_silence(model: Model, sound: Sound, trims: bool) -> Sound:

@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from audiovq.config.autoencoder import AutoencoderConfig
 from audiovq.config.errors import AudiovqError
+from audiovq.config.sampling import MOST_SWEEPS
 from audiovq.config.serialize import from_json, to_json
 from audiovq.config.settings import MaskedConfig, PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
@@ -258,6 +259,9 @@ def _read(folder: Path, header: dict[str, Any]) -> Model:
             begin, end = masked["summary"].get("longest_complete", (True, True))
             model.masked.longest_complete = begin is True, end is True
             model.masked.sizes = _sizes(model, masked["summary"].get("sizes", []))
+            model.masked.sweeps = _number(masked["summary"].get("sweeps", 0))
+            if model.masked.sweeps > MOST_SWEEPS:
+                raise ValueError(f"sweeps {model.masked.sweeps}")
         if known := header.get(KNOWN):
             model.known = _known(folder, model, known)
     except (

@@ -47,6 +47,7 @@ from audiovq.training.stages.plain import (
     task_of,
 )
 from audiovq.training.stages.prior import PriorStage, overfits
+from audiovq.training.stages.sweeps import fitted_sweeps
 from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
 
@@ -255,6 +256,16 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
         model = load(run.folder, run.device)
     if run.config.masked_share:
         run_stage(MaskedPriorStage(run, model, encode), masked_limit)
+        _fit_sweeps(run)
+
+
+def _fit_sweeps(run: Run) -> None:
+    """Add to model.json how often new sounds of the masked prior are smoothed, unless it is known."""
+    if distributed.is_main():
+        model = load(run.folder, run.device)
+        if model.masked is not None and "sweeps" not in model.header["masked"]["summary"]:
+            amend(run.folder, "masked", {"sweeps": fitted_sweeps(model, run.dataset.train)})
+    distributed.barrier()
 
 
 def _encoding(run: Run) -> str:

@@ -17,7 +17,6 @@ from torch import Tensor
 from audiovq.codec import codec
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import STEPS, STEPS_OF_PART, Inversion, SamplingConfig
-from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.generation import codes as codes_module
 from audiovq.generation import generate as generation_generate
 from audiovq.generation.files import generate_files
@@ -368,30 +367,22 @@ def test_new_sounds_above_24_khz_are_sampled_by_the_masked_prior_and_speech_in_t
     assert prior_or_none(both, SamplingConfig()) is both.prior
 
 
-def test_guidance_and_sweeps_follow_rate_and_windows_unless_they_are_given(
+def test_guidance_and_sweeps_follow_the_rate_and_the_masked_prior_unless_they_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = tiny_model()
+    model = tiny_model(masked=True)
+    assert model.masked is not None
+    model.masked.sweeps = 3
     given = SamplingConfig(temperature=0.3, guidance=0.0, top_k=5, steps=4, sweeps=2)
-    for rate, hits, expected in (
-        (8_000, True, (1.0, 0)),
-        (24_000, False, (1.0, 0)),
-        (24_001, False, (0.5, 0)),
-        (44_100, False, (0.5, 0)),
-        (44_100, True, (0.5, 1)),
-        (48_000, True, (0.5, 1)),
-    ):
-        config = SpectrogramConfig.for_rate(rate)
-        if hits:
-            config = dataclasses.replace(
-                config, n_fft=config.n_fft // 2, hop_length=config.hop_length // 2
-            )
+    for rate, guidance in ((8_000, 1.0), (24_000, 1.0), (24_001, 0.5), (44_100, 0.5)):
+        config = dataclasses.replace(model.spectrogram.config, sample_rate=rate)
         monkeypatch.setattr(model.spectrogram, "config", config)
         found = settled(model, SamplingConfig(order="masked"))
-        assert (found.guidance, found.sweeps) == expected
-        assert found.order == "masked"
+        assert (found.guidance, found.sweeps, found.order) == (guidance, 3, "masked")
         assert dataclasses.asdict(settled(model, given)) == dataclasses.asdict(given)
         assert settled(model, found) == found
+    monkeypatch.setattr(model, "masked", None)
+    assert settled(model, SamplingConfig()).sweeps == 0
 
 
 def test_sounds_of_a_length_are_sampled_in_as_many_steps_as_others() -> None:

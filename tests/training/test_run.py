@@ -276,6 +276,7 @@ def test_training_the_masked_prior_resumes_bit_for_bit(
     model = train(dataset, folder, config, device="cpu", say=lines.append)
     assert any("bits/masked code on validation clips" in line for line in lines)
     assert "masked: step 20" in (folder / "README.md").read_text("utf-8")
+    assert model.header["masked"]["summary"]["sweeps"] == 0, "of sounds up to 24 kHz"
     assert model.masked is not None
     straight_run = tmp_path / "straight"
     train(dataset, straight_run, config, device="cpu", say=quiet)

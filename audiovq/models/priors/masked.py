@@ -66,6 +66,8 @@ class MaskedPrior(nn.Module):
         self.sizes = torch.zeros(0, len(label_sizes) + 2, dtype=torch.long)
         """(clips, labels + 2): labels, number of columns and level of training clips that are as long as new sounds are;
         on the CPU."""
+        self.sweeps = 0
+        """`SamplingConfig.sweeps` of new sounds, fitted after training."""
         dim, columns, slots = config.dim, vocabulary.max_columns, vocabulary.slots
         self.mask_token, self.pad_token = vocabulary.end, vocabulary.end + 1
         self.prefix = min(max(1, slots - 1), MAX_PREFIX)
