@@ -344,7 +344,7 @@ def test_sampling_with_a_graph_per_column_matches_single_steps(
         with torch.no_grad():
             prior.head.bias[vocabulary.end] += end
     labels = torch.arange(5)[:, None] % 4
-    config = SamplingConfig(guidance=guidance, top_p=0.95)
+    config = SamplingConfig(temperature=0.8, guidance=guidance, top_p=0.95)
     partly = torch.full((5, 4 * vocabulary.slots), -1)
     partly[:, ::3] = 1
     partly[:, 1 :: vocabulary.slots] = -1
