@@ -43,7 +43,7 @@ class SamplingConfig:
     sweeps: int | None = None
     """How often codes that the masked prior has sampled are smoothed: each becomes the one whose vector is nearest to the
     mean that it expects there, given all others. Columns agree then, and what rings is even. None: as fitted after
-    training, 0 or 1."""
+    training, 0 or 1, and 0 at temperature 0."""
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -69,6 +69,7 @@ class SamplingConfig:
     def settled(self, is_wide: bool = False, sweeps: int = 0) -> Settled:
         """The same with numbers for guidance and sweeps: where None those of sounds above 24 kHz (`is_wide`), and `sweeps`."""
         guidance = GUIDANCE_ABOVE_24_KHZ if is_wide else GUIDANCE
+        sweeps = sweeps if self.temperature else 0
         return Settled(
             order=self.order,
             steps=self.steps,

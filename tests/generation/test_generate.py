@@ -381,6 +381,8 @@ def test_guidance_and_sweeps_follow_the_rate_and_the_masked_prior_unless_they_ar
         assert (found.guidance, found.sweeps, found.order) == (guidance, 3, "masked")
         assert dataclasses.asdict(settled(model, given)) == dataclasses.asdict(given)
         assert settled(model, found) == found
+    assert settled(model, SamplingConfig(temperature=0.0)).sweeps == 0
+    assert settled(model, SamplingConfig(temperature=0.0, sweeps=1)).sweeps == 1
     monkeypatch.setattr(model, "masked", None)
     assert settled(model, SamplingConfig()).sweeps == 0
 
