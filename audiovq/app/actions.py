@@ -60,8 +60,11 @@ def act(model: Model, desk: Desk, asked: Mapping[str, Any]) -> Desk:
 
 
 def _sampling(asked: Mapping[str, Any]) -> SamplingConfig:
-    given = {name: float(asked[name]) for name in ("temperature", "guidance") if name in asked}
-    return SamplingConfig(**given)  # type: ignore[arg-type]  # both are floats
+    guidance = asked.get("guidance")
+    return SamplingConfig(
+        temperature=float(asked.get("temperature", SamplingConfig.temperature)),
+        guidance=None if guidance is None else float(guidance),
+    )
 
 
 def _seed(asked: Mapping[str, Any]) -> int:

@@ -53,7 +53,9 @@ SUBSETS = 30
 FLUX_FRAMES = 5
 """Frames of 10 ms that `flux` averages."""
 FLUX_BLOCKS = 6
-"""Averages that a sound needs for `flux`; the first three are its attack."""
+"""Averages that a sound needs for `flux`"""
+ATTACK_BLOCKS = 2
+"""of which the first ones are its attack."""
 AUDIBLE = 0.12
 """Least value of an average that counts: 62 dB below the loudest cell."""
 
@@ -188,7 +190,7 @@ def flux(waveforms: Sequence[Waveform], rate: int) -> list[float]:
         if blocks < FLUX_BLOCKS:
             continue
         means = image[:, : blocks * FLUX_FRAMES].unflatten(1, (blocks, FLUX_FRAMES)).mean(dim=2)
-        means = means[:, 2:]
+        means = means[:, ATTACK_BLOCKS:]
         audible = (means[:, 1:] > AUDIBLE) & (means[:, :-1] > AUDIBLE)
         if not audible.any():
             continue

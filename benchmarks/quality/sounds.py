@@ -4,8 +4,9 @@
     python benchmarks/quality/sounds.py notes --model MODEL --dataset DATASET --split test
 
 The set is one of drums, body, foley, notes and fsdd (`sets.py`). Its recordings are preprocessed with default
-settings, in mono unless `--channels` says otherwise, and the preset small is trained with default settings, unless a model is given.
-Both channels are mixed before anything is measured (`stereo.py` measures them apart). Settings are chosen on the validation split, which is measured by default; `--split test` is for the final figures.
+settings, in mono unless `--channels` says otherwise, and the preset small is trained with default settings, unless a
+model is given. Both channels are mixed before anything is measured (`stereo.py` measures them apart). Settings are
+chosen on the validation split, which is measured by default; `--split test` is for the final figures.
 
 Of the split's recordings, the beginnings of up to 10 s, a fixed random choice of up to `--files` and about
 `--seconds` in total, are stored in one archive, as by `audiovq encode`. The rate is the size of this archive

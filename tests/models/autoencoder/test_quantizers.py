@@ -337,9 +337,8 @@ def test_a_wider_beam_finds_nearer_sums_and_one_of_1_takes_the_nearest_code_each
 def test_codes_of_a_beam_are_independent_of_other_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     quantizer, latents = residual_books(3), normal(300, 4)
     together = quantizer.encode(latents)
-    monkeypatch.setattr(
-        models_autoencoder_quantizers, "CHUNK_CELLS", 8 * 8 * 7
-    )  # of seven latents each
+    seven_latents = 7 * models_autoencoder_quantizers.BEAM * 8
+    monkeypatch.setattr(models_autoencoder_quantizers, "CHUNK_CELLS", seven_latents)
     assert torch.equal(quantizer.encode(latents), together)
 
 
