@@ -41,7 +41,7 @@ def fingerprint_of(
     """SHA-256 of the settings and of each file's name, labels and checksum: everything a dataset is made from."""
     encode = json.JSONEncoder(sort_keys=True, default=as_dict).encode
     made_with = [VERSION, to_json(without_paths(config)), to_json(settings), clip_frames]
-    if numbers.names:
+    if numbers.names or numbers.transpose:
         made_with.append([sorted(numbers.names), numbers.transpose])
     digest = hashlib.sha256(encode(made_with).encode())
     for path, content in files.contents.items():  # a row at a time: there may be many

@@ -97,6 +97,16 @@ def test_the_same_call_finds_the_dataset_complete_and_another_refuses(
         preprocess(folder, tmp_path / "d", HOW, say=lambda _: None)
 
 
+def test_another_number_of_transposed_copies_is_another_dataset(
+    folder: Path, tmp_path: Path
+) -> None:
+    for transpose in (0, 1):
+        preprocess(folder, tmp_path / f"{transpose}", HOW, transpose=transpose, say=lambda _: None)
+        with pytest.raises(AudiovqError, match="holds another dataset"):
+            preprocess(folder, tmp_path / f"{transpose}", HOW, transpose=2, say=lambda _: None)
+    preprocess(folder, tmp_path / "0", HOW, say=lambda _: None)  # none is the default without notes
+
+
 def test_what_is_no_number_is_refused_with_the_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AudiovqError, match=r"--numbers kind: tone_45.wav has 'tone', which is not"):
         preprocess(folder, tmp_path / "d", HOW, numbers=["kind"], say=lambda _: None)
