@@ -121,9 +121,17 @@ class OutputFolder:
                 if "done" in line:
                     self._rows[line["done"]] = line["row"]
         elif mark.exists() and not overwrite:
+            # Overwriting would delete the sounds that the stopped command was only to add to.
+            adds = any(line["kept"] for line in left)
             raise AudiovqError(
-                f"{self.folder}: contains unfinished output of another command; run that command again,"
-                " choose another folder, or add --overwrite"
+                f"{self.folder}: contains unfinished output of another command; run that command again"
+                + (" or" if adds else ",")
+                + " choose another folder"
+                + (
+                    " (--overwrite also deletes the sounds that it was adding to)"
+                    if adds
+                    else ", or add --overwrite"
+                )
             )
         elif not self._kept:
             if not mark.exists():
