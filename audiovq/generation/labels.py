@@ -212,7 +212,7 @@ def infer_labels(
     for i, (name, values) in enumerate(model.labels.items()):
         if i in wanted:
             continue
-        listed = learnt_values(model, name) if isinstance(values, Numbers) else values
+        listed = learnt_values(model, name)
         if not listed:
             continue
         candidates = row.repeat(len(listed), 1)

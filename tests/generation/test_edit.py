@@ -301,3 +301,11 @@ def test_inferred_labels_are_those_under_which_the_sound_is_most_likely(
     name, values = next(iter(LABELS.items()))
     for number, value in enumerate(values):
         assert int(infer_labels(model, given, {name: value})[0]) == number
+
+
+def test_values_that_no_training_clip_has_are_not_inferred(clip: Waveform) -> None:
+    """Their embeddings are not trained, and edits refuse them."""
+    for learnt in range(2):
+        model = tiny_model(labels={"kind": ["kick", "snare"]})
+        model.label_counts[:] = [((learnt,), 4)]
+        assert infer_labels(model, edit.encode_nearest(model, clip)).tolist() == [learnt]
