@@ -24,15 +24,17 @@ _NOTE_WORD = re.compile(r"([A-G])([#♯b]?)(-?\d)")
 
 
 def midi_of(text: str) -> float | None:
-    """MIDI number of a note's name (`A3`: 57, `C#4`, `Bb2`, with C4 as 60) or of a number; None for other texts."""
+    """MIDI number of a note's name (`A3`: 57, `C#4`, `Bb2`, with C4 as 60) or of a number; None for other texts, and
+    beyond 0 to 127."""
     if match := _NOTE.fullmatch(text.strip()):
         letter, sign, octave = match.groups()
         shift = {"": 0, "b": -1}.get(sign, 1)
-        return float(12 * (int(octave) + 1) + _SEMITONES[letter.lower()] + shift)
-    try:
-        number = float(text)
-    except ValueError:
-        return None
+        number = float(12 * (int(octave) + 1) + _SEMITONES[letter.lower()] + shift)
+    else:
+        try:
+            number = float(text)
+        except ValueError:
+            return None
     return number if 0 <= number <= 127 else None
 
 

@@ -178,7 +178,7 @@ def app(
 
     from audiovq.app.server import serve
 
-    serve(load_model(model, device), model.name, port)
+    serve(load_model(model, device), model.resolve().name, port)
 
 
 def export(

@@ -113,8 +113,9 @@ def write_pack(
         if not any(chosen.values()):
             raise AudiovqError("pack: every sound is a near copy of a training clip; train longer")
         paths = run.finish([name for pairs in chosen.values() for name, _ in pairs])
-        _write_instruments(filled, folder.name, by, chosen)
-        _write_page(model, filled, folder.name, chosen)
+        name = folder.resolve().name  # `.` has none
+        _write_instruments(filled, name, by, chosen)
+        _write_page(model, filled, name, chosen)
     return paths
 
 
@@ -211,7 +212,9 @@ def _write_instruments(
     notes = {value: midi_of(value) for value in samples}
     texts: dict[str, str] = {}
     if by is not None and by.lower() in ROOT_LABELS and None not in notes.values():
-        by_note = {round(midi): samples[v] for v, midi in notes.items() if midi is not None}
+        by_note: dict[int, list[Sample]] = {}
+        for value, midi in notes.items():  # two names may be one note, such as C#4 and Db4
+            by_note.setdefault(round(midi or 0), []).extend(samples[value])
         texts[f"{name}.sfz"] = sfz_of_notes(by_note)
     else:
         kinds = {value or "sound": found for value, found in samples.items()}

@@ -109,7 +109,7 @@ def write_report(
         },
         commands=commands.made_by(dataset, folder),
         next_steps=commands.in_columns(
-            commands.next_steps(model, folder.name, dataset.folder.name)
+            commands.next_steps(model, folder.resolve().name, dataset.folder.resolve().name)
         ),
     )
     sections.write(path, page)

@@ -22,7 +22,7 @@ Step = tuple[str, str]
 
 def made_by(dataset: Dataset, folder: Path) -> list[str]:
     """Command lines that make the same dataset and model, in the folder that holds both."""
-    source, name = map(shlex.quote, (dataset.folder.name, folder.name))
+    source, name = (shlex.quote(one.resolve().name) for one in (dataset.folder, folder))
     train = [f"audiovq train {source} {name}"]
     settings = folder / "training" / "settings.json"
     if settings.exists():

@@ -67,6 +67,23 @@ def test_a_pitched_label_gives_an_sfz_of_notes_and_no_drum_kit(tmp_path: Path) -
     assert not (out / "drumkit.xml").exists()
 
 
+def test_two_names_of_a_note_share_its_keys(tmp_path: Path) -> None:
+    model = labelled({"note": ["C#4", "Db4"]}, [((0,), 4), ((1,), 4)])
+    paths, _ = pack(model, tmp_path / "tuned", PackConfig(each=1))
+    text = (tmp_path / "tuned" / "tuned.sfz").read_text()
+    assert [f"sample={path.name}" in text for path in paths] == [True, True]
+
+
+def test_a_pack_in_the_current_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kit").mkdir()
+    monkeypatch.chdir(tmp_path / "kit")
+    pack(labelled({"kind": ["kick"]}, [((0,), 4)]), Path(), PackConfig(each=1))
+    assert "kit.sfz" in {path.name for path in Path().iterdir()}
+    assert "<name>kit</name>" in Path("drumkit.xml").read_text()
+
+
 def test_near_copies_of_training_clips_and_of_each_other_are_left_out(tmp_path: Path) -> None:
     model = labelled({"kind": ["kick"]}, [((0,), 4)])
     greedy = QUICK | {"sampling": SamplingConfig(temperature=0)}  # all sounds are the same
