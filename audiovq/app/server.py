@@ -96,6 +96,8 @@ class Server(ThreadingHTTPServer):
         self.model, self.name, self.store = model, name, store
         self.waiting = threading.BoundedSemaphore(MAX_WAITING)
         self.desks: OrderedDict[str, Desk] = OrderedDict()
+        # Requests are answered side by side, and a desk that one of them loads must not replace a newer one.
+        self.desks_lock = threading.RLock()
         self.first = self.run(lambda: actions.first_desk(model))
 
     def server_close(self) -> None:
@@ -119,18 +121,20 @@ class Server(ThreadingHTTPServer):
 
     def desk(self, key: str) -> Desk:
         """A browser's desk, or that of an earlier server; new ones have the first sounds."""
-        desk = self.desks.pop(key, None)
-        if desk is None and self.store is not None:
-            desk = stored.load(self.store, key)
-        self.keep(key, desk or self.first)
-        return desk or self.first
+        with self.desks_lock:
+            desk = self.desks.get(key)
+            if desk is None and self.store is not None:
+                desk = stored.load(self.store, key)
+            self.keep(key, desk or self.first)
+            return desk or self.first
 
     def keep(self, key: str, desk: Desk) -> None:
         """Store a browser's desk."""
-        self.desks[key] = desk
-        self.desks.move_to_end(key)
-        while len(self.desks) > MAX_DESKS:
-            self.desks.popitem(last=False)
+        with self.desks_lock:
+            self.desks[key] = desk
+            self.desks.move_to_end(key)
+            while len(self.desks) > MAX_DESKS:
+                self.desks.popitem(last=False)
 
     @functools.cached_property
     def page(self) -> bytes:

@@ -155,6 +155,24 @@ def test_a_desk_is_that_of_an_earlier_server(server: Server, tmp_path: Path) -> 
         assert second.desk("another") is second.first
 
 
+def test_a_desk_that_is_loaded_does_not_replace_a_newer_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newer = moves.discard(server.first, server.first.key)
+    moving = threading.Thread(target=server.keep, args=("a browser", newer))
+
+    def load(store: Path, key: str) -> None:
+        """Another request moves the desk meanwhile; it has to wait, longer than this does."""
+        moving.start()
+        moving.join(0.2)
+
+    monkeypatch.setattr(server, "store", tmp_path)
+    monkeypatch.setattr(stored, "load", load)
+    server.desk("a browser")
+    moving.join()
+    assert server.desk("a browser") is newer
+
+
 def test_desks_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MAX_DESKS", 3)
     for number in range(5):
