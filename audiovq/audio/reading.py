@@ -376,6 +376,22 @@ def read(
     return waveform / peak if peak > 1 else waveform, rate
 
 
+def beginning(
+    path: Path, seconds: float, sample_rate: int | None = None, channels: int = 1
+) -> tuple[Waveform, int]:
+    """The first `seconds` of a recording, otherwise as from `read`; what follows is not read. Raises AudioError."""
+    rate = sample_rate or info(path).sample_rate
+    wanted, parts = max(1, round(seconds * rate)), list[Waveform]()
+    for block in blocks(path, rate, channels=channels):
+        parts.append(block[..., :wanted])
+        wanted -= parts[-1].shape[-1]
+        if wanted <= 0:
+            break
+    waveform = np.concatenate(parts, axis=-1)
+    peak = np.abs(waveform).max(initial=0)
+    return waveform / peak if peak > 1 else waveform, rate
+
+
 def _reason(path: Path | str, error: Exception) -> str:
     """Reason, for the user, of an error of libsndfile or the system."""
     if isinstance(error, UnicodeError):

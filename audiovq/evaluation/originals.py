@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from audiovq.audio import finding, reading
-from audiovq.audio.waveform import AudioError, Waveform, peak_of
+from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import Clip
@@ -58,7 +57,7 @@ def beginnings(
             (piece,) = excerpts(file, _slicing(dataset), [span])
             waveform = piece.cut_to_clip(piece.samples)
         else:
-            waveform = _beginning(file, rate, most, dataset.spectrogram.channels)
+            waveform, _ = reading.beginning(file, seconds, rate, dataset.spectrogram.channels)
         total += waveform.shape[-1] / rate
         yield waveform
 
@@ -123,20 +122,6 @@ def _pieces(dataset: Dataset, clips: Sequence[Clip]) -> Iterator[Piece | None]:
             yield next(pieces, None)
         except AudiovqError:
             yield None
-
-
-def _beginning(path: Path, sample_rate: int, wanted: int, channels: int) -> Waveform:
-    """The first `wanted` samples of a recording; nothing after them is read. Raises AudioError."""
-    parts: list[Waveform] = []
-    for block in reading.blocks(path, sample_rate, channels=channels):
-        parts.append(block[..., :wanted])
-        wanted -= parts[-1].shape[-1]
-        if wanted <= 0:
-            break
-    waveform = np.concatenate(parts, axis=-1)
-    peak = np.float32(max(1.0, peak_of(waveform)))
-    scaled: Waveform = waveform / peak
-    return scaled
 
 
 def _file(dataset: Dataset, clip: Clip) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from audiovq.audio import finding
 from audiovq.audio.notes import labels_in_name, midi_of_hertz
-from audiovq.audio.reading import read
+from audiovq.audio.reading import beginning
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
 from audiovq.evaluation.envelopes import attack_ms
@@ -47,11 +47,10 @@ def measured_labels(
     with progress("describe", len(paths), "recordings") as step:
         for path in paths:
             try:
-                waveform, rate = read(source / path)
+                waveform, rate = beginning(source / path, LONGEST_SECONDS)
             except AudioError:  # preprocess names it with the reason
                 step(1)
                 continue
-            waveform = waveform[: round(LONGEST_SECONDS * rate)]
             found = describe(waveform, rate, "pitch" in what and "note" not in labels_in_name(path))
             labels[path] |= _stated(path, found, what)
             for name in values:

@@ -1,7 +1,7 @@
 """`audiovq.audio` reads any file as mono float32 within full scale, or refuses it with a reason."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import librosa
@@ -246,6 +246,26 @@ def test_blocks_joined_are_the_whole_recording(
     assert all(len(block) < 4000 for block in blocks)  # more than 1000: the resampler has a delay
     (whole,) = reading.blocks(path, rate)
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_a_beginning_is_that_of_the_whole_and_nothing_after_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(5000), 16_000)
+    whole, rate = reading.read(path)
+    for seconds, samples in ((0.1, 1600), (9.0, 5000), (0.0, 1)):
+        np.testing.assert_array_equal(reading.beginning(path, seconds)[0], whole[:samples])
+    taken = []
+
+    def blocks(*_: object, **__: object) -> Iterator[Waveform]:
+        for begin in range(0, 5000, 1000):
+            taken.append(begin)
+            yield whole[begin : begin + 1000]
+
+    monkeypatch.setattr(reading, "blocks", blocks)
+    assert len(reading.beginning(path, 1500 / rate)[0]) == 1500
+    assert taken == [0, 1000]
 
 
 @given(
