@@ -136,6 +136,7 @@ def decode_files(
     except AudiovqError as error:
         raise AudiovqError(f"{source}: {error}") from error
     paths = wav_names(sounds)
+    _require_wav(target)
     is_file = target.suffix.lower() == ".wav" and not target.is_dir()
     if is_file and len(paths) > 1:
         raise AudiovqError(f"{target}: {source} holds {len(paths)} recordings; give a folder")
@@ -169,8 +170,9 @@ def reconstruct_files(
     """
     source, target = Path(source), Path(target)
     recordings, others = _recordings(source)
+    _require_wav(target)
     if single := not source.is_dir():
-        if target.is_dir():
+        if target.suffix.lower() != ".wav" or target.is_dir():  # a folder, perhaps a new one
             target /= wav_names(recordings)[source.name]
         paths = dict.fromkeys(recordings, target.name)
     else:
@@ -186,6 +188,13 @@ def reconstruct_files(
         by_path = {paths[name]: sound for name, sound in sounds.items()}
         _write(model, by_path, folder, expect, inversion, limits, say)
     return archive.rates(model, sounds, archive.pack(model, sounds))
+
+
+def _require_wav(target: Path) -> None:
+    """Raise AudiovqError where `target` is named as a recording of another format than WAV."""
+    is_other = finding.is_recording(target.name) and target.suffix.lower() != ".wav"
+    if is_other and not target.is_dir():
+        raise AudiovqError(f"{target}: sounds are written as WAVs; give a .wav, or a folder")
 
 
 def _command(model: Model, verb: str, inversion: Inversion) -> dict[str, Any]:

@@ -371,6 +371,23 @@ def test_inputs_are_not_overwritten(model: Model, own_recordings: Path, tmp_path
         decode_files(model, tmp_path / one.name, tmp_path, overwrite=True)
 
 
+def test_one_recording_is_reconstructed_to_a_wav_or_into_a_folder(
+    model: Model, own_recordings: Path, tmp_path: Path
+) -> None:
+    one = own_recordings / "jan" / "0_jan_0.wav"
+    for target, written in (
+        ("a.wav", tmp_path / "a.wav"),
+        ("new", tmp_path / "new" / one.name),
+        ("v1.2", tmp_path / "v1.2" / one.name),
+    ):
+        reconstruct_files(model, one, tmp_path / target, say=lambda _: None)
+        assert soundfile.info(written).format == "WAV"
+    encode_files(model, one, tmp_path / "one.avq")
+    for verb, source in ((reconstruct_files, one), (decode_files, tmp_path / "one.avq")):
+        with pytest.raises(AudiovqError, match=r"a.mp3: sounds are written as WAVs; give a .wav"):
+            verb(model, source, tmp_path / "a.mp3")
+
+
 def test_an_archive_that_is_not_a_file_is_refused(model: Model, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.avq")
     for source in (tmp_path / "pipe.avq", tmp_path, Path("/dev/zero")):
