@@ -133,6 +133,10 @@ def parse_bars(
     if bars is None:
         if tempo is not None:
             raise AudiovqError(f"--bpm {tempo:g}: give the length, too, such as --bars 2")
+        if beats_per_bar != Bars.beats_per_bar:
+            raise AudiovqError(
+                f"--beats-per-bar {beats_per_bar}: give the length, too, such as --bars 2"
+            )
         return None
     if tempo is None:
         from audiovq.audio.notes import tempo_of

@@ -118,10 +118,16 @@ def preprocess(
     if like is not None:
         require(not images, f"--like {like}: makes spectrograms; leave it out with --images")
         config = _like(config, like, dataset)
-    require(
-        not (images and join),
-        f"--join {join}: joins labels of recordings; leave it out with --images",
-    )
+    of_recordings = {
+        "join": join is not None,
+        "describe": describe is not None,
+        "numbers": numbers is not None,
+        "transpose": transpose is not None,
+        "no-near-copies": not near_copies,
+        "cluster": cluster is not None,
+    }
+    for name, given in of_recordings.items():
+        require(not (images and given), f"--{name}: is for recordings; leave it out with --images")
     from audiovq.audio.finding import is_recording
 
     if images:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -108,10 +109,10 @@ PIPE_CLOSED = 128 + 13
 """Exit code where the program that reads the output ended first: that of SIGPIPE in a shell."""
 
 
-def failing(work: Callable[[], object], resumes: bool = True) -> int:
+def failing(work: Callable[[], object], after_stop: str = "run the same command to resume") -> int:
     """Run `work` and return the exit code; print an error that the user can fix in one line.
 
-    `resumes`: whether the same command resumes after Ctrl-C, which the message says.
+    `after_stop`: what the message after Ctrl-C says of the same command.
     """
     try:
         work()
@@ -121,8 +122,7 @@ def failing(work: Callable[[], object], resumes: bool = True) -> int:
         print(in_one_line(f"audiovq: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "run the same command to resume" if resumes else "the same command starts over"
-        print(f"audiovq: stopped; {again}", file=sys.stderr)
+        print(f"audiovq: stopped; {after_stop}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the program that reads the output, such as `head`, has ended
         _discard_output()
@@ -152,7 +152,16 @@ def main(arguments: list[str] | None = None) -> int:
     if "" in arguments:  # an unset shell variable; as a path it would be the current folder
         print("audiovq: an argument is empty; give a name or a value in its place", file=sys.stderr)
         return 2
-    return failing(lambda: _parse(arguments)(), not RESUMABLE.isdisjoint(arguments[:1]))
+    return failing(lambda: _parse(arguments)(), _after_stop(arguments))
+
+
+def _after_stop(arguments: list[str]) -> str:
+    """What the same command does after Ctrl-C."""
+    if RESUMABLE.isdisjoint(arguments[:1]):
+        return "the same command starts over"
+    if "--seed=random" in arguments or ("--seed", "random") in itertools.pairwise(arguments):
+        return "to resume, run the same command with the seed above in place of random"
+    return "run the same command to resume"
 
 
 def program() -> int:

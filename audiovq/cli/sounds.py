@@ -25,7 +25,7 @@ from audiovq.cli.arguments import (
     say,
 )
 from audiovq.config.errors import AudiovqError
-from audiovq.config.output import OutputConfig
+from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion
 from audiovq.runtime.files import require_apart
 
@@ -47,7 +47,7 @@ def generate(
             help="Make loops of this many bars, exact to the sample, with their tempo in the file."
         ),
     ] = None,
-    beats_per_bar: Annotated[int, arg(help="Beats of a bar.")] = 4,
+    beats_per_bar: Annotated[int, arg(help="Beats of a bar.")] = Bars.beats_per_bar,
     each: Annotated[
         int | None,
         arg(help="Generate this number of sounds of each value of a label, in place of -n."),

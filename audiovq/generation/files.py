@@ -26,15 +26,16 @@ from audiovq.generation.edit import (
     split_batches,
     vary,
 )
-from audiovq.generation.generate import Batches, generate_images
+from audiovq.generation.generate import Batches, generate_images, label_rows
 from audiovq.generation.inpaint import CANDIDATES
 from audiovq.generation.labels import Labels
 from audiovq.generation.long import require_samples
 from audiovq.generation.morph import morph
 from audiovq.generation.output.manifest import MANIFEST, manifest_record
 from audiovq.generation.output.run import Batch, Run
-from audiovq.generation.sound import Sound
+from audiovq.generation.sound import Sound, prior_or_none
 from audiovq.models.model import Model
+from audiovq.models.priors.base import Prior
 from audiovq.runtime.files import UNFINISHED, is_blank, name_of, read_object, sha256
 from audiovq.runtime.outputs import OutputFolder, earlier_files, writing_into
 from audiovq.runtime.progress import Say, progress
@@ -73,9 +74,21 @@ def generate_files(
     if more and (overwrite or is_images):
         reason = "images have none" if is_images else "leave out --overwrite"
         raise AudiovqError(f"more: adds to the manifest of earlier sounds; {reason}")
+    if model.autoencoder.config.bottleneck.kind == "gaussian" and (
+        best_of > 1 or sampling != SamplingConfig()
+    ):
+        raise AudiovqError(
+            "sampling: its settings, and best_of, are for codes, and this model samples latents; leave them out"
+        )
     settings: dict[str, Any] = {"n": n, "labels": dict(labels or {}), "best_of": best_of}
     settings |= {} if each is None else {"each": each, "by": by}
     if is_images:
+        if seconds is not None or loop or bars is not None:
+            raise AudiovqError("length, loop, bars: are of sounds, and this model generates images")
+        if (inversion, output) != (Inversion(), OutputConfig()):
+            raise AudiovqError(
+                "phase, decoder, format and loudness: are of sounds, and this model generates images"
+            )
         made_with = manifest_record(model, "generate", seed, settings, sampling)
         values = n, labels, sampling, best_of, each, by, seed
         return _generate_images(model, folder, made_with, overwrite, *values)
@@ -105,6 +118,12 @@ def generate_files(
     made_with = manifest_record(model, "generate", seed, settings, sampling, inversion, output)
     if start:
         _require_same_model(folder, made_with)
+    given = [name for name in ("steps", "sweeps") if getattr(sampling, name)]
+    if given and isinstance(prior_or_none(model, sampling), Prior):
+        say(
+            f"note: {' and '.join(given)}: without effect, as codes are sampled in the order of time"
+            + (" (--order masked: in steps)" if model.masked is not None else "")
+        )
     paths = _write_new(model, folder, batches, made_with, output, overwrite, earlier, start, say)
     if model.known is None and (model.prior or model.masked):
         say("not checked for copies: this model comes without the codes of its training clips")
@@ -159,7 +178,9 @@ def _generate_images(
     """`generate_files` for a model of images."""
     with (
         writing_into(folder, overwrite, made_with) as filled,
-        progress("generate", n, "images") as step,
+        progress(
+            "generate", len(label_rows(model, n, labels or {}, seed, each, by)), "images"
+        ) as step,
     ):
         images, rows = generate_images(
             model,

@@ -140,6 +140,10 @@ class Batches:
         self._prior = prior_or_none(model, sampling)
         if self._prior is None and (seconds is not None or loop):
             raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")
+        if best_of > 1 and seconds is not None:
+            raise AudiovqError(
+                "--best-of: chooses among sounds that end by themselves; leave out --length and --bars"
+            )
         self._num_samples = None if seconds is None else require_samples(model, seconds)
         rows = label_rows(model, n, labels, seed, each, by)
         self._rows = rows.split(batch_sizes(model, len(rows), self._num_samples or 0))

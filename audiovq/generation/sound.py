@@ -75,7 +75,8 @@ def of_new_sounds(model: Model, inversion: Inversion) -> Inversion:
 
 def settled(model: Model, sampling: SamplingConfig) -> Settled:
     """`sampling` with the guidance and the sweeps that are best for the model's sounds, where none is given."""
-    sweeps = 0 if model.masked is None else model.masked.sweeps
+    masked = model.masked if sampling.order != "time" else None
+    sweeps = 0 if masked is None else masked.sweeps
     return sampling.settled(model.spectrogram.config.is_wide, sweeps)
 
 

@@ -320,17 +320,25 @@ def test_other_shells_get_a_script_with_every_verb(
 
 
 @pytest.mark.parametrize(
-    ("verb", "says"),
-    [("generate", "run the same command to resume"), ("encode", "the same command starts over")],
+    ("arguments", "says"),
+    [
+        ("generate", "run the same command to resume"),
+        ("generate --seed 3", "run the same command to resume"),
+        ("encode", "the same command starts over"),
+        *(
+            (seed, "to resume, run the same command with the seed above in place of random")
+            for seed in ("vary --seed random", "vary --seed=random")
+        ),
+    ],
 )
 def test_ctrl_c_says_whether_the_same_command_resumes(
-    verb: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli_main, "_parse", lambda _: stop)
-    assert main([verb]) == 130
+    assert main(arguments.split()) == 130
     assert capsys.readouterr().err == f"audiovq: stopped; {says}\n"
 
 

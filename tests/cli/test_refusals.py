@@ -23,6 +23,18 @@ from audiovq.cli.refusals import one_line
         (["generat", "digits"], "unknown: generat, digits; see audiovq --help"),
         (["generate", "digits", "x", "-n", "3", "--each", "2"], "-n 3: --each 2 sets the number"),
         (["generate", "digits", "x", "--bpm", "120", "--bars", "0.001"], "a loop of 0.004 beats"),
+        (
+            ["preprocess", "a", "b", "--images", "--transpose", "0"],
+            "--transpose: is for",
+        ),
+        (
+            ["preprocess", "a", "b", "--images", "--no-near-copies"],
+            "--no-near-copies: is for",
+        ),
+        (
+            ["preprocess", "a", "b", "--images", "--describe", "pitch"],
+            "--describe: is for",
+        ),
     ],
 )
 def test_refusals_are_one_line_and_exit_2(

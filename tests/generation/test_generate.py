@@ -343,6 +343,11 @@ def test_best_of_zero_is_refused(model: Model) -> None:
         generate(model, 1, best_of=0)
 
 
+def test_best_of_is_refused_where_the_length_is_given(model: Model) -> None:
+    with pytest.raises(AudiovqError, match=r"--best-of: .*leave out --length"):
+        generate(model, 1, best_of=2, seconds=0.1)
+
+
 def test_no_sound_is_longer_than_the_longest_training_clip() -> None:
     model = tiny_model(clip_frames=6)  # two columns, of which the second is half used
     assert model.prior is not None

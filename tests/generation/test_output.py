@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tiny_models import tiny_model
+from tiny_models import tiny_model, untrained
 
 from audiovq.audio import chunks, writing
 from audiovq.audio.chunks import Tags
@@ -159,6 +159,7 @@ def test_a_tempo_that_is_a_label_is_a_condition_too() -> None:
             ["--bars", "2", "--bpm", "120", "--beats-per-bar", "0"],
             "beats-per-bar 0: give 1 to 32",
         ),
+        (["--beats-per-bar", "3"], "--beats-per-bar 3: give the length, too, such as --bars 2"),
         (["--peak", "1"], "peak 1.0: give dBFS from -60 to 0"),
         (["--loudness", "3"], "loudness 3.0: give LUFS from -70 to 0"),
         (["--format", "flac", "--bits", "32f"], "format flac: has no floating-point samples"),
@@ -179,6 +180,30 @@ def test_flags_that_do_not_fit_together_are_refused_in_one_line(
     assert says in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_codes_are_refused_where_latents_are_sampled(tmp_path: Path) -> None:
+    model = untrained(bottleneck="gaussian")
+    for settings in ({"sampling": SamplingConfig(temperature=0.5)}, {"best_of": 2}):
+        with pytest.raises(AudiovqError, match="this model samples latents; leave them out"):
+            files.generate_files(model, tmp_path / "out", 1, **settings)
+    files.generate_files(model, tmp_path / "out", 1, say=lambda _: None)
+
+
+def test_settings_of_the_masked_prior_without_effect_are_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    for order in ("time", "masked"):
+        sampling = SamplingConfig(order, steps=2, sweeps=1)
+        files.generate_files(
+            tiny_model(masked=True), tmp_path / order, 1, sampling=sampling, say=said.append
+        )
+    notes = [line for line in said if line.startswith("note: steps and sweeps: without effect")]
+    assert len(notes) == 1
+    assert notes[0].endswith("(--order masked: in steps)")
+    rows = [
+        json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("time", "masked")
+    ]
+    assert [row["made_with"]["order"] for row in rows] == ["time", "masked"]
 
 
 def test_each_makes_equal_numbers_of_each_value_that_was_learnt(model: Model) -> None:
@@ -260,7 +285,10 @@ def test_a_stopped_run_of_more_resumes(
     monkeypatch.setattr(writing, "write", write)
     monkeypatch.setattr(run, "copies_note", end)
     if stop == 2:
-        with pytest.raises(AudiovqError, match="unfinished output of another command"):
+        said = (
+            "run that command again or choose another folder .--overwrite also deletes the sounds"
+        )
+        with pytest.raises(AudiovqError, match=said):
             files.generate_files(model, tmp_path / "out", 5, more=True, **QUICK)
     files.generate_files(model, tmp_path / "out", 4, more=True, **QUICK)
     contents = [

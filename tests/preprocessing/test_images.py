@@ -12,6 +12,7 @@ from fast_training import CONFIG
 from PIL import Image
 
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import OutputConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import shift_images
 from audiovq.dataset.dataset import Dataset, Split
@@ -189,3 +190,6 @@ def test_a_model_of_images_generates_pngs_and_refuses_to_make_sound(
     )
     with pytest.raises(AudiovqError, match="one of images"):
         generate(model, 1)
+    for flags in ({"seconds": 1.0}, {"loop": True}, {"output": OutputConfig(format="flac")}):
+        with pytest.raises(AudiovqError, match="this model generates images"):
+            generate_files(model, tmp_path / "other", 1, **flags)
