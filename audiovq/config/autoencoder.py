@@ -293,6 +293,9 @@ class AutoencoderConfig:
     silence: float | None = field(default=None, metadata=OMIT_DEFAULT)
     """Decoded loudness up to this, 0 to 1, is silence, before the contrast is applied: a decoder that is not sure returns
     a little more than 0. None: set where the contrast is fitted, above 24 kHz to .025, else to 0."""
+    sharpness: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    """Factor on the differences of decoded loudness between neighbouring bins, before the contrast is applied, as a decoder
+    that is not sure of a formant smooths it. None: fitted with the contrast, up to 24 kHz, else 1."""
     rate_weight: float | None = None
     """Rate-distortion trade-off when codes are chosen: cost of one bit, in units of the mean squared
     distance between latents and codes; 0: always the nearest code; None: .1, for hits above 24 kHz .32, and for those
@@ -310,6 +313,10 @@ class AutoencoderConfig:
         require(
             self.silence is None or 0 <= self.silence < 1,
             f"silence {self.silence}: give a number from 0 to below 1",
+        )
+        require(
+            self.sharpness is None or 1 <= self.sharpness <= 2,
+            f"sharpness {self.sharpness}: give a number from 1 to 2",
         )
         require(
             self.rate_weight is None or 0 <= self.rate_weight <= 1000,

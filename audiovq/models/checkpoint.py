@@ -146,11 +146,13 @@ def amend(folder: Path, stage: str, more: Mapping[str, Any]) -> None:
         write_header(path, header)
 
 
-def save_contrast(folder: Path, contrast: float, silence: float) -> None:
-    """Write contrast and silence, unless it is 0, of the autoencoder's decoder into its settings in model.json."""
+def save_contrast(folder: Path, contrast: float, silence: float, sharpness: float) -> None:
+    """Write contrast, silence, unless it is 0, and sharpness, unless it is 1, of the autoencoder's decoder into its
+    settings in model.json."""
     path = folder / "model.json"
     header = read_model_header(folder)
     settings = {"contrast": contrast} | ({"silence": silence} if silence else {})
+    settings |= {"sharpness": sharpness} if sharpness != 1 else {}
     header["autoencoder"]["config"] |= settings
     write_header(path, header)
 

@@ -37,7 +37,7 @@ from audiovq.training.origin import Origin
 from audiovq.training.stage import Limits, Metrics, Run, Stage
 from audiovq.training.stages.autoencoder import AutoencoderStage
 from audiovq.training.stages.context import train_context
-from audiovq.training.stages.contrast import fitted_contrast, silence_of
+from audiovq.training.stages.contrast import fitted_contrast, fitted_sharpness, silence_of
 from audiovq.training.stages.masked_prior import MaskedPriorStage
 from audiovq.training.stages.plain import (
     PlainLines,
@@ -194,15 +194,22 @@ def _begin_from(origin: Origin, run: Run, model: Model) -> None:
 
 
 def _fit_contrast(run: Run) -> Model:
-    """The model with a trained autoencoder, and the contrast of its decoder, which is fitted unless it is given."""
+    """The model with a trained autoencoder, and its decoder's contrast and sharpness, which are fitted unless they are given."""
     model = load(run.folder, run.device)
     config = model.autoencoder.config
     fits = config.contrast is None and config.quantizes
     if fits and not model.spectrogram.config.images:
         if distributed.is_main():
+            sharpness = config.sharpness
+            if sharpness is None:
+                split = measured_split(run.dataset, "validation")
+                sharpness = fitted_sharpness(model, split, run.dataset.train)
+            model.autoencoder.config = replace(config, sharpness=sharpness)
             contrast = _contrast(run, model)
-            save_contrast(run.folder, contrast, silence_of(model))
-            run.detail(f"autoencoder: contrast of decoded sounds {contrast:.3f}")
+            save_contrast(run.folder, contrast, silence_of(model), sharpness)
+            run.detail(
+                f"autoencoder: contrast of decoded sounds {contrast:.3f}, sharpness {sharpness:.2f}"
+            )
         distributed.barrier()
         model = load(run.folder, run.device)
     return model

@@ -11,6 +11,7 @@ import sys
 import types
 import wave
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def model() -> Model:
     """Of mel bands, from which a decoder fits magnitudes; the other kinds below have linear bins."""
     made = tiny_model()
+    made.autoencoder.config = replace(made.autoencoder.config, sharpness=1.3)
     made.spectrogram = Spectrogram(SpectrogramConfig(8000, n_fft=64, hop_length=8, n_mels=16))
     return made
 

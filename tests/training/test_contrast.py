@@ -1,4 +1,4 @@
-"""Laws of the fitted contrast of a decoder."""
+"""Laws of the fitted contrast and sharpness of a decoder."""
 
 import copy
 import dataclasses
@@ -14,16 +14,20 @@ from torch import Tensor, nn
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import evenly_spaced
 from audiovq.dataset.dataset import Dataset, Split
+from audiovq.models.autoencoder.autoencoder import detail
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
+from audiovq.training import run
 from audiovq.training.stages.contrast import (
     CLIPS,
     HIGHEST,
     LOWEST,
+    SHARPEST,
     SILENCE,
     fitted_contrast,
+    fitted_sharpness,
     silence_of,
 )
 
@@ -38,6 +42,18 @@ class Flat(nn.Module):
     def forward(self, grid: Tensor, mask: Tensor) -> Tensor:
         decoded: Tensor = self.decoder(grid, mask)
         return 1 - (1 - decoded) / self.factor
+
+
+class Blurred(nn.Module):
+    """A decoder whose neighbouring bins differ less than another's, by a factor."""
+
+    def __init__(self, decoder: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.decoder, self.factor = decoder, factor
+
+    def forward(self, grid: Tensor, mask: Tensor) -> Tensor:
+        decoded: Tensor = self.decoder(grid, mask)
+        return decoded - (1 - 1 / self.factor) * detail(decoded)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +97,33 @@ def test_the_fitted_contrast_restores_the_mean_of_the_cells(clips: Split) -> Non
     assert shares[0] > 1.01 > 0.99 > shares[2]
 
 
+def test_a_decoder_that_blurs_bins_gets_so_much_more_sharpness(clips: Split) -> None:
+    model = load("digits")
+    own = fitted_sharpness(model, clips)
+    assert 1 < own < SHARPEST
+    model.autoencoder.decoder = Blurred(model.autoencoder.decoder, 1.05)
+    # Only nearly: the detail of a detail is not quite the detail.
+    assert own + 0.02 < fitted_sharpness(model, clips) < 1.05 * own + 0.02
+    model.autoencoder.decoder = Blurred(model.autoencoder.decoder, 3.0)
+    assert fitted_sharpness(model, clips) == SHARPEST
+    model.autoencoder.decoder = Blurred(model.autoencoder.decoder, 0.2)
+    assert fitted_sharpness(model, clips) == 1
+
+
+def test_sharpness_scales_the_detail_and_keeps_the_mean_of_the_bins() -> None:
+    autoencoder = load("digits").autoencoder
+    output = torch.rand(2, 1, 64, 5)
+    assert torch.equal(autoencoder.sharpen(output), output), "models without one are as before"
+    autoencoder.config = dataclasses.replace(autoencoder.config, sharpness=1.5)
+    sharp = autoencoder.sharpen(output)
+    torch.testing.assert_close(sharp - output, 0.5 * detail(output))
+    torch.testing.assert_close(sharp.mean(dim=2), output.mean(dim=2), rtol=0, atol=0.02)
+    constant = torch.full((1, 1, 8, 3), 0.7)
+    torch.testing.assert_close(autoencoder.sharpen(constant), constant)
+    expected = autoencoder.stretch(sharp, autoencoder.contrast).clamp(0, 1)
+    assert torch.equal(autoencoder.apply_contrast(output), expected)
+
+
 def test_few_clips_are_made_up_by_others(clips: Split) -> None:
     model, few = load("digits"), copy.copy(clips)
     few.clips = few.clips[:2]
@@ -94,16 +137,22 @@ def test_few_clips_are_made_up_by_others(clips: Split) -> None:
 
 
 def test_a_trained_model_has_the_fitted_contrast_and_a_given_one_is_left_alone(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(CONFIG, autoencoder_share=1.0, max_minutes=10.0)
+    monkeypatch.setattr(run, "fitted_sharpness", lambda *_: 1.2)
     model = train(dataset, tmp_path / "fitted", config, device="cpu", say=lambda _: None)
     assert load(tmp_path / "fitted").autoencoder.config.contrast == model.autoencoder.contrast
     assert model.autoencoder.contrast == fitted_contrast(model, dataset.validation)
-    autoencoder = dataclasses.replace(CONFIG.autoencoder, contrast=1.01)
-    given = dataclasses.replace(config, autoencoder=autoencoder)
-    train(dataset, tmp_path / "given", given, device="cpu", say=lambda _: None)
-    assert load(tmp_path / "given").autoencoder.contrast == 1.01
+    assert model.autoencoder.sharpness == 1.2
+    for setting, sharpness in (({"contrast": 1.01}, 1.0), ({"sharpness": 1.25}, 1.25)):
+        autoencoder = dataclasses.replace(CONFIG.autoencoder, **setting)
+        given = dataclasses.replace(config, autoencoder=autoencoder)
+        name = next(iter(setting))
+        train(dataset, tmp_path / name, given, device="cpu", say=lambda _: None)
+        found = load(tmp_path / name).autoencoder
+        assert getattr(found, name) == setting[name]
+        assert found.sharpness == sharpness
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +179,7 @@ def test_above_24_khz_the_power_is_restored_and_silence_is_fitted_with_it(
     )
     model = train(hits, tmp_path / "model", config, device="cpu", say=lambda _: None)
     assert load(tmp_path / "model").autoencoder.config.silence == SILENCE == silence_of(model)
+    assert model.autoencoder.sharpness == 1
     assert model.autoencoder.contrast == fitted_contrast(model, hits.validation, also=hits.train)
     fitted = fitted_contrast(model, hits.train)
     errors = [_power_error_db(model, hits.train, c) for c in (fitted - 0.05, fitted, fitted + 0.05)]

@@ -83,6 +83,12 @@ def loudness_weights(spectrogram: Tensor, emphasis: float) -> Tensor:
     return EMPHASIS_FLOOR + (1 - EMPHASIS_FLOOR) * 10 ** (emphasis * (spectrogram - 1))
 
 
+def detail(spectrogram: Tensor) -> Tensor:
+    """Difference of each cell from the mean of three neighbouring bins, for (batch, planes, bins, frames)."""
+    padded = nn.functional.pad(spectrogram, (0, 0, 1, 1), mode="replicate")
+    return spectrogram - nn.functional.avg_pool2d(padded, (3, 1), 1)
+
+
 class Autoencoder(nn.Module):
     """2D convolutional autoencoder; with bottleneck `vq`, the VQ-VAE of van den Oord et al. 2017.
 
@@ -271,6 +277,11 @@ class Autoencoder(nn.Module):
         return cell_mask.scatter(quantizer.encode(cell_mask.gather(latents)))
 
     @property
+    def sharpness(self) -> float:
+        """Sharpness of its decoder: that of the settings, or 1 as long as it is not fitted."""
+        return 1.0 if self.config.sharpness is None else self.config.sharpness
+
+    @property
     def contrast(self) -> float:
         """Contrast of its decoder: that of the settings, or CONTRAST as long as it is not fitted."""
         return CONTRAST if self.config.contrast is None else self.config.contrast
@@ -333,14 +344,23 @@ class Autoencoder(nn.Module):
     ) -> Tensor:
         """Decoder output (batch, planes, bins, frames) after `stretch`, clamped to [0, 1]; loudness up to `silence` is 0.
 
-        `contrast`: None is that of the autoencoder's own decoder, with its `silence`.
+        `contrast`: None is that of the autoencoder's own decoder, with its `sharpness` and its `silence`.
         """
         if contrast is None:
             contrast, silence = self.contrast, self.config.silence or 0.0
+            output = self.sharpen(output)
         values = self.stretch(output, contrast).clamp(0, 1)
         if self.planes == 1:
             return values * (output > silence)
         return torch.cat([values[:, :1] * (output[:, :1] > silence), values[:, 1:]], dim=1)
+
+    def sharpen(self, output: Tensor) -> Tensor:
+        """Decoder output (batch, planes, bins, frames), the `detail` of its loudness times `sharpness`."""
+        if self.sharpness == 1:
+            return output
+        loudness = output[:, :1]
+        loudness = loudness + (self.sharpness - 1) * detail(loudness)
+        return loudness if self.planes == 1 else torch.cat([loudness, output[:, 1:]], dim=1)
 
     def stretch(self, output: Tensor, contrast: Tensor | float) -> Tensor:
         """Decoder output (batch, planes, bins, frames), its loudness stretched away from 1 by a contrast."""
