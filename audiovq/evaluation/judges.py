@@ -266,7 +266,7 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
             spectrogram.waveform_images(model.spectrogram, waveforms),
             dataset_dataset.split_images(task.split, task.real),
             training_images,
-            *clips.coded_images.values(),
+            *(clips.coded_images.values() if len(clips.matching) else ()),
         )
     )
     figures: dict[str, Any] = {"accuracy": {}, "inception_score": {}}

@@ -23,7 +23,7 @@ from audiovq.audio import finding, writing
 from audiovq.audio.channels import to_channels
 from audiovq.audio.reading import AudioInfo
 from audiovq.audio.silence import SILENT
-from audiovq.audio.waveform import AudioError
+from audiovq.audio.waveform import AudioError, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import flags
 from audiovq.config.serialize import to_json
@@ -373,6 +373,7 @@ def _invert(
     convergence = {
         path: fidelity.spectral_convergence(a, b, *grid)
         for path, a, b in zip(paths, originals, inverted, strict=True)
+        if peak_of(a) > fidelity.INAUDIBLE  # relative to silence, an error is no number
     }
     scores = fidelity.waveform_scores(originals, inverted, slicing.spectrogram)
     if out:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -56,13 +56,21 @@ def inspection_table(found: Inspection) -> str:
         *(f"  {reason}" for reason in found.reasons),
         "",
         f"Best quality these settings allow (measured on {len(found.inverted)} of the clips)",
-        f"  relative error of the magnitudes {percent(found.ceiling['spectral_convergence'])} (0 is exact)"
-        + (f", PESQ {found.ceiling['pesq']:.2f} (at most 4.5)" if "pesq" in found.ceiling else ""),
+        f"  {_ceiling(found.ceiling)}",
         "",
         "What to type next",
         *found.commands,
     ]
     return "\n".join(map(in_one_line, lines))
+
+
+def _ceiling(scores: Mapping[str, float]) -> str:
+    """Scores of inverted spectrograms in words."""
+    if "spectral_convergence" not in scores:
+        return "not measured: these clips are silent"
+    error = percent(scores["spectral_convergence"])
+    pesq = f", PESQ {scores['pesq']:.2f} (at most 4.5)" if "pesq" in scores else ""
+    return f"relative error of the magnitudes {error} (0 is exact){pesq}"
 
 
 def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Evaluation: figures and their references are what the table says, judges are tested on unseen clips."""
 
+import copy
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -417,6 +418,21 @@ def test_the_number_of_judged_clips_is_bounded(
     assert max(clips_read) <= 5
     assert max(clips_coded) <= 2
     assert clips_trained_on == [5]
+
+
+@pytest.mark.parametrize("clips", [1, 2, 3])
+def test_few_training_clips_are_judged_as_far_as_they_go(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, clips: int
+) -> None:
+    few = copy.copy(dataset.train)
+    few.clips = few.clips[:clips]
+    for name in ("num_frames", "levels", "num_samples", "complete"):
+        setattr(few, name, getattr(few, name)[:clips])
+    monkeypatch.setattr(dataset, "train", few)
+    sounds = split_as_sounds(dataset, dataset.test)
+    found = judges.evaluate_with_judges(untrained(dataset), dataset, dataset.test, sounds, 0, SHORT)
+    assert set(found["accuracy"]) == {"folder"}
+    assert ("frechet_distance" in found) == (clips > 1)
 
 
 def test_without_recordings_judges_use_inverted_spectrograms(

@@ -291,6 +291,16 @@ def test_statistics_do_not_depend_on_the_block_size(voice: Voice, tmp_path: Path
     assert measure(path, 50).clipped == 0
 
 
+def test_silent_clips_have_no_ceiling(
+    voice: Voice, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    late = np.concatenate([np.zeros(8 * 8000, np.float32), voice(1.0)])
+    soundfile.write(tmp_path / "in" / "late.wav", late, 8000)
+    assert main(["inspect", str(tmp_path / "in"), "--no-trim", "--clip-seconds", "2"]) == 0
+    assert "not measured: these clips are silent" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_terminals_of_any_encoding_show_the_table(
     encoding: str, recordings: Path, monkeypatch: pytest.MonkeyPatch
