@@ -68,7 +68,8 @@ def evaluate(
     if not as_json:
         print(f"in short: {verdict(facts_of(loaded), figures, copies_of(figures))}", flush=True)
     if model.is_dir():  # a model that ships is not written into
-        write_json(model / "evaluation.json", figures)  # `report` reads it
+        # `report` reads it, unless the model has been trained further since.
+        write_json(model / "evaluation.json", figures | {"networks": loaded.checksums})
 
 
 def report(

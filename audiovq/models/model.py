@@ -93,6 +93,12 @@ class Model:
             )
         return self.vivid if decoder == "vivid" else None
 
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the file of each network, by its name; empty for a model that was not loaded or saved."""
+        networks = "autoencoder", "vivid", "prior", "masked"
+        return {part: str(self.header[part]["sha256"]) for part in networks if part in self.header}
+
     def new_vivid(self) -> VividDecoder:
         """A copy of the autoencoder's decoder with its contrast, but at least CONTRAST: the vivid one in training."""
         contrast = max(CONTRAST, self.autoencoder.contrast)  # else quiet cells would be filled

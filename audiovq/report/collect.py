@@ -248,9 +248,12 @@ def _band(model: Model, row: int) -> str:
 
 
 def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """The figures in evaluation.json, or without it the last validation of the training."""
+    """The figures in evaluation.json, or without it, or where it is of an earlier state of the model, the last validation
+    of the training."""
     if (folder / "evaluation.json").exists():
-        return read_object(folder / "evaluation.json", "figures")
+        evaluated = read_object(folder / "evaluation.json", "figures")
+        if evaluated.pop("networks", model.checksums) == model.checksums:
+            return evaluated
     found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
     measured_on = str(found.get("measured_on", "validation"))
     figures: dict[str, Any] = {"measured_on": measured_on, "from_training": True}

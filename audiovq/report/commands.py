@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from audiovq.config.flags import flags
@@ -26,9 +27,25 @@ def made_by(dataset: Dataset, folder: Path) -> list[str]:
     train = [f"audiovq train {source} {name}"]
     settings = folder / "training" / "settings.json"
     if settings.exists():
-        config = from_json(TrainConfig, read_object(settings, "settings").get("config"), "settings")
-        preset = min(PRESETS, key=lambda preset: len(flags(config, PRESETS[preset])))
-        train += [f"--preset {preset}", *flags(config, PRESETS[preset])]
+        found = read_object(settings, "settings")
+        config = from_json(TrainConfig, found.get("config"), "settings")
+        origin = found.get("origin")
+
+        def given(preset: str) -> list[str]:
+            """Flags beside the preset; the networks of an origin are set by --from."""
+            networks = PRESETS[preset] if origin else config
+            ours, theirs = config.autoencoder, networks.autoencoder
+            autoencoder = replace(
+                ours, network=theirs.network, bottleneck=theirs.bottleneck, loss=theirs.loss
+            )
+            shown = replace(
+                config, autoencoder=autoencoder, prior=networks.prior, masked=networks.masked
+            )
+            return flags(shown, PRESETS[preset])
+
+        preset = min(PRESETS, key=lambda preset: len(given(preset)))
+        train += [f"--from {shlex.quote(str(origin['name']))}"] if origin else []
+        train += [f"--preset {preset}", *given(preset)]
     wanted = flags(dataset.preprocess, PreprocessConfig())
     return [" ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]), " ".join(train)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,15 +148,26 @@ def write(path: Path, report: Report) -> None:
 def _summary(report: Report) -> str:
     """One line: number of sounds, sample rate, codes, training time, data."""
     sounds, (quantizers, size) = len(report.generated), report.code_counts.shape
-    seconds = {row["stage"]: row.get("seconds") or 0.0 for row in report.metrics}
+    seconds = _training_seconds(report.metrics)
     words = [
         sounds and f"{sounds} new sound{'s' * (sounds > 1)}",
         f"{report.sample_rate / 1000:g} kHz" + " stereo" * (report.channels == 2),
         quantizers and f"{quantizers} × {size} codes".removeprefix("1 × "),
-        seconds and f"trained in {max(1, round(sum(seconds.values()) / 60))} min",
+        seconds and f"trained in {max(1, round(seconds / 60))} min",
         report.data,
     ]
     return " · ".join(str(word) for word in words if word)
+
+
+def _training_seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of all stages and trainings: a further training counts from 0 again."""
+    total, last = 0.0, dict[str, float]()
+    for row in metrics:
+        seconds = row.get("seconds") or 0.0
+        before = last.get(row["stage"], 0.0)
+        total += seconds - before if seconds >= before else seconds
+        last[row["stage"]] = seconds
+    return total
 
 
 def _cards(pictures: Sequence[Picture], sample_rate: int) -> list[Card]:

@@ -138,8 +138,13 @@ def test_figures_are_from_training_until_evaluate_has_run(
     assert "baselines: 5.00 (uniform)" in rows["prior"][1]
     (folder / "evaluation.json").write_text('{"reconstruction": {"pesq": 3.25}}')
     rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
-    (folder / "evaluation.json").unlink()
     assert rows.keys() == {"PESQ"}
+    for networks, expected in ((model.checksums, {"PESQ"}), ({"autoencoder": "0"}, from_training)):
+        figures = {"reconstruction": {"pesq": 3.25}, "networks": networks}
+        (folder / "evaluation.json").write_text(json.dumps(figures))
+        rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
+        assert rows.keys() - {"measured on"} == expected, "of an earlier state of the model"
+    (folder / "evaluation.json").unlink()
 
 
 def test_a_page_of_long_sounds_has_twenty_and_stays_below_fourteen_megabytes(

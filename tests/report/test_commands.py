@@ -1,6 +1,7 @@
 """What to type next: every command is one that the program takes as it stands."""
 
 import dataclasses
+import json
 import shlex
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import pytest
 from tiny_models import tiny_model, untrained
 
 from audiovq.cli.main import _parse
+from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import Inversion, SamplingConfig
+from audiovq.config.serialize import to_json
+from audiovq.dataset.dataset import Dataset
 from audiovq.library.pack import PackConfig, write_pack
-from audiovq.report.commands import in_columns, next_steps
+from audiovq.report.commands import in_columns, made_by, next_steps
+from audiovq.training.origin import Origin
 
 TWO = {"kind of sound": ["kick", "snare"], "kit": ["a", "b"]}
 
@@ -30,6 +35,21 @@ def test_a_model_of_images_makes_images() -> None:
     model = tiny_model()
     model.spectrogram.config = dataclasses.replace(model.spectrogram.config, images=True)
     assert verbs(next_steps(model, "model")) == ["generate"]
+
+
+def test_a_model_from_another_is_made_by_from_and_without_its_networks(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(Origin.read("sounds").adopt(PRESETS["small"]), max_minutes=5.0)
+    record = {"dataset": "", "config": to_json(config), "origin": {"name": "sounds"}}
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "settings.json").write_text(json.dumps(record))
+    command = made_by(dataset, tmp_path)[1]
+    assert command.endswith(" --from sounds --preset small --max-minutes 5.0")
+    (tmp_path / "training" / "settings.json").write_text(
+        json.dumps(record | {"config": to_json(PRESETS["tiny"]), "origin": None})
+    )
+    assert made_by(dataset, tmp_path)[1].endswith(" --preset tiny")
 
 
 @pytest.mark.parametrize("folder", ["model", "my models/it's one"])

@@ -130,6 +130,16 @@ def decoded(uri: str, kind: str) -> io.BytesIO:
     return io.BytesIO(base64.b64decode(data, validate=True))
 
 
+def test_minutes_of_a_further_training_are_added(tmp_path: Path) -> None:
+    rows = [
+        {"stage": stage, "step": step, "seconds": seconds}
+        for seconds_of_all in ((300.0, 600.0), (60.0, 120.0))
+        for stage in ("autoencoder", "prior")
+        for step, seconds in enumerate(seconds_of_all)
+    ]
+    assert "trained in 24 min" in parsed(tmp_path, metrics=rows).text
+
+
 def test_the_page_begins_with_the_verdict_and_folds_the_notebook_away(tmp_path: Path) -> None:
     page = parsed(tmp_path)
     assert len(page.find_all("h1")) == 1
