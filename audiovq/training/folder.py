@@ -56,9 +56,10 @@ def prepare_folder(
                 f"{folder}: was trained on another dataset; choose another folder, or add --overwrite"
             )
         _require_origin(folder, before.get("origin"), origin)
-        # The time limit may change between a stop and the next start.
+        # The time limit may change between a stop and the next start, and after the end what only a further training reads.
         begun = _begun_with(folder, before.get("config"))
-        same = dataclasses.replace(begun, max_minutes=config.max_minutes)
+        free = ["max_minutes", *(["keep_codes", "carried_rate"] if before.get("finished") else [])]
+        same = dataclasses.replace(begun, **{name: getattr(config, name) for name in free})
         if to_json(same) != settings["config"]:
             raise AudiovqError(
                 f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"

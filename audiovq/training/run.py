@@ -188,9 +188,17 @@ def _begin_from(origin: Origin, run: Run, model: Model) -> None:
     if record:
         model.header["origin"] = record
     begun = (run.folder / "training" / "autoencoder.state.safetensors").exists()
-    if not begun and not origin.continues:
-        for line in origin.lines(model, run.config, len(run.dataset.train)):
+    if begun:
+        return
+    clips = len(run.dataset.train)
+    if not origin.continues:
+        for line in origin.lines(model, run.config, clips):
             run.say(line)
+    elif origin.keeps_codes(run.config, clips):
+        run.say(
+            "codes stay as they are, as the clips are few: of the autoencoder, the decoder alone is trained"
+            " (--keep-codes False: all of it)"
+        )
 
 
 def _fit_contrast(run: Run) -> Model:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fast_training import CONFIG, stop_after
 
 from audiovq.config.errors import AudiovqError
@@ -190,6 +191,29 @@ def checksums(folder: Path) -> list[str]:
     """Of the parts of a model that can be loaded."""
     header = load(folder).header
     return [header[part]["sha256"] for part in ("autoencoder", "context", "prior")]
+
+
+def test_what_only_a_further_training_reads_may_differ_from_the_finished_one(
+    finished: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    few = copied(finished, tmp_path / "few")
+    free = replace(LIMITED, keep_codes=False, carried_rate=0.5)
+    lines: list[str] = []
+    train(dataset, few, free, device="cpu", say=lines.append)
+    assert lines == [finished_line(few)]
+    train(dataset, few, free, more=5, device="cpu", say=lines.append)
+    assert not any("codes stay" in line for line in lines)
+    kept = copied(finished, tmp_path / "kept")
+    lines.clear()
+    train(dataset, kept, LIMITED, more=5, device="cpu", say=lines.append)
+    assert (
+        sum(line.startswith("codes stay as they are, as the clips are few") for line in lines) == 1
+    )
+    books = [load(folder).autoencoder.quantizer.codebooks()[0] for folder in (finished, few, kept)]
+    assert torch.equal(books[0].vectors, books[2].vectors)
+    assert not torch.equal(books[0].vectors, books[1].vectors)
+    with pytest.raises(AudiovqError, match="other settings"):
+        train(dataset, kept, replace(LIMITED, seed=7), more=5, device="cpu", say=quiet)
 
 
 def test_what_is_not_finished_cannot_be_trained_further(
