@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from audiovq.audio.waveform import Waveform, peak_of
 from audiovq.spectral.spectrogram import Spectrogram
 
-VERSION = 1
+VERSION = 2
 """Changes where the features do."""
 LISTENED_SECONDS = 5.0
 """Beginning of a sound that is compared."""
@@ -40,7 +40,7 @@ def features(spectrogram: Spectrogram, waveform: Waveform) -> Row:
 
     Cells of a patch from the onset; mean and deviation of each band, frames weighted by loudness.
     """
-    sound = _aligned(waveform, spectrogram.config.sample_rate)
+    sound = aligned(waveform, spectrogram.config.sample_rate)
     num_samples = torch.tensor([len(sound)])
     device = next(spectrogram.buffers(), torch.zeros(())).device
     with torch.inference_mode():
@@ -75,7 +75,7 @@ def compared(table: Row, queries: Row) -> tuple[Row, Row]:
     return found[0], found[1]
 
 
-def _aligned(waveform: Waveform, sample_rate: int) -> Waveform:
+def aligned(waveform: Waveform, sample_rate: int) -> Waveform:
     """The sound from its onset, LISTENED_SECONDS at most; at least two samples."""
     peak = peak_of(waveform)
     onset = int(np.argmax(np.abs(waveform) > ONSET * peak)) if peak else 0

@@ -42,6 +42,9 @@ def nearest(index: Index, vector: Rows, n: int = 10) -> list[Match]:
     """The `n` recordings most similar to a sound with these features (features,), the most similar first."""
     table, query = compared(index.vectors, vector[None])
     similarity = table @ query[0]
+    similarity[(index.vectors == vector).all(axis=1)] = (
+        1  # also the mean of all, which is 0 in the table
+    )
     most = min(n, len(index))
     found = np.argpartition(-similarity, most - 1)[:most]
     found = found[np.argsort(-similarity[found], kind="stable")]

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from audiovq.audio import finding
-from audiovq.audio.reading import info, read
+from audiovq.audio.reading import beginning
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
-from audiovq.library.features import LISTENED_SECONDS, VERSION, features
+from audiovq.library.features import LISTENED_SECONDS, VERSION, aligned, features
 from audiovq.models.model import Model
 from audiovq.runtime.progress import Say, progress
 from audiovq.runtime.tensors import read_tensors, save_tensors
 
 NAME = ".audiovq-index.safetensors"
 """File name of the index in the folder; hidden, so that no verb takes it for a recording."""
+READ_SECONDS = 4 * LISTENED_SECONDS
+"""An onset later than this is not found."""
 BATCH = 64
 """Recordings between two entries of the progress bar."""
 Row = npt.NDArray[np.float32]
@@ -89,19 +91,11 @@ def open_index(
 
 
 def listen(model: Model, path: Path) -> Waveform:
-    """The beginning of a recording, at the model's rate. Raises AudioError with the reason."""
-    if info(path).seconds <= 4 * LISTENED_SECONDS:
-        return read(path, model.sample_rate)[0][: round(LISTENED_SECONDS * model.sample_rate)]
-    from audiovq.audio.reading import blocks
+    """A recording from its onset, `aligned`, at the model's rate; nothing after READ_SECONDS is read.
 
-    wanted = round(2 * LISTENED_SECONDS * model.sample_rate)
-    parts: list[Waveform] = []
-    for block in blocks(path, model.sample_rate):
-        parts.append(block[:wanted])
-        wanted -= len(parts[-1])
-        if wanted <= 0:
-            break
-    return np.concatenate(parts)
+    Raises AudioError with the reason.
+    """
+    return aligned(beginning(path, READ_SECONDS, model.sample_rate)[0], model.sample_rate)
 
 
 def _row(model: Model, path: Path, say: Say) -> Row | None:

@@ -19,9 +19,9 @@ from audiovq.audio.waveform import Waveform
 from audiovq.cli.main import main
 from audiovq.config.errors import AudiovqError
 from audiovq.library import index as indexing
-from audiovq.library.features import compared, features
+from audiovq.library.features import LISTENED_SECONDS, compared, features
 from audiovq.library.find import kind_of, near_duplicates, nearest, positions
-from audiovq.library.index import NAME, Index, open_index
+from audiovq.library.index import NAME, Index, listen, open_index
 from audiovq.models.model import Model
 from audiovq.preprocessing.similar import correlation
 from audiovq.runtime.tensors import save_tensors
@@ -103,6 +103,31 @@ def test_the_shortest_sounds_and_silence_have_finite_features(
             features(model.spectrogram, sound).shape
             == features(model.spectrogram, sounds(1)[0]).shape
         )
+
+
+def test_an_only_sound_and_equal_ones_are_like_themselves(model: Model) -> None:
+    vector = features(model.spectrogram, sounds(1)[0])
+    for count in (1, 3):
+        index = Index([str(i) for i in range(count)], np.stack([vector] * count))
+        assert [match.similarity for match in nearest(index, vector)] == [1.0] * count
+
+
+def test_a_sound_that_begins_late_is_listened_to_from_its_onset(
+    model: Model, tmp_path: Path
+) -> None:
+    rate, sound = model.sample_rate, sounds(1)[0]
+    for name, seconds in (("now", 0), ("late", 8), ("long", 15)):
+        rest = np.zeros(10 * rate if name == "long" else 0, np.float32)
+        soundfile.write(
+            tmp_path / f"{name}.wav",
+            np.concatenate([np.zeros(seconds * rate, np.float32), sound, rest]),
+            rate,
+        )
+    now = listen(model, tmp_path / "now.wav")
+    for name in ("late", "long"):
+        late = listen(model, tmp_path / f"{name}.wav")
+        assert len(late) <= LISTENED_SECONDS * rate
+        assert correlation(now, late) > 0.99
 
 
 def test_near_duplicates_are_grouped(model: Model) -> None:
