@@ -57,7 +57,8 @@ def summarize(model: Model) -> Summary:
     layers = _layers(model)
     if model.vivid is not None:
         kind, bins = type(model.vivid).__name__, autoencoder.bins
-        layers.append(Layer("vivid", kind, (1, bins, model.clip_frames), _parameters(model.vivid)))
+        whole = autoencoder.planes, bins, model.clip_frames
+        layers.append(Layer("vivid", kind, whole, _parameters(model.vivid)))
     if model.prior is not None:
         vocabulary = model.vocabulary
         shape = vocabulary.max_tokens, vocabulary.size

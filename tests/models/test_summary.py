@@ -13,7 +13,7 @@ from tiny_models import PRIOR, tiny_model, untrained
 from audiovq.cli.main import main
 from audiovq.codec import codec
 from audiovq.config.settings import PriorConfig
-from audiovq.models.checkpoint import save
+from audiovq.models.checkpoint import load, save
 from audiovq.models.summary import summarize, summary_table
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -69,6 +69,12 @@ def test_the_prior_is_counted_and_has_the_shape_of_its_logits(
     count = sum(p.numel() for part in (model.autoencoder, model.prior) for p in part.parameters())
     assert found.parameters == count
     assert found.prior == f"{kind}: 2 layers of 16 dimensions"
+
+
+def test_a_vivid_decoder_returns_what_the_other_does() -> None:
+    model = load("sounds")
+    layers = {layer.name: layer.shape for layer in summarize(model).layers}
+    assert layers["vivid"][0] == model.autoencoder.planes == 3
 
 
 def test_the_rates_are_those_of_sounds_encoded() -> None:
