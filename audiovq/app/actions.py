@@ -47,7 +47,7 @@ def _sweep(model: Model) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def act(model: Model, desk: Desk, asked: Mapping[str, Any]) -> Desk:
-    """The desk after the move that `asked["move"]` names.
+    """The desk after the move that `asked["move"]` names, on the sound `asked["from"]`, or else the selected one.
 
     Raises AudiovqError where a value is out of range, and KeyError, TypeError or ValueError where one is missing or of
     another kind.
@@ -56,6 +56,8 @@ def act(model: Model, desk: Desk, asked: Mapping[str, Any]) -> Desk:
     act = MOVES.get(name) if isinstance(name, str) else None
     if act is None:
         raise AudiovqError(f"move {name!r:.40}: is unknown; reload the page")
+    if "from" in asked:
+        desk = moves.take(desk, str(asked["from"]))
     return act(model, desk, asked)
 
 

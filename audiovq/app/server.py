@@ -16,7 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "private, max-age=3600" if answer.lasts else "no-store",
         }
-        if is_new:
+        if is_new or urlsplit(self.path).path == "/":  # so that it does not end while it is used
             headers["Set-Cookie"] = (
                 f"{self._cookie}={key}; HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000"
             )
@@ -240,12 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
                 item = _find(server.desk(key), name.partition(".")[0])
                 return self._media(item, name.rpartition(".")[2], query)
             case ["codes", row]:
-                codes = server.run(lambda: view.row_codes(server.model, int(row)))
-                return replace(_json(codes), lasts=True)
+                # Neither these nor their sounds are stored by the browser: another model may have the same address.
+                return _json(server.run(lambda: view.row_codes(server.model, int(row))))
             case ["codes", row, name]:
                 code = int(name.removesuffix(".wav"))
                 body = server.run(lambda: view.code_wav(server.model, int(row), code))
-                return Answer(body, "audio/wav", lasts=True)
+                return Answer(body, "audio/wav")
             case ["pack.zip"]:
                 desk = server.desk(key)
                 body = server.run(lambda: pack.zipped(server.model, server.name, desk))

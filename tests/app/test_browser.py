@@ -338,6 +338,19 @@ def test_sounds_are_kept_renamed_discarded_and_downloaded_as_a_pack(
 
 
 @pytest.mark.slow
+def test_a_name_is_typed_to_its_end_while_another_sound_arrives(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        count = page.locator("#cards > li").count()
+        button(page, "Make new sounds").click()
+        page.locator("#cards > li").first.get_by_title("rename").click()
+        page.keyboard.type("half")
+        until(page, f"document.querySelectorAll('#cards > li').length > {count}")
+        page.keyboard.type(" pop")
+        page.keyboard.press("Enter")
+        page.locator(".words b", has_text="half pop").wait_for()
+
+
+@pytest.mark.slow
 def test_work_is_kept_over_a_reload_and_other_browsers_have_their_own(
     browser: Any, app: str
 ) -> None:

@@ -205,6 +205,18 @@ def test_a_model_without_prior_begins_with_a_sweep(model: Model) -> None:
     assert len(desk.selected.sound.waveform) == 8000
 
 
+def test_a_move_is_made_on_the_sound_that_the_page_showed(model: Model, full: Desk) -> None:
+    other = full.shelf[-1]
+    assert other.key != full.key
+    asked = {"move": "write", "cells": [[0, 0]], "codes": [0]}
+    for key in (full.key, other.key):
+        after = actions.act(model, full, asked | {"from": key})
+        assert (after.selected.original or after.selected).key == key
+    assert actions.act(model, full, asked).selected.original.key == full.key
+    with pytest.raises(AudiovqError, match="not on the shelf any more"):
+        actions.act(model, full, asked | {"from": "x"})
+
+
 @pytest.mark.parametrize(
     ("move", "says"),
     [

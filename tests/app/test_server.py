@@ -62,6 +62,11 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_not_stored(server: Server)
     cookie = headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
+    known = {"Cookie": cookie.partition(";")[0]}
+    assert ask(server, "/", **known)[2]["Set-Cookie"] == cookie, "it lasts as long as it is used"
+    assert "Set-Cookie" not in ask(server, "/desk", **known)[2]
+    for path in ("/codes/0", "/codes/0/1.wav"):  # another model may have the same address
+        assert ask(server, path, **known)[2]["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(

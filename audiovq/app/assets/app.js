@@ -65,7 +65,11 @@ const post = body => () => ask("move", {
   method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body),
 });
 const HEARD = new Set(["make", "redraw", "write", "vary", "extend", "morph"]);
-const move = (name, values = {}) => work([post({move: name, ...values})], HEARD.has(name));
+const OF_SHOWN = new Set(["redraw", "write", "vary", "extend", "morph"]);  // though others arrive while they wait
+const move = (name, values = {}) => {
+  const from = OF_SHOWN.has(name) ? {from: stage.open()?.key} : {};
+  work([post({move: name, ...from, ...values})], HEARD.has(name));
+};
 
 const numberOf = input => input?.value === "" || !input ? null : Number(input.value);
 const settings = () => ({
@@ -210,10 +214,11 @@ find("microphone").addEventListener("click", async event => {
   const button = event.currentTarget;
   if (microphone.isRecording()) return microphone.end();
   try {
-    await microphone.begin(wav => {
+    await microphone.begin(Number(document.body.dataset.mostSeconds), wav => {
       button.ariaPressed = "false";
       button.textContent = "Record";
-      upload("microphone.wav", wav);
+      if (wav) upload("microphone.wav", wav);
+      else say("Nothing was recorded: press Record, make a sound, then press it again.", true);
     });
     button.ariaPressed = "true";
     button.textContent = "Stop recording";

@@ -10,7 +10,10 @@ let row = -1, write = () => {};
 export const onWrite = handler => { write = handler; };
 const codesOfRow = async row => {
   if (!rows.has(row)) rows.set(row, fetch(`codes/${row}`).then(answer => answer.json()));
-  return rows.get(row);
+  const found = await rows.get(row).catch(() => []);
+  if (Array.isArray(found) && found.length) return found;
+  rows.delete(row);  // a failed answer: asked for again with the next cell
+  return [];
 };
 const hear = code => player.play(`code ${row} ${code}`, {url: `codes/${row}/${code}.wav`, once: true});
 
@@ -27,6 +30,7 @@ export const show = async () => {
   box.querySelector("b").textContent = stage.open().bands[row];
   const found = await codesOfRow(row);
   if (shown !== row) return;
+  if (!found.length) row = -1;
   swatches.replaceChildren(...found.map(({code, picture}) => {
     const button = document.createElement("button");
     button.type = "button";

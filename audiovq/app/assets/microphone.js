@@ -10,7 +10,8 @@ const bytesOf = (samples, rate) => {
 let recorder = null;
 
 export const isRecording = () => Boolean(recorder);
-export const begin = async onDone => {
+// `onDone` gets the WAV, cut to `mostSeconds`, or null where nothing was recorded.
+export const begin = async (mostSeconds, onDone) => {
   const stream = await navigator.mediaDevices.getUserMedia({audio: true});
   const parts = [];
   recorder = new MediaRecorder(stream);
@@ -19,9 +20,15 @@ export const begin = async onDone => {
     recorder = null;
     stream.getTracks().forEach(track => track.stop());
     const context = new AudioContext();
-    const sound = await context.decodeAudioData(await new Blob(parts).arrayBuffer());
-    context.close();
-    onDone(bytesOf(sound.getChannelData(0), sound.sampleRate));
+    try {
+      const sound = await context.decodeAudioData(await new Blob(parts).arrayBuffer());
+      const samples = sound.getChannelData(0).subarray(0, Math.floor(mostSeconds * sound.sampleRate));
+      onDone(bytesOf(samples, sound.sampleRate));
+    } catch {  // too short to be a recording
+      onDone(null);
+    } finally {
+      context.close();
+    }
   };
   recorder.start();
 };

@@ -37,12 +37,11 @@ export const show = (sounds, openKey) => {
     star.title = sound.kept ? "kept" : "keep";
     star.textContent = sound.kept ? "★" : "☆";
   }
-  const wanted = sounds.map(card);
-  if (wanted.length !== list.children.length || wanted.some((one, i) => list.children[i] !== one)) {
-    const focused = document.activeElement;
-    list.replaceChildren(...wanted);
-    if (list.contains(focused)) focused.focus({preventScroll: true});
-  }
+  const wanted = sounds.map(card), focused = document.activeElement;
+  // Cards that stay are not moved: a name that is typed in one would lose the focus, and end half typed.
+  for (const one of [...list.children]) if (!wanted.includes(one)) one.remove();
+  wanted.forEach((one, i) => { if (list.children[i] !== one) list.insertBefore(one, list.children[i] ?? null); });
+  if (list.contains(focused) && document.activeElement !== focused) focused.focus({preventScroll: true});
 };
 const rename = one => {
   const name = one.querySelector(".words b"), before = name.textContent, input = document.createElement("input");

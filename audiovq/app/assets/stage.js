@@ -60,6 +60,7 @@ const ticks = (list, marks, unit) => list.replaceChildren(...marks.filter(isFree
 export const show = shown => {
   const isSame = sound && sound.rows === shown.rows && sound.columns === shown.columns;
   const hadFocus = grid.contains(document.activeElement);
+  if (shown.key !== sound?.key) isDragging = false;
   sound = shown;
   if (!isSame) {
     anchor = null;

@@ -8,5 +8,10 @@ const play = event => {
   player.src = point.dataset.source;
   player.play().catch(() => {});
 };
-for (const kind of ["pointerover", "click", "focusin"])
-  document.querySelector("svg").addEventListener(kind, play);
+const map = document.querySelector("svg");
+for (const kind of ["pointerover", "click", "focusin"]) map.addEventListener(kind, play);
+map.addEventListener("keydown", event => {
+  if (event.key !== "Enter" && event.key !== " ") return;
+  event.preventDefault();
+  play(event);
+});
