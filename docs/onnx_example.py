@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 
-def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> tuple[Any, int]:
+def generate(folder: Path, asked: dict[str, str], temperature: float = 1.0) -> tuple[Any, int]:
     """A waveform (samples,), or of stereo (2, samples), with the labels asked for, and its rate in Hz."""
     facts = json.loads((folder / "programs.json").read_text(encoding="utf-8"))
     words, grid = facts["vocabulary"], facts["spectrogram"]
@@ -33,7 +33,7 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 0.8) -> t
         ours, anything = np.maximum(prior.run(None, given)[0].astype(float), -1e9)
         if tokens.shape[1] == 1:
             ours[words["end"]] = -1e9  # a sound has at least one column
-        logits = (2 * ours - anything) / temperature  # guidance 1, as in audiovq
+        logits = (2 * ours - anything) / temperature  # guidance 1, as in audiovq up to 24 kHz
         chances = np.exp(logits - logits.max()) * (ours > -1e9)
         token = random.choice(words["size"], p=chances / chances.sum())
         if token == words["end"]:

@@ -136,7 +136,7 @@ def write_programs(
     """
     if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise AudiovqError(
-            "ONNX needs more packages: pip install 'audiovq[onnx]', or give --format pt2"
+            "ONNX needs more packages: pip install -e '.[onnx]' in audiovq's folder, or give --format pt2"
         )
     folder, paths = Path(folder), []
     parts = {p: model.header.get(p, {}).get("sha256") for p in ("autoencoder", "vivid", "prior")}

@@ -89,7 +89,9 @@ def cluster(address: str, timeout: float = 30) -> Iterator[Executor]:
     try:
         from distributed import Client, KilledWorker
     except ImportError as error:
-        raise AudiovqError("--cluster: needs Dask; pip install 'audiovq[cluster]'") from error
+        raise AudiovqError(
+            "--cluster: needs Dask; pip install -e '.[cluster]' in audiovq's folder"
+        ) from error
     if ":" not in address:  # Dask would wait, and print a traceback
         raise AudiovqError(f"--cluster {address}: give HOST:PORT, such as tcp://head:8786")
     try:

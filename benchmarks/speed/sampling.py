@@ -87,7 +87,7 @@ def uncached(prior: Transformer, config: SamplingConfig = PLAIN) -> Run:
 
 
 def masked(batch: int) -> Run:
-    """A function that samples codes by the masked prior of preset small, in the default steps."""
+    """A function that samples codes by the masked prior of preset small, in two steps, as parts of sounds are sampled."""
     config = PRESETS["small"].masked
     torch.manual_seed(0)
     prior = MaskedPrior(config, VOCABULARY, (10,)).to(device()).eval()

@@ -266,7 +266,7 @@ def claims() -> list[Claim]:
         Claim("within {:,} bit/s", "不超过 {:,} bit/s", (rate_of_example(),)),
         Claim(
             "archives of {:.0f}, {:.0f} and {:.0f} kbit/s",
-            "训练 {:.0f}、{:.0f}、{:.0f} kbit/s 的语音档案",
+            "训练 {:.0f}、{:.0f}、{:.0f} kbit/s 的档案",
             tuple(map(target, ("rate-1k", "rate-2k", "rate-4k"))),
         ),
         Claim(
