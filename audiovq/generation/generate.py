@@ -142,7 +142,7 @@ class Batches:
             raise AudiovqError("--length and --loop need a model with codes (bottleneck vq or fsq)")
         if best_of > 1 and seconds is not None:
             raise AudiovqError(
-                "--best-of: chooses among sounds that end by themselves; leave out --length and --bars"
+                "--best-of: chooses among sounds whose length is open; leave out --length and --bars"
             )
         self._num_samples = None if seconds is None else require_samples(model, seconds)
         rows = label_rows(model, n, labels, seed, each, by)

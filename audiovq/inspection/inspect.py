@@ -373,7 +373,7 @@ def _invert(
     convergence = {
         path: fidelity.spectral_convergence(a, b, *grid)
         for path, a, b in zip(paths, originals, inverted, strict=True)
-        if peak_of(a) > fidelity.INAUDIBLE  # relative to silence, an error is no number
+        if peak_of(a) > fidelity.INAUDIBLE  # of silence, an error is 0 / 0
     }
     scores = fidelity.waveform_scores(originals, inverted, slicing.spectrogram)
     if out:

@@ -20,7 +20,11 @@ from audiovq.models.autoencoder import quantizers as models_autoencoder_quantize
 from audiovq.models.autoencoder.gaussian import Gaussian, NoBottleneck
 from audiovq.models.autoencoder.quantizers import Codebook, LatentProjection, Quantizer
 
-vq = pytest.importorskip("vector_quantize_pytorch")
+
+@pytest.fixture(scope="module")
+def vq() -> Any:
+    """An independent implementation. Its import takes seconds, so only the process that needs it imports it."""
+    return pytest.importorskip("vector_quantize_pytorch")
 
 
 def config(**changes: Any) -> BottleneckConfig:
@@ -131,7 +135,7 @@ def test_gradient_update_moves_codes_by_the_optimizer_only() -> None:
     assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
 
 
-def test_ema_update_matches_vector_quantize_pytorch() -> None:
+def test_ema_update_matches_vector_quantize_pytorch(vq: Any) -> None:
     quantizer = Quantizer(config(commitment=0.25))
     (codebook,) = quantizer.codebooks()
     oracle = vq.VectorQuantize(
@@ -431,7 +435,7 @@ def on_grid(latents: Tensor, config: BottleneckConfig) -> Tensor:
 @pytest.mark.parametrize("gradient_through", ["straight", "rotation"])
 @pytest.mark.parametrize("cosine", [False, True])
 def test_cosine_codes_and_rotation_trick_match_vector_quantize_pytorch(
-    cosine: bool, gradient_through: str
+    vq: Any, cosine: bool, gradient_through: str
 ) -> None:
     settings = config(cosine=cosine, gradient_through=gradient_through)
     quantizer = Quantizer(settings)
@@ -485,7 +489,7 @@ def test_rotation_trick_returns_the_exact_code_vectors(codes: str) -> None:
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (3,), (4, 7, 6)])
-def test_fsq_matches_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
+def test_fsq_matches_vector_quantize_pytorch(vq: Any, levels: tuple[int, ...]) -> None:
     settings = BottleneckConfig(kind="fsq", levels=levels)
     quantizer, oracle = Quantizer(settings), vq.FSQ(levels=list(levels))
     mine = (2 * normal(400, len(levels))).requires_grad_()
