@@ -50,6 +50,8 @@ POLICY = (
 """The page's content policy: it loads nothing from elsewhere."""
 T = TypeVar("T")
 PLAIN_NAME = re.compile(r"[\w.-]+")
+PLAIN_KEY = re.compile(r"[\w-]{1,64}", re.ASCII)
+"""Of a desk, as `secrets.token_urlsafe` makes it."""
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
             cookies = SimpleCookie(self.headers.get("Cookie", ""))
         except CookieError:
             cookies = SimpleCookie()
-        if self._cookie in cookies:
-            return cookies[self._cookie].value[:64], False
+        # Other local pages can set it, and it is sent back in a header.
+        if self._cookie in cookies and PLAIN_KEY.fullmatch(cookies[self._cookie].value):
+            return cookies[self._cookie].value, False
         return secrets.token_urlsafe(16), True
 
     def _refused(self) -> Answer | None:

@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from audiovq.config.output import HIGHEST_TEMPO, LOWEST_TEMPO
 
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+HIGHEST_NOTE = 127
+"""Of MIDI."""
 ROOT_LABELS = ("note", "root", "midi", "pitch")
 """Names of labels whose value is a note, the first in order of preference."""
 TEMPO_LABELS = ("bpm", "tempo")
@@ -24,18 +26,19 @@ _NOTE_WORD = re.compile(r"([A-G])([#♯b]?)(-?\d)")
 
 
 def midi_of(text: str) -> float | None:
-    """MIDI number of a note's name (`A3`: 57, `C#4`, `Bb2`, with C4 as 60) or of a number; None for other texts, and
-    beyond 0 to 127."""
+    """MIDI number of a note's name (`A3`: 57, `C#4`, `Bb2`, with C4 as 60) or of a number; None for other texts.
+
+    Names are read beyond 0 to 127, too.
+    """
     if match := _NOTE.fullmatch(text.strip()):
         letter, sign, octave = match.groups()
         shift = {"": 0, "b": -1}.get(sign, 1)
-        number = float(12 * (int(octave) + 1) + _SEMITONES[letter.lower()] + shift)
-    else:
-        try:
-            number = float(text)
-        except ValueError:
-            return None
-    return number if 0 <= number <= 127 else None
+        return float(12 * (int(octave) + 1) + _SEMITONES[letter.lower()] + shift)
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number <= HIGHEST_NOTE else None
 
 
 def name_of_note(midi: int) -> str:
@@ -49,11 +52,11 @@ def midi_of_hertz(hertz: float) -> float:
 
 
 def root_of(labels: Mapping[str, str]) -> int | None:
-    """The MIDI note that a sound's labels name; None if they name none."""
+    """The MIDI note, 0 to 127, that a sound's labels name; None if they name none."""
     by_name = {name.lower(): value for name, value in labels.items()}
     for name in ROOT_LABELS:
         if name in by_name and (midi := midi_of(by_name[name])) is not None:
-            return round(midi)
+            return round(midi) if 0 <= round(midi) <= HIGHEST_NOTE else None
     return None
 
 

@@ -160,7 +160,7 @@ def _after_stop(arguments: list[str]) -> str:
     if RESUMABLE.isdisjoint(arguments[:1]):
         return "the same command starts over"
     if "--seed=random" in arguments or ("--seed", "random") in itertools.pairwise(arguments):
-        return "to resume, run the same command with the seed above in place of random"
+        return "to resume, run the same command with the seed that it printed in place of random"
     return "run the same command to resume"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from audiovq.audio.notes import ROOT_LABELS, midi_of
+from audiovq.audio.notes import ROOT_LABELS, root_of
 from audiovq.config.checks import derived_seed, require_count
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import OutputConfig
@@ -209,12 +209,12 @@ def _write_instruments(
         for value, pairs in chosen.items()
         if pairs
     }
-    notes = {value: midi_of(value) for value in samples}
+    notes = {value: root_of({"note": value}) for value in samples}
     texts: dict[str, str] = {}
     if by is not None and by.lower() in ROOT_LABELS and None not in notes.values():
         by_note: dict[int, list[Sample]] = {}
         for value, midi in notes.items():  # two names may be one note, such as C#4 and Db4
-            by_note.setdefault(round(midi or 0), []).extend(samples[value])
+            by_note.setdefault(midi or 0, []).extend(samples[value])
         texts[f"{name}.sfz"] = sfz_of_notes(by_note)
     else:
         kinds = {value or "sound": found for value, found in samples.items()}

@@ -16,6 +16,7 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.generation.labels import learnt_values
 from audiovq.models.model import Model
 from audiovq.runtime.files import read_object
+from audiovq.training.origin import FREE
 
 Step = tuple[str, str]
 """A command line, and what it does."""
@@ -32,16 +33,27 @@ def made_by(dataset: Dataset, folder: Path) -> list[str]:
         origin = found.get("origin")
 
         def given(preset: str) -> list[str]:
-            """Flags beside the preset; the networks of an origin are set by --from."""
-            networks = PRESETS[preset] if origin else config
-            ours, theirs = config.autoencoder, networks.autoencoder
+            """Flags beside the preset; what --from sets is left out."""
+            theirs = PRESETS[preset]
+            if not origin:
+                return flags(config, theirs)
+            ours = config.autoencoder
+            bottleneck = {
+                one: getattr(ours.bottleneck, one) for one in FREE["autoencoder.bottleneck"]
+            }
             autoencoder = replace(
-                ours, network=theirs.network, bottleneck=theirs.bottleneck, loss=theirs.loss
+                ours,
+                network=theirs.autoencoder.network,
+                bottleneck=replace(theirs.autoencoder.bottleneck, **bottleneck),
             )
-            shown = replace(
-                config, autoencoder=autoencoder, prior=networks.prior, masked=networks.masked
+            prior = replace(
+                theirs.prior, **{one: getattr(config.prior, one) for one in FREE["prior"]}
             )
-            return flags(shown, PRESETS[preset])
+            masked = replace(
+                theirs.masked, **{one: getattr(config.masked, one) for one in FREE["masked"]}
+            )
+            shown = replace(config, autoencoder=autoencoder, prior=prior, masked=masked)
+            return flags(shown, theirs)
 
         preset = min(PRESETS, key=lambda preset: len(given(preset)))
         train += [f"--from {shlex.quote(str(origin['name']))}"] if origin else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from audiovq.runtime.files import (
 )
 from audiovq.training.origin import Origin
 
+FREE_OF_FURTHER = "keep_codes", "carried_rate"
+"""Settings that a further training may have other than the finished one: how it starts from the model."""
 NAME_DATASET = "name the dataset: `report MODEL DATASET`, `plot MODEL OUT --dataset DATASET`"
 
 
@@ -30,8 +33,10 @@ def prepare_folder(
     config: TrainConfig,
     overwrite: bool,
     origin: Origin | None = None,
+    more: float | None = None,
 ) -> None:
-    """Make `folder` ready for a training: create it, clear it (`overwrite`), or check that it can be resumed.
+    """Make `folder` ready for a training: create it, clear it (`overwrite`), or check that it can be resumed, or be
+    trained further (`more`, or a longer time limit).
 
     Raises AudiovqError where it holds something else, or a training with other settings, on another dataset, or from
     another model than `origin`.
@@ -56,13 +61,15 @@ def prepare_folder(
                 f"{folder}: was trained on another dataset; choose another folder, or add --overwrite"
             )
         _require_origin(folder, before.get("origin"), origin)
-        # The time limit may change between a stop and the next start, and after the end what only a further training reads.
+        # The time limit may change between a stop and the next start, and for a further training what starts it.
         begun = _begun_with(folder, before.get("config"))
-        free = ["max_minutes", *(["keep_codes", "carried_rate"] if before.get("finished") else [])]
+        is_longer = (config.max_minutes or math.inf) > (begun.max_minutes or math.inf)
+        goes_further = bool(before.get("finished")) and (more is not None or is_longer)
+        free = ["max_minutes", *(FREE_OF_FURTHER if goes_further else ())]
         same = dataclasses.replace(begun, **{name: getattr(config, name) for name in free})
         if to_json(same) != settings["config"]:
             raise AudiovqError(
-                f"{folder}: was trained with other settings ({_difference(to_json(same), to_json(config))});"
+                f"{folder}: was trained with other settings ({difference(to_json(same), to_json(config))});"
                 " choose another folder, or add --overwrite"
             )
         remove_partials(folder)
@@ -142,11 +149,11 @@ def trained_on(folder: Path, recordings: Path | None = None) -> Dataset:
         ) from error
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> str:
+def difference(before: dict[str, Any], now: dict[str, Any], path: str = "") -> str:
     """The first setting that differs, in words."""
     for key, value in now.items():
         if isinstance(value, dict):
-            if found := _difference(before[key], value, f"{path}{key}."):
+            if found := difference(before[key], value, f"{path}{key}."):
                 return found
         elif list(value) != list(before[key]) if isinstance(value, tuple) else value != before[key]:
             return f"{path}{key} was {before[key]}, is {value}"

@@ -21,6 +21,7 @@ from audiovq.config.settings import TrainConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.models.checkpoint import replace_model
 from audiovq.runtime.files import read_object, write_json, write_text
+from audiovq.training.folder import difference
 
 SEEDS = 700_000
 """The seed of a further training is derived from the model's and this number plus that of earlier ones."""
@@ -80,7 +81,10 @@ class Further:
         return replace(config, max_minutes=self.minutes, seed=seed)
 
     def prepare(self, dataset: Dataset, config: TrainConfig) -> None:
-        """Make `work` ready: as a stopped run left it, or empty but for the metrics so far."""
+        """Make `work` ready: as a stopped run left it, or empty but for the metrics so far.
+
+        Raises AudiovqError where the stopped run had other settings.
+        """
         path = self.work / "training" / "settings.json"
         settings: dict[str, Any] = {
             "dataset": dataset.fingerprint,
@@ -95,6 +99,14 @@ class Further:
                 shutil.copy(metrics, path.parent)
         elif self.is_trained():
             return
+        else:
+            before = from_json(TrainConfig, _settings(self.work).get("config"), str(path))
+            same = replace(before, max_minutes=self.minutes)
+            if found := difference(to_json(same), settings["config"]):
+                raise AudiovqError(
+                    f"{self.folder}: a further training with other settings was stopped ({found}); give the same, or"
+                    f" delete {self.work}"
+                )
         write_json(path, settings)
 
     def is_trained(self) -> bool:

@@ -92,7 +92,7 @@ def train(
             if distributed.is_main():
                 if more is not None:
                     require_finished(folder, more, overwrite)
-                prepare_folder(folder, dataset, config, overwrite, start)
+                prepare_folder(folder, dataset, config, overwrite, start, more)
             distributed.barrier()
             further = Further.of(folder, config, more)
             if further is None and stopped_further(folder):
@@ -195,10 +195,9 @@ def _begin_from(origin: Origin, run: Run, model: Model) -> None:
         for line in origin.lines(model, run.config, clips):
             run.say(line)
     elif origin.keeps_codes(run.config, clips):
-        run.say(
-            "codes stay as they are, as the clips are few: of the autoencoder, the decoder alone is trained"
-            " (--keep-codes False: all of it)"
-        )
+        few = ", as the clips are few (--keep-codes False: all is trained)"
+        few = few if run.config.keep_codes is None else ""
+        run.say(f"codes stay as they are{few}: of the autoencoder, the decoder alone is trained")
 
 
 def _fit_contrast(run: Run) -> Model:

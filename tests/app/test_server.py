@@ -65,6 +65,10 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_not_stored(server: Server)
     known = {"Cookie": cookie.partition(";")[0]}
     assert ask(server, "/", **known)[2]["Set-Cookie"] == cookie, "it lasts as long as it is used"
     assert "Set-Cookie" not in ask(server, "/desk", **known)[2]
+    damaged = {"Cookie": cookie.partition("=")[0] + '="a\\015\\012X-Evil: 1"'}
+    status, _, headers = ask(server, "/", **damaged)
+    assert (status, headers["X-Evil"]) == (200, None)
+    assert headers["Set-Cookie"].partition("=")[2].partition(";")[0] not in ("a", "")
     for path in ("/codes/0", "/codes/0/1.wav"):  # another model may have the same address
         assert ask(server, path, **known)[2]["Cache-Control"] == "no-store"
 

@@ -326,7 +326,10 @@ def test_other_shells_get_a_script_with_every_verb(
         ("generate --seed 3", "run the same command to resume"),
         ("encode", "the same command starts over"),
         *(
-            (seed, "to resume, run the same command with the seed above in place of random")
+            (
+                seed,
+                "to resume, run the same command with the seed that it printed in place of random",
+            )
             for seed in ("vary --seed random", "vary --seed=random")
         ),
     ],

@@ -45,7 +45,14 @@ def test_a_model_from_another_is_made_by_from_and_without_its_networks(
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "settings.json").write_text(json.dumps(record))
     command = made_by(dataset, tmp_path)[1]
-    assert command.endswith(" --from sounds --preset small --max-minutes 5.0")
+    assert " --from sounds --preset small " in command
+    assert command.endswith(" --max-minutes 5.0")
+    assert "network" not in command
+    assert "masked.dim" not in command
+    free = dataclasses.replace(config, prior=dataclasses.replace(config.prior, dropout=0.33))
+    record["config"] = to_json(free)
+    (tmp_path / "training" / "settings.json").write_text(json.dumps(record))
+    assert " --prior.dropout 0.33" in made_by(dataset, tmp_path)[1]
     (tmp_path / "training" / "settings.json").write_text(
         json.dumps(record | {"config": to_json(PRESETS["tiny"]), "origin": None})
     )

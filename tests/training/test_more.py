@@ -193,14 +193,20 @@ def checksums(folder: Path) -> list[str]:
     return [header[part]["sha256"] for part in ("autoencoder", "context", "prior")]
 
 
-def test_what_only_a_further_training_reads_may_differ_from_the_finished_one(
-    finished: Path, dataset: Dataset, tmp_path: Path
+def test_how_a_further_training_starts_may_differ_from_the_finished_one(
+    finished: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = copied(finished, tmp_path / "few")
     free = replace(LIMITED, keep_codes=False, carried_rate=0.5)
     lines: list[str] = []
-    train(dataset, few, free, device="cpu", say=lines.append)
-    assert lines == [finished_line(few)]
+    with pytest.raises(AudiovqError, match="other settings"):
+        train(dataset, few, free, device="cpu", say=quiet)
+    with monkeypatch.context() as patch:
+        stop_after(patch, "prior", 10)
+        with pytest.raises(Stopped):
+            train(dataset, few, free, more=5, device="cpu", say=quiet)
+    with pytest.raises(AudiovqError, match="with other settings was stopped"):
+        train(dataset, few, LIMITED, more=5, device="cpu", say=quiet)
     train(dataset, few, free, more=5, device="cpu", say=lines.append)
     assert not any("codes stay" in line for line in lines)
     kept = copied(finished, tmp_path / "kept")
