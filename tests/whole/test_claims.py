@@ -338,10 +338,10 @@ def claims() -> list[Claim]:
             (PAUSE_SECONDS,),
         ),
         Claim("The lower of its two rates", "它的两个码率中"),
-        Claim("except for the two on words", "关于词的两行除外"),
+        Claim("except for the two on words,", "我们的各行"),
         Claim(
-            "at commit `{}` on {}, before",
-            "测于提交 `{}`({}),在此之后",
+            "were measured at commit `{}` on {};",
+            "(关于词的两行除外)测于提交 `{}`({});",
             (old["commit"], old["date"]),
         ),
         Claim(
