@@ -420,7 +420,7 @@ def test_the_number_of_judged_clips_is_bounded(
     assert clips_trained_on == [5]
 
 
-@pytest.mark.parametrize("clips", [1, 2, 3])
+@pytest.mark.parametrize("clips", [1, 2])
 def test_few_training_clips_are_judged_as_far_as_they_go(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, clips: int
 ) -> None:
