@@ -379,7 +379,10 @@ def read(
 def beginning(
     path: Path, seconds: float, sample_rate: int | None = None, channels: int = 1
 ) -> tuple[Waveform, int]:
-    """The first `seconds` of a recording, otherwise as from `read`; what follows is not read. Raises AudioError."""
+    """The first `seconds` of a recording, at least one sample, as `read` gives a recording that ends there.
+
+    What follows is not read, and does not count where sound that exceeds full scale is scaled down. Raises AudioError.
+    """
     rate = sample_rate or info(path).sample_rate
     wanted, parts = max(1, round(seconds * rate)), list[Waveform]()
     for block in blocks(path, rate, channels=channels):

@@ -42,9 +42,8 @@ def nearest(index: Index, vector: Rows, n: int = 10) -> list[Match]:
     """The `n` recordings most similar to a sound with these features (features,), the most similar first."""
     table, query = compared(index.vectors, vector[None])
     similarity = table @ query[0]
-    similarity[(index.vectors == vector).all(axis=1)] = (
-        1  # also the mean of all, which is 0 in the table
-    )
+    # The same sound, also where it is the mean of all, which is 0 in the table: an only one, or equal ones.
+    similarity[(index.vectors == vector).all(axis=1)] = 1
     most = min(n, len(index))
     found = np.argpartition(-similarity, most - 1)[:most]
     found = found[np.argsort(-similarity[found], kind="stable")]

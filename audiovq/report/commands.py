@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from audiovq.config.flags import flags
 from audiovq.config.presets import PRESETS
@@ -35,31 +36,29 @@ def made_by(dataset: Dataset, folder: Path) -> list[str]:
         def given(preset: str) -> list[str]:
             """Flags beside the preset; what --from sets is left out."""
             theirs = PRESETS[preset]
-            if not origin:
-                return flags(config, theirs)
-            ours = config.autoencoder
-            bottleneck = {
-                one: getattr(ours.bottleneck, one) for one in FREE["autoencoder.bottleneck"]
-            }
-            autoencoder = replace(
-                ours,
-                network=theirs.autoencoder.network,
-                bottleneck=replace(theirs.autoencoder.bottleneck, **bottleneck),
-            )
-            prior = replace(
-                theirs.prior, **{one: getattr(config.prior, one) for one in FREE["prior"]}
-            )
-            masked = replace(
-                theirs.masked, **{one: getattr(config.masked, one) for one in FREE["masked"]}
-            )
-            shown = replace(config, autoencoder=autoencoder, prior=prior, masked=masked)
-            return flags(shown, theirs)
+            return flags(_without_networks(config, theirs) if origin else config, theirs)
 
         preset = min(PRESETS, key=lambda preset: len(given(preset)))
         train += [f"--from {shlex.quote(str(origin['name']))}"] if origin else []
         train += [f"--preset {preset}", *given(preset)]
     wanted = flags(dataset.preprocess, PreprocessConfig())
     return [" ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]), " ".join(train)]
+
+
+def _without_networks(config: TrainConfig, preset: TrainConfig) -> TrainConfig:
+    """`config` with the networks of `preset`, but for the settings that may differ from those of an origin."""
+
+    def free(part: str, ours: Any, theirs: Any) -> Any:
+        return replace(theirs, **{name: getattr(ours, name) for name in FREE[part]})
+
+    ours, theirs = config.autoencoder, preset.autoencoder
+    bottleneck = free("autoencoder.bottleneck", ours.bottleneck, theirs.bottleneck)
+    return replace(
+        config,
+        autoencoder=replace(ours, network=theirs.network, bottleneck=bottleneck),
+        prior=free("prior", config.prior, preset.prior),
+        masked=free("masked", config.masked, preset.masked),
+    )
 
 
 def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:

@@ -169,16 +169,20 @@ def test_a_desk_that_is_loaded_does_not_replace_a_newer_one(
 ) -> None:
     newer = moves.discard(server.first, server.first.key)
     moving = threading.Thread(target=server.keep, args=("a browser", newer))
+    free: list[bool] = []
 
     def load(store: Path, key: str) -> None:
-        """Another request moves the desk meanwhile; it has to wait, longer than this does."""
+        """Another request comes meanwhile; it has to wait."""
+        asking = threading.Thread(target=lambda: free.append(server.desks_lock.acquire(False)))
+        asking.start()
+        asking.join()
         moving.start()
-        moving.join(0.2)
 
     monkeypatch.setattr(server, "store", tmp_path)
     monkeypatch.setattr(stored, "load", load)
     server.desk("a browser")
     moving.join()
+    assert free == [False]
     assert server.desk("a browser") is newer
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,28 +33,20 @@ from audiovq.training.stages.contrast import (
 )
 
 
-class Flat(nn.Module):
-    """A decoder whose values are closer to the loudest one than another's, by a factor."""
+class Changed(nn.Module):
+    """A decoder whose values are those of another after a change."""
 
-    def __init__(self, decoder: nn.Module, factor: float) -> None:
+    def __init__(self, decoder: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.decoder, self.factor = decoder, factor
+        self.decoder, self.change = decoder, change
 
     def forward(self, grid: Tensor, mask: Tensor) -> Tensor:
-        decoded: Tensor = self.decoder(grid, mask)
-        return 1 - (1 - decoded) / self.factor
+        return self.change(self.decoder(grid, mask))
 
 
-class Blurred(nn.Module):
+def blurred(decoder: nn.Module, factor: float) -> Changed:
     """A decoder whose neighbouring bins differ less than another's, by a factor."""
-
-    def __init__(self, decoder: nn.Module, factor: float) -> None:
-        super().__init__()
-        self.decoder, self.factor = decoder, factor
-
-    def forward(self, grid: Tensor, mask: Tensor) -> Tensor:
-        decoded: Tensor = self.decoder(grid, mask)
-        return decoded - (1 - 1 / self.factor) * detail(decoded)
+    return Changed(decoder, lambda values: values - (1 - 1 / factor) * detail(values))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +58,9 @@ def clips(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 def vivid(model: Model, factor: float) -> VividDecoder:
-    return VividDecoder(Flat(model.autoencoder.decoder, factor), contrast=1.0)
+    """A decoder whose values are closer to the loudest one than those of the model's, by a factor."""
+    flat = Changed(model.autoencoder.decoder, lambda values: 1 - (1 - values) / factor)
+    return VividDecoder(flat, contrast=1.0)
 
 
 def test_a_flatter_decoder_gets_so_much_more_contrast(clips: Split) -> None:
@@ -101,12 +96,12 @@ def test_a_decoder_that_blurs_bins_gets_so_much_more_sharpness(clips: Split) -> 
     model = load("digits")
     own = fitted_sharpness(model, clips)
     assert 1 < own < SHARPEST
-    model.autoencoder.decoder = Blurred(model.autoencoder.decoder, 1.05)
+    model.autoencoder.decoder = blurred(model.autoencoder.decoder, 1.05)
     # Only nearly: the detail of a detail is not quite the detail.
     assert own + 0.02 < fitted_sharpness(model, clips) < 1.05 * own + 0.02
-    model.autoencoder.decoder = Blurred(model.autoencoder.decoder, 3.0)
+    model.autoencoder.decoder = blurred(model.autoencoder.decoder, 3.0)
     assert fitted_sharpness(model, clips) == SHARPEST
-    model.autoencoder.decoder = Blurred(model.autoencoder.decoder, 0.2)
+    model.autoencoder.decoder = blurred(model.autoencoder.decoder, 0.2)
     assert fitted_sharpness(model, clips) == 1
 
 
