@@ -129,8 +129,8 @@ STYLES: dict[str, dict[str, Any]] = {
 """Colour and marker of each family."""
 LABELS: dict[str, tuple[str, int, tuple[int, int], str]] = {
     OURS: (OURS, 0, (-6, 5), "right"),
-    UNSEEN: ("unseen speakers", 0, (8, 0), "left"),
-    UNSEEN_WORDS: ("unseen words", 0, (8, -13), "left"),
+    UNSEEN: ("unseen speakers", 0, (8, -12), "left"),
+    UNSEEN_WORDS: ("unseen words", 0, (8, 0), "left"),
     "Codec 2": ("Codec 2", 1, (8, -12), "left"),
     "Speex": ("Speex", -1, (8, -4), "left"),
     "AMR-NB": ("AMR-NB", 0, (-7, -12), "right"),
