@@ -135,33 +135,37 @@ def difference_db(
     """
     floor = 1 - LOUD_DB / range_db
     loud, other_loud = image > floor, other > floor
-    count, other_count = int(loud.sum()), int(other_loud.sum())
-    if not count or not other_count:
+    # Loud cells before each frame.
+    until, other_until = (
+        _cumulative(each.sum(dim=0)[None])[0].tolist() for each in (loud, other_loud)
+    )
+    if not until[-1] or not other_until[-1]:
         return None
-    # All shifts at once: (bins, shifts, frames) of the second spectrogram, as it overlaps the first.
     a, b = image.shape[1], other.shape[1]
-    shift = torch.as_tensor(list(shifts))[:, None]
-    frames = torch.arange(a)[None]
-    overlap = (frames >= shift) & (frames < shift + b)
-    indices = (frames - shift).clamp(0, b - 1)
-    shifted, shifted_loud = other[:, indices], other_loud[:, indices] & overlap
-    loud = loud[:, None] & overlap
-    begin, end = shift.clamp(min=0), (shift + b).clamp(max=a)
-    inner = (frames >= begin + EDGE_FRAMES) & (frames < end - EDGE_FRAMES)
-    either = (loud | shifted_loud) & (inner | (end - begin <= 10 * EDGE_FRAMES))
-    cells = either.sum(dim=(0, 2))
-    difference = (image[:, None] - shifted) * either
-    most = MAX_GAIN_DB / range_db
-    gain = (difference.sum(dim=(0, 2)) / cells.clamp(min=1)).clamp(-most, most)
-    squares = ((difference - gain[None, :, None]) * either).square().sum(dim=(0, 2))
-    valid = cells > 0
-    if covered[0]:
-        valid &= loud.sum(dim=(0, 2)) >= MIN_OVERLAP * count
-    if covered[1]:
-        valid &= shifted_loud.sum(dim=(0, 2)) >= MIN_OVERLAP * other_count
-    if not bool(valid.any()):
-        return None
-    return math.sqrt(float((squares / cells)[valid].min())) * range_db
+    most, best = MAX_GAIN_DB / range_db, math.inf
+    for shift in shifts:
+        begin, end = max(0, shift), min(a, shift + b)
+        if end <= begin:
+            continue
+        counts = until[end] - until[begin], other_until[end - shift] - other_until[begin - shift]
+        totals = until[-1], other_until[-1]
+        if any(
+            asked and count < MIN_OVERLAP * total
+            for asked, count, total in zip(covered, counts, totals, strict=True)
+        ):
+            continue
+        if end - begin > 10 * EDGE_FRAMES:
+            begin, end = begin + EDGE_FRAMES, end - EDGE_FRAMES
+        ours, theirs = slice(begin, end), slice(begin - shift, end - shift)
+        either = loud[:, ours] | other_loud[:, theirs]
+        cells = int(either.sum())
+        if not cells:
+            continue
+        difference = (image[:, ours] - other[:, theirs]) * either
+        gain = max(-most, min(most, float(difference.sum()) / cells))
+        squares = ((difference - gain) * either).square()
+        best = min(best, float(squares.sum()) / cells)
+    return None if best == math.inf else math.sqrt(best) * range_db
 
 
 def decode_images(model: Model, clips: Sequence[Tensor]) -> list[Tensor]:
