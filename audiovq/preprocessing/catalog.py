@@ -159,24 +159,10 @@ def _others(others: list[Skipped]) -> str:
 
 
 def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
-    """Names of the recordings below `source`, and its other files; without the files below `target`.
-
-    Raises AudiovqError if `target` holds `source`.
-    """
-    recordings, others = finding.find(source)
-    excluded = None
-    if target is not None:
-        if _below(source, target):
-            raise AudiovqError(
-                f"{target}: holds the recordings; choose another folder for the dataset"
-            )
-        if _below(target, source):
-            excluded = target.resolve().relative_to(source.resolve()).as_posix()
+    """Names of the recordings below `source`, and its other files: see `names_outside`."""
     names: list[str] = []
     skipped: list[Skipped] = []
-    for name in itertools.chain(recordings, others):
-        if excluded is not None and (name == excluded or name.startswith(excluded + "/")):
-            continue
+    for name in names_outside(source, target):
         if (printable := name.encode(errors="replace").decode()) != name:
             skipped.append(Skipped(printable, "has a name that is not UTF-8; rename it"))
         elif finding.is_recording(name):
@@ -184,6 +170,23 @@ def _find(source: Path, target: Path | None) -> tuple[list[str], list[Skipped]]:
         else:
             skipped.append(Skipped(name, no_recording(source / name)))
     return names, skipped
+
+
+def names_outside(source: Path, target: Path | None) -> list[str]:
+    """Names of the files below `source`, recordings first, without those below the dataset `target`.
+
+    Raises AudiovqError if `target` holds `source`.
+    """
+    recordings, others = finding.find(source)
+    names = recordings + others
+    if target is None:
+        return names
+    if _below(source, target):
+        raise AudiovqError(f"{target}: holds the files to read; choose another folder for the dataset")
+    if not _below(target, source):
+        return names
+    excluded = target.resolve().relative_to(source.resolve()).as_posix()
+    return [name for name in names if name != excluded and not name.startswith(excluded + "/")]
 
 
 def _below(path: Path, folder: Path) -> bool:

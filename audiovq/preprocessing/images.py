@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from audiovq.audio.finding import find, require_file
+from audiovq.audio.finding import require_file
 from audiovq.audio.waveform import AudioError
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
@@ -36,6 +36,7 @@ from audiovq.dataset.manifest import (
     write_manifests,
     write_shard_header,
 )
+from audiovq.preprocessing.catalog import names_outside
 from audiovq.preprocessing.folder import prepare
 from audiovq.preprocessing.labels import labels_of
 from audiovq.preprocessing.preprocess import Summary
@@ -77,10 +78,10 @@ def preprocess_images(
     `source` holds PNGs (or JPEGs, BMPs; colours are converted to grey), with labels as recordings have
     them, or files in the format of MNIST, plain or gzipped, whose `t10k` images are the test split; or it
     is the word `digits`, see EXAMPLE. Images are skipped if their size is not the most frequent one.
-    Raises AudiovqError if no image can be used or `target` holds something else.
+    Raises AudiovqError if no image can be used, or `target` holds something else or the images.
     """
     config, source, target = config or PreprocessConfig(), Path(source), Path(target)
-    images, skipped = _read(source)
+    images, skipped = _read(source, target)
     found = len(images) + len(skipped)
     images, (rows, columns) = _of_one_size(source, images, skipped)
     labels, notes = _labelled(source, images, config)
@@ -186,14 +187,13 @@ def _split(
     return splits, notes_of(splits, checksums, config, lambda n: f"{n} images")
 
 
-def _read(source: Path) -> tuple[list[Image], list[Skipped]]:
+def _read(source: Path, target: Path) -> tuple[list[Image], list[Skipped]]:
     """Read all images of a source, in the order of their names; the other files, with the reason."""
     if str(source) == EXAMPLE and not source.exists():
         return list(_example()), []
-    recordings, others = find(source)
     images: list[Image] = []
     skipped: list[Skipped] = []
-    for name in sorted(recordings + others, key=lambda name: name.split("/")):
+    for name in sorted(names_outside(source, target), key=lambda name: name.split("/")):
         path = source / name
         try:
             require_file(path)

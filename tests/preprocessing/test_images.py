@@ -155,6 +155,21 @@ def test_a_second_run_changes_nothing_and_other_images_are_refused(
     assert Dataset(tmp_path / "out").header["files"]["used"] == 41
 
 
+def test_a_dataset_that_holds_the_images_is_refused_and_one_below_them_is_not_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    preprocess_images(folder, folder / "dataset", say=silent)
+    summary = preprocess_images(folder, folder / "dataset", say=silent)
+    assert (summary.found, summary.skipped) == (40, [])
+    out = tmp_path / "out"
+    preprocess_images(folder, out, say=silent)
+    write(out / "more" / "0.png", pixels(1)[0])
+    for source in (out, out / "more"):
+        with pytest.raises(AudiovqError, match="holds the files to read"):
+            preprocess_images(source, out, overwrite=True, say=silent)
+    assert (out / "more" / "0.png").exists()
+
+
 def test_a_folder_without_images_or_with_tiny_ones_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(AudiovqError, match="holds no images"):

@@ -1023,7 +1023,7 @@ def test_a_dataset_never_overwrites_its_recordings(tmp_path: Path) -> None:
     before = content(target)
     for source in (target, target / "in"):
         for overwrite in (False, True):
-            assert "holds the recordings" in refusal(source, target, overwrite=overwrite)
+            assert "holds the files to read" in refusal(source, target, overwrite=overwrite)
     assert content(target) == before
 
 
