@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import math
+import re
 import shutil
 import zlib
 from collections import Counter
@@ -47,6 +48,8 @@ Pixels = npt.NDArray[np.uint8]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
 IDX = "-idx3-ubyte", "-idx3-ubyte.gz"
 """Suffixes of image files in the format of MNIST (LeCun et al. 1998); labels are in -idx1-ubyte."""
+IDX_TEST = r"(^|/)t10k"
+"""Test images of MNIST, in any folder."""
 EXAMPLE = "digits"
 """A source that is not a folder: the 1,797 handwritten digits of scikit-learn, enlarged to 28 × 28."""
 SMALLEST, LARGEST = 8, 1024
@@ -180,9 +183,11 @@ def _labelled(
 def _split(
     checksums: dict[str, str], labels: dict[str, dict[str, str]], config: PreprocessConfig
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Split of each image, and notes for the user. MNIST's own test images, and their copies, are the test split."""
-    if config.test is None and any(path.startswith("t10k") for path in checksums):
-        config = replace(config, test="^t10k")
+    """Split of each image, and notes for the user. MNIST's test images, and their copies, are the test split, where
+    there are others."""
+    tested = {checksum for path, checksum in checksums.items() if re.search(IDX_TEST, path)}
+    if config.test is None and tested and tested != set(checksums.values()):
+        config = replace(config, test=IDX_TEST)
     splits = splits_of(list(checksums), config, sounds=checksums, labels=labels)
     return splits, notes_of(splits, checksums, config, lambda n: f"{n} images")
 
@@ -191,13 +196,16 @@ def _read(source: Path, target: Path) -> tuple[list[Image], list[Skipped]]:
     """Read all images of a source, in the order of their names; the other files, with the reason."""
     if str(source) == EXAMPLE and not source.exists():
         return list(_example()), []
+    names = names_outside(source, target)
     images: list[Image] = []
     skipped: list[Skipped] = []
-    for name in sorted(names_outside(source, target), key=lambda name: name.split("/")):
+    for name in sorted(names, key=lambda name: name.split("/")):
         path = source / name
         try:
             require_file(path)
-            if name.endswith(IDX):
+            if name.endswith(IDX[1]) and (plain := name.removesuffix(".gz")) in names:
+                skipped.append(Skipped(name, f"is left out, as {plain} is there"))
+            elif name.endswith(IDX):
                 images += _idx(path, name)
             elif path.suffix.lower() in SUFFIXES:
                 images.append(Image(name, _pixels(path)))
@@ -212,7 +220,11 @@ def _pixels(path: Path) -> Pixels:
     """Read an image file in grey. Raises Pillow's errors, and ValueError if it is too large."""
     import PIL.Image
 
-    with PIL.Image.open(path) as image:
+    try:
+        opened = PIL.Image.open(path)
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f"too large; at most {LARGEST} pixels a side are supported") from error
+    with opened as image:
         if max(image.size) > LARGEST:
             raise ValueError(
                 f"{image.height} × {image.width} pixels; at most {LARGEST} a side are supported"

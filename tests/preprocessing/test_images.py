@@ -3,6 +3,7 @@
 import gzip
 import struct
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,15 @@ def idx(path: Path, array: Pixels) -> None:
     head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
     data = head + array.tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def png_without_pixels(width: int, height: int) -> bytes:
+    """A PNG that states a size and ends where its pixels begin."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = (
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", crc32(c)) for c in (head, b"IDAT")
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def images_of(split: Split) -> dict[str, Pixels]:
@@ -109,6 +119,35 @@ def test_files_in_the_format_of_mnist_are_read_with_labels_and_test_split(
     np.testing.assert_array_equal(images_of(dataset.test)["t10k/00003"], images[23])
 
 
+def test_of_a_packed_and_an_unpacked_file_of_mnist_the_packed_one_is_left_out(
+    tmp_path: Path,
+) -> None:
+    images = np.stack(pixels(30))
+    for suffix in ("", ".gz"):
+        idx(tmp_path / f"train-images-idx3-ubyte{suffix}", images)
+    summary = preprocess_images(tmp_path, tmp_path / "out", say=silent)
+    assert summary.used == 30
+    assert [skipped.path for skipped in summary.skipped] == ["train-images-idx3-ubyte.gz"]
+    assert "train-images-idx3-ubyte is there" in summary.skipped[0].reason
+
+
+@pytest.mark.parametrize("train", [20, 0])
+def test_t10k_images_of_any_folder_are_the_test_split_where_there_are_others(
+    tmp_path: Path, train: int
+) -> None:
+    source = tmp_path / "in" / "MNIST" / "raw"
+    source.mkdir(parents=True)
+    images = np.stack(pixels(30))
+    if train:
+        idx(source / "train-images-idx3-ubyte", images[:train])
+    idx(source / "t10k-images-idx3-ubyte", images[train:])
+    preprocess_images(tmp_path / "in", tmp_path / "out", say=silent)
+    dataset = Dataset(tmp_path / "out")
+    assert len(dataset.train) > 10
+    assert {clip.path[:14] for clip in dataset.test.clips} == {"MNIST/raw/t10k"}
+    assert (len(dataset.test) == 10) == bool(train)
+
+
 def test_colour_and_16_bit_images_are_converted_to_8_bit_grey(tmp_path: Path) -> None:
     (grey,) = pixels(1)
     write(tmp_path / "in" / "colour.png", np.repeat(grey[:, :, None], 3, axis=2))
@@ -128,14 +167,16 @@ def test_unusable_files_are_listed_with_a_reason(folder: Path, tmp_path: Path) -
     write(folder / "large.png", pixels(1, 20, 20)[0])
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     (folder / "empty.png").touch()
+    (folder / "huge.png").write_bytes(png_without_pixels(30_000, 12_000))
     (folder / "notes.txt").write_text("Dear diary")
     (folder / "cut-images-idx3-ubyte").write_bytes(bytes((0, 0, 8, 3)) + b"\0\0\0\xff" * 3)
     summary = preprocess_images(folder, tmp_path / "out", say=silent)
     reasons = {skipped.path: skipped.reason for skipped in summary.skipped}
-    assert (summary.found, summary.used) == (45, 40)
+    assert (summary.found, summary.used) == (46, 40)
     assert "20 × 20 pixels, where most are 12 × 8" in reasons["large.png"]
     for name in ("broken.png", "empty.png", "cut-images-idx3-ubyte"):
         assert "cannot be read as an image" in reasons[name] or "is empty" in reasons[name]
+    assert "too large; at most 1024 pixels a side" in reasons["huge.png"]
     assert reasons["notes.txt"] == "is not an image (.txt)"
 
 
