@@ -198,21 +198,17 @@ def keep_beginning(model: Model, original: Waveform, sound: Sound, columns: int)
     return _keep(model, original, sound, [(begin, num_samples)])
 
 
-def with_original(
-    kept: Kept, waveform: Waveform, sample_rate: int, source: Path
-) -> tuple[Waveform, int]:
-    """An edited sound (samples,) or (2, samples) with the samples of its recording's file, (channels, samples), and
-    their rate.
+def with_original(kept: Kept, sample_rate: int, source: Path) -> tuple[Waveform, int]:
+    """An edited sound with the samples of its recording's file, (channels, samples), and their rate.
 
-    For a recording with other channels or another rate than the model's: the sound as the model made it is resampled
-    and joined with them. Others are returned unchanged. Raises AudiovqError where the file cannot be read.
+    The model reads a recording at its rate and channels, without DC offset and within full scale; so the sound as the
+    model made it, at `sample_rate`, is resampled and joined with the file's samples. Raises AudiovqError where the file
+    cannot be read.
     """
     try:
         original, rate = read_channels(source)
     except AudioError as error:
         raise AudiovqError(f"{source}: {error}") from error
-    if rate == sample_rate and len(original) == waveform.ndim:
-        return waveform, sample_rate
     made = resample_waveform(kept.made, sample_rate, rate)
     if made.ndim == 2 and len(original) == 1:  # a stereo model's, of a mono recording
         original = np.repeat(original, 2, axis=0)

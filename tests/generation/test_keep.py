@@ -1,16 +1,19 @@
 """Edits keep the recording's samples bit by bit, outside what is new and its crossfades."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny_model
 
 from audiovq.audio.ends import FADE_SECONDS, HIGHEST, MAX_GAIN_DB, join
+from audiovq.audio.reading import read_recording
 from audiovq.audio.waveform import Waveform
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import edit
@@ -121,3 +124,25 @@ def test_where_all_is_new_nothing_is_kept(model: Model) -> None:
     assert sound.kept is not None
     gain = min(1.0, HIGHEST / np.abs(sound.kept.made).max())
     np.testing.assert_allclose(sound.waveform, gain * sound.kept.made, rtol=1e-5)
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_an_edited_file_keeps_the_samples_of_its_recording_whatever_the_model_reads(
+    model: Model, tmp_path: Path, subtype: str
+) -> None:
+    # Beyond full scale or not, with a DC offset that reading removes.
+    clip = (6 if subtype == "FLOAT" else 0.5) * noise(3, 30 * COLUMN) + np.float32(0.4)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, clip, RATE, subtype=subtype)
+    stored, _ = soundfile.read(path, dtype="float32")
+    heard = read_recording(path, RATE)
+    (painted,) = edit.repaint(model, heard, (12 * COLUMN / RATE, 16 * COLUMN / RATE), **QUICK)
+    (longer,) = edit.extend(model, heard, 0.2, **QUICK)
+    for sound in (painted, longer):
+        assert sound.kept is not None
+        ((begin, end),) = sound.kept.spans
+        written, rate = edit.with_original(sound.kept, RATE, path)
+        assert rate == RATE
+        assert written.shape == (1, len(sound.waveform))
+        assert np.array_equal(written[0, : begin - FADE], stored[: begin - FADE])
+        assert np.array_equal(written[0, end + FADE :], stored[end + FADE : written.shape[1]])

@@ -95,7 +95,7 @@ class Run:
         """Write a sound; returns its entry in manifest.json."""
         rate, output = self.model.sample_rate, self.output
         if self.source is not None and sound.kept is not None:
-            waveform, rate = with_original(sound.kept, sound.waveform, rate, self.source)
+            waveform, rate = with_original(sound.kept, rate, self.source)
             sound = dataclasses.replace(sound, waveform=waveform)
         gain, limited = gain_of(sound, rate, output)
         bits = "16" if output.bits == "auto" else output.bits
