@@ -10,7 +10,8 @@ import numpy as np
 from audiovq.audio import finding
 from audiovq.audio.notes import labels_in_name, midi_of_hertz
 from audiovq.audio.reading import beginning
-from audiovq.audio.waveform import AudioError, Waveform
+from audiovq.audio.silence import SILENT
+from audiovq.audio.waveform import AudioError, Waveform, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.evaluation.envelopes import attack_ms
 from audiovq.inspection.describe import LONGEST_SECONDS, Description, describe
@@ -53,7 +54,8 @@ def measured_labels(
                 continue
             found = describe(waveform, rate, "pitch" in what and "note" not in labels_in_name(path))
             labels[path] |= _stated(path, found, what)
-            for name in values:
+            # Silent recordings have no rank, as preprocess skips them.
+            for name in values if peak_of(waveform) >= SILENT else ():
                 if (value := _MEASURES[name](found, waveform, rate)) is not None:
                     values[name][path] = value
             step(1)

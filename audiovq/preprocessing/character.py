@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from audiovq.audio import reading
+from audiovq.audio.silence import SILENT
 from audiovq.audio.waveform import AudioError, Waveform
 
 RECORDINGS = 12
-"""Recordings that are measured; the median decides."""
+"""Recordings that are measured, at most; the median decides."""
 SECONDS = 1.0
 """Duration from the onset that is measured."""
 READ_SECONDS = 3.0
@@ -33,6 +34,7 @@ TONE = 0.15
 percussion -.03."""
 WINDOW_SECONDS = 0.046
 """Length of the windows that concentration is compared with windows of half the length by."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,17 @@ def character(paths: Iterable[Path], sample_rate: int) -> Character | None:
 
     Recordings that cannot be read or are silent do not count. None if none counts.
     """
-    listed = list(paths)
-    chosen = listed[:: max(1, len(listed) // RECORDINGS)][:RECORDINGS]
+    chosen = evenly_spaced(list(paths), RECORDINGS)
     sounds = [sound for path in chosen if (sound := beginning(path, sample_rate)) is not None]
     if not sounds:
         return None
     measured = [(early(sound, sample_rate), ringing(sound, sample_rate)) for sound in sounds]
     return Character(*np.median(measured, axis=0).round(3).tolist())
+
+
+def evenly_spaced(items: Sequence[_T], most: int) -> Sequence[_T]:
+    """Some of the items, `most` or fewer, at equal distances from the first on; all if there are no more."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def beginning(path: Path, sample_rate: int) -> Waveform | None:
@@ -76,7 +82,7 @@ def beginning(path: Path, sample_rate: int) -> Waveform | None:
             if len(joined) >= READ_SECONDS * sample_rate:
                 break
         peak = np.abs(joined).max(initial=0)
-        if peak > 0:
+        if peak >= SILENT:
             onset = int(np.argmax(np.abs(joined) > ONSET * peak))
             return joined[onset : onset + round(SECONDS * sample_rate)]
     return None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
 from audiovq.dataset.numbers import is_note, number_of, transposed
+from audiovq.preprocessing.character import evenly_spaced
 
 if TYPE_CHECKING:
     from audiovq.preprocessing.catalog import Recording
@@ -84,7 +85,7 @@ def labels_of(
 
         def groups(path: str) -> dict[str, str]:
             match = pattern.search(path)
-            found = {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
+            found = {k: v for k, v in match.groupdict().items() if v} if match else {}
             if pattern.flags & re.IGNORECASE:  # Kick and kick are one value
                 found = {name: value.lower() for name, value in found.items()}
             return found
@@ -198,7 +199,7 @@ def guess_pattern(paths: list[str]) -> str | None:
     """
     if not paths:
         return None
-    some = paths[:: -(-len(paths) // MOST_NAMES)]
+    some = evenly_spaced(paths, MOST_NAMES)
     stems = [path.rpartition("/")[2].rpartition(".")[0] for path in some]
     for separator in "_-":
         rows = [stem.split(separator) for stem in stems]

@@ -15,7 +15,8 @@ import numpy as np
 from audiovq.audio import reading
 from audiovq.audio.channels import is_stereo
 from audiovq.audio.reading import AudioInfo
-from audiovq.audio.waveform import AudioError
+from audiovq.audio.silence import SILENT
+from audiovq.audio.waveform import AudioError, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import (
     STEREO_FLOOR_DB,
@@ -24,7 +25,7 @@ from audiovq.config.spectrogram import (
     SpectrogramConfig,
     most_bands,
 )
-from audiovq.preprocessing.character import HIT, TONE, Character
+from audiovq.preprocessing.character import HIT, TONE, Character, evenly_spaced
 from audiovq.preprocessing.slicing import Slicing, is_used
 
 FRAMES_MULTIPLE = 16
@@ -90,7 +91,7 @@ def choose_channels(
     """The settings in mono or stereo, as `config` says, and notes for the user.
 
     auto: in stereo if STEREO_SHARE of the recordings (path below `source` → info) are: see `channels.is_stereo`.
-    Of up to STEREO_FILES of them those of more than one channel are read.
+    If any has more than one channel, up to STEREO_FILES are read; those without sound do not count.
     """
     stereo = replace(
         settings,
@@ -99,21 +100,25 @@ def choose_channels(
     )
     if config.channels != "auto":
         return (stereo if config.channels == "stereo" else settings), []
-    paths = list(infos)[:: -(-len(infos) // STEREO_FILES)]
-    found = sum(infos[path].channels > 1 and _is_stereo(source / path) for path in paths)
-    if found < STEREO_SHARE * len(paths) or not found:
+    if all(info.channels == 1 for info in infos.values()):
         return settings, []
-    read = "" if len(paths) == len(infos) else " that were read"
-    note = f"{found} of {len(paths)} sound files{read} are stereo, and so is the dataset (--channels mono averages them)"
+    paths = evenly_spaced(list(infos), STEREO_FILES)
+    votes = [vote for path in paths if (vote := _is_stereo(source / path)) is not None]
+    found = sum(votes)
+    if found < STEREO_SHARE * len(votes) or not found:
+        return settings, []
+    read = "" if len(votes) == len(infos) else " that were read"
+    note = f"{found} of {len(votes)} sound files{read} are stereo, and so is the dataset (--channels mono averages them)"
     return stereo, [note]
 
 
-def _is_stereo(path: Path) -> bool:
-    """Whether the channels of a recording differ in its first block; False if it cannot be read."""
+def _is_stereo(path: Path) -> bool | None:
+    """Whether the channels of a recording differ in its first block; None if that is silent or cannot be read."""
     with contextlib.suppress(AudioError):
         block = next(reading.blocks(path, block_samples=STEREO_BLOCK, channels=2))
-        return is_stereo(block)
-    return False
+        if peak_of(block) >= SILENT:
+            return is_stereo(block)
+    return None
 
 
 def _by_character(

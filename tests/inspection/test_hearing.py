@@ -63,6 +63,15 @@ def test_ranks_follow_what_they_measure(folder: Path) -> None:
     assert loudness == sorted(loudness, reverse=True)
 
 
+def test_silent_recordings_have_no_rank(folder: Path) -> None:
+    names = ["attack", "noisiness", "loudness", "brightness"]
+    before = measured_labels(folder, names)
+    dither = np.random.default_rng(0).integers(-1, 2, RATE) / 32768
+    for name, sound in {"silent": np.zeros(RATE), "dither": dither}.items():
+        soundfile.write(folder / f"{name}.wav", sound, RATE)
+    assert measured_labels(folder, names) == before | {"dither.wav": {}, "silent.wav": {}}
+
+
 def test_ranks_are_even_and_shared_by_equal_values() -> None:
     ranks = hearing._ranks({str(i): float(i**2) for i in range(81)})
     assert np.allclose([float(ranks[str(i)]) for i in range(81)], np.linspace(0, 1, 81), atol=1e-4)

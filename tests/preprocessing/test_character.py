@@ -19,6 +19,7 @@ from audiovq.preprocessing.character import (
     Character,
     character,
     early,
+    evenly_spaced,
     ringing,
 )
 from audiovq.preprocessing.preprocess import preprocess
@@ -82,6 +83,28 @@ def test_the_median_decides_and_unreadable_or_silent_files_do_not_count(
     assert found.kind == kind
     assert found == character(paths[:4], RATE)
     assert character([paths[4], broken], RATE) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 11, 12, 13, 23, 24, 25, 1000])
+def test_evenly_spaced_items_reach_the_end(count: int) -> None:
+    found = evenly_spaced(range(count), 12)
+    steps = set(np.diff(found))
+    assert min(count, 6) <= len(found) <= 12
+    assert len(steps) <= 1
+    assert not found or found[-1] + max(steps, default=1) >= count
+
+
+def test_recordings_that_are_as_good_as_silent_do_not_decide(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.wav" for number in range(5)]
+    for path in paths[:3]:
+        dither = np.random.default_rng(0).integers(-1, 2, RATE) / 32768
+        soundfile.write(path, dither, RATE)
+    for path in paths[3:]:
+        soundfile.write(path, decaying(1, 0.03, "noise"), RATE)
+    found = character(paths, RATE)
+    assert found is not None
+    assert found == character(paths[3:], RATE)
+    assert found.kind == "hits"
 
 
 def infos(rate: int) -> list[AudioInfo]:

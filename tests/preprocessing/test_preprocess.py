@@ -444,6 +444,12 @@ def test_a_pattern_that_ignores_case_gives_values_in_small_letters() -> None:
     }
 
 
+def test_an_empty_group_of_a_pattern_is_no_label() -> None:
+    labels, notes = labels_of(Path(), ["kick1.wav", "1.wav"], "(?P<kind>[a-z]*)[0-9]")
+    assert labels == {"kick1.wav": {"kind": "kick"}, "1.wav": {}}
+    assert "1 of 2 files have no label (1.wav)" in notes[0]
+
+
 def test_a_pattern_gives_several_labels(recordings: Path, tmp_path: Path) -> None:
     run(recordings, tmp_path / "out", labels=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d")
     dataset = Dataset(tmp_path / "out")

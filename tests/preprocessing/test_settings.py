@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiovq.audio.reading import AudioInfo
+from audiovq.audio.reading import AudioInfo, info
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import STEREO_FLOOR_DB, PreprocessConfig, SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
@@ -21,7 +21,7 @@ from audiovq.dataset.manifest import Skipped
 from audiovq.inspection.inspect import inspect
 from audiovq.preprocessing import settings as preprocessing_settings
 from audiovq.preprocessing.preprocess import Summary, preprocess
-from audiovq.preprocessing.settings import choose_settings, voters
+from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.slicing import Slicing, first_clip
 from audiovq.spectral.numpy_spectrogram import Analysis, Piece
 from audiovq.spectral.scale import mel_filters
@@ -262,3 +262,29 @@ def test_the_floor_of_balance_is_that_of_the_model_or_the_default_of_new_dataset
     assert Dataset(tmp_path / "new").spectrogram.stereo_floor_db == STEREO_FLOOR_DB
     with pytest.raises(AudiovqError, match=r"stereo_floor_db 10\.0: give decibels from 20 to 120"):
         PreprocessConfig(stereo_floor_db=10.0)
+
+
+@pytest.mark.parametrize("dither", [0.0, 1.0])
+def test_silent_recordings_do_not_decide_about_stereo(
+    tmp_path: Path, voice: Voice, dither: float
+) -> None:
+    noise = np.random.default_rng(0).integers(-1, 2, (21, 4000, 2)) * dither / 32768
+    for number, silence in enumerate(noise):
+        soundfile.write(tmp_path / f"{number}.wav", silence[:, 0], 8000)
+    pair = np.stack([voice(0.4), voice(0.4, 300)], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", pair, 8000)
+
+    def chosen() -> tuple[int, list[str]]:
+        infos = {path.name: info(path) for path in sorted(tmp_path.iterdir())}
+        found, notes = choose_channels(
+            PreprocessConfig(), SpectrogramConfig.for_rate(8000), tmp_path, infos
+        )
+        return found.channels, notes
+
+    channels, (note,) = chosen()
+    assert channels == 2
+    assert note.startswith("1 of 1 sound files that were read are stereo")
+    soundfile.write(tmp_path / "stereo.wav", voice(0.4), 8000)
+    for number, silence in enumerate(noise):
+        soundfile.write(tmp_path / f"{number}.wav", silence, 8000)
+    assert chosen() == (1, [])
