@@ -17,6 +17,9 @@ STEREO_BANDS = 16
 STEREO_FLOOR_DB = 70.0
 """Decibels below a clip's loudest cell at which balance and coherence are half way to their neutral values."""
 
+SHORTEST_CLIP, LONGEST_CLIP = 0.02, 600
+"""Seconds that may be asked for as the longest clip."""
+
 
 @dataclass(frozen=True)
 class PreprocessConfig:
@@ -61,8 +64,8 @@ class PreprocessConfig:
             f"sample_rate {self.sample_rate}: give a rate in Hz from 1000 to 384000",
         )
         require(
-            self.clip_seconds is None or 0.02 <= self.clip_seconds <= 600,
-            f"clip_seconds {self.clip_seconds}: give seconds from 0.02 to 600",
+            self.clip_seconds is None or SHORTEST_CLIP <= self.clip_seconds <= LONGEST_CLIP,
+            f"clip_seconds {self.clip_seconds}: give seconds from {SHORTEST_CLIP} to {LONGEST_CLIP}",
         )
         for name in ("test_share", "validation_share"):
             share = getattr(self, name)

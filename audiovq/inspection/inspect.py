@@ -27,14 +27,19 @@ from audiovq.audio.waveform import AudioError, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import flags
 from audiovq.config.serialize import to_json
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import (
+    LONGEST_CLIP,
+    SHORTEST_CLIP,
+    PreprocessConfig,
+    SpectrogramConfig,
+)
 from audiovq.dataset.manifest import Skipped
 from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe
 from audiovq.inspection.enough import expectation_lines
 from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.preprocessing.catalog import scan
-from audiovq.preprocessing.character import character
+from audiovq.preprocessing.character import character, evenly_spaced
 from audiovq.preprocessing.labels import guess_pattern, labels_of, synonyms
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import in_words
@@ -54,7 +59,7 @@ USABLE = 0.45
 CLIPPED = 1e-3
 """Share of clipped samples above which a recording is reported as clipped."""
 CLIPS = 6
-"""Number of clips that are described, and converted to spectrograms and back."""
+"""Largest number of clips that are described, and converted to spectrograms and back."""
 _T = TypeVar("_T")
 Spans = list[tuple[int, int]]
 """First and last sample of each clip of a recording."""
@@ -83,7 +88,7 @@ def inspect(
     clips = sum(map(len, folder.spans.values()))
     typical = character([source / path for path in sorted(stats)], settings.sample_rate)
     preset, reason = _preset(clips, sum(lengths))
-    paths = sorted(stats)[:: max(1, len(stats) // CLIPS)][:CLIPS]
+    paths = evenly_spaced(sorted(stats), CLIPS)
     pieces = [first_clip(source / path, slicing) for path in paths]
     ceiling, inverted = _invert(
         source, slicing, paths, pieces, Path(out) if out else None, overwrite
@@ -331,11 +336,13 @@ def _commands(
 ) -> list[str]:
     """Command lines with all settings filled in."""
     settings = slicing.spectrogram
-    seconds = slicing.clip_seconds
+    seconds = math.floor(1000 * slicing.clip_seconds) / 1000
+    # A length that may not be asked for is chosen again.
+    may_be_asked = SHORTEST_CLIP <= seconds <= LONGEST_CLIP
     filled = replace(
         config,
         sample_rate=settings.sample_rate,
-        clip_seconds=math.floor(1000 * seconds) / 1000,
+        clip_seconds=seconds if may_be_asked else config.clip_seconds,
         n_fft=settings.n_fft,
         hop_length=settings.hop_length,
         n_mels=settings.n_mels,

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from audiovq.audio import reading
+from audiovq.audio.channels import Mixer
 from audiovq.audio.silence import SilenceDetector
-from audiovq.audio.waveform import Waveform
+from audiovq.audio.waveform import Waveform, peak_of
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.inspection.describe import Description
@@ -32,11 +33,11 @@ class RecordingStats:
     silent: float
     """Share of 20 ms windows that are silent."""
     clipped: float
-    """Share of samples that equal both the previous one and the recording's maximum or minimum."""
+    """Share of samples that equal both the previous one and the maximum or minimum, of the channel with most."""
     bandwidth_hz: float
     """Highest frequency with sound."""
     sha256: str
-    """Of samples and rate, independent of the file format."""
+    """Of rate and samples, of both channels where there are two; independent of the file format."""
     notes: tuple[str, ...] = ()
     """Messages for the user by `reading.blocks`."""
 
@@ -90,39 +91,67 @@ class Inspection:
 
 
 def measure(path: Path, trim_db: float, *, block_samples: int = reading.BLOCK) -> RecordingStats:
-    """Measure a recording, block by block. Raises AudioError if it cannot be read.
+    """Measure a recording, block by block: two channels as they are, more mixed to mono.
 
-    Clipping is not found if the sound was scaled down afterwards, or compressed with loss.
+    Clipping is not found if the sound was scaled down afterwards, or compressed with loss. Raises AudioError if the
+    recording cannot be read.
     """
-    rate = reading.info(path).sample_rate
-    detector = SilenceDetector(rate)
+    info = reading.info(path)
+    rate, channels = info.sample_rate, 2 if info.channels == 2 else 1
+    detector, mixer = SilenceDetector(rate), Mixer(rate)
     digest = hashlib.sha256(str(rate).encode())
-    power, repeats = np.zeros(WINDOW // 2 + 1), Counter[float]()
+    power, sides = np.zeros(WINDOW // 2 + 1), [_Clipping() for _ in range(channels)]
     notes: list[str] = []
-    for block in reading.blocks(path, note=notes.append, block_samples=block_samples):
+    for block in reading.blocks(
+        path, note=notes.append, block_samples=block_samples, channels=channels
+    ):
         detector.add(block)
-        digest.update(block.tobytes())
-        power += _power(block)
-        repeated = block[1:][block[1:] == block[:-1]]
-        for extreme in (float(block.max()), float(block.min())) if len(repeated) else ():
-            repeats[extreme] += int((repeated == extreme).sum())
-    clipped = sum(n for value, n in repeats.items() if abs(value) > 0.9 * detector.peak)
+        digest.update(block.T.tobytes())
+        for samples, clipping in zip(np.atleast_2d(block), sides, strict=True):
+            power += _power(samples)
+            clipping.add(samples)
+        if channels == 2:
+            mixer.mix(block.T)
+    notes += [mixer.note] if mixer.note else []
     strong = np.flatnonzero(power > power.max() * 10 ** (-BANDWIDTH_DB / 10))
     loud = detector.loud(trim_db)
     return RecordingStats(
         peak=detector.peak,
         silent=1 - float(loud.mean()),
-        clipped=clipped / detector.num_samples,
+        clipped=max(clipping.count for clipping in sides) / detector.num_samples,
         bandwidth_hz=min(rate / 2, (int(strong[-1]) + 1) * rate / WINDOW) if len(strong) else 0.0,
         sha256=digest.hexdigest(),
         notes=tuple(notes),
     )
 
 
+class _Clipping:
+    """Counts the clipped samples of one channel, block by block."""
+
+    def __init__(self) -> None:
+        self._peak = 0.0
+        self._repeats = Counter[float]()
+
+    def add(self, samples: Waveform) -> None:
+        """Add the next block (samples,)."""
+        self._peak = max(self._peak, peak_of(samples))
+        repeated = samples[1:][samples[1:] == samples[:-1]]
+        for extreme in (float(samples.max()), float(samples.min())) if len(repeated) else ():
+            self._repeats[extreme] += int((repeated == extreme).sum())
+
+    @property
+    def count(self) -> int:
+        """Samples that equal both the previous one and the maximum or minimum of all."""
+        return sum(n for value, n in self._repeats.items() if abs(value) > 0.9 * self._peak)
+
+
 def _power(block: Waveform) -> npt.NDArray[np.float64]:
-    """Power spectrum (WINDOW / 2 + 1,) of a block (samples,), summed over windows."""
-    whole = max(1, len(block) // WINDOW) * WINDOW
-    padded = np.pad(block[:whole], (0, max(0, whole - len(block)))).reshape(-1, WINDOW)
-    spectra = np.fft.rfft((padded - padded.mean(axis=1, keepdims=True)) * np.blackman(WINDOW))
+    """Power spectrum (WINDOW / 2 + 1,) of a block (samples,), summed over windows, of which the last one overlaps the
+    one before where there is a rest."""
+    windows = block[: len(block) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    if len(block) % WINDOW:
+        last = np.pad(block[-WINDOW:], (0, max(0, WINDOW - len(block))))
+        windows = np.concatenate([windows, last[None]])
+    spectra = np.fft.rfft((windows - windows.mean(axis=1, keepdims=True)) * np.blackman(WINDOW))
     power: npt.NDArray[np.float64] = (np.abs(spectra) ** 2).sum(axis=0)
     return power

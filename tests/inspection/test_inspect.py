@@ -291,6 +291,50 @@ def test_statistics_do_not_depend_on_the_block_size(voice: Voice, tmp_path: Path
     assert measure(path, 50).clipped == 0
 
 
+def test_clipping_of_one_of_two_channels_is_found(voice: Voice, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    clipped, other = np.clip(4 * voice(1.0), -0.5, 0.5), 0.4 * voice(1.0, 150)
+    soundfile.write(path, clipped, 8000)
+    alone = measure(path, 50).clipped
+    assert alone > 0.05
+    soundfile.write(path, np.stack([other, clipped], axis=1), 8000)
+    assert measure(path, 50).clipped == pytest.approx(alone, rel=0.01)
+
+
+def test_recordings_with_swapped_channels_are_not_identical(voice: Voice, tmp_path: Path) -> None:
+    sides = np.stack([voice(0.5), 0.2 * voice(0.5, 300)], axis=1)
+    pair = (32767 * sides).astype(np.int16)
+    paths = [tmp_path / name for name in ("a.wav", "b.wav", "c.flac")]
+    for path, sound in zip(paths, (pair, pair[:, ::-1], pair), strict=True):
+        soundfile.write(path, sound, 8000)
+    a, b, c = (measure(path, 50).sha256 for path in paths)
+    assert a == c != b
+
+
+@pytest.mark.parametrize("num_samples", [500, 1500, 2000])
+def test_bandwidth_is_measured_up_to_the_last_sample(num_samples: int, tmp_path: Path) -> None:
+    burst = np.zeros(num_samples)
+    burst[-400:] = np.random.default_rng(0).uniform(-0.5, 0.5, 400)
+    soundfile.write(tmp_path / "burst.wav", burst, 44_100)
+    assert measure(tmp_path / "burst.wav", 50).bandwidth_hz > 20_000
+
+
+def test_the_suggested_command_is_accepted_for_the_shortest_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clicks").mkdir()
+    for number in range(4):
+        click = np.random.default_rng(number).uniform(-0.5, 0.5, 200)
+        soundfile.write(f"clicks/{number}.wav", click, 44_100)
+    found = inspect("clicks", config=PreprocessConfig(hop_length=12))
+    assert found.clip_seconds < 0.02
+    assert main(shlex.split(found.commands[0])[1:]) == 0
+    dataset = Dataset(Path("dataset"))
+    frame = dataset.spectrogram.hop_length / dataset.spectrogram.sample_rate
+    assert dataset.clip_frames * frame == found.clip_seconds
+
+
 def test_silent_clips_have_no_ceiling(
     voice: Voice, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
