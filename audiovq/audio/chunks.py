@@ -34,6 +34,8 @@ class Tags:
     """MIDI note at which it has its pitch, 0 to 127."""
     loop: tuple[int, int] | None = None
     """First sample of the loop, and the one after its last."""
+    loop_kind: int = 0
+    """0: forward, 1: forward and backward in turn, 2: backward."""
     tempo: float | None = None
     """Beats per minute."""
     beats: int = 0
@@ -62,7 +64,7 @@ def pack(tags: Tags, sample_rate: int) -> bytes:
         period = round(1e9 / sample_rate)
         body = _SMPL.pack(0, 0, period, root, 0, 0, 0, tags.loop is not None, 0)
         if tags.loop is not None:
-            body += _LOOP.pack(0, 0, tags.loop[0], tags.loop[1] - 1, 0, 0)
+            body += _LOOP.pack(0, tags.loop_kind, tags.loop[0], tags.loop[1] - 1, 0, 0)
         parts.append(_chunk(b"smpl", body))
     if tags.cues:
         points = (
@@ -154,8 +156,8 @@ def _read_smpl(body: bytes) -> dict[str, Any]:
     *_, root, _, _, _, loops, _ = _SMPL.unpack_from(body)
     found: dict[str, Any] = {"root": root} if root <= 127 else {}
     if loops and len(body) >= _SMPL.size + _LOOP.size:
-        _, _, begin, last, _, _ = _LOOP.unpack_from(body, _SMPL.size)
-        found["loop"] = begin, last + 1
+        _, kind, begin, last, _, _ = _LOOP.unpack_from(body, _SMPL.size)
+        found |= {"loop": (begin, last + 1), "loop_kind": kind}
         if root == MIDDLE_C:  # states no root; `acid` may
             del found["root"]
     return found

@@ -450,6 +450,6 @@ def bits_of(path: Path) -> Bits:
             kind = str(file.subtype)
     except ERRORS as error:
         raise AudioError(_reason(path, error)) from error
-    if kind in ("FLOAT", "DOUBLE", "PCM_32"):
+    if kind in ("FLOAT", "DOUBLE", "PCM_32", "ALAC_32"):
         return "32f"
     return "24" if kind in ("PCM_24", "ALAC_24", "ALAC_20") else "16"

@@ -25,7 +25,7 @@ class SilenceDetector:
         self._find_silence = find_silence
         self._step = max(1, sample_rate // 100)
         self._rest: Waveform = np.zeros(0, np.float32)
-        self._powers: list[npt.NDArray[np.float64]] = []
+        self._steps: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.complex128]]] = []
 
     def add(self, block: Waveform) -> None:
         """Add the next block (samples,), or (2, samples), of any length. Raises AudioError if a sample is not
@@ -40,7 +40,7 @@ class SilenceDetector:
         samples = np.concatenate([self._rest, block], axis=-1) if self._rest.size else block
         length = samples.shape[-1]
         cut = length - length % self._step
-        self._powers.append(self._power(samples[..., :cut]))
+        self._steps.append(self._powers_and_means(samples[..., :cut]))
         self._rest = samples[..., cut:]
 
     def trim(self, trim_db: float) -> tuple[int, int]:
@@ -58,26 +58,36 @@ class SilenceDetector:
         """Mask (windows,) of the windows of 20 ms, 10 ms apart, that are not silent.
 
         A window is silent if its power is `trim_db` or more below that of the loudest. The mean of
-        every 10 ms is subtracted first, so that a DC offset has no power.
+        every 10 ms is subtracted first, so that a DC offset has no power; where nothing else has any, as in a
+        square wave of 50 Hz, the steps between these means count.
         """
         rest = self._rest
         if rest.size:
             missing = [(0, 0)] * (rest.ndim - 1) + [(0, self._step - rest.shape[-1])]
             rest = np.pad(rest, missing, mode="edge")
-        power = np.concatenate([*self._powers, self._power(rest)])
+        powers, means = zip(*self._steps, self._powers_and_means(rest), strict=True)
+        power = np.concatenate(powers)
+        if not power.any():
+            joined = np.concatenate(means)
+            power = np.abs(np.diff(joined, prepend=joined[:1])) ** 2
         power = power + np.append(power[1:], 0)
         loud: npt.NDArray[np.bool_] = power > power.max(initial=0) * 10 ** (-trim_db / 10)
         return loud
 
-    def _power(self, samples: Waveform) -> npt.NDArray[np.float64]:
-        """(steps * step,), or of two channels, → power (steps,) of each step around its mean, of both together."""
-        sides = [samples] if samples.ndim == 1 else samples
+    def _powers_and_means(
+        self, samples: Waveform
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.complex128]]:
+        """(steps * step,), or of two channels, → power (steps,) of each step around its mean, of both together, and
+        the means (steps,), those of the second channel imaginary."""
         power = np.zeros(samples.shape[-1] // self._step)
-        for side in sides:
+        means = np.zeros(len(power), np.complex128)
+        for side, unit in zip(np.atleast_2d(samples), (1, 1j), strict=False):
             steps = side.reshape(-1, self._step).astype(np.float64)
-            steps -= steps.mean(axis=1, keepdims=True)
+            mean = steps.mean(axis=1, keepdims=True)
+            steps -= mean
             power += np.einsum("ij,ij->i", steps, steps)
-        return power
+            means += unit * mean[:, 0]
+        return power, means
 
 
 def trim(waveform: Waveform, sample_rate: int, trim_db: float) -> tuple[int, int]:

@@ -88,12 +88,12 @@ def write_blocks(
     ):
         peak, channels = 0.0, 1  # known only at the end
         for block in blocks:
-            peak, channels = max(peak, peak_of(block)), block.size // max(1, block.shape[-1])
+            peak, channels = max(peak, peak_of(block)), 1 if block.ndim == 1 else len(block)
             spool.write(interleaved(block))
         if spool.tell() // 4 * WIDTHS[bits] > MOST_BYTES:
             raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
         factor = np.float32(safe_gain(peak) if gain is None else gain)
-        form = _Form(sample_rate, max(1, channels), bits)
+        form = _Form(sample_rate, channels, bits)
         (_write_flac if is_flac else _write_wav)(temporary, spool, form, factor, tags)
     return bool(factor < 1)
 
@@ -158,8 +158,8 @@ def _write_flac(path: Path, spool: IO[bytes], form: _Form, factor: np.float32, t
         while data := spool.read(4 * form.channels * CHUNK_SAMPLES):
             samples = np.frombuffer(data, "<f4").reshape(-1, form.channels) * factor
             file.write(_whole(samples, depth) << (32 - depth))
-    if num_samples and not encoded.tell():
-        raise OSError("FLAC could not be encoded")
+    if not encoded.tell():  # libsndfile writes no header before the first sample
+        raise OSError("FLAC could not be encoded" if num_samples else "FLAC holds a sample or more")
     with open(path, "wb") as out:
         out.write(_with_comments(encoded.getvalue(), comments(tags)))
 

@@ -43,6 +43,7 @@ tags = st.builds(
     Tags,
     root=st.none() | st.integers(0, 127),
     loop=st.none() | st.tuples(st.integers(0, 1000), st.integers(1001, 1 << 31)),
+    loop_kind=st.integers(0, 2),
     cues=st.lists(st.integers(0, 1 << 31), max_size=9).map(sorted).map(tuple),
     info=st.dictionaries(st.sampled_from(["ISFT", "ICMT", "INAM"]), TEXT),
     bext=st.none() | TEXT.filter(lambda text: len(text.encode()) <= 256),
@@ -58,6 +59,8 @@ def test_unpacking_is_the_inverse_of_packing(
         values |= {"tempo": tempo[0], "beats": tempo[1], "beats_per_bar": 3}
     if measured and tags.bext is not None:
         values["loudness"] = -12.25
+    if tags.loop is None:
+        values["loop_kind"] = 0
     tags = Tags(**values)
     data = chunks.pack(tags, RATE)
     assert len(data) % 2 == 0
@@ -132,6 +135,24 @@ def test_channels_are_written_as_they_are(tmp_path: Path, name: str, bits: Any) 
     samples, _ = soundfile.read(tmp_path / name, dtype="float64")
     assert samples.shape == (1001, 2)
     assert np.abs(samples.T - sound).max() <= 2.0 ** -(int(bits) - 1)
+
+
+def test_a_sound_of_several_blocks_has_the_channels_of_each_even_where_one_is_empty(
+    tmp_path: Path,
+) -> None:
+    pair = np.stack([noise(), noise()])
+    for name in ("a.wav", "a.flac"):
+        writing.write_blocks(tmp_path / name, [pair, pair[:, :0]], RATE)
+        assert soundfile.info(tmp_path / name).channels == 2
+        assert soundfile.info(tmp_path / name).frames == 1001
+
+
+def test_no_samples_are_a_wav_and_refused_as_flac(tmp_path: Path) -> None:
+    writing.write(tmp_path / "a.wav", noise(0), RATE)
+    assert soundfile.info(tmp_path / "a.wav").frames == 0
+    with pytest.raises(AudiovqError, match=r"a\.flac: cannot be written \(FLAC holds a sample"):
+        writing.write(tmp_path / "a.flac", noise(0), RATE)
+    assert not (tmp_path / "a.flac").exists()
 
 
 def comments_of(data: bytes) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audiovq.audio import finding, reading, writing
-from audiovq.audio.reading import AudioInfo
+from audiovq.audio.reading import AudioInfo, bits_of
 from audiovq.audio.resampling import resample, resample_all
 from audiovq.audio.silence import SilenceDetector, trim
 from audiovq.audio.waveform import AudioError, Waveform
@@ -486,6 +486,24 @@ def test_a_sound_without_silence_is_kept_whole(num_samples: int) -> None:
 
 
 # --- Write ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hertz", [10, 25, 50])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_a_square_wave_is_no_silence(hertz: int, channels: tuple[int, ...]) -> None:
+    square = np.where(np.arange(8000) * 2 * hertz // 8000 % 2 == 0, 0.5, -0.5).astype(np.float32)
+    start, end = trim(np.broadcast_to(square, (*channels, 8000)), 8000, 50)
+    half = 8000 // (2 * hertz)
+    assert start <= half
+    assert end >= 8000 - half
+
+
+def test_bits_are_those_of_the_samples(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2000)
+    kinds = {"ALAC_16": "16", "ALAC_24": "24", "ALAC_32": "32f", "PCM_32": "32f"}
+    for kind, bits in kinds.items():
+        soundfile.write(tmp_path / "a.caf", sound, 8000, format="CAF", subtype=kind)
+        assert bits_of(tmp_path / "a.caf") == bits
 
 
 def test_a_16_bit_recording_read_and_written_is_identical(tmp_path: Path) -> None:
