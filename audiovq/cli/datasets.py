@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,14 @@ from tyro.conf import Positional, arg
 
 from audiovq.cli.arguments import Json, Overwrite
 from audiovq.config.checks import require
+from audiovq.config.errors import AudiovqError
+from audiovq.config.flags import flags
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.runtime.files import json_text, require_apart
 from audiovq.runtime.progress import in_one_line
+
+OF_IMAGES = ("labels", "test", "test_share", "validation_share")
+"""Settings of preprocessing that images have, too."""
 
 
 def inspect(
@@ -119,15 +125,18 @@ def preprocess(
         require(not images, f"--like {like}: makes spectrograms; leave it out with --images")
         config = _like(config, like, dataset)
     of_recordings = {
-        "join": join is not None,
-        "describe": describe is not None,
-        "numbers": numbers is not None,
-        "transpose": transpose is not None,
-        "no-near-copies": not near_copies,
-        "cluster": cluster is not None,
+        "--join": join is not None,
+        "--describe": describe is not None,
+        "--numbers": numbers is not None,
+        "--transpose": transpose is not None,
+        "--no-near-copies": not near_copies,
+        "--cluster": cluster is not None,
     }
-    for name, given in of_recordings.items():
-        require(not (images and given), f"--{name}: is for recordings; leave it out with --images")
+    given = [name for name, is_given in of_recordings.items() if is_given]
+    common = {name: getattr(config, name) for name in OF_IMAGES}
+    given += [words.split()[0] for words in flags(config, replace(PreprocessConfig(), **common))]
+    if images and given:
+        raise AudiovqError(f"{given[0]}: is for recordings; leave it out with --images")
     from audiovq.audio.finding import is_recording
 
     if images:

@@ -35,6 +35,10 @@ from audiovq.cli.refusals import one_line
             ["preprocess", "a", "b", "--images", "--describe", "pitch"],
             "--describe: is for",
         ),
+        *(
+            (["preprocess", "a", "b", "--images", *words.split()], f"{words.split()[0]}: is for")
+            for words in ("--sample-rate 8000", "--channels mono", "--no-trim", "--n-mels 64")
+        ),
     ],
 )
 def test_refusals_are_one_line_and_exit_2(
