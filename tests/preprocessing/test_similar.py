@@ -12,7 +12,7 @@ import soxr
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.preprocessing.similar import correlation, near_copies, sketch
+from audiovq.preprocessing.similar import correlation, near_copies, scaled, sketch
 
 RATE = 16_000
 
@@ -76,9 +76,44 @@ def test_a_hit_that_is_cut_off_is_a_copy_where_hardly_any_energy_is_missing(tmp_
     assert found == {"choked.wav": "choked.wav", "ringing.wav": "choked.wav"}
 
 
+@pytest.mark.parametrize("rate", [8000, 11_025])
+def test_copies_at_lower_rates_are_found_wherever_between_two_samples_they_begin(
+    tmp_path: Path, rate: int
+) -> None:
+    for seed in range(30):
+        soundfile.write(tmp_path / f"{seed:02d}.wav", hit(seed), RATE)
+    for seed in range(8):
+        later = np.concatenate([np.zeros(seed, np.float32), hit(seed)])
+        lower = soxr.resample(later, RATE, rate)
+        soundfile.write(tmp_path / f"{seed:02d}_low.wav", lower, rate)
+    with ThreadPoolExecutor(1) as executor:
+        found = near_copies(tmp_path, names(tmp_path), executor)
+    copies = {
+        f"{seed:02d}{end}.wav": f"{seed:02d}.wav" for seed in range(8) for end in ("", "_low")
+    }
+    assert found == copies
+
+
+@pytest.mark.parametrize("copies", [2, 12, 30])
+@pytest.mark.parametrize("others", [0, 30])
+def test_copies_are_one_group_however_many_they_are_and_whether_alone_or_not(
+    tmp_path: Path, copies: int, others: int
+) -> None:
+    for number in range(copies):
+        soundfile.write(tmp_path / f"copy{number:02d}.wav", 0.95**number * hit(50), RATE)
+    for seed in range(others):
+        soundfile.write(tmp_path / f"{seed:02d}.wav", hit(seed), RATE)
+    with ThreadPoolExecutor(1) as executor:
+        found = near_copies(tmp_path, names(tmp_path), executor)
+    assert found == {f"copy{number:02d}.wav": "copy00.wav" for number in range(copies)}
+
+
 def test_a_sketch_ignores_level_and_is_finite_for_silence_and_short_sounds() -> None:
-    np.testing.assert_allclose(sketch(0.1 * hit(0), RATE), sketch(hit(0), RATE), atol=1e-4)
-    assert np.abs(sketch(hit(1), RATE) - sketch(hit(0), RATE)).max() > 0.05
+    quiet, loud, other = scaled(
+        np.array([sketch(sound, RATE) for sound in (0.1 * hit(0), hit(0), hit(1))])
+    )
+    np.testing.assert_allclose(quiet, loud, atol=1e-4)
+    assert np.abs(other - loud).max() > 0.05
     for waveform in (np.zeros(10, np.float32), hit(0)[:1]):
         assert np.isfinite(sketch(waveform, RATE)).all()
     assert correlation(hit(0), np.zeros(10, np.float32)) == 0
@@ -104,3 +139,19 @@ def test_near_copies_are_in_one_split_and_a_note_says_so(folder: Path, tmp_path:
     assert len(sides[0]) > 1, "without it, a copy is in another split"
     assert len(sides[1]) == 1
     assert any("6 of 34 recordings are copies or near copies of another" in line for line in said)
+
+
+def test_a_part_of_a_recording_that_is_split_in_time_is_left_out_and_named(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 60 * 8000)
+    soundfile.write(source / "song.wav", noise, 8000)
+    soundfile.write(source / "song_edit.wav", 0.7 * noise[: 30 * 8000], 8000)
+    said: list[str] = []
+    summary = preprocess(source, tmp_path / "out", say=said.append)
+    clips = [clip.path for split in Dataset(tmp_path / "out").splits for clip in split.clips]
+    assert set(clips) == {"song.wav"}
+    assert all(summary.clips.values())
+    assert (summary.found, summary.used) == (2, 1)
+    assert [skipped.path for skipped in summary.skipped] == ["song_edit.wav"]
+    assert any("1 of 2 recordings (such as song_edit.wav) are left out" in line for line in said)
