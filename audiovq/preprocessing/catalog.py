@@ -182,7 +182,9 @@ def names_outside(source: Path, target: Path | None) -> list[str]:
     if target is None:
         return names
     if _below(source, target):
-        raise AudiovqError(f"{target}: holds the files to read; choose another folder for the dataset")
+        raise AudiovqError(
+            f"{target}: holds the files to read; choose another folder for the dataset"
+        )
     if not _below(target, source):
         return names
     excluded = target.resolve().relative_to(source.resolve()).as_posix()

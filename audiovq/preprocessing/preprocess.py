@@ -54,6 +54,7 @@ from audiovq.preprocessing.slicing import Slicing
 from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, splits_of
 from audiovq.runtime.executors import local_executor, process_pool
 from audiovq.runtime.files import (
+    clear,
     lock_folder,
     read_json,
     sha256,
@@ -363,7 +364,7 @@ def _assemble(run: _Run, jobs: list[ShardJob], executor: Executor) -> Summary:
         shard["sha256"] = checksum
     skipped = sorted([*run.files.skipped, *unusable.values()], key=lambda s: s.path)
     if not shards["train"]:
-        shutil.rmtree(target)
+        clear(target)  # not the folder, which may be a link; where it is empty, `lock_folder` removes it
         if not unusable:
             raise AudiovqError(f"{target}: no recording is left to train on")
         first = unusable[min(unusable)]

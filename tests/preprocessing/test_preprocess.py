@@ -1051,6 +1051,17 @@ def test_folders_without_usable_recordings_are_refused(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+def test_a_refused_dataset_leaves_a_link_to_an_empty_folder_as_it_was(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "link"
+    source.mkdir()
+    soundfile.write(source / "silent.wav", np.zeros(4000), 8000)
+    (tmp_path / "disk").mkdir()
+    target.symlink_to(tmp_path / "disk")
+    assert "no recording can be used for training" in refusal(source, target)
+    assert target.is_symlink()
+    assert list(target.iterdir()) == []
+
+
 def test_a_refusal_gives_the_reason_of_a_recording_and_not_of_another_file(
     tmp_path: Path, voice: Callable[..., Waveform]
 ) -> None:
