@@ -202,6 +202,7 @@ def preprocess(
             sounds=files.sounds,
             clips=_clips_by_header(run),
             labels=words,
+            seconds={path: info.seconds for path, info in files.headers.items()},
         )
         with lock_folder(target):
             if (target / "dataset.json").exists() and not overwrite:
@@ -215,7 +216,7 @@ def preprocess(
             later = notes_of(assigned, files.sounds, config, near=bool(files.similar))
             of_files = itertools.chain.from_iterable(map(shard_notes, jobs))
             later += in_words(of_files, len(files.headers))
-            summary = _assemble(run, jobs, workers)
+            summary = _assemble(run, jobs, assigned, workers)
             later += summary.warnings
             for note in later:
                 say(f"note: {note}")
@@ -280,16 +281,21 @@ def _refill_empty_splits(jobs: list[ShardJob], assigned: Assignment, run: _Run) 
     if not missing:
         return assigned
     clips = Counter(clip.path for clip in _clips(jobs))
+    left_out = {path for path, splits in assigned.items() if not splits}
+    clips.update({path: n for path, n in _clips_by_header(run).items() if path in left_out})
     used = [path for path in files.headers if clips[path]]
     if not used:
         return assigned
     has_pattern = config.test is not None
+    seconds = {path: files.headers[path].seconds for path in used}
     if has_pattern and not any("test" in assigned[path] for path in used):
         config = dataclasses.replace(config, test=None, test_share=0.0)
     elif has_pattern and all(assigned[path] == ("test",) for path in used):
         return assigned
     words = run.numbers.words(files.labels)
-    better = splits_of(used, config, sounds=files.sounds, clips=clips, labels=words)
+    better = splits_of(
+        used, config, sounds=files.sounds, clips=clips, labels=words, seconds=seconds
+    )
     return dict.fromkeys(files.headers, ("train",)) | better
 
 
@@ -341,10 +347,15 @@ def _jobs(run: _Run, folder: Path, recordings: list[Recording]) -> Iterator[Shar
             yield ShardJob(name, run.source, folder, tuple(shard), slicing, shares)
 
 
-def _assemble(run: _Run, jobs: list[ShardJob], executor: Executor) -> Summary:
+def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: Executor) -> Summary:
     """Move finished shards into the dataset and write its manifests; dataset.json, written last, completes it."""
     target, config = run.target, run.config
     shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    left_out = [
+        Skipped(path, "is a near copy of a longer recording that is split in time")
+        for path, splits in assigned.items()
+        if not splits
+    ]
     unusable: dict[str, Skipped] = {}  # by path: a recording that splits share is skipped once
     for job in jobs:
         count = 0
@@ -362,9 +373,11 @@ def _assemble(run: _Run, jobs: list[ShardJob], executor: Executor) -> Summary:
     paths = [target.absolute() / shard["file"] for shard in listed]
     for shard, checksum in zip(listed, executor.map(sha256, paths), strict=True):
         shard["sha256"] = checksum
-    skipped = sorted([*run.files.skipped, *unusable.values()], key=lambda s: s.path)
+    skipped = sorted([*run.files.skipped, *left_out, *unusable.values()], key=lambda s: s.path)
     if not shards["train"]:
-        clear(target)  # not the folder, which may be a link; where it is empty, `lock_folder` removes it
+        clear(
+            target
+        )  # not the folder, which may be a link; where it is empty, `lock_folder` removes it
         if not unusable:
             raise AudiovqError(f"{target}: no recording is left to train on")
         first = unusable[min(unusable)]

@@ -1,7 +1,8 @@
 """Assign recordings, or stretches of long ones, to training, validation and test.
 
 The hash of a recording's path decides, so that adding one moves few others. If recordings are too few for
-that, or one holds most of the sound, they are split in time. Recordings with equal sound are in one split.
+that, or one holds most of the sound, they are split in time. Recordings with equal sound are in one split; where
+that sound is split in time, those of them that are shorter are left out, as a part of them may be of any split.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROUND = 50
 GAP_SECONDS = 1.0
 """Longest gap between stretches of different splits; the length of a clip if that is shorter."""
 Assignment = dict[str, tuple[str, ...]]
-"""The split of each path; several for a path that is split in time."""
+"""The split of each path; several for a path that is split in time, none for one that is left out."""
 
 
 def splits_of(
@@ -34,8 +35,9 @@ def splits_of(
     sounds: Mapping[str, str] | None = None,
     clips: Mapping[str, int] | None = None,
     labels: Mapping[str, Mapping[str, str]] | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Assignment:
-    """Assign each path to a split, or to several if it is to be split in time.
+    """Assign each path to a split, to several if it is to be split in time, or to none if it is left out.
 
     From three clips on, every split that `config` asks for gets one; and each label value gets a training
     clip if possible.
@@ -46,11 +48,12 @@ def splits_of(
         sounds: an identifier of each path's sound, the same for equal ones; None: all differ.
         clips: number of clips of each path; None: one each, which are never split in time.
         labels: of each path.
+        seconds: length of each path; None: those of equal sound are equally long.
 
     Raises:
         AudiovqError: the test pattern is invalid, or matches no path or all.
     """
-    groups = _Groups(paths, sounds or {}, clips or {}, labels or {})
+    groups = _Groups(paths, sounds or {}, clips or {}, labels or {}, seconds or {})
     tested = _tested(paths, config, groups)
     rest = [name for name in groups.order if name not in tested]
     shares = held_shares(config)
@@ -59,7 +62,11 @@ def splits_of(
     assigned |= _assign(rest, groups, {split: shares[split] for split in wanted})
     if wanted:
         _keep_labels(rest, groups, assigned)
-    return {path: assigned[groups.of[path]] for path in paths}
+    found = {path: assigned[groups.of[path]] for path in paths}
+    shorter = (
+        path for path, length in (seconds or {}).items() if length < groups.seconds[groups.of[path]]
+    )
+    return found | {path: () for path in shorter if len(found[path]) > 1}
 
 
 def held_shares(config: PreprocessConfig) -> dict[str, float]:
@@ -77,6 +84,7 @@ class _Groups:
         sounds: Mapping[str, str],
         clips: Mapping[str, int],
         labels: Mapping[str, Mapping[str, str]],
+        seconds: Mapping[str, float],
     ) -> None:
         self.of: dict[str, str] = {}
         """The group of each path."""
@@ -84,11 +92,14 @@ class _Groups:
         """Number of clips of each group."""
         self.labels: dict[str, set[tuple[str, str]]] = {}
         """Labels of each group, as (name, value)."""
+        self.seconds: dict[str, float] = {}
+        """Length of the longest of each group."""
         first: dict[str, str] = {}
         for path in sorted(paths):
             name = self.of[path] = first.setdefault(sounds.get(path, "/" + path), path)
             self.clips[name] = max(self.clips.get(name, 0), clips.get(path, 1))
             self.labels.setdefault(name, set()).update(labels.get(path, {}).items())
+            self.seconds[name] = max(self.seconds.get(name, 0.0), seconds.get(path, 0.0))
         self.share = {name: _share(name) for name in self.clips}
         self.order = sorted(self.clips, key=lambda name: (self.share[name], name))
         """Groups in the order of their hashes."""
@@ -295,6 +306,11 @@ def notes_of(
                     f"{len(copies)} of them (for example {copies[0]}) are in the test split because"
                     " --test matches a copy"
                 )
+    if left := sorted(path for path, splits in assigned.items() if not splits):
+        notes.append(
+            f"{len(left)} of {many(len(sounds))} (such as {left[0]}) are left out: they are near copies of longer ones"
+            " that are split in time (--no-near-copies uses them)"
+        )
     if in_time := sorted(path for path, splits in assigned.items() if len(splits) > 1):
         more = f" and {len(in_time) - 1} more" if len(in_time) > 1 else ""
         notes.append(
