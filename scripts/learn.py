@@ -35,7 +35,7 @@ from audiovq.evaluation.distances import frechet_distance
 from audiovq.generation.codes import INAUDIBLE
 from audiovq.generation.files import generate_files
 from audiovq.generation.generate import generate_images
-from audiovq.generation.labels import sample_labels
+from audiovq.generation.labels import learns_labels, sample_labels
 from audiovq.models.model import Model
 from audiovq.models.summary import summarize
 from audiovq.pipeline import DEMO_DATA, preprocess, train
@@ -169,7 +169,10 @@ def judged(
     else:
         images, _ = generate_images(model, DRAWN)
         digits = model.labels["digit"]
-        some = torch.cat([generate_images(model, 1, {"digit": d}, seed=int(d))[0] for d in digits])
+        asked_each = [{"digit": d} if learns_labels(model) else {} for d in digits]
+        some = torch.cat(
+            [generate_images(model, 1, one, seed=seed)[0] for seed, one in enumerate(asked_each)]
+        )
     generated = judge(classifier, [without_end(i, model) for i in images])
     real = judge(classifier, split_images(dataset.test))
     index = list(model.labels).index("digit")

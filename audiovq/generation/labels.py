@@ -28,16 +28,33 @@ Labels = Mapping[str, str]
 """Values by label name, such as {"digit": "7"}."""
 
 
+def learns_labels(model: Model) -> bool:
+    """Whether new sounds follow labels: all do but those of a Gaussian bottleneck without `conditional`."""
+    bottleneck = model.autoencoder.config.bottleneck
+    return bottleneck.kind != "gaussian" or bottleneck.conditional
+
+
+def require_learnt(model: Model) -> None:
+    """Raise AudiovqError where the model has labels, and new sounds do not follow them."""
+    if model.labels and not learns_labels(model):
+        raise AudiovqError(
+            "--label, --each, --by: the model has not learnt labels; leave them out, or train with"
+            " --autoencoder.bottleneck.conditional"
+        )
+
+
 def sample_labels(model: Model, n: int, labels: Labels, seed: int) -> Tensor:
     """(n, labels) value indices: the `labels` asked for, the others sampled from the training clips that
     have them, or numbers near them.
 
-    Where no training clip has all the values asked for, the other labels are left open (null labels).
-    Raises AudiovqError where a label or value is unknown, no training clip has the value, or a number is far outside
-    the range of training clips.
+    Where no training clip has all the values asked for, the other labels are left open (null labels), and where the
+    model has not learnt labels, all of them. Raises AudiovqError where labels are asked for then, a label or value is
+    unknown, no training clip has the value, or a number is far outside the range of training clips.
     """
+    if labels:
+        require_learnt(model)
     wanted = label_indices(model, labels)
-    matching = _matching(model, wanted)
+    matching = _matching(model, wanted) if learns_labels(model) else []
     if not matching:
         null_row = [len(values) for values in model.labels.values()]
         matching = [(tuple(null_row), 1.0)]
@@ -78,6 +95,7 @@ def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: i
     several, and as `sample_labels` does.
     """
     require_count(each, "each")
+    require_learnt(model)
     labels = named(model, labels)
     left = [name for name in model.labels if name not in labels]
     if by is None and len(left) == 1:

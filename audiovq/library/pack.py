@@ -16,7 +16,14 @@ from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.copies import decode_images, difference_db, is_copy, shared_codes
 from audiovq.generation.generate import Batches
-from audiovq.generation.labels import Labels, label_indices, learnt_values, named
+from audiovq.generation.labels import (
+    Labels,
+    label_indices,
+    learns_labels,
+    learnt_values,
+    named,
+    require_learnt,
+)
 from audiovq.generation.output.manifest import manifest_record
 from audiovq.generation.output.run import Run
 from audiovq.generation.sound import Sound
@@ -121,6 +128,10 @@ def write_pack(
 
 def _label(model: Model, by: str | None, labels: dict[str, str]) -> str | None:
     """The label that a pack is made by; None: there is none. Raises AudiovqError where it is unknown or ambiguous."""
+    if labels or by is not None:
+        require_learnt(model)
+    if not learns_labels(model):
+        return None
     label_indices(model, labels)
     labels = named(model, labels)
     left = [name for name in model.labels if name not in labels and learnt_values(model, name)]

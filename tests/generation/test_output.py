@@ -190,6 +190,22 @@ def test_settings_of_codes_are_refused_where_latents_are_sampled(tmp_path: Path)
     files.generate_files(model, tmp_path / "out", 1, say=lambda _: None)
 
 
+def test_a_model_that_has_not_learnt_labels_takes_none_and_names_no_sound_by_them(
+    tmp_path: Path,
+) -> None:
+    plain, by_label = (untrained(bottleneck="gaussian", conditional=c) for c in (False, True))
+    asked: list[dict[str, Any]] = [{"labels": {"digit": "1"}}, {"each": 1, "by": "digit"}]
+    quiet = {"say": QUICK["say"]}
+    for number, labels in enumerate(asked):
+        with pytest.raises(AudiovqError, match="the model has not learnt labels; leave"):
+            files.generate_files(plain, tmp_path / "out", 1, **labels, **quiet)
+        paths = files.generate_files(by_label, tmp_path / str(number), 1, **labels, **quiet)
+        assert paths[-1].name.split("_")[1] == "1"
+    (path,) = files.generate_files(plain, tmp_path / "out", 1, **quiet)
+    assert path.name == "0000.wav"
+    assert manifest(tmp_path / "out")["sounds"][0]["labels"] == {}
+
+
 def test_settings_of_the_masked_prior_without_effect_are_named(tmp_path: Path) -> None:
     said: list[str] = []
     for order in ("time", "masked"):

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 import soundfile
-from tiny_models import tiny_model
+from tiny_models import tiny_model, untrained
 
 from audiovq.audio import writing
 from audiovq.cli.main import main
@@ -136,6 +136,15 @@ def test_a_stopped_pack_becomes_that_of_an_uninterrupted_run(
         for name in "ab"
     ]
     assert contents[0] == contents[1]
+
+
+def test_a_model_that_has_not_learnt_labels_makes_a_pack_without_them(tmp_path: Path) -> None:
+    model = untrained(bottleneck="gaussian")
+    paths = write_pack(model, tmp_path / "out", PackConfig(each=2), say=lambda _: None)
+    assert [path.name for path in paths] == ["sound_01.wav", "sound_02.wav"]
+    for by, labels in (("digit", {}), (None, {"digit": "1"})):
+        with pytest.raises(AudiovqError, match="has not learnt labels"):
+            write_pack(model, tmp_path / "other", PackConfig(by=by), labels)
 
 
 def test_a_model_without_labels_makes_a_pack_of_sounds(tmp_path: Path) -> None:
