@@ -14,7 +14,7 @@ from audiovq.config.serialize import from_json
 from audiovq.config.settings import TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
-from audiovq.generation.labels import learnt_values
+from audiovq.generation.labels import learns_labels, learnt_values
 from audiovq.models.model import Model
 from audiovq.runtime.files import read_object
 from audiovq.training.origin import FREE
@@ -64,18 +64,23 @@ def _without_networks(config: TrainConfig, preset: TrainConfig) -> TrainConfig:
 def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:
     """What to type next with the model in `folder`; with its `dataset`, `evaluate` too."""
     name = shlex.quote(folder)
-    generates = model.prior is not None or model.masked is not None
-    new = f"audiovq generate {name} new-sounds -n 16"
-    if model.spectrogram.config.images:
-        return [(new, "sixteen new images")] if generates else []
-    steps = [(f"audiovq app {name}", "hear it and change sounds, in a browser")]
+    bottleneck, images = model.autoencoder.config.bottleneck, model.spectrogram.config.images
+    generates = bottleneck.kind == "gaussian" or bool(model.prior or model.masked)
+    steps = []
+    if bottleneck.quantizes and not images:
+        steps.append((f"audiovq app {name}", "hear it and change sounds, in a browser"))
     if generates:
-        steps += [(new, "sixteen new WAVs"), (_pack(model, name), "a kit for samplers, no copies")]
-    else:
+        kind = "images" if images else "WAVs"
+        steps.append((f"audiovq generate {name} new-sounds -n 16", f"sixteen new {kind}"))
+    if generates and not images:
+        steps.append((_pack(model, name), "a kit for samplers, no copies"))
+    if not generates and bottleneck.quantizes and not images:
         steps.append(
             (f"audiovq reconstruct {name} my-sounds out", "your sounds, coded and decoded")
         )
-    if dataset:
+    if not generates and not bottleneck.quantizes:
+        steps.append((f"audiovq plot {name} plot.png", "recordings, and as it decodes them"))
+    if dataset and not images:
         evaluate = f"audiovq evaluate {name} {shlex.quote(dataset)}"
         steps.append((evaluate, "how good it is, in figures"))
     return steps
@@ -83,7 +88,8 @@ def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:
 
 def _pack(model: Model, name: str) -> str:
     """`pack`, by the first label where there are several."""
-    labels = [label for label in model.labels if learnt_values(model, label)]
+    names = model.labels if learns_labels(model) else ()
+    labels = [label for label in names if learnt_values(model, label)]
     by = f" --by {shlex.quote(labels[0])}" if len(labels) > 1 else ""
     return f"audiovq pack {name} my-kit{by}"
 

@@ -31,6 +31,18 @@ def test_a_model_is_heard_generates_and_makes_a_pack_next() -> None:
     assert verbs(next_steps(untrained(), "model")) == ["app", "reconstruct"]
 
 
+def test_models_without_codes_are_not_sent_to_verbs_that_need_them() -> None:
+    normal = untrained(bottleneck="gaussian")
+    steps = next_steps(normal, "model", "dataset")
+    assert verbs(steps) == ["generate", "pack", "evaluate"]
+    assert "--by" not in steps[1][0]
+    plain = untrained(bottleneck="none")
+    assert verbs(next_steps(plain, "model", "dataset")) == ["plot", "evaluate"]
+    for model, verb in ((normal, "generate"), (plain, "plot")):
+        model.spectrogram.config = dataclasses.replace(model.spectrogram.config, images=True)
+        assert verbs(next_steps(model, "model", "dataset")) == [verb]
+
+
 def test_a_model_of_images_makes_images() -> None:
     model = tiny_model()
     model.spectrogram.config = dataclasses.replace(model.spectrogram.config, images=True)
@@ -61,7 +73,8 @@ def test_a_model_from_another_is_made_by_from_and_without_its_networks(
 
 @pytest.mark.parametrize("folder", ["model", "my models/it's one"])
 def test_every_command_is_taken_as_it_is_printed(folder: str) -> None:
-    for model in (tiny_model(labels=TWO), tiny_model(), untrained()):
+    without_codes = [untrained(bottleneck=kind) for kind in ("gaussian", "none")]
+    for model in (tiny_model(labels=TWO), tiny_model(), untrained(), *without_codes):
         steps = next_steps(model, folder, "my dataset")
         lines = in_columns(steps)
         assert len({line.index("  # ") for line in lines}) == 1
