@@ -91,6 +91,11 @@ def test_loudness_counts_channels_and_silence() -> None:
     assert integrated_loudness(sine, 48_000) == pytest.approx(-3.01, abs=0.1)
     assert integrated_loudness(np.stack([sine, sine]), 48_000) == pytest.approx(0, abs=0.1)
     assert integrated_loudness(np.zeros(10, np.float32), 48_000) == SILENT
+    silent = np.zeros_like(sine)
+    surround = np.stack([sine, silent, silent, sine, silent, silent])  # the fourth: effects
+    assert integrated_loudness(surround, 48_000) == pytest.approx(-3.01, abs=0.1)
+    eight = np.stack([sine] * 8)
+    assert integrated_loudness(eight, 48_000) == pytest.approx(0, abs=0.1)
 
 
 def test_a_file_states_how_its_sound_was_made(model: Model, tmp_path: Path) -> None:
