@@ -29,6 +29,7 @@ CHUNK_SAMPLES = 1 << 20
 """Samples that are converted and written at a time."""
 WIDTHS = {"16": 2, "24": 3, "32f": 4}
 """Bytes per sample."""
+MOST_FLAC_CHANNELS = 8
 FLAC_SUFFIX = ".flac"
 """Suffix of files that are written as FLAC; all others are WAVs."""
 
@@ -50,6 +51,14 @@ def limited_note(limited: int, written: int) -> str:
     if not limited:
         return ""
     return f"note: turned down {limited} of {written} sounds to prevent clipping"
+
+
+def require_flac(path: Path, channels: int) -> None:
+    """Raise AudiovqError where a sound with the channels of the recording at `path` does not fit into FLAC."""
+    if channels > MOST_FLAC_CHANNELS:
+        raise AudiovqError(
+            f"{path}: has {channels} channels, and FLAC holds up to {MOST_FLAC_CHANNELS}; give --format wav"
+        )
 
 
 def safe_gain(peak: float, limit: float = LIMIT) -> float:
@@ -92,6 +101,8 @@ def write_blocks(
             spool.write(interleaved(block))
         if spool.tell() // 4 * WIDTHS[bits] > MOST_BYTES:
             raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
+        if is_flac:
+            require_flac(path, channels)
         factor = np.float32(safe_gain(peak) if gain is None else gain)
         form = _Form(sample_rate, channels, bits)
         (_write_flac if is_flac else _write_wav)(temporary, spool, form, factor, tags)

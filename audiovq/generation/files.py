@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from audiovq.audio.reading import bits_of, read_recording
+from audiovq.audio import writing
+from audiovq.audio.reading import bits_of, info, read_recording
 from audiovq.audio.waveform import Waveform
 from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.errors import AudiovqError
@@ -404,6 +405,8 @@ class _Edit:
     ) -> list[Path]:
         """Write the sounds into `folder`; returns the WAVs' paths."""
         waveform = read_recording(self.source, self.model.sample_rate, self.model.channels)
+        if output.format == "flac" and made_with["verb"] != "vary":  # the others keep its channels
+            writing.require_flac(self.source, info(self.source).channels)
         sizes = split_batches(self.model, self.n, max(waveform.shape[-1], self.num_samples), seed)
         if self.masked and self.model.masked is None:
             say(

@@ -386,6 +386,26 @@ def test_an_edit_keeps_channels_and_rate_of_the_recording(
     assert 0.12 < changed.max() < 0.14
 
 
+def test_edits_of_more_channels_than_flac_holds_are_refused_before_they_are_made(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for channels in (8, 9):
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2000, channels))
+        soundfile.write(tmp_path / f"{channels}.wav", noise, RATE, "PCM_16")
+    flac = OutputConfig("flac")
+    edit = (0.1, 0.12), None, 1
+    (path,) = files.repaint_files(
+        model, tmp_path / "8.wav", tmp_path / "a", *edit, output=flac, **QUICK
+    )
+    assert soundfile.info(path).channels == 8
+    files.vary_files(model, tmp_path / "9.wav", tmp_path / "b", 1, output=flac, **QUICK)
+    monkeypatch.setattr(files, "repaint", None)
+    with pytest.raises(AudiovqError, match="has 9 channels, and FLAC holds up to 8; give --format"):
+        files.repaint_files(model, tmp_path / "9.wav", tmp_path / "c", *edit, output=flac, **QUICK)
+    with pytest.raises(AudiovqError, match="FLAC holds up to 8"):
+        writing.write(tmp_path / "d.flac", np.zeros((9, 10), np.float32), RATE)
+
+
 @pytest.mark.parametrize(
     ("label", "value", "found"),
     [
