@@ -25,7 +25,7 @@ from audiovq.audio.headers import (
     stated_size_of_mp3,
 )
 from audiovq.audio.resampling import Resampler
-from audiovq.audio.waveform import NO_NUMBERS, AudioError, Waveform
+from audiovq.audio.waveform import NO_NUMBERS, AudioError, Waveform, peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.config.output import Bits
 
@@ -443,8 +443,9 @@ def read_channels(path: Path) -> tuple[Waveform, int]:
         raise AudioError(_reason(path, error)) from error
 
 
-def bits_of(path: Path) -> Bits:
-    """Bits that hold the samples of a recording; 16 for formats that compress with loss. Raises AudioError."""
+def bits_of(path: Path, whole: bool = False) -> Bits:
+    """Bits that hold the samples of a recording; 16 for formats that compress with loss, but with `whole` floating point
+    where they exceed full scale, as samples of MP3s may. Raises AudioError."""
     try:
         with _opened(path) as file:
             kind = str(file.subtype)
@@ -452,4 +453,6 @@ def bits_of(path: Path) -> Bits:
         raise AudioError(_reason(path, error)) from error
     if kind in ("FLOAT", "DOUBLE", "PCM_32", "ALAC_32"):
         return "32f"
-    return "24" if kind in ("PCM_24", "ALAC_24", "ALAC_20") else "16"
+    if kind in ("PCM_24", "ALAC_24", "ALAC_20"):
+        return "24"
+    return "32f" if whole and peak_of(read_channels(path)[0]) > 1 else "16"

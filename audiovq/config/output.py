@@ -21,12 +21,13 @@ class OutputConfig:
     format: Literal["wav", "flac"] = "wav"
     """wav: with chunks that samplers and audio workstations read. flac: smaller, lossless, with comments."""
     bits: Literal["auto", "16", "24", "32f"] = "auto"
-    """Bits per sample; 32f: floating point (WAV only). auto: 16, or those of the recording that `continue` and
-    `repaint` keep."""
+    """Bits per sample; 32f: floating point (WAV only). auto: 16, or those of the recording that `vary`, `continue` and
+    `repaint` change."""
     loudness: float | None = None
     """Loudness of each sound in LUFS (ITU-R BS.1770), such as -14; by default its natural level."""
     peak: float = -1.0
-    """Highest peak in dBFS: louder sounds are turned down. Kept parts of a recording keep their level."""
+    """Highest peak in dBFS: louder sounds are turned down. Kept parts of a recording keep their level, up to full scale
+    (with 32f, above it)."""
     bext: bool = False
     """Add a chunk `bext` (broadcast WAV) with a description and the loudness."""
 

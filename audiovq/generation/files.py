@@ -420,7 +420,7 @@ class _Edit:
         ]
         command = dict(made_with) | {"bytes": sha256(self.source)}
         if output.bits == "auto":
-            bits = bits_of(self.source)
+            bits = bits_of(self.source, made_with["verb"] != "vary")
             bits = "24" if (output.format, bits) == ("flac", "32f") else bits
             output = dataclasses.replace(output, bits=bits)
         with writing_into(folder, overwrite, command, [self.source]) as filled:

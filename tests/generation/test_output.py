@@ -386,6 +386,47 @@ def test_an_edit_keeps_channels_and_rate_of_the_recording(
     assert 0.12 < changed.max() < 0.14
 
 
+def test_kept_samples_above_full_scale_are_kept_as_floating_point_or_turned_down_with_a_note(
+    model: Model, tmp_path: Path
+) -> None:
+    source = tmp_path / "loud.wav"
+    soundfile.write(source, np.random.default_rng(0).uniform(-2, 2, 2000), 11_025, "FLOAT")
+    original = soundfile.read(source)[0]
+    outputs = OutputConfig(), OutputConfig(bits="16"), OutputConfig("flac")
+    for number, output in enumerate(outputs):
+        said: list[str] = []
+        quick = QUICK | {"say": said.append}
+        out = tmp_path / str(number)
+        (path,) = files.extend_files(model, source, out, 0.4, 1, output=output, **quick)
+        kept = soundfile.read(path)[0][:1500]
+        turned_down = output != OutputConfig()
+        gain = float(np.abs(kept).max() / np.abs(original[:1500]).max())
+        assert gain < 0.51 if turned_down else gain == 1
+        np.testing.assert_allclose(kept, gain * original[:1500], atol=2**-15 if turned_down else 0)
+        assert manifest(out)["sounds"][0]["peak_limited"] == turned_down
+        assert any(line.startswith("note: turned down 1 of 1") for line in said) == turned_down
+
+
+def test_edits_have_the_bits_of_their_recording_and_of_loud_mp3s_floating_point(
+    model: Model, tmp_path: Path
+) -> None:
+    clipped = np.sign(np.sin(np.arange(8000) * 0.3))
+    soundfile.write(tmp_path / "loud.mp3", clipped, RATE)
+    soundfile.write(tmp_path / "quiet.mp3", 0.5 * clipped, RATE)
+    soundfile.write(tmp_path / "24.wav", clipped, RATE, "PCM_24")
+    subtypes = {"loud.mp3": "FLOAT", "quiet.mp3": "PCM_16", "24.wav": "PCM_24"}
+    for name, subtype in subtypes.items():
+        source = tmp_path / name
+        (path,) = files.repaint_files(
+            model, source, tmp_path / f"{name}-r", (0.1, 0.12), None, 1, **QUICK
+        )
+        assert soundfile.info(path).subtype == subtype
+    (path,) = files.vary_files(model, tmp_path / "24.wav", tmp_path / "v24", 1, **QUICK)
+    assert soundfile.info(path).subtype == "PCM_24"
+    (path,) = files.vary_files(model, tmp_path / "loud.mp3", tmp_path / "vmp3", 1, **QUICK)
+    assert soundfile.info(path).subtype == "PCM_16"
+
+
 def test_edits_of_more_channels_than_flac_holds_are_refused_before_they_are_made(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

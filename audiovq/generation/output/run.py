@@ -141,7 +141,8 @@ class Run:
 def gain_of(sound: Sound, sample_rate: int, output: OutputConfig) -> tuple[float, bool]:
     """Gain that brings a sound to the loudness and below the peak that are asked for, and whether the peak decided.
 
-    A sound that keeps samples of a recording has a gain of 1 unless a loudness is asked for.
+    A sound that keeps samples of a recording has a gain of 1 unless a loudness is asked for, or they exceed full scale
+    and `output.bits` cannot hold that.
     """
     peak, wanted = peak_of(sound.waveform), 1.0
     if output.loudness is not None:
@@ -149,6 +150,7 @@ def gain_of(sound: Sound, sample_rate: int, output: OutputConfig) -> tuple[float
         if loudness > SILENT:
             wanted = float(10 ** ((output.loudness - loudness) / 20))
     elif sound.kept is not None:
-        return 1.0, False
+        clips = peak > 1 and output.bits != "32f"
+        return (writing.safe_gain(peak), True) if clips else (1.0, False)
     gain = min(wanted, output.highest_peak / peak) if peak else wanted
     return gain, gain < wanted
