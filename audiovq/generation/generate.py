@@ -26,7 +26,14 @@ from audiovq.dataset.numbers import Numbers
 from audiovq.generation.codes import require_candidates, sample_codes, sample_latents
 from audiovq.generation.copies import Nearest, compare
 from audiovq.generation.inpaint import AnyPrior
-from audiovq.generation.labels import Labels, label_names, learnt_values, sample_each, sample_labels
+from audiovq.generation.labels import (
+    Labels,
+    label_names,
+    learnt_values,
+    named,
+    sample_each,
+    sample_labels,
+)
 from audiovq.generation.long import (
     close_loop,
     codes_of_length,
@@ -330,7 +337,7 @@ def _with_tempo(model: Model, labels: dict[str, str], bars: Bars) -> dict[str, s
         numbers = values if isinstance(values, Numbers) else None
         if (
             name.lower() in TEMPO_LABELS
-            and name not in labels
+            and name not in named(model, labels)
             and value in (numbers or learnt_values(model, name))
         ):
             return labels | {name: value}

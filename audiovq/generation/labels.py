@@ -100,6 +100,8 @@ def sample_each(model: Model, each: int, by: str | None, labels: Labels, seed: i
     left = [name for name in model.labels if name not in labels]
     if by is None and len(left) == 1:
         by = left[0]
+    elif by is not None:
+        by = name_of_label(model, by)
     if by is None or by not in left:
         if not left:
             raise AudiovqError("each: the model has no label that --label leaves open; give -n")
@@ -153,15 +155,25 @@ def _index_of_number(name: str, value: str, values: Numbers) -> int:
 
 
 def named(model: Model, labels: Labels) -> dict[str, str]:
-    """`labels` by the model's names: a note is also found by another of its names (`pitch`, `note`), and a tempo."""
-    found = dict(labels)
-    for name in labels:
+    """`labels` by the model's names: see `name_of_label`. Raises AudiovqError where two names are of one label."""
+    found: dict[str, str] = {}
+    for name, value in labels.items():
+        ours = name_of_label(model, name)
+        if ours in found:
+            given = [other for other in labels if name_of_label(model, other) == ours]
+            raise AudiovqError(f"labels {', '.join(given)}: are one label; give one of them")
+        found[ours] = value
+    return found
+
+
+def name_of_label(model: Model, name: str) -> str:
+    """The model's name of a label: a note is also found by another of its names (`pitch`, `note`), and a tempo."""
+    if name not in model.labels:
         for names in (ROOT_LABELS, TEMPO_LABELS):
             others = [other for other in model.labels if other.lower() in names]
-            if name not in model.labels and name.lower() in names and len(others) == 1:
-                found[others[0]] = found.pop(name)
-                break
-    return found
+            if name.lower() in names and len(others) == 1:
+                return others[0]
+    return name
 
 
 def resolved(name: str, value: str, learnt: list[str]) -> str:

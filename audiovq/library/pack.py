@@ -21,6 +21,7 @@ from audiovq.generation.labels import (
     label_indices,
     learns_labels,
     learnt_values,
+    name_of_label,
     named,
     require_learnt,
 )
@@ -135,6 +136,7 @@ def _label(model: Model, by: str | None, labels: dict[str, str]) -> str | None:
     label_indices(model, labels)
     labels = named(model, labels)
     left = [name for name in model.labels if name not in labels and learnt_values(model, name)]
+    by = None if by is None else name_of_label(model, by)
     if by is not None and by not in left:
         raise AudiovqError(f"by {by}: give a label that is open: {', '.join(left) or 'none is'}")
     if by is None and len(left) > 1:

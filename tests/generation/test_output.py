@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_models import tiny_model, untrained
 
 from audiovq.audio import chunks, writing
@@ -19,6 +20,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.output import Bars, OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import files, generate
+from audiovq.generation.generate import label_rows
 from audiovq.generation.labels import label_indices
 from audiovq.generation.output import run
 from audiovq.models.checkpoint import save
@@ -472,6 +474,22 @@ def test_a_value_may_be_another_name_of_a_note_or_near_a_rank(
     model.label_counts[:] = [((i % 2, i % 2, i, i % 2), 1) for i in range(4)]
     index = label_indices(model, {label: value})[list(labels).index(label)]
     assert labels[label][index] == found
+
+
+def test_a_label_may_be_asked_for_by_another_of_its_names_and_by_one_only() -> None:
+    model = tiny_model(labels={"note": ["57", "60"], "bpm": ["100", "120"]})
+    assert label_indices(model, {"pitch": "60", "tempo": "120"}) == {0: 1, 1: 1}
+    for labels in ({"pitch": "60", "midi": "57"}, {"note": "60", "pitch": "60"}):
+        with pytest.raises(AudiovqError, match=f"labels {', '.join(labels)}: are one label; give"):
+            label_indices(model, labels)
+    by_another = label_rows(model, 0, {}, 0, each=2, by="pitch")
+    assert torch.equal(by_another, label_rows(model, 0, {}, 0, each=2, by="note"))
+    with pytest.raises(AudiovqError, match="unknown or fixed label 'note'"):
+        label_rows(model, 0, {"midi": "60"}, 0, each=2, by="pitch")
+    bars = Bars(100, 1, 1)
+    quick = {"sampling": QUICK["sampling"], "inversion": QUICK["inversion"]}
+    (sound,) = generate.generate(model, 1, {"tempo": "100"}, bars=bars, **quick)
+    assert sound.labels["bpm"] == "100"
 
 
 @pytest.mark.parametrize(

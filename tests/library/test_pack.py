@@ -74,6 +74,14 @@ def test_two_names_of_a_note_share_its_keys(tmp_path: Path) -> None:
     assert [f"sample={path.name}" in text for path in paths] == [True, True]
 
 
+def test_a_pack_may_be_made_by_another_name_of_a_label(tmp_path: Path) -> None:
+    model = labelled({"note": ["57"], "kind": ["pad"]}, [((0, 0), 4)])
+    paths, _ = pack(model, tmp_path / "tuned", PackConfig(each=1, by="pitch"))
+    assert [path.name for path in paths] == ["57_01.wav"]
+    made_with = json.loads((tmp_path / "tuned" / "manifest.json").read_text())["made_with"]
+    assert made_with["by"] == "note"
+
+
 def test_a_pack_in_the_current_folder_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
