@@ -92,14 +92,16 @@ def find(
         folder: Folder of recordings, in folders of any depth.
         query: The recording to compare with.
     """
+    from audiovq.audio import finding
     from audiovq.library.features import features
     from audiovq.library.find import near_duplicates, nearest
-    from audiovq.library.index import listen, open_index
+    from audiovq.library.index import NAME, listen, open_index
 
     if n < 1:
         raise AudiovqError(f"n {n}: give 1 or more")
     if page is not None:
-        require_apart(page, model, folder, *filter(None, [query]))
+        recordings = [folder / name for name in finding.find(folder)[0]]
+        require_apart(page, model, folder / NAME, *filter(None, [query, index]), *recordings)
         require_new(page, overwrite)
     loaded = load_model(model, device, threads)
     vector = None if query is None else features(loaded.spectrogram, _beginning(loaded, query))

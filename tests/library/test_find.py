@@ -282,3 +282,18 @@ def test_find_prints_matches_groups_and_writes_the_map(
     assert "exists already" in capsys.readouterr().err
     assert run("find", "digits", folder, tmp_path / "none.wav") == 2
     assert "none.wav" in capsys.readouterr().err
+
+
+def test_a_map_in_the_folder_is_replaced_and_replaces_no_recording_nor_the_index(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = folder / "map.html"
+    assert run("find", "digits", folder, "--page", page) == 0
+    page.write_text("an earlier one")
+    assert run("find", "digits", folder, "--page", page, "--overwrite") == 0
+    assert page.read_text("utf-8").startswith("<!")
+    for name in ("00.wav", "a/01.wav", NAME):
+        before = (folder / name).read_bytes()
+        assert run("find", "digits", folder, "--page", folder / name, "--overwrite") == 2
+        assert "would overwrite the input" in capsys.readouterr().err
+        assert (folder / name).read_bytes() == before
