@@ -283,7 +283,8 @@ def _columns_in(model: Model, columns: int, time: Span) -> Tensor:
     """(columns,) bool: columns of codes that overlap a span of time in seconds."""
     hop_length = model.autoencoder.stride[1] * model.spectrogram.config.hop_length
     edges = torch.arange(columns + 1) * hop_length
-    begin, end = (round(t * model.sample_rate) for t in time)
+    last = float(edges[-1])  # integers beyond 64 bits have no tensor
+    begin, end = (round(min(max(0.0, t * model.sample_rate), last)) for t in time)
     return (edges[:-1] < end) & (edges[1:] > begin)
 
 
