@@ -28,13 +28,13 @@ from audiovq.generation.edit import (
     vary,
 )
 from audiovq.generation.generate import Batches, generate_images, label_rows
-from audiovq.generation.inpaint import CANDIDATES
+from audiovq.generation.inpaint import CANDIDATES, AnyPrior
 from audiovq.generation.labels import Labels
 from audiovq.generation.long import require_samples
 from audiovq.generation.morph import morph
 from audiovq.generation.output.manifest import MANIFEST, manifest_record
 from audiovq.generation.output.run import Batch, Run
-from audiovq.generation.sound import Sound, prior_or_none
+from audiovq.generation.sound import Sound, pick_prior, prior_or_none
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.runtime.files import UNFINISHED, is_blank, name_of, read_object, sha256
@@ -119,16 +119,23 @@ def generate_files(
     made_with = manifest_record(model, "generate", seed, settings, sampling, inversion, output)
     if start:
         _require_same_model(folder, made_with)
-    given = [name for name in ("steps", "sweeps") if getattr(sampling, name)]
-    if given and isinstance(prior_or_none(model, sampling), Prior):
-        say(
-            f"note: {' and '.join(given)}: without effect, as codes are sampled in the order of time"
-            + (" (--order masked: in steps)" if model.masked is not None else "")
-        )
+    _say_without_effect(model, sampling, prior_or_none(model, sampling), say)
     paths = _write_new(model, folder, batches, made_with, output, overwrite, earlier, start, say)
     if model.known is None and (model.prior or model.masked):
         say("not checked for copies: this model comes without the codes of its training clips")
     return paths
+
+
+def _say_without_effect(
+    model: Model, sampling: SamplingConfig, prior: AnyPrior | None, say: Say
+) -> None:
+    """Name the settings of the masked prior that are given where the autoregressive one samples."""
+    given = [name for name in ("steps", "sweeps") if getattr(sampling, name)]
+    if given and isinstance(prior, Prior):
+        say(
+            f"note: {' and '.join(given)}: without effect, as codes are sampled in the order of time"
+            + (" (--order masked: in steps)" if model.masked is not None else "")
+        )
 
 
 def _require_same_model(folder: Path, made_with: Mapping[str, Any]) -> None:
@@ -239,7 +246,7 @@ def vary_files(
     require_strength(strength)
     edit = _Edit(model, Path(source), n, labels, make, masked=True)
     made_with = edit.made_with("vary", {"strength": strength}, sampling, inversion, seed, output)
-    return edit.write(Path(folder), made_with, seed, output, overwrite, say)
+    return edit.write(Path(folder), made_with, sampling, seed, output, overwrite, say)
 
 
 def repaint_files(
@@ -277,7 +284,7 @@ def repaint_files(
     edit = _Edit(model, Path(source), n, labels, make, masked=True)
     region = {"time": time, "band": band}
     made_with = edit.made_with("repaint", region, sampling, inversion, seed, output)
-    return edit.write(Path(folder), made_with, seed, output, overwrite, say)
+    return edit.write(Path(folder), made_with, sampling, seed, output, overwrite, say)
 
 
 def extend_files(
@@ -312,7 +319,7 @@ def extend_files(
     num_samples = 0 if seconds is None else require_samples(model, seconds)
     edit = _Edit(model, Path(source), n, labels, make, num_samples=num_samples)
     made_with = edit.made_with("continue", {"seconds": seconds}, sampling, inversion, seed, output)
-    return edit.write(Path(folder), made_with, seed, output, overwrite, say)
+    return edit.write(Path(folder), made_with, sampling, seed, output, overwrite, say)
 
 
 def morph_files(
@@ -398,6 +405,7 @@ class _Edit:
         self,
         folder: Path,
         made_with: Mapping[str, Any],
+        sampling: SamplingConfig,
         seed: int,
         output: OutputConfig,
         overwrite: bool,
@@ -413,6 +421,8 @@ class _Edit:
                 "note: the model has no masked prior; the autoregressive one resamples, keeping the best"
                 f" of {CANDIDATES} samples"
             )
+        prior = pick_prior(self.model, sampling, "masked" if self.masked else "time")
+        _say_without_effect(self.model, sampling, prior, say)
         labels = dict(self.labels or {})
         batches = [
             Batch([labels] * count, functools.partial(self.make, waveform, count, batch_seed))

@@ -229,6 +229,30 @@ def test_settings_of_the_masked_prior_without_effect_are_named(tmp_path: Path) -
     assert [row["made_with"]["order"] for row in rows] == ["time", "masked"]
 
 
+def test_edits_name_the_settings_of_the_masked_prior_that_have_no_effect(
+    model: Model, tmp_path: Path
+) -> None:
+    source, both = tmp_path / "source.wav", tiny_model(masked=True)
+    soundfile.write(source, np.random.default_rng(0).uniform(-0.5, 0.5, 400), RATE)
+    said: list[str] = []
+    quick: dict[str, Any] = {
+        "sampling": SamplingConfig(steps=2),
+        "inversion": QUICK["inversion"],
+        "say": said.append,
+    }
+    ways = {
+        "vary": lambda m, out: files.vary_files(m, source, out, 1, **quick),
+        "repaint": lambda m, out: files.repaint_files(m, source, out, (0, 0.02), None, 1, **quick),
+        "continue": lambda m, out: files.extend_files(m, source, out, 0.06, 1, **quick),
+    }
+    for verb, way in ways.items():
+        for name, one in (("time", model), ("both", both)):
+            said.clear()
+            way(one, tmp_path / verb / name)
+            in_time = one is model or verb == "continue"  # a continuation is sampled in time order
+            assert any("note: steps: without effect" in line for line in said) == in_time
+
+
 def test_each_makes_equal_numbers_of_each_value_that_was_learnt(model: Model) -> None:
     quick = {k: v for k, v in QUICK.items() if k != "say"}
     sounds = generate.generate(model, each=3, by="speaker", **quick)
