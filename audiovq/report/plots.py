@@ -6,6 +6,7 @@ so that no display is needed.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,10 +104,16 @@ def plot(
 def _write_wavs(
     plot_path: Path, waveforms: Sequence[Waveform], sample_rate: int, overwrite: bool, say: Say
 ) -> list[Path]:
-    """Write waveforms as NAME-00.wav, NAME-01.wav and so on next to the plot NAME.png."""
+    """Write waveforms as NAME-00.wav, NAME-01.wav and so on next to the plot NAME.png, and remove those numbered after
+    them of an earlier plot that is replaced."""
     paths = [plot_path.with_name(f"{plot_path.stem}-{i:02d}.wav") for i in range(len(waveforms))]
     for path in paths:
         require_new(path, overwrite)
+    for number in itertools.count(len(paths)) if paths and plot_path.exists() else ():
+        stale = plot_path.with_name(f"{plot_path.stem}-{number:02d}.wav")
+        if not stale.is_file():
+            break
+        stale.unlink()
     limited = [
         writing.write(path, waveform, sample_rate)
         for path, waveform in zip(paths, waveforms, strict=True)

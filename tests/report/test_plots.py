@@ -132,6 +132,19 @@ def test_the_grid_has_the_first_dimension_across_and_the_second_upward(
         np.testing.assert_allclose(tile, image[0, :, :frames], atol=1e-5)
 
 
+def test_sounds_of_a_larger_plot_that_is_replaced_are_removed(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    model, path = untrained(dataset), tmp_path / "a.png"
+    apart = tmp_path / "a-05.wav"
+    apart.write_bytes(b"mine")
+    plot(model, dataset, path, "interpolation", n=4)
+    paths = plot(model, dataset, path, "interpolation", n=2, overwrite=True)
+    assert {*tmp_path.iterdir()} == {*paths, apart}
+    plot(model, dataset, path, "reconstructions", n=2, overwrite=True)
+    assert {*tmp_path.iterdir()} == {*paths, apart}, "it may not have written them"
+
+
 def test_the_point_of_a_clip_is_the_mean_of_its_latents_without_padding(dataset: Dataset) -> None:
     model, split = untrained(dataset, **KINDS["gaussian"]), dataset.train
     with torch.no_grad():
