@@ -29,13 +29,17 @@ class OutputConfig:
     """Highest peak in dBFS: louder sounds are turned down. Kept parts of a recording keep their level, up to full scale
     (with 32f, above it)."""
     bext: bool = False
-    """Add a chunk `bext` (broadcast WAV) with a description and the loudness."""
+    """Add a chunk `bext` (broadcast WAV; not in FLAC) with a description and the loudness."""
 
     def __post_init__(self) -> None:
         require_choices(self)
         require(
             (self.format, self.bits) != ("flac", "32f"),
             "format flac: has no floating-point samples; give --bits 16 or 24",
+        )
+        require(
+            not (self.bext and self.format == "flac"),
+            "bext: is a chunk of WAVs, which FLAC has not; give --format wav, or leave it out",
         )
         require(
             self.loudness is None or -70 <= self.loudness <= 0,

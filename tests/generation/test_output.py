@@ -170,6 +170,7 @@ def test_a_tempo_that_is_a_label_is_a_condition_too() -> None:
         (["--peak", "1"], "peak 1.0: give dBFS from -60 to 0"),
         (["--loudness", "3"], "loudness 3.0: give LUFS from -70 to 0"),
         (["--format", "flac", "--bits", "32f"], "format flac: has no floating-point samples"),
+        (["--format", "flac", "--bext"], "bext: is a chunk of WAVs, which FLAC has not"),
         (["--each", "2"], "each: several labels are open; give --by NAME, one of digit, speaker"),
         (["--each", "2", "--by", "x"], "unknown or fixed label 'x'; give --by NAME"),
         (["--each", "0", "--by", "digit"], "each 0: give 1"),
