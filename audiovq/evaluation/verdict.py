@@ -99,8 +99,8 @@ def verdict(facts: Facts, figures: Figures, copies: tuple[int, int] | None = Non
 def copies_of(figures: Figures) -> tuple[int, int] | None:
     """Near copies among the sounds that `evaluate` made; None where they were not compared."""
     generation = figures.get("generation", {})
-    found = generation.get("codes_shared_with_a_training_clip")
-    return None if found is None else (found["generated"]["copies"], generation["sounds"])
+    found = generation.get("codes_shared_with_a_training_clip", {}).get("generated")
+    return None if found is None else (found["copies"], generation["sounds"])
 
 
 def quality(figures: Figures) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tiny_models import tiny_model
 
-from audiovq.evaluation.verdict import Facts, copies_in_words, facts_of, verdict
+from audiovq.evaluation.verdict import Facts, copies_in_words, copies_of, facts_of, verdict
 from audiovq.runtime.progress import percent
 
 GOOD: dict[str, Any] = {
@@ -101,6 +101,14 @@ def test_without_labels_the_distance_decides(ratio: float, says: str) -> None:
     distance = {"generated": 4 * ratio, "training_clips": 4.0}
     figures = {"generation": {"accuracy": {}, "frechet_distance": distance}}
     assert says in verdict(FACTS, figures, (0, 20))
+
+
+def test_copies_are_those_of_new_sounds_where_any_could_be_compared() -> None:
+    name = "codes_shared_with_a_training_clip"
+    assert copies_of({}) is None
+    assert copies_of({"generation": {"sounds": 9}}) is None
+    assert copies_of({"generation": {"sounds": 9, name: {"real": {"copies": 1}}}}) is None
+    assert copies_of({"generation": {"sounds": 9, name: {"generated": {"copies": 2}}}}) == (2, 9)
 
 
 def test_facts_are_those_of_the_model() -> None:
