@@ -49,8 +49,8 @@ def _sweep(model: Model) -> np.ndarray[Any, np.dtype[np.float32]]:
 def act(model: Model, desk: Desk, asked: Mapping[str, Any]) -> Desk:
     """The desk after the move that `asked["move"]` names, on the sound `asked["from"]`, or else the selected one.
 
-    Raises AudiovqError where a value is out of range, and KeyError, TypeError or ValueError where one is missing or of
-    another kind.
+    Raises AudiovqError where a value is out of range, and KeyError, TypeError, ValueError or OverflowError where one is
+    missing or of another kind.
     """
     name = asked["move"]
     act = MOVES.get(name) if isinstance(name, str) else None

@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise
             name = error.filename or tempfile.gettempdir()
             answer = _json({"error": str(cannot_write(name, error))}, 500)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             answer = _json({"error": f"the request is damaged ({error}); reload the page"}, 400)
         self.send_response(answer.status)
         headers = {

@@ -88,6 +88,8 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_not_stored(server: Server)
         ("/move", b'{"move": "dance"}', "is unknown"),
         ("/move", b'{"move": "redraw"}', "damaged"),
         ("/move", b'{"move": "redraw", "cells": [["a"]]}', "damaged"),
+        ("/move", b'{"move": "make", "seed": 1e400}', "damaged"),
+        ("/move", 100_000 * b"[", "damaged"),
         ("/move", b'{"move": "make", "temperature": 99}', "temperature 99"),
         ("/move", b'{"move": "make", "labels": {"digit": "x"}}', "unknown value 'x'"),
         ("/recording?name=a.wav", b"no sound", "a.wav"),
