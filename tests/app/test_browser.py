@@ -516,6 +516,25 @@ def test_the_microphone_records_until_it_is_pressed_again(browser: Any, app: str
 
 
 @pytest.mark.slow
+def test_the_microphone_is_asked_for_once_however_often_it_is_pressed(
+    browser: Any, app: str
+) -> None:
+    slow = """() => {
+      const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+      const allowed = new Promise(resolve => { window.allow = resolve; });
+      window.asked = 0;
+      devices.getUserMedia = async what => { window.asked++; await allowed; return ask(what); };
+    }"""
+    with app_page(browser, app) as page:
+        page.evaluate(slow)
+        for _ in range(2):
+            button(page, "Record").click()
+        page.evaluate("window.allow()")
+        button(page, "Stop recording").wait_for()
+        assert page.evaluate("window.asked") == 1
+
+
+@pytest.mark.slow
 def test_a_screen_reader_is_told_what_a_cell_is_what_is_marked_and_what_happened(
     browser: Any, app: str, tmp_path: Path
 ) -> None:

@@ -213,6 +213,8 @@ for (const kind of ["dragover", "drop"]) window.addEventListener(kind, event => 
 find("microphone").addEventListener("click", async event => {
   const button = event.currentTarget;
   if (microphone.isRecording()) return microphone.end();
+  if (button.ariaBusy === "true") return;  // the browser is asking for permission
+  button.ariaBusy = "true";
   try {
     await microphone.begin(Number(document.body.dataset.mostSeconds), wav => {
       button.ariaPressed = "false";
@@ -224,6 +226,8 @@ find("microphone").addEventListener("click", async event => {
     button.textContent = "Stop recording";
   } catch {
     say("The microphone is not available: allow it in the browser, or open a file instead.", true);
+  } finally {
+    button.ariaBusy = "false";
   }
 });
 window.addEventListener("keydown", event => {
