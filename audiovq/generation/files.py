@@ -94,7 +94,7 @@ def generate_files(
         values = n, labels, sampling, best_of, each, by, seed
         return _generate_images(model, folder, made_with, overwrite, *values)
     earlier = earlier_files(folder) if more else []
-    start = sum(name != MANIFEST for name in earlier)
+    start = _count_sounds(folder, earlier)
     is_foreign = start > 0 or not (is_blank(folder) or (folder / UNFINISHED).exists())
     if more and is_foreign and not (folder / MANIFEST).exists():
         raise AudiovqError(f"{folder}: has no {MANIFEST}; --more adds to sounds of generate")
@@ -124,6 +124,14 @@ def generate_files(
     if model.known is None and (model.prior or model.masked):
         say("not checked for copies: this model comes without the codes of its training clips")
     return paths
+
+
+def _count_sounds(folder: Path, earlier: Sequence[str]) -> int:
+    """Number of sounds among `earlier` files, which of a pack are also instruments and a page, by their manifest."""
+    if MANIFEST not in earlier or not (folder / MANIFEST).exists():
+        return 0
+    rows = read_object(folder / MANIFEST, "a folder of generated sounds").get("sounds", [])
+    return sum(row["file"] in earlier for row in rows)
 
 
 def _say_without_effect(

@@ -16,6 +16,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import generate, known
+from audiovq.generation.files import generate_files
 from audiovq.library.pack import PackConfig, write_pack
 from audiovq.models.model import Model
 
@@ -80,6 +81,16 @@ def test_a_pack_may_be_made_by_another_name_of_a_label(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["57_01.wav"]
     made_with = json.loads((tmp_path / "tuned" / "manifest.json").read_text())["made_with"]
     assert made_with["by"] == "note"
+
+
+def test_more_sounds_are_numbered_after_those_of_a_pack(tmp_path: Path) -> None:
+    model = labelled({"kind": ["kick"]}, [((0,), 4)])
+    pack(model, tmp_path / "kit", PackConfig(each=2))
+    (path,) = generate_files(model, tmp_path / "kit", 1, more=True, **QUICK, say=lambda _: None)
+    assert path.name == "0002_kick.wav"
+    found = json.loads((tmp_path / "kit" / "manifest.json").read_text())
+    assert [row["file"] for row in found["sounds"]] == ["kick_01.wav", "kick_02.wav", path.name]
+    assert [run["start"] for run in found["more"]] == [2]
 
 
 def test_a_pack_in_the_current_folder_has_its_name(
