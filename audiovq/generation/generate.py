@@ -176,6 +176,7 @@ class Batches:
             encoded, nearest, tries = self._sample_new(self._prior, rows, seed)
             if self._loop:
                 waveforms = self._decode_loops(self._prior, encoded, rows, seed)
+                nearest = compare(model, encoded)  # codes at seams may be others now
             else:
                 waveforms = codec.decode(model, encoded, inversion=self._inversion, seed=seed)
         sounds = [

@@ -246,6 +246,16 @@ def test_near_copies_are_sampled_again_unless_kept_and_remaining_ones_are_marked
     )
 
 
+def test_the_nearest_clip_of_a_loop_is_that_of_the_codes_it_ends_with(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flux = iter(range(100, 1, -1))  # every seam is closed again, and each time better
+    monkeypatch.setattr(generation_generate, "seam_flux", lambda *_: next(flux))
+    for sound in generate(model, 3, seconds=0.1, loop=True, keep_copies=True):
+        assert copies.compare(model, [sound.encoded]) == [sound.nearest]
+        assert sound.nearest is not None
+
+
 # --- On real sounds -----------------------------------------------------------------------------
 
 
