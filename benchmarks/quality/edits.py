@@ -66,10 +66,13 @@ def accuracy(
 
 
 def requested_labels(model: Model, sounds: Sequence[Sound]) -> Tensor:
-    """Indices (sounds, labels) of the label values that were asked for."""
+    """Indices (sounds, labels) of the label values that were asked for; of labels left open, one past the last value."""
     return torch.tensor(
         [
-            [model.labels[name].index(sound.labels[name]) for name in model.labels]
+            [
+                values.index(sound.labels[name]) if name in sound.labels else len(values)
+                for name, values in model.labels.items()
+            ]
             for sound in sounds
         ]
     )

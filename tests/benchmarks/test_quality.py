@@ -4,11 +4,14 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tiny_models import tiny_model
 
 from audiovq.config.sampling import SamplingConfig
 
@@ -38,6 +41,13 @@ def test_a_copy_scores_best_and_noise_lowers_all_scores(clips: list[Waveform]) -
     assert worse.pesq < same.pesq - 0.5
     assert worse.estoi < 0.95
     assert worse.lsd_db > 5
+
+
+def test_labels_that_new_sounds_leave_open_are_not_counted() -> None:
+    from benchmarks.quality.edits import requested_labels
+
+    sounds: list[Any] = [SimpleNamespace(labels={"digit": "1"}), SimpleNamespace(labels={})]
+    assert requested_labels(tiny_model(), sounds).tolist() == [[1, 3], [2, 3]]
 
 
 def test_cut_is_the_inverse_of_join(clips: list[Waveform]) -> None:
