@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from fast_training import CONFIG, train
+from tiny_models import shake
 from torch import Tensor, nn
 
 from audiovq.config.spectrogram import PreprocessConfig
@@ -18,10 +19,11 @@ from audiovq.dataset.dataset import Dataset, Split
 from audiovq.models.autoencoder.autoencoder import detail
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.checkpoint import load
-from audiovq.models.model import Model
+from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training import run
 from audiovq.training.stages.contrast import (
+    AREA,
     CLIPS,
     HIGHEST,
     LOWEST,
@@ -180,6 +182,24 @@ def test_above_24_khz_the_power_is_restored_and_silence_is_fitted_with_it(
     errors = [_power_error_db(model, hits.train, c) for c in (fitted - 0.05, fitted, fitted + 0.05)]
     assert errors[0] > 0.2 > abs(errors[1])
     assert errors[2] < -0.2
+
+
+def test_clips_shorter_than_an_area_have_a_contrast_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        decay = np.exp(-np.arange(250) / rng.uniform(50, 100))
+        soundfile.write(
+            tmp_path / "in" / f"{number}.wav", 0.3 * rng.normal(size=250) * decay, 44_100
+        )
+    config = PreprocessConfig(trim=False, n_mels=32)
+    preprocess(tmp_path / "in", tmp_path / "dataset", config, say=lambda _: None)
+    short = Dataset(tmp_path / "dataset", tmp_path / "in")
+    assert int(short.train.num_frames.max()) < AREA[1]
+    torch.manual_seed(0)
+    model = new_model(short.spectrogram, CONFIG.autoencoder, {}, [], short.clip_frames)
+    shake(model.autoencoder)
+    assert LOWEST <= fitted_contrast(model, short.train) <= HIGHEST
 
 
 @torch.inference_mode()

@@ -71,6 +71,14 @@ def test_changes_in_the_attack_do_not_count(wide: Model, monkeypatch: pytest.Mon
     assert fitted(wide, even, in_attack, monkeypatch, begin=True) == 0
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_sounds_that_end_in_the_attack_are_not_smoothed(
+    wide: Model, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    even, uneven = (alternating(wide, step)[..., :columns] for step in (1, 3))
+    assert fitted(wide, even, uneven, monkeypatch, begin=True) == 0
+
+
 def test_up_to_24_khz_nothing_is_smoothed(wide: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(wide.spectrogram.config, sample_rate=24_000)
     monkeypatch.setattr(wide.spectrogram, "config", config)

@@ -250,7 +250,8 @@ class Autoencoder(nn.Module):
         weights = loudness_weights(wanted, AREA_EMPHASIS) * mask
         weight = distributed.all_reduce_mean(weights.sum())
         errors = (level(output) - wanted).square() * weights
-        error: Tensor = errors.sum() / weight.clamp_min(torch.finfo(torch.float32).tiny)
+        # Far below the weight of one area; the reciprocal of a smaller number would overflow in the gradient.
+        error: Tensor = errors.sum() / weight.clamp_min(1e-6)
         return error
 
     def latents(self, spectrogram: Tensor, num_frames: Tensor) -> Tensor:

@@ -164,6 +164,8 @@ def _power_db(
 ) -> Tensor:
     """Power in dB (batch, 1, areas, times) of spectrograms (batch, 1, bins, frames) with levels (batch,), averaged over AREA."""
     top = level_db(levels.to(spectrogram), config)[:, None, None, None]
+    missing = max(0, AREA[1] - spectrogram.shape[3])
+    spectrogram, cells = (nn.functional.pad(x, (0, missing)) for x in (spectrogram, cells))
     power = 10 ** ((spectrogram - 1) * (config.range_db / 10)) * (spectrogram > 0) * cells
     shares = nn.functional.avg_pool2d(cells.expand_as(power), AREA).clamp_min(1e-6)
     mean = nn.functional.avg_pool2d(power, AREA) / shares

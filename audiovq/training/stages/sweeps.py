@@ -54,6 +54,6 @@ def _change(codes: Tensor, columns: Tensor, vectors: Tensor) -> float:
     parts = [vectors[q][codes[:, q]] for q in range(codes.shape[1])]
     sums = torch.stack(parts).sum(dim=0)[:, :, ATTACK_COLUMNS:]
     squares = sums.diff(dim=2).square().sum(dim=3)
-    later = torch.arange(ATTACK_COLUMNS + 1, codes.shape[3], device=codes.device)
+    later = torch.arange(codes.shape[3], device=codes.device)[ATTACK_COLUMNS + 1 :]
     mask = (later < columns[:, None])[:, None].expand_as(squares)
     return float(squares[mask].mean()) if bool(mask.any()) else 0.0

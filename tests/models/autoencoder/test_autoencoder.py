@@ -205,6 +205,13 @@ def test_the_power_error_is_that_of_areas_inside_the_clips(frames: list[int]) ->
     assert result.reconstruction_loss.item() == pytest.approx(total, rel=1e-4)
 
 
+def test_gradients_are_finite_where_no_clip_holds_an_area() -> None:
+    model = autoencoder("patch", 10, power=1.0).train()
+    model(*clips(10, [5, 3])).loss.backward()
+    for parameter in model.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
 def test_a_mean_of_decibels_has_less_power_than_what_it_is_the_mean_of() -> None:
     model = autoencoder("patch", 8, power=4.0)
     noise = torch.rand(1, 1, 8, 16, generator=torch.Generator().manual_seed(0))
