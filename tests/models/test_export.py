@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import Waveform
 from tiny_models import shake, tiny_model, untrained
+from torch import nn
 
 from audiovq.cli import main
 from audiovq.config.errors import AudiovqError
@@ -132,6 +133,20 @@ def test_a_pt2_gives_what_the_model_gives(model: Model, pt2_folder: Path) -> Non
     for clips, columns in ((1, 1), (4, 7)):
         check(model, pt2_folder, clips, columns)
     check_prior(model, pt2_folder)
+
+
+def test_an_exported_residual_quantizer_takes_any_number_of_latents() -> None:
+    quantizer = untrained(num_quantizers=2).autoencoder.quantizer
+
+    class Codes(nn.Module):
+        def forward(self, latents: torch.Tensor) -> torch.Tensor:
+            return quantizer.encode(latents)
+
+    any_number = {"latents": {0: torch.export.Dim.DYNAMIC}}
+    codes, latents = Codes(), torch.randn(50, 4)
+    program = torch.export.export(codes, (latents[:18],), dynamic_shapes=any_number).module()
+    for number in (1, 18, 50):
+        assert torch.equal(program(latents[:number]), codes(latents[:number]))
 
 
 @pytest.mark.slow

@@ -348,8 +348,9 @@ class Quantizer(nn.Module):
 def _nearest_sums(latents: Tensor, codebooks: Sequence[Tensor], beam: int) -> Tensor:
     """`Quantizer.encode` of latents (vectors, dim) with codebooks (codebook_size, dim) at once."""
     residuals = latents[:, None]  # (vectors, beams, dim), with one beam at first
-    distances = latents.new_zeros(len(latents), 1)  # half of the squared ones, up to a constant
-    codes = torch.zeros(len(latents), 1, 0, dtype=torch.long, device=latents.device)
+    # Not len(latents), which an exported program would take for a constant.
+    distances = latents.new_zeros(latents.shape[0], 1)  # half of the squared ones, up to a constant
+    codes = torch.zeros(latents.shape[0], 1, 0, dtype=torch.long, device=latents.device)
     for position, book in enumerate(codebooks):
         width = beam if position + 1 < len(codebooks) else 1
         products = residuals @ book.T
