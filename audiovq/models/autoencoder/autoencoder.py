@@ -7,6 +7,7 @@ of a padded batch gives the same result as on its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from audiovq.models.autoencoder.lesson_networks import (
 )
 from audiovq.models.autoencoder.masks import CellMask
 from audiovq.models.autoencoder.networks import PatchDecoder, PatchEncoder, mask_columns
-from audiovq.models.autoencoder.quantizers import Codebook, LatentProjection, Quantizer
+from audiovq.models.autoencoder.quantizers import LatentProjection, Quantizer
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.runtime import distributed
 from audiovq.runtime.device import to_device_async
@@ -111,6 +112,8 @@ class Autoencoder(nn.Module):
         longest clip, for `dense` and `sample`. `planes`: of the spectrograms."""
         super().__init__()
         self.config = config
+        self.codes_frozen = False
+        """Whether `freeze_codes` was called."""
         self.bins = bins
         self.planes = planes
         self.stride = config.network.stride
@@ -152,9 +155,17 @@ class Autoencoder(nn.Module):
         """Leave encoder and bottleneck as they are in training, so that only the decoder learns."""
         for module in (self.encoder, self.bottleneck):
             module.requires_grad_(False)
-        for part in self.bottleneck.modules():
-            if isinstance(part, Codebook):
-                part.frozen = True
+        self.codes_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, except that what makes frozen codes stays in eval mode: no statistics of a batch
+        normalization and no codebook change then."""
+        super().train(mode)
+        if self.codes_frozen:
+            self.encoder.eval()
+            self.bottleneck.eval()
+        return self
 
     @property
     def reach(self) -> int:

@@ -63,8 +63,6 @@ class Codebook(nn.Module):
             self.register_buffer("num_updates", torch.zeros(()))
         self.register_buffer("initialized", torch.tensor(not config.kmeans_start))
         self.register_buffer("usage", torch.zeros(size), persistent=False)
-        self.frozen = False
-        """Whether training leaves the vectors as they are."""
         self.pending = config.kmeans_start
         """Whether `start` is still to be called, in the first training step."""
 
@@ -106,7 +104,7 @@ class Codebook(nn.Module):
         )
         if self.config.update == "gradient":
             loss = loss + distributed.local_squared_error_term(quantized, latents.detach(), weights)
-        if self.training and not self.frozen:
+        if self.training:
             self._update(latents.detach(), codes, weights)
         return quantized.detach(), loss
 

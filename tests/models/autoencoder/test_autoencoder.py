@@ -243,6 +243,22 @@ def test_loudness_up_to_the_silence_of_the_settings_is_silence_before_the_contra
 
 
 @each_encoder
+def test_frozen_codes_stay_as_they_are_in_training(encoder: str) -> None:
+    model, (images, num_frames) = autoencoder(encoder, 12), clips(12, [8, 11])
+    codes = model.encode(images, num_frames)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.freeze_codes()
+    model.train()
+    model(images, num_frames).loss.backward()
+    assert model.decoder.training
+    for name, value in model.state_dict().items():
+        assert name.startswith("decoder") or torch.equal(value, before[name]), name
+    assert torch.equal(model.encode(images, num_frames), codes), "in training too"
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("decoder"), name
+
+
+@each_encoder
 def test_codebook_statistics_exclude_padding(encoder: str) -> None:
     model = autoencoder(encoder, 12).train()
     images, num_frames = clips(12, [1, 11])
