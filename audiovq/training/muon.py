@@ -70,10 +70,11 @@ class Muon(torch.optim.AdamW):
 def parameter_groups(module: nn.Module, weight_decay: float, muon: bool) -> list[dict[str, Any]]:
     """Parameter groups of a module: weights that decay, biases and scales that do not, and, with `muon`, matrices.
 
-    Matrices are the weights of linear layers and of convolutions.
+    Matrices are the weights of linear layers and of convolutions, without those that are computed of others.
     """
     layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
     matrices = [part.weight for part in module.modules() if muon and isinstance(part, layers)]
+    matrices = [weight for weight in matrices if weight.is_leaf]  # weight_norm makes new ones
     chosen = {id(weight) for weight in matrices}
     rest = [p for p in module.parameters() if id(p) not in chosen]
     return [

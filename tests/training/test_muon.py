@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from audiovq.training.muon import MOMENTUM, Muon, orthogonalized, parameter_groups
 
@@ -69,6 +70,17 @@ def test_a_kernel_steps_as_the_matrix_of_its_outputs() -> None:
     for module in (kernel, matrix):
         steps(Muon(parameter_groups(module, 0.1, muon=True), lr=0.01), module)
     torch.testing.assert_close(kernel.weight.flatten(1), matrix.weight)
+
+
+def test_weights_that_are_computed_of_others_are_no_matrices() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(weight_norm(nn.Conv2d(2, 4, 3)), nn.Linear(4, 6))
+    groups = parameter_groups(module, 0.1, muon=True)
+    assert [id(p) for p in groups[2]["params"]] == [id(module[1].weight)]
+    assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
+    before = weights(module)
+    steps(Muon(groups, lr=0.01), module)
+    assert not any(torch.equal(a, b) for a, b in zip(weights(module), before, strict=True))
 
 
 @pytest.mark.parametrize("muon", [False, True])
