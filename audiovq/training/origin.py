@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from audiovq.config.errors import AudiovqError
-from audiovq.config.serialize import to_json
 from audiovq.config.settings import TrainConfig
 from audiovq.dataset.numbers import LabelValues, Numbers
 from audiovq.models.carry import autoencoder_misfit, carry_prior, keeps, prior_misfit
@@ -104,9 +103,10 @@ class Origin:
         """
         theirs = self.adopt(config)
         for part in ("autoencoder.network", "autoencoder.bottleneck", "prior", "masked"):
-            settings, wanted = _part(config, part), _part(theirs, part)
-            for name, value in to_json(wanted).items():
-                given = to_json(settings)[name]
+            # Not to_json, which leaves out some defaults.
+            settings, wanted = asdict(_part(config, part)), asdict(_part(theirs, part))
+            for name, value in wanted.items():
+                given = settings[name]
                 fitted = given is None and name in ("patch", "row_mixing")
                 if fitted or name in FREE.get(part, ()):
                     continue

@@ -182,6 +182,17 @@ def test_a_preset_takes_the_networks_of_the_origin_and_keeps_its_other_settings(
     assert origin.settle(config) == config
     dropout = replace(config, prior=replace(config.prior, dropout=0.3))
     assert origin.settle(dropout) == dropout, "no shape"
+    left_out = changed(config.autoencoder, patch=None, row_mixing=None)
+    assert origin.settle(replace(config, autoencoder=left_out)) == config
+
+
+def test_row_mixing_that_the_origin_lacks_is_refused_by_its_flag() -> None:
+    origin = Origin.read("digits")
+    config = origin.adopt(PRESETS["tiny"])
+    assert config.autoencoder.network.row_mixing is None
+    mixing = replace(config, autoencoder=changed(config.autoencoder, row_mixing=8))
+    with pytest.raises(AudiovqError, match=r"row-mixing 8: the model digits has None"):
+        origin.settle(mixing)
 
 
 @pytest.fixture(scope="module")
