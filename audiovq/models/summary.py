@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiovq.config.autoencoder import NetworkConfig
 from audiovq.models.autoencoder.quantizers import Codebook, FiniteScalarQuantizer
 from audiovq.models.model import Model
 
@@ -46,7 +47,7 @@ class Summary:
     """None, like the next two, where the model has no codes."""
     nominal_bits_per_second: float | None
     compression: float | None
-    """Bit rate of 16-bit PCM at the model's sample rate, divided by the nominal bit rate."""
+    """Bit rate of 16-bit PCM at the model's sample rate and channels, divided by the nominal bit rate."""
     bottleneck: str
     prior: str
 
@@ -68,8 +69,8 @@ def summarize(model: Model) -> Summary:
         vocabulary = model.vocabulary
         grid = vocabulary.slots, vocabulary.max_columns, vocabulary.codebook_size
         layers.append(Layer("masked", "MaskedPrior", grid, _parameters(model.masked)))
-    columns = autoencoder.columns if autoencoder.dense else 2 * autoencoder.reach + 1
-    frames = columns * autoencoder.stride[1]
+    whole_clip = autoencoder.columns * autoencoder.stride[1]
+    frames = whole_clip if autoencoder.dense else _frames_of_column(autoencoder.config.network)
     rate = bits = None
     if autoencoder.config.quantizes:
         rate = model.codes_per_second
@@ -84,10 +85,23 @@ def summarize(model: Model) -> Summary:
         / model.sample_rate,
         codes_per_second=rate,
         nominal_bits_per_second=bits,
-        compression=bits and 16 * model.sample_rate / bits,
+        compression=bits and 16 * model.sample_rate * model.channels / bits,
         bottleneck=_bottleneck(model),
         prior=_prior(model),
     )
+
+
+def _frames_of_column(config: NetworkConfig) -> int:
+    """Frames that one column of an encoder's output depends on."""
+    layers = {  # kernel and stride in time, from the input on
+        "patch": [(config.stride[1], config.stride[1]), *[(3, 1)] * config.encoder_blocks],
+        "residual": [(4, 2), (4, 2), *[(3, 1)] * config.encoder_blocks],
+        "conv": list(zip(config.kernels, config.strides, strict=True)),
+    }
+    frames = 1
+    for kernel, stride in reversed(layers[config.kind]):
+        frames = (frames - 1) * stride + kernel
+    return frames
 
 
 def _layers(model: Model) -> list[Layer]:
@@ -143,6 +157,10 @@ def _prior(model: Model) -> str:
     if model.prior is not None:
         config = model.prior.config
         return f"{config.kind}: {config.layers} layers of {config.dim} dimensions"
+    if model.masked is not None:
+        return (
+            f"masked: {model.masked.config.layers} layers of {model.masked.config.dim} dimensions"
+        )
     bottleneck = model.autoencoder.config.bottleneck
     if bottleneck.kind == "gaussian":
         return "normal distribution" + ", by label" * bottleneck.conditional

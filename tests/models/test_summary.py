@@ -88,16 +88,43 @@ def test_the_rates_are_those_of_sounds_encoded() -> None:
     assert found.compression == pytest.approx(16 * 8000 / (4 * rate), rel=0.01)
 
 
-@pytest.mark.parametrize(("kind", "frames"), [("none", 12), ("plane", 32)])
-def test_the_receptive_field_holds_the_very_frames_that_have_a_say(kind: str, frames: int) -> None:
-    model = untrained(**KINDS[kind])
+@pytest.mark.parametrize(
+    ("kind", "depths", "frames"),
+    [
+        ("none", {"encoder_blocks": 1, "decoder_blocks": 3}, 12),
+        ("none", {"encoder_blocks": 3, "decoder_blocks": 1}, 28),
+        ("residual", {"encoder_blocks": 1, "decoder_blocks": 3}, 18),
+        ("residual", {"encoder_blocks": 2, "decoder_blocks": 1}, 26),
+        ("conv", {}, 11),
+        ("conv", {"filters": (4, 4, 8), "kernels": (5, 3, 1), "strides": (1, 2, 2)}, 7),
+        ("plane", {}, 32),
+    ],
+)
+def test_the_receptive_field_holds_the_very_frames_that_have_a_say(
+    kind: str, depths: dict[str, Any], frames: int
+) -> None:
+    model = untrained(**(KINDS[kind] | depths))
     found = summarize(model)
-    image = torch.rand(1, 1, 16, 32, requires_grad=True)
-    latents = model.autoencoder.latents(image, torch.tensor([32]))
-    (latents[..., 3] if latents.dim() == 4 else latents).sum().backward()
+    length = 32 if kind == "plane" else 64
+    image = torch.rand(1, 1, 16, length, requires_grad=True)
+    latents = model.autoencoder.latents(image, torch.tensor([length]))
+    (latents[..., 7] if latents.dim() == 4 else latents).square().sum().backward()
     assert image.grad is not None
     assert int((image.grad.abs().sum(dim=(0, 1, 2)) > 0).sum()) == frames == found.receptive_frames
     assert found.receptive_seconds == ((frames - 1) * 8 + 32) / 8000
+
+
+def test_the_masked_prior_is_named_where_it_is_the_only_one() -> None:
+    model = tiny_model(masked=True)
+    both = summarize(model).prior
+    model.prior = None
+    assert summarize(model).prior == "masked: 2 layers of 16 dimensions" != both
+
+
+def test_the_compression_of_stereo_is_relative_to_both_channels() -> None:
+    found = summarize(load("sounds"))
+    assert found.nominal_bits_per_second is not None
+    assert found.compression == pytest.approx(32 * 44_100 / found.nominal_bits_per_second)
 
 
 def test_the_verb_prints_a_table_and_the_same_as_json(
