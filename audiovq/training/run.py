@@ -145,7 +145,7 @@ def _train(run: Run) -> Model:
     if finished:
         run.say(finished_line(run.folder))
     elif run.plain:
-        run.say(begin_line(config, len(dataset.train)))
+        run.say(begin_line(config, len(dataset.train), run.only_masked))
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
     model = _fit_contrast(run)
     if budget.trains_vivid:
@@ -153,7 +153,7 @@ def _train(run: Run) -> Model:
         model = _fit_vivid_contrast(run)
     if run.plain and budget.has_codes and not finished:
         how_long = "takes seconds to minutes" if model.context is None else DONE_BEFORE
-        run.say(f"{stage_name(config, 'context')}: {how_long}")
+        run.say(f"{stage_name(config, 'context', run.only_masked)}: {how_long}")
     if budget.has_codes and model.context is None:
         train_context(run, model, budget.context_deadline)
         distributed.barrier()
@@ -256,8 +256,7 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
     _save_training_codes(run, model)
     distributed.barrier()
     limit, masked_limit = budget.prior(seconds), budget.masked(seconds)
-    only_masked = run.origin is not None and run.origin.trains_only_masked(run.config)
-    if only_masked:
+    if run.only_masked:
         limit = masked_limit = budget.priors(seconds)
 
     @functools.cache
@@ -265,7 +264,7 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
         longer = None if limit is None or masked_limit is None else max(limit, masked_limit)
         return encode_views(model, run.dataset, longer, _encoding(run))
 
-    if not only_masked:
+    if not run.only_masked:
         run_stage(PriorStage(run, model, encode), limit)
         model = load(run.folder, run.device)
     if run.config.masked_share:
@@ -282,9 +281,14 @@ def _fit_sweeps(run: Run) -> None:
     distributed.barrier()
 
 
+def _first_prior(run: Run) -> str:
+    """The stage of the prior that is trained first."""
+    return "masked" if run.only_masked else "prior"
+
+
 def _encoding(run: Run) -> str:
     """The name under which the progress of the encodings for the priors is shown."""
-    task = task_of(run, "prior")
+    task = task_of(run, _first_prior(run))
     return task and f"{task}, encoding"
 
 
@@ -305,7 +309,7 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
         dtype=run.dtype,
         max_seconds=max_seconds,
         limits=run.limits,
-        title=stage_name(run.config, stage.name) if run.plain else stage.name,
+        title=stage_name(run.config, stage.name, run.only_masked) if run.plain else stage.name,
     )
     before, was_done = trainer.progress, trainer.state.done
     if was_done and not is_finished(run.folder):
@@ -343,7 +347,8 @@ class _Reports:
         """Progress at the latest samples."""
         config = stage.run.config
         later = _budget(stage.run).after(stage.name)
-        self.plain = PlainLines(config, stage.name, later, trainer.steps)
+        only_masked = stage.run.only_masked
+        self.plain = PlainLines(config, stage.name, later, trainer.steps, only_masked)
 
     def __call__(self, metrics: Metrics) -> None:
         run = self.stage.run
@@ -397,12 +402,12 @@ def _save_training_codes(run: Run, model: Model) -> None:
     if run.plain:
         clips = len(run.dataset.train)
         run.say(
-            f"{stage_name(run.config, 'prior')}: first measures {clips:,} clips, to tell copies from new"
+            f"{task_of(run, _first_prior(run))}: first measures {clips:,} clips, to tell copies from new"
             " sounds; takes seconds to minutes"
         )
     started = time.perf_counter()
     model.known = learn_clips(
-        model, run.dataset.train, run.dataset.validation, task=task_of(run, "prior")
+        model, run.dataset.train, run.dataset.validation, task=task_of(run, _first_prior(run))
     )
     save_known(run.folder, model)
     run.detail(

@@ -73,6 +73,11 @@ class Run:
             self.say(line)
 
     @property
+    def only_masked(self) -> bool:
+        """Whether the masked prior is the only one that is trained, and new sounds come from it."""
+        return self.origin is not None and self.origin.trains_only_masked(self.config)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of autocast."""
         return pick_precision(self.config.precision, self.device)

@@ -13,6 +13,7 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.runtime import distributed
 from audiovq.runtime import progress as shown
 from audiovq.training.budget import TimeBudget
+from audiovq.training.origin import Origin
 from audiovq.training.stage import Run
 from audiovq.training.stages.plain import (
     PlainLines,
@@ -32,11 +33,26 @@ def metrics(progress: float, score: float | None = None, **others: float) -> dic
 
 
 def test_every_stage_of_a_training_is_counted() -> None:
-    assert stages_of(SMALL) == ["autoencoder", "vivid", "context", "prior", "masked"]
-    assert stages_of(PRESETS["rate-1k"]) == ["autoencoder", "context"]
-    assert stages_of(PRESETS["lesson-ae"]) == ["autoencoder"]
+    assert list(stages_of(SMALL)) == ["autoencoder", "vivid", "context", "prior", "masked"]
+    assert list(stages_of(PRESETS["rate-1k"])) == ["autoencoder", "context"]
+    assert list(stages_of(PRESETS["lesson-ae"])) == ["autoencoder"]
     assert begin_line(SMALL, 1200).startswith("learning from 1,200 clips in 5 stages in about 20 m")
     assert " in about 1 minute, " in begin_line(replace(SMALL, max_minutes=1.0), 1200)
+
+
+def test_where_the_masked_prior_is_the_only_one_it_is_the_stage_of_new_sounds(
+    dataset: Dataset,
+) -> None:
+    origin = Origin.read("sounds")
+    config = origin.adopt(SMALL)
+    run = Run(dataset, Path("model"), config, torch.device("cpu"), print, plain=True)
+    assert task_of(run, "masked") == "stage 5 of 5 (filling gaps)"
+    run = replace(run, origin=origin)
+    assert list(stages_of(config, run.only_masked)) == ["autoencoder", "vivid", "context", "masked"]
+    assert task_of(run, "masked") == "stage 4 of 4 (new sounds)"
+    assert " in 4 stages" in begin_line(config, 1200, run.only_masked)
+    line = PlainLines(config, "masked", 0, 10, run.only_masked).line(metrics(0.5))
+    assert line.startswith("stage 4 of 4 (new sounds): ")
 
 
 def test_a_line_compares_each_validation_with_the_best_before_it() -> None:

@@ -27,22 +27,26 @@ THIN = 0.5
 """Share of codes in use below which a codebook is thin."""
 
 
-def stages_of(config: TrainConfig) -> list[str]:
-    """The stages that a training has, in order."""
+def stages_of(config: TrainConfig, only_masked: bool = False) -> dict[str, str]:
+    """The stages that a training has, in order, and what each learns, in a few words.
+
+    `only_masked`: as `Run.only_masked`; so in all that follows.
+    """
     budget = TimeBudget.of(config)
     has = {
         "autoencoder": True,
         "vivid": budget.trains_vivid,
         "context": budget.has_codes,
-        "prior": budget.trains_prior,
+        "prior": budget.trains_prior and not only_masked,
         "masked": budget.trains_prior and config.masked_share > 0,
     }
-    return [stage for stage, is_trained in has.items() if is_trained]
+    words = STAGES | ({"masked": STAGES["prior"]} if only_masked else {})
+    return {stage: words[stage] for stage, is_trained in has.items() if is_trained}
 
 
-def begin_line(config: TrainConfig, clips: int) -> str:
+def begin_line(config: TrainConfig, clips: int, only_masked: bool = False) -> str:
     """The first line of a training on `clips` training clips."""
-    stages = len(stages_of(config))
+    stages = len(stages_of(config, only_masked))
     limit = config.max_minutes
     minutes = ""
     if limit:
@@ -54,26 +58,33 @@ def begin_line(config: TrainConfig, clips: int) -> str:
     )
 
 
-def stage_name(config: TrainConfig, stage: str) -> str:
+def stage_name(config: TrainConfig, stage: str, only_masked: bool = False) -> str:
     """`stage 2 of 4 (new sounds)`."""
-    stages = stages_of(config)
-    return f"stage {stages.index(stage) + 1} of {len(stages)} ({STAGES[stage]})"
+    stages = stages_of(config, only_masked)
+    return f"stage {list(stages).index(stage) + 1} of {len(stages)} ({stages[stage]})"
 
 
 def task_of(run: Run, stage: str) -> str:
     """The name under which a stage's progress is shown; "", which shows none, in all ranks but rank 0."""
     if not distributed.is_main():
         return ""
-    return stage_name(run.config, stage) if run.plain else stage
+    return stage_name(run.config, stage, run.only_masked) if run.plain else stage
 
 
 class PlainLines:
     """The progress lines of one stage, which compare each validation with the best before it."""
 
-    def __init__(self, config: TrainConfig, stage: str, later: float | None, steps: int) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        stage: str,
+        later: float | None,
+        steps: int,
+        only_masked: bool = False,
+    ) -> None:
         """`later`: seconds planned for the stages after it; None: there is no time limit. `steps`: the most that it
         may take."""
-        self.name = stage_name(config, stage)
+        self.name = stage_name(config, stage, only_masked)
         self.stage = stage
         self.later = later
         self.steps = steps
