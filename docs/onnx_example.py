@@ -16,14 +16,22 @@ import onnxruntime
 
 def generate(folder: Path, asked: dict[str, str], temperature: float = 1.0) -> tuple[Any, int]:
     """A waveform (samples,), or of stereo (2, samples), with the labels asked for, and its rate in Hz."""
+    if not (folder / "prior.onnx").exists():
+        sys.exit(
+            f"{folder} has no prior.onnx, by which sounds are generated: its model has no such prior"
+        )
     facts = json.loads((folder / "programs.json").read_text(encoding="utf-8"))
     words, grid = facts["vocabulary"], facts["spectrogram"]
     prior, decoder = (
         onnxruntime.InferenceSession(folder / f"{name}.onnx")
         for name in ("prior", "vivid" if (folder / "vivid.onnx").exists() else "decoder")
     )
-    left_open = [len(values) for values in facts["labels"].values()]
-    wanted = [v.index(asked[n]) if n in asked else len(v) for n, v in facts["labels"].items()]
+    labels = facts["labels"]
+    left_open = [v["size"] if isinstance(v, dict) else len(v) for v in labels.values()]
+    wanted = [
+        index_of(labels[name], asked[name]) if name in asked else one_past
+        for name, one_past in zip(labels, left_open, strict=True)
+    ]
     tokens, random = np.zeros((1, 0), np.int64), np.random.default_rng()
     while tokens.shape[1] <= words["slots"] * words["max_columns"]:
         given = {
@@ -50,6 +58,14 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 1.0) -> t
         turned = made[1][0] * np.exp(1j * np.stack([made[2][0], -made[2][0]]))
         sound = np.stack([filtered(sound, side, n_fft, hop_length) for side in turned])
     return 10 ** (level / 20) * n_fft / 4 * sound, grid["sample_rate"]
+
+
+def index_of(values: Any, asked: str) -> int:
+    """Index of a label's value: of words (a list) or of numbers, of which notes are MIDI numbers."""
+    if isinstance(values, list):
+        return values.index(asked)
+    index = round(float(asked) * 10.0 ** values["digits"]) - values["first"]
+    return range(values["size"]).index(index)
 
 
 def filtered(sound: Any, gains: Any, n_fft: int, hop_length: int) -> Any:

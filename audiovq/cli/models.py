@@ -193,6 +193,8 @@ def export(
 ) -> None:
     """Export encoder, decoder and prior as programs that run without audiovq.
 
+    Of priors, only an autoregressive transformer: of `sounds`, which has a masked prior alone, none is written.
+
     Args:
         model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
         out: Folder for the programs and programs.json, which describes their inputs and outputs.
@@ -202,3 +204,5 @@ def export(
     require_apart(out, model)
     paths = write_programs(load_model(model, "cpu"), out, form, overwrite=overwrite)
     print(f"wrote {', '.join(path.name for path in paths)} and programs.json to {out}")
+    if "prior" not in (path.stem for path in paths):
+        print("no program of a prior: the model has no autoregressive transformer")

@@ -56,13 +56,13 @@ class Numbers(Sequence[str]):
         return max(self.high - self.low, 1.0 if self.notes else 0.01 * abs(self.low), 1e-6)
 
     @property
-    def _digits(self) -> int:
+    def digits(self) -> int:
         """Decimals of a step; negative: of tens, hundreds …"""
         return math.ceil(math.log10(STEPS / self._span))
 
     def _grid(self, value: float) -> float:
         """A value in steps."""
-        return value * 10.0**self._digits
+        return value * 10.0**self.digits
 
     @property
     def _margin(self) -> float:
@@ -70,12 +70,12 @@ class Numbers(Sequence[str]):
         return max(MARGIN * self._span, MARGIN_NOTES if self.notes else 0.0)
 
     @property
-    def _first(self) -> int:
-        """The first value in steps."""
+    def first(self) -> int:
+        """The first value in steps: the index of a value is round(value · 10 ** digits) - first."""
         return math.floor(self._grid(self.low - self._margin))
 
     def __len__(self) -> int:
-        return math.ceil(self._grid(self.high + self._margin)) - self._first + 1
+        return math.ceil(self._grid(self.high + self._margin)) - self.first + 1
 
     def __getitem__(self, index: Any) -> Any:
         """The text of a value, or of a slice of them."""
@@ -87,20 +87,20 @@ class Numbers(Sequence[str]):
 
     def number(self, index: int) -> float:
         """The value at an index."""
-        return round((self._first + index) / 10.0**self._digits, max(0, self._digits))
+        return round((self.first + index) / 10.0**self.digits, max(0, self.digits))
 
     def text(self, number: float) -> str:
         """A value in words: the name of a note, or digits."""
         if self.notes and number == int(number) and 0 <= number <= 127:
             return name_of_note(int(number))
-        digits = f"{number:.{max(0, self._digits)}f}"
+        digits = f"{number:.{max(0, self.digits)}f}"
         return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """The index of the value nearest to that of a text. Raises ValueError for one that is not a number, or is far
         outside the range."""
         number = number_of(value, self.notes)
-        index = -1 if number is None else round(self._grid(number)) - self._first
+        index = -1 if number is None else round(self._grid(number)) - self.first
         if not max(0, start) <= index < (len(self) if stop is None else stop):
             raise ValueError(f"{value!r} is not from {self[0]} to {self[-1]}")
         return index
@@ -118,7 +118,7 @@ class Numbers(Sequence[str]):
     @property
     def ends(self) -> tuple[int, int]:
         """Indices of the lowest and of the highest value, the second at least one more."""
-        low, high = (round(self._grid(value)) - self._first for value in (self.low, self.high))
+        low, high = (round(self._grid(value)) - self.first for value in (self.low, self.high))
         return low, max(high, low + 1)
 
     def listed(self, low: float | None = None, high: float | None = None) -> list[str]:

@@ -9,8 +9,8 @@
 
 Any number of clips, frames and tokens is allowed; frames are a multiple of the frames of a code, and all
 clips of a batch have the same length. Models without codes use latents in place of codes, and models with a
-dense layer take clips of one length. A PixelCNN is not exported: torch.export cannot trace its grid for
-variable lengths.
+dense layer take clips of one length. Of priors, only a transformer is exported: torch.export cannot trace the
+grid of a PixelCNN for variable lengths, and a masked prior samples in many steps, each of other cells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import to_json
-from audiovq.dataset.numbers import labels_to_json
+from audiovq.dataset.numbers import Numbers
 from audiovq.models.autoencoder.gaussian import Gaussian
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.model import Model
@@ -168,7 +168,13 @@ def facts(model: Model) -> dict[str, Any]:
         "spectrogram": to_json(model.spectrogram.config) | {"loudest_db": LOUDEST_DB},
         "stride": list(model.autoencoder.stride),
         "clip_frames": model.clip_frames,
-        "labels": labels_to_json(model.labels),
+        "labels": {
+            name: values.to_json()
+            | {"size": len(values), "first": values.first, "digits": values.digits}
+            if isinstance(values, Numbers)
+            else list(values)
+            for name, values in model.labels.items()
+        },
     }
     if model.autoencoder.config.quantizes:
         vocabulary = model.vocabulary

@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import Waveform
-from tiny_models import shake, tiny_model, untrained
+from tiny_models import PRIOR, shake, tiny_model, untrained
 from torch import nn
 
 from audiovq.cli import main
 from audiovq.config.errors import AudiovqError
 from audiovq.config.settings import PriorConfig
 from audiovq.config.spectrogram import SpectrogramConfig
+from audiovq.dataset.numbers import Numbers
 from audiovq.models import export
 from audiovq.models.checkpoint import save
 from audiovq.models.export import write_programs
@@ -219,14 +220,16 @@ def test_the_example_makes_a_sound_from_programs(onnx_folder: Path, tmp_path: Pa
     assert np.abs(samples).max() > 0
 
 
-def test_the_example_gives_programs_whole_numbers_without_labels_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def played(
+    model: Model, asked: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[list[int]]:
+    """The labels that the example gives the prior, which stands in for `model` as its decoder does, for two sounds."""
     pytest.importorskip("onnxruntime", reason="the example needs the extra [onnx]")
     monkeypatch.syspath_prepend(str(EXAMPLE.parent))
     example = importlib.import_module("onnx_example")
-    unlabelled = tiny_model(labels={})
-    (tmp_path / "programs.json").write_text(json.dumps(export.facts(unlabelled)))
+    (folder / "programs.json").write_text(json.dumps(export.facts(model)))
+    (folder / "prior.onnx").touch()
+    labels: list[list[int]] = []
 
     class Program:
         """Takes what the prior or the decoder takes, and gives some of what they give."""
@@ -238,16 +241,56 @@ def test_the_example_gives_programs_whole_numbers_without_labels_too(
             assert all(array.dtype == np.int64 for array in given.values())
             if "codes" in given:
                 return [np.ones((1, 17, 4 * given["codes"].shape[3]), np.float32)]
-            assert given["labels"].shape == (2, 0)
-            logits = np.full((2, unlabelled.vocabulary.size), -np.inf, np.float32)
+            labels[:] = given["labels"].tolist()
+            logits = np.full((2, model.vocabulary.size), -np.inf, np.float32)
             first = given["tokens"].shape[1] == 0
-            logits[:, unlabelled.vocabulary.end + 1 if first else 0] = 0  # a level, then codes
+            logits[:, model.vocabulary.end + 1 if first else 0] = 0  # a level, then codes
             return [logits]
 
     patched = types.SimpleNamespace(InferenceSession=Program)
     monkeypatch.setattr(example, "onnxruntime", patched)
-    sound, _ = example.generate(tmp_path, {})
+    sound, _ = example.generate(folder, asked)
     assert len(sound) > 0
+    return labels
+
+
+def test_the_example_gives_programs_whole_numbers_without_labels_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert played(tiny_model(labels={}), {}, tmp_path, monkeypatch) == [[], []]
+
+
+@pytest.mark.parametrize("pitch", ["50", "38.5", None])
+def test_the_example_gives_the_prior_the_index_of_a_number(
+    pitch: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = Numbers(40.0, 60.0, notes=True)
+    model = tiny_model(labels={})
+    model.labels = {"digit": ["0", "1"], "pitch": numbers}
+    model.prior = model.new_prior(PRIOR)
+    one_past = model.prior.open_labels(1).tolist()[0]
+    asked = {"digit": "1"} | ({} if pitch is None else {"pitch": pitch})
+    expected = [1, one_past[1] if pitch is None else numbers.index(pitch)]
+    assert played(model, asked, tmp_path, monkeypatch) == [expected, one_past]
+    with pytest.raises(ValueError, match="is not in range"):
+        played(model, {"pitch": "99"}, tmp_path, monkeypatch)
+
+
+def test_without_the_program_of_a_prior_the_example_and_the_verb_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "model", untrained(), "autoencoder", {})
+    traced = dict.fromkeys(["encoder", "decoder"], (0, []))
+    monkeypatch.setattr(export, "_traced", lambda _: traced)
+    monkeypatch.setattr(torch.export, "save", lambda _, file: file.write(b"program"))
+    out = tmp_path / "out"
+    assert main.main(["export", str(tmp_path / "model"), str(out), "--format", "pt2"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == "no program of a prior: the model has no autoregressive transformer"
+    pytest.importorskip("onnxruntime", reason="the example needs the extra [onnx]")
+    monkeypatch.syspath_prepend(str(EXAMPLE.parent))
+    with pytest.raises(SystemExit, match=r"has no prior\.onnx"):
+        importlib.import_module("onnx_example").generate(out, {})
 
 
 def test_an_export_over_another_leaves_nothing_of_it_and_spares_what_is_not_its_own(
