@@ -288,10 +288,7 @@ def export(folder: Path, target: Path, leave_out: Collection[str] = ()) -> None:
     for part in ("autoencoder", *PARTS):
         if entry := header.get(part):
             tensors, _ = read_tensors(_weights(folder, entry))
-            halves = {
-                name: value.half() if value.dtype == torch.float32 else value
-                for name, value in tensors.items()
-            }
+            halves = {name: _halved(value) for name, value in tensors.items()}
             save_tensors(target / entry["file"], halves)
             entry["sha256"] = sha256(target / entry["file"])
             if part != "autoencoder":
@@ -303,6 +300,12 @@ def export(folder: Path, target: Path, leave_out: Collection[str] = ()) -> None:
                 temporary.write_bytes(source.read_bytes())
         entry["autoencoder_sha256"] = header["autoencoder"]["sha256"]
     write_header(target / "model.json", header)
+
+
+def _halved(value: Tensor) -> Tensor:
+    """A float32 tensor in float16, unless that has no number as large; others as they are."""
+    half = value.half() if value.dtype == torch.float32 else value
+    return half if half.isfinite().all() else value
 
 
 def _network(folder: Path, entry: dict[str, Any], make: Callable[[], _Module]) -> _Module:

@@ -22,6 +22,7 @@ from tiny_models import COUNTS, LABELS, shake, tiny_model
 from audiovq.config.errors import AudiovqError
 from audiovq.models import checkpoint
 from audiovq.models import folder as model_folder
+from audiovq.models.autoencoder.quantizers import Codebook
 from audiovq.models.checkpoint import export, load, save
 from audiovq.models.entropy.context_model import ContextModel
 from audiovq.models.entropy.context_tables import ContextTables, to_integers
@@ -541,6 +542,17 @@ def test_an_exported_model_is_half_the_size_and_says_nearly_the_same(tmp_path: P
     assert large.context is not None
     assert small.context is not None
     assert torch.equal(large.context.integers["maps.0"], small.context.integers["maps.0"])
+
+
+def test_numbers_beyond_float16_are_exported_as_they_are(tmp_path: Path) -> None:
+    model = tiny_model()
+    (codebook,) = model.autoencoder.quantizer.codebooks()
+    assert isinstance(codebook, Codebook)
+    codebook.num_updates.fill_(70_000)
+    save(tmp_path / "model", model, "autoencoder", {})
+    export(tmp_path / "model", tmp_path / "small")
+    name = "bottleneck.quantizers.0.num_updates"
+    assert load(tmp_path / "small").autoencoder.state_dict()[name] == 70_000
 
 
 def test_parts_that_are_left_out_of_an_export_are_in_neither_its_header_nor_its_folder(
