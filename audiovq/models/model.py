@@ -17,7 +17,7 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.numbers import LabelValues, label_numbers
 from audiovq.models.autoencoder.autoencoder import CONTRAST, Autoencoder
 from audiovq.models.autoencoder.vivid import VividDecoder
-from audiovq.models.entropy.context_tables import ContextTables
+from audiovq.models.entropy.context_tables import LARGEST_TABLES, ContextTables, table_entries
 from audiovq.models.known import KnownClips
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.masked import MaskedPrior
@@ -138,12 +138,20 @@ def new_model(
 ) -> Model:
     """Untrained model without a prior; the network's patch and the loss are fitted to the spectrograms.
 
-    Raises AudiovqError where the bottleneck has a mean for each value of a label, and a label is a number."""
+    Raises AudiovqError where the bottleneck has a mean for each value of a label, and a label is a number, and where
+    the context tables of its codebooks would be too large."""
     numbers = label_numbers(labels)
     if numbers and autoencoder.bottleneck.conditional:
         name = list(labels)[min(numbers)]
         raise AudiovqError(
             f"bottleneck.conditional: label {name} is a number, and has no mean for each value; leave it out of the dataset"
+        )
+    quantizers, size = autoencoder.bottleneck.num_quantizers, autoencoder.bottleneck.num_codes
+    if autoencoder.quantizes and table_entries(quantizers, size) > LARGEST_TABLES:
+        most = LARGEST_TABLES // table_entries(quantizers, 0) - 1
+        raise AudiovqError(
+            f"bottleneck.codebook_size {size}: with num_quantizers {quantizers}, give at most {most}, or the context"
+            " tables, by which archives are coded, would be too large"
         )
     network, loss = autoencoder.network.fitted(spectrogram), autoencoder.loss.fitted(spectrogram)
     autoencoder = replace(autoencoder, network=network, loss=loss)

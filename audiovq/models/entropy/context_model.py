@@ -15,6 +15,10 @@ HIDDEN_TOP = 8.0
 """Upper clamp of hidden units, which bounds their integers."""
 
 
+HIDDEN = 128
+"""Hidden units of each quantizer's network."""
+
+
 class ContextModel(nn.Module):
     """Network p(code | codes of NEIGHBOURS, codes of coarser quantizers in the same cell, row).
 
@@ -24,7 +28,7 @@ class ContextModel(nn.Module):
 
     codebooks: Tensor
 
-    def __init__(self, codebooks: Tensor, rows: int, hidden: int = 128) -> None:
+    def __init__(self, codebooks: Tensor, rows: int, hidden: int = HIDDEN) -> None:
         """`codebooks` (quantizers, codebook_size, dim): code vectors of a trained quantizer."""
         super().__init__()
         quantizers, _, dim = codebooks.shape

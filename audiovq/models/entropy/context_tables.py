@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from audiovq.models.entropy.context_model import (
+    HIDDEN,
     HIDDEN_TOP,
     MARGIN,
     NEIGHBOURS,
@@ -58,6 +59,12 @@ SEGMENT_COLUMNS = 128
 """Columns per segment of a long sound; segments are coded in lockstep, each without earlier context."""
 
 
+def table_entries(num_quantizers: int, codebook_size: int, hidden: int = HIDDEN) -> int:
+    """Entries of the tables in memory of a context model for these codebooks."""
+    slots = sum(len(NEIGHBOURS) * num_quantizers + q for q in range(num_quantizers))
+    return slots * (codebook_size + 1) * hidden
+
+
 class ContextTables:
     """Context model in integers, with the same counts on every machine; made by `to_integers`."""
 
@@ -75,10 +82,8 @@ class ContextTables:
             "rate_weight": (),
             "vectors": (self.num_quantizers, self.codebook_size, dim),
         }
-        size = 0
         for q in range(self.num_quantizers):
             slots = len(NEIGHBOURS) * self.num_quantizers + q
-            size += slots * (self.codebook_size + 1) * hidden
             shapes |= {
                 f"maps.{q}": (slots, dim, hidden),
                 f"edges.{q}": (slots, hidden),
@@ -90,6 +95,7 @@ class ContextTables:
             found, types = integers[name], TYPES[name.partition(".")[0]]
             if tuple(found.shape) != shape or found.dtype not in types:
                 raise ValueError(f"context table {name} is not {shape} {types[0]}")
+        size = table_entries(self.num_quantizers, self.codebook_size, hidden)
         if size > LARGEST_TABLES:
             raise ValueError(f"context tables: {size} entries are more than {LARGEST_TABLES}")
         if min(levels, columns) < 2 or min(integers["levels"].min(), integers["columns"].min()) < 1:
