@@ -184,6 +184,7 @@ class FiniteScalarQuantizer(nn.Module):
     """
 
     half_levels: Tensor
+    last_digits: Tensor
     basis: Tensor
     vectors: Tensor
     """Code vectors (codebook_size, dim)."""
@@ -198,12 +199,15 @@ class FiniteScalarQuantizer(nn.Module):
         self.register_buffer(
             "half_levels", torch.tensor([n // 2 for n in levels]), persistent=False
         )
+        self.register_buffer("last_digits", torch.tensor([n - 1 for n in levels]), persistent=False)
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
         self.register_buffer("vectors", torch.tensor(points), persistent=False)
 
     def nearest(self, latents: Tensor) -> Tensor:
         """Codes (vectors,) nearest to latents (vectors, dim) in each dimension."""
         digits = (latents.float() * self.half_levels).round().long() + self.half_levels
+        # With many levels, FSQ_MARGIN is more than half a level.
+        digits = digits.clamp_min(0).minimum(self.last_digits)
         return (digits * self.basis).sum(dim=1)
 
     def forward(

@@ -514,6 +514,14 @@ def test_fsq_matches_vector_quantize_pytorch(vq: Any, levels: tuple[int, ...]) -
     assert not quantizer.state_dict(), "nothing is learnt, nothing is saved"
 
 
+@pytest.mark.parametrize("levels", [(2001,), (3001, 5), (1500,)])
+def test_fsq_codes_of_any_latents_are_in_the_codebook(levels: tuple[int, ...]) -> None:
+    settings = BottleneckConfig(kind="fsq", levels=levels)
+    extremes = torch.tensor([[-20.0], [20.0]]).expand(2, len(levels))
+    codes = Quantizer(settings).encode(on_grid(extremes, settings))
+    assert codes[:, 0].tolist() == [0, settings.num_codes - 1]
+
+
 def gaussian(**changes: Any) -> Gaussian:
     """Gaussian of 3 dimensions, a latent for 8 cells, two labels of 2 and 3 values."""
     settings = BottleneckConfig(kind="gaussian", **({"kl_weight": 0.5} | changes))
