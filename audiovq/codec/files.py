@@ -73,9 +73,10 @@ def encode_files(
         Rates: see `archive.rates`.
 
     Raises:
-        AudiovqError: nothing can be encoded, the rate cannot be met (with the lowest possible one), or
+        AudiovqError: the model is one of images, nothing can be encoded, the rate cannot be met (with the lowest possible one), or
             `target` is one of the recordings.
     """
+    model.spectrogram.require_sound()
     source, target = Path(source), Path(target)
     if rate is not None and not 0 < rate < math.inf:
         raise AudiovqError(f"rate {rate:g}: give bits per second above 0")
@@ -166,8 +167,9 @@ def reconstruct_files(
 
     The sounds keep their relative levels, and names are numbered as in `decode_files`. Returns rates: see
     `archive.rates`. Files that cannot be read are named and left out. Raises AudiovqError if none can be
-    read, or if `target` is, or holds, one of the recordings.
+    read, if `target` is, or holds, one of the recordings, or if the model is one of images.
     """
+    model.spectrogram.require_sound()
     source, target = Path(source), Path(target)
     recordings, others = _recordings(source)
     _require_wav(target)

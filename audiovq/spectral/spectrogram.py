@@ -92,7 +92,7 @@ class Spectrogram(nn.Module):
         `num_samples` (batch,) are the clips' lengths; frames after a clip are -240 dB.
         """
         config = self.config
-        self._require_sound()
+        self.require_sound()
         mask = torch.arange(waveform.shape[-1], device=waveform.device) < num_samples[:, None]
         powers = None
         if self.stereo is None:
@@ -169,7 +169,7 @@ class Spectrogram(nn.Module):
     ) -> Tensor:
         """`inverse` of the first plane alone: (batch, max samples), which `widened` makes stereo."""
         config = self.config
-        self._require_sound()
+        self.require_sound()
         frames, needed = spectrogram.shape[3], int(num_frames(num_samples, config.hop_length).max())
         if frames < needed:
             raise ValueError(f"{frames} frames are too few: num_samples needs {needed}")
@@ -223,7 +223,8 @@ class Spectrogram(nn.Module):
             return nn.functional.pad(linear, (0, 0, 0, 1))
         return self.bands.fit(linear.transpose(1, 2), steps).transpose(1, 2)
 
-    def _require_sound(self) -> None:
+    def require_sound(self) -> None:
+        """Raise AudiovqError where the model is one of images."""
         if self.config.images:
             raise AudiovqError("the model is one of images; it neither reads nor makes sound")
 

@@ -19,12 +19,14 @@ def model_card(model: Model, dataset: Dataset, heritage: str = "") -> str:
     `heritage`: what it says about the model that training started from, if any.
     """
     spectrogram = model.spectrogram.config
+    seconds = model.clip_frames * spectrogram.hop_length / model.sample_rate
+    kind = f"Sounds at {model.sample_rate:,} Hz, up to {seconds:.2f} s at a time"
+    if spectrogram.images:
+        kind = f"Images of up to {model.clip_frames} × {spectrogram.bins} pixels"
     lines = [
         "# A model made with audiovq",
         "",
-        f"Sounds at {model.sample_rate:,} Hz, up to"
-        f" {model.clip_frames * spectrogram.hop_length / model.sample_rate:.2f} s at a time;"
-        f" {_codes_in_words(model)}.",
+        f"{kind}; {_codes_in_words(model)}.",
         "",
         f"- trained on {recordings_in_words(dataset)}",
     ]
@@ -72,5 +74,8 @@ def _codes_in_words(model: Model) -> str:
     config = model.autoencoder.config
     if not config.quantizes:
         return f"no codes (bottleneck {config.bottleneck.kind})"
+    if model.spectrogram.config.images:
+        count = model.vocabulary.slots * model.vocabulary.max_columns
+        return f"{count} codes an image, {count * math.log2(config.bottleneck.num_codes):.0f} bits"
     rate = model.codes_per_second
     return f"{rate:.0f} codes a second, {rate * math.log2(config.bottleneck.num_codes):.0f} bit/s"
