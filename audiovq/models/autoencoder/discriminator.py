@@ -53,7 +53,8 @@ class PatchDiscriminator(nn.Module):
         """(batch, planes, bins, frames) in [0, 1] → scores of patches, and the features below them."""
         x = spectrogram
         if self.scale > 1:
-            x = nn.functional.avg_pool2d(x, self.scale)
+            bins, frames = (max(0, self.scale - size) for size in x.shape[2:])
+            x = nn.functional.avg_pool2d(nn.functional.pad(x, (0, frames, 0, bins)), self.scale)
         batch, _, bins, frames = x.shape
         rows = torch.arange(bins, device=x.device) * (2 / max(1, bins - 1)) - 1
         rows = rows.to(x.dtype)[None, None, :, None].expand(batch, 1, -1, frames)

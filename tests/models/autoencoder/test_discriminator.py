@@ -43,6 +43,14 @@ def test_each_scale_scores_patches_of_half_the_resolution() -> None:
     assert second.scores.shape == (3, 1, 2, 16)
 
 
+def test_clips_shorter_than_a_patch_have_a_judgement_of_each_scale() -> None:
+    for frames in (1, 6):
+        judgements = Discriminator(DiscriminatorConfig(channels=4, scales=4))(
+            spectrograms(frames=frames)
+        )
+        assert all(0 < j.scores.shape[3] <= frames for j in judgements)
+
+
 def test_a_discriminator_that_is_right_by_a_margin_has_no_loss_and_one_without_opinion_has_two() -> (
     None
 ):
