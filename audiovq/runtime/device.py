@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -51,11 +53,12 @@ def pick_device(name: str = "auto") -> torch.device:
             name = "mps"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise AudiovqError(f"--device {name}: no CUDA device found; use cpu or auto")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise AudiovqError("--device mps: no Apple GPU found; use cpu or auto")
+    if name.startswith("mps") and not torch.backends.mps.is_available():
+        raise AudiovqError(f"--device {name}: no Apple GPU found; use cpu or auto")
     if name == "cuda":
         name = f"cuda:{distributed.local_rank()}"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise AudiovqError(f"--device {name}: give auto, cpu, cuda or mps") from error
+    with contextlib.suppress(RuntimeError):
+        device = torch.device(name)
+        if device.type in ("cpu", "cuda", "mps"):
+            return device
+    raise AudiovqError(f"--device {name}: give auto, cpu, cuda or mps")
