@@ -75,6 +75,8 @@ def prepare_folder(
         remove_partials(folder)
         if not before.get("finished"):  # the new time limit holds for the stages left
             write_json(path, settings)
+        elif before.get("dataset_folder") != settings["dataset_folder"]:  # it was moved
+            write_json(path, before | {"dataset_folder": settings["dataset_folder"]})
         return
     elif not is_blank(folder):
         raise AudiovqError(

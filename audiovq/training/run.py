@@ -104,8 +104,11 @@ def train(
 
 
 def _settings(config: TrainConfig | str, origin: Origin | None) -> TrainConfig:
-    """Settings by name, with the networks of the origin, or as given. Raises AudiovqError as `Origin.settle`."""
+    """Settings by name, with the networks of the origin, or as given. Raises AudiovqError for an unknown name, and as
+    `Origin.settle`."""
     if isinstance(config, str):
+        if config not in PRESETS:
+            raise AudiovqError(f"preset {config!r}: give one of {', '.join(PRESETS)}")
         return PRESETS[config] if origin is None else origin.adopt(PRESETS[config])
     return config if origin is None else origin.settle(config)
 

@@ -30,7 +30,7 @@ from audiovq.pipeline import demo
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import lock_folder
 from audiovq.runtime.threads import fix_threads
-from audiovq.training.folder import trained_on
+from audiovq.training.folder import is_finished, mark_finished, prepare_folder, trained_on
 from audiovq.training.loop import Stopped, Trainer
 from audiovq.training.stage import Limits
 from audiovq.training.stages.autoencoder import describe_autoencoder
@@ -311,6 +311,23 @@ def test_other_settings_or_another_folder_are_refused_by_name(
     with pytest.raises(AudiovqError, match="exists but contains no training"):
         train(dataset, tmp_path, CONFIG, device="cpu", say=quiet)
     assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_finished_model_finds_its_dataset_where_it_was_trained_again(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    prepare_folder(tmp_path / "model", dataset, CONFIG, overwrite=False)
+    mark_finished(tmp_path / "model")
+    moved = Dataset(shutil.copytree(dataset.folder, tmp_path / "moved"))
+    prepare_folder(tmp_path / "model", moved, CONFIG, overwrite=False)
+    assert trained_on(tmp_path / "model").folder.resolve() == moved.folder.resolve()
+    assert is_finished(tmp_path / "model")
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(AudiovqError, match=r"preset 'smal': give one of .*small"):
+        train(dataset, tmp_path / "model", "smal", device="cpu")
+    assert not (tmp_path / "model").exists()
 
 
 def test_no_path_of_this_machine_is_in_a_model_which_finds_its_dataset(
