@@ -53,6 +53,8 @@ TYPES = {
     "biases": _INT32,
 }
 """Accepted dtypes of the tables in the file, by name."""
+SMALLEST_DISTORTION = 2.0**-24
+"""Smallest positive number of float16: smaller distortions may be 0 in a model that was exported."""
 LARGEST_TABLES = 1 << 28
 """Upper bound for table entries in memory, of 8 bytes each; larger files are taken as corrupt."""
 SEGMENT_COLUMNS = 128
@@ -106,7 +108,7 @@ class ContextTables:
         """Frequency of each level in training, plus 1."""
         self.column_counts: list[int] = integers["columns"].tolist()
         """Frequency of each number of columns, plus 1; index 0: all numbers beyond the list."""
-        self.distortion = float(integers["distortion"])
+        self.distortion = max(SMALLEST_DISTORTION, float(integers["distortion"]))
         """Mean squared distance in training between a latent and its nearest code: the unit of
         distances in `search`."""
         self.rate_weight = float(integers["rate_weight"])

@@ -169,6 +169,16 @@ def test_search_with_weight_0_takes_the_nearest_code() -> None:
     np.testing.assert_array_equal(codes[:, 0], distances.argmin(axis=1) * inside)
 
 
+def test_search_takes_tables_whose_distortion_is_0() -> None:
+    tables, latents, columns, codebooks = make_search(1)
+    tables = ContextTables(tables.integers | {"distortion": torch.zeros(())})
+    latents[:] = codebooks[0][1][None, :, None, None]
+    with np.errstate(all="raise"):
+        codes = search(tables, latents, columns, codebooks, 1e-3)
+    inside = np.arange(COLUMNS) < columns[:, None, None]
+    np.testing.assert_array_equal(codes[:, 0], np.broadcast_to(inside, codes[:, 0].shape))
+
+
 def test_beam_search_finds_less_distance_than_the_greedy_choice() -> None:
     tables, latents, columns, codebooks = make_search(2)
     found = search(tables, latents, columns, codebooks, 0.0)
