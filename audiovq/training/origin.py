@@ -121,7 +121,9 @@ class Origin:
     def require_fit(self, model: Model) -> None:
         """Raise AudiovqError where the autoencoder of `model` cannot start from the origin's."""
         if reason := autoencoder_misfit(self.model, model):
-            advice = "" if model.spectrogram.config.images else f"; {self._how()}"
+            ours = model.spectrogram.config
+            differs = ours != self.model.spectrogram.config and not ours.images
+            advice = f"; {self._how()}" if differs else ""
             raise AudiovqError(f"--from {self.name}: {reason}{advice}")
 
     def trains_only_masked(self, config: TrainConfig) -> bool:

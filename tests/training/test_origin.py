@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import make_voice
 from fast_training import CONFIG, stop_after
-from tiny_models import changed
+from tiny_models import AUTOENCODER, SPECTROGRAM, changed, untrained
 
 from audiovq.cli.main import main
 from audiovq.codec.tokenize import encode_split
@@ -27,6 +27,7 @@ from audiovq.evaluation.judges import JudgeLimits
 from audiovq.evaluation.wording import figure_table
 from audiovq.generation.generate import generate
 from audiovq.models.checkpoint import KNOWN, export, load, save
+from audiovq.models.model import new_model
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.tensors import read_tensors
 from audiovq.training.loop import Stopped
@@ -233,6 +234,21 @@ def test_what_differs_is_said_before_anything_is_trained(
     with pytest.raises(AudiovqError, match=r"--from seed: its spectrograms have 64 bands.*--like"):
         train(dataset, tmp_path / "b", short, origin=seed, device="cpu", say=quiet)
     assert not (tmp_path / "b").exists()
+
+
+def test_preprocessing_anew_is_advised_only_where_it_would_help() -> None:
+    dense = {"bottleneck": "gaussian", "dense": 2}
+    labels = {"bottleneck": "gaussian", "conditional": True}
+    origin = Origin("seed", "seed", untrained(**dense), "")
+    for other in (new_model(SPECTROGRAM, changed(AUTOENCODER, **dense), {}, [], 60), untrained()):
+        with pytest.raises(AudiovqError, match="its autoencoder has") as refusal:
+            origin.require_fit(other)
+        assert "--like" not in str(refusal.value)
+    origin = Origin("seed", "seed", untrained(**labels), "")
+    fewer = {"digit": ["0"], "speaker": ["ada"]}
+    with pytest.raises(AudiovqError, match="its autoencoder has") as refusal:
+        origin.require_fit(new_model(SPECTROGRAM, changed(AUTOENCODER, **labels), fewer, [], 30))
+    assert "--like" not in str(refusal.value)
 
 
 def test_a_dataset_like_the_origin_differs_in_nothing(
