@@ -1,9 +1,11 @@
 """Which clips say how loud and how long new sounds are: those that begin as new sounds do."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from tiny_models import PRIOR, untrained
 from torch import Tensor
 
 from audiovq.codec.tokenize import Encodings
@@ -11,7 +13,7 @@ from audiovq.config.settings import MaskedConfig
 from audiovq.models.priors.masked import MaskedPrior
 from audiovq.models.priors.tokens import Vocabulary
 from audiovq.training.stages.masked_prior import MOST_SIZES, clip_sizes, longest_complete
-from audiovq.training.stages.prior import levels_count
+from audiovq.training.stages.prior import levels_count, validate_prior
 
 VOCABULARY = Vocabulary(codebook_size=4, num_quantizers=1, rows=2, num_levels=3, max_columns=3)
 
@@ -29,6 +31,24 @@ def test_levels_of_clips_from_within_a_hit_do_not_count_and_of_a_long_texture_al
     assert levels_count(encodings([2, 3, 1], hits)).tolist() == [True, True, False]
     texture = torch.tensor([[True, False]] + 7 * [[False, False]])
     assert levels_count(encodings([3] * 8, texture)).all()
+
+
+@pytest.mark.parametrize("height", [8, 16])
+def test_bits_per_code_are_of_codes_whether_or_not_a_clip_ends(height: int) -> None:
+    model = untrained(patch=(height, 4))
+    vocabulary = model.vocabulary
+    assert vocabulary.slots == 16 // height
+    prior = model.new_prior(PRIOR).eval()
+    counts, levels = torch.tensor([2, 3, 5]), torch.zeros(3, dtype=torch.long)
+    codes = torch.zeros(3, 1, vocabulary.rows, 5, dtype=torch.long)
+    tokens, lengths = vocabulary.tokens(codes, counts, levels)
+    lengths[1] -= 1  # cut from a recording, it has no END
+    labels, complete = torch.zeros(3, 2, dtype=torch.long), torch.ones(3, 2, dtype=torch.bool)
+    source = Encodings(tokens, lengths, labels, complete)
+    with torch.no_grad():
+        _, nats, _ = prior.loss(tokens.long(), lengths, labels, levels_count(source))
+        found = validate_prior(prior, source)["bits_per_code"]
+    assert found == pytest.approx(float(nats) / (10 * vocabulary.slots) / math.log(2))
 
 
 @pytest.mark.parametrize(

@@ -140,14 +140,14 @@ def validate_prior(prior: Prior, held_out: Encodings) -> dict[str, float]:
     indices = evenly_spaced(len(tokens), VALIDATION_CLIPS)
     indices = indices[lengths[indices].argsort(stable=True)]
     code_nats, level_nats, codes = 0.0, 0.0, 0.0
-    slots = prior.vocabulary.slots
     for batch in distributed.shard(indices.split(16)):
         longest = int(lengths[batch].max())
         clips = tokens[batch, :longest].long().to(device)
         rest = labels[batch].to(device), counted[batch].to(device)
         _, code, level = prior.loss(clips, lengths[batch], *rest)
         code_nats, level_nats = code_nats + float(code), level_nats + float(level)
-        codes += int(((lengths[batch] - 1) // slots * slots).sum())
+        within = torch.arange(longest) < lengths[batch, None]
+        codes += int((within & (tokens[batch, :longest] < prior.vocabulary.end)).sum())
     code_nats, level_nats, codes = distributed.all_reduce_floats(code_nats, level_nats, codes)
     bits = code_nats / codes / math.log(2)
     return {
