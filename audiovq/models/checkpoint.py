@@ -303,7 +303,7 @@ def export(folder: Path, target: Path, leave_out: Collection[str] = ()) -> None:
 
 
 def _halved(value: Tensor) -> Tensor:
-    """A float32 tensor in float16, unless that has no number as large; others as they are."""
+    """A float32 tensor in float16, unless a value is too large for that; others as they are."""
     half = value.half() if value.dtype == torch.float32 else value
     return half if half.isfinite().all() else value
 

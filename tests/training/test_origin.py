@@ -236,7 +236,7 @@ def test_what_differs_is_said_before_anything_is_trained(
     assert not (tmp_path / "b").exists()
 
 
-def test_preprocessing_anew_is_advised_only_where_it_would_help() -> None:
+def test_like_is_advised_only_where_spectrograms_differ() -> None:
     dense = {"bottleneck": "gaussian", "dense": 2}
     labels = {"bottleneck": "gaussian", "conditional": True}
     origin = Origin("seed", "seed", untrained(**dense), "")
