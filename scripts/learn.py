@@ -55,7 +55,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual VQ-VAE, transformer": ("lesson-vqvae-residual", {}),
     "VQ-VAE, PixelCNN": ("lesson-pixelcnn", {}),
 }
-"""Systems, from simple to complex: preset, and settings that differ from it."""
+"""Systems, from simple to complex: preset, and settings of its bottleneck that differ."""
 DATA = "images", "sound"
 DRAWN = 300
 """New clips to judge a system by."""
@@ -123,12 +123,7 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
     rows, new, again = [], {}, {"original": dataset.test.spectrograms(indices)}
     for system, (preset, changes) in SYSTEMS.items():
         name = "-".join([preset, *(f"{k}{v}" for k, v in changes.items())])
-        settings = PRESETS[preset]
-        settings = dataclasses.replace(
-            settings,
-            autoencoder=dataclasses.replace(settings.autoencoder, **changes),
-            max_minutes=(settings.max_minutes or 5) * minutes,
-        )
+        settings = settings_of(preset, changes, minutes)
         model, seconds = trained(dataset, folder / name, settings)
         row, images = judged(system, model, dataset, classifier, seconds)
         rows.append(row)
@@ -141,6 +136,18 @@ def climb(kind: str, folder: Path, minutes: float) -> list[Row]:
     draw_rows(folder / "new.png", new)
     draw_rows(folder / "reconstructions.png", again)
     return rows
+
+
+def settings_of(preset: str, changes: dict[str, Any], minutes: float) -> TrainConfig:
+    """A preset with `changes` of its bottleneck, and `minutes` as a factor on its time limit."""
+    settings = PRESETS[preset]
+    autoencoder = settings.autoencoder
+    bottleneck = dataclasses.replace(autoencoder.bottleneck, **changes)
+    return dataclasses.replace(
+        settings,
+        autoencoder=dataclasses.replace(autoencoder, bottleneck=bottleneck),
+        max_minutes=(settings.max_minutes or 5) * minutes,
+    )
 
 
 def trained(dataset: Dataset, folder: Path, config: TrainConfig) -> tuple[Model, float]:
@@ -246,16 +253,17 @@ def draw_rows(path: Path, rows: dict[str, Tensor]) -> None:
 def markdown(rows: dict[str, list[Row]]) -> str:
     """The table of docs/learn.md."""
     lines = [
-        "| | images: error, % of white | obeys its digit | distance | seconds | sound: error, dB |"
-        " obeys its digit | distance | seconds | parameters |",
-        "|---" * 10 + "|",
+        "| | images: error, % of white | obeys its digit | distance | seconds | parameters |"
+        " sound: error, dB | obeys its digit | distance | seconds | parameters |",
+        "|---" * 11 + "|",
     ]
     for pair in zip(*(rows[kind] for kind in DATA), strict=True):
         cells = [pair[0].system]
         for row in pair:
             obeys = "–" if row.obeys is None else f"{100 * row.obeys:.0f} %"
             cells += [f"{row.error:.1f}", obeys, f"{row.distance:.1f}", f"{row.seconds:.0f}"]
-        lines.append("| " + " | ".join([*cells, f"{pair[1].parameters:,}"]) + " |")
+            cells.append(f"{row.parameters:,}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

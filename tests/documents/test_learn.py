@@ -1,8 +1,11 @@
 """docs/learn.md is true: its files, names, presets, flags and pictures exist."""
 
 import ast
+import importlib
+import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +51,28 @@ def test_both_languages_have_the_same_table_and_commands() -> None:
     )
     assert table[0] == table[1]
     assert commands[0] == commands[1]
+
+
+@pytest.fixture
+def learn(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`scripts.learn`, the page's first command."""
+    if not (ROOT / "scripts").is_dir():
+        pytest.skip("scripts/ is missing: it comes with the repository, not the package")
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("scripts.learn")
+
+
+def test_each_system_of_the_table_has_settings_that_differ_from_the_others(learn: Any) -> None:
+    settings = [learn.settings_of(*system, minutes=0.5) for system in learn.SYSTEMS.values()]
+    assert all(a != b for a, b in itertools.combinations(settings, 2))
+    assert learn.settings_of("lesson-vae", {"dense": 2}, 1).autoencoder.bottleneck.dense == 2
+
+
+def test_the_table_has_the_systems_and_columns_that_the_script_writes(learn: Any) -> None:
+    rows = [learn.Row(system, 1, 1.0, 1.0, None, 1.0) for system in learn.SYSTEMS]
+    written = learn.markdown(dict.fromkeys(learn.DATA, rows)).splitlines()
+    _, found = re.split("<!-- table -->\n|\n<!-- end -->", PAGES[0].read_text(encoding="utf-8"))[:2]
+    lines = found.splitlines()
+    assert lines[:2] == written[:2]
+    cells = [[line.split(" | ") for line in page[2:]] for page in (lines, written)]
+    assert [[row[0], len(row)] for row in cells[0]] == [[row[0], len(row)] for row in cells[1]]
