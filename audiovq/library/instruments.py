@@ -15,27 +15,29 @@ MAX_LAYERS = 16
 REACH = 12
 """Semitones that the lowest note of a pitched instrument is played below, and the highest above."""
 DRUM_KEYS = (
-    (36, r"kick|bass ?drum|\bbd"),
-    (37, r"rim|stick"),
-    (38, r"snare|\bsd"),
-    (39, r"clap|hand"),
-    (46, r"open|\boh|hho"),
-    (44, r"pedal|hhp"),
-    (42, r"hat|\bhh|\bch"),
-    (41, r"floor"),
-    (45, r"tom"),
-    (49, r"crash"),
-    (51, r"ride"),
-    (52, r"cymbal|china|\bcym"),
-    (54, r"tamb"),
-    (56, r"cow"),
-    (60, r"bongo"),
+    (36, r"kick(?: ?drum)?|bass ?drum|bd"),
+    (37, r"rim(?: ?shot)?|(?:side ?)?stick"),
+    (38, r"snare(?: ?drum)?|sd"),
+    (39, r"(?:hand ?)?clap"),
     (63, r"conga"),
-    (70, r"shak|marac|cabasa"),
-    (75, r"clave|wood"),
     (81, r"triangle"),
+    (46, r"open(?: ?(?:hi ?)?hat)?|ohh?|hho"),
+    (44, r"pedal(?: ?(?:hi ?)?hat)?|hhp"),
+    (42, r"(?:closed ?)?(?:hi(?:gh)? ?)?hat|closed|hhc?|chh?"),
+    (41, r"floor(?: ?tom)?"),
+    (45, r"tom(?: ?tom)?"),
+    (49, r"crash(?: ?cymbal)?"),
+    (51, r"ride(?: ?cymbal)?"),
+    (52, r"cymbal|china|cym"),
+    (54, r"tamb(?:ourine)?"),
+    (56, r"cow(?: ?bell)?"),
+    (60, r"bongo"),
+    (70, r"shaker|maraca|cabasa"),
+    (75, r"clave|wood(?: ?block)?"),
 )
-"""Keys of General MIDI's percussion, and patterns of names that they fit."""
+"""Keys of General MIDI's percussion, and patterns of names that they fit; the first that fits says what a kind is."""
+HATS = {42, 44, 46}
+"""Of the kinds of these keys a sound ends the one before it: a closed hat an open one."""
 FREE_KEYS = range(84, 128)
 """Keys of kinds whose name fits none of them, then the keys that are left, from the lowest."""
 
@@ -51,14 +53,43 @@ class Sample:
 
 
 def drum_keys(names: Sequence[str]) -> dict[str, int]:
-    """A MIDI key for each kind of sound: General MIDI's where its name fits, no key twice."""
+    """A MIDI key for each kind of sound: General MIDI's where its name fits, no key twice.
+
+    Names that are a key's word and nothing else come first, then names that have it among others.
+    """
     keys: dict[str, int] = {}
-    for name in names:
-        fitting = [k for k, pattern in DRUM_KEYS if re.search(pattern, name, re.IGNORECASE)]
-        free = [k for k in (*fitting, *FREE_KEYS, *range(84)) if k not in keys.values()]
+    for name in sorted(names, key=_match_rank):
+        free = [k for k in (*_fitting(name), *FREE_KEYS, *range(84)) if k not in keys.values()]
         if free:
             keys[name] = free[0]
     return keys
+
+
+def _match_rank(name: str) -> int:
+    """0: a name fits a key as a whole; 1: by some of its words; 2: it fits none."""
+    if any(re.fullmatch(_whole(pattern), _words(name)) for _, pattern in DRUM_KEYS):
+        return 0
+    return 1 if _fitting(name) else 2
+
+
+def _fitting(name: str) -> list[int]:
+    """Keys of General MIDI that a name fits by whole words, the likeliest first."""
+    return [key for key, pattern in DRUM_KEYS if re.search(_whole(pattern), _words(name))]
+
+
+def _is_hat(name: str) -> bool:
+    return bool(HATS.intersection(_fitting(name)[:1]))
+
+
+def _whole(pattern: str) -> str:
+    """The pattern between the ends of words, in singular or plural."""
+    return rf"\b(?:{pattern})(?:e?s)?\b"
+
+
+def _words(name: str) -> str:
+    """The words of a name in small letters: `hiHat_open2` is `hi hat open`."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return " ".join(re.findall(r"[^\W\d_]+", apart)).lower()
 
 
 def key_ranges(roots: Sequence[int]) -> list[tuple[int, int]]:
@@ -84,7 +115,8 @@ def sfz_of_drums(kinds: Mapping[str, Sequence[Sample]]) -> str:
     lines = ["// made by audiovq"]
     for name, key in sorted(drum_keys(list(kinds)).items(), key=lambda pair: pair[1]):
         lines.append(f"// {_one_line(name)}")
-        lines += _regions(kinds[name], f"key={key}", "one_shot")
+        ends_others = " group=1 off_by=1" if _is_hat(name) else ""
+        lines += _regions(kinds[name], f"key={key}{ends_others}", "one_shot")
     return "\n".join(lines) + "\n"
 
 
@@ -159,6 +191,8 @@ def _instrument(
 ) -> None:
     instrument = ET.SubElement(above, _tag("instrument"))
     first = {"id": str(number), "name": kind, **_SETTINGS, "midiOutNote": str(key)}
+    if _is_hat(kind):
+        first["muteGroup"] = "1"
     for tag, text in {**first, **_AFTER_THE_NOTE}.items():
         _add(instrument, tag, text)
     component = ET.SubElement(instrument, _tag("instrumentComponent"))

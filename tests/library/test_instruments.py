@@ -71,6 +71,38 @@ def test_kinds_have_the_keys_of_general_midi() -> None:
     }
 
 
+def test_a_key_of_general_midi_goes_to_whole_words_and_first_to_names_that_are_nothing_else() -> (
+    None
+):
+    names = ["chainsaw", "hat", "stomp", "tom", "bride", "ride"]
+    keys = drum_keys(names)
+    assert [keys[name] for name in names] == [84, 42, 85, 45, 86, 51]
+    names = ["kick loop", "Kicks", "808BD", "hiHats", "open conga", "crashes", "open_hats 2"]
+    keys = drum_keys(names)
+    assert [keys[name] for name in names] == [85, 36, 84, 42, 63, 49, 46]
+
+
+HATS = {
+    name: [Sample(f"{name}.wav", 100)] for name in ("hat", "hat closed 2", "open hat", "HHPedal")
+}
+OTHERS = {name: [Sample(f"{name}.wav", 100)] for name in ("kick", "open conga", "chat")}
+
+
+def test_each_hat_of_an_sfz_ends_the_hat_before_it_and_no_other_sound() -> None:
+    found = {r["sample"].removesuffix(".wav"): r for r in regions(sfz_of_drums(HATS | OTHERS))}
+    assert {(found[name]["group"], found[name]["off_by"]) for name in HATS} == {("1", "1")}
+    assert all("group" not in found[name] and "off_by" not in found[name] for name in OTHERS)
+
+
+def test_each_hat_of_a_drum_kit_ends_the_hat_before_it_and_no_other_sound() -> None:
+    kit = ET.fromstring(hydrogen_kit("kit", HATS | OTHERS, "words"))
+    groups = {
+        i.findtext(f"{{{HYDROGEN}}}name"): i.findtext(f"{{{HYDROGEN}}}muteGroup")
+        for i in kit.iter(f"{{{HYDROGEN}}}instrument")
+    }
+    assert groups == dict.fromkeys(HATS, "1") | dict.fromkeys(OTHERS, "-1")
+
+
 def test_an_sfz_of_notes_covers_the_keys_and_takes_turns() -> None:
     notes = {
         60: [Sample("60_01.wav", 10), Sample("60_02.wav", 10)],
