@@ -1,4 +1,4 @@
-"""Figures of a model on a dataset: reconstruction, codebook, prior, generated sounds."""
+"""Figures of a model on a dataset: reconstruction, codebook, priors, generated sounds."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from audiovq.generation.known import encode_clips, learn_clips
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
 from audiovq.runtime.progress import Say, progress
+from audiovq.training.stages.masked_prior import validate_masked
 from audiovq.training.stages.prior import validate_prior
 
 FEW = 20
@@ -44,7 +45,7 @@ def evaluate(
     judge_limits: JudgeLimits | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Figures of a model on a dataset: reconstruction, codebook, prior, generation.
+    """Figures of a model on a dataset: reconstruction, codebook, priors, generation.
 
     Measured on test clips; without any, on validation clips, or else on training clips: "measured_on" is
     the split. Generation is measured on `n` sounds, made with `sampling` and `best_of` as in `generate`,
@@ -61,12 +62,16 @@ def evaluate(
     figures["codebook"] = _evaluate_codebook(model, held_out, encoded)
     if model.prior is None and model.masked is None:
         return figures
+    codes = encode_split(model, held_out)
     if model.prior is not None:
         figures["prior"] = {
             name: model.header["prior"]["summary"][name]
             for name in ("uniform_bits", "unigram_bits")
-        } | validate_prior(model.prior, encode_split(model, held_out))
+        } | validate_prior(model.prior, codes)
         del figures["prior"]["score"]
+    if model.masked is not None:
+        figures["masked"] = validate_masked(model.masked, codes)
+        del figures["masked"]["score"]
     say(f"evaluate: {n} new sounds and judges")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(

@@ -121,6 +121,14 @@ PRIOR = (
         "baselines: {uniform_bits:.2f} (uniform), {unigram_bits:.2f} (code frequencies); lower is better",
     ),
 )
+MASKED = (
+    Figure(
+        "bits_per_code",
+        "masked prior",
+        "{bits_per_code:.2f} bits/masked code",
+        "given codes before and after it; above 24 kHz new sounds are sampled by this prior; lower is better",
+    ),
+)
 
 
 def describe_figures(figures: Figures) -> list[Row]:
@@ -138,6 +146,7 @@ def describe_figures(figures: Figures) -> list[Row]:
         *_reconstruction(reconstruction, words),
         *_rows(CODEBOOK, _codebook(figures.get("codebook", {}), clips), words),
         *_rows(PRIOR, figures.get("prior", {}), words),
+        *_rows(MASKED, figures.get("masked", {}), words),
         *_judges(generation, clips, unreliable),
         *_envelopes(generation.get("envelopes", {}), clips),
         *_copies(generation, clips),

@@ -254,7 +254,8 @@ def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
         evaluated = read_object(folder / "evaluation.json", "figures")
         if evaluated.pop("networks", model.checksums) == model.checksums:
             return evaluated
-    found, prior = (model.header.get(s, {}).get("summary", {}) for s in ("autoencoder", "prior"))
+    stages = "autoencoder", "prior", "masked"
+    found, prior, masked = (model.header.get(stage, {}).get("summary", {}) for stage in stages)
     measured_on = str(found.get("measured_on", "validation"))
     figures: dict[str, Any] = {"measured_on": measured_on, "from_training": True}
     sizes = {split.name: len(split) for split in (dataset.train, dataset.validation)}
@@ -276,6 +277,8 @@ def _figures(model: Model, dataset: Dataset, folder: Path) -> dict[str, Any]:
             "uniform_bits": prior["uniform_bits"],
             "unigram_bits": prior["unigram_bits"],
         }
+    if "validation_bits_per_code" in masked:
+        figures["masked"] = {"bits_per_code": masked["validation_bits_per_code"]}
     return figures
 
 

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from conftest import Waveform
 from short_judges import SHORT, shorten_judges
-from tiny_models import AUTOENCODER, PRIOR, changed, shake, tiny_model
+from tiny_models import AUTOENCODER, MASKED, PRIOR, changed, shake, tiny_model
 
 from audiovq.cli.main import main
 from audiovq.codec import codec
@@ -116,7 +116,9 @@ def test_codebook_figures_are_means_over_quantizers(
 def test_every_figure_comes_with_its_references_and_is_in_the_table(dataset: Dataset) -> None:
     model = untrained(dataset)
     model.prior = model.new_prior(PRIOR).eval()
-    shake(model.prior)
+    model.masked = model.new_masked(MASKED).eval()
+    for prior in (model.prior, model.masked):
+        shake(prior)
     model.header = {"prior": {"summary": {"uniform_bits": 4.0, "unigram_bits": 4.0}}}
     found = evaluate.evaluate(model, dataset, n=5, best_of=2, judge_limits=SHORT)
     json.dumps(found, allow_nan=False)
@@ -133,7 +135,9 @@ def test_every_figure_comes_with_its_references_and_is_in_the_table(dataset: Dat
     for name in ("mel distance", "spectral convergence", "log-spectral distance"):
         assert "without quantization" in rows[name]
         assert "from the true spectrogram" in rows[name]
-    assert {"entropy", "folder inception score", "diversity"} <= rows.keys()
+    assert found["masked"]["bits_per_code"] != found["prior"]["bits_per_code"]
+    priors = {"prior", "masked prior"}
+    assert {"entropy", "folder inception score", "diversity", *priors} <= rows.keys()
 
 
 def test_new_sounds_are_compared_with_training_clips_once(

@@ -27,6 +27,7 @@ from audiovq.config.settings import TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.originals import missing_note
+from audiovq.evaluation.wording import describe_figures
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
@@ -145,6 +146,17 @@ def test_figures_are_from_training_until_evaluate_has_run(
         rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
         assert rows.keys() - {"measured on"} == expected, "of an earlier state of the model"
     (folder / "evaluation.json").unlink()
+
+
+def test_the_masked_prior_has_a_row_beside_the_other(
+    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = {"validation_bits_per_code": 2.5}
+    monkeypatch.setitem(model.header, "masked", {"summary": summary})
+    rows = {r[0]: r[1:] for r in describe_figures(collect._figures(model, dataset, folder))}
+    assert rows["masked prior"][0] == "2.50 bits/masked code"
+    assert "new sounds are sampled by this prior" in rows["masked prior"][1]
+    assert "prior" in rows
 
 
 def test_a_page_of_long_sounds_has_twenty_and_stays_below_fourteen_megabytes(
