@@ -250,14 +250,15 @@ def _settings(
 
     `voting`: the recordings that `preprocess` chooses its settings by.
     """
-    infos = list(voting.values())
+    audible = {p: i for p, i in voting.items() if p in stats and stats[p].peak >= SILENT}
+    infos = list((audible or voting).values())
     listen = functools.cache(functools.partial(character, [source / path for path in voting]))
     settings, frames, notes = choose_settings(config, infos, listen)
     rate = settings.sample_rate
     reason = f"{rate:,} Hz: as requested"
     if config.sample_rate is None:
-        audible = [stats[path] for path in voting if path in stats and stats[path].peak >= SILENT]
-        bandwidth = float(np.quantile([one.bandwidth_hz for one in audible] or [0.0], 0.9))
+        bandwidths = [stats[path].bandwidth_hz for path in audible]
+        bandwidth = float(np.quantile(bandwidths or [0.0], 0.9))
         files = "all" if all(info.sample_rate == rate for info in infos) else "most"
         reason = (
             f"{rate:,} Hz: the rate of {files} files, with sound up to"
@@ -296,8 +297,9 @@ def _preset(clips: int, seconds: float) -> tuple[str, str]:
     if torch.cuda.is_available() and seconds >= 3600:
         return "base", "preset base: an hour of sound or more, and a GPU"
     if clips < 200:
-        return "tiny", f"preset tiny: only {clips} clips; several hundred make better models"
-    return "small", f"preset small: 20 minutes on a laptop are enough for {clips:,} clips"
+        few = f"{clips} clip{'s' * (clips != 1)}"
+        return "tiny", f"preset tiny: only {few}; several hundred make better models"
+    return "small", "preset small: 20 minutes on a laptop; --max-minutes 60 trains longer"
 
 
 def _values(labels: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:

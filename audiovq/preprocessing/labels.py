@@ -99,9 +99,11 @@ def labels_of(
     advice = {"folder": "move them into one", "csv": "add them to the table"}.get(
         how.rpartition(".")[2], "add a word of their names to the pattern"
     )
+    one = "has", "it is", "it"
+    have, they_are, them = one if len(unlabelled) == 1 else ("have", "they are", "them")
     return labels, [
-        f"{len(unlabelled)} of {len(paths)} files have no label ({unlabelled[0]}): they are used, but no label brings"
-        f" them up; {advice}, if one should"
+        f"{len(unlabelled)} of {len(paths)} files {have} no label ({unlabelled[0]}): {they_are} used, but no label brings"
+        f" {them} up; {advice}, if one should"
     ]
 
 

@@ -63,7 +63,7 @@ def choose_settings(
         warnings += [reason] if reason else []
     if lower := sum(n for r, n in rates.items() if r < rate):
         warnings.append(
-            f"{lower} of {len(infos)} files have a lower sample rate than {rate:,} Hz;"
+            f"{lower} of {len(infos)} files {'has' if lower == 1 else 'have'} a lower sample rate than {rate:,} Hz;"
             " upsampling adds nothing to their sound (--sample-rate sets another rate)"
         )
     seconds = config.clip_seconds
@@ -75,9 +75,10 @@ def choose_settings(
             seconds = longest + 1 / rate  # n frames hold at most n * hop_length - 1 samples
     frames = math.ceil(seconds * rate / settings.hop_length / FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     if longer := sum(info.seconds * rate >= frames * settings.hop_length for info in infos):
+        are = "is" if longer == 1 else "are"
         warnings.append(
-            f"{longer} of {len(infos)} files are longer than a clip of"
-            f" {frames * settings.hop_length / rate:.2f} s and are cut into several"
+            f"{longer} of {len(infos)} files {are} longer than a clip of"
+            f" {frames * settings.hop_length / rate:.2f} s and {are} cut into several"
         )
     return settings, frames, warnings
 
@@ -108,7 +109,8 @@ def choose_channels(
     if found < STEREO_SHARE * len(votes) or not found:
         return settings, []
     read = "" if len(votes) == len(infos) else " that were read"
-    note = f"{found} of {len(votes)} sound files{read} are stereo, and so is the dataset (--channels mono averages them)"
+    are = "is" if found == 1 else "are"
+    note = f"{found} of {len(votes)} sound files{read} {are} stereo, and so is the dataset (--channels mono averages them)"
     return stereo, [note]
 
 

@@ -293,17 +293,18 @@ def notes_of(
     notes = []
     if groups := equal_sounds(sounds):
         first, second = groups[0][:2]
-        are = "are copies or near copies of another" if near else "are identical to another"
+        like = "copies or near copies of" if near else "identical to"
         notes.append(
-            f"{sum(map(len, groups))} of {many(len(sounds))} {are} (such as"
+            f"{sum(map(len, groups))} of {many(len(sounds))} are {like} another (such as"
             f" {first} and {second}); {'these' if near else 'identical ones'} are kept in the same split"
         )
         if config.test is not None:
             pattern = re.compile(config.test)
             copies = [p for p in assigned if assigned[p] == ("test",) and not pattern.search(p)]
             if copies:
+                are = "is" if len(copies) == 1 else "are"
                 notes.append(
-                    f"{len(copies)} of them (for example {copies[0]}) are in the test split because"
+                    f"{len(copies)} of them (for example {copies[0]}) {are} in the test split because"
                     " --test matches a copy"
                 )
     if left := sorted(path for path, splits in assigned.items() if not splits):

@@ -56,9 +56,23 @@ def test_the_advice_names_what_helps_most(
     assert lines[0] == "as with drum hits, preset tiny, 1 minute of one core:"
     assert says in lines[-1]
     assert ("have their label" in lines[1]) == bool(counts)
-    assert ("(measured up to 1,000)" in lines[2]) == (4 * clips > 1000)
+    assert ("(not measured beyond 1,000)" in lines[2]) == (4 * clips > 1000)
     beyond = expectation_lines(1200, {}, {}, "hits", 44_100)
     assert len(beyond) == len(lines) - 1
+
+
+def test_four_times_as_many_clips_are_never_said_to_be_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [row(100, 0.5), {**row(1000, 0.6), "error_db": 0.5, "copies": 0.4}]
+    monkeypatch.setattr(enough, "measured", lambda: {"minutes": 1.0, "rows": rows})
+    later = expectation_lines(100, {"kind": ["kick"]}, {}, "hits", 44_100)[2]
+    assert later.startswith("with four times as many: error 0.1 dB, ")
+    assert later.endswith("have their label, 25 % are near copies")
+    flat = [{**row(clips, 0.5), "error_db": 0.1} for clips in (100, 1000)]
+    monkeypatch.setattr(enough, "measured", lambda: {"minutes": 1.0, "rows": flat})
+    later = expectation_lines(900, {}, {}, "hits", 44_100)[2]
+    assert later == "with four times as many (not measured beyond 1,000): about the same"
 
 
 def test_sounds_are_compared_with_the_set_of_their_character() -> None:

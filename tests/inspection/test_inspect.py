@@ -86,6 +86,18 @@ def test_unusable_files_have_the_same_reasons_as_in_preprocess(
     assert "8,000 Hz: the rate of most files" in table
 
 
+def test_silent_files_are_not_counted_among_those_of_a_lower_rate(
+    voice: Voice, tmp_path: Path
+) -> None:
+    for number in range(3):
+        sound = voice(0.3, 100 + 20 * number, sample_rate=16000)
+        soundfile.write(tmp_path / f"{number}.wav", sound, 16000)
+    soundfile.write(tmp_path / "low.wav", voice(0.3), 8000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(4000), 8000)
+    reasons = inspect(tmp_path, config=PreprocessConfig(sample_rate=16000)).reasons
+    assert any("1 of 4 files has a lower sample rate than 16,000 Hz" in one for one in reasons)
+
+
 def test_a_folder_without_usable_files_is_rejected_with_the_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -436,7 +436,7 @@ def test_a_pattern_that_ignores_case_gives_values_in_small_letters() -> None:
     labels, notes = labels_of(Path(), paths, "(?i)(?P<kind>kick|snare)")
     assert [labels[path].get("kind") for path in paths] == ["kick", "kick", "snare", None]
     assert notes == [
-        "1 of 4 files have no label (d/other.wav): they are used, but no label brings them up;"
+        "1 of 4 files has no label (d/other.wav): it is used, but no label brings it up;"
         " add a word of their names to the pattern, if one should"
     ]
     assert labels_of(Path(), paths[:3], "(?P<kind>Kick|SNARE|kick)")[0][paths[2]] == {
@@ -551,7 +551,7 @@ def test_the_sample_rate_is_the_most_frequent_one_and_others_are_resampled(
         "4.wav": 16_000,
     }
     assert all(abs(samples - 8000) <= 1 for _, samples in found.values())
-    assert any("1 of 5 files have a lower sample rate than 16,000 Hz" in line for line in lines)
+    assert any("1 of 5 files has a lower sample rate than 16,000 Hz" in line for line in lines)
 
 
 def test_settings_given_are_used() -> None:
