@@ -72,7 +72,7 @@ def generate(
 
     Args:
         model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
-        out: Folder for the WAVs and their manifest.json.
+        out: Folder for the WAVs and their manifest.json; images are PNGs without one.
     """
     labels = options.labels
     if each is not None and n is not None:
@@ -163,7 +163,7 @@ def continue_(
     ] = None,
     options: Options = SoundOptions(),
 ) -> None:
-    """Continue a recording.
+    """Continue a recording; its last column of codes is made again, its samples before are kept.
 
     Args:
         model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
@@ -197,7 +197,11 @@ def repaint(
     recording: Positional[Path],
     out: Positional[Path],
     time: Annotated[
-        str | None, arg(metavar="FROM:TO", help="Time range in seconds, such as 0.2:0.5.")
+        str | None,
+        arg(
+            metavar="FROM:TO",
+            help="Time range in seconds, such as 0.2:0.5; rounded outward to columns of codes.",
+        ),
     ] = None,
     band: Annotated[
         str | None, arg(metavar="FROM:TO", help="Frequency range in Hz, such as 1000:3000.")

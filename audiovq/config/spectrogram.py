@@ -29,7 +29,7 @@ class PreprocessConfig:
     """Sample rate in Hz to resample to; None: the most common rate of the files."""
     clip_seconds: float | None = None
     """Longest clip in seconds; None: the longest file if it is at most 2.5 s, else long enough for 99 % of
-    the files, at most 2 s."""
+    the files, at most about 2 s (rounded up to 16 frames)."""
     n_fft: int | None = None
     """Window length in samples; None: the next power of two of at least 32 ms, half of it for hits."""
     hop_length: int | None = None

@@ -411,6 +411,25 @@ def test_an_edit_keeps_channels_and_rate_of_the_recording(
     changed = np.flatnonzero((read != original).any(axis=1)) / rate
     assert 0.08 < changed.min() < 0.1
     assert 0.12 < changed.max() < 0.14
+    ((begin, end),) = manifest(path.parent)["sounds"][0]["new_seconds"]
+    assert begin - 0.011 <= changed.min() <= begin + 0.002
+    assert end - 0.002 <= changed.max() <= end + 0.011
+
+
+def test_repaint_says_which_part_it_has_changed(model: Model, tmp_path: Path) -> None:
+    source = tmp_path / "noise.wav"
+    soundfile.write(source, np.random.default_rng(0).uniform(-0.5, 0.5, 2000), RATE, "PCM_16")
+    for time, says in (
+        ((0.1, 0.119), "changed: 0.100 to 0.120 s, rounded outward to columns of codes"),
+        (
+            (0.2, 9.0),
+            "changed: 0.200 to 0.250 s, rounded outward to columns of codes; the recording ends there",
+        ),
+    ):
+        lines: list[str] = []
+        more = {**QUICK, "say": lines.append}
+        files.repaint_files(model, source, tmp_path / f"{time[0]}", time, None, 1, **more)
+        assert lines[-1] == says
 
 
 def test_kept_samples_above_full_scale_are_kept_as_floating_point_or_turned_down_with_a_note(

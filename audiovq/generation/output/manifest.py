@@ -61,6 +61,9 @@ def row_of(
         "level_db": float(model.spectrogram.level_db(torch.tensor(sound.encoded.level))),
         "peak_limited": limited,
     }
+    if sound.kept is not None:
+        rate = model.sample_rate
+        row["new_seconds"] = [[round(i / rate, 4) for i in span] for span in sound.kept.spans]
     if sound.nearest is not None:
         row["nearest_training_clip"] = {
             "file": sound.nearest.path,
@@ -89,6 +92,16 @@ def copies_note(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{again} of {len(rows)} sounds {were}; sampled again, up to {MAX_TRIES} times each: {left}"
     )
+
+
+def changed_note(made_with: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line that says which part of a recording `repaint --time` has changed; "" for other commands."""
+    if not made_with.get("time") or not rows or not rows[0].get("new_seconds"):
+        return ""
+    spans = rows[0]["new_seconds"]
+    parts = ", ".join(f"{begin:.3f} to {end:.3f} s" for begin, end in spans)
+    ends = "; the recording ends there" if spans[-1][1] >= rows[0]["seconds"] - 0.001 else ""
+    return f"changed: {parts}, rounded outward to columns of codes{ends}"
 
 
 def _is_copy(row: Mapping[str, Any]) -> bool:

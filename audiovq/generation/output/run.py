@@ -19,7 +19,7 @@ from audiovq.config.output import OutputConfig
 from audiovq.generation.edit import (
     with_original,
 )
-from audiovq.generation.output.manifest import MANIFEST, copies_note, row_of
+from audiovq.generation.output.manifest import MANIFEST, changed_note, copies_note, row_of
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model
 from audiovq.runtime.files import name_of, read_object, write_json
@@ -86,7 +86,8 @@ class Run:
         filled.expect(MANIFEST)
         write_json(filled.folder / MANIFEST, self._manifest(rows))
         limited = sum(bool(row.get("peak_limited")) for row in rows)
-        for note in (writing.limited_note(limited, len(rows)), copies_note(rows)):
+        changed = changed_note(self.made_with, rows)
+        for note in (writing.limited_note(limited, len(rows)), copies_note(rows), changed):
             if note:
                 self.say(note)
         return [filled.folder / name for name in names]
