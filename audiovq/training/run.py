@@ -43,7 +43,6 @@ from audiovq.training.stages.plain import (
     PlainLines,
     begin_line,
     finished_line,
-    stage_name,
     task_of,
 )
 from audiovq.training.stages.prior import PriorStage, overfits
@@ -156,7 +155,7 @@ def _train(run: Run) -> Model:
         model = _fit_vivid_contrast(run)
     if run.plain and budget.has_codes and not finished:
         how_long = "takes seconds to minutes" if model.context is None else DONE_BEFORE
-        run.say(f"{stage_name(config, 'context', run.only_masked)}: {how_long}")
+        run.say(f"{task_of(run, 'context')}: {how_long}")
     if budget.has_codes and model.context is None:
         train_context(run, model, budget.context_deadline)
         distributed.barrier()
@@ -312,7 +311,7 @@ def run_stage(stage: Stage, max_seconds: float | None) -> float:
         dtype=run.dtype,
         max_seconds=max_seconds,
         limits=run.limits,
-        title=stage_name(run.config, stage.name, run.only_masked) if run.plain else stage.name,
+        title=task_of(run, stage.name),
     )
     before, was_done = trainer.progress, trainer.state.done
     if was_done and not is_finished(run.folder):
@@ -348,10 +347,8 @@ class _Reports:
         self.trainer = trainer
         self.sampled_at = trainer.progress
         """Progress at the latest samples."""
-        config = stage.run.config
         later = _budget(stage.run).after(stage.name)
-        only_masked = stage.run.only_masked
-        self.plain = PlainLines(config, stage.name, later, trainer.steps, only_masked)
+        self.plain = PlainLines(trainer.title, stage.name, later, trainer.steps)
 
     def __call__(self, metrics: Metrics) -> None:
         run = self.stage.run

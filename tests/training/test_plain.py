@@ -9,6 +9,7 @@ import torch
 from fast_training import CONFIG, train
 
 from audiovq.config.presets import PRESETS
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.runtime import distributed
 from audiovq.runtime import progress as shown
@@ -32,6 +33,29 @@ def metrics(progress: float, score: float | None = None, **others: float) -> dic
     return found if score is None else found | {"validation_score": score}
 
 
+def plain_lines(stage: str, later: float | None, steps: int) -> PlainLines:
+    """The lines of a stage of preset small, on speech."""
+    return PlainLines(
+        stage_name(SMALL, stage, SpectrogramConfig.for_rate(8000)), stage, later, steps
+    )
+
+
+def test_a_stage_is_named_by_what_it_learns_of_this_data() -> None:
+    speech, wide = SpectrogramConfig.for_rate(8000), SpectrogramConfig.for_rate(44_100)
+    images = SpectrogramConfig.for_images(28)
+
+    def learnt(preset: str, spectrogram: SpectrogramConfig) -> list[str]:
+        names = (stage_name(PRESETS[preset], s, spectrogram) for s in stages_of(PRESETS[preset]))
+        return [name.partition("(")[2].removesuffix(")") for name in names]
+
+    assert learnt("small", speech)[-2:] == ["new sounds", "filling gaps"]
+    assert learnt("small", wide)[-2:] == ["likelihood of codes", "new sounds"]
+    assert learnt("tiny", wide)[-1] == "new sounds"
+    assert learnt("lesson-vae", speech) == ["sounds as latents"]
+    assert learnt("lesson-vae", images) == ["images as latents"]
+    assert learnt("lesson-vqvae", images) == ["images as codes", "small archives", "new images"]
+
+
 def test_every_stage_of_a_training_is_counted() -> None:
     assert list(stages_of(SMALL)) == ["autoencoder", "vivid", "context", "prior", "masked"]
     assert list(stages_of(PRESETS["rate-1k"])) == ["autoencoder", "context"]
@@ -51,12 +75,13 @@ def test_where_the_masked_prior_is_the_only_one_it_is_the_stage_of_new_sounds(
     assert list(stages_of(config, run.only_masked)) == ["autoencoder", "vivid", "context", "masked"]
     assert task_of(run, "masked") == "stage 4 of 4 (new sounds)"
     assert " in 4 stages" in begin_line(config, 1200, run.only_masked)
-    line = PlainLines(config, "masked", 0, 10, run.only_masked).line(metrics(0.5))
+    name = stage_name(config, "masked", run.dataset.spectrogram, run.only_masked)
+    line = PlainLines(name, "masked", 0, 10).line(metrics(0.5))
     assert line.startswith("stage 4 of 4 (new sounds): ")
 
 
 def test_a_line_compares_each_validation_with_the_best_before_it() -> None:
-    lines = PlainLines(SMALL, "autoencoder", 300, 1000)
+    lines = plain_lines("autoencoder", 300, 1000)
     assert lines.line(metrics(0.0)) == "stage 1 of 5 (sounds as codes): 0 % of its time"
     first = lines.line(metrics(0.25, 0.2))
     name = "stage 1 of 5 (sounds as codes)"
@@ -94,7 +119,7 @@ def test_a_line_compares_each_validation_with_the_best_before_it() -> None:
 def test_the_last_line_of_a_stage_gives_one_share_and_what_ended_it(
     ended_by: str, step: int, words: str
 ) -> None:
-    lines = PlainLines(SMALL, "autoencoder", 300, 1000)
+    lines = plain_lines("autoencoder", 300, 1000)
     share = step / 1000 if ended_by == "patience" else 1.0
     line = lines.line(metrics(share, 0.2, step=step), ended_by=ended_by)
     assert line == f"stage 1 of 5 (sounds as codes): {words}"
@@ -102,27 +127,27 @@ def test_the_last_line_of_a_stage_gives_one_share_and_what_ended_it(
 
 
 def test_the_advice_of_a_last_line_does_not_contradict_itself() -> None:
-    lines = PlainLines(SMALL, "prior", 0, 1000)
+    lines = plain_lines("prior", 0, 1000)
     line = lines.line(metrics(1.0, 0.2, step=100), overfits=True, ended_by="time")
     assert "fewer minutes, help" in line
     assert "more minutes" not in line
 
 
 def test_a_share_is_that_of_the_time_or_of_the_steps_whichever_is_larger() -> None:
-    assert "50 % of its steps" in PlainLines(SMALL, "prior", 0, 10).line(metrics(0.5, step=5))
-    assert "50 % of its time" in PlainLines(SMALL, "prior", 0, 10).line(metrics(0.5, step=4))
-    without_limit = PlainLines(SMALL, "prior", None, 10)
+    assert "50 % of its steps" in plain_lines("prior", 0, 10).line(metrics(0.5, step=5))
+    assert "50 % of its time" in plain_lines("prior", 0, 10).line(metrics(0.5, step=4))
+    without_limit = plain_lines("prior", None, 10)
     assert "0 % of its steps" in without_limit.line(metrics(0.0))
-    last = PlainLines(SMALL, "masked", 0, 10).line(metrics(1.0, 0.2, step=9), ended_by="time")
+    last = plain_lines("masked", 0, 10).line(metrics(1.0, 0.2, step=9), ended_by="time")
     assert last.endswith("its time is up; learning")
 
 
 def test_each_verdict_has_its_advice() -> None:
-    line = PlainLines(SMALL, "autoencoder", None, 10).line(metrics(0.5, 0.1, validation_usage=0.2))
+    line = plain_lines("autoencoder", None, 10).line(metrics(0.5, 0.1, validation_usage=0.2))
     assert "about 5 minutes left in this stage" in line
     thin = "codebook thin (20 % of codes in use): few kinds of sound, or too few minutes"
     assert line.endswith(thin)
-    line = PlainLines(SMALL, "prior", 0, 10).line(metrics(0.5, 0.1), overfits=True)
+    line = plain_lines("prior", 0, 10).line(metrics(0.5, 0.1), overfits=True)
     assert "begins to repeat your recordings; more recordings, or fewer minutes, help" in line
 
 
@@ -182,7 +207,9 @@ def test_what_takes_minutes_between_and_within_stages_shows_how_far_it_is(
         ):
             done, total = (int(number.replace(",", "")) for number in match.groups()[1:])
             found.setdefault(match[1], []).append((done, total))
-    context, prior = (stage_name(CONFIG, stage) for stage in ("context", "prior"))
+    context, prior = (
+        stage_name(CONFIG, stage, dataset.spectrogram) for stage in ("context", "prior")
+    )
     assert list(found) == [
         f"{context}, encoding",
         f"{context}, fitting",
@@ -201,6 +228,8 @@ def test_a_rank_that_prints_nothing_shows_no_progress(
 ) -> None:
     run = Run(dataset, Path("model"), CONFIG, torch.device("cpu"), print)
     assert task_of(run, "context") == "context"
-    assert task_of(replace(run, plain=True), "context") == stage_name(CONFIG, "context")
+    assert task_of(replace(run, plain=True), "context") == stage_name(
+        CONFIG, "context", dataset.spectrogram
+    )
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     assert task_of(run, "context") == ""

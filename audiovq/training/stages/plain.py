@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiovq.config.settings import TrainConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.runtime import distributed
 from audiovq.runtime.progress import percent
 from audiovq.training.budget import TimeBudget
@@ -58,33 +59,37 @@ def begin_line(config: TrainConfig, clips: int, only_masked: bool = False) -> st
     )
 
 
-def stage_name(config: TrainConfig, stage: str, only_masked: bool = False) -> str:
-    """`stage 2 of 4 (new sounds)`."""
+def stage_name(
+    config: TrainConfig, stage: str, spectrogram: SpectrogramConfig, only_masked: bool = False
+) -> str:
+    """`stage 2 of 4 (new sounds)`: what the stage learns from data of these settings."""
     stages = stages_of(config, only_masked)
-    return f"stage {list(stages).index(stage) + 1} of {len(stages)} ({stages[stage]})"
+    words = stages[stage]
+    if spectrogram.is_wide and "masked" in stages:  # new sounds are sampled by the masked prior
+        words = {"prior": "likelihood of codes", "masked": "new sounds"}.get(stage, words)
+    if not config.autoencoder.quantizes:
+        words = words.replace("as codes", "as latents")
+    if spectrogram.images:
+        words = words.replace("sounds", "images")
+    return f"stage {list(stages).index(stage) + 1} of {len(stages)} ({words})"
 
 
 def task_of(run: Run, stage: str) -> str:
     """The name under which a stage's progress is shown; "", which shows none, in all ranks but rank 0."""
     if not distributed.is_main():
         return ""
-    return stage_name(run.config, stage, run.only_masked) if run.plain else stage
+    if not run.plain:
+        return stage
+    return stage_name(run.config, stage, run.dataset.spectrogram, run.only_masked)
 
 
 class PlainLines:
     """The progress lines of one stage, which compare each validation with the best before it."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        stage: str,
-        later: float | None,
-        steps: int,
-        only_masked: bool = False,
-    ) -> None:
-        """`later`: seconds planned for the stages after it; None: there is no time limit. `steps`: the most that it
-        may take."""
-        self.name = stage_name(config, stage, only_masked)
+    def __init__(self, name: str, stage: str, later: float | None, steps: int) -> None:
+        """`name`: see `stage_name`. `later`: seconds planned for the stages after it; None: there is no time limit.
+        `steps`: the most that it may take."""
+        self.name = name
         self.stage = stage
         self.later = later
         self.steps = steps
