@@ -50,6 +50,8 @@ class Summary:
     """Bit rate of 16-bit PCM at the model's sample rate and channels, divided by the nominal bit rate."""
     bottleneck: str
     prior: str
+    pixels: tuple[int, int] | None = None
+    """Height and width of images, of which a second is a column of pixels; None: of sounds."""
 
 
 def summarize(model: Model) -> Summary:
@@ -88,6 +90,7 @@ def summarize(model: Model) -> Summary:
         compression=bits and 16 * model.sample_rate * model.channels / bits,
         bottleneck=_bottleneck(model),
         prior=_prior(model),
+        pixels=(autoencoder.bins, model.clip_frames) if spectrogram.images else None,
     )
 
 
@@ -184,7 +187,13 @@ def summary_table(summary: Summary) -> str:
         ),
         ("bottleneck", summary.bottleneck),
     ]
-    if summary.codes_per_second is not None:
+    if summary.pixels is not None:
+        height, width = summary.pixels
+        figures[1] = "size", f"{height} × {width} pixels"
+        figures[2] = "receptive field", f"{summary.receptive_frames} columns of pixels"
+        if summary.codes_per_second is not None:
+            figures.append(("codes", f"{summary.codes_per_second * width:.0f} an image"))
+    elif summary.codes_per_second is not None:
         figures += [
             ("codes", f"{summary.codes_per_second:.0f} a second"),
             ("nominal rate", f"{summary.nominal_bits_per_second:.0f} bit/s"),

@@ -2,18 +2,21 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import PRIOR, tiny_model, untrained
+from tiny_models import AUTOENCODER, PRIOR, changed, tiny_model, untrained
 
 from audiovq.cli.main import main
 from audiovq.codec import codec
 from audiovq.config.settings import PriorConfig
+from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.checkpoint import load, save
+from audiovq.models.model import new_model
 from audiovq.models.summary import summarize, summary_table
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -144,6 +147,17 @@ def test_the_verb_prints_a_table_and_the_same_as_json(
         assert layer["name"] in printed
     assert f"{told['parameters']:,}" in printed
     assert "64.0:1 relative to 16-bit PCM" in printed
+
+
+@pytest.mark.parametrize("kind", ["plane", "ema"])
+def test_a_model_of_images_tells_of_pixels_and_not_of_seconds(kind: str) -> None:
+    config = changed(AUTOENCODER, **KINDS[kind])
+    model = new_model(SpectrogramConfig.for_images(28), config, {}, [((), 1)], 28)
+    table = summary_table(summarize(model))
+    assert "28 × 28 pixels" in table
+    assert "columns of pixels" in table
+    assert ("28 an image" in table) == (kind == "ema"), "4 rows of 7 columns"
+    assert not re.search(r"\bs\b|Hz|second|bit/s|PCM", table)
 
 
 def test_a_model_without_codes_tells_of_no_rate() -> None:
