@@ -11,17 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from audiovq.audio import reading
 from audiovq.audio.waveform import AudioError
 from audiovq.codec.windows import Encoded
 from audiovq.config.errors import AudiovqError
+from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import edit
 from audiovq.generation import morph as morphing
 from audiovq.generation.generate import generate
 from audiovq.generation.labels import infer_labels, label_names
+from audiovq.generation.output.run import gain_of
 from audiovq.generation.sound import Sound, decode_sounds
 from audiovq.models.model import Model
 
@@ -33,6 +36,8 @@ MAX_SOUNDS = 8
 """Sounds of a morph."""
 MAX_UNDO = 32
 """Moves that can be undone."""
+DECODED = "encoded and decoded"
+"""The note of a recording as the codec decodes it."""
 MAX_NAME = 60
 """Characters of a name."""
 
@@ -106,7 +111,8 @@ def make(
     Raises AudiovqError as `generate` does.
     """
     _require_seconds(seconds)
-    (sound,) = generate(model, 1, labels, sampling=sampling, seed=seed, seconds=seconds)
+    made = generate(model, 1, labels, sampling=sampling, seed=seed, seconds=seconds)
+    (sound,) = _below_peak(model, made)
     number = sum(item.original is None for item in desk.shelf) + 1
     near = sound.nearest
     note = f"near copy of {near.path}" if near is not None and near.is_copy else "new"
@@ -136,10 +142,8 @@ def record(model: Model, desk: Desk, path: Path, name: str) -> Desk:
     stem = Path(name).stem[:MAX_NAME] or "recording"
     note = _converted(found, model)
     item = Item(stem, Sound(waveform, labels, encoded), note)
-    coded = _decode(model, encoded, labels)
-    return _add(
-        desk, "recording", [item, Item(f"{stem}, decoded", coded, "encoded and decoded", item)]
-    )
+    (coded,) = _below_peak(model, [_decode(model, encoded, labels)])
+    return _add(desk, "recording", [item, Item(f"{stem}, decoded", coded, DECODED, item)])
 
 
 def _converted(found: reading.AudioInfo, model: Model) -> str:
@@ -236,9 +240,8 @@ def vary(
     """Put a variation of the selected sound on the shelf: see `edit.vary`."""
     item = desk.selected
     labels = {**item.sound.labels, **labels}
-    (sound,) = edit.vary(
-        model, item.sound.waveform, 1, strength, labels, sampling=sampling, seed=seed
-    )
+    made = edit.vary(model, item.sound.waveform, 1, strength, labels, sampling=sampling, seed=seed)
+    (sound,) = _below_peak(model, made)
     return _add(desk, "variation", [_take(desk, item, sound, f"varied, strength {strength:g}")])
 
 
@@ -266,7 +269,8 @@ def morph(model: Model, desk: Desk, key: str, steps: int) -> Desk:
         raise AudiovqError("a sound cannot morph to itself: choose another of the shelf")
     if not 2 <= steps <= MAX_SOUNDS:
         raise AudiovqError(f"steps {steps}: give 2 to {MAX_SOUNDS}")
-    sounds = morphing.morph(model, item.sound.waveform, other.sound.waveform, steps)
+    made = morphing.morph(model, item.sound.waveform, other.sound.waveform, steps)
+    sounds = _below_peak(model, made)
     names = [f"{item.name} → {other.name} {i + 1}/{steps}"[:MAX_NAME] for i in range(steps)]
     return _add(
         desk,
@@ -291,6 +295,16 @@ def redo(desk: Desk) -> Desk:
     last = desk.future[-1]
     past = (*desk.past, Moment(desk.shelf, desk.key, last.move))
     return Desk(last.shelf, last.key, past, desk.future[:-1])
+
+
+def _below_peak(model: Model, sounds: Sequence[Sound]) -> list[Sound]:
+    """New sounds, those that are louder turned down to the peak of files by `generate`."""
+    output = OutputConfig()
+    gains = [np.float32(gain_of(sound, model.sample_rate, output)[0]) for sound in sounds]
+    return [
+        replace(sound, waveform=gain * sound.waveform)
+        for gain, sound in zip(gains, sounds, strict=True)
+    ]
 
 
 def _take(desk: Desk, item: Item, sound: Sound, note: str) -> Item:

@@ -9,7 +9,9 @@ import zipfile
 from pathlib import Path
 
 from audiovq.app import view
-from audiovq.app.desk import Desk, Item
+from audiovq.app.desk import DECODED, Desk, Item
+from audiovq.audio.silence import SILENT
+from audiovq.audio.waveform import peak_of
 from audiovq.config.errors import AudiovqError
 from audiovq.library.instruments import Sample, hydrogen_kit, sfz_of_drums
 from audiovq.models.model import Model
@@ -17,10 +19,14 @@ from audiovq.report.sheet import Entry, write_sheet
 
 
 def zipped(model: Model, name: str, desk: Desk) -> bytes:
-    """The kept sounds as a ZIP, or all if none is kept. Raises AudiovqError where the shelf is empty."""
+    """The kept sounds as a ZIP, or all if none is kept; silent ones are left out.
+
+    Raises AudiovqError where none is left.
+    """
     items = [item for item in desk.shelf if item.is_kept] or list(desk.shelf)
+    items = [item for item in items if peak_of(item.sound.waveform) >= SILENT]
     if not items:
-        raise AudiovqError("the shelf is empty: make a sound first")
+        raise AudiovqError("there is nothing to pack but silence: make a sound first")
     files: dict[str, Item] = {}
     for item in items:
         files[view.file_name(item, {file.lower() for file in files})] = item
@@ -28,10 +34,7 @@ def zipped(model: Model, name: str, desk: Desk) -> bytes:
     for file, item in files.items():
         sample = Sample(file, item.sound.waveform.shape[-1])
         kinds.setdefault(_kind(item), []).append(sample)
-    packed, folder = (
-        io.BytesIO(),
-        f"{name}-sounds",
-    )  # so that it unpacks into one, as Hydrogen wants it
+    packed, folder = io.BytesIO(), folder_name(name)
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for file, item in files.items():
             archive.writestr(f"{folder}/{file}", view.wav(model, item))
@@ -42,9 +45,16 @@ def zipped(model: Model, name: str, desk: Desk) -> bytes:
     return packed.getvalue()
 
 
+def folder_name(name: str) -> str:
+    """The folder that the pack of a model of this name unpacks into, as Hydrogen wants it."""
+    return name if name.endswith("sounds") else f"{name}-sounds"
+
+
 def _kind(item: Item) -> str:
-    """The instrument of a sound: its first label, or the name of its original."""
+    """The instrument of a sound: its first label, or the name of its original; of a decoded recording its name, as
+    turns with the recording would sound nearly alike."""
     value = next(iter(item.sound.labels.values()), "") or (item.original or item).name
+    value = item.name if item.note == DECODED else value
     return re.sub(r"\s+", " ", value)
 
 

@@ -252,7 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ["pack.zip"]:
                 desk = server.desk(key)
                 body = server.run(lambda: pack.zipped(server.model, server.name, desk))
-                return Answer(body, "application/zip", file_name=f"{server.name}-sounds.zip")
+                return Answer(
+                    body, "application/zip", file_name=f"{pack.folder_name(server.name)}.zip"
+                )
         return _json({"error": f"{url.path}: is not here"}, 404)
 
     def _media(self, item: Item, kind: str, query: Mapping[str, str]) -> Answer:

@@ -496,8 +496,11 @@ def test_an_upload_says_what_it_is_turned_into_and_is_changed(
         page.get_by_label("Morph to").select_option(label="tone, decoded")
         act(page, "Morph")
         assert names(page)[3] == "tone → tone, decoded 4/4"
-        page.get_by_label("Continue to").fill("0.5")
+        length = page.get_by_label("Continue to")
+        assert length.input_value() == "0.7", "half a second longer than the open sound"
+        length.fill("0.5")
         act(page, "Continue")
+        assert length.input_value() == "0.5", "as typed"
         assert page.locator("#facts").inner_text().startswith("0.50 s · continued")
         act(page, "Vary it")
         assert "varied" in page.locator("#facts").inner_text()

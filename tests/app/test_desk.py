@@ -1,5 +1,8 @@
 """Actions of the app: each changes what it names only, and can be undone."""
 
+import io
+import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ import soundfile
 import torch
 from tiny_models import tiny_model
 
-from audiovq.app import actions
+from audiovq.app import actions, view
 from audiovq.app import desk as moves
-from audiovq.app.desk import Desk
+from audiovq.app.desk import Desk, Item
+from audiovq.app.pack import zipped
 from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import SamplingConfig
 from audiovq.generation import edit
+from audiovq.generation import morph as morphing
 from audiovq.models.model import Model
 
 HOW: tuple[dict[str, str], SamplingConfig, int] = ({}, SamplingConfig(temperature=1), 0)
@@ -62,6 +67,50 @@ def test_a_recording_is_on_the_shelf_beside_its_reconstruction(
     assert np.array_equal(original.sound.waveform, soundfile.read(path, dtype="float32")[0])
     assert len(again.sound.waveform) == len(original.sound.waveform)
     assert desk.shelf[2:] == full.shelf
+
+
+def test_new_sounds_stay_below_the_peak_of_generate_and_recordings_as_they_are(
+    model: Model, full: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loud = replace(full.selected.sound, waveform=np.linspace(-1.5, 1.5, 900, dtype=np.float32))
+    for module, name, count in (
+        (moves, "generate", 1),
+        (edit, "vary", 1),
+        (morphing, "morph", 2),
+        (moves, "decode_sounds", 1),
+    ):
+        made = [loud] * count
+        monkeypatch.setattr(module, name, lambda *_, made=made, **__: made)
+    soundfile.write(tmp_path / "full.wav", np.array([0.5, -1, 0.25] * 300), 8000, "PCM_16")
+    recorded = moves.record(model, full, tmp_path / "full.wav", "full.wav")
+    assert soundfile.read(io.BytesIO(view.wav(model, recorded.selected)))[0].min() == -1
+    items = [
+        moves.make(model, full, *HOW).selected,
+        moves.vary(model, full, 0.5, *HOW).selected,
+        moves.morph(model, full, full.shelf[1].key, 2).selected,
+        recorded.shelf[1],
+    ]
+    for item in items:
+        peak = np.abs(soundfile.read(io.BytesIO(view.wav(model, item)))[0]).max()
+        assert peak == pytest.approx(10 ** (-1 / 20), abs=1e-3)
+
+
+def test_a_pack_has_no_silence_and_a_decoded_recording_on_a_key_of_its_own(
+    model: Model, recordings: Path, full: Desk
+) -> None:
+    path = recordings / "jan" / "0_jan_0.wav"
+    desk = moves.record(model, full, path, "zero.wav")
+    recording = replace(desk.shelf[0].sound, labels={})
+    quiet = replace(desk.shelf[2].sound, waveform=np.zeros(900, np.float32))
+    shelf = (replace(desk.shelf[0], sound=recording), desk.shelf[1], Item("quiet", quiet))
+    with zipfile.ZipFile(io.BytesIO(zipped(model, "my-sounds", replace(desk, shelf=shelf)))) as z:
+        sfz = z.read("my-sounds/my-sounds.sfz").decode()
+        assert {name.rpartition(".")[2] for name in z.namelist()} >= {"wav", "sfz", "xml"}
+    keys = re.findall(r"<region> key=(\d+) loop_mode=one_shot sample=(.*)", sfz)
+    assert {file for _, file in keys} == {"zero.wav", "zero-decoded.wav"}
+    assert len({key for key, _ in keys}) == 2
+    with pytest.raises(AudiovqError, match="silence"):
+        zipped(model, "model", Desk(shelf[2:], shelf[2].key))
 
 
 def test_a_recording_that_is_too_long_is_refused_by_name(model: Model, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ const showEditor = (editor, sounds) => {
   change.querySelector("[value=morph]").disabled = !others.length;
   change.querySelector("[value=morph]").title = others.length ? "" : "takes two sounds on the shelf";
   const length = change.elements.length_;
-  if (length && Number(length.value) <= editor.seconds)
+  if (length && !length.dataset.typed)  // half a second longer than the open sound
     length.value = Math.min(Number(length.max), editor.seconds + 0.5).toFixed(1);
 };
 
@@ -170,6 +170,7 @@ make?.addEventListener("submit", event => {
   const one = i => post({...values, seed: seed === null ? null : seed + i});
   work(Array.from({length: numberOf(make.elements.number) ?? 1}, (_, i) => one(i)), true);
 });
+change?.elements.length_?.addEventListener("input", ({target}) => target.dataset.typed = target.value);
 change?.addEventListener("submit", event => {
   event.preventDefault();
   const {elements} = change, labels = labelsOf(change), kind = event.submitter?.value ?? "vary";
