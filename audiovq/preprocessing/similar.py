@@ -41,7 +41,7 @@ SIMILAR_HEADS = 0.99
 NEAR = 0.02
 """or their values differ by this root mean square at most: among copies of one sound, similarity is that of noise."""
 FEW = 24
-"""Of so many recordings or fewer, each is compared with all others: their sketches have no typical mean."""
+"""Up to this number of recordings, each is compared with all others: their sketches have no typical mean."""
 CACHED = 64
 """Recordings kept in memory for comparison."""
 COPY_SECONDS = 0.5
