@@ -52,7 +52,7 @@ def folder_name(name: str) -> str:
 
 def _kind(item: Item) -> str:
     """The instrument of a sound: its first label, or the name of its original; of a decoded recording its name, as
-    turns with the recording would sound nearly alike."""
+    it would take turns with the recording."""
     value = next(iter(item.sound.labels.values()), "") or (item.original or item).name
     value = item.name if item.note == DECODED else value
     return re.sub(r"\s+", " ", value)
