@@ -43,7 +43,7 @@ def model_card(model: Model, dataset: Dataset, heritage: str = "") -> str:
             f"- `{name}` holds the training recordings in coded form, for finding copies of them; if the"
             " recordings are private, delete it before you share the model"
         )
-    lines += ["", "```", "audiovq generate MODEL OUT -n 16", "```", ""]
+    lines += ["", "```", _command(model), "```", ""]
     if heritage:
         lines += ["## Grown from", "", heritage, ""]
     return "\n".join(lines)
@@ -68,6 +68,16 @@ def summary_in_words(summary: dict[str, Any]) -> str:
     if "unigram_bits" in summary and overfits(summary):
         words += f"; {OVERFITTING}"
     return words
+
+
+def _command(model: Model) -> str:
+    """What to type first with the model."""
+    bottleneck = model.autoencoder.config.bottleneck
+    if bottleneck.kind == "gaussian" or model.prior is not None or model.masked is not None:
+        return "audiovq generate MODEL OUT -n 16"
+    if bottleneck.quantizes and not model.spectrogram.config.images:
+        return "audiovq reconstruct MODEL RECORDINGS OUT"
+    return "audiovq plot MODEL PLOT.png"
 
 
 def _codes_in_words(model: Model) -> str:
