@@ -70,7 +70,8 @@ def evaluate(
         } | validate_prior(model.prior, codes)
         del figures["prior"]["score"]
     if model.masked is not None:
-        figures["masked"] = validate_masked(model.masked, codes)
+        with torch.no_grad():
+            figures["masked"] = validate_masked(model.masked, codes)
         del figures["masked"]["score"]
     say(f"evaluate: {n} new sounds and judges")
     with progress("evaluate: generating", n, "sounds") as step:
