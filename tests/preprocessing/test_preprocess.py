@@ -447,7 +447,7 @@ def test_a_pattern_that_ignores_case_gives_values_in_small_letters() -> None:
 def test_an_empty_group_of_a_pattern_is_no_label() -> None:
     labels, notes = labels_of(Path(), ["kick1.wav", "1.wav"], "(?P<kind>[a-z]*)[0-9]")
     assert labels == {"kick1.wav": {"kind": "kick"}, "1.wav": {}}
-    assert "1 of 2 files have no label (1.wav)" in notes[0]
+    assert "1 of 2 files has no label (1.wav)" in notes[0]
 
 
 def test_a_pattern_gives_several_labels(recordings: Path, tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_a_clip_holds_the_longest_file_up_to_two_and_a_half_seconds(
 def test_clips_of_longer_files_hold_99_percent_of_them_and_at_most_two_seconds() -> None:
     _, frames, notes = choose_settings(PreprocessConfig(), infos(*[0.5] * 199, 60))
     assert 0.5 <= frames * 64 / 8000 < 0.5 + 17 * 64 / 8000
-    assert "1 of 200 files are longer" in notes[0]
+    assert "1 of 200 files is longer" in notes[0]
     _, frames, notes = choose_settings(PreprocessConfig(), infos(*[60] * 10))
     assert 2 <= frames * 64 / 8000 < 2 + 17 * 64 / 8000
     assert "10 of 10 files" in notes[0]

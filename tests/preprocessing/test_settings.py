@@ -283,7 +283,7 @@ def test_silent_recordings_do_not_decide_about_stereo(
 
     channels, (note,) = chosen()
     assert channels == 2
-    assert note.startswith("1 of 1 sound files that were read are stereo")
+    assert note.startswith("1 of 1 sound files that were read is stereo")
     soundfile.write(tmp_path / "stereo.wav", voice(0.4), 8000)
     for number, silence in enumerate(noise):
         soundfile.write(tmp_path / f"{number}.wav", silence, 8000)

@@ -192,9 +192,9 @@ def test_labels_with_any_characters_can_be_plotted(
 ) -> None:
     for i, name in enumerate(("$\\x$", "_", "日本")):
         (tmp_path / "sounds" / name).mkdir(parents=True)
-        for take in ("a", "b"):
+        for take, pitch in (("a", 100), ("b", 150)):
             path = tmp_path / "sounds" / name / f"{take}.wav"
-            soundfile.write(path, voice(0.2 + 0.01 * i, 100 + ord(take)), 8000)
+            soundfile.write(path, voice(0.2 + 0.01 * i, pitch), 8000)
     config = PreprocessConfig(test=r"a\.wav$")
     preprocess(tmp_path / "sounds", tmp_path / "dataset", config, say=lambda _: None)
     dataset = Dataset(tmp_path / "dataset")
