@@ -157,13 +157,11 @@ def _bottleneck(model: Model) -> str:
 
 def _prior(model: Model) -> str:
     """Description of the distribution that new sounds are sampled from."""
-    if model.prior is not None:
-        config = model.prior.config
-        return f"{config.kind}: {config.layers} layers of {config.dim} dimensions"
-    if model.masked is not None:
-        return (
-            f"masked: {model.masked.config.layers} layers of {model.masked.config.dim} dimensions"
-        )
+    masked, prior = model.masked, model.prior
+    if masked is not None and (prior is None or model.spectrogram.config.is_wide):
+        return f"masked: {masked.config.layers} layers of {masked.config.dim} dimensions"
+    if prior is not None:
+        return f"{prior.config.kind}: {prior.config.layers} layers of {prior.config.dim} dimensions"
     bottleneck = model.autoencoder.config.bottleneck
     if bottleneck.kind == "gaussian":
         return "normal distribution" + ", by label" * bottleneck.conditional

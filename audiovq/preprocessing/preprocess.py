@@ -375,9 +375,8 @@ def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: E
         shard["sha256"] = checksum
     skipped = sorted([*run.files.skipped, *left_out, *unusable.values()], key=lambda s: s.path)
     if not shards["train"]:
-        clear(
-            target
-        )  # not the folder, which may be a link; where it is empty, `lock_folder` removes it
+        # Not the folder, which may be a link; where it is empty, `lock_folder` removes it.
+        clear(target)
         if not unusable:
             raise AudiovqError(f"{target}: no recording is left to train on")
         first = unusable[min(unusable)]

@@ -18,6 +18,7 @@ from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.models.checkpoint import load, save
 from audiovq.models.model import new_model
 from audiovq.models.summary import summarize, summary_table
+from audiovq.spectral.spectrogram import Spectrogram
 
 KINDS: dict[str, dict[str, Any]] = {
     "ema": {},
@@ -117,11 +118,15 @@ def test_the_receptive_field_holds_the_very_frames_that_have_a_say(
     assert found.receptive_seconds == ((frames - 1) * 8 + 32) / 8000
 
 
-def test_the_masked_prior_is_named_where_it_is_the_only_one() -> None:
+def test_the_prior_is_named_that_new_sounds_are_sampled_by() -> None:
     model = tiny_model(masked=True)
-    both = summarize(model).prior
-    model.prior = None
-    assert summarize(model).prior == "masked: 2 layers of 16 dimensions" != both
+    masked = "masked: 2 layers of 16 dimensions"
+    assert summarize(model).prior == "transformer: 2 layers of 16 dimensions"
+    wide = dataclasses.replace(model.spectrogram.config, sample_rate=44_100)
+    model.spectrogram = Spectrogram(wide)
+    assert summarize(model).prior == masked
+    model.spectrogram, model.prior = Spectrogram(dataclasses.replace(wide, sample_rate=8000)), None
+    assert summarize(model).prior == masked
 
 
 def test_the_compression_of_stereo_is_relative_to_both_channels() -> None:

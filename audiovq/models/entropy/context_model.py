@@ -11,12 +11,10 @@ NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (1, -1), (0, -2), (-2, 0))
 """Offsets (rows, columns) of the cells that a cell is predicted from: all earlier in time order."""
 MARGIN = 2
 """Largest offset in NEIGHBOURS, in cells."""
-HIDDEN_TOP = 8.0
-"""Upper clamp of hidden units, which bounds their integers."""
-
-
 HIDDEN = 128
 """Hidden units of each quantizer's network."""
+HIDDEN_TOP = 8.0
+"""Upper clamp of hidden units, which bounds their integers."""
 
 
 class ContextModel(nn.Module):
