@@ -1,12 +1,14 @@
 """Shared fixtures: synthetic recordings, the digits that ship, the real digits where they are."""
 
 import atexit
+import importlib
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -152,3 +154,12 @@ def one_thread_after_each_test() -> Iterator[None]:
     """A test that leaves another number of threads would change the last bits of later tests' results."""
     yield
     assert torch.get_num_threads() == 1
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Imports a module of scripts/ by its name."""
+    if not (ROOT / "scripts").is_dir():
+        pytest.skip("scripts/ is missing: it comes with the repository, not the package")
+    monkeypatch.syspath_prepend(ROOT)
+    return lambda name: importlib.import_module(f"scripts.{name}")

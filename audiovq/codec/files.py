@@ -73,8 +73,8 @@ def encode_files(
         Rates: see `archive.rates`.
 
     Raises:
-        AudiovqError: the model is one of images, nothing can be encoded, the rate cannot be met (with the lowest possible one), or
-            `target` is one of the recordings.
+        AudiovqError: the model is one of images, nothing can be encoded, the rate cannot be met (with the lowest
+            possible one), or `target` is one of the recordings.
     """
     model.spectrogram.require_sound()
     source, target = Path(source), Path(target)

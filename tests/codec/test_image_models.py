@@ -1,7 +1,9 @@
 """Models of images are refused as a codec of sounds, and their card is one of images."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -24,9 +26,8 @@ def of_images() -> Model:
 
 @pytest.mark.parametrize("verb", [encode_files, reconstruct_files])
 def test_a_model_of_images_is_refused_before_any_recording_is_read(
-    verb: object, of_images: Model, tmp_path: Path
+    verb: Callable[..., Any], of_images: Model, tmp_path: Path
 ) -> None:
-    assert callable(verb)
     soundfile.write(tmp_path / "a.wav", [0.1] * 4000, 8000)
     with pytest.raises(AudiovqError, match="the model is one of images"):
         verb(of_images, tmp_path / "a.wav", tmp_path / "out", say=pytest.fail)

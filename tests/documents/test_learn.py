@@ -1,9 +1,9 @@
 """docs/learn.md is true: its files, names, presets, flags and pictures exist."""
 
 import ast
-import importlib
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,9 @@ def test_both_languages_have_the_same_table_and_commands() -> None:
 
 
 @pytest.fixture
-def learn(monkeypatch: pytest.MonkeyPatch) -> Any:
+def learn(script: Callable[[str], Any]) -> Any:
     """`scripts.learn`, the page's first command."""
-    if not (ROOT / "scripts").is_dir():
-        pytest.skip("scripts/ is missing: it comes with the repository, not the package")
-    monkeypatch.syspath_prepend(ROOT)
-    return importlib.import_module("scripts.learn")
+    return script("learn")
 
 
 def test_each_system_of_the_table_has_settings_that_differ_from_the_others(learn: Any) -> None:

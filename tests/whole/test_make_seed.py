@@ -1,6 +1,6 @@
 """The seed `sounds`: what the project synthesizes, and the script that makes the model."""
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,11 @@ from audiovq.library import synthesis
 from audiovq.models.checkpoint import load
 from audiovq.pipeline import DEMO_KINDS, demo
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def make_seed(monkeypatch: pytest.MonkeyPatch) -> Any:
+def make_seed(script: Callable[[str], Any]) -> Any:
     """`scripts.make_seed`."""
-    if not (ROOT / "scripts").is_dir():
-        pytest.skip("scripts/ is missing: it comes with the repository, not the package")
-    monkeypatch.syspath_prepend(ROOT)
-    return importlib.import_module("scripts.make_seed")
+    return script("make_seed")
 
 
 def test_takes_are_stereo_bounded_end_in_silence_and_differ_and_a_number_gives_the_same_again() -> (
