@@ -40,7 +40,9 @@ EDGE_FRAMES = 2
 DECODE_BATCH = 16
 """Clips decoded at a time, in order of length; larger batches leave the cache."""
 MAX_VALUES = 1 << 22
-"""Numbers in memory at a time in the coarse comparison."""
+"""Numbers in memory at a time in the coarse comparison,"""
+MAX_CELLS = 1 << 18
+"""and in the fine one, which stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,17 @@ def shared_codes(codes: Tensor, others: Tensor, min_columns: float) -> float:
     It is a share of the shorter sound's codes; of the longer one's if the shorter has fewer than
     `min_columns` columns.
     """
-    most = 0
     a, b = codes.shape[2], others.shape[2]
-    for shift in range(1 - b, a):
-        begin, end = max(0, shift), min(a, shift + b)
-        if (end - begin) * codes.shape[0] * codes.shape[1] <= most:
-            continue
-        same = codes[..., begin:end] == others[..., begin - shift : end - shift]
-        most = max(most, int(same.sum()))
+    slots = codes.shape[0] * codes.shape[1]
+    ours, theirs = codes.reshape(slots, a), others.reshape(slots, b).flip(1)
+    equal = torch.zeros(a + b - 1, dtype=torch.long)
+    step = max(1, MAX_CELLS // (slots * b))
+    for begin in range(0, a, step):
+        same = ours[:, begin : begin + step, None] == theirs[:, None]
+        by_shift = _diagonals(same.sum(dim=0)).sum(dim=0)
+        equal[begin : begin + len(by_shift)] += by_shift
     length = min(a, b) if min(a, b) >= min_columns else max(a, b)
-    return most / (length * codes.shape[0] * codes.shape[1])
+    return int(equal.max()) / (length * slots)
 
 
 def difference_db(
@@ -142,7 +145,7 @@ def difference_db(
     if not until[-1] or not other_until[-1]:
         return None
     a, b = image.shape[1], other.shape[1]
-    most, best = MAX_GAIN_DB / range_db, math.inf
+    overlaps = []
     for shift in shifts:
         begin, end = max(0, shift), min(a, shift + b)
         if end <= begin:
@@ -156,16 +159,48 @@ def difference_db(
             continue
         if end - begin > 10 * EDGE_FRAMES:
             begin, end = begin + EDGE_FRAMES, end - EDGE_FRAMES
-        ours, theirs = slice(begin, end), slice(begin - shift, end - shift)
-        either = loud[:, ours] | other_loud[:, theirs]
-        cells = int(either.sum())
-        if not cells:
-            continue
-        difference = (image[:, ours] - other[:, theirs]) * either
-        gain = max(-most, min(most, float(difference.sum()) / cells))
-        squares = ((difference - gain) * either).square()
-        best = min(best, float(squares.sum()) / cells)
+        overlaps.append((shift, begin, end))
+    most, best = MAX_GAIN_DB / range_db, math.inf
+    step = max(1, MAX_CELLS // (image.shape[0] * min(a, b)))
+    for first in range(0, len(overlaps), step):
+        some = overlaps[first : first + step]
+        squares = _squared_differences(image, loud, other, other_loud, some, most)
+        best = min(best, float(squares.min()))
     return None if best == math.inf else math.sqrt(best) * range_db
+
+
+def _squared_differences(
+    image: Tensor,
+    loud: Tensor,
+    other: Tensor,
+    other_loud: Tensor,
+    overlaps: Sequence[tuple[int, int, int]],
+    max_gain: float,
+) -> Tensor:
+    """(overlaps,) mean squares of the difference of two spectrograms (bins, frames) over the cells that are loud in
+    either, the levels matched by up to `max_gain`; infinite where there are none.
+
+    overlaps: the shift of the second and the first and last frame + 1 of the first.
+    """
+    shifts, begins, ends = torch.tensor(overlaps).T
+    begin, end = int(begins.min()), int(ends.max())
+    frames = torch.arange(begin, end)
+    within = (frames >= begins[:, None]) & (frames < ends[:, None])
+    left, right = int(shifts.max()) - begin, end - int(shifts.min()) - other.shape[1]
+    padding = max(0, left), max(0, right)
+    # What lies beside `begin` to `end` at each shift: (overlaps, bins, frames).
+    theirs, theirs_loud = (
+        nn.functional.pad(each, padding).unfold(1, end - begin, 1).movedim(1, 0)[places]
+        for places in (begin + padding[0] - shifts,)
+        for each in (other, other_loud)
+    )
+    either = ((loud[:, begin:end] | theirs_loud) & within[:, None]).float()
+    difference = (image[:, begin:end] - theirs) * either
+    cells = either.sum(dim=(1, 2))
+    gains = (difference.sum(dim=(1, 2)) / cells).clamp(-max_gain, max_gain)
+    difference.addcmul_(either, gains[:, None, None], value=-1)
+    squares: Tensor = difference.square().sum(dim=(1, 2)) / cells
+    return squares.nan_to_num(math.inf)
 
 
 def decode_images(model: Model, clips: Sequence[Tensor]) -> list[Tensor]:
@@ -265,20 +300,22 @@ def _shortlists(
     ]
     longest, widest = max(len(b) for b in bands), int(known.columns.max())
     n_fft = 1 << (longest + widest - 1).bit_length()
-    step = max(1, max_values // (n_fft * known.bands.shape[1]))
+    step = max(1, max_values // (n_fft * max(count, len(sounds))))
     ranked: list[list[tuple[float, int, int]]] = [[] for _ in sounds]
     starts = nn.functional.pad(known.columns.long().cumsum(0), (1, 0))
-    spectra = [torch.fft.rfft(image.T, n_fft) for image in bands]
+    # Of all sounds at once, as matrices (bands, sounds), one per frequency.
+    spectra = torch.stack([torch.fft.rfft(image.T, n_fft) for image in bands], dim=2).movedim(1, 0)
     for first in range(0, len(known), step):
         counts = known.columns[first : first + step].long()
-        clips = torch.zeros(len(counts), int(counts.max()), known.bands.shape[1])
+        clips = torch.zeros(len(counts), int(counts.max()), count)
         mask = torch.arange(clips.shape[1]) < counts[:, None]
         rows = known.bands[starts[first] : starts[first + len(counts)]]
         clips[mask] = rows.float() / 255
         energy = _cumulative(clips.square().sum(dim=2))
-        transformed = torch.fft.rfft(clips.transpose(1, 2), n_fft).conj()
-        for image, spectrum, candidates in zip(bands, spectra, ranked, strict=True):
-            correlation = torch.fft.irfft((spectrum * transformed).sum(dim=1), n_fft)
+        transformed = torch.fft.rfft(clips, n_fft, dim=1).conj().resolve_conj()
+        products = transformed.movedim(1, 0) @ spectra
+        for index, (image, candidates) in enumerate(zip(bands, ranked, strict=True)):
+            correlation = torch.fft.irfft(products[:, :, index].T, n_fft)
             distances, shifts = _coarse_distances(model, image, correlation, energy, counts)
             order = distances.topk(min(SHORTLIST, len(counts)), largest=False).indices
             candidates += zip(
@@ -297,26 +334,41 @@ def _coarse_distances(
 ) -> tuple[Tensor, Tensor]:
     """Distance, 0 to 1, of each clip from a sound at its best shift, and that shift, (clips,) each.
 
-    image (columns, bands); correlation (clips, n_fft), circular; energy (clips, columns + 1), cumulative;
-    counts (clips,), columns of each clip. Infinite where no shift overlaps enough.
+    image (columns, bands); correlation (clips, n_fft), circular; energy (clips, columns + 1), cumulative and constant
+    after a clip's end; counts (clips,), columns of each clip. Infinite where no shift overlaps enough.
     """
     width, widest = len(image), energy.shape[1] - 1
     shifts = torch.arange(1 - widest, width)
-    begin, end = shifts.clamp(min=0), (shifts + counts[:, None]).clamp(max=width)
+    # What depends on a clip's length alone, (lengths, shifts).
+    lengths, length_of = counts.unique(return_inverse=True)
+    begin, end = shifts.clamp(min=0), (shifts + lengths[:, None]).clamp(max=width)
     overlap = end - begin
-    end = torch.maximum(end, begin)
     image_energy = _cumulative(image.square().sum(dim=1)[None])[0]
-    ours = image_energy[end] - image_energy[begin]
-    theirs = energy.gather(1, end - shifts) - energy.gather(1, (begin - shifts).expand_as(end))
-    both = ours + theirs
-    distance = (both - 2 * correlation[:, shifts % correlation.shape[1]]) / both.clamp_min(1e-6)
-    covered = ours >= MIN_OVERLAP * image_energy[-1], theirs >= MIN_OVERLAP * energy[:, -1:]
-    shorter = torch.where((width < counts)[:, None], covered[0], covered[1])
+    ours = image_energy[torch.maximum(end, begin)] - image_energy[begin]
+    ours_covered = ours >= MIN_OVERLAP * image_energy[-1]
     min_frames = MIN_SECONDS * model.sample_rate / model.spectrogram.config.hop_length
     short = overlap < min_frames / model.autoencoder.stride[1]
-    valid = torch.where(short, covered[0] & covered[1], shorter) & (overlap > 0) & (both > 0)
+    asks_ours = ((width < lengths)[:, None] | short) & (overlap > 0)
+    asks_theirs = ((width >= lengths)[:, None] | short) & (overlap > 0)
+    possible = (overlap > 0) & (ours_covered | ~asks_ours)
+
+    # `index_select` is several times as fast as an index in brackets.
+    last, first = (width - shifts).clamp(max=widest), (-shifts).clamp(min=0)
+    theirs = energy.index_select(1, last) - energy.index_select(1, first)
+    both = ours.index_select(0, length_of) + theirs
+    product = correlation.index_select(1, shifts % correlation.shape[1])
+    distance = (both - 2 * product) / both.clamp_min(1e-6)
+    valid = possible.index_select(0, length_of) & (both > 0)
+    valid &= (theirs >= MIN_OVERLAP * energy[:, -1:]) | ~asks_theirs.index_select(0, length_of)
     values, indices = distance.masked_fill(~valid, torch.inf).min(dim=1)
     return values, shifts[indices]
+
+
+def _diagonals(values: Tensor) -> Tensor:
+    """values (rows, columns), each row moved right by its number: (rows, rows + columns - 1), zeros elsewhere."""
+    rows, columns = values.shape
+    flat = nn.functional.pad(values, (0, rows)).flatten()
+    return flat[: rows * (rows + columns - 1)].view(rows, rows + columns - 1)
 
 
 def _cumulative(values: Tensor) -> Tensor:
