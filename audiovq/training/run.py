@@ -6,9 +6,10 @@ import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -49,6 +50,8 @@ from audiovq.training.stages.prior import PriorStage, overfits
 from audiovq.training.stages.sweeps import fitted_sweeps
 from audiovq.training.stages.vivid import VividStage
 from audiovq.training.state import State
+
+_T = TypeVar("_T")
 
 DONE_BEFORE = "done by an earlier run"
 """Said of a stage that a run finds trained."""
@@ -149,10 +152,12 @@ def _train(run: Run) -> Model:
     elif run.plain:
         run.say(begin_line(config, len(dataset.train), run.only_masked))
     seconds = run_stage(AutoencoderStage(run, model), budget.autoencoder)
-    model = _fit_contrast(run)
+    model, fitting = _timed(lambda: _fit_contrast(run))
+    seconds += fitting
     if budget.trains_vivid:
         seconds += run_stage(VividStage(run, model), budget.vivid)
-        model = _fit_vivid_contrast(run)
+        model, fitting = _timed(lambda: _fit_vivid_contrast(run))
+        seconds += fitting
     if run.plain and budget.has_codes and not finished:
         how_long = "takes seconds to minutes" if model.context is None else DONE_BEFORE
         run.say(f"{task_of(run, 'context')}: {how_long}")
@@ -247,7 +252,15 @@ def _fit_vivid_contrast(run: Run) -> Model:
 def _contrast(run: Run, model: Model, decoder: VividDecoder | None = None) -> float:
     """`fitted_contrast` on validation clips and, where they are few, training clips."""
     split = measured_split(run.dataset, "validation")
-    return fitted_contrast(model, split, decoder, run.dataset.train)
+    task = task_of(run, "autoencoder" if decoder is None else "vivid")
+    return fitted_contrast(model, split, decoder, run.dataset.train, task=task)
+
+
+def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
+    """The result of `work` and the seconds that it took in the main rank."""
+    started = time.perf_counter()
+    result = work()
+    return result, distributed.sync_clock(time.perf_counter() - started)[0]
 
 
 def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) -> None:
@@ -255,7 +268,8 @@ def _train_priors(run: Run, model: Model, budget: TimeBudget, seconds: float) ->
 
     Where training starts from a model that has only a masked prior, that takes all the time.
     """
-    _save_training_codes(run, model)
+    _, measuring = _timed(lambda: _save_training_codes(run, model))
+    seconds += measuring
     distributed.barrier()
     limit, masked_limit = budget.prior(seconds), budget.masked(seconds)
     if run.only_masked:

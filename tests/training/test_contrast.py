@@ -10,6 +10,8 @@ import pytest
 import soundfile
 import torch
 from fast_training import CONFIG, train
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import shake
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from audiovq.models.checkpoint import load
 from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.training import run
+from audiovq.training.stages import contrast as contrast_stage
 from audiovq.training.stages.contrast import (
     AREA,
     CLIPS,
@@ -65,9 +68,50 @@ def vivid(model: Model, factor: float) -> VividDecoder:
     return VividDecoder(flat, contrast=1.0)
 
 
-def test_a_flatter_decoder_gets_so_much_more_contrast(clips: Split) -> None:
+@pytest.fixture(scope="module")
+def own(clips: Split) -> float:
+    """The contrast of the decoder of `digits`."""
+    return fitted_contrast(load("digits"), clips)
+
+
+@given(st.floats(1.0, 1.45), st.floats(-0.5, 0.5), st.floats(1e-3, 1e6))
+def test_the_root_of_what_falls_nearly_in_a_line_is_found_in_a_few_steps(
+    root: float, bend: float, scale: float
+) -> None:
+    asked: list[float] = []
+
+    def excess(contrast: float) -> float:
+        asked.append(contrast)
+        return scale * (root - contrast) * (1 + bend * (contrast - root))
+
+    assert contrast_stage._root(excess) == pytest.approx(root, abs=0.002)
+    assert len(asked) <= 2 + contrast_stage.STEPS
+    assert contrast_stage._root(lambda contrast: root - contrast) == pytest.approx(root, abs=1e-9)
+
+
+def test_the_contrast_is_the_same_whichever_clips_are_inverted_together(
+    clips: Split, own: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contrast_stage, "BATCH", 5)
+    assert fitted_contrast(load("digits"), clips) == pytest.approx(own, abs=0.0011)
+
+
+def test_clips_are_fewer_where_they_are_long(clips: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load("digits")
-    own = fitted_contrast(model, clips)
+
+    def count() -> int:
+        batches = contrast_stage._decoded(model, clips, None, None)
+        lengths = [int(batch.num_samples.max()) for batch in batches]
+        assert lengths == sorted(lengths)
+        return sum(len(batch.images) for batch in batches)
+
+    assert count() == CLIPS
+    monkeypatch.setattr(contrast_stage, "SECONDS", 0.1)
+    assert count() == contrast_stage.FEWEST
+
+
+def test_a_flatter_decoder_gets_so_much_more_contrast(clips: Split, own: float) -> None:
+    model = load("digits")
     assert LOWEST < own < HIGHEST
     flatter = fitted_contrast(model, clips, vivid(model, 1.02))
     assert flatter == pytest.approx(1.02 * own, abs=0.003)
@@ -121,15 +165,14 @@ def test_sharpness_scales_the_detail_and_keeps_the_mean_of_the_bins() -> None:
     assert torch.equal(autoencoder.apply_contrast(output), expected)
 
 
-def test_few_clips_are_made_up_by_others(clips: Split) -> None:
+def test_few_clips_are_made_up_by_others(clips: Split, own: float) -> None:
     model, few = load("digits"), copy.copy(clips)
     few.clips = few.clips[:2]
     for name in ("num_frames", "levels", "num_samples"):
         setattr(few, name, getattr(few, name)[:2])
     alone, made_up = fitted_contrast(model, few), fitted_contrast(model, few, also=clips)
-    of_all = fitted_contrast(model, clips)
-    assert abs(made_up - of_all) < abs(alone - of_all)
-    assert fitted_contrast(model, clips, also=few) == of_all, "enough clips need no others"
+    assert abs(made_up - own) < abs(alone - own)
+    assert fitted_contrast(model, clips, also=few) == own, "enough clips need no others"
     assert fitted_contrast(model, few, also=few) == alone
 
 

@@ -30,6 +30,8 @@ from audiovq.pipeline import demo
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import lock_folder
 from audiovq.runtime.threads import fix_threads
+from audiovq.training import run
+from audiovq.training.budget import TimeBudget
 from audiovq.training.folder import is_finished, mark_finished, prepare_folder, trained_on
 from audiovq.training.loop import Stopped, Trainer
 from audiovq.training.stage import Limits
@@ -256,6 +258,25 @@ def test_a_time_limit_shortens_the_schedule_and_leaves_a_complete_model(
     assert ends["autoencoder"]["progress"] == ends["prior"]["progress"] == 1
     assert ends["autoencoder"]["learning_rate"] < 0.05 * long.learning_rate
     assert ends["autoencoder"]["seconds"] + ends["prior"]["seconds"] < 4.3
+
+
+def test_what_is_fitted_and_measured_between_stages_takes_of_the_priors_time(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the priors', as the decoder's stage is over: contrast and copies take a minute each of this clock."""
+    spent, real = [], TimeBudget.priors
+
+    def priors(self: TimeBudget, seconds: float) -> float | None:
+        spent.append(seconds)
+        return real(self, seconds)
+
+    monkeypatch.setattr(run, "_timed", lambda work: (work(), 60.0))
+    monkeypatch.setattr(TimeBudget, "priors", priors)
+    config = dataclasses.replace(CONFIG, max_minutes=60.0)
+    train(dataset, tmp_path / "model", config, device="cpu", say=quiet)
+    rows = (tmp_path / "model" / "training" / "metrics.jsonl").read_text().splitlines()
+    trained = max(r["seconds"] for r in map(json.loads, rows) if r["stage"] == "autoencoder")
+    assert trained + 120.0 in [pytest.approx(seconds, abs=1e-3) for seconds in spent]
 
 
 def test_training_the_masked_prior_resumes_bit_for_bit(

@@ -17,6 +17,7 @@ small stays.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +29,15 @@ from audiovq.dataset.dataset import Split
 from audiovq.models.autoencoder.autoencoder import detail
 from audiovq.models.autoencoder.vivid import VividDecoder
 from audiovq.models.model import Model
+from audiovq.runtime.progress import progress
 from audiovq.spectral.scale import level_db
 
 CLIPS = 32
-"""Clips that the contrast is fitted to, evenly spaced in their split."""
+"""Clips that the contrast is fitted to, evenly spaced in their split;"""
+SECONDS = 64.0
+"""fewer where they last longer than this, but at least"""
 FEWEST = 16
-"""With fewer validation clips, training clips make up the number: the contrast of 4 clips deviates by .06 from that of
+"""of them. With fewer validation clips, training clips make up the number: the contrast of 4 clips deviates by .06 from that of
 55, where training clips are off by .02 to .04."""
 LOWEST, HIGHEST = 0.95, 1.5
 SILENCE = 0.025
@@ -46,12 +50,16 @@ DEPTH_DB = 60.0
 SHARPEST = 1.5
 """Largest sharpness that is fitted."""
 STEPS = 6
-"""Of the search; three are enough where the mean depends on the contrast in a line, as it nearly does."""
+"""Of the search, at most,"""
+TOLERANCE = 0.001
+"""which ends where a step is smaller: after three or four, as the mean depends on the contrast nearly in a line."""
+BATCH = 8
+"""Clips that are inverted at a time, in order of length, as all become as long as the longest."""
 
 
 @dataclass(frozen=True)
 class _Clips:
-    """Recorded clips and what a decoder makes of them."""
+    """Recorded clips and what a decoder makes of them, a batch of similar lengths."""
 
     images: Tensor
     """(clips, planes, bins, frames): their spectrograms."""
@@ -67,24 +75,48 @@ class _Clips:
 
 def _decoded(
     model: Model, split: Split, decoder: VividDecoder | None, also: Split | None
-) -> _Clips:
+) -> list[_Clips]:
     """Clips of `split`, with clips of `also` where these are fewer than FEWEST, encoded and decoded."""
-    chosen = [(split, evenly_spaced(len(split), CLIPS)[:CLIPS])]
+    count = min(CLIPS, max(FEWEST, int(SECONDS / _mean_seconds(model, split))))
+    chosen = [(split, i) for i in evenly_spaced(len(split), count)[:count].tolist()]
     if also is not None and also is not split and len(split) < FEWEST:
         most = FEWEST - len(split)
-        chosen.append((also, evenly_spaced(len(also), most)[:most]))
-    parts = [one.spectrograms(at).to(model.device) for one, at in chosen]
-    longest = max(part.shape[3] for part in parts)
-    images = torch.cat([nn.functional.pad(part, (0, longest - part.shape[3])) for part in parts])
-    frames = torch.cat([one.num_frames[at] for one, at in chosen])
+        chosen += [(also, i) for i in evenly_spaced(len(also), most)[:most].tolist()]
+    chosen.sort(key=lambda one: int(one[0].num_frames[one[1]]))
+    return [
+        _decoded_batch(model, chosen[first : first + BATCH], decoder)
+        for first in range(0, len(chosen), BATCH)
+    ]
+
+
+def _mean_seconds(model: Model, split: Split) -> float:
+    """Mean duration of the clips of a split; at least a sample's."""
+    return max(1.0, float(split.num_samples.float().mean())) / model.sample_rate
+
+
+def _decoded_batch(
+    model: Model, chosen: list[tuple[Split, int]], decoder: VividDecoder | None
+) -> _Clips:
+    """Clips, each of its split, encoded and decoded."""
+    rows = [split.spectrograms(torch.tensor([i]))[0] for split, i in chosen]
+    longest = max(row.shape[2] for row in rows)
+    images = torch.stack([nn.functional.pad(row, (0, longest - row.shape[2])) for row in rows])
+    frames, levels, num_samples = (
+        torch.stack(values)
+        for values in zip(
+            *((split.num_frames[i], split.levels[i], split.num_samples[i]) for split, i in chosen),
+            strict=True,
+        )
+    )
+    images = images.to(model.device)
     codes, columns = model.autoencoder.encode(images, frames), model.autoencoder.num_columns(frames)
     values = model.autoencoder.decode_values(codes, columns, decoder)
     return _Clips(
         images,
         values[..., : images.shape[3]],
         (torch.arange(images.shape[3]) < frames[:, None])[:, None, None].to(images),
-        torch.cat([one.levels[at] for one, at in chosen]).to(model.device),
-        torch.cat([one.num_samples[at] for one, at in chosen]).to(model.device),
+        levels.to(model.device),
+        num_samples.to(model.device),
     )
 
 
@@ -98,11 +130,14 @@ def fitted_sharpness(model: Model, split: Split, also: Split | None = None) -> f
     config = model.spectrogram.config
     if config.is_wide:
         return 1.0
-    clips = _decoded(model, split, None, also)
-    loud = clips.cells * (clips.images[:, :1] > 1 - DEPTH_DB / config.range_db)
-    wanted, found = (
-        float((detail(one[:, :1]).square() * loud).sum()) for one in (clips.images, clips.values)
-    )
+    wanted = found = 0.0
+    for clips in _decoded(model, split, None, also):
+        loud = clips.cells * (clips.images[:, :1] > 1 - DEPTH_DB / config.range_db)
+        recorded, decoded = (
+            float((detail(one[:, :1]).square() * loud).sum())
+            for one in (clips.images, clips.values)
+        )
+        wanted, found = wanted + recorded, found + decoded
     if found == 0:
         return 1.0
     return round(min(SHARPEST, max(1.0, math.sqrt(wanted / found))), 2)
@@ -110,47 +145,71 @@ def fitted_sharpness(model: Model, split: Split, also: Split | None = None) -> f
 
 @torch.inference_mode()
 def fitted_contrast(
-    model: Model, split: Split, decoder: VividDecoder | None = None, also: Split | None = None
+    model: Model,
+    split: Split,
+    decoder: VividDecoder | None = None,
+    also: Split | None = None,
+    *,
+    task: str = "",
 ) -> float:
     """Contrast, LOWEST to HIGHEST, at which clips of `split` have the mean, or power, that they had as recordings.
 
     The mean is over all cells of the normalized spectrograms of the decoded waveforms; the power, in decibels, over
     areas. `decoder`: None is the autoencoder's own. `also`: clips that are added where `split` has fewer than FEWEST. Found by regula falsi and
-    rounded, so that it does not depend on the last bits.
+    rounded, so that it does not depend on the last bits. `task`: name under which progress is shown.
     """
-    clips = _decoded(model, split, decoder, also)
-    images, levels, num_samples, cells = clips.images, clips.levels, clips.num_samples, clips.cells
-    autoencoder, config = model.autoencoder, model.spectrogram.config
-    by_power = decoder is None and config.is_wide
+    batches = _decoded(model, split, decoder, also)
+    autoencoder = model.autoencoder
     silence = silence_of(model) if decoder is None else 0.0
-    values = autoencoder.sharpen(clips.values) if decoder is None else clips.values
+    values = [
+        autoencoder.sharpen(clips.values) if decoder is None else clips.values for clips in batches
+    ]
+    by_power = decoder is None and model.spectrogram.config.is_wide
+    with progress(task and f"{task}, contrast", (2 + STEPS) * len(batches), "batches") as done:
 
-    def excess(contrast: float) -> float:
-        """Mean or power of the cells after a decoder with `contrast`, less that of the recordings."""
-        decoded = autoencoder.apply_contrast(values, contrast, silence)
-        waveforms = model.spectrogram.inverse(decoded, levels, num_samples)
-        again, levels_again = model.spectrogram(waveforms, num_samples)
-        again = nn.functional.pad(again, (0, images.shape[3] - again.shape[3]))
-        if by_power:
-            pairs = (again, levels_again), (images, levels)
-            found, wanted = (_power_db(one[:, :1], level, cells, config) for one, level in pairs)
-            loud = wanted > level_db(levels, config)[:, None, None, None] - DEPTH_DB
-            return float(((found - wanted) * loud).sum())
-        return float(((again - images)[:, :1] * cells).sum())
+        def excess(contrast: float) -> float:
+            """Mean or power of the cells after a decoder with `contrast`, less that of the recordings."""
+            found = 0.0
+            for clips, each in zip(batches, values, strict=True):
+                decoded = autoencoder.apply_contrast(each, contrast, silence)
+                found += _excess(model, clips, decoded, by_power=by_power)
+                done(1)
+            return found
 
+        return round(_root(excess), 3)
+
+
+def _root(excess: Callable[[float], float]) -> float:
+    """Where a rising or falling function, positive at LOWEST and negative at HIGHEST, is 0: the nearer end where it is not."""
     low, high = LOWEST, HIGHEST
     at_low, at_high = excess(low), excess(high)
     if at_low <= 0 or at_high >= 0:
         return low if at_low <= 0 else high
-    contrast = low
+    root = low
     for _ in range(STEPS):
-        contrast = low + (high - low) * at_low / (at_low - at_high)
-        found = excess(contrast)
+        before, root = root, low + (high - low) * at_low / (at_low - at_high)
+        if abs(root - before) < TOLERANCE:
+            break
+        found = excess(root)
         if found > 0:
-            low, at_low = contrast, found
+            low, at_low = root, found
         else:
-            high, at_high = contrast, found
-    return round(contrast, 3)
+            high, at_high = root, found
+    return root
+
+
+def _excess(model: Model, clips: _Clips, decoded: Tensor, *, by_power: bool) -> float:
+    """Sum over the cells of decoded clips, inverted and analysed again, less that of the recordings."""
+    waveforms = model.spectrogram.inverse(decoded, clips.levels, clips.num_samples)
+    again, levels_again = model.spectrogram(waveforms, clips.num_samples)
+    again = nn.functional.pad(again, (0, clips.images.shape[3] - again.shape[3]))
+    if not by_power:
+        return float(((again - clips.images)[:, :1] * clips.cells).sum())
+    config = model.spectrogram.config
+    pairs = (again, levels_again), (clips.images, clips.levels)
+    found, wanted = (_power_db(one[:, :1], level, clips.cells, config) for one, level in pairs)
+    loud = wanted > level_db(clips.levels, config)[:, None, None, None] - DEPTH_DB
+    return float(((found - wanted) * loud).sum())
 
 
 def silence_of(model: Model) -> float:
