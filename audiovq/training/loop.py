@@ -140,7 +140,7 @@ class Trainer:
         on Ctrl-C, after saving, and Diverged where a loss or its gradient is not finite.
         """
         order = _Batches(stage.lengths, self.config.batch_size, self.seed)
-        means = _Means()
+        means = _Means.resumed(self.state)
         unchecked: list[tuple[Tensor, Tensor]] = []
         started = time.perf_counter() - self.state.seconds
         reported = self.state.seconds
@@ -174,6 +174,8 @@ class Trainer:
                     reported, stop = distributed.sync_clock(elapsed, interrupted())
                 # After a validation that is due, or the resumed run would skip it.
                 if stop:
+                    # The next validation decides by the mean of all steps before it which state is kept.
+                    self.state.totals, self.state.counted = means.of_ranks(), means.count
                     self.save()
                     raise Stopped
         return self.state
@@ -369,13 +371,26 @@ class _Means:
     """Running means of scalars."""
 
     def __init__(self) -> None:
-        self.totals: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor | float] = {}
+        """A tensor on its device, as a number would make every step wait for it; after resuming, a number until the
+        next step. Both add up alike."""
         self.count = 0
+
+    @classmethod
+    def resumed(cls, state: State) -> _Means:
+        """The means of the run that saved `state`, from which they are removed; their ranks may have been others."""
+        means, world = cls(), distributed.world_size()
+        for name, totals in state.totals.items():
+            ours = sum(totals[distributed.rank() :: world])
+            means.totals[name] = ours * (world / len(totals))
+        means.count, state.totals, state.counted = state.counted, {}, 0
+        return means
 
     def add(self, scalars: Losses) -> None:
         """Add the scalars of a step; the next step may overwrite their tensors."""
         for name, value in scalars.items():
-            self.totals[name] = self.totals[name] + value if name in self.totals else value.clone()
+            before = self.totals.get(name)
+            self.totals[name] = value.clone() if before is None else before + value
         self.count += 1
 
     def over_ranks(self) -> dict[str, float]:
@@ -383,6 +398,18 @@ class _Means:
         sums = distributed.all_reduce_floats(*(float(total) for total in self.totals.values()))
         steps = self.count * distributed.world_size()
         return {name: total / steps for name, total in zip(self.totals, sums, strict=True)}
+
+    def of_ranks(self) -> dict[str, list[float]]:
+        """The totals of every rank, by name, the same in all ranks."""
+        ranks, found = range(distributed.world_size()), dict[str, list[float]]()
+        for name, total in self.totals.items():
+            ours = float(total)
+            found[name] = list(
+                distributed.all_reduce_floats(
+                    *(ours if rank == distributed.rank() else 0.0 for rank in ranks)
+                )
+            )
+        return found
 
 
 @contextlib.contextmanager

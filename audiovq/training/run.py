@@ -362,7 +362,9 @@ class _Reports:
         self.sampled_at = trainer.progress
         """Progress at the latest samples."""
         later = _budget(stage.run).after(stage.name)
-        self.plain = PlainLines(trainer.title, stage.name, later, trainer.steps)
+        self.plain = PlainLines(
+            trainer.title, stage.name, later, trainer.steps, best=trainer.state.best
+        )
 
     def __call__(self, metrics: Metrics) -> None:
         run = self.stage.run

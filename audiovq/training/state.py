@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +35,11 @@ class State:
     stale: int = 0
     """Number of validations since that step."""
     done: bool = False
+    totals: dict[str, list[float]] = field(default_factory=dict)
+    """Sums of the losses since the last validation, by name, one of each rank; empty but where training was stopped
+    between two validations, and in files of earlier versions."""
+    counted: int = 0
+    """Number of steps in `totals`."""
 
 
 def save_state(

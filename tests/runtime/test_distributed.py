@@ -173,6 +173,8 @@ def test_a_run_resumes_with_another_number_of_ranks(runs: Runs) -> None:
         straight = runs.weights("straight-1", "autoencoder")
         for name, value in runs.weights(model, "autoencoder").items():
             torch.testing.assert_close(value, straight[name], rtol=1e-4, atol=1e-4, msg=name)
+        means = [[row["loss"] for row in runs.metrics(name)] for name in ("straight-1", model)]
+        assert means[1] == pytest.approx(means[0], rel=1e-5), "of the steps before the stop, too"
 
 
 def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_reports_it(runs: Runs) -> None:

@@ -21,8 +21,10 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import OptimizerConfig
 from audiovq.dataset.batches import batches
+from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_precision
-from audiovq.training.loop import Diverged, Stopped, Trainer
+from audiovq.runtime.tensors import read_tensors, save_tensors
+from audiovq.training.loop import Diverged, Stopped, Trainer, _Means
 from audiovq.training.stage import Limits, Step
 from audiovq.training.state import State
 
@@ -127,6 +129,12 @@ def interrupt(number: int = signal.SIGINT, times: int = 1) -> Any:
     return happens
 
 
+def logged(folder: Path) -> list[dict[str, float]]:
+    """What was logged, but for the seconds."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) | {"seconds": 0} for line in lines]
+
+
 def same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -172,9 +180,66 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert [state for state, _ in kept] == [state for state, _ in straight.kept]
     for (_, mine), (_, theirs) in zip(kept, straight.kept, strict=True):
         assert same_weights(mine, theirs)
-    lines = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("straight", "stopped")]
-    steps = [[json.loads(line)["step"] for line in text.splitlines()] for text in lines]
-    assert steps[0] == steps[1] == [6, 12, 18, 20]
+    lines = [logged(tmp_path / run) for run in ("straight", "stopped")]
+    assert lines[0] == lines[1], "the mean losses of the steps before and after a stop, too"
+    assert [line["step"] for line in lines[0]] == [6, 12, 18, 20]
+
+
+def test_a_stop_before_a_validation_does_not_change_which_state_is_kept(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=12, learnt_share=0.1)
+    kept = []
+    for stopped in (False, True):
+        folder = tmp_path / f"stopped-{stopped}"
+        for again in range(1 + stopped):
+            task = Task(folder, config)
+            # The second mean is half of the first, and the loss of its last step alone higher than both.
+            task.before_step = dict.fromkeys(range(6), lambda: 100.0) | {11: lambda: 300.0}
+            task.validate = lambda task=task: {"score": float(task.trainer.state.step)}
+            task.training_score = lambda metrics: metrics["loss"]
+            if stopped and not again:
+                task.before_step[10] = interrupt()
+                with pytest.raises(Stopped):
+                    task.fit()
+        state = task.fit()
+        kept.append((state.best_step, state.training_score))
+    assert kept[0] == kept[1]
+    assert kept[0][0] == 12, "as it was still learning training clips"
+
+
+def test_a_state_file_without_the_losses_of_the_steps_before_is_resumed(tmp_path: Path) -> None:
+    """As an earlier version wrote it."""
+    task = Task(tmp_path)
+    task.before_step[8] = interrupt()
+    with pytest.raises(Stopped):
+        task.fit()
+    path = tmp_path / "toy.state.safetensors"
+    tensors, metadata = read_tensors(path, sealed=True)
+    state = json.loads(metadata["state"])
+    assert state.pop("counted") == 3
+    assert [len(of_ranks) for of_ranks in state.pop("totals").values()] == [1, 1]
+    save_tensors(path, tensors, {"state": json.dumps(state)})
+    again = Task(tmp_path)
+    assert again.fit().done
+    assert again.steps[0].number == 9
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 2), (2, 1), (1, 2), (3, 2), (2, 5)])
+def test_mean_losses_go_on_with_any_number_of_ranks(
+    before: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean over steps and ranks of what was added before and after is that of a straight run."""
+    losses = [0.1 * (1 + number) for number in range(before)]
+    state = State(totals={"loss": losses}, counted=2)
+    monkeypatch.setattr(distributed, "world_size", lambda: after)
+    total = 0.0
+    for rank in range(after):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        means = _Means.resumed(replace(state))
+        total += float(means.totals["loss"])
+        assert means.count == 2
+        if before == after:
+            assert means.totals["loss"] == losses[rank], "bit for bit"
+    assert total / (2 * after) == pytest.approx(sum(losses) / (2 * before))
 
 
 def test_a_second_ctrl_c_stops_immediately(tmp_path: Path) -> None:

@@ -64,6 +64,14 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.glob("*.safetensors"))}
 
 
+def losses(folder: Path) -> list[tuple[str, int, float]]:
+    """Stage, step and mean loss of every validation, and of every state that was kept."""
+    rows = [json.loads(x) for x in (folder / "training" / "metrics.jsonl").read_text().splitlines()]
+    header = json.loads((folder / "model.json").read_text())
+    rows += [header[name]["summary"] | {"stage": name} for name in ("autoencoder", "prior")]
+    return [(row["stage"], row["step"], row["loss"]) for row in rows]
+
+
 def test_training_leaves_a_model_metrics_samples_and_a_card(
     straight: tuple[Path, list[str]],
 ) -> None:
@@ -135,6 +143,7 @@ def test_a_stopped_training_ends_in_the_bytes_of_a_straight_one(
             train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
     train(dataset, tmp_path / "model", CONFIG, device="cpu", say=quiet)
     assert weights(tmp_path / "model") == weights(straight[0])
+    assert losses(tmp_path / "model") == losses(straight[0])
 
 
 def test_a_finished_training_is_left_alone(
@@ -170,7 +179,10 @@ def test_a_training_that_goes_on_says_so_in_the_words_of_its_other_lines_and_of_
         "stage 2 of 3 (small archives): done by an earlier run",
         "stage 3 of 3 (new sounds): continues where it stopped, at 55 %",
     ]
-    assert lines[-1].startswith("stage 3 of 3 (new sounds): all its steps are taken; learning")
+    assert re.fullmatch(
+        r"stage 3 of 3 \(new sounds\): all its steps are taken; learning, .* better than before",
+        lines[-1],
+    ), "which the stopped run reached"
     bar = terminal.getvalue()
     assert "stage 3 of 3 (new sounds): " in bar
     assert "left in this stage" in bar

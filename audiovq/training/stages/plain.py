@@ -5,6 +5,7 @@ The figures behind it are printed instead with `--verbose`, and are in training/
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from audiovq.config.settings import TrainConfig
@@ -86,14 +87,16 @@ def task_of(run: Run, stage: str) -> str:
 class PlainLines:
     """The progress lines of one stage, which compare each validation with the best before it."""
 
-    def __init__(self, name: str, stage: str, later: float | None, steps: int) -> None:
+    def __init__(
+        self, name: str, stage: str, later: float | None, steps: int, best: float = math.inf
+    ) -> None:
         """`name`: see `stage_name`. `later`: seconds planned for the stages after it; None: there is no time limit.
-        `steps`: the most that it may take."""
+        `steps`: the most that it may take. `best`: the lowest score of an earlier run."""
         self.name = name
         self.stage = stage
         self.later = later
         self.steps = steps
-        self.best: float | None = None
+        self.best = best
 
     def line(self, metrics: Metrics, overfits: bool = False, ended_by: str | None = None) -> str:
         """The line of a validation or, without its metrics, of training.
@@ -129,13 +132,13 @@ class PlainLines:
         score = metrics.get("validation_score")
         if score is None:
             return ""
-        before, self.best = self.best, score if self.best is None else min(self.best, score)
+        before, self.best = self.best, min(self.best, score)
         if overfits:
             return "it begins to repeat your recordings; more recordings, or fewer minutes, help"
         usage = metrics.get("validation_usage")
         if usage is not None and usage < THIN:
             return f"learning; {thin(usage)}"
-        if before is None or self.stage == "vivid":
+        if before == math.inf or self.stage == "vivid":
             return "learning"
         if score < before:
             return f"learning, {percent((before - score) / abs(before), 1)} better than before"
