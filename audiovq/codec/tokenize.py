@@ -54,10 +54,11 @@ def encode_split(
     views: int = 1,
     max_seconds: float = math.inf,
     *,
+    chosen: Tensor | None = None,
     moves: bool = False,
     task: str = "",
 ) -> Encodings:
-    """All clips × views, on the CPU; tokens are int16 where that holds them, and else int32.
+    """All clips, or those at the indices `chosen` (clips,), × views, on the CPU; tokens are int16 where that holds them, and else int32.
 
     The first view is the clips as they are; each further one is `random_variations`, so that a prior meets many
     codes for one sound. The view during which `max_seconds` pass is the last. Ranks each make a part of all.
@@ -68,13 +69,16 @@ def encode_split(
     vocabulary, stride = model.vocabulary, model.autoencoder.stride[1]
     config = model.spectrogram.config
     dtype = torch.int16 if vocabulary.size < 1 << 15 else torch.int32
-    all_tokens = scratch(len(split) * views, vocabulary.max_tokens, dtype=dtype)
+    chosen = torch.arange(len(split)) if chosen is None else chosen
+    row_of = torch.zeros(len(split), dtype=torch.long)
+    row_of[chosen] = torch.arange(len(chosen))
+    all_tokens = scratch(len(chosen) * views, vocabulary.max_tokens, dtype=dtype)
     all_lengths = torch.zeros(len(all_tokens), dtype=torch.long)
     known = known_ends(split, model.clip_frames)
     all_cut = torch.zeros(len(all_tokens), dtype=torch.bool)
-    order = split.num_frames.argsort(stable=True)
+    order = chosen[split.num_frames[chosen].argsort(stable=True)]
     generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(), progress(task, views * len(split), "clips") as done:
+    with torch.inference_mode(), progress(task, views * len(chosen), "clips") as done:
         for view in range(views):
             for number, indices in enumerate(order.split(64)):
                 is_ours = number % distributed.world_size() == distributed.rank()
@@ -96,7 +100,7 @@ def encode_split(
                 codes = model.autoencoder.encode(images, frames).cpu()
                 columns = model.autoencoder.num_columns(frames)
                 tokens, lengths = vocabulary.tokens(codes, columns, split.levels[indices])
-                rows = indices + view * len(split)
+                rows = row_of[indices] + view * len(chosen)
                 all_tokens[rows] = vocabulary.end
                 all_tokens[rows, : tokens.shape[1]] = tokens.to(dtype)
                 all_lengths[rows] = lengths - (~ends & (columns < vocabulary.max_columns)).long()
@@ -105,13 +109,14 @@ def encode_split(
             if distributed.sync_clock(time.perf_counter() - started)[0] > max_seconds:
                 views = view + 1
                 break
-    rows_made = len(split) * views
+    rows_made = len(chosen) * views
     all_tokens, all_lengths = all_tokens[:rows_made], all_lengths[:rows_made]
     for made in (all_tokens, all_lengths, all_cut := all_cut[:rows_made]):
         distributed.all_reduce_sum(made.view(torch.uint8))  # a row is zeros in all ranks but one
-    complete = known.repeat(views, 1)
+    complete = known[chosen].repeat(views, 1)
     complete[:, 1] &= ~all_cut
-    return Encodings(all_tokens, all_lengths, split.label_indices.repeat(views, 1), complete)
+    labels = split.label_indices[chosen].repeat(views, 1)
+    return Encodings(all_tokens, all_lengths, labels, complete)
 
 
 def code_counts(model: Model, split: Split) -> Tensor:

@@ -53,6 +53,10 @@ LEARNING_RATE = 3e-3
 WARMUP_STEPS = 50
 ENCODING_SHARE = 0.25
 """Share of a time limit after which no further view is encoded."""
+FITTING_SHARE = 0.5
+"""Share of a time limit that fitting has at least: where one view of all clips would take the rest, some are left out."""
+TIMED_CLIPS = 64
+"""Clips of each rank by which the time of encoding is estimated: one batch."""
 TARGET_SHARE = 0.95
 """Share of `target_rate` to aim at, as other recordings may take more bits than those that it is tuned on."""
 TUNING_CLIPS = 128
@@ -78,7 +82,9 @@ class Fitted:
     steps: int
     steps_planned: int
     cut_short: bool
-    """Whether the time limit ended it, with fewer steps or views than planned."""
+    """Whether the time limit ended it, with fewer steps, views or clips than planned."""
+    by_shares: bool = False
+    """Whether no trained state was better than how often each code occurs, which the tables then hold."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,12 @@ def train_context(run: Run, model: Model, deadline: float | None) -> None:
         f" {math.log2(model.vocabulary.codebook_size):.2f} without tables"
         f" ({time.perf_counter() - started:.0f} s)"
     )
-    if fitted.cut_short:
+    if fitted.by_shares:
+        run.say(
+            f"{task_of(run, 'context')}: learnt no more than how often each code occurs; archives will be larger than"
+            " necessary, new sounds are the same; more recordings, or a longer limit, may help"
+        )
+    elif fitted.cut_short:
         run.say(
             f"{task_of(run, 'context')}: stopped by the time limit after {fitted.steps:,} of"
             f" {fitted.steps_planned:,} steps; archives will be larger than necessary, new sounds are the same; a longer"
@@ -166,12 +177,14 @@ def fit_context(
     rate: float = 1.0,
     task: str = "",
 ) -> Fitted:
-    """Train a context model on the codes of `train`; return the tables that are best on `held_out`.
+    """Train a context model on the codes of `train`; return the tables that are best on `held_out`: never worse there
+    than how often each code occurs, and than no tables.
 
     It starts from the tables `start`, where they have the sizes of this model, and its learning rate is `rate` times
     as high.
     `dtype`: precision of autocast. `max_minutes`, the limit of the whole training, reduces the planned steps and
-    views from `most_steps` and `most_views`; `max_seconds` stops fitting early, which the result then says.
+    views from `most_steps` and `most_views`; `max_seconds` stops fitting early, but leaves it FITTING_SHARE of them,
+    which the result then says.
     `checks`: number of validations. `task`: name under which progress is shown. Raises AudiovqError where the model has no codes.
     """
     started = time.perf_counter()
@@ -183,14 +196,21 @@ def fit_context(
         2 if train.planes > 1 else 1
     )  # views are encoded twice: `_with_moved`
     encoding = task and f"{task}, encoding"
-    cells = _cells(model, train, most_views, share * max_seconds, task=encoding)
-    checked = _cells(model, held_out)
-    learnt = _with_moved(model, train, cells, encoding)
+    # Without a limit no clip is encoded twice, to measure the time of it.
+    clips = 1.0 if max_seconds == math.inf else _share_within(model, train, held_out, max_seconds)
+    chosen, of_held_out = (_evenly(split, clips) for split in (train, held_out))
+    cells = _cells(model, train, chosen, most_views, share * max_seconds, task=encoding)
+    checked = _cells(model, held_out, of_held_out)
+    learnt = _with_moved(model, train, chosen, cells, encoding)
     steps = min(most_steps, max(checks, PASSES * len(learnt) // BATCH_CELLS))
-    measured = _with_moved(model, held_out, checked)
+    measured = _with_moved(model, held_out, of_held_out, checked)
+    begun = time.perf_counter()
+    seconds = max(max_seconds - (begun - started), FITTING_SHARE * max_seconds)
     with progress(task and f"{task}, fitting", steps, "steps") as done:
-        schedule = _Schedule(steps, started, max_seconds, rate * LEARNING_RATE, done)
-        network = _best_network(model, learnt, measured, schedule, checks, seed, dtype, start)
+        schedule = _Schedule(steps, begun, seconds, rate * LEARNING_RATE, done)
+        network, by_shares = _best_network(
+            model, learnt, measured, schedule, checks, seed, dtype, start
+        )
     # Add-one smoothing: values that training lacks are rare, not impossible.
     vocabulary, config = model.vocabulary, model.autoencoder.config
     integers = to_integers(
@@ -205,7 +225,8 @@ def fit_context(
         integers["rate_weight"] = torch.tensor(weight)
     cut_short = len(cells.columns) < most_views * len(train) or schedule.step < steps
     bits_per_code = _bits(network, checked) / vocabulary.num_quantizers
-    return Fitted(ContextTables(integers), bits_per_code, schedule.step, steps, cut_short)
+    tables = ContextTables(integers)
+    return Fitted(tables, bits_per_code, schedule.step, steps, cut_short, by_shares)
 
 
 def rate_weight_of(config: AutoencoderConfig, spectrogram: SpectrogramConfig) -> float:
@@ -254,8 +275,8 @@ def _best_network(
     seed: int,
     dtype: torch.dtype,
     start: ContextTables | None,
-) -> ContextModel:
-    """A context model trained on `train`, in its best state on `held_out`."""
+) -> tuple[ContextModel, bool]:
+    """A context model trained on `train`, in its best state on `held_out`, and whether that is `_by_shares`."""
     network, best_bits = _first_network(model, held_out, seed, start)
     device, on_gpu = model.device, model.device.type == "cuda"
     optimizer = torch.optim.AdamW(
@@ -270,6 +291,9 @@ def _best_network(
     update = update_function(network, optimizer, loss, dtype, math.inf, on_gpu)
     generator = torch.Generator().manual_seed(seed)
     best = {name: value.clone() for name, value in network.state_dict().items()}
+    shares, bits = _by_shares(network, train, held_out)
+    if by_shares := bits < best_bits:
+        best_bits, best = bits, shares
     with side_stream(device):
         for check in range(checks):
             while schedule.step == 0 or schedule.progress < (check + 1) / checks:
@@ -281,8 +305,9 @@ def _best_network(
             bits = _bits(network, held_out)
             if bits < best_bits:
                 best_bits, best = bits, {k: v.clone() for k, v in network.state_dict().items()}
+                by_shares = False
     network.load_state_dict(best)
-    return network
+    return network, by_shares
 
 
 def _first_network(
@@ -296,6 +321,40 @@ def _first_network(
         return ContextModel(codebooks, model.autoencoder.rows).to(model.device), math.inf
     network = to_network(start, codebooks).to(model.device)
     return network, _bits(network, held_out)
+
+
+def _by_shares(
+    network: ContextModel, train: _Cells, held_out: _Cells
+) -> tuple[dict[str, Tensor], float]:
+    """State of `network` in which no code depends on others, and its bits per cell on `held_out`.
+
+    A code's probability is its share in `train` or, where that takes more bits, the same for all codes, as without
+    tables.
+    """
+    size = network.codebooks.shape[1]
+    learnt, seen = (_counts(cells, size) for cells in (train, held_out))
+    shares = (learnt + 1) / (learnt + 1).sum(dim=1, keepdim=True)
+    uniform = torch.full_like(shares, 1 / size)
+    bits, shares = min(
+        ((-float((seen * p.log2()).sum()) / len(held_out), p) for p in (uniform, shares)),
+        key=lambda pair: pair[0],
+    )
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    for name, value in state.items():
+        kind, _, quantizer = name.partition(".")
+        if kind in ("weights", "heads"):
+            value.zero_()
+        if kind == "biases":
+            value.copy_(shares[int(quantizer)].log())
+    return state, bits
+
+
+def _counts(cells: _Cells, size: int) -> Tensor:
+    """(quantizers, size) number of cells with each code."""
+    counts = torch.zeros(cells.targets.shape[1], size, dtype=torch.float64)
+    for part in cells.targets.split(1 << 20):
+        counts += torch.stack([torch.bincount(codes.long(), minlength=size) for codes in part.T])
+    return counts
 
 
 @torch.inference_mode()
@@ -326,15 +385,44 @@ def _side_bits(counts: Sequence[int], values: Tensor) -> float:
     return -float(shares[values.clamp(max=len(counts) - 1)].log2().sum())
 
 
-def _with_moved(model: Model, split: Split, cells: _Cells, task: str = "") -> _Cells:
-    """The cells of all clips × views of `split`; of stereo, followed by those of as many clips elsewhere.
+def _share_within(model: Model, train: Split, held_out: Split, max_seconds: float) -> float:
+    """Share of the clips of both splits of which one view can be encoded in what `max_seconds` leaves beside fitting.
+
+    Estimated by TIMED_CLIPS of `train`, which are always within it.
+    """
+    count = TIMED_CLIPS * distributed.world_size()
+    if len(train) <= count:
+        return 1.0
+    timed = _evenly(train, count / len(train))
+    started = time.perf_counter()
+    encode_split(model, train, chosen=timed)
+    # Rank 0 decides, so that all ranks encode the same clips.
+    seconds, _ = distributed.sync_clock(time.perf_counter() - started)
+    # Clips of a batch are padded to the longest, and batches of all clips are sorted by length.
+    frames = len(timed) * int(train.num_frames[timed].max())
+    frames_of_all = int(train.num_frames.sum() + held_out.num_frames.sum())
+    needed = seconds * frames_of_all / frames * (2 if train.planes > 1 else 1)
+    left = (1 - FITTING_SHARE) * max_seconds - seconds
+    return 1.0 if needed <= left else max(left / needed, count / len(train))
+
+
+def _evenly(split: Split, share: float) -> Tensor:
+    """Indices of a share of the clips of `split`, at least one, at equal distances."""
+    count = max(1, math.floor(share * len(split)))
+    return torch.arange(count) * len(split) // count
+
+
+def _with_moved(
+    model: Model, split: Split, chosen: Tensor, cells: _Cells, task: str = ""
+) -> _Cells:
+    """The cells of the clips `chosen` × views of `split`; of stereo, followed by those of as many clips elsewhere.
 
     A table that has never seen a sound in the middle would take three times the bits for it.
     """
     if split.planes == 1:
         return cells
-    views = len(cells.columns) // len(split)
-    moved = _cells(model, split, views, moves=True, task=task and f"{task} once more")
+    views = len(cells.columns) // len(chosen)
+    moved = _cells(model, split, chosen, views, moves=True, task=task and f"{task} once more")
     return _Cells(
         *(torch.cat([getattr(cells, f.name), getattr(moved, f.name)]) for f in fields(_Cells))
     )
@@ -343,15 +431,18 @@ def _with_moved(model: Model, split: Split, cells: _Cells, task: str = "") -> _C
 def _cells(
     model: Model,
     split: Split,
+    chosen: Tensor,
     views: int = 1,
     max_seconds: float = math.inf,
     *,
     moves: bool = False,
     task: str = "",
 ) -> _Cells:
-    """The cells of all clips × views; the view during which `max_seconds` pass is the last. `moves` and `task` as in
+    """The cells of the clips `chosen` × views; the view during which `max_seconds` pass is the last. `moves` and `task` as in
     `encode_split`."""
-    tokens, *_ = encode_split(model, split, views, max_seconds, moves=moves, task=task)
+    tokens, *_ = encode_split(
+        model, split, views, max_seconds, chosen=chosen, moves=moves, task=task
+    )
     vocabulary, quantizers = model.vocabulary, model.vocabulary.num_quantizers
     parts = tokens.split(PART)
     columns, levels = (
