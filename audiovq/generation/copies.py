@@ -189,9 +189,9 @@ def _squared_differences(
     left, right = int(shifts.max()) - begin, end - int(shifts.min()) - other.shape[1]
     padding = max(0, left), max(0, right)
     # What lies beside `begin` to `end` at each shift: (overlaps, bins, frames).
+    at = begin + padding[0] - shifts
     theirs, theirs_loud = (
-        nn.functional.pad(each, padding).unfold(1, end - begin, 1).movedim(1, 0)[places]
-        for places in (begin + padding[0] - shifts,)
+        nn.functional.pad(each, padding).unfold(1, end - begin, 1).movedim(1, 0)[at]
         for each in (other, other_loud)
     )
     either = ((loud[:, begin:end] | theirs_loud) & within[:, None]).float()
