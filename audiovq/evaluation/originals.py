@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,18 @@ RECORDINGS = 400
 """Maximum number of recordings."""
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The beginning of a recording of a split."""
+
+    path: str
+    """Path of the recording, as in `Clip`."""
+    waveform: Waveform
+    """(samples,) or (2, samples) at the dataset's rate."""
+    whole: bool
+    """Whether it is all of the recording, so that it ends where the sound does."""
+
+
 def beginnings(
     dataset: Dataset,
     split: Split,
@@ -33,8 +45,19 @@ def beginnings(
     seconds: float = SECONDS,
     total_seconds: float = TOTAL_SECONDS,
 ) -> Iterator[Waveform]:
-    """Beginnings (samples,) or (2, samples) of a split's recordings, up to `seconds`, at the dataset's rate, one at a
-    time.
+    """Waveforms of `described_beginnings`."""
+    found = described_beginnings(dataset, split, seconds=seconds, total_seconds=total_seconds)
+    return (beginning.waveform for beginning in found)
+
+
+def described_beginnings(
+    dataset: Dataset,
+    split: Split,
+    *,
+    seconds: float = SECONDS,
+    total_seconds: float = TOTAL_SECONDS,
+) -> Iterator[Beginning]:
+    """Beginnings of a split's recordings, up to `seconds`, one at a time.
 
     At most RECORDINGS recordings and about `total_seconds` in total, in a random order with a fixed seed.
     Of a recording that several splits share, only the part in `split`. Raises AudioError if a recording is
@@ -47,7 +70,7 @@ def beginnings(
     rate = dataset.spectrogram.sample_rate
     most = max(1, round(seconds * rate))
     total = 0.0
-    for path in order(split):
+    for path in _order(split):
         if total >= total_seconds:
             return
         file = _file(dataset, clips[path][0])
@@ -59,11 +82,12 @@ def beginnings(
         else:
             waveform, _ = reading.beginning(file, seconds, rate, dataset.spectrogram.channels)
         total += waveform.shape[-1] / rate
-        yield waveform
+        # One of `most` samples may go on; one that other splits share goes on there, however short it is.
+        yield Beginning(path, waveform, path not in shared and waveform.shape[-1] < most)
 
 
-def order(split: Split) -> list[str]:
-    """Paths of the recordings of `beginnings`, in their order."""
+def _order(split: Split) -> list[str]:
+    """Paths of the recordings of `described_beginnings`, in their order."""
     paths = sorted({clip.path for clip in split.clips})
     shuffled = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
     return [paths[index] for index in shuffled[:RECORDINGS].tolist()]

@@ -165,14 +165,12 @@ def prepared(settings: Settings, sounds: SoundSet) -> tuple[Model, Dataset]:
 
 def real_sounds(settings: Settings, sounds: SoundSet, dataset: Dataset, split: Split) -> Real:
     """The recordings that are measured, and their notes."""
-    found = originals.beginnings(dataset, split, total_seconds=settings.seconds)
-    paths = originals.order(split)
-    given = list(itertools.islice(found, settings.files))
-    waveforms = _mixed(given)
-    most = originals.SECONDS * dataset.spectrogram.sample_rate
+    beginnings = originals.described_beginnings(dataset, split, total_seconds=settings.seconds)
+    found = list(itertools.islice(beginnings, settings.files))
+    given = [beginning.waveform for beginning in found]
     labels = {clip.path: clip.labels for clip in split.clips}
-    notes = [_hertz(sounds, labels[path]) for path in paths[: len(waveforms)]]
-    return Real(waveforms, given, [len(w) < most for w in waveforms], notes)
+    notes = [_hertz(sounds, labels[beginning.path]) for beginning in found]
+    return Real(_mixed(given), given, [beginning.whole for beginning in found], notes)
 
 
 def _hertz(sounds: SoundSet, labels: dict[str, str]) -> float | None:

@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from short_judges import shorten_judges
+from tiny_models import tiny_model
 
 from audiovq.config.errors import AudiovqError
+from audiovq.dataset.dataset import Dataset
+from audiovq.evaluation import originals
 
 Waveform = npt.NDArray[np.float32]
 RATE = 44_100
@@ -136,6 +139,27 @@ def test_only_instruments_with_a_clear_pitch_are_in_tune_or_not() -> None:
     assert _hertz(notes, {"instrument": "organ", "note": "69"}) is None
     assert _hertz(notes, {"instrument": "fingerbass", "note": "28"}) is None, "41 Hz"
     assert _hertz(SETS["drums"], {"folder": "kick"}) is None
+
+
+def test_clicks_at_the_end_are_counted_of_whole_recordings_only(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.quality import sounds
+    from benchmarks.quality.sets import SETS
+
+    clicking = np.zeros(800, np.float32)
+    clicking[-1] = 1
+    paths = [clip.path for clip in dataset.train.clips]
+    found = [
+        originals.Beginning(paths[0], noise(800), True),
+        originals.Beginning(paths[1], clicking, False),
+    ]
+    monkeypatch.setattr(originals, "described_beginnings", lambda *_, **__: iter(found))
+    real = sounds.real_sounds(sounds.Settings("fsdd"), SETS["fsdd"], dataset, dataset.train)
+    assert real.whole == [True, False]
+    figures = sounds._envelope_figures(real, real.waveforms, tiny_model())
+    assert figures["clicks_at_end"] == 0
+    assert sounds._envelope_figures(real, [clicking] * 2, tiny_model())["clicks_at_end"] == 1
 
 
 def test_drums_are_linked_by_kind(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from short_judges import shorten_judges
 
 from audiovq import pipeline
 from audiovq.audio.reading import read
-from audiovq.audio.waveform import AudioError
+from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.codec import codec
 from audiovq.codec.files import encode_files
 from audiovq.config.errors import AudiovqError
@@ -21,7 +21,7 @@ from audiovq.config.sampling import SamplingConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation.evaluate import evaluate
-from audiovq.evaluation.originals import beginnings
+from audiovq.evaluation.originals import beginnings, described_beginnings
 from audiovq.evaluation.wording import describe_figures, figure_table
 from audiovq.generation import files as generation_files
 from audiovq.models.model import Model
@@ -138,14 +138,26 @@ def test_metrics_are_computed_without_the_recordings(
         list(beginnings(dataset, dataset.test))
 
 
+@pytest.fixture(scope="module")
+def noise() -> Waveform:
+    """9 s at 8 kHz."""
+    return np.random.default_rng(0).uniform(-0.4, 0.4, 8000 * 9).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def split_in_time(noise: Waveform, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A dataset of `noise` alone, so that all splits share the recording."""
+    folder = tmp_path_factory.mktemp("split")
+    (folder / "in").mkdir()
+    soundfile.write(folder / "in" / "long.wav", noise, 8000, subtype="FLOAT")
+    preprocess(folder / "in", folder / "out", PreprocessConfig(clip_seconds=0.13, trim=False))
+    return Dataset(folder / "out")
+
+
 def test_originals_of_a_recording_split_in_time_are_stretches_of_that_split_only(
-    tmp_path: Path,
+    noise: Waveform, split_in_time: Dataset
 ) -> None:
-    (tmp_path / "in").mkdir()
-    sound = np.random.default_rng(0).uniform(-0.4, 0.4, 8000 * 9).astype(np.float32)
-    soundfile.write(tmp_path / "in" / "long.wav", sound, 8000, subtype="FLOAT")
-    preprocess(tmp_path / "in", tmp_path / "out", PreprocessConfig(clip_seconds=0.13, trim=False))
-    dataset = Dataset(tmp_path / "out")
+    sound, dataset = noise, split_in_time
     stretches: dict[str, list[tuple[int, int]]] = {}
     for split in dataset.splits:
         for waveform in beginnings(dataset, split):
@@ -159,6 +171,20 @@ def test_originals_of_a_recording_split_in_time_are_stretches_of_that_split_only
     held = stretches["test"] + stretches["validation"]
     for begin, end in held:
         assert all(end <= other[0] or begin >= other[1] for other in stretches["train"])
+
+
+def test_an_original_is_whole_unless_it_is_cut_or_goes_on_in_another_split(
+    dataset: Dataset, split_in_time: Dataset
+) -> None:
+    for split in split_in_time.splits:
+        (stretch,) = described_beginnings(split_in_time, split)
+        assert stretch.waveform.shape[-1] < 10 * 8000
+        assert not stretch.whole
+    wholes = [beginning.whole for beginning in described_beginnings(dataset, dataset.train)]
+    assert all(wholes)
+    cut = list(described_beginnings(dataset, dataset.train, seconds=0.3))
+    assert [beginning.whole for beginning in cut] == [len(b.waveform) < 2400 for b in cut]
+    assert {beginning.whole for beginning in cut} == {True, False}
 
 
 def test_the_report_shows_sounds_pairs_and_curves(
