@@ -82,7 +82,7 @@ def described_beginnings(
         else:
             waveform, _ = reading.beginning(file, seconds, rate, dataset.spectrogram.channels)
         total += waveform.shape[-1] / rate
-        # One of `most` samples may go on; one that other splits share goes on there, however short it is.
+        # One of `most` samples may be longer; one that other splits share is longer, however short its part is.
         yield Beginning(path, waveform, path not in shared and waveform.shape[-1] < most)
 
 

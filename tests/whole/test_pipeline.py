@@ -173,7 +173,7 @@ def test_originals_of_a_recording_split_in_time_are_stretches_of_that_split_only
         assert all(end <= other[0] or begin >= other[1] for other in stretches["train"])
 
 
-def test_an_original_is_whole_unless_it_is_cut_or_goes_on_in_another_split(
+def test_an_original_is_whole_unless_it_is_cut_or_continues_in_another_split(
     dataset: Dataset, split_in_time: Dataset
 ) -> None:
     for split in split_in_time.splits:
