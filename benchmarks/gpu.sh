@@ -71,7 +71,8 @@ run() {
   done
   [ "$device" = cuda ] || { quick=(--quick) && tiny=(--tiny) && collect=(--collect-only); }
   [ ${#steps[@]} -gt 0 ] || steps=(tests speed fsdd drums)
-  mkdir -p "$out"
+  # The steps of an earlier run into the same folder do not count.
+  mkdir -p "$out" && : > "$out/steps.jsonl"
   export PYTHONPATH=$work/site:$PWD PYTHONUNBUFFERED=1
   if ! "$python" -c 'import constriction, librosa, soundfile, soxr, tyro' 2> /dev/null; then
     step install 60 "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
