@@ -172,6 +172,16 @@ def new_model(
 
 def require_match(model: Model, dataset: Dataset) -> None:
     """Raise AudiovqError where a dataset's spectrograms or labels are not those of a model."""
+    require_spectrograms(model, dataset)
+    if dataset.labels != model.labels:
+        raise AudiovqError(
+            f"{dataset.folder}: has other labels than the model;"
+            " use the dataset that the model was trained on"
+        )
+
+
+def require_spectrograms(model: Model, dataset: Dataset) -> None:
+    """Raise AudiovqError where a dataset's spectrograms were made with other settings than a model's."""
     ours, theirs = asdict(model.spectrogram.config), asdict(dataset.spectrogram)
     for name, value in ours.items():
         if theirs[name] != value:
@@ -179,8 +189,3 @@ def require_match(model: Model, dataset: Dataset) -> None:
                 f"{dataset.folder}: made with {name} {theirs[name]}, the model with {value};"
                 " use the dataset that the model was trained on"
             )
-    if dataset.labels != model.labels:
-        raise AudiovqError(
-            f"{dataset.folder}: has other labels than the model;"
-            " use the dataset that the model was trained on"
-        )

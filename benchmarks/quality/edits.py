@@ -34,9 +34,10 @@ from audiovq.generation import edit
 from audiovq.generation.generate import generate
 from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load
-from audiovq.models.model import Model
+from audiovq.models.model import Model, require_match
 from audiovq.runtime.files import write_json
 from audiovq.spectral import spectrogram
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 
 ORDERS = SamplingConfig(order="time"), SamplingConfig(order="masked")
@@ -189,6 +190,7 @@ def main(
         n: New sounds of each prior.
     """
     loaded, data = load(model), Dataset(dataset)
+    require_match(loaded, data)
     judge = classifier.train_classifier([data.train, data.validation])
     by_path = {clip.path: i for i, clip in enumerate(data.test.clips)}
     paths = sorted(by_path)[:: max(1, -(-len(by_path) // clips))]
@@ -205,4 +207,5 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with refusing("edits"):
+        tyro.cli(main)

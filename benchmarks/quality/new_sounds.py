@@ -42,9 +42,10 @@ from audiovq.evaluation.originals import clip_waveforms
 from audiovq.generation.generate import generate
 from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load
-from audiovq.models.model import Model
+from audiovq.models.model import Model, require_match
 from audiovq.runtime.files import write_json
 from audiovq.spectral.spectrogram import waveform_images
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.edits import requested_labels
 
@@ -255,6 +256,7 @@ def main(
         out: JSON file for the results.
     """
     loaded, data = load(model), Dataset(dataset, recordings)
+    require_match(loaded, data)
     judges, real, floor = trained(loaded, data)
     order = comparable(data, data.train, torch.Generator().manual_seed(0))
     clips = _waveforms(data, data.train, order[:n].sort().values)
@@ -280,4 +282,5 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with refusing("new_sounds"):
+        tyro.cli(main)

@@ -26,6 +26,7 @@ from audiovq.models.folder import SHIPPED
 from audiovq.pipeline import DEMO_DATA
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import read_json, write_json
+from benchmarks.command import refusing
 from benchmarks.provenance import ROOT, stamp
 from benchmarks.speed.startup import process
 
@@ -86,4 +87,5 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    with refusing("shipped"):
+        main(tyro.cli(Settings, description=__doc__))
