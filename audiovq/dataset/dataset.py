@@ -73,6 +73,11 @@ def split_images(split: Split, indices: Tensor | None = None) -> list[Tensor]:
     return [split.spectrograms(index[None])[0] for index in indices]
 
 
+def random_clips(split: Split, most: int, seed: int) -> Tensor:
+    """Indices of up to `most` clips of a split, chosen at random by `seed`."""
+    return torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:most]
+
+
 HELD_SHARE = 0.25
 """Share of a GPU's free memory that a split may take; a larger one stays on disk, memory-mapped."""
 

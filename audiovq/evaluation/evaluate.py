@@ -14,7 +14,7 @@ from audiovq.codec.tokenize import code_counts, encode_split
 from audiovq.codec.windows import Encoded
 from audiovq.config.checks import derived_seed, require_count, require_seed
 from audiovq.config.sampling import SamplingConfig
-from audiovq.dataset.dataset import Dataset, Split
+from audiovq.dataset.dataset import Dataset, Split, random_clips
 from audiovq.dataset.measured import HELD_OUT, clips_of, measured_split
 from audiovq.evaluation import originals
 from audiovq.evaluation.envelopes import envelope_figures
@@ -153,8 +153,7 @@ def _distances_to_training_clips(
     model: Model, dataset: Dataset, split: Split, sounds: Sequence[Sound], seed: int
 ) -> dict[str, Any]:
     """Distances in dB, and shared codes, of generated sounds and real clips to their nearest training clips."""
-    shuffle = torch.Generator().manual_seed(seed)
-    indices = torch.randperm(len(split), generator=shuffle)[: len(sounds)]
+    indices = random_clips(split, len(sounds), seed)
     known = model.known or learn_clips(model, dataset.train, dataset.validation)
     nearest: dict[str, Any] = {}
     shared: dict[str, Any] = {}

@@ -31,13 +31,13 @@ import torch
 import tyro
 
 from audiovq.codec.tokenize import encode_split
-from audiovq.codec.windows import Encoded
 from audiovq.config.presets import PRESETS
 from audiovq.config.spectrogram import PreprocessConfig
-from audiovq.dataset.dataset import Dataset, Split, split_images
+from audiovq.dataset.dataset import Dataset, Split, random_clips, split_images
 from audiovq.evaluation import classifier
 from audiovq.generation.copies import compare
 from audiovq.generation.generate import generate
+from audiovq.generation.known import encode_clips
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.files import write_json
@@ -171,7 +171,7 @@ def _figures(model: Model, whole: Dataset, judge: classifier.Classifier) -> dict
     asked = torch.tensor([[whole.labels[name].index(sound.labels[name])] for sound in sounds])
     real = classifier.judge(judge, split_images(whole.test))
     found = compare(model, [sound.encoded for sound in sounds])
-    others = compare(model, _encoded(model, test))
+    others = compare(model, encode_clips(model, test, random_clips(test, NEW, seed=0)))
     return {
         "error_db": error["error_db"],
         "bits_per_code": bits["bits_per_code"],
@@ -180,19 +180,6 @@ def _figures(model: Model, whole: Dataset, judge: classifier.Classifier) -> dict
         "copies": sum(one is not None and one.is_copy for one in found) / len(found),
         "copies_real": sum(one is not None and one.is_copy for one in others) / len(others),
     }
-
-
-def _encoded(model: Model, test: Split) -> list[Encoded]:
-    """Up to NEW test clips as codes."""
-    indices = torch.arange(len(test))[:: max(1, len(test) // NEW)][:NEW]
-    frames = test.num_frames[indices]
-    with torch.inference_mode():
-        codes = model.autoencoder.encode(test.spectrograms(indices), frames)
-    columns = model.autoencoder.num_columns(frames).tolist()
-    return [
-        Encoded(codes[i, :, :, :count], int(test.levels[index]), int(test.num_samples[index]))
-        for i, (index, count) in enumerate(zip(indices.tolist(), columns, strict=True))
-    ]
 
 
 def _quiet(_: str) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository
 
-import torch
 import tyro
 from torch import Tensor
 from tyro.conf import Positional
@@ -32,9 +31,10 @@ from audiovq.evaluation.classifier import Classifier
 from audiovq.generation.generate import generate
 from audiovq.generation.sound import settled
 from audiovq.models.checkpoint import load
-from audiovq.models.model import Model
+from audiovq.models.model import Model, require_match
 from audiovq.runtime.files import write_json
 from audiovq.spectral import spectrogram
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.edits import requested_labels
 
@@ -94,7 +94,7 @@ def real(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Features of a split's clips; the judge's accuracy on them, and the distance of `n` training clips."""
     judged = classifier.judge(judge, dataset_dataset.split_images(split))
-    picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[:n]
+    picked = dataset_dataset.random_clips(dataset.train, n, seed=0)
     training = classifier.judge(judge, dataset_dataset.split_images(dataset.train, picked))
     shares = judged.accuracy(split.label_indices)
     distance = distances.frechet_distance(training.features, judged.features)
@@ -117,6 +117,7 @@ def main(
         n: New sounds for each setting.
     """
     loaded, data = load(model), Dataset(dataset)
+    require_match(loaded, data)
     judge = classifier.train_classifier([data.train])
     features, about = real(loaded, judge, data, data.validation, n)
     figures: dict[str, Any] = stamp() | {"sounds": n, "validation": about, "chosen": {}}
@@ -150,4 +151,5 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with refusing("sampling_defaults"):
+        tyro.cli(main)

@@ -52,7 +52,7 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import Inversion
 from audiovq.config.spectrogram import PreprocessConfig
-from audiovq.dataset.dataset import Dataset, Split
+from audiovq.dataset.dataset import Dataset, Split, random_clips
 from audiovq.evaluation import envelopes, originals
 from audiovq.evaluation.fidelity import waveform_scores
 from audiovq.evaluation.judges import evaluate_with_judges
@@ -290,7 +290,8 @@ def generation(
     asked = round(ASKED_SECONDS * rate)
     given = generate(model, 2, seconds=ASKED_SECONDS, seed=settings.seed, keep_copies=True)
     judged["length_error_samples"] = max(abs(one.waveform.shape[-1] - asked) for one in given)
-    real = compare(model, encode_clips(model, split, torch.arange(len(split))[: settings.n]))
+    chosen = random_clips(split, settings.n, settings.seed)
+    real = compare(model, encode_clips(model, split, chosen))
     for name, found in (("generated", [sound.nearest for sound in new]), ("real", real)):
         near = [one for one in found if one is not None]
         if near:
