@@ -13,7 +13,8 @@ named       share of 60 new sounds whose label is that named by a classifier tra
             set (`audiovq/evaluation/classifier.py`)
 copies      share of 60 new sounds, and of test recordings, which no model has learnt, that count as near copies
 
-A model that is in WORK already is not trained again; a figure is added to OUT as soon as it is measured.
+A model that is in WORK already is not trained again; a figure is added to OUT as soon as it is measured. Models trained for
+other minutes are refused, in WORK and in OUT.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ import torch
 import tyro
 
 from audiovq.codec.tokenize import encode_split
+from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.spectrogram import PreprocessConfig
-from audiovq.dataset.dataset import Dataset, Split, random_clips, split_images
+from audiovq.dataset.dataset import Dataset, random_clips, split_images
 from audiovq.evaluation import classifier
 from audiovq.generation.copies import compare
 from audiovq.generation.generate import generate
@@ -45,8 +47,10 @@ from audiovq.spectral.spectrogram import waveform_images
 from audiovq.training.run import train
 from audiovq.training.stages.autoencoder import validate_autoencoder
 from audiovq.training.stages.prior import validate_prior
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.sets import SETS, SHARED, recordings
+from benchmarks.quality.stated import trained_minutes
 
 SIZES = 25, 100, 500, 2000
 """Recordings to learn from."""
@@ -87,6 +91,11 @@ def main(settings: Settings) -> None:
     figures: dict[str, Any] = stamp() | {"minutes": settings.minutes, "rows": []}
     if settings.out.exists():
         figures = json.loads(settings.out.read_text())
+        if figures["minutes"] != settings.minutes:
+            raise AudiovqError(
+                f"{settings.out}: its models were trained for {figures['minutes']:g} minutes each; give"
+                " --minutes as much, or another file"
+            )
     known = {(row["set"], row["asked"]) for row in figures["rows"]}
     judges: dict[str, classifier.Classifier] = {}
     for size in settings.sizes:
@@ -138,6 +147,11 @@ def _measure(
     preprocess(part / "recordings", part / "dataset", how, say=_quiet)
     config = replace(PRESETS["tiny"], max_minutes=settings.minutes)
     model = train(part / "dataset", part / "model", config, say=_quiet)
+    if (minutes := trained_minutes(part / "model")) != settings.minutes:
+        raise AudiovqError(
+            f"{part / 'model'}: was trained for {minutes} minutes; give --minutes as much, or another folder"
+            " with --work"
+        )
     if name not in judges:
         judges[name] = classifier.train_classifier(
             (whole.train, whole.validation),
@@ -187,4 +201,5 @@ def _quiet(_: str) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    with refusing("enough"):
+        main(tyro.cli(Settings))

@@ -53,8 +53,10 @@ from audiovq.runtime.files import read_json, write_json
 from audiovq.spectral.spectrogram import Spectrogram, waveform_images
 from audiovq.training.origin import Origin
 from audiovq.training.run import train
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.sets import SETS, SHARED, recordings
+from benchmarks.quality.stated import trained_minutes
 
 LEARNT_KITS = "Audiophob", "rumpf_kit_z01_h2"
 """Kits of `drums` that the model `sounds` has learnt from."""
@@ -160,11 +162,21 @@ def train_arm(settings: Settings) -> None:
     if origin is not None:
         config = Origin.read(origin).adopt(config)
     config = dataclasses.replace(config, max_minutes=settings.minutes)
-    began = time.perf_counter()
     model = _folder(work, settings.name or arm)
+    earlier = _seconds_before(model)
+    began = time.perf_counter()
     train(work / f"{arm}-dataset", model, config, origin=origin, device="cpu")
-    seconds = round(time.perf_counter() - began, 1)
-    write_json(model / "took.json", {"arm": arm, "minutes": settings.minutes, "seconds": seconds})
+    seconds = None if earlier is None else round(earlier + time.perf_counter() - began, 1)
+    write_json(model / "took.json", {"arm": arm, "seconds": seconds})
+
+
+def _seconds_before(model: Path) -> float | None:
+    """Seconds of the runs so far that trained the model in a folder; None where one was stopped, as it noted none."""
+    if not (model / "training" / "settings.json").exists():
+        return 0.0
+    took = model / "took.json"
+    seconds = read_json(took, "a training")["seconds"] if took.exists() else None
+    return None if seconds is None else float(seconds)
 
 
 class Judges:
@@ -245,6 +257,7 @@ def measure(settings: Settings) -> Figures:
     for name in settings.models:
         figures[name] = of_model(settings, judges, load(_folder(work, name)), kinds)
         figures[name] |= read_json(_folder(work, name) / "took.json", "a training")
+        figures[name]["minutes"] = trained_minutes(_folder(work, name))
         print(name, figures[name], flush=True)
     return figures
 
@@ -291,4 +304,5 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    with refusing("fifty"):
+        main(tyro.cli(Settings))

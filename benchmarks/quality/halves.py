@@ -43,8 +43,10 @@ from audiovq.spectral.spectrogram import Spectrogram, waveform_images
 from audiovq.training.origin import Origin
 from audiovq.training.run import train
 from audiovq.training.stages.autoencoder import validate_autoencoder
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.sets import SETS, SHARED, recordings
+from benchmarks.quality.stated import trained_minutes
 
 Figures = dict[str, Any]
 
@@ -120,22 +122,25 @@ def measure(settings: Settings) -> Figures:
     whole = Dataset(work / "whole-dataset", source)
     judge = classifier.train_classifier([whole.train], pool=classifier.pooling(whole.spectrogram))
     (values,) = whole.labels.values()
-    minutes = {"minutes": settings.minutes, "fine_minutes": settings.fine_minutes}
-    figures: Figures = {**stamp(), "set": settings.set, **minutes, "trainings": []}
+    figures: Figures = {**stamp(), "set": settings.set, "trainings": []}
     for number, folder in enumerate(folders):
         data = work / f"dataset{number}"
         preprocess(folder, data, mono)
-        model = _train(settings, data, work / f"model{number}", settings.minutes)
+        trained = work / f"model{number}"
+        model = _train(settings, data, trained, settings.minutes)
         measured = figures_of(model, Dataset(data, folder), judge, list(values), settings.n)
-        figures["trainings"].append({"half": number, "from": None} | measured)
+        about = {"half": number, "from": None, "minutes": trained_minutes(trained)}
+        figures["trainings"].append(about | measured)
         print(figures["trainings"][-1], flush=True)
     for number, folder in enumerate(folders):
         origin, data = work / f"model{1 - number}", work / f"like{number}"
         like = Origin.read(origin).model.spectrogram.config
         preprocess(folder, data, plain.like(like, str(origin)))
-        model = _train(settings, data, work / f"fine{number}", settings.fine_minutes, str(origin))
+        trained = work / f"fine{number}"
+        model = _train(settings, data, trained, settings.fine_minutes, str(origin))
         measured = figures_of(model, Dataset(data, folder), judge, list(values), settings.n)
-        figures["trainings"].append({"half": number, "from": 1 - number} | measured)
+        about = {"half": number, "from": 1 - number, "minutes": trained_minutes(trained)}
+        figures["trainings"].append(about | measured)
         print(figures["trainings"][-1], flush=True)
     return figures
 
@@ -162,4 +167,5 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    with refusing("halves"):
+        main(tyro.cli(Settings))

@@ -29,6 +29,7 @@ import tyro
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import SamplingConfig
 from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.dataset.dataset import Dataset
 from audiovq.generation.generate import generate
 from audiovq.generation.sound import Sound
 from audiovq.inspection.describe import describe
@@ -39,9 +40,11 @@ from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.device import pick_device
 from audiovq.runtime.files import write_json
 from audiovq.training.run import train
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.packages import PITCH_RANGE, pitch
 from benchmarks.quality.sets import SETS, SHARED, recordings
+from benchmarks.quality.stated import data_of, trained_minutes
 
 CENTS = 50.0
 LEFT_OUT = 3
@@ -90,7 +93,8 @@ def main(settings: Settings) -> None:
     model = load(folder, pick_device("auto"))
     sampling = SamplingConfig(guidance=settings.guidance)
     figures: dict[str, Any] = stamp() | {
-        "minutes": settings.minutes,
+        "data": data_of(notes, Dataset(dataset, kept), settings.recordings),
+        "minutes": trained_minutes(folder),
         "guidance": settings.guidance,
         "training_clips": sum(count for _, count in model.label_counts),
     }
@@ -193,4 +197,5 @@ def _value(waveform: np.ndarray[Any, Any], sample_rate: int, label: str) -> floa
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    with refusing("held_out"):
+        main(tyro.cli(Settings))

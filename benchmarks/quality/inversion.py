@@ -47,6 +47,7 @@ from audiovq.spectral.griffin_lim import griffin_lim
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import Packing
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.packages import visqol
 from benchmarks.quality.sets import SETS, SHARED, recordings
@@ -162,11 +163,14 @@ def figures(
 def read(settings: Settings, model: Model | None) -> tuple[list[Waveform], Spectrogram]:
     """Beginnings of validation recordings, and the spectrogram that the recordings or the model ask for."""
     chosen = SETS[settings.set]
-    rate, grid = None, (settings.n_fft, settings.hop_length, settings.n_mels)
+    grid = settings.n_fft, settings.hop_length, settings.n_mels
+    asked = PreprocessConfig(None, None, *grid, labels=chosen.labels, test=chosen.test)
     if model is not None:
-        config = model.spectrogram.config
-        rate, grid = config.sample_rate, (config.n_fft, config.hop_length, config.n_mels)
-    asked = PreprocessConfig(rate, None, *grid, labels=chosen.labels, test=chosen.test)
+        if any(grid):
+            raise AudiovqError(
+                "--n-fft, --hop-length and --n-mels are those of --model; leave them out"
+            )
+        asked = asked.like(model.spectrogram.config, str(settings.model))
     with tempfile.TemporaryDirectory() as work:
         source = recordings(chosen, settings.shared, Path(work))
         preprocess(source, Path(work) / "dataset", asked, say=lambda _: None)
@@ -203,11 +207,12 @@ def main(settings: Settings) -> None:
     if settings.out:
         described = {
             "set": settings.set,
-            "model": str(settings.model),
+            "model": None if settings.model is None else settings.model.name,
             "spectrogram": to_json(config),
         }
         write_json(settings.out, stamp() | {"settings": described, "rows": rows})
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    with refusing("inversion"):
+        main(tyro.cli(Settings, description=__doc__))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import from_json, to_json
 from audiovq.runtime.files import atomic, read_json, write_json
 from benchmarks.quality.scores import Scores
@@ -32,7 +33,7 @@ class Point:
     speaker: str | None = None
     """The only speaker scored, held out of training; None: all six."""
     minutes: float | None = None
-    """Time limit of training; None: not trained by the benchmark."""
+    """Time limit of training; None: not a model, trained without one, or unknown."""
     recordings_bits_per_second: float | None = None
     """The payload over the seconds of the recordings, without the stream's pauses; None: the codec has a
     constant rate, or `bits_per_second` already excludes pauses."""
@@ -81,8 +82,21 @@ def read(path: Path) -> Results:
     return from_json(Results, read_json(path, "a folder of results"), str(path))
 
 
+def require_same_files(path: Path, results: Results) -> None:
+    """Raise AudiovqError where the results already in a file, if there is one, are of other test files."""
+    if path.exists():
+        before = read(path)
+        if (before.files, before.seconds) != (results.files, results.seconds):
+            raise AudiovqError(
+                f"{path}: has results of {before.files} test files, {before.seconds} s; these are"
+                f" {results.files}, {results.seconds} s: give another file with --out"
+            )
+
+
 def write(path: Path, results: Results) -> Results:
-    """Write as JSON, merged with the results already in the file; returns all of them."""
+    """Write as JSON, merged with the results already in the file; returns all of them. Raises AudiovqError where those
+    are of other test files."""
+    require_same_files(path, results)
     if path.exists():
         results = read(path).plus(*results.points, *results.skipped)
     write_json(path, to_json(results))

@@ -53,6 +53,7 @@ from audiovq.runtime.device import pick_device
 from audiovq.spectral import inversion
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.training.run import train
+from benchmarks.command import refusing
 from benchmarks.provenance import commit, machine, today
 from benchmarks.quality.peers import PEERS, Missing, Peer, encode_decode
 from benchmarks.quality.points import (
@@ -66,10 +67,12 @@ from benchmarks.quality.points import (
     Skipped,
     plot,
     read,
+    require_same_files,
     table,
     write,
 )
 from benchmarks.quality.scores import RATE, Scores, cut, join, score
+from benchmarks.quality.stated import trained_minutes
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = r"(?P<digit>\d)_(?P<speaker>[a-z]+)_\d+\.wav$"
@@ -158,6 +161,14 @@ def read_clips(recordings: Path) -> Clips:
     return Clips([p.name for p in paths], speakers, [reading.read(p, RATE)[0] for p in paths])
 
 
+def data_in(recordings: Path) -> str:
+    """What the recordings are: DATA where the folder is the usual one; of another one its name, without the path."""
+    folder = recordings.resolve()
+    if folder == Settings.recordings.resolve():
+        return DATA
+    return f"folder {folder.name}: takes 0 to 4 test, the rest training"
+
+
 def preset_of(rate: int) -> str:
     """The name of the preset for a rate in bit/s. Raises AudiovqError if there is none."""
     preset = f"rate-{rate // 1000}k"
@@ -176,8 +187,10 @@ def held_out(without: str | None) -> str:
     return rf"{TEST}|_{without}_\d+\.wav$"
 
 
-def train_model(settings: Settings, rate: int, without: str | None = None) -> Model:
-    """Train the model for a rate, or resume its training in the work folder."""
+def train_model(
+    settings: Settings, rate: int, without: str | None = None
+) -> tuple[Model, float | None]:
+    """Train the model for a rate, or resume its training in the work folder: the model, and its time limit in minutes."""
     preset = preset_of(rate)
     # Only the autoencoder is needed: no time for a prior.
     config = dataclasses.replace(
@@ -187,7 +200,8 @@ def train_model(settings: Settings, rate: int, without: str | None = None) -> Mo
     folder = settings.work / (f"without-{without}" if without else "official")
     how = PreprocessConfig(labels=LABELS, test=held_out(without))
     preprocess(settings.recordings, folder / "dataset", how, say=_say)
-    return train(folder / "dataset", folder / preset, config, device=settings.device, say=_say)
+    model = train(folder / "dataset", folder / preset, config, device=settings.device, say=_say)
+    return model, trained_minutes(folder / preset)
 
 
 def measure_model(
@@ -251,19 +265,20 @@ def models(settings: Settings, clips: Clips) -> Iterator[Point | Skipped]:
     for folder in settings.model:
         model = load(folder, pick_device(settings.device))
         yield ceiling(model, clips)
-        yield measure_model(model, f"{OURS} {folder.name}", clips)
+        name = f"{OURS} {folder.name}"
+        yield measure_model(model, name, clips, minutes=trained_minutes(folder))
     for rate in settings.rate:
         name = f"{OURS} {preset_of(rate)}"
         if settings.unseen_words:
             yield from measure_on_words(settings, rate, clips.saying(OTHER_WORDS))
         elif not settings.leave_one_out:
-            model = train_model(settings, rate)
+            model, minutes = train_model(settings, rate)
             yield ceiling(model, clips)
-            yield measure_model(model, name, clips, rate, settings.minutes)
+            yield measure_model(model, name, clips, rate, minutes)
         else:
             for speaker in settings.speakers or sorted(set(clips.speakers)):
-                model = train_model(settings, rate, without=speaker)
-                point = measure_model(model, name, clips.of(speaker), rate, settings.minutes)
+                model, minutes = train_model(settings, rate, without=speaker)
+                point = measure_model(model, name, clips.of(speaker), rate, minutes)
                 yield dataclasses.replace(point, family=UNSEEN, speaker=speaker)
 
 
@@ -277,10 +292,8 @@ def measure_on_words(settings: Settings, rate: int, clips: Clips) -> Iterator[Po
         (OTHER_WORDS, UNSEEN_WORDS, "unseen"),
         (LEARNT_WORDS, SAME_WORDS, "alone learnt"),
     ):
-        model = train_model(settings, rate, without)
-        point = measure_model(
-            model, f"{name}, words 5 to 9 {suffix}", clips, rate, settings.minutes
-        )
+        model, minutes = train_model(settings, rate, without)
+        point = measure_model(model, f"{name}, words 5 to 9 {suffix}", clips, rate, minutes)
         yield dataclasses.replace(point, family=family)
 
 
@@ -291,7 +304,9 @@ def measure(settings: Settings) -> Results:
         raise AudiovqError(
             f"--speakers {min(unknown)}: unknown; choose from {', '.join(sorted(set(clips.speakers)))}"
         )
-    results = Results(DATA, len(clips.names), round(clips.seconds, 2))
+    results = Results(data_in(settings.recordings), len(clips.names), round(clips.seconds, 2))
+    if settings.out is not None:
+        require_same_files(settings.out, results)  # now, not after hours of training
     everything = settings.codecs and not settings.unseen_words
     for found in chain(measure_codecs(clips) if everything else (), models(settings, clips)):
         if isinstance(found, Point):
@@ -329,8 +344,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with refusing("quality"):
         main(tyro.cli(Settings))
-    except AudiovqError as error:
-        _say(f"quality: {error}")
-        sys.exit(2)

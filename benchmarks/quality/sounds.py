@@ -24,7 +24,11 @@ is right about in recordings (`sets.py`).
 New sounds are judged by two classifiers that are trained here (`audiovq/evaluation/judges.py`): labels recognised,
 and Fréchet distances to the split's clips of new sounds, of reconstructed clips, and of training clips (the
 floor: real against real). The second one is a network on other features, trained without augmentation, which has
-not seen the training clips of its floor. Each new sound is compared with all training clips at all shifts.
+not seen the training clips of its floor. Each new sound is compared with all training clips at all shifts, and so are
+as many clips of the split, chosen at random.
+
+The results state the time limit of the model's own training, whatever `--minutes` says, and of a folder given in
+place of the set its name. With `--n 0` a model of other labels may be measured; its spectrograms must be the dataset's.
 """
 
 from __future__ import annotations
@@ -61,17 +65,19 @@ from audiovq.generation.generate import generate
 from audiovq.generation.known import encode_clips
 from audiovq.generation.sound import Sound
 from audiovq.models.checkpoint import load
-from audiovq.models.model import Model
+from audiovq.models.model import Model, require_match, require_spectrograms
 from audiovq.preprocessing.preprocess import preprocess
 from audiovq.runtime.device import pick_device
 from audiovq.runtime.files import write_json
 from audiovq.spectral import inversion
 from audiovq.training.run import train
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality import gallery
 from benchmarks.quality.opus import opus
 from benchmarks.quality.packages import PITCH_RANGE, pitch, visqol
 from benchmarks.quality.sets import SETS, SHARED, SoundSet, recordings
+from benchmarks.quality.stated import data_of, trained_minutes
 
 OPUS = (8, 12, 16, 24, 32)
 """Rates in kbit/s that Opus is asked for."""
@@ -98,7 +104,7 @@ class Settings:
     channels: Literal["mono", "stereo"] = "mono"
     """Channels of the dataset that is made."""
     model: Path | None = None
-    """Measure the model in this folder; None: train one."""
+    """Measure the model in this folder; None: train one. With `--n 0` it may have learnt other labels than the set's."""
     dataset: Path | None = None
     """Dataset of this set; None: make it."""
     recordings: Path | None = None
@@ -139,8 +145,29 @@ class Real:
     """The note of each in Hz, where it is known and swift-f0 finds it."""
 
 
-def prepared(settings: Settings, sounds: SoundSet) -> tuple[Model, Dataset]:
-    """Load or make dataset and model. Raises AudiovqError with the reason where something is missing."""
+@dataclass(frozen=True)
+class Prepared:
+    """The model, and the sounds that it is measured on."""
+
+    model: Model
+    minutes: float | None
+    """Time limit of the model's training; None: unknown."""
+    dataset: Dataset
+    data: str
+    """What its recordings are."""
+
+
+def prepared(settings: Settings, sounds: SoundSet) -> Prepared:
+    """Load or make dataset and model.
+
+    Raises AudiovqError with the reason where something is missing, and where the model given is not one of such
+    spectrograms or, if new sounds are asked for, of such labels.
+    """
+    given = None
+    if settings.model is not None:
+        given = load(settings.model, pick_device(settings.device))
+    elif settings.preset not in PRESETS:
+        raise AudiovqError(f"--preset {settings.preset}: unknown; see audiovq train --help")
     work = settings.work
     if work is None:
         work = Path(tempfile.mkdtemp(prefix="audiovq-sounds-"))
@@ -154,13 +181,15 @@ def prepared(settings: Settings, sounds: SoundSet) -> tuple[Model, Dataset]:
         dataset = Dataset(work / f"{sounds.name}-dataset", source)
     if not len(getattr(dataset, settings.split)):
         raise AudiovqError(f"{dataset.folder}: has no {settings.split} clips")
-    if settings.model is not None:
-        return load(settings.model, pick_device(settings.device)), dataset
-    if settings.preset not in PRESETS:
-        raise AudiovqError(f"--preset {settings.preset}: unknown; see audiovq train --help")
+    data = data_of(sounds, dataset, settings.recordings, settings.dataset)
+    if given is not None and settings.model is not None:
+        # Judges and pitches need the labels, reconstructions do not.
+        (require_match if settings.n else require_spectrograms)(given, dataset)
+        return Prepared(given, trained_minutes(settings.model), dataset, data)
     config = dataclasses.replace(PRESETS[settings.preset], max_minutes=settings.minutes)
     folder = work / f"{sounds.name}-model"
-    return train(dataset, folder, config, device=settings.device, say=_say), dataset
+    model = train(dataset, folder, config, device=settings.device, say=_say)
+    return Prepared(model, trained_minutes(folder), dataset, data)
 
 
 def real_sounds(settings: Settings, sounds: SoundSet, dataset: Dataset, split: Split) -> Real:
@@ -308,18 +337,19 @@ def generation(
 def measure(settings: Settings) -> tuple[Figures, dict[str, list[Waveform]], list[str], int]:
     """All figures; the rows of the picture, their titles, and the sample rate."""
     sounds = SETS[settings.set]
-    model, dataset = prepared(settings, sounds)
+    found = prepared(settings, sounds)
+    model, dataset = found.model, found.dataset
     split: Split = getattr(dataset, settings.split)
     real = real_sounds(settings, sounds, dataset, split)
     figures: Figures = {
         **stamp(),
         "set": sounds.name,
-        "data": sounds.data,
+        "data": found.data,
         "split": settings.split,
         "recordings": len(real.waveforms),
         "seconds": round(sum(map(len, real.waveforms)) / model.sample_rate, 1),
         "preset": settings.preset if settings.model is None else None,
-        "minutes": settings.minutes if settings.model is None else None,
+        "minutes": found.minutes,
         "spectrogram": dataclasses.asdict(model.spectrogram.config),
         "rows": reconstructions(settings, model, real),
     }
@@ -422,8 +452,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with refusing("sounds"):
         main(tyro.cli(Settings))
-    except AudiovqError as error:
-        _say(f"sounds: {error}")
-        sys.exit(2)

@@ -43,7 +43,6 @@ from tyro.conf import Positional
 from audiovq.audio.channels import is_stereo
 from audiovq.audio.waveform import Waveform
 from audiovq.codec import archive, codec
-from audiovq.config.errors import AudiovqError
 from audiovq.config.presets import PRESETS
 from audiovq.config.settings import TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig
@@ -58,9 +57,11 @@ from audiovq.spectral.scale import mel_bands
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import stft
 from audiovq.training.run import train
+from benchmarks.command import refusing
 from benchmarks.provenance import stamp
 from benchmarks.quality.packages import visqol
 from benchmarks.quality.sets import SETS, SHARED, recordings
+from benchmarks.quality.stated import data_of, trained_minutes
 
 WINDOW, HOP, BANDS, AVERAGED = 2048, 512, 24, 4
 LOUD_DB = 30.0
@@ -233,19 +234,23 @@ def distances(some: Sequence[Waveform], others: Sequence[Waveform], rate: int) -
     return figures
 
 
-def trained(settings: Settings, datasets: dict[str, Dataset], work: Path) -> dict[str, Model]:
+def trained(
+    settings: Settings, datasets: dict[str, Dataset], work: Path
+) -> tuple[dict[str, Model], dict[str, float | None]]:
     """A stereo model, trained for `--minutes`, and a mono one whose autoencoder takes as many steps; or both for
-    `--steps`."""
+    `--steps`. And the time limits of both trainings, in minutes."""
     whole = dataclasses.replace(PRESETS[settings.preset], max_minutes=settings.minutes)
     models: dict[str, Model] = {}
+    minutes: dict[str, float | None] = {}
     steps = settings.steps
     for channels in ("stereo", "mono"):
         config = whole if steps is None else alone(whole, steps)
         folder = work / f"{settings.set}-{channels}"
         models[channels] = train(datasets[channels], folder, config, device="cpu", say=_say)
+        minutes[channels] = trained_minutes(folder)
         summary = models[channels].header["autoencoder"]["summary"]
         steps = steps or round(summary["step"] / summary["progress"])  # of all, not of the best
-    return models
+    return models, minutes
 
 
 def alone(config: TrainConfig, steps: int) -> TrainConfig:
@@ -279,15 +284,15 @@ def measure(settings: Settings) -> Figures:
     figures: Figures = {
         **stamp(),
         "set": sounds.name,
+        "data": data_of(sounds, dataset, settings.recordings),
         "split": settings.split,
         "recordings": len(real),
         "seconds": round(seconds, 1),
-        "minutes": settings.minutes,
         "rows": of_true_spectrograms(real, dataset),
     }
     if not settings.minutes:
         return figures
-    models = trained(settings, datasets, work)
+    models, figures["minutes"] = trained(settings, datasets, work)
     mono, stereo = models["mono"], models["stereo"]
     figures["steps"] = {c: m.header["autoencoder"]["summary"]["step"] for c, m in models.items()}
     rows, sums = figures["rows"], [w.mean(axis=0) for w in real]
@@ -359,8 +364,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with refusing("stereo"):
         main(tyro.cli(Settings))
-    except AudiovqError as error:
-        _say(f"stereo: {error}")
-        sys.exit(2)
