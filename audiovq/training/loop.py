@@ -373,7 +373,7 @@ class _Means:
     def __init__(self) -> None:
         self.totals: dict[str, Tensor | float] = {}
         """A tensor on its device, as a number would make every step wait for it; after resuming, a number until the
-        next step. Both add up alike."""
+        next step: the sums are equal."""
         self.count = 0
 
     @classmethod
