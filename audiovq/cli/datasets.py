@@ -16,7 +16,8 @@ from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import flags
 from audiovq.config.spectrogram import PreprocessConfig
-from audiovq.runtime.files import json_text, require_apart
+from audiovq.models.folder import SEED, like_seed
+from audiovq.runtime.files import json_text, read_object, require_apart
 from audiovq.runtime.progress import in_one_line
 
 OF_IMAGES = ("labels", "test", "test_share", "validation_share")
@@ -180,7 +181,19 @@ def preprocess(
         "" if images else f"; {summary.seconds:.{0 if summary.seconds >= 10 else 1}f} s of sound"
     )
     print(f"{'images' if images else 'clips'}: {clips}{sound}")
-    print(f"wrote {dataset}; next: audiovq train {shlex.quote(str(dataset))} MODEL")
+    few = sum(summary.clips.values())
+    if like is None and not images and like_seed(config, few, _rate_of(dataset)):
+        print(
+            f"note: {few} clip{'s are' if few != 1 else ' is'} few; --like {SEED} makes a dataset for `audiovq train"
+            f" --from {SEED}`, which starts from a model of hits, notes and textures"
+        )
+    origin = f" --from {shlex.quote(str(like))}" if like is not None else ""
+    print(f"wrote {dataset}; next: audiovq train {shlex.quote(str(dataset))} MODEL{origin}")
+
+
+def _rate_of(dataset: Path) -> int:
+    """Sample rate of a dataset in Hz."""
+    return int(read_object(dataset / "dataset.json", "a dataset")["spectrogram"]["sample_rate"])
 
 
 def _names(listed: str | None) -> list[str]:

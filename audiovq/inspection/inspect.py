@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe
 from audiovq.inspection.enough import expectation_lines
 from audiovq.inspection.measure import Inspection, RecordingStats, measure
+from audiovq.models.folder import FEW_CLIPS, SEED, like_seed
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.character import character, evenly_spaced
 from audiovq.preprocessing.labels import guess_pattern, labels_of, synonyms
@@ -45,6 +46,7 @@ from audiovq.preprocessing.settings import choose_channels, choose_settings, vot
 from audiovq.preprocessing.shard import in_words
 from audiovq.preprocessing.similar import near_copies
 from audiovq.preprocessing.slicing import Slicing, first_clip, plan
+from audiovq.preprocessing.splits import of_largest
 from audiovq.runtime.files import name_of, sha256, write_json
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import progress
@@ -60,6 +62,8 @@ CLIPPED = 1e-3
 """Share of clipped samples above which a recording is reported as clipped."""
 CLIPS = 6
 """Largest number of clips that are described, and converted to spectrograms and back."""
+OF_SPECTROGRAMS = 2
+"""The first reasons for settings: the one for the rate, and the one for the windows."""
 _T = TypeVar("_T")
 Spans = list[tuple[int, int]]
 """First and last sample of each clip of a recording."""
@@ -87,7 +91,7 @@ def inspect(
     labels = _values(by_path)
     clips = sum(map(len, folder.spans.values()))
     typical = character([source / path for path in sorted(stats)], settings.sample_rate)
-    preset, reason = _preset(clips, sum(lengths))
+    preset, reason = _preset(clips, sum(lengths), folder.few)
     paths = evenly_spaced(sorted(stats), CLIPS)
     pieces = [first_clip(source / path, slicing) for path in paths]
     ceiling, inverted = _invert(
@@ -109,13 +113,18 @@ def inspect(
         near_copies=folder.near_copies,
         skipped=folder.skipped,
         labels=labels,
-        notes=notes + folder.notes + in_words(file_notes, len(stats)),
+        notes=[
+            *notes,
+            *folder.notes,
+            *in_words(file_notes, len(stats)),
+            *of_largest({path: len(found) for path, found in folder.spans.items()}),
+        ],
         settings=settings,
         clip_seconds=slicing.clip_seconds,
         clips=clips,
         preset=preset,
         reasons=[*folder.reasons, reason],
-        commands=_commands(source, config, slicing, pattern, preset),
+        commands=_commands(source, config, slicing, pattern, preset, folder.few),
         expected=expectation_lines(
             clips,
             labels,
@@ -149,6 +158,8 @@ class _Folder:
     """For the settings."""
     notes: list[str]
     """Messages about the channels."""
+    few: bool
+    """Whether training should start from SEED, with its settings, as there are few clips."""
 
 
 def _read(source: Path, config: PreprocessConfig) -> _Folder:
@@ -164,17 +175,19 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         )
         if not stats:
             raise AudiovqError(_no_usable_file(source, skipped + unreadable))
-        settings, frames, reasons = _settings(
-            source, config, voters(source, headers, config), stats
-        )
+        voting = voters(source, headers, config)
+        settings, frames, reasons = _settings(source, config, voting, stats)
         settings, notes = choose_channels(config, settings, source, headers)
         slicing = Slicing.of(config, settings, frames)
-        spans, rejected = _for_each(
-            "inspect: cutting clips",
-            list(headers),
-            lambda path: plan(source / path, slicing).spans,
-            executor,
-        )
+        spans, rejected = _cut(source, headers, slicing, executor)
+        clips = sum(map(len, spans.values()))
+        like = like_seed(config, clips, settings.sample_rate)
+        if like is not None:
+            settings, frames, reasons = _settings(source, like, voting, stats)
+            settings, notes = choose_channels(like, settings, source, headers)
+            slicing = Slicing.of(like, settings, frames)
+            spans, rejected = _cut(source, headers, slicing, executor)
+            reasons = [_as_seed(settings, clips), *reasons[OF_SPECTROGRAMS:]]
         distinct = {one.sha256: path for path, one in reversed(stats.items()) if path in spans}
         groups: dict[str, list[str]] = {}
         for path, first in near_copies(source, sorted(distinct.values()), executor).items():
@@ -191,6 +204,29 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         slicing,
         reasons,
         notes,
+        like is not None,
+    )
+
+
+def _cut(
+    source: Path, paths: Iterable[str], slicing: Slicing, executor: Executor
+) -> tuple[dict[str, Spans], list[Skipped]]:
+    """The clips of each recording, and the recordings that have none."""
+    return _for_each(
+        "inspect: cutting clips",
+        list(paths),
+        lambda path: plan(source / path, slicing).spans,
+        executor,
+    )
+
+
+def _as_seed(settings: SpectrogramConfig, clips: int) -> str:
+    """Why to start from SEED, and with which spectrograms."""
+    few = f"{clips} clip{'s are' if clips != 1 else ' is'} few"
+    channels = "stereo" if settings.channels > 1 else "mono"
+    return (
+        f"start from {SEED}, a model of hits, notes and textures, as {few}, and with its spectrograms:"
+        f" {settings.sample_rate:,} Hz, {channels}, windows of {settings.n_fft} samples"
     )
 
 
@@ -292,11 +328,13 @@ def _settings(
     )
 
 
-def _preset(clips: int, seconds: float) -> tuple[str, str]:
-    """A suitable preset of `train`, and the reason."""
+def _preset(clips: int, seconds: float, few: bool) -> tuple[str, str]:
+    """A suitable preset of `train`, and the reason. `few`: whether it starts from SEED."""
+    if few:
+        return "small", "up to 20 minutes on a laptop; several hundred clips make better models"
     if torch.cuda.is_available() and seconds >= 3600:
         return "base", "preset base: an hour of sound or more, and a GPU"
-    if clips < 200:
+    if clips < FEW_CLIPS:
         few = f"{clips} clip{'s' * (clips != 1)}"
         return "tiny", f"preset tiny: only {few}; several hundred make better models"
     return "small", "preset small: 20 minutes on a laptop; --max-minutes 60 trains longer"
@@ -334,9 +372,14 @@ def _duplicates(stats: Mapping[str, RecordingStats]) -> list[list[str]]:
 
 
 def _commands(
-    source: Path, config: PreprocessConfig, slicing: Slicing, labels: str | None, preset: str
+    source: Path,
+    config: PreprocessConfig,
+    slicing: Slicing,
+    labels: str | None,
+    preset: str,
+    few: bool,
 ) -> list[str]:
-    """Command lines with all settings filled in."""
+    """Command lines with all settings filled in, those of the spectrograms by `--like` where training starts from SEED."""
     settings = slicing.spectrogram
     seconds = math.floor(1000 * slicing.clip_seconds) / 1000
     # A length that may not be asked for is chosen again.
@@ -351,10 +394,13 @@ def _commands(
         labels=labels,
         channels="stereo" if settings.channels > 1 else config.channels,
     )
-    words = flags(filled, PreprocessConfig())
+    if few:
+        filled = replace(config, clip_seconds=filled.clip_seconds, labels=labels)
+    words = [*(["--like", SEED] if few else []), *flags(filled, PreprocessConfig())]
+    how = f"--from {SEED}" if few else f"--preset {preset}"
     return [
         " ".join(["audiovq preprocess", shlex.quote(str(source)), "dataset", *words]),
-        f"audiovq train dataset model --preset {preset}",
+        f"audiovq train dataset model {how}",
         "audiovq generate model out",
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import from_json
-from audiovq.config.spectrogram import SpectrogramConfig
+from audiovq.config.spectrogram import WIDE_ABOVE, PreprocessConfig, SpectrogramConfig
 from audiovq.runtime.checksums import AGAIN, read_header
 
 FORMAT = "audiovq-model"
@@ -15,6 +15,12 @@ VERSION, STEREO_VERSION, NUMBERS_VERSION = VERSIONS = 5, 6, 7
 """Of a model of mono sounds, of stereo ones, and of either with labels that are numbers; all are read."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 """Folder of the models in the package, which are loaded by name: `digits`, `sounds`."""
+SEED = "sounds"
+"""The one of them that few recordings are best learnt from: hits, notes and textures."""
+FEW_CLIPS = 200
+"""Clips below which recordings are few: a prior cannot learn codes of its own from them."""
+
+
 
 
 def shipped_names() -> list[str]:
@@ -41,6 +47,19 @@ def require_model(folder: Path | str) -> Path:
             f" {', '.join(shipped_names())}"
         )
     return folder
+
+
+def like_seed(config: PreprocessConfig, clips: int, sample_rate: int) -> PreprocessConfig | None:
+    """`config` with the spectrograms of SEED, where this number of clips at a rate in Hz should start from it.
+
+    None where they are many, their rate is that of speech, or `config` asks for other spectrograms.
+    """
+    if clips >= FEW_CLIPS or sample_rate <= WIDE_ABOVE:
+        return None
+    try:
+        return config.like(spectrogram_of(SEED), SEED)
+    except AudiovqError:
+        return None
 
 
 def read_model_header(folder: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from audiovq.preprocessing.settings import choose_channels, choose_settings, vot
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 from audiovq.preprocessing.similar import MOST
 from audiovq.preprocessing.slicing import Slicing
-from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, splits_of
+from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, of_largest, splits_of
 from audiovq.runtime.executors import local_executor, process_pool
 from audiovq.runtime.files import (
     clear,
@@ -356,12 +356,14 @@ def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: E
         for path, splits in assigned.items()
         if not splits
     ]
+    by_path: Counter[str] = Counter()  # clips
     unusable: dict[str, Skipped] = {}  # by path: a recording that splits share is skipped once
     for job in jobs:
         count = 0
         for row in shard_rows(job):
             if isinstance(row, Clip):
                 count += 1
+                by_path[row.path] += 1
             else:
                 unusable[row.path] = row
         made, final = job.target / f"{job.name}.npy", target / f"{job.name}.npy"
@@ -384,7 +386,7 @@ def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: E
     clips = {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS}
     totals = write_manifests(target, clips, shards, skipped, run.files.found, run.recipe)
     shutil.rmtree(target / "work")
-    warnings = totals.notes
+    warnings = [*totals.notes, *of_largest(by_path)]
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
     asked = {"validation": config.validation_share, "test": config.test or config.test_share}
     if empty := [split for split, share in asked.items() if share and not counts[split]]:

@@ -24,6 +24,8 @@ ROUND = 50
 """A recording that is split in time has one stretch of each split in this many clips."""
 GAP_SECONDS = 1.0
 """Longest gap between stretches of different splits; the length of a clip if that is shorter."""
+SEVERAL = 5
+"""Recordings from which on one is not to give most of the clips."""
 Assignment = dict[str, tuple[str, ...]]
 """The split of each path; several for a path that is split in time, none for one that is left out."""
 
@@ -269,6 +271,21 @@ def stretches(
             found[split].append((begin, begin + size - is_short * rest))
             begin += size + gap
     return found
+
+
+def of_largest(clips: Mapping[str, int]) -> list[str]:
+    """A note on the recording that gives more than half of the clips, of SEVERAL recordings or more.
+
+    `clips`: number of clips of each recording.
+    """
+    total = sum(clips.values())
+    path = max(clips, key=lambda name: clips[name], default="")
+    if len(clips) < SEVERAL or 2 * clips[path] <= total:
+        return []
+    return [
+        f"{path} gives {clips[path]:,} of {total:,} clips, and so most of what is learnt, tested and made; to prevent"
+        " it, take the file out of the folder, or cut it to a short excerpt"
+    ]
 
 
 def equal_sounds(sounds: Mapping[str, str]) -> list[list[str]]:

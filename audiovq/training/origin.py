@@ -16,7 +16,7 @@ from audiovq.config.settings import TrainConfig
 from audiovq.dataset.numbers import LabelValues, Numbers
 from audiovq.models.carry import autoencoder_misfit, carry_prior, keeps, prior_misfit
 from audiovq.models.checkpoint import PARTS, load
-from audiovq.models.folder import require_model
+from audiovq.models.folder import FEW_CLIPS, require_model
 from audiovq.models.model import Model
 from audiovq.models.priors.base import Prior
 from audiovq.models.priors.masked import MaskedPrior
@@ -32,7 +32,7 @@ SECTIONS = "Grown from", "Sources", "Licences", "Training data", "What it learnt
 """Headings of a model card whose sections are kept in the cards of models that start from it."""
 VIVID_SHARE = 0.15
 """Share of the time for the vivid decoder, where the origin has one and the settings ask for none."""
-KEPT_BELOW = 200
+KEPT_BELOW = FEW_CLIPS
 """Training clips below which encoder and codebook stay the origin's, unless the settings say otherwise: a prior cannot learn
 other codes from few clips."""
 MASKED_SHARE = 0.2
