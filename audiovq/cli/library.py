@@ -121,6 +121,7 @@ def find(
         result = {"recordings": len(known), "groups": groups}
     if page is not None:
         _write_map(page, folder, known)
+        lines.append(f"wrote {page}")
     print(json_text(result, 2) if as_json else "\n".join(map(in_one_line, lines)))
 
 

@@ -1,6 +1,8 @@
 """Search by ear: changed copies are found, near-duplicates are grouped, the index is used again, the map plays."""
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from audiovq.library.find import kind_of, near_duplicates, nearest, positions
 from audiovq.library.index import NAME, Index, listen, open_index
 from audiovq.models.model import Model
 from audiovq.preprocessing.similar import correlation
+from audiovq.report.map import APART, HEIGHT, WIDTH, Point, write_map
 from audiovq.runtime.tensors import save_tensors
 
 RATE = 8000
@@ -274,7 +277,8 @@ def test_find_prints_matches_groups_and_writes_the_map(
     page.parent.mkdir()
     assert run("find", "digits", folder, "--page", page) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said == ["04.wav", "a/copy.wav", "", "13 recordings, 1 group of near-duplicates"]
+    duplicates = ["04.wav", "a/copy.wav", "", "13 recordings, 1 group of near-duplicates"]
+    assert said == [*duplicates, f"wrote {page}"]
     sources = re.findall(r'data-source="([^"]+)"', page.read_text("utf-8"))
     assert len(sources) == 13
     assert all((page.parent / unquote(source)).is_file() for source in sources)
@@ -282,6 +286,16 @@ def test_find_prints_matches_groups_and_writes_the_map(
     assert "exists already" in capsys.readouterr().err
     assert run("find", "digits", folder, tmp_path / "none.wav") == 2
     assert "none.wav" in capsys.readouterr().err
+
+
+def test_sounds_at_the_same_place_of_the_map_are_points_apart(tmp_path: Path) -> None:
+    corner = [(0.0, 0.0), (1.0, 1.0), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)]
+    write_map(tmp_path / "map.html", "same", [Point("a", "a", at, "") for at in corner])
+    found = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', (tmp_path / "map.html").read_text("utf-8"))
+    places = [(float(x), float(y)) for x, y in found]
+    assert len(places) == len(corner)
+    assert min(math.dist(a, b) for a, b in itertools.combinations(places, 2)) > APART / 2
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in places)
 
 
 def test_a_map_in_the_folder_is_replaced_and_replaces_no_recording_nor_the_index(
