@@ -8,7 +8,7 @@ import json
 import sys
 import wave
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -17,7 +17,7 @@ import onnxruntime
 def generate(folder: Path, asked: dict[str, str], temperature: float = 1.0) -> tuple[Any, int]:
     """A waveform (samples,), or of stereo (2, samples), with the labels asked for, and its rate in Hz."""
     if not (folder / "prior.onnx").exists():
-        sys.exit(
+        refuse(
             f"{folder} has no prior.onnx, by which sounds are generated: its model has no such prior"
         )
     facts = json.loads((folder / "programs.json").read_text(encoding="utf-8"))
@@ -27,9 +27,11 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 1.0) -> t
         for name in ("prior", "vivid" if (folder / "vivid.onnx").exists() else "decoder")
     )
     labels = facts["labels"]
+    for name in asked.keys() - labels:
+        refuse(f"{name}: no such label; the model has {', '.join(labels) or 'none'}")
     left_open = [v["size"] if isinstance(v, dict) else len(v) for v in labels.values()]
     wanted = [
-        index_of(labels[name], asked[name]) if name in asked else one_past
+        index_of(name, labels[name], asked[name]) if name in asked else one_past
         for name, one_past in zip(labels, left_open, strict=True)
     ]
     tokens, random = np.zeros((1, 0), np.int64), np.random.default_rng()
@@ -60,12 +62,23 @@ def generate(folder: Path, asked: dict[str, str], temperature: float = 1.0) -> t
     return 10 ** (level / 20) * n_fft / 4 * sound, grid["sample_rate"]
 
 
-def index_of(values: Any, asked: str) -> int:
+def index_of(name: str, values: Any, asked: str) -> int:
     """Index of a label's value: of words (a list) or of numbers, of which notes are MIDI numbers."""
     if isinstance(values, list):
-        return values.index(asked)
-    index = round(float(asked) * 10.0 ** values["digits"]) - values["first"]
-    return range(values["size"]).index(index)
+        known = ", ".join(values)
+        return values.index(asked) if asked in values else refuse(f"{name}={asked}: give {known}")
+    unit = 10.0 ** values["digits"]
+    low, high = values["first"], values["first"] + values["size"] - 1
+    try:
+        return range(low, high + 1).index(round(float(asked) * unit))
+    except (ValueError, OverflowError):
+        refuse(f"{name}={asked}: give a number from {low / unit:g} to {high / unit:g}")
+
+
+def refuse(reason: str) -> NoReturn:
+    """End with one line and exit code 2, for what the user can mend."""
+    print(reason, file=sys.stderr)
+    sys.exit(2)
 
 
 def filtered(sound: Any, gains: Any, n_fft: int, hop_length: int) -> Any:
@@ -97,6 +110,8 @@ def griffin_lim(magnitude: Any, n_fft: int, hop_length: int, n_iter: int = 64) -
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or not all("=" in pair for pair in sys.argv[3:]):
+        refuse(f"usage: {sys.argv[0]} PROGRAMS OUT.wav [LABEL=VALUE ...]")
     programs, target, *pairs = sys.argv[1:]
     sound, sample_rate = generate(Path(programs), dict(pair.split("=", 1) for pair in pairs))
     with wave.open(target, "wb") as file:

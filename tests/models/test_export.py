@@ -6,6 +6,7 @@ import functools
 import importlib
 import io
 import json
+import runpy
 import subprocess
 import sys
 import types
@@ -262,7 +263,10 @@ def test_the_example_gives_programs_whole_numbers_without_labels_too(
 
 @pytest.mark.parametrize("pitch", ["50", "38.5", None])
 def test_the_example_gives_the_prior_the_index_of_a_number(
-    pitch: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pitch: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     numbers = Numbers(40.0, 60.0, notes=True)
     model = tiny_model(labels={})
@@ -272,8 +276,30 @@ def test_the_example_gives_the_prior_the_index_of_a_number(
     asked = {"digit": "1"} | ({} if pitch is None else {"pitch": pitch})
     expected = [1, one_past[1] if pitch is None else numbers.index(pitch)]
     assert played(model, asked, tmp_path, monkeypatch) == [expected, one_past]
-    with pytest.raises(ValueError, match="is not in range"):
-        played(model, {"pitch": "99"}, tmp_path, monkeypatch)
+    for wrong, says in (
+        ({"pitch": "99"}, "pitch=99: give a number from 38 to 62"),
+        ({"pitch": "high"}, "pitch=high: give a number from 38 to 62"),
+        ({"digit": "7"}, "digit=7: give 0, 1"),
+        ({"word": "7"}, "word: no such label; the model has digit, pitch"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            played(model, wrong, tmp_path, monkeypatch)
+        assert (end.value.code, capsys.readouterr().err) == (2, f"{says}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["programs"], ["programs", "seven.wav", "7"]])
+def test_the_example_says_how_it_is_called(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the example needs the extra [onnx]")
+    monkeypatch.setattr(sys, "argv", ["example", *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: ")
+    assert said.endswith(" PROGRAMS OUT.wav [LABEL=VALUE ...]\n")
+    assert said.count("\n") == 1
 
 
 def test_without_the_program_of_a_prior_the_example_and_the_verb_say_so(
@@ -289,8 +315,9 @@ def test_without_the_program_of_a_prior_the_example_and_the_verb_say_so(
     assert said[1] == "no program of a prior: the model has no autoregressive transformer"
     pytest.importorskip("onnxruntime", reason="the example needs the extra [onnx]")
     monkeypatch.syspath_prepend(str(EXAMPLE.parent))
-    with pytest.raises(SystemExit, match=r"has no prior\.onnx"):
+    with pytest.raises(SystemExit, match="2"):
         importlib.import_module("onnx_example").generate(out, {})
+    assert "has no prior.onnx" in capsys.readouterr().err
 
 
 def test_an_export_over_another_leaves_nothing_of_it_and_spares_what_is_not_its_own(
