@@ -283,14 +283,18 @@ def _write(
     if it rejects all.
     """
     begins, peak, failed = [0], 0.0, None
+    # Seconds of sound, as one long recording takes longer than many short ones.
+    total, rate = sum(sound.num_samples for sound in sounds.values()), model.sample_rate
+    done = 0
     written: list[Path] = []
-    with _spool(folder) as spool, progress("decode", len(sounds), "files") as step:
+    with _spool(folder) as spool, progress("decode", total // rate, "s of sound") as step:
         for blocks in _decoded(model, list(sounds.values()), inversion, limits):
             for block in blocks:
                 peak = max(peak, peak_of(block))
                 spool.write(writing.interleaved(block))
+                before, done = done, done + block.shape[-1]
+                step(done // rate - before // rate)
             begins.append(spool.tell())
-            step(1)
         gain = writing.safe_gain(peak)
         expect(*sounds)
         for name, begin, end in zip(sounds, begins[:-1], begins[1:], strict=True):

@@ -1,8 +1,10 @@
 """Files to an archive and back: names, lengths, levels, figures, and nothing outside the folder."""
 
+import contextlib
 import math
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +388,29 @@ def test_one_recording_is_reconstructed_to_a_wav_or_into_a_folder(
     for verb, source in ((reconstruct_files, one), (decode_files, tmp_path / "one.avq")):
         with pytest.raises(AudiovqError, match=r"a.mp3: sounds are written as WAVs; give a .wav"):
             verb(model, source, tmp_path / "a.mp3")
+
+
+def test_progress_of_decoding_counts_seconds_of_sound_block_by_block(
+    model: Model, tmp_path: Path, voice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, seconds in (("short", 0.7), ("long", 5.5)):
+        soundfile.write(tmp_path / "in" / f"{name}.wav", voice(seconds), 8000)
+    encode_files(model, tmp_path / "in", tmp_path / "a.avq", say=lambda _: None)
+    steps: list[int] = []
+
+    @contextlib.contextmanager
+    def counted(task: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        steps.append(total)
+        assert unit == "s of sound"
+        yield steps.append
+
+    monkeypatch.setattr("audiovq.codec.files.progress", counted)
+    limits = Limits(window_frames=128)
+    decode_files(model, tmp_path / "a.avq", tmp_path / "out", limits=limits, say=lambda _: None)
+    total, *done = steps
+    assert total == sum(done) == 6
+    assert max(done) <= 2
 
 
 def test_an_archive_that_is_not_a_file_is_refused(model: Model, tmp_path: Path) -> None:
