@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 from tyro.conf import Positional, arg
 
+from audiovq import __version__
 from audiovq.cli.archives import decode, encode, reconstruct
 from audiovq.cli.datasets import inspect, preprocess
 from audiovq.cli.library import find, pack
@@ -191,41 +192,33 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
     """The call that a command line asks for. Raises SystemExit after printing help, AudiovqError for what the parser
     refuses.
 
-    Building a parser of all flags is slow. So only the flags of the named verb are built first; all are
-    built where they do not match, so that the error can suggest other verbs' flags.
+    Building a parser of all flags is slow. So only that of the named verb is built, whose errors suggest flags of this
+    verb alone.
     """
+    if arguments == ["--version"]:
+        return lambda: print(f"audiovq {__version__}")
+    verbs = _verbs(arguments)
     if arguments in ([], ["-h"], ["--help"]):
-        return _parse_with(arguments, [])
-    if not arguments[0].startswith("-"):
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):
-                return _parse_with(arguments, arguments[:1])
-        except SystemExit as end:
-            if not end.code:
-                raise
+        return _parse_with(arguments, {name: _without_flags(verb) for name, verb in verbs.items()})
+    named = {name: verb for name, verb in verbs.items() if name == arguments[0]}
+    full = {name: _deferred(_with_metavars(verb)) for name, verb in (named or verbs).items()}
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            return _parse_with(arguments, None)
+            return _parse_with(arguments, full)
     except SystemExit as end:
         if not end.code:
             raise
         raise AudiovqError(one_line(box.getvalue(), arguments)) from end
 
 
-def _parse_with(arguments: list[str], full: list[str] | None) -> Callable[[], None]:
-    """`_parse` with the flags of the verbs in `full` (None: of all verbs) and the names of the others."""
-    verbs = {
-        name: _without_flags(verb)
-        if full is not None and name not in full
-        else _deferred(_with_metavars(verb))
-        for name, verb in _verbs(arguments).items()
-    }
+def _parse_with(arguments: list[str], verbs: dict[str, Callable[..., Any]]) -> Callable[[], None]:
+    """`_parse` with a parser of these verbs."""
     call: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
         verbs,
         prog="audiovq",
         description="Learn to make sound from a folder of recordings. Start with `audiovq app digits`, or with"
-        " `audiovq inspect MY-SOUNDS`, which says what to type for your recordings.",
+        " `audiovq inspect MY-SOUNDS`, which says what to type for your recordings. `audiovq --version` prints the version.",
         args=arguments,
     )
     return call

@@ -66,7 +66,12 @@ def read_header(
     Raises AudiovqError, ending in the advice `again`, for another kind or version, or a damaged file.
     """
     versions = (versions,) if isinstance(versions, int) else versions
-    header = read_json(path, f"a {kind}")
+    try:
+        header = read_json(path, f"a {kind}")
+    except AudiovqError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
+        raise AudiovqError(f"{error}{_how_to_make(kind, path.parent)}") from error
     if not isinstance(header, dict) or header.get("format") != f"audiovq-{kind}":
         raise AudiovqError(
             f"{path.parent}: not a {kind} ({path.name} is not of format 'audiovq-{kind}'); {again}"
@@ -80,6 +85,19 @@ def read_header(
     if not has_valid_checksum(read_bytes(path, MAX_JSON_BYTES), header.pop("sha256", None)):
         raise AudiovqError(f"{path}: {DAMAGED}; {again}")
     return header
+
+
+def _how_to_make(kind: str, folder: Path) -> str:
+    """What to do where a dataset or a model is wanted, and `folder` is neither, or the other."""
+    if kind == "dataset":
+        if (folder / "model.json").is_file():
+            return (
+                "; it is a model, and what is wanted is the dataset that `audiovq preprocess` made"
+            )
+        return "; `audiovq preprocess FOLDER DATASET` makes one of a folder of recordings"
+    if (folder / "dataset.json").is_file():
+        return "; it is a dataset, of which `audiovq train DATASET MODEL` makes one"
+    return "; `audiovq preprocess FOLDER DATASET` and `audiovq train DATASET MODEL` make one of recordings"
 
 
 def verified_path(folder: Path, name: Any, digest: Any, again: str) -> Path:

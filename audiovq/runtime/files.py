@@ -125,7 +125,7 @@ def read_json(path: Path, what: str) -> Any:
     """Read JSON, inverse of `write_json`. Raises AudiovqError; if the file is missing, with "not WHAT"."""
     try:
         return json.loads(_regular(path, MAX_JSON_BYTES).decode("utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise AudiovqError(f"{path.parent}: not {what} (it has no {path.name})") from error
     except (OSError, ValueError, RecursionError) as error:
         words = getattr(error, "strerror", None) or error

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from short_judges import shorten_judges
 
+from audiovq import __version__
 from audiovq.cli import main as cli_main
 from audiovq.cli.main import PIPE_CLOSED, main
 from audiovq.config.errors import AudiovqError
@@ -140,8 +141,21 @@ def test_a_line_of_a_long_task_is_in_a_redirected_output_before_the_task_ends(
         (["preprocess", "texts", "d"], "texts: holds no recordings"),
         (["preprocess", "broken", "d"], "broken: none of 1 recordings can be used"),
         (["preprocess", "broken", "d", "--sample-rate", "5"], "sample_rate 5"),
-        (["train", "empty", "m"], "empty: not a dataset"),
-        (["generate", "empty", "o"], "empty: not a model"),
+        (
+            ["train", "broken", "m"],
+            "broken: not a dataset (it has no dataset.json); `audiovq preprocess FOLDER DATASET` makes",
+        ),
+        (
+            ["generate", "broken", "o"],
+            "broken: not a model (it has no model.json); `audiovq preprocess FOLDER DATASET` and",
+        ),
+        (["generate", "broken/a.wav", "o"], "broken/a.wav: not a model"),
+        (
+            ["generate", "data", "o"],
+            "it is a dataset, of which `audiovq train DATASET MODEL` makes",
+        ),
+        (["train", "model", "m"], "model: not a dataset (it has no dataset.json); it is a model"),
+        (["evaluate", "digits", "broken"], "`audiovq preprocess FOLDER DATASET` makes one of a"),
         (["generate", "nowhere", "o"], "nowhere: no such model"),
         (["reconstruct", "texts", "texts", "o"], "texts: not a model"),
         (["evaluate", "empty", "empty"], "empty: not a model"),
@@ -193,8 +207,10 @@ def test_errors_that_a_user_can_fix_are_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("empty", "texts", "broken"):
+    for name in ("empty", "texts", "broken", "data", "model"):
         Path(name).mkdir()
+    Path("data/dataset.json").touch()
+    Path("model/model.json").touch()
     Path("texts/a.txt").write_text("words")
     Path("broken/a.wav").write_bytes(b"RIFF....")
     assert run(*arguments) == 2
@@ -431,6 +447,19 @@ def test_the_help_says_where_to_start(capsys: pytest.CaptureFixture[str]) -> Non
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "Start with `audiovq app digits`, or with `audiovq inspect MY-SOUNDS`" in said
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"audiovq {__version__}\n"
+
+
+def test_a_dataset_like_a_model_is_trained_from_it(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("preprocess", recordings, tmp_path / "d", "--like", "digits") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"next: audiovq train {tmp_path / 'd'} MODEL --from digits")
 
 
 def test_preprocess_and_inspect_end_with_what_to_type_next(

@@ -18,6 +18,8 @@ from audiovq.cli.refusals import one_line
         (["generate", "digits", "x", "--seed", "foo"], "--seed 'foo': give INT or {random}"),
         (["generate", "digits", "x", "--foo", "3"], "unknown: --foo, 3; see audiovq generate"),
         (["generate", "digits", "x", "--temprature", "3"], "did you mean --temperature"),
+        (["generate", "digits", "x", "--count", "2"], "unknown: --count, 2; see audiovq generate"),
+        (["encode", "a", "b", "c", "--codder", "x"], "did you mean --coder?; see audiovq encode"),
         (["generate", "digits"], "Missing from audiovq generate: OUT"),
         (["generate", "digits", "x", "--temperature", "hot"], "--temperature"),
         (["generat", "digits"], "unknown: generat, digits; see audiovq --help"),
