@@ -34,7 +34,10 @@ Device = Annotated[str, arg(help="auto, cpu, cuda or mps.")]
 Seed = Annotated[int, arg(help="Random seed.")]
 SeedOrRandom = Annotated[
     int | Literal["random"],
-    arg(help="Random seed; random: another one each time, which is printed and recorded."),
+    arg(
+        help="Random seed: the same one makes the same sounds again, with the same number of them and the same other"
+        " flags; random: another one each time, which is printed and recorded."
+    ),
 ]
 Output = Annotated[OutputConfig, arg(name="")]
 Threads = Annotated[
@@ -118,7 +121,7 @@ def drawn_seed(seed: int | Literal["random"], more: bool = False) -> int:
     if seed != "random":
         return seed
     drawn = secrets.randbelow(1 << 31)
-    again = " --more, after as many earlier sounds," if more else ""
+    again = " --more, after as many earlier sounds," if more else " in the same command"
     say(f"seed {drawn}: --seed {drawn}{again} makes the same sounds again")
     return drawn
 

@@ -365,7 +365,8 @@ def test_a_drawn_seed_is_printed_and_recorded(
         ]
         assert main(arguments) == 0
         seed = manifest(out)["made_with"]["seed"]
-        assert f"seed {seed}: --seed {seed} makes the same sounds again" in capfd.readouterr().err
+        says = f"seed {seed}: --seed {seed} in the same command makes the same sounds again"
+        assert says in capfd.readouterr().err
         seeds.add(seed)
     assert len(seeds) == 2
     assert drawn_seed(7) == 7
@@ -420,16 +421,20 @@ def test_repaint_says_which_part_it_has_changed(model: Model, tmp_path: Path) ->
     source = tmp_path / "noise.wav"
     soundfile.write(source, np.random.default_rng(0).uniform(-0.5, 0.5, 2000), RATE, "PCM_16")
     for time, says in (
-        ((0.1, 0.119), "changed: 0.100 to 0.120 s, rounded outward to columns of codes"),
+        ((0.1, 0.119), "changed: 0.090 to 0.130 s: whole columns of codes, with cross-fades"),
         (
             (0.2, 9.0),
-            "changed: 0.200 to 0.250 s, rounded outward to columns of codes; the recording ends there",
+            "changed: 0.190 to 0.250 s: whole columns of codes, with cross-fades; the recording ends there",
         ),
     ):
         lines: list[str] = []
         more = {**QUICK, "say": lines.append}
-        files.repaint_files(model, source, tmp_path / f"{time[0]}", time, None, 1, **more)
+        (path,) = files.repaint_files(model, source, tmp_path / f"{time[0]}", time, None, 1, **more)
         assert lines[-1] == says
+        changed = np.flatnonzero(soundfile.read(path)[0] != soundfile.read(source)[0]) / RATE
+        begin, end = (float(word) for word in says.split()[1:4:2])
+        assert begin <= changed.min() < begin + 0.003
+        assert end - 0.003 < changed.max() < end
 
 
 def test_kept_samples_above_full_scale_are_kept_as_floating_point_or_turned_down_with_a_note(

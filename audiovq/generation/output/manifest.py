@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from audiovq import __version__
+from audiovq.audio.ends import FADE_SECONDS
 from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation.generate import MAX_TRIES
@@ -98,10 +99,14 @@ def changed_note(made_with: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     """One line that says which part of a recording `repaint --time` has changed; "" for other commands."""
     if not made_with.get("time") or not rows or not rows[0].get("new_seconds"):
         return ""
-    spans = rows[0]["new_seconds"]
-    parts = ", ".join(f"{begin:.3f} to {end:.3f} s" for begin, end in spans)
-    ends = "; the recording ends there" if spans[-1][1] >= rows[0]["seconds"] - 0.001 else ""
-    return f"changed: {parts}, rounded outward to columns of codes{ends}"
+    spans, seconds = rows[0]["new_seconds"], rows[0]["seconds"]
+    # As `join` cross-fades: what is at the recording's end has no fade after it.
+    parts = ", ".join(
+        f"{max(0.0, begin - FADE_SECONDS):.3f} to {min(seconds, end + FADE_SECONDS):.3f} s"
+        for begin, end in spans
+    )
+    ends = "; the recording ends there" if spans[-1][1] >= seconds - 0.001 else ""
+    return f"changed: {parts}: whole columns of codes, with cross-fades{ends}"
 
 
 def _is_copy(row: Mapping[str, Any]) -> bool:
