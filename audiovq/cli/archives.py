@@ -25,7 +25,11 @@ def encode(
         ),
     ] = None,
     rate: Annotated[
-        float | None, arg(help="Bit-rate limit in bits per second; by default the model decides.")
+        float | None,
+        arg(
+            help="Bit rate to use, in bits per second: the best codes within it, which may be more bits than without"
+            " it; by default the model decides."
+        ),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,

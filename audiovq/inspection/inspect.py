@@ -335,8 +335,8 @@ def _preset(clips: int, seconds: float, few: bool) -> tuple[str, str]:
     if torch.cuda.is_available() and seconds >= 3600:
         return "base", "preset base: an hour of sound or more, and a GPU"
     if clips < FEW_CLIPS:
-        few = f"{clips} clip{'s' * (clips != 1)}"
-        return "tiny", f"preset tiny: only {few}; several hundred make better models"
+        only = f"{clips} clip{'s' * (clips != 1)}"
+        return "tiny", f"preset tiny: only {only}; several hundred make better models"
     return "small", "preset small: 20 minutes on a laptop; --max-minutes 60 trains longer"
 
 

@@ -21,8 +21,6 @@ FEW_CLIPS = 200
 """Clips below which recordings are few: a prior cannot learn codes of its own from them."""
 
 
-
-
 def shipped_names() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))

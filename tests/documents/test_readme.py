@@ -6,7 +6,9 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from fast_training import CONFIG
 
 from audiovq.config.spectrogram import PreprocessConfig
@@ -123,3 +125,18 @@ def test_inspect_and_readme_name_the_same_commands(tmp_path: Path) -> None:
     named = inspect(digits).commands
     for line, command in zip(block.splitlines(), named, strict=True):
         assert re.sub(r"\S*digits", "my-sounds", command).startswith(line)
+
+
+def test_inspect_and_guide_name_the_same_commands_for_few_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audiovq.inspection.inspect import inspect
+
+    monkeypatch.chdir(tmp_path)
+    Path("my-sounds").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 6000)
+    soundfile.write("my-sounds/noise.wav", noise, 44_100)
+    guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
+    (block,) = re.findall(r"```\n(audiovq [^`]*--like sounds\n[^`]*)```", guide)
+    for line, command in zip(block.splitlines(), inspect("my-sounds").commands[:2], strict=False):
+        assert command.startswith(line)

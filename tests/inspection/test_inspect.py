@@ -23,6 +23,7 @@ from audiovq.evaluation import fidelity
 from audiovq.inspection.inspect import inspect
 from audiovq.inspection.measure import measure
 from audiovq.inspection.table import inspection_table
+from audiovq.models.folder import spectrogram_of
 from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.preprocess import preprocess
 
@@ -157,6 +158,49 @@ def test_the_suggested_command_makes_the_dataset_that_was_described(
     assert dataset.labels == found.labels == {"label1": ["0", "1", "2"], "label2": ["jan", "sam"]}
     assert not dataset.preprocess.trim
     assert found.commands[1] == "audiovq train dataset model --preset tiny"
+
+
+def test_few_recordings_above_24_khz_start_from_sounds_and_their_dataset_is_as_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hits").mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 6000 + 100 * number)
+        soundfile.write(f"hits/{number}.wav", noise * np.exp(-np.arange(len(noise)) / 900), 44_100)
+    found = inspect("hits")
+    begins = ("audiovq preprocess hits dataset --like sounds", "audiovq train dataset model --from")
+    assert [found.commands[i].startswith(words) for i, words in enumerate(begins)] == [True, True]
+    assert found.commands[1] == "audiovq train dataset model --from sounds"
+    assert "--n-fft" not in found.commands[0]
+    assert found.reasons[0].startswith("start from sounds, a model of hits, notes and textures, as")
+    assert main(shlex.split(found.commands[0])[1:]) == 0
+    dataset = Dataset(Path("dataset"))
+    assert dataset.spectrogram == found.settings == spectrogram_of("sounds")
+    frame = dataset.spectrogram.hop_length / dataset.spectrogram.sample_rate
+    assert dataset.clip_frames * frame == found.clip_seconds
+    assert "--like sounds makes" not in capsys.readouterr().out
+    for flags, advised in (([], True), (["--hop-length", "128"], False)):
+        folder = f"other{len(flags)}"
+        assert main(["preprocess", "hits", folder, *flags]) == 0
+        assert ("4 clips are few; --like sounds makes" in capsys.readouterr().out) == advised
+    asked = inspect("hits", config=PreprocessConfig(hop_length=128)).commands
+    assert asked[1] == "audiovq train dataset model --preset tiny"
+
+
+def test_a_recording_that_gives_most_of_the_clips_is_named(voice: Voice, tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(4):
+        soundfile.write(folder / f"{number}.wav", voice(0.3, 100 + 20 * number), 8000)
+    soundfile.write(folder / "walk.wav", voice(9.0, 90), 8000)
+    config = PreprocessConfig(clip_seconds=1.0)
+    (note,) = [note for note in inspect(folder, config=config).notes if "walk.wav" in note]
+    assert note.startswith("walk.wav gives 9 of 13 clips")
+    assert "take the file out of the folder, or cut it" in note
+    said: list[str] = []
+    preprocess(folder, tmp_path / "dataset", config, say=said.append)
+    assert any(line.startswith("note: walk.wav gives ") for line in said)
 
 
 def test_the_ceiling_of_stereo_recordings_is_that_of_both_channels(

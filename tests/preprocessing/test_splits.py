@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.manifest import SPLITS
-from audiovq.preprocessing.splits import FEW, clips_of, held_shares, notes_of, splits_of, stretches
+from audiovq.preprocessing.splits import (
+    FEW,
+    clips_of,
+    held_shares,
+    notes_of,
+    of_largest,
+    splits_of,
+    stretches,
+)
 
 CONFIG = PreprocessConfig()
 
@@ -82,6 +90,15 @@ def test_of_equal_sounds_that_are_split_in_time_only_the_longest_are_used() -> N
     assert assigned["other"] == assigned["more"]
     notes = notes_of(assigned, sounds, CONFIG, near=True)
     assert any("1 of 5 recordings (such as part) are left out" in note for note in notes)
+
+
+def test_a_note_names_one_of_several_recordings_that_gives_more_than_half_of_the_clips() -> None:
+    few = dict.fromkeys("abcd", 1)
+    assert not of_largest({})
+    assert not of_largest({**few, "long": 4})
+    assert not of_largest({"a": 1, "b": 1, "c": 1, "long": 40})
+    (note,) = of_largest({**few, "long": 5})
+    assert note.startswith("long gives 5 of 9 clips")
 
 
 def test_a_test_pattern_selects_copies_too_and_must_leave_training_recordings() -> None:
