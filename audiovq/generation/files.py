@@ -424,12 +424,13 @@ class _Edit:
         if output.format == "flac" and made_with["verb"] != "vary":  # the others keep its channels
             writing.require_flac(self.source, info(self.source).channels)
         sizes = split_batches(self.model, self.n, max(waveform.shape[-1], self.num_samples), seed)
+        # A model that cannot edit is refused before anything is noted.
+        prior = pick_prior(self.model, sampling, "masked" if self.masked else "time")
         if self.masked and self.model.masked is None:
             say(
                 "note: the model has no masked prior; the autoregressive one resamples, keeping the best"
                 f" of {CANDIDATES} samples"
             )
-        prior = pick_prior(self.model, sampling, "masked" if self.masked else "time")
         _say_without_effect(self.model, sampling, prior, say)
         labels = dict(self.labels or {})
         batches = [

@@ -214,6 +214,20 @@ def test_a_model_that_has_not_learnt_labels_takes_none_and_names_no_sound_by_the
     assert manifest(tmp_path / "out")["sounds"][0]["labels"] == {}
 
 
+@pytest.mark.parametrize("bottleneck", ["none", "gaussian", "vq"])
+def test_an_edit_that_the_model_cannot_make_is_refused_before_anything_is_said(
+    bottleneck: str, recordings: Path, tmp_path: Path
+) -> None:
+    model, source = untrained(bottleneck=bottleneck), min(recordings.rglob("*.wav"))
+    for refused in (
+        lambda: files.vary_files(model, source, tmp_path / "out", 1, say=pytest.fail),
+        lambda: files.repaint_files(model, source, tmp_path / "out", (0, 0.1), say=pytest.fail),
+    ):
+        with pytest.raises(AudiovqError, match=r"no codes to sample|has no prior yet"):
+            refused()
+    assert not (tmp_path / "out").exists()
+
+
 def test_settings_of_the_masked_prior_without_effect_are_named(tmp_path: Path) -> None:
     said: list[str] = []
     for order in ("time", "masked"):

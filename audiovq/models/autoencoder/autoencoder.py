@@ -385,7 +385,8 @@ class Autoencoder(nn.Module):
         """The bottleneck as a quantizer. Raises AudiovqError where it makes no codes."""
         if not isinstance(self.bottleneck, Quantizer):
             raise AudiovqError(
-                f"the model has no quantizer (bottleneck {self.config.bottleneck.kind}), so it has no codes"
+                f"the model has no quantizer (bottleneck {self.config.bottleneck.kind}), so it has no codes;"
+                " `audiovq report` and `plot` show its reconstructions"
             )
         return self.bottleneck
 
