@@ -82,6 +82,12 @@ class Model:
         frames = config.sample_rate / config.hop_length
         return frames / self.autoencoder.stride[1] * self.vocabulary.slots
 
+    @property
+    def generates(self) -> bool:
+        """Whether it makes new sounds or images: by a prior, or by the latents of a Gaussian bottleneck."""
+        is_gaussian = self.autoencoder.config.bottleneck.kind == "gaussian"
+        return is_gaussian or self.prior is not None or self.masked is not None
+
     def pick_decoder(self, decoder: Decoder) -> VividDecoder | None:
         """The decoder by name, as `Autoencoder.decode` takes it: None is the autoencoder's own, which `auto` names.
 

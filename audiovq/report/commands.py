@@ -65,7 +65,7 @@ def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:
     """What to type next with the model in `folder`; with its `dataset`, `evaluate` too."""
     name = shlex.quote(folder)
     bottleneck, images = model.autoencoder.config.bottleneck, model.spectrogram.config.images
-    generates = bottleneck.kind == "gaussian" or bool(model.prior or model.masked)
+    generates = model.generates
     steps = []
     if bottleneck.quantizes and not images:
         steps.append((f"audiovq app {name}", "hear it and change sounds, in a browser"))

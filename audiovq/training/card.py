@@ -73,7 +73,7 @@ def summary_in_words(summary: dict[str, Any]) -> str:
 def _command(model: Model) -> str:
     """What to type first with the model."""
     bottleneck = model.autoencoder.config.bottleneck
-    if bottleneck.kind == "gaussian" or model.prior is not None or model.masked is not None:
+    if model.generates:
         return "audiovq generate MODEL OUT -n 16"
     if bottleneck.quantizes and not model.spectrogram.config.images:
         return "audiovq reconstruct MODEL RECORDINGS OUT"
