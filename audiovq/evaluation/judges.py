@@ -24,6 +24,7 @@ from audiovq.dataset.dataset import Dataset, Split, sounds_begin
 from audiovq.evaluation import classifier, distances, listener
 from audiovq.evaluation.distances import frechet_distance
 from audiovq.evaluation.originals import clip_waveforms
+from audiovq.evaluation.reconstruction import reconstruct
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model
 from audiovq.spectral import spectrogram
@@ -69,6 +70,7 @@ def evaluate_with_judges(
     """Judge generated sounds and real clips of `split`: accuracy, Inception Score, diversity, and Fréchet
     distances of generated sounds, training clips and reconstructions to the clips of `split`.
 
+    Accuracy is of the sounds whose label value a real clip has, too: `untested` names the other values.
     Only `left_out`, with the reason, if no clips remain to train a judge on.
     """
     dataset = dataset.of_words()
@@ -166,6 +168,14 @@ class _Task:
         """Samples of each sound that are judged."""
         return int(SECONDS * self.model.sample_rate)
 
+    @property
+    def tested(self) -> Tensor:
+        """`requested`, one past the last value where no real clip has the value: what a judge says of it is untested."""
+        labels, tested = self.split.label_indices[self.real], self.requested.clone()
+        for i, values in enumerate(self.model.labels.values()):
+            tested[~torch.isin(tested[:, i], labels[:, i]), i] = len(values)
+        return tested
+
 
 @dataclass
 class _RealClips:
@@ -188,7 +198,7 @@ class _RealClips:
 def _real_clips(task: _Task, matching: Tensor) -> _RealClips:
     """The real clips of a task, those at `matching` after encoding and decoding as well."""
     model = task.model
-    decoders = _decoders(model)
+    names = list(_decoders(model))
     clips = _RealClips(task.split.label_indices[task.real], [], matching, {}, {}, True)
     wanted = set(matching.tolist())
     coded: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
@@ -197,24 +207,33 @@ def _real_clips(task: _Task, matching: Tensor) -> _RealClips:
         clips.from_recordings &= from_recordings
         clips.mel_images += [listener.mel_image(w, model.sample_rate) for w in waveforms]
         chosen = [i for i in range(len(waveforms)) if begin + i in wanted]
-        encoded = codec.encode(model, [waveforms[i] for i in chosen])
-        for name, inversion in decoders.items():
-            decoded = codec.decode(model, encoded, inversion=inversion)
+        for name, decoded in _coded(model, [waveforms[i] for i in chosen]).items():
             images = spectrogram.waveform_images(model.spectrogram, decoded)
             for i, waveform, image in zip(chosen, decoded, images, strict=True):
                 coded[name, begin + i] = listener.mel_image(waveform, model.sample_rate), image
         begin += len(waveforms)
-    for name in decoders:
+    for name in names:
         pairs = [coded[name, index] for index in matching.tolist()]
         clips.coded_mel_images[name] = [mel_image for mel_image, _ in pairs]
         clips.coded_images[name] = [image for _, image in pairs]
     return clips
 
 
+def _coded(model: Model, waveforms: Sequence[Waveform]) -> dict[str, list[Waveform]]:
+    """Waveforms after encoding and decoding, by the name of their figure; also of a model without codes."""
+    if not model.autoencoder.config.quantizes:
+        return {"reconstructed": reconstruct(model, waveforms)}
+    encoded = codec.encode(model, waveforms)
+    return {
+        name: codec.decode(model, encoded, inversion=inversion)
+        for name, inversion in _decoders(model).items()
+    }
+
+
 def _decoders(model: Model) -> dict[str, Inversion]:
     """The decoders of reconstructed clips, by the name of their figure."""
     decoders = {"reconstructed": Inversion(decoder="faithful")}
-    if model.vivid is not None:
+    if model.vivid is not None and model.autoencoder.config.quantizes:
         decoders["reconstructed_vivid"] = Inversion(decoder="vivid")
     return decoders
 
@@ -269,10 +288,21 @@ def _first_judge(task: _Task, training: Sequence[Split], clips: _RealClips) -> d
             *(clips.coded_images.values() if len(clips.matching) else ()),
         )
     )
-    figures: dict[str, Any] = {"accuracy": {}, "inception_score": {}}
-    accuracy = of_generated.accuracy(task.requested), of_real.accuracy(clips.labels)
-    for i, name in enumerate(model.labels):
-        figures["accuracy"][name] = {"generated": accuracy[0][i], "real": accuracy[1][i]}
+    figures: dict[str, Any] = {
+        "real_clips": len(task.real),
+        "accuracy": {},
+        "inception_score": {},
+    }
+    tested = task.tested
+    accuracy = of_generated.accuracy(tested), of_real.accuracy(clips.labels)
+    for i, (name, values) in enumerate(model.labels.items()):
+        untested = task.requested[task.requested[:, i] != tested[:, i], i].unique().tolist()
+        figures["accuracy"][name] = {
+            "generated": accuracy[0][i],
+            "real": accuracy[1][i],
+            "sounds": int((tested[:, i] < len(values)).sum()),
+            "untested": [values[index] for index in untested],
+        }
         figures["inception_score"][name] = {
             "generated": distances.inception_score(of_generated.probabilities[i]),
             "real": distances.inception_score(of_real.probabilities[i]),
@@ -335,7 +365,7 @@ def _second_judge(
             *clips.coded_mel_images.values(),
         )
     )
-    accuracy = of_generated.accuracy(task.requested), of_real.accuracy(clips.labels)
+    accuracy = of_generated.accuracy(task.tested), of_real.accuracy(clips.labels)
     target = of_real.features[matching]
     return {
         "clips": len(generated),

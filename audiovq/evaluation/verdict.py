@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from audiovq.dataset.numbers import Numbers
+from audiovq.evaluation.wording import few_clips, untested_in_words
 from audiovq.models.model import Model
 from audiovq.runtime.progress import percent
 from audiovq.training.stages.plain import ENOUGH, THIN, share_of, thin
@@ -48,6 +49,7 @@ class Facts:
     patient: bool = False
     """Whether the prior's training ended because nothing improved."""
     generates: bool = True
+    """Whether it makes new sounds."""
 
 
 def facts_of(model: Model) -> Facts:
@@ -75,7 +77,7 @@ def facts_of(model: Model) -> Facts:
             if found.get("ended_by") == "time" and found.get("steps_planned")
         },
         summaries["prior"].get("ended_by") == "patience",
-        model.prior is not None or model.masked is not None,
+        model.generates and not model.spectrogram.config.images,
     )
 
 
@@ -104,21 +106,35 @@ def copies_of(figures: Figures) -> tuple[int, int] | None:
 
 
 def quality(figures: Figures) -> str:
-    """How good the sounds are, by the best figure that was measured."""
+    """How good the sounds are, by the best figure that was measured.
+
+    Where real clips were too few to test the judges, new sounds are said to be not judged; label values that no real
+    clip has are named.
+    """
     generation = figures.get("generation", {})
     shares = [
-        found["generated"]
+        found
         for found in generation.get("accuracy", {}).values()
         if found["generated"] is not None and found["real"] is not None
     ]
+    if "accuracy" in generation and (few := few_clips(figures)):
+        return f"{reproduced(figures)}, new sounds are not judged ({few})"
     if shares:
-        return f"{percent(min(shares))} recognizable"
+        untested = dict.fromkeys(filter(None, map(untested_in_words, shares)))
+        caveat = f" ({', '.join(untested)} untested)" if untested else ""
+        recognized = percent(min(found["generated"] for found in shares))
+        return f"{recognized} recognizable{caveat}"
     distance = generation.get("frechet_distance", {})
     if distance.get("training_clips"):
         ratio = distance["generated"] / distance["training_clips"]
         words = {CLOSE: "as near to real recordings as these to each other", NEAR: "near to them"}
         found = next((text for most, text in words.items() if ratio <= most), "")
         return f"new sounds are {found or 'far from real recordings'}"
+    return reproduced(figures)
+
+
+def reproduced(figures: Figures) -> str:
+    """How well recordings are reproduced."""
     error = figures.get("reconstruction", {}).get("error_db")
     if error is None:
         return "not measured yet"

@@ -17,6 +17,8 @@ MEASURED_ON = {
     "train": "used for training",
 }
 """What a split was used for."""
+MOST_NAMED = 3
+"""Label values that are named, of which the last may be `others`."""
 
 
 class Figure(NamedTuple):
@@ -138,9 +140,8 @@ def describe_figures(figures: Figures) -> list[Row]:
     words = {"clips": clips, "spectrograms": clips_of(measured_on, "spectrograms")}
     reconstruction = figures.get("reconstruction", {})
     generation = figures.get("generation", {})
-    unreliable = ""
-    if figures.get("clips", FEW) < FEW:
-        unreliable = f"; unreliable: only {counted(figures['clips'], measured_on)}"
+    few = few_clips(figures)
+    unreliable = f"; unreliable: {few}" if few else ""
     return [
         *_measured_on(figures, measured_on),
         *_reconstruction(reconstruction, words),
@@ -156,6 +157,23 @@ def describe_figures(figures: Figures) -> list[Row]:
             if "left_out" in section
         ),
     ]
+
+
+def few_clips(figures: Figures) -> str:
+    """Why the judges' figures are unreliable, such as `only 9 test clips`; empty where real clips are enough."""
+    clips = figures.get("clips", FEW)
+    compared = figures.get("generation", {}).get("real_clips", clips)
+    if compared >= FEW:
+        return ""
+    of_all = counted(clips, str(figures.get("measured_on")))
+    return f"only {of_all}" if compared == clips else f"only {compared} comparable of {of_all}"
+
+
+def untested_in_words(shares: Figures) -> str:
+    """The values of a label that new sounds were asked for and no real clip has: `kick and snare`."""
+    names = list(shares.get("untested", ()))
+    shown = names if len(names) <= MOST_NAMED else [*names[: MOST_NAMED - 1], "others"]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
 def figure_table(figures: Figures) -> str:
@@ -213,15 +231,19 @@ def _judges(section: Figures, clips: str, unreliable: str) -> Iterator[Row]:
     """Accuracy, Inception Score, diversity and Fréchet distances; `unreliable` ends each meaning."""
     second = section.get("second_judge", {})
     for label, shares in section.get("accuracy", {}).items():
+        untested = untested_in_words(shares)
         if shares["generated"] is not None and shares["real"] is not None:
             meaning = (
-                f"of {section['sounds']} new sounds, by a classifier that is {100 * shares['real']:.1f} %"
-                f" correct on {clips}"
+                f"of {shares.get('sounds', section['sounds'])} new sounds, by a classifier that is"
+                f" {100 * shares['real']:.1f} % correct on {clips}"
             )
             other = second.get("accuracy", {}).get(label, {}).get("generated")
             if other is not None:
                 meaning += f"; {100 * other:.1f} % by a second classifier"
+            meaning += f"; untested: {untested}" if untested else ""
             yield f"{label} recognised", f"{100 * shares['generated']:.1f} %", meaning + unreliable
+        elif untested:
+            yield f"{label} recognised", "", f"untested: {untested}"
     for label, scores in section.get("inception_score", {}).items():
         yield (
             f"{label} inception score",

@@ -4,15 +4,17 @@ import re
 from typing import Any
 
 import pytest
-from tiny_models import tiny_model
+from tiny_models import tiny_model, untrained
 
 from audiovq.evaluation.verdict import Facts, copies_in_words, copies_of, facts_of, verdict
+from audiovq.evaluation.wording import describe_figures
 from audiovq.runtime.progress import percent
 
 GOOD: dict[str, Any] = {
     "reconstruction": {"error_db": 3.4},
     "codebook": {"usage": 0.9},
     "generation": {
+        "sounds": 20,
         "accuracy": {
             "kind": {"generated": 0.916, "real": 0.97},
             "speaker": {"generated": 0.99, "real": 1.0},
@@ -103,6 +105,56 @@ def test_without_labels_the_distance_decides(ratio: float, says: str) -> None:
     assert says in verdict(FACTS, figures, (0, 20))
 
 
+@pytest.mark.parametrize(
+    ("generation", "says"),
+    [
+        ({}, "(only 9 test clips)"),
+        ({"accuracy": {}}, "(only 9 test clips)"),
+        ({"real_clips": 1}, "(only 1 comparable of 9 test clips)"),
+    ],
+)
+def test_new_sounds_are_not_judged_where_test_clips_are_too_few_to_test_the_judges(
+    generation: dict[str, Any], says: str
+) -> None:
+    few = GOOD | {"measured_on": "test", "clips": 9, "generation": GOOD["generation"] | generation}
+    found = verdict(FACTS, few, (0, 20))
+    assert found.startswith(
+        f"Recordings are reproduced recognizably, new sounds are not judged {says}, no copies;"
+    )
+    rows = {name: meaning for name, _, meaning in describe_figures(few | {"codebook": {}})}
+    assert rows["Fréchet distance"].endswith(f"; unreliable: {says[1:-1]}"), "the same words"
+    enough = GOOD | {"measured_on": "test", "clips": 40}
+    assert verdict(FACTS, enough, (0, 20)).startswith("92 % recognizable, no copies;")
+
+
+@pytest.mark.parametrize(
+    ("untested", "says"),
+    [
+        (["kick"], "kick"),
+        (["hat", "kick", "snare"], "hat, kick and snare"),
+        (["clap", "hat", "kick", "snare"], "clap, hat and others"),
+    ],
+)
+def test_values_that_no_test_clip_has_are_named_as_untested_in_sentence_and_table(
+    untested: list[str], says: str
+) -> None:
+    kind = {"generated": 0.916, "real": 0.97, "sounds": 31, "untested": untested}
+    speaker = {"generated": None, "real": 0.0, "sounds": 0, "untested": ["ada"]}
+    figures = {
+        "measured_on": "test",
+        "clips": 40,
+        "generation": {"sounds": 40, "accuracy": {"kind": kind, "speaker": speaker}},
+    }
+    expected = f"92 % recognizable ({says} untested), no copies;"
+    assert verdict(FACTS, figures, (0, 20)).startswith(expected)
+    rows = {name: (value, meaning) for name, value, meaning in describe_figures(figures)}
+    value, meaning = rows["kind recognised"]
+    assert value == "91.6 %"
+    assert meaning.startswith("of 31 new sounds, by a classifier that is 97.0 % correct on test")
+    assert meaning.endswith(f"on test clips; untested: {says}")
+    assert rows["speaker recognised"] == ("", "untested: ada")
+
+
 def test_copies_are_those_of_new_sounds_where_any_could_be_compared() -> None:
     name = "codes_shared_with_a_training_clip"
     assert copies_of({}) is None
@@ -115,6 +167,8 @@ def test_facts_are_those_of_the_model() -> None:
     facts = facts_of(tiny_model())
     assert facts.generates
     assert facts.clips == sum(facts.values["digit"].values())
+    assert facts_of(untrained(bottleneck="gaussian")).generates
+    assert not facts_of(untrained(bottleneck="none")).generates
 
 
 def test_percent_have_a_space() -> None:
