@@ -31,7 +31,7 @@ from audiovq.training.stages.masked_prior import validate_masked
 from audiovq.training.stages.prior import validate_prior
 
 FEW = 20
-"""Number of clips below which a judge's figures are called unreliable."""
+"""Number of real clips below which a judge's figures are called unreliable, and new sounds not judged."""
 
 
 def evaluate(
@@ -50,7 +50,7 @@ def evaluate(
     Measured on test clips; without any, on validation clips, or else on training clips: "measured_on" is
     the split. Generation is measured on `n` sounds, made with `sampling` and `best_of` as in `generate`,
     by judges that are trained here within `judge_limits` (`judges`), next to the same figures of real
-    clips. Raises AudiovqError if the dataset's spectrograms or labels differ from the model's.
+    clips; of a model without codes, new sounds are not compared with training clips. Raises AudiovqError if the dataset's spectrograms or labels differ from the model's.
     """
     require_count(n)
     require_seed(seed)
@@ -60,19 +60,12 @@ def evaluate(
     say(f"evaluate: reconstruction of {clips_of(held_out.name)}")
     figures["reconstruction"], encoded = evaluate_reconstruction(model, dataset, held_out)
     figures["codebook"] = _evaluate_codebook(model, held_out, encoded)
-    if model.prior is None and model.masked is None:
+    figures |= _evaluate_priors(model, held_out)
+    if not model.generates:
         return figures
-    codes = encode_split(model, held_out)
-    if model.prior is not None:
-        figures["prior"] = {
-            name: model.header["prior"]["summary"][name]
-            for name in ("uniform_bits", "unigram_bits")
-        } | validate_prior(model.prior, codes)
-        del figures["prior"]["score"]
-    if model.masked is not None:
-        with torch.no_grad():
-            figures["masked"] = validate_masked(model.masked, codes)
-        del figures["masked"]["score"]
+    if held_out.images:
+        figures["generation"] = {"left_out": "new images: only new sounds are measured"}
+        return figures
     say(f"evaluate: {n} new sounds and judges")
     with progress("evaluate: generating", n, "sounds") as step:
         sounds = generate(
@@ -87,6 +80,25 @@ def evaluate(
     figures["generation"] = _evaluate_generation(
         model, dataset, held_out, sounds, seed, judge_limits
     )
+    return figures
+
+
+def _evaluate_priors(model: Model, split: Split) -> dict[str, Any]:
+    """Bits per code of the codes of a split, by each prior that the model has."""
+    figures: dict[str, Any] = {}
+    if model.prior is None and model.masked is None:
+        return figures
+    codes = encode_split(model, split)
+    if model.prior is not None:
+        figures["prior"] = {
+            name: model.header["prior"]["summary"][name]
+            for name in ("uniform_bits", "unigram_bits")
+        } | validate_prior(model.prior, codes)
+        del figures["prior"]["score"]
+    if model.masked is not None:
+        with torch.no_grad():
+            figures["masked"] = validate_masked(model.masked, codes)
+        del figures["masked"]["score"]
     return figures
 
 
@@ -128,7 +140,9 @@ def _evaluate_generation(
         figures |= evaluate_with_judges(model, dataset, split, sounds, seed, judge_limits)
     else:
         figures["left_out"] = "judges: the dataset has no labels to train them on"
-    return figures | _distances_to_training_clips(model, dataset, split, sounds, seed)
+    if model.autoencoder.config.quantizes:
+        figures |= _distances_to_training_clips(model, dataset, split, sounds, seed)
+    return figures
 
 
 def _envelopes(

@@ -54,10 +54,10 @@ NOISE = [
 MEASURES = ["log_spectral_distance_db", "mel_distance_db", "spectral_convergence"]
 
 
-def untrained(dataset: Dataset, bottleneck: str = "vq") -> Model:
+def untrained(dataset: Dataset, bottleneck: str = "vq", **changes: Any) -> Model:
     """A model for a dataset, with random weights."""
     torch.manual_seed(0)
-    config = changed(AUTOENCODER, bottleneck=bottleneck)
+    config = changed(AUTOENCODER, bottleneck=bottleneck, **changes)
     counts = [((i,), 1) for i in range(len(dataset.labels["folder"]))]
     model = new_model(dataset.spectrogram, config, dataset.labels, counts, dataset.clip_frames)
     shake(model.autoencoder)
@@ -193,6 +193,32 @@ def test_real_clips_passed_as_generated_score_like_real_clips(
         assert figure["generated"] == figure["real"]
 
 
+def test_accuracy_is_of_the_sounds_whose_label_value_real_clips_have(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge that hears one speaker in everything is right on real clips of that speaker, and tested on no other."""
+    split, values = dataset.test, dataset.labels["folder"]
+    sounds = split_as_sounds(dataset, dataset.train)
+    spoken = {clip.labels["folder"] for clip in split.clips}
+    assert len(spoken) == 1 < len({sound.labels["folder"] for sound in sounds}) == len(values) == 2
+    heard = torch.tensor([float(value in spoken) for value in values])
+
+    def always(_: Classifier, images: list[torch.Tensor]) -> classifier.Predictions:
+        features = torch.randn(len(images), 4, generator=torch.Generator().manual_seed(0))
+        return classifier.Predictions(features, [heard.expand(len(images), -1)])
+
+    monkeypatch.setattr(classifier, "judge", always)
+    monkeypatch.setattr(judges, "_second_judge", lambda *_: {})
+    new = judges.evaluate_with_judges(untrained(dataset), dataset, split, sounds, 0, SHORT)
+    assert new["real_clips"] == len(split)
+    assert new["accuracy"]["folder"] == {
+        "generated": 1.0,
+        "real": 1.0,
+        "sounds": sum(sound.labels["folder"] in spoken for sound in sounds),
+        "untested": [value for value in values if value not in spoken],
+    }
+
+
 @pytest.mark.parametrize("measured", ["test", "validation"])
 def test_no_judge_is_trained_on_a_clip_that_it_is_tested_on(
     measured: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
@@ -304,14 +330,24 @@ def test_copies_of_one_clip_are_not_diverse(dataset: Dataset) -> None:
         assert spread["generated"] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_model_without_a_codebook_can_be_evaluated(dataset: Dataset) -> None:
-    found = evaluate.evaluate(untrained(dataset, "none"), dataset)
+def test_a_model_that_samples_latents_is_evaluated_but_for_codes_and_copies(
+    dataset: Dataset,
+) -> None:
+    model = untrained(dataset, "gaussian", conditional=True)
+    found = evaluate.evaluate(model, dataset, n=5, judge_limits=SHORT)
     assert found["codebook"] == {}
     assert {"error_db", *MEASURES} <= found["reconstruction"].keys()
     assert not any(name.startswith("unquantized_") for name in found["reconstruction"])
+    new = found["generation"]
+    assert new["sounds"] == 5
+    assert 0 <= new["accuracy"]["folder"]["generated"] <= 1
+    for judge in (new, new["second_judge"]):
+        assert {"generated", "training_clips", "reconstructed"} == judge["frechet_distance"].keys()
     rows = {name: meaning for name, _, meaning in wording.describe_figures(found)}
     assert "from the true spectrogram" in rows["mel distance"]
     assert "codebook" not in rows["mel distance"]
+    assert {"folder recognised", "Fréchet distance", "Fréchet distance 2"} <= rows.keys()
+    assert not {"codebook use", "prior", "nearest training clip", "copies"} & rows.keys()
 
 
 def test_above_16_khz_bands_attacks_and_clicks_are_measured_in_place_of_speech(

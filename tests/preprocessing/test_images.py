@@ -17,6 +17,8 @@ from audiovq.config.output import OutputConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import shift_images
 from audiovq.dataset.dataset import Dataset, Split
+from audiovq.evaluation.evaluate import evaluate
+from audiovq.evaluation.verdict import facts_of, verdict
 from audiovq.generation.files import generate_files
 from audiovq.generation.generate import generate, generate_images
 from audiovq.models.checkpoint import load
@@ -244,6 +246,10 @@ def test_a_model_of_images_generates_pngs_and_refuses_to_make_sound(
     np.testing.assert_array_equal(
         np.stack(pictures), (255 * again).round().byte().numpy()[:, 0, ::-1]
     )
+    figures = evaluate(model, Dataset(tmp_path / "dataset"), n=1)
+    assert {"reconstruction", "codebook", "prior"} <= figures.keys()
+    assert "new images" in figures["generation"]["left_out"]
+    assert "new sounds" not in verdict(facts_of(model), figures)
     with pytest.raises(AudiovqError, match="one of images"):
         generate(model, 1)
     for flags in ({"seconds": 1.0}, {"loop": True}, {"output": OutputConfig(format="flac")}):
