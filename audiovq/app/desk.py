@@ -6,6 +6,7 @@ all their arguments are checked.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -113,7 +114,7 @@ def make(
     _require_seconds(seconds)
     made = generate(model, 1, labels, sampling=sampling, seed=seed, seconds=seconds)
     (sound,) = _below_peak(model, made)
-    number = sum(item.original is None for item in desk.shelf) + 1
+    number = 1 + _last_number(desk, "sound ")
     near = sound.nearest
     note = f"near copy of {near.path}" if near is not None and near.is_copy else "new"
     name = " · ".join(sound.labels.values()) or f"sound {number}"
@@ -310,10 +311,15 @@ def _below_peak(model: Model, sounds: Sequence[Sound]) -> list[Sound]:
 def _take(desk: Desk, item: Item, sound: Sound, note: str) -> Item:
     """An edit of an item, named after its original and numbered."""
     original = item.original or item
-    takes = [other for other in desk.shelf if (other.original or other).key == original.key]
     sound = replace(sound, labels=sound.labels or item.sound.labels)
-    name = f"{original.name[: MAX_NAME - 10]}, take {len(takes) + 1}"
-    return Item(name, sound, note, original)
+    name = f"{original.name[: MAX_NAME - 10]}, take "
+    return Item(f"{name}{1 + max(1, _last_number(desk, name))}", sound, note, original)
+
+
+def _last_number(desk: Desk, name: str) -> int:
+    """The highest number behind a name on the shelf; 0 where there is none."""
+    found = (re.fullmatch(rf"{re.escape(name)}(\d+)", item.name) for item in desk.shelf)
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def _add(desk: Desk, move: str, items: Sequence[Item]) -> Desk:
@@ -336,10 +342,16 @@ def _after(desk: Desk, move: str, shelf: tuple[Item, ...], key: str) -> Desk:
 
 
 def _changed(desk: Desk, move: str, key: str, change: Callable[[Item], Item]) -> Desk:
-    """The desk with one sound changed."""
-    found = desk.find(key)
-    shelf = tuple(change(item) if item is found else item for item in desk.shelf)
-    return _after(desk, move, shelf, desk.key)
+    """The desk with one sound changed, as the original of others, too."""
+    changed = change(desk.find(key))
+
+    def after(item: Item) -> Item:
+        if item.key == key:
+            return changed
+        is_take = item.original is not None and item.original.key == key
+        return replace(item, original=changed) if is_take else item
+
+    return _after(desk, move, tuple(map(after, desk.shelf)), desk.key)
 
 
 def _require_seconds(seconds: float | None) -> None:

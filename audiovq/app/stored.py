@@ -38,7 +38,8 @@ def save(folder: Path, browser: str, desk: Desk) -> None:
     with contextlib.suppress(OSError, AudiovqError):
         desk_folder = _desk_folder(folder, browser)
         desk_folder.mkdir(0o700, parents=True, exist_ok=True)  # recordings may be private
-        items = {item.key: item for shown in desk.shelf for item in (shown, shown.original) if item}
+        originals = [shown.original for shown in desk.shelf if shown.original is not None]
+        items = {item.key: item for item in (*originals, *desk.shelf)}
         for key, item in items.items():
             if not (path := desk_folder / f"{key}.safetensors").exists():
                 save_tensors(path, _tensors(item), {"audiovq": "sound"})

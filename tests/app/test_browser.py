@@ -280,6 +280,72 @@ def test_a_code_is_heard_before_it_is_written_into_marked_cells(browser: Any, ap
 
 
 @pytest.mark.slow
+def test_the_last_sound_that_was_discarded_is_restored(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        before = names(page)
+        for _ in before:
+            page.locator("[data-do=discard]").first.click()
+            idle(page)
+        assert names(page) == []
+        page.keyboard.press("p")
+        idle(page)
+        assert page.get_by_role("alert").count() == 0
+        for _ in before:
+            act(page, "Undo")
+        assert names(page) == before
+
+
+@pytest.mark.slow
+def test_a_sound_that_does_not_load_is_said_and_plays_at_the_next_click(
+    browser: Any, app: str
+) -> None:
+    with app_page(browser, app, expected="ERR_INTERNET_DISCONNECTED") as page:
+        page.context.set_offline(True)
+        button(page, "Play").click()
+        page.get_by_role("alert").get_by_text("does not answer").wait_for()
+        page.context.set_offline(False)
+        button(page, "Play").click()
+        assert heard(page) == open_key(page)
+
+
+@pytest.mark.slow
+def test_what_is_asked_for_while_sounds_are_made_comes_between_them(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        page.evaluate(
+            """() => {
+                const real = window.fetch;
+                window.asked = [];
+                window.fetch = (url, options) => {
+                    if (options?.body) window.asked.push(JSON.parse(options.body).move);
+                    return real(url, options);
+                };
+            }"""
+        )
+        page.get_by_label("how many").fill("4")
+        button(page, "Make new sounds").click()
+        page.locator("[data-do=keep]").last.click()
+        until(page, "window.asked.length === 5")
+        idle(page)
+        asked = page.evaluate("window.asked")
+        assert sorted(asked) == ["keep", *["make"] * 4]
+        assert asked.index("keep") < 4
+
+
+@pytest.mark.slow
+def test_an_empty_code_is_not_written(browser: Any, app: str) -> None:
+    with app_page(browser, app) as page:
+        page.get_by_label("at once, when I let go").uncheck()
+        drag(page, "0,0", "0,1")
+        before = names(page)
+        page.get_by_label("or code").fill("")
+        act(page, "Write it")
+        assert names(page) == before
+        page.get_by_label("or code").fill("1")
+        act(page, "Write it")
+        assert len(names(page)) == len(before) + 1
+
+
+@pytest.mark.slow
 def test_every_move_is_undone_and_redone(browser: Any, app: str) -> None:
     with app_page(browser, app) as page:
         start = names(page), codes_of_cells(page)

@@ -49,6 +49,29 @@ def test_new_sounds_are_on_the_shelf_and_the_latest_is_selected(full: Desk) -> N
     assert full.selected is full.shelf[0]
 
 
+def test_no_two_takes_have_one_name_though_some_are_discarded(model: Model, full: Desk) -> None:
+    plain = SamplingConfig(temperature=1)
+    first = full.key
+
+    def redrawn(desk: Desk) -> Desk:
+        return moves.redraw(model, moves.take(desk, first), [(0, 0)], plain, 0)
+
+    desk = redrawn(redrawn(full))
+    desk = redrawn(moves.discard(desk, desk.shelf[1].key))
+    takes = [item.name for item in desk.shelf if item.original is not None]
+    assert takes == [f"{full.selected.name}, take {number}" for number in (4, 3)]
+    desk = moves._add(Desk(), "new", [Item(f"sound {i}", full.selected.sound, "") for i in (3, 1)])
+    assert moves._last_number(desk, "sound ") == 3
+
+
+def test_takes_know_the_new_name_of_their_original(model: Model, full: Desk) -> None:
+    desk = moves.redraw(model, full, [(0, 0)], SamplingConfig(temperature=1), 0)
+    desk = moves.rename(desk, full.key, "kick")
+    assert desk.selected.original is desk.find(full.key)
+    again = moves.redraw(model, desk, [(0, 1)], SamplingConfig(temperature=1), 0)
+    assert again.selected.name == "kick, take 2"
+
+
 def test_a_new_sound_has_the_length_given(model: Model) -> None:
     desk = moves.make(model, Desk(), *HOW, 0.25)
     assert len(desk.selected.sound.waveform) == 2000

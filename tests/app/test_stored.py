@@ -62,6 +62,20 @@ def test_a_loaded_desk_is_the_saved_one_without_its_past(
     assert stored.load(tmp_path, "another") is None
 
 
+def test_a_recording_keeps_its_name_and_star_behind_its_reconstruction(
+    model: Model, recordings: Path, tmp_path: Path
+) -> None:
+    desk = moves.record(model, Desk(), recordings / "jan" / "0_jan_0.wav", "0_jan_0.wav")
+    recording = desk.selected
+    desk = moves.keep(moves.rename(desk, recording.key, "my voice"), recording.key, True)
+    for shelf in (desk.shelf, desk.shelf[::-1]):
+        stored.save(tmp_path, "browser", replace(desk, shelf=shelf))
+        found = stored.load(tmp_path, "browser")
+        assert found is not None
+        loaded = found.find(recording.key)
+        assert (loaded.name, loaded.is_kept) == ("my voice", True)
+
+
 def test_each_sound_is_written_once_and_deleted_with_its_last_use(
     desk: Desk, tmp_path: Path
 ) -> None:

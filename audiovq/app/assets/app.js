@@ -2,6 +2,7 @@
 import * as codes from "./codes.js";
 import * as microphone from "./microphone.js";
 import * as player from "./player.js";
+import {request} from "./server.js";
 import * as shelf from "./shelf.js";
 import * as stage from "./stage.js";
 
@@ -32,35 +33,24 @@ const idle = () => {
   find("busy").hidden = true;
   document.body.ariaBusy = "false";
 };
-const ask = async (url, options) => {
-  let answer;
-  try {
-    answer = await fetch(url, options);
-  } catch {
-    throw new Error("The server does not answer: start `audiovq app` again, then reload this page.");
-  }
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error);
-  return found;
-};
-// Queue work; several parts are shown one by one. An error ends them, and is shown.
-const work = (parts, isHeard) => {
+const ask = async (url, options) => (await request(url, options)).json();
+// Queue work; several parts are shown one by one, each after what was asked for meanwhile. An error ends them, and is shown.
+const work = (parts, isHeard, i = 0) => {
   queue = queue.then(async () => {
     try {
-      for (const [i, part] of parts.entries()) {
-        busy(i, parts.length);
-        show(await part());
-        if (isHeard && i === 0) player.play(desk.editor.key).catch(() => {});
-      }
+      busy(i, parts.length);
+      show(await parts[i]());
       if (message.className === "error") say("");
+      if (isHeard && i === 0) player.play(desk.editor.key);
+      if (i + 1 < parts.length) work(parts, isHeard, i + 1);
     } catch (error) {
       say(error.message, true);
     } finally {
       idle();
     }
   });
-  return queue;
 };
+player.onError(text => say(text, true));
 const post = body => () => ask("move", {
   method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body),
 });
@@ -239,7 +229,7 @@ window.addEventListener("keydown", event => {
     return find(event.shiftKey ? "redo" : "undo").click();
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (key === "p") find("play").click();
+  if (key === "p" && desk?.editor) find("play").click();
   if (key === "o" && !find("play-original").hidden) find("play-original").click();
   if (key === "l") find("loop").click();
   if (key === "escape") say("");

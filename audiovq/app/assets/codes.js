@@ -57,5 +57,6 @@ swatches.addEventListener("click", event => {
   const code = codeOf(event);
   if (code) write(Number(code));
 });
-document.getElementById("hear").addEventListener("click", () => hear(Number(input.value)));
-document.getElementById("write").addEventListener("click", () => write(Number(input.value)));
+// Not in an empty field, whose number would be 0, nor where the server would refuse it.
+for (const [id, use] of [["hear", hear], ["write", code => write(code)]])
+  document.getElementById(id).addEventListener("click", () => { if (input.reportValidity()) use(Number(input.value)); });

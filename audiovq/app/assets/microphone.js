@@ -1,4 +1,4 @@
-// Records from the microphone until it is pressed again, and returns a WAV: the server reads no browser's own format.
+// Records from the microphone until it is pressed again, or the most seconds are over, and returns a WAV: the server reads no browser's own format.
 const bytesOf = (samples, rate) => {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
   const words = [0x46464952, 36 + 2 * samples.length, 0x45564157, 0x20746d66, 16, 0x10001, rate, 2 * rate, 0x100002];
@@ -15,9 +15,12 @@ export const begin = async (mostSeconds, onDone) => {
   const stream = await navigator.mediaDevices.getUserMedia({audio: true});
   const parts = [];
   recorder = new MediaRecorder(stream);
+  let timer;
+  recorder.onstart = () => { timer = setTimeout(end, 1000 * mostSeconds); };
   recorder.ondataavailable = event => parts.push(event.data);
   recorder.onstop = async () => {
     recorder = null;
+    clearTimeout(timer);
     stream.getTracks().forEach(track => track.stop());
     const context = new AudioContext();
     try {

@@ -1,11 +1,16 @@
 // Plays one sound at a time, by Web Audio, so that loops have no gap. Every element with the attribute `data-play` or
 // `data-screen` shows whether its sound, named by its value, is playing, and where.
+import {request} from "./server.js";
+
 const buffers = new Map();
 let context, volume, source, key = "", started = 0, onEnd = null;
 const loop = document.getElementById("loop"), slider = document.getElementById("volume");
 
 export const urlOf = sound => `sounds/${sound}.wav`;
 export const playing = () => key;
+let failed = () => {};
+// `handler` gets the message where a sound cannot be played.
+export const onError = handler => { failed = handler; };
 
 const prepare = () => {
   if (context) return;
@@ -16,8 +21,7 @@ const prepare = () => {
 const load = async url => {
   if (!buffers.has(url)) {
     if (buffers.size > 64) buffers.delete(buffers.keys().next().value);
-    const answer = await fetch(url);
-    if (!answer.ok) throw new Error((await answer.json()).error);
+    const answer = await request(url);
     buffers.set(url, await context.decodeAudioData(await answer.arrayBuffer()));
   }
   return buffers.get(url);
@@ -34,7 +38,15 @@ export const play = async (sound, {url = urlOf(sound), once = false, then = null
   prepare();
   stop();
   key = sound;
-  const buffer = await load(url);
+  let buffer;
+  try {
+    buffer = await load(url);
+  } catch (error) {
+    if (key !== sound) return;
+    stop();
+    failed(error.message);
+    return then?.();
+  }
   if (key !== sound) return;
   await context.resume();
   const mine = source = new AudioBufferSourceNode(context, {buffer, loop: loop.checked && !once});

@@ -109,7 +109,7 @@ for (const kind of ["pointerup", "pointercancel"]) window.addEventListener(kind,
 const steps = {ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1]};
 grid.addEventListener("keydown", event => {
   const step = steps[event.key];
-  if (event.key === "Enter") listeners.drawn(true);
+  if (event.key === "Enter" && !event.repeat) listeners.drawn(true);
   if (!step && event.key !== "Enter") return;
   event.preventDefault();
   if (!step) return;
