@@ -26,11 +26,13 @@ from audiovq.dataset.measured import (
     measured_split,
     recordings_in_words,
 )
+from audiovq.dataset.numbers import Numbers
 from audiovq.evaluation.originals import missing_note, original_piece
 from audiovq.evaluation.reconstruction import reconstruct
 from audiovq.evaluation.verdict import facts_of, verdict
 from audiovq.evaluation.wording import describe_figures
 from audiovq.generation.generate import generate
+from audiovq.generation.labels import learns_labels, learnt_values
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, require_match
 from audiovq.report import commands, sections
@@ -49,8 +51,8 @@ MAX_CODES = 8
 CANDIDATES = 32
 """Most frequent codes of a row among which the loudest is chosen: the most frequent one is silence."""
 NEW_SAMPLES, COMPARED_SAMPLES = 2_500_000, 1_200_000
-"""Samples, of all channels, of all new sounds and of all comparisons on a page, which keeps it below 14 MB. Sounds
-are cut where they are longer than their share."""
+"""Samples, of all channels, of all new sounds and of all comparisons on a page, which keeps it below 14 MB. Long
+sounds are cut where they are more."""
 FEWEST_SOUNDS, MOST_SOUNDS = 20, 40
 """New sounds."""
 FEWEST_COMPARED = 4
@@ -121,16 +123,17 @@ def _generated(model: Model) -> tuple[list[Picture], int | None]:
     """New sounds sorted by label, and the number of near copies of training clips (None: not compared); no sounds if
     the model cannot generate.
 
-    Each value of the label with the fewest values is shown twice, in FEWEST_SOUNDS to MOST_SOUNDS; where these are more
-    than NEW_SAMPLES, those that are left are cut.
+    They are asked for as `_asked` says. Where they are more than NEW_SAMPLES, the last are left out, down to
+    FEWEST_SOUNDS; where these are more, they are cut, and their captions say so.
     """
-    fewest = min((len(values) for values in model.labels.values()), default=0)
-    n = max(FEWEST_SOUNDS, min(MOST_SOUNDS, 2 * fewest))
+    asked = _asked(model)
     try:
-        sounds = generate(model, n, seed=7)
+        sounds = generate(model, seed=7, **asked)
     except AudiovqError:
         return [], None
-    sounds = _within(sounds)
+    # Each value in turn, so that none is left out where the last sounds are.
+    each = asked.get("each", 1)
+    sounds = _within([sound for first in range(each) for sound in sounds[first::each]])
     sounds.sort(key=lambda sound: list(sound.labels.values()))
     names = [
         (" · ".join(s.labels.values()) or f"sound {i}")
@@ -138,9 +141,32 @@ def _generated(model: Model) -> tuple[list[Picture], int | None]:
         for i, s in enumerate(sounds, 1)
     ]
     copies = sum(s.nearest is not None and s.nearest.is_copy for s in sounds)
-    most = NEW_SAMPLES // model.channels // max(1, len(sounds))
-    pictures = _pictures(model, names, [sound.waveform for sound in sounds], most)
+    waveforms = [sound.waveform for sound in sounds]
+    most = _longest([w.shape[-1] for w in waveforms], NEW_SAMPLES // model.channels)
+    pictures = _pictures(model, names, waveforms, most)
     return pictures, None if model.known is None else copies
+
+
+def _asked(model: Model) -> dict[str, Any]:
+    """What `generate` is asked for: each value of one label equally often, in all FEWEST_SOUNDS to MOST_SOUNDS.
+
+    The label is that with the fewest values, but two at least; one that is a number only where no other is. With labels
+    as frequent as in training, MOST_SOUNDS are asked for where it has more values than these, and FEWEST_SOUNDS where
+    there is no such label, or the model has not learnt labels.
+    """
+    values = {name: learnt_values(model, name) for name in model.labels if learns_labels(model)}
+    sizes = [
+        (isinstance(model.labels[name], Numbers), len(listed), name)
+        for name, listed in values.items()
+        if len(listed) > 1
+    ]
+    if not sizes:
+        return {"n": FEWEST_SOUNDS}
+    _, fewest, by = min(sizes)
+    if fewest > MOST_SOUNDS:
+        return {"n": MOST_SOUNDS}
+    each = max(-(-FEWEST_SOUNDS // fewest), min(2, MOST_SOUNDS // fewest))
+    return {"each": each, "by": by}
 
 
 def _within(sounds: list[Sound]) -> list[Sound]:
@@ -150,6 +176,17 @@ def _within(sounds: list[Sound]) -> list[Sound]:
     return sounds[: max(FEWEST_SOUNDS, count)]
 
 
+def _longest(lengths: Sequence[int], total: int) -> int:
+    """The length to which sounds are cut so that they have at most `total` samples: short ones leave theirs to long ones."""
+    left = total
+    for index, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - index)
+        if length > share:
+            return share
+        left -= length
+    return max(lengths, default=0)
+
+
 def _pictures(
     model: Model, titles: Sequence[str], waveforms: Sequence[Waveform], most: int = COMPARED_SAMPLES
 ) -> list[Picture]:
@@ -157,8 +194,8 @@ def _pictures(
     cut = [waveform[..., :most] for waveform in waveforms]
     images = spectrogram.waveform_images(model.spectrogram, cut)
     return [
-        Picture(title, waveform, image[0].numpy(), hertz_ticks(model.spectrogram))
-        for title, waveform, image in zip(titles, cut, images, strict=True)
+        Picture(title, part, image[0].numpy(), hertz_ticks(model.spectrogram), whole.shape[-1])
+        for title, part, image, whole in zip(titles, cut, images, waveforms, strict=True)
     ]
 
 

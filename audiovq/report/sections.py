@@ -44,6 +44,8 @@ class Picture:
     """(bins, frames) in [0, 1], row 0 the lowest frequency."""
     hertz: Sequence[Tick] = ()
     """Ticks of its axis of frequency."""
+    num_samples: int = 0
+    """Samples of the whole sound, where `waveform` is only its beginning."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,14 @@ class Card:
     seconds_ticks: Sequence[Tick]
     balance: Sequence[tuple[float, float]] = ()
     """Of a stereo sound: points (x, y) of a line over the picture in percent, left at the top; of a mono one none."""
+    whole_seconds: float = 0.0
+    """Duration of the whole sound where this is its beginning, else 0."""
 
     @property
     def file_name(self) -> str:
         """A name to save it by."""
-        return (re.sub(r"[^\w.-]+", "-", self.title).strip("-.") or "sound") + ".wav"
+        name = re.sub(r"[^\w.-]+", "-", self.title).strip("-.") or "sound"
+        return name + "-beginning" * bool(self.whole_seconds) + ".wav"
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,9 @@ def card(picture: Picture, sample_rate: int, source: str) -> Card:
         picture.hertz,
         second_ticks(seconds, 3) if seconds else (),
         balance(picture.waveform),
+        picture.num_samples / sample_rate
+        if picture.num_samples > picture.waveform.shape[-1]
+        else 0.0,
     )
 
 

@@ -6,9 +6,12 @@ import json
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ import tyro
 from conftest import Waveform
 from fast_training import CONFIG
 from reseal import reseal
+from tiny_models import tiny_model, untrained
 
 from audiovq.audio.reading import read
 from audiovq.codec.windows import Encoded
@@ -26,8 +30,10 @@ from audiovq.config.presets import PRESETS
 from audiovq.config.settings import TrainConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.numbers import Numbers
 from audiovq.evaluation.originals import missing_note
 from audiovq.evaluation.wording import describe_figures
+from audiovq.generation.generate import Batches
 from audiovq.generation.sound import Sound
 from audiovq.models.model import Model, new_model
 from audiovq.preprocessing.preprocess import preprocess
@@ -159,6 +165,73 @@ def test_the_masked_prior_has_a_row_beside_the_other(
     assert "prior" in rows
 
 
+WORDS = ["clap", "hat", "kick", "ride", "snare"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts", "each_of"),
+    [
+        ({"kind": WORDS}, [((0,), 96), *(((i,), 1) for i in range(1, 5))], ("kind", [4] * 5)),
+        ({"kind": WORDS[:3]}, [((0,), 96), ((1,), 1)], ("kind", [10, 10])),
+        (
+            {"pack": ["all"], "player": [str(i) for i in range(25)], "kind": WORDS},
+            [((0, i, i % 5 // 4), 1 + i) for i in range(25)],
+            ("kind", [10, 10]),
+        ),
+        (
+            {"bright": Numbers(0, 1), "player": [str(i) for i in range(25)]},
+            [((500 + 10 * i, i), 1 + i) for i in range(25)],
+            ("player", [1] * 25),
+        ),
+        (
+            {"bright": Numbers(0, 1)},
+            [((200 + 15 * i,), 100 - i) for i in range(99)],
+            ("bright", [2] * 11),
+        ),
+        ({"take": [str(i) for i in range(99)]}, [((i,), 1) for i in range(99)], ("take", [1] * 40)),
+        ({}, [((), 9)], ("", [20])),
+    ],
+)
+def test_new_sounds_of_a_page_are_asked_for_by_each_value_of_a_label_equally_often(
+    labels: dict[str, Any], counts: Any, each_of: tuple[str, list[int]]
+) -> None:
+    model = replace(tiny_model(), labels=labels, label_counts=counts)
+    batches = Batches(model, **{"n": 0, "seed": 7} | collect._asked(model))
+    rows = [row for number in range(len(batches)) for row in batches.labels(number)]
+    name, expected = each_of
+    assert sorted(Counter(row.get(name) for row in rows).values()) == expected
+
+
+def test_a_model_that_has_not_learnt_labels_is_asked_for_twenty_sounds() -> None:
+    assert collect._asked(untrained(bottleneck="gaussian")) == {"n": 20}
+    assert "by" in collect._asked(untrained(bottleneck="gaussian", conditional=True))
+
+
+def test_where_few_samples_fit_each_value_is_still_shown_and_long_sounds_are_cut_and_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = replace(tiny_model(), label_counts=[((0, 0), 97), ((1, 0), 1), ((0, 1), 1)])
+    monkeypatch.setattr(collect, "FEWEST_SOUNDS", 5)
+    everything, _ = collect._generated(model)
+    assert Counter(picture.title[0] for picture in everything) == {"0": 3, "1": 3}
+    lengths = sorted(picture.waveform.size for picture in everything)
+    assert lengths[0] < lengths[-1]
+    monkeypatch.setattr(collect, "NEW_SAMPLES", sum(lengths) - lengths[-1] - 1)
+    pictures, _ = collect._generated(model)
+    assert Counter(picture.title[0] for picture in pictures) == {"0": 3, "1": 2}
+    sizes = [(picture.waveform.size, picture.num_samples) for picture in pictures]
+    assert sum(shown for shown, _ in sizes) <= collect.NEW_SAMPLES
+    longest = max(shown for shown, _ in sizes)
+    assert all(shown == min(whole, longest) for shown, whole in sizes)
+
+
+def test_short_sounds_leave_their_samples_to_long_ones() -> None:
+    assert collect._longest([1, 9, 2, 9], 30) == 9
+    assert collect._longest([1, 9, 2, 9], 15) == 6
+    assert collect._longest([5, 5], 4) == 2
+    assert collect._longest([], 4) == 0
+
+
 def test_a_page_of_long_sounds_has_twenty_and_stays_below_fourteen_megabytes(
     voice: Callable[..., Waveform], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,4 +253,8 @@ def test_a_page_of_long_sounds_has_twenty_and_stays_below_fourteen_megabytes(
     sources = re.findall(r'<audio[^>]* src="data:audio/wav;base64,([^"]+)"', path.read_text())
     assert len(sources) >= 20 + 3 + 2
     assert all(soundfile.info(io.BytesIO(base64.b64decode(s))).frames > 0 for s in sources)
-    assert "--clip-seconds 4" in unescape(path.read_text())
+    text = unescape(path.read_text())
+    assert "--clip-seconds 4" in text
+    shown, whole = collect.NEW_SAMPLES // 20 / 44100, len(longest) / 44100
+    assert text.count(f"<small>{shown:.2f} of {whole:.2f}") == 20
+    assert "Of long sounds this page has the beginning" in text

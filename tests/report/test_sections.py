@@ -130,6 +130,20 @@ def decoded(uri: str, kind: str) -> io.BytesIO:
     return io.BytesIO(base64.b64decode(data, validate=True))
 
 
+def test_a_sound_that_is_only_a_beginning_says_so_in_its_caption_and_file_name(
+    tmp_path: Path,
+) -> None:
+    whole = picture("hat")
+    beginning = replace(picture("ride", 0.5), num_samples=2 * RATE)
+    page = parsed(tmp_path, generated=[whole, beginning])
+    assert "0.50 of 2.00" in page.text
+    assert "this page has the beginning" in page.text
+    names = [link["download"] for link in page.find_all("a") if "download" in link]
+    assert names[:2] == ["hat.wav", "ride-beginning.wav"]
+    exactly = replace(whole, num_samples=whole.waveform.shape[-1])
+    assert "beginning" not in parsed(tmp_path, generated=[exactly]).text
+
+
 def test_minutes_of_a_further_training_are_added(tmp_path: Path) -> None:
     rows = [
         {"stage": stage, "step": step, "seconds": seconds}
