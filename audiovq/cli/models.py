@@ -137,7 +137,9 @@ def plot(
     ] = 8,
     seed: Annotated[int, arg(help="Seed for choosing clips.")] = 0,
     device: Device = "auto",
-    overwrite: Annotated[bool, arg(help="Replace existing files.")] = False,
+    overwrite: Annotated[
+        bool, arg(help="Replace an earlier plot and the WAVs that it wrote; no other WAVs.")
+    ] = False,
 ) -> None:
     """Plot reconstructions, latents, or the codebook; interpolations are written as WAVs too.
 

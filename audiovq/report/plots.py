@@ -6,9 +6,8 @@ so that no display is needed.
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +28,7 @@ from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.generation.morph import interpolate
 from audiovq.models.autoencoder.autoencoder import Autoencoder
 from audiovq.models.model import Model, require_match
-from audiovq.runtime.files import atomic, require_new
+from audiovq.runtime.files import atomic, require_new, sha256
 from audiovq.runtime.progress import Say
 from audiovq.spectral.stft import num_frames
 
@@ -44,6 +43,8 @@ MAX_N = 32
 """Maximum of `n`: a larger grid would have over a thousand sounds."""
 COLUMNS = 4
 """Maximum number of panels side by side."""
+RECORDINGS = "audiovq recordings"
+"""Text in the PNG: SHA-256 of the WAVs of the plot, in order, by which the next plot knows which files may be replaced."""
 
 
 def plot(
@@ -67,8 +68,9 @@ def plot(
     codebook         a point for each code, its area proportional to its uses in training clips
 
     Clips are sampled with `seed` from the test split, or without one from the validation or the training
-    split. Raises AudiovqError if the model does not support the plot, the dataset does not match the
-    model, or a file exists and `overwrite` is false.
+    split. `overwrite` replaces an earlier plot with its WAVs, of any kind and number; other WAVs are neither
+    replaced nor removed. Raises AudiovqError if the model does not support the plot, the dataset does not match the
+    model, or a file exists that may not be replaced.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -94,26 +96,55 @@ def plot(
             figure = _draw_codebook(model, dataset.train)
         has_sound = not model.spectrogram.config.images
         waveforms = [_waveform(model, sound) for sound in sounds if has_sound]
-    paths = _write_wavs(path, waveforms, model.sample_rate, overwrite, say)
+    earlier = _recordings_of(path)
+    paths = _write_wavs(path, waveforms, model.sample_rate, earlier, say)
+    listed = {RECORDINGS: " ".join(map(sha256, paths))} if paths else None
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for characters in labels that the font lacks
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=listed)
+    for stale in earlier - {*paths}:
+        stale.unlink()
     return [path, *paths]
 
 
+def _recording(plot_path: Path, number: int) -> Path:
+    """The path of a WAV of the plot NAME.png: NAME-00.wav, NAME-01.wav and so on."""
+    return plot_path.with_name(f"{plot_path.stem}-{number:02d}.wav")
+
+
+def _recordings_of(plot_path: Path) -> set[Path]:
+    """The WAVs that came with the plot at this path, those that have not changed since; none if it is no such plot."""
+    import PIL.Image
+
+    broken = OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError
+    try:
+        with PIL.Image.open(plot_path) as image:
+            checksums = str(image.info.get(RECORDINGS, "")).split()
+    except broken:
+        return set()
+    paths = (_recording(plot_path, number) for number in range(len(checksums)))
+    return {
+        path
+        for path, checksum in zip(paths, checksums, strict=True)
+        if path.is_file() and sha256(path) == checksum
+    }
+
+
 def _write_wavs(
-    plot_path: Path, waveforms: Sequence[Waveform], sample_rate: int, overwrite: bool, say: Say
+    plot_path: Path,
+    waveforms: Sequence[Waveform],
+    sample_rate: int,
+    earlier: Collection[Path],
+    say: Say,
 ) -> list[Path]:
-    """Write waveforms as NAME-00.wav, NAME-01.wav and so on next to the plot NAME.png, and remove those numbered after
-    them of an earlier plot that is replaced."""
-    paths = [plot_path.with_name(f"{plot_path.stem}-{i:02d}.wav") for i in range(len(waveforms))]
+    """Write waveforms next to the plot. Raises AudiovqError if a file exists that is not one of `earlier`."""
+    paths = [_recording(plot_path, number) for number in range(len(waveforms))]
     for path in paths:
-        require_new(path, overwrite)
-    for number in itertools.count(len(paths)) if paths and plot_path.exists() else ():
-        stale = plot_path.with_name(f"{plot_path.stem}-{number:02d}.wav")
-        if not stale.is_file():
-            break
-        stale.unlink()
+        if path.exists() and path not in earlier:
+            raise AudiovqError(
+                f"{path}: exists already, and is not as a plot {plot_path.name} wrote it; move it, or choose another"
+                " name for the plot"
+            )
     limited = [
         writing.write(path, waveform, sample_rate)
         for path, waveform in zip(paths, waveforms, strict=True)

@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plane": {"bottleneck": "gaussian", "dense": 2, "output": "sigmoid"},
     "dense": {"bottleneck": "none", "dense": 6},
 }
+KINDS_OF_VQ: tuple[Kind, ...] = ("interpolation", "reconstructions", "latent-scatter", "codebook")
 
 
 def untrained(dataset: Dataset, **settings: Any) -> Model:
@@ -132,7 +133,7 @@ def test_the_grid_has_the_first_dimension_across_and_the_second_upward(
         np.testing.assert_allclose(tile, image[0, :, :frames], atol=1e-5)
 
 
-def test_sounds_of_a_larger_plot_that_is_replaced_are_removed(
+def test_recordings_of_a_plot_that_is_replaced_are_removed_whatever_its_kind(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     model, path = untrained(dataset), tmp_path / "a.png"
@@ -141,8 +142,30 @@ def test_sounds_of_a_larger_plot_that_is_replaced_are_removed(
     plot(model, dataset, path, "interpolation", n=4)
     paths = plot(model, dataset, path, "interpolation", n=2, overwrite=True)
     assert {*tmp_path.iterdir()} == {*paths, apart}
-    plot(model, dataset, path, "reconstructions", n=2, overwrite=True)
-    assert {*tmp_path.iterdir()} == {*paths, apart}, "it may not have written them"
+    plot(model, dataset, path, "codebook", overwrite=True)
+    assert {*tmp_path.iterdir()} == {path, apart}
+
+
+def test_recordings_that_no_plot_wrote_are_neither_replaced_nor_removed(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    model, path = untrained(dataset), tmp_path / "kick.png"
+    mine = [tmp_path / f"kick-{number:02d}.wav" for number in (2, 3)]
+    for one in (path, *mine):
+        one.write_bytes(b"mine")
+    for kind in KINDS_OF_VQ:
+        plot(model, dataset, path, kind, n=2, overwrite=True)
+        assert [one.read_bytes() for one in mine] == [b"mine"] * 2
+    plot(model, dataset, path, "interpolation", n=2, overwrite=True)
+    before, edited = path.read_bytes(), tmp_path / "kick-01.wav"
+    edited.write_bytes(b"edited")
+    for n in (2, 3):
+        with pytest.raises(AudiovqError, match=r"kick-01\.wav: exists already, and is not as"):
+            plot(model, dataset, path, "interpolation", n=n, overwrite=True)
+    assert path.read_bytes() == before
+    plot(model, dataset, path, "codebook", overwrite=True)
+    assert [one.read_bytes() for one in (edited, *mine)] == [b"edited", b"mine", b"mine"]
+    assert {*tmp_path.iterdir()} == {path, edited, *mine}
 
 
 def test_the_point_of_a_clip_is_the_mean_of_its_latents_without_padding(dataset: Dataset) -> None:
