@@ -129,13 +129,16 @@ def plot(
         arg(help="Folder made by preprocess; by default the model's training dataset."),
     ] = None,
     n: Annotated[
-        int,
+        int | None,
         arg(
             aliases=("-n",),
-            help="Number of clips, of steps between two clips, or of points per side of the grid.",
+            help="Number of clips, of steps between two clips, or of points per side of the grid; by default 8.",
         ),
-    ] = 8,
-    seed: Annotated[int, arg(help="Seed for choosing clips.")] = 0,
+    ] = None,
+    seed: Annotated[
+        int | None,
+        arg(help="Seed for choosing clips, of reconstructions and interpolation; by default 0."),
+    ] = None,
     device: Device = "auto",
     overwrite: Annotated[
         bool, arg(help="Replace an earlier plot and the WAVs that it wrote; no other WAVs.")
@@ -153,13 +156,22 @@ def plot(
     from audiovq.training.folder import trained_on
 
     require_apart(out, model, *filter(None, [dataset]))
+    kinds: dict[str, tuple[str, ...]] = {
+        "-n": ("reconstructions", "latent-grid", "interpolation"),
+        "--seed": ("reconstructions", "interpolation"),
+    }
+    for flag, value in (("-n", n), ("--seed", seed)):
+        if value is not None and kind not in kinds[flag]:
+            raise AudiovqError(
+                f"{flag}: is for {' and '.join(kinds[flag])}; leave it out with --kind {kind}"
+            )
     paths = plot(
         load_model(model, device),
         Dataset(dataset) if dataset else trained_on(located(model)),
         out,
         kind,
-        n=n,
-        seed=seed,
+        n=8 if n is None else n,
+        seed=seed or 0,
         overwrite=overwrite,
         say=say,
     )

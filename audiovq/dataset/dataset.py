@@ -231,6 +231,7 @@ class Dataset:
             if version != NUMBERS_VERSION and (version == STEREO_VERSION) != (channels > 1):
                 raise ValueError(f"version of {3 - channels} channels")
             self.preprocess = from_json(PreprocessConfig, self.header["preprocess"], str(path))
+            self.options = dict(self.header.get("options", {}))
             self.labels = labels_from_json(self.header["labels"])
             numbers = [name for name, v in self.labels.items() if isinstance(v, Numbers)]
             if numbers and version != NUMBERS_VERSION:

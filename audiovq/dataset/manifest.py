@@ -99,6 +99,8 @@ class Recipe:
     """SHA-256 of the settings and the recordings."""
     numbers: frozenset[str] = frozenset()
     """Names of the labels that are numbers."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Requests beside `preprocess`, by the names of the command's flags; for information."""
 
 
 def write_manifests(
@@ -150,6 +152,7 @@ def write_manifests(
         },
         "manifests": {name: sha256(folder / name) for name in MANIFESTS},
         "preprocess": to_json(without_paths(recipe.preprocess)),
+        **({"options": dict(recipe.options)} if recipe.options else {}),
     }
     write_header(folder / "dataset.json", header)
     return totals

@@ -78,17 +78,20 @@ def expectation_lines(
     name = similar_set(kind, sample_rate)
     now = expected(name, clips)
     later = _no_worse(expected(name, MORE * clips), now)
-    most = max(map(_clips, (row for row in measured()["rows"] if row["set"] == name)))
+    numbers = [_clips(row) for row in measured()["rows"] if row["set"] == name]
+    fewest, most = min(numbers), max(numbers)
     beyond = f" (not measured beyond {most:,})" if MORE * clips > most else ""
     in_words, more = (_in_words(figures, bool(labels)) for figures in (now, later))
+    unknown = f"not measured below {fewest:,}"
     lines = [
         f"as with {SETS[name]}, preset tiny, {_minutes()} of one core:",
-        f"{clips:,} clip{'s' * (clips != 1)}: {in_words}",
+        f"{clips:,} clip{'s' * (clips != 1)}: {in_words if clips >= fewest else unknown}",
     ]
-    if clips < most:
+    if fewest <= MORE * clips and clips < most:
         more = "about the same" if more == in_words else more
         lines.append(f"with four times as many{beyond}: {more}")
-    return [*lines, f"what helps most: {_advice(clips, counts, now, later)}"]
+    compared = (now, later) if clips >= fewest else None
+    return [*lines, f"what helps most: {_advice(clips, counts, compared)}"]
 
 
 def _no_worse(later: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
@@ -116,10 +119,12 @@ def _in_words(figures: Mapping[str, float], labelled: bool) -> str:
 def _advice(
     clips: int,
     counts: Mapping[str, Mapping[str, int]],
-    now: Mapping[str, float],
-    later: Mapping[str, float],
+    compared: tuple[Mapping[str, float], Mapping[str, float]] | None,
 ) -> str:
-    """What would help most: more of a rare value, more clips, or longer training."""
+    """What would help most: more of a rare value, more clips, or longer training.
+
+    `compared`: the figures now and with more clips; None where fewer clips were never measured.
+    """
     rare = sorted(
         (count, label, value)
         for label, values in counts.items()
@@ -131,9 +136,11 @@ def _advice(
         some = ", ".join(f"{label} {value} ({count})" for count, label, value in rare[:3])
         more = f" and {len(rare) - 3} other values" if len(rare) > 3 else ""
         return f"more recordings of {some}{more}"
-    gain = later["named"] - now["named"]
-    if gain >= STEEP:
-        return f"more recordings: four times as many name {100 * gain:.0f} % more sounds"
+    if compared is not None and counts:
+        gain = compared[1]["named"] - compared[0]["named"]
+        if gain >= STEEP:
+            return f"more recordings: four times as many name {100 * gain:.0f} % more sounds"
     if clips < 200:
-        return "more recordings: several hundred make fewer near copies"
+        copies = compared is None or round(100 * compared[0]["copies"]) > 0
+        return f"more recordings: several hundred make {'fewer near copies' if copies else 'better models'}"
     return "longer training, as by the preset below; more recordings change little"

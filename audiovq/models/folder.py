@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parents[1] / "pretrained"
 SEED = "sounds"
 """The one of them that few recordings are best learnt from: hits, notes and textures."""
 FEW_CLIPS = 200
-"""Clips below which recordings are few: a prior cannot learn codes of its own from them."""
+"""Clips below which recordings are few: a prior cannot learn further codes from them."""
 
 
 def shipped_names() -> list[str]:

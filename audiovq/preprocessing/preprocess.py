@@ -188,8 +188,9 @@ def preprocess(
         warnings += stereo_notes
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
         fingerprint = fingerprint_of(config, settings, clip_frames, files, numbered)
+        options = _options(measured or {}, numbers, transpose, join, near=near)
         recipe = Recipe(
-            source.absolute(), settings, clip_frames, config, fingerprint, numbered.names
+            source.absolute(), settings, clip_frames, config, fingerprint, numbered.names, options
         )
         slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
         run = _Run(source.absolute(), target, files, recipe, slicing, numbered, limits, say)
@@ -222,6 +223,26 @@ def preprocess(
                 say(f"note: {note}")
             summary.warnings = warnings + later
             return summary
+
+
+def _options(
+    measured: Mapping[str, Mapping[str, str]],
+    numbers: Collection[str],
+    transpose: int | None,
+    join: Mapping[str, str],
+    *,
+    near: bool,
+) -> dict[str, Any]:
+    """Requests beside the settings, by the names of the command's flags, without defaults."""
+    describe = sorted({name for row in measured.values() for name in row})
+    options = {
+        "describe": describe,
+        "numbers": sorted({*numbers} - {*describe}),
+        "transpose": transpose,
+        "join": dict(join),
+        "near_copies": None if near else False,
+    }
+    return {name: value for name, value in options.items() if value not in (None, [], {})}
 
 
 def _numbered(numbers: Collection[str], transpose: int | None) -> Numbered:

@@ -79,6 +79,7 @@ def choose_settings(
         warnings.append(
             f"{longer} of {len(infos)} files {are} longer than a clip of"
             f" {frames * settings.hop_length / rate:.2f} s and {are} cut into several"
+            + (", but for silence at the ends" if config.trim else "")
         )
     return settings, frames, warnings
 

@@ -283,7 +283,7 @@ def of_largest(clips: Mapping[str, int]) -> list[str]:
     if len(clips) < SEVERAL or 2 * clips[path] <= total:
         return []
     return [
-        f"{path} gives {clips[path]:,} of {total:,} clips, and so most of what is learnt, tested and made; to prevent"
+        f"{path} gives {clips[path]:,} of {total:,} clips, and decides most of training, tests and new sounds; to prevent"
         " it, take the file out of the folder, or cut it to a short excerpt"
     ]
 

@@ -78,7 +78,8 @@ def write_report(
             f"{folder}: reports show sounds, and this model generates images; use `audiovq plot`"
         )
     path = path or folder / "report.html"
-    say(f"writing {path}: about twenty new sounds, and recordings beside their reconstructions")
+    new = "about twenty new sounds, and " if model.generates else ""
+    say(f"writing {path}: {new}recordings beside their reconstructions")
     generated, copies = _generated(model)
     comparisons = _comparisons(model, dataset, say)
     counts = code_counts(model, dataset.train)
@@ -98,6 +99,7 @@ def write_report(
         generated=generated,
         copies=copies,
         comparisons=comparisons,
+        same_decoder=bool(generated) and model.vivid is None,
         compared=clips_and_why(measured_split(dataset, *HELD_OUT).name, *HELD_OUT),
         codes=_codes(model, dataset.train) if len(counts) else [],
         metrics=_metrics(model, folder),

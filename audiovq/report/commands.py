@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,19 @@ def made_by(dataset: Dataset, folder: Path) -> list[str]:
         preset = min(PRESETS, key=lambda preset: len(given(preset)))
         train += [f"--from {shlex.quote(str(origin['name']))}"] if origin else []
         train += [f"--preset {preset}", *given(preset)]
-    wanted = flags(dataset.preprocess, PreprocessConfig())
+    wanted = [*flags(dataset.preprocess, PreprocessConfig()), *_option_flags(dataset.options)]
     return [" ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]), " ".join(train)]
+
+
+def _option_flags(options: Mapping[str, Any]) -> list[str]:
+    """The flags of `Dataset.options`, quoted for a shell."""
+    words = []
+    for name, value in options.items():
+        listed = [f"{a}={b}" for a, b in value.items()] if isinstance(value, dict) else value
+        text = ",".join(map(str, listed)) if isinstance(listed, list) else str(listed)
+        flag = name.replace("_", "-")
+        words.append(f"--no-{flag}" if value is False else f"--{flag} {shlex.quote(text)}")
+    return words
 
 
 def _without_networks(config: TrainConfig, preset: TrainConfig) -> TrainConfig:

@@ -42,7 +42,7 @@ def write_map(path: Path, title: str, points: Sequence[Point]) -> None:
     kinds = sorted({point.kind for point in points})
     hue = {kind: round(360 * i / len(kinds)) for i, kind in enumerate(kinds)}
     script = asset(PACKAGE, "map.js")
-    places = _apart([point.position for point in points])
+    pixels = _apart([point.position for point in points])
     html = render(
         PACKAGE,
         "map.html",
@@ -57,7 +57,7 @@ def write_map(path: Path, title: str, points: Sequence[Point]) -> None:
                 "source": quote(point.file),
                 "hue": hue[point.kind],
             }
-            for point, (x, y) in zip(points, places, strict=True)
+            for point, (x, y) in zip(points, pixels, strict=True)
         ],
         kinds=[(kind, hue[kind]) for kind in kinds if kind],
         style=asset(PACKAGE, "report.css"),
@@ -70,7 +70,7 @@ def write_map(path: Path, title: str, points: Sequence[Point]) -> None:
 def _apart(positions: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Pixels of positions in [0, 1]; those at the same pixel as an earlier one go around it, in a spiral."""
     met: Counter[tuple[int, int]] = Counter()
-    places = []
+    pixels = []
     for position in positions:
         x, y = (
             MARGIN + share * (size - 2 * MARGIN)
@@ -81,5 +81,5 @@ def _apart(positions: Sequence[tuple[float, float]]) -> list[tuple[float, float]
             APART * math.sqrt(met[round(x), round(y)]), GOLDEN * met[round(x), round(y)]
         )
         met[round(x), round(y)] += 1
-        places.append((min(max(x + away.real, 0.0), WIDTH), min(max(y + away.imag, 0.0), HEIGHT)))
-    return places
+        pixels.append((min(max(x + away.real, 0.0), WIDTH), min(max(y + away.imag, 0.0), HEIGHT)))
+    return pixels

@@ -22,7 +22,7 @@ from audiovq.config.checks import require_seed
 from audiovq.config.errors import AudiovqError
 from audiovq.dataset.dataset import Dataset, Split
 from audiovq.dataset.manifest import Clip
-from audiovq.dataset.measured import HELD_OUT, measured_split
+from audiovq.dataset.measured import HELD_OUT, counted, measured_split
 from audiovq.dataset.numbers import Numbers
 from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.generation.morph import interpolate
@@ -85,6 +85,8 @@ def plot(
     sounds: list[DecodedSound] = []
     with torch.inference_mode():
         if kind == "reconstructions":
+            if len(split) < n:
+                say(f"note: all {counted(len(split), split.name)} are drawn, fewer than {n}")
             figure = _draw_reconstructions(model, split, indices[:n])
         elif kind == "latent-scatter":
             figure = _draw_scatter(model, split)

@@ -90,6 +90,8 @@ class Report:
     """Those that made the dataset and the model."""
     next_steps: list[str]
     """Command lines to type next."""
+    same_decoder: bool = False
+    """Whether there are new sounds, and decoded as the reconstructions are."""
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,7 @@ def _how_to_make(kind: str, folder: Path) -> str:
     """What to do where a dataset or a model is wanted, and `folder` is neither, or the other."""
     if kind == "dataset":
         if (folder / "model.json").is_file():
-            return (
-                "; it is a model, and what is wanted is the dataset that `audiovq preprocess` made"
-            )
+            return "; it is a model: give the dataset that `audiovq preprocess` made"
         return "; `audiovq preprocess FOLDER DATASET` makes one of a folder of recordings"
     if (folder / "dataset.json").is_file():
         return "; it is a dataset, of which `audiovq train DATASET MODEL` makes one"

@@ -61,6 +61,32 @@ def test_the_advice_names_what_helps_most(
     assert len(beyond) == len(lines) - 1
 
 
+@pytest.mark.usefixtures("curves")
+def test_no_figure_is_given_of_fewer_clips_than_were_measured() -> None:
+    labels = {"kind": ["kick"]}
+    one = expectation_lines(1, labels, {"kind": {"kick": 1}}, "hits", 44_100)
+    assert one[1] == "1 clip: not measured below 10"
+    assert one[2:] == ["what helps most: more recordings: several hundred make fewer near copies"]
+    five = expectation_lines(5, labels, {"kind": {"kick": 5}}, "hits", 44_100)
+    assert five[1] == "5 clips: not measured below 10"
+    assert five[2].startswith("with four times as many: error ")
+    assert len(five) == 4
+
+
+@pytest.mark.usefixtures("curves")
+def test_without_labels_no_advice_speaks_of_names() -> None:
+    assert "name" not in expectation_lines(40, {}, {}, "hits", 44_100)[-1]
+
+
+def test_where_nothing_is_a_copy_none_is_promised_to_become_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{**row(clips, 0.5), "copies": 0.001} for clips in (10, 1000)]
+    monkeypatch.setattr(enough, "measured", lambda: {"minutes": 1.0, "rows": rows})
+    lines = expectation_lines(40, {}, {}, "hits", 44_100)
+    assert lines[-1] == "what helps most: more recordings: several hundred make better models"
+
+
 def test_four_times_as_many_clips_are_never_said_to_be_worse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

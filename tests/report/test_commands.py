@@ -12,8 +12,10 @@ from audiovq.cli.main import _parse
 from audiovq.config.presets import PRESETS
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.config.serialize import to_json
+from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
 from audiovq.library.pack import PackConfig, write_pack
+from audiovq.preprocessing.preprocess import preprocess
 from audiovq.report.commands import in_columns, made_by, next_steps
 from audiovq.training.origin import Origin
 
@@ -69,6 +71,30 @@ def test_a_model_from_another_is_made_by_from_and_without_its_networks(
         json.dumps(record | {"config": to_json(PRESETS["tiny"]), "origin": None})
     )
     assert made_by(dataset, tmp_path)[1].endswith(" --preset tiny")
+
+
+def test_what_was_asked_for_beside_the_settings_is_in_the_command_that_makes_the_dataset(
+    recordings: Path, tmp_path: Path
+) -> None:
+    asked = {
+        "measured": {"jan/0_jan_0.wav": {"pitch": "A3"}},
+        "numbers": {"pitch", "digit"},
+        "transpose": 0,
+        "join": {"jan": "ann", "sam": "b c"},
+        "near": False,
+    }
+    config = PreprocessConfig(labels=r"(?P<digit>\d)_(?P<speaker>\w+)_")
+    preprocess(recordings, tmp_path / "some", config, say=lambda _: None, **asked)
+    command = made_by(Dataset(tmp_path / "some"), tmp_path / "model")[0]
+    assert command == (
+        "audiovq preprocess AUDIO_DIR some --labels '(?P<digit>\\d)_(?P<speaker>\\w+)_' --describe pitch --numbers digit --transpose 0"
+        " --join 'jan=ann,sam=b c' --no-near-copies"
+    )
+    _parse(shlex.split(command)[1:])
+    preprocess(recordings, tmp_path / "plain", say=lambda _: None)
+    plain = Dataset(tmp_path / "plain")
+    assert "options" not in plain.header
+    assert made_by(plain, tmp_path / "model")[0] == "audiovq preprocess AUDIO_DIR plain"
 
 
 @pytest.mark.parametrize("folder", ["model", "my models/it's one"])

@@ -17,6 +17,7 @@ from audiovq.cli.main import main
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.measured import HELD_OUT, measured_split
 from audiovq.generation.codes import GAUSSIAN_LEVEL_DB
 from audiovq.models.checkpoint import save
 from audiovq.models.model import Model, new_model
@@ -144,6 +145,30 @@ def test_recordings_of_a_plot_that_is_replaced_are_removed_whatever_its_kind(
     assert {*tmp_path.iterdir()} == {*paths, apart}
     plot(model, dataset, path, "codebook", overwrite=True)
     assert {*tmp_path.iterdir()} == {path, apart}
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        ("codebook", ["-n", "5"]),
+        ("latent-scatter", ["--seed", "1"]),
+        ("latent-grid", ["--seed", "1"]),
+    ],
+)
+def test_flags_without_effect_are_refused(
+    kind: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.png"
+    assert main(["plot", "digits", str(out), "--kind", kind, *flags]) == 2
+    assert f"audiovq: {flags[0]}: is for reconstructions and " in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_fewer_clips_than_asked_for_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    said: list[str] = []
+    plot(untrained(dataset), dataset, tmp_path / "a.png", n=32, say=said.append)
+    count = len(measured_split(dataset, *HELD_OUT))
+    assert [line for line in said if line.startswith(f"note: all {count} ")], said
 
 
 def test_recordings_that_no_plot_wrote_are_neither_replaced_nor_removed(

@@ -144,6 +144,12 @@ def test_a_sound_that_is_only_a_beginning_says_so_in_its_caption_and_file_name(
     assert "beginning" not in parsed(tmp_path, generated=[exactly]).text
 
 
+def test_new_sounds_are_said_to_be_decoded_as_coded_only_where_they_are(tmp_path: Path) -> None:
+    for same in (False, True):
+        said = "cannot be clearer than" in parsed(tmp_path, same_decoder=same).text
+        assert said == same
+
+
 def test_minutes_of_a_further_training_are_added(tmp_path: Path) -> None:
     rows = [
         {"stage": stage, "step": step, "seconds": seconds}

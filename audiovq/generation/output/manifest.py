@@ -100,7 +100,7 @@ def changed_note(made_with: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     if not made_with.get("time") or not rows or not rows[0].get("new_seconds"):
         return ""
     spans, seconds = rows[0]["new_seconds"], rows[0]["seconds"]
-    # As `join` cross-fades: what is at the recording's end has no fade after it.
+    # As `join` cross-fades: a change at the recording's end has no fade after it.
     parts = ", ".join(
         f"{max(0.0, begin - FADE_SECONDS):.3f} to {min(seconds, end + FADE_SECONDS):.3f} s"
         for begin, end in spans
