@@ -36,7 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 # The context tables of models trained here need not be good ones, nor need the limits of copies be exact.
-context.PASSES = 3
+context.PASSES = 10
 known.CALIBRATION_CLIPS = 10
 
 hypothesis.settings.register_profile("audiovq", deadline=None, derandomize=True, print_blob=True)

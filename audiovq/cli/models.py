@@ -163,7 +163,7 @@ def plot(
     for flag, value in (("-n", n), ("--seed", seed)):
         if value is not None and kind not in kinds[flag]:
             raise AudiovqError(
-                f"{flag}: is for {' and '.join(kinds[flag])}; leave it out with --kind {kind}"
+                f"{flag}: is for {', '.join(kinds[flag])}; leave it out with --kind {kind}"
             )
     paths = plot(
         load_model(model, device),

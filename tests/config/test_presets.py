@@ -107,7 +107,8 @@ def test_every_verb_on_a_model_of_every_bottleneck_ends_or_refuses_in_a_line(
         "codebook",
     ):
         fits = {"codebook": kind in CODES, "latent-grid": kind == "plane"}.get(plotted, True)
-        verbs[f"plot {plotted}"] = (["--kind", plotted, "-n", 2], fits)
+        number = [] if plotted in ("latent-scatter", "codebook") else ["-n", 2]
+        verbs[f"plot {plotted}"] = (["--kind", plotted, *number], fits)
     for name, (words, fits) in verbs.items():
         verb = name.split()[0]
         target = {"encode": archive, "plot": tmp_path / f"{name.split()[-1]}.png"}.get(

@@ -160,7 +160,7 @@ def test_flags_without_effect_are_refused(
 ) -> None:
     out = tmp_path / "a.png"
     assert main(["plot", "digits", str(out), "--kind", kind, *flags]) == 2
-    assert f"audiovq: {flags[0]}: is for reconstructions and " in capsys.readouterr().err
+    assert f"audiovq: {flags[0]}: is for reconstructions, " in capsys.readouterr().err
     assert not out.exists()
 
 
