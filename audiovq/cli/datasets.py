@@ -164,6 +164,7 @@ def preprocess(
                 executor=executor,
                 processes=not measured,
                 measured=measured,
+                described=_names(describe),
                 numbers=_numbers(measured or {}, numbers),
                 transpose=transpose,
                 join=_pairs(join),

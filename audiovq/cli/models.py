@@ -170,7 +170,7 @@ def plot(
         Dataset(dataset) if dataset else trained_on(located(model)),
         out,
         kind,
-        n=8 if n is None else n,
+        n=n,
         seed=seed or 0,
         overwrite=overwrite,
         say=say,

@@ -90,8 +90,8 @@ def expectation_lines(
     if fewest <= MORE * clips and clips < most:
         more = "about the same" if more == in_words else more
         lines.append(f"with four times as many{beyond}: {more}")
-    compared = (now, later) if clips >= fewest else None
-    return [*lines, f"what helps most: {_advice(clips, counts, compared)}"]
+    known = later if clips >= fewest else None
+    return [*lines, f"what helps most: {_advice(clips, counts, now, known)}"]
 
 
 def _no_worse(later: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
@@ -119,11 +119,12 @@ def _in_words(figures: Mapping[str, float], labelled: bool) -> str:
 def _advice(
     clips: int,
     counts: Mapping[str, Mapping[str, int]],
-    compared: tuple[Mapping[str, float], Mapping[str, float]] | None,
+    now: Mapping[str, float],
+    later: Mapping[str, float] | None,
 ) -> str:
     """What would help most: more of a rare value, more clips, or longer training.
 
-    `compared`: the figures now and with more clips; None where fewer clips were never measured.
+    `now`, `later`: the figures with these and with more clips; `later` is None where fewer were never measured.
     """
     rare = sorted(
         (count, label, value)
@@ -136,11 +137,11 @@ def _advice(
         some = ", ".join(f"{label} {value} ({count})" for count, label, value in rare[:3])
         more = f" and {len(rare) - 3} other values" if len(rare) > 3 else ""
         return f"more recordings of {some}{more}"
-    if compared is not None and counts:
-        gain = compared[1]["named"] - compared[0]["named"]
+    if later is not None and counts:
+        gain = later["named"] - now["named"]
         if gain >= STEEP:
             return f"more recordings: four times as many name {100 * gain:.0f} % more sounds"
     if clips < 200:
-        copies = compared is None or round(100 * compared[0]["copies"]) > 0
+        copies = round(100 * now["copies"]) > 0
         return f"more recordings: several hundred make {'fewer near copies' if copies else 'better models'}"
     return "longer training, as by the preset below; more recordings change little"

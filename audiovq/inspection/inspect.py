@@ -46,7 +46,7 @@ from audiovq.preprocessing.settings import choose_channels, choose_settings, vot
 from audiovq.preprocessing.shard import in_words
 from audiovq.preprocessing.similar import near_copies
 from audiovq.preprocessing.slicing import Slicing, first_clip, plan
-from audiovq.preprocessing.splits import of_largest
+from audiovq.preprocessing.splits import of_largest, of_several
 from audiovq.runtime.files import name_of, sha256, write_json
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import progress
@@ -89,7 +89,8 @@ def inspect(
     lengths = sorted(seconds.values())
     by_path, pattern, notes = _labels(source, list(stats), config.labels)
     labels = _values(by_path)
-    clips = sum(map(len, folder.spans.values()))
+    by_file = {path: len(found) for path, found in folder.spans.items()}
+    clips = sum(by_file.values())
     typical = character([source / path for path in sorted(stats)], settings.sample_rate)
     preset, reason = _preset(clips, sum(lengths), folder.few)
     paths = evenly_spaced(sorted(stats), CLIPS)
@@ -117,7 +118,8 @@ def inspect(
             *notes,
             *folder.notes,
             *in_words(file_notes, len(stats)),
-            *of_largest({path: len(found) for path, found in folder.spans.items()}),
+            *of_largest(by_file),
+            *of_several(by_file, slicing.clip_seconds),
         ],
         settings=settings,
         clip_seconds=slicing.clip_seconds,

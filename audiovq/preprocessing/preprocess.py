@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,14 @@ from audiovq.preprocessing.settings import choose_channels, choose_settings, vot
 from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
 from audiovq.preprocessing.similar import MOST
 from audiovq.preprocessing.slicing import Slicing
-from audiovq.preprocessing.splits import Assignment, held_shares, notes_of, of_largest, splits_of
+from audiovq.preprocessing.splits import (
+    Assignment,
+    held_shares,
+    notes_of,
+    of_largest,
+    of_several,
+    splits_of,
+)
 from audiovq.runtime.executors import local_executor, process_pool
 from audiovq.runtime.files import (
     clear,
@@ -134,6 +141,7 @@ def preprocess(
     executor: Executor | None = None,
     processes: bool = False,
     measured: Mapping[str, Mapping[str, str]] | None = None,
+    described: Sequence[str] = (),
     numbers: Collection[str] = (),
     transpose: int | None = None,
     join: Mapping[str, str] = MappingProxyType({}),
@@ -154,6 +162,7 @@ def preprocess(
         processes: without an executor, use processes if there are many shards. A script may ask for them
             only below its `if __name__ == "__main__"`.
         measured: further labels (name → value) of recordings, by path; those of `config` have precedence.
+        described: names by which `measured` was asked for (`--describe`), for dataset.json.
         numbers: names of the labels that are numbers (see `dataset.numbers`).
         transpose: copies of each training recording, higher or lower by up to labels.FARTHEST semitones, that
             training clips are cut from, too, so that notes in between occur; None: two if a note is a number.
@@ -188,7 +197,8 @@ def preprocess(
         warnings += stereo_notes
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
         fingerprint = fingerprint_of(config, settings, clip_frames, files, numbered)
-        options = _options(measured or {}, numbers, transpose, join, near=near)
+        found = {name for row in (measured or {}).values() for name in row}
+        options = _options(described, {*numbers} - found, transpose, join, near=near)
         recipe = Recipe(
             source.absolute(), settings, clip_frames, config, fingerprint, numbered.names, options
         )
@@ -226,7 +236,7 @@ def preprocess(
 
 
 def _options(
-    measured: Mapping[str, Mapping[str, str]],
+    described: Sequence[str],
     numbers: Collection[str],
     transpose: int | None,
     join: Mapping[str, str],
@@ -234,10 +244,9 @@ def _options(
     near: bool,
 ) -> dict[str, Any]:
     """Requests beside the settings, by the names of the command's flags, without defaults."""
-    describe = sorted({name for row in measured.values() for name in row})
     options = {
-        "describe": describe,
-        "numbers": sorted({*numbers} - {*describe}),
+        "describe": list(described),
+        "numbers": sorted(numbers),
         "transpose": transpose,
         "join": dict(join),
         "near_copies": None if near else False,
@@ -407,7 +416,8 @@ def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: E
     clips = {split: _clips([job for job in jobs if job.split == split]) for split in SPLITS}
     totals = write_manifests(target, clips, shards, skipped, run.files.found, run.recipe)
     shutil.rmtree(target / "work")
-    warnings = [*totals.notes, *of_largest(by_path)]
+    seconds = run.slicing.clip_seconds
+    warnings = [*totals.notes, *of_largest(by_path), *of_several(by_path, seconds)]
     counts = {split: sum(shard["clips"] for shard in shards[split]) for split in SPLITS}
     asked = {"validation": config.validation_share, "test": config.test or config.test_share}
     if empty := [split for split, share in asked.items() if share and not counts[split]]:

@@ -74,13 +74,6 @@ def choose_settings(
         if longest <= WHOLE_SECONDS:
             seconds = longest + 1 / rate  # n frames hold at most n * hop_length - 1 samples
     frames = math.ceil(seconds * rate / settings.hop_length / FRAMES_MULTIPLE) * FRAMES_MULTIPLE
-    if longer := sum(info.seconds * rate >= frames * settings.hop_length for info in infos):
-        are = "is" if longer == 1 else "are"
-        warnings.append(
-            f"{longer} of {len(infos)} files {are} longer than a clip of"
-            f" {frames * settings.hop_length / rate:.2f} s and {are} cut into several"
-            + (", but for silence at the ends" if config.trim else "")
-        )
     return settings, frames, warnings
 
 

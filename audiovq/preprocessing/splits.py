@@ -288,6 +288,17 @@ def of_largest(clips: Mapping[str, int]) -> list[str]:
     ]
 
 
+def of_several(clips: Mapping[str, int], seconds: float) -> list[str]:
+    """A note on the recordings that give several clips, as they are longer than one: `clips` of each, of up to `seconds`."""
+    several = sum(count > 1 for count in clips.values())
+    if not several:
+        return []
+    are = "is" if several == 1 else "are"
+    return [
+        f"{several:,} of {len(clips):,} recordings {are} longer than a clip of {seconds:.2f} s and {are} cut into several"
+    ]
+
+
 def equal_sounds(sounds: Mapping[str, str]) -> list[list[str]]:
     """Groups of paths with equal sound, of two and more, in order."""
     groups: dict[str, list[str]] = {}

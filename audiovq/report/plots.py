@@ -53,12 +53,12 @@ def plot(
     path: Path | str,
     kind: Kind = "reconstructions",
     *,
-    n: int = 8,
+    n: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[Path]:
-    """Write a plot as PNG, and WAVs of its sounds next to it; returns all paths.
+    """Write a plot as PNG, and WAVs of its sounds next to it; returns all paths. `n`: None is 8.
 
     reconstructions  `n` clips, with their reconstructions below
     latent-scatter   a point for each clip, coloured by label
@@ -72,7 +72,7 @@ def plot(
     replaced nor removed. Raises AudiovqError if the model does not support the plot, the dataset does not match the
     model, or a file exists that may not be replaced.
     """
-    path = Path(path)
+    path, given, n = Path(path), n is not None, 8 if n is None else n
     if path.suffix.lower() != ".png":
         raise AudiovqError(f"{path}: give a name that ends in .png")
     if not 2 <= n <= MAX_N:
@@ -85,7 +85,7 @@ def plot(
     sounds: list[DecodedSound] = []
     with torch.inference_mode():
         if kind == "reconstructions":
-            if len(split) < n:
+            if len(split) < n and given:
                 say(f"note: all {counted(len(split), split.name)} are drawn, fewer than {n}")
             figure = _draw_reconstructions(model, split, indices[:n])
         elif kind == "latent-scatter":

@@ -578,12 +578,10 @@ def test_a_clip_holds_the_longest_file_up_to_two_and_a_half_seconds(
 
 
 def test_clips_of_longer_files_hold_99_percent_of_them_and_at_most_two_seconds() -> None:
-    _, frames, notes = choose_settings(PreprocessConfig(), infos(*[0.5] * 199, 60))
+    _, frames, _ = choose_settings(PreprocessConfig(), infos(*[0.5] * 199, 60))
     assert 0.5 <= frames * 64 / 8000 < 0.5 + 17 * 64 / 8000
-    assert "1 of 200 files is longer" in notes[0]
-    _, frames, notes = choose_settings(PreprocessConfig(), infos(*[60] * 10))
+    _, frames, _ = choose_settings(PreprocessConfig(), infos(*[60] * 10))
     assert 2 <= frames * 64 / 8000 < 2 + 17 * 64 / 8000
-    assert "10 of 10 files" in notes[0]
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.128, 0.3, 0.77, 1.0, 1.024, 3.2])

@@ -16,6 +16,7 @@ from audiovq.preprocessing.splits import (
     held_shares,
     notes_of,
     of_largest,
+    of_several,
     splits_of,
     stretches,
 )
@@ -28,6 +29,14 @@ def names(count: int, salt: int = 0) -> list[str]:
 
 
 counts = st.lists(st.integers(1, 12), min_size=1, max_size=40)
+
+
+def test_recordings_of_several_clips_are_counted_and_no_others() -> None:
+    assert of_several({"a": 1, "b": 1}, 2.0) == []
+    assert of_several({"a": 3, "b": 1}, 2.04) == [
+        "1 of 2 recordings is longer than a clip of 2.04 s and is cut into several"
+    ]
+    assert of_several({"a": 3, "b": 2, "c": 1}, 1.0)[0].startswith("2 of 3 recordings are ")
 
 
 @given(counts, st.integers(0, 50), st.booleans(), st.booleans())

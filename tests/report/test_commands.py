@@ -77,8 +77,9 @@ def test_what_was_asked_for_beside_the_settings_is_in_the_command_that_makes_the
     recordings: Path, tmp_path: Path
 ) -> None:
     asked = {
-        "measured": {"jan/0_jan_0.wav": {"pitch": "A3"}},
-        "numbers": {"pitch", "digit"},
+        "measured": {"jan/0_jan_0.wav": {"pitch": "A3", "bpm": "90"}},
+        "described": ["tempo", "pitch"],
+        "numbers": {"pitch", "digit", "bpm"},
         "transpose": 0,
         "join": {"jan": "ann", "sam": "b c"},
         "near": False,
@@ -87,7 +88,7 @@ def test_what_was_asked_for_beside_the_settings_is_in_the_command_that_makes_the
     preprocess(recordings, tmp_path / "some", config, say=lambda _: None, **asked)
     command = made_by(Dataset(tmp_path / "some"), tmp_path / "model")[0]
     assert command == (
-        "audiovq preprocess AUDIO_DIR some --labels '(?P<digit>\\d)_(?P<speaker>\\w+)_' --describe pitch --numbers digit --transpose 0"
+        "audiovq preprocess AUDIO_DIR some --labels '(?P<digit>\\d)_(?P<speaker>\\w+)_' --describe tempo,pitch --numbers digit --transpose 0"
         " --join 'jan=ann,sam=b c' --no-near-copies"
     )
     _parse(shlex.split(command)[1:])
