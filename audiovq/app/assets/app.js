@@ -9,10 +9,11 @@ import * as stage from "./stage.js";
 const find = id => document.getElementById(id);
 const message = find("message"), make = find("make"), change = find("change");
 const MESSAGE_SECONDS = 10;
-let desk = null, queue = Promise.resolve(), closing = 0;
+let desk = null, queue = Promise.resolve(), closing = 0, errors = 0;
 
 const say = (text, isError = false) => {
   clearTimeout(closing);
+  if (isError) errors++;
   message.hidden = !text;
   message.role = isError ? "alert" : "status";
   message.className = isError ? "error" : "";
@@ -34,15 +35,16 @@ const idle = () => {
   document.body.ariaBusy = "false";
 };
 const ask = async (url, options) => (await request(url, options)).json();
-// Queue work; several parts are shown one by one, each after what was asked for meanwhile. An error ends them, and is shown.
-const work = (parts, isHeard, i = 0) => {
+// Queue work; several parts are shown one by one, each after what was asked for meanwhile. An error ends them, and is shown
+// until work succeeds that was asked for after it: `seen` counts the errors before.
+const work = (parts, isHeard, i = 0, seen = errors) => {
   queue = queue.then(async () => {
     try {
       busy(i, parts.length);
       show(await parts[i]());
-      if (message.className === "error") say("");
+      if (seen === errors && message.className === "error") say("");
       if (isHeard && i === 0) player.play(desk.editor.key);
-      if (i + 1 < parts.length) work(parts, isHeard, i + 1);
+      if (i + 1 < parts.length) work(parts, isHeard, i + 1, seen);
     } catch (error) {
       say(error.message, true);
     } finally {
