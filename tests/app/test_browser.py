@@ -280,19 +280,29 @@ def test_a_code_is_heard_before_it_is_written_into_marked_cells(browser: Any, ap
 
 
 @pytest.mark.slow
-def test_the_last_sound_that_was_discarded_is_restored(browser: Any, app: str) -> None:
+def test_an_empty_shelf_is_silent_and_the_last_sound_that_was_discarded_is_restored(
+    browser: Any, app: str
+) -> None:
     with app_page(browser, app) as page:
+        page.get_by_label("Loop").check()
+        drag(page, "0,0", "0,1")  # a take, which has an original
+        idle(page)
+        until(page, "document.body.dataset.playing")
         before = names(page)
         for _ in before:
-            page.locator("[data-do=discard]").first.click()
+            page.locator("[data-do=discard]").last.click()
             idle(page)
         assert names(page) == []
-        page.keyboard.press("p")
-        idle(page)
-        assert page.get_by_role("alert").count() == 0
+        assert page.evaluate("document.body.dataset.playing") == ""
+        page.evaluate("window.heard = []")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for key in "po":
+            page.keyboard.press(key)
         for _ in before:
             act(page, "Undo")
         assert names(page) == before
+        assert [url for url in asked if url.endswith(".wav")] == page.evaluate("heard") == []
 
 
 @pytest.mark.slow

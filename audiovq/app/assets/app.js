@@ -97,6 +97,7 @@ const show = shown => {
   }
   if (change) for (const part of change.querySelectorAll("button")) part.disabled = !editor;
   if (editor) showEditor(editor, sounds);
+  else player.stop();  // what stops it is hidden
   player.show();
 };
 const showEditor = (editor, sounds) => {
@@ -232,7 +233,7 @@ window.addEventListener("keydown", event => {
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (key === "p" && desk?.editor) find("play").click();
-  if (key === "o" && !find("play-original").hidden) find("play-original").click();
+  if (key === "o" && desk?.editor && !find("play-original").hidden) find("play-original").click();
   if (key === "l") find("loop").click();
   if (key === "escape") say("");
 });
