@@ -598,7 +598,20 @@ def test_the_microphone_records_until_it_is_pressed_again(browser: Any, app: str
         page.wait_for_timeout(400)
         button(page, "Stop recording").click()
         page.get_by_text("microphone.wav:").wait_for()
+        assert page.get_by_text("stopped by itself").count() == 0
         assert names(page)[0] == "microphone"
+
+
+@pytest.mark.slow
+def test_the_microphone_stops_by_itself_at_the_longest_recording_and_says_so(
+    browser: Any, app: str
+) -> None:
+    with app_page(browser, app) as page:
+        page.evaluate("document.body.dataset.mostSeconds = 0.4")
+        button(page, "Record").click()
+        page.get_by_text("Recording stopped by itself at 0.4 s, the longest.").wait_for()
+        assert names(page)[0] == "microphone"
+        assert button(page, "Record").get_attribute("aria-pressed") == "false"
 
 
 @pytest.mark.slow

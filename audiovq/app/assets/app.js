@@ -187,12 +187,12 @@ for (const slider of document.querySelectorAll("[data-words]")) {
   tell();
 }
 
-const upload = (name, body) => work([async () => {
+const upload = (name, body, more = "") => work([async () => {
   const most = Number(document.body.dataset.mostBytes);
   if ((body.size ?? body.byteLength) > most)  // the server would end the connection
     throw new Error(`${name}: is larger than ${most >> 20} MB; cut it to the part that you want`);
   const after = await ask(`recording?name=${encodeURIComponent(name)}`, {method: "POST", body});
-  say(`${name}: ${after.editor.note}. Its samples are kept outside of what you redraw.`);
+  say(`${name}: ${after.editor.note}. Its samples are kept outside of what you redraw.${more}`);
   return after;
 }], true);
 find("open").addEventListener("click", () => find("file").click());
@@ -210,10 +210,11 @@ find("microphone").addEventListener("click", async event => {
   if (button.ariaBusy === "true") return;  // the browser is asking for permission
   button.ariaBusy = "true";
   try {
-    await microphone.begin(Number(document.body.dataset.mostSeconds), wav => {
+    const most = Number(document.body.dataset.mostSeconds);
+    await microphone.begin(most, (wav, isFull) => {
       button.ariaPressed = "false";
       button.textContent = "Record";
-      if (wav) upload("microphone.wav", wav);
+      if (wav) upload("microphone.wav", wav, isFull ? ` Recording stopped by itself at ${most} s, the longest.` : "");
       else say("Nothing was recorded: press Record, make a sound, then press it again.", true);
     });
     button.ariaPressed = "true";

@@ -10,13 +10,18 @@ const bytesOf = (samples, rate) => {
 let recorder = null;
 
 export const isRecording = () => Boolean(recorder);
-// `onDone` gets the WAV, cut to `mostSeconds`, or null where nothing was recorded.
+// `onDone` gets the WAV, cut to `mostSeconds`, or null where nothing was recorded, and whether it ended by itself.
 export const begin = async (mostSeconds, onDone) => {
   const stream = await navigator.mediaDevices.getUserMedia({audio: true});
   const parts = [];
   recorder = new MediaRecorder(stream);
-  let timer;
-  recorder.onstart = () => { timer = setTimeout(end, 1000 * mostSeconds); };
+  let timer, isFull = false;
+  recorder.onstart = () => {
+    timer = setTimeout(() => {
+      isFull = true;
+      end();
+    }, 1000 * mostSeconds);
+  };
   recorder.ondataavailable = event => parts.push(event.data);
   recorder.onstop = async () => {
     recorder = null;
@@ -26,9 +31,9 @@ export const begin = async (mostSeconds, onDone) => {
     try {
       const sound = await context.decodeAudioData(await new Blob(parts).arrayBuffer());
       const samples = sound.getChannelData(0).subarray(0, Math.floor(mostSeconds * sound.sampleRate));
-      onDone(bytesOf(samples, sound.sampleRate));
+      onDone(bytesOf(samples, sound.sampleRate), isFull);
     } catch {  // too short to be a recording
-      onDone(null);
+      onDone(null, isFull);
     } finally {
       context.close();
     }
