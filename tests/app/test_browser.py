@@ -247,6 +247,11 @@ def test_marked_cells_are_redrawn_when_asked_without_at_once(browser: Any, app: 
         assert len(names(page)) == 3
         act(page, "Redraw marked cells")
         assert len(names(page)) == 4
+        page.locator('[data-cell="0,0"]').focus()
+        for _ in range(3):  # held down: the browser repeats the key
+            page.keyboard.down("Enter")
+        idle(page)
+        assert len(names(page)) == 5
 
 
 @pytest.mark.slow
@@ -316,6 +321,17 @@ def test_a_sound_that_does_not_load_is_said_and_plays_at_the_next_click(
         page.context.set_offline(False)
         button(page, "Play").click()
         assert heard(page) == open_key(page)
+
+
+@pytest.mark.slow
+def test_all_sounds_play_but_one_that_does_not_load(browser: Any, app: str) -> None:
+    with app_page(browser, app, expected="ERR_FAILED") as page:
+        cards = page.locator(".card").all()
+        first, broken, last = (card.get_attribute("data-key") for card in cards)
+        page.route(f"**/sounds/{broken}.wav", lambda route: route.abort())
+        button(page, "Play all").click()
+        assert [heard(page), heard(page)] == [first, last]
+        assert page.get_by_role("alert").count() == 1
 
 
 @pytest.mark.slow
@@ -585,6 +601,7 @@ def test_an_upload_says_what_it_is_turned_into_and_is_changed(
         act(page, "Continue")
         assert length.input_value() == "0.5", "as typed"
         assert page.locator("#facts").inner_text().startswith("0.50 s · continued")
+        length.fill("99")  # of no meaning to a variation
         act(page, "Vary it")
         assert "varied" in page.locator("#facts").inner_text()
         check_pictures_load(page)
