@@ -60,8 +60,14 @@ def test_no_two_takes_have_one_name_though_some_are_discarded(model: Model, full
     desk = redrawn(moves.discard(desk, desk.shelf[1].key))
     takes = [item.name for item in desk.shelf if item.original is not None]
     assert takes == [f"{full.selected.name}, take {number}" for number in (4, 3)]
-    desk = moves._add(Desk(), "new", [Item(f"sound {i}", full.selected.sound, "") for i in (3, 1)])
-    assert moves._last_number(desk, "sound ") == 3
+
+
+def test_no_two_new_sounds_without_labels_have_one_name_though_some_are_discarded() -> None:
+    nameless, desk = tiny_model(labels={}), Desk()
+    for _ in range(2):
+        desk = moves.make(nameless, desk, *HOW)
+    desk = moves.make(nameless, moves.discard(desk, desk.shelf[-1].key), *HOW)
+    assert [item.name for item in desk.shelf] == ["sound 3", "sound 2"]
 
 
 def test_takes_know_the_new_name_of_their_original(model: Model, full: Desk) -> None:

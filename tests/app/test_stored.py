@@ -76,6 +76,20 @@ def test_a_recording_keeps_its_name_and_star_behind_its_reconstruction(
         assert (loaded.name, loaded.is_kept) == ("my voice", True)
 
 
+def test_a_sound_on_the_shelf_is_saved_as_it_is_there_not_as_a_take_remembers_it(
+    desk: Desk, tmp_path: Path
+) -> None:
+    take, plain = desk.shelf
+    remembered = replace(take, original=replace(plain, name="former name", is_kept=False))
+    stored.save(tmp_path, "browser", replace(desk, shelf=(remembered, plain)))
+    found = stored.load(tmp_path, "browser")
+    assert found is not None
+    assert [(item.name, item.is_kept) for item in found.shelf] == [
+        (take.name, False),
+        ("ä kick", True),
+    ]
+
+
 def test_each_sound_is_written_once_and_deleted_with_its_last_use(
     desk: Desk, tmp_path: Path
 ) -> None:
