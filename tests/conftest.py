@@ -16,14 +16,12 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torch
-from fast_training import CONFIG, train
+from fast_training import CONFIG, fit_briefly, train
 
 from audiovq.dataset.dataset import Dataset
-from audiovq.generation import known
 from audiovq.models.checkpoint import load
 from audiovq.models.model import Model
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.stages import context
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,9 +33,7 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# The context tables of models trained here need not be good ones, nor need the limits of copies be exact.
-context.PASSES = 10
-known.CALIBRATION_CLIPS = 10
+fit_briefly()
 
 hypothesis.settings.register_profile("audiovq", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("audiovq")

@@ -52,7 +52,7 @@ def some_slow(names: list[str], quick: set[str]) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("preset", some_slow(list(PRESETS), {"lesson-vqvae", "lesson-vae"}))
+@pytest.mark.parametrize("preset", some_slow(list(PRESETS), {"lesson-vae"}))
 def test_every_preset_trains_from_the_command_line_to_its_page(
     preset: str, dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

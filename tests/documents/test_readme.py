@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fast_training import CONFIG
+from fast_training import CONFIG, train
 
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.preprocessing.preprocess import preprocess
-from audiovq.training.run import train
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/guide.md")

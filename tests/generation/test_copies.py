@@ -283,8 +283,9 @@ def test_the_shipped_model_finds_shifted_training_clips_and_few_others(
 
 @pytest.mark.parametrize("validation", [0, 3])
 def test_a_few_clips_are_enough_to_calibrate_the_threshold(
-    dataset: Dataset, validation: int
+    dataset: Dataset, validation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(known_clips, "CALIBRATION_CLIPS", 10)
     model = new_model(dataset.spectrogram, replace(AUTOENCODER), {}, [], dataset.clip_frames)
     shake(model.autoencoder)
     model.autoencoder.eval()

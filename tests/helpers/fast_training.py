@@ -8,9 +8,11 @@ import pytest
 
 from audiovq.config.autoencoder import AutoencoderConfig, BottleneckConfig, NetworkConfig
 from audiovq.config.settings import OptimizerConfig, PriorConfig, TrainConfig
+from audiovq.generation import known
 from audiovq.training.loop import Trainer
 from audiovq.training.run import train as train_with_samples
 from audiovq.training.stage import Limits
+from audiovq.training.stages import context, contrast
 
 CONFIG = TrainConfig(
     autoencoder=AutoencoderConfig(
@@ -24,6 +26,11 @@ CONFIG = TrainConfig(
 )
 train = functools.partial(train_with_samples, limits=Limits(sample_every=2.0))
 """Training that writes no samples."""
+
+
+def fit_briefly() -> None:
+    """In this process, context tables need not be good ones, nor contrast and the limits of copies exact."""
+    context.PASSES, contrast.TOLERANCE, known.CALIBRATION_CLIPS = 1, 0.1, 4
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:

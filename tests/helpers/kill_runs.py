@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fast_training import CONFIG
+from fast_training import CONFIG, fit_briefly
 
 from audiovq.dataset.dataset import Dataset
 from audiovq.preprocessing import preprocess as preprocess_module
@@ -104,6 +104,7 @@ def without_seconds(data: Any) -> Any:
 def main(stage: str, source: Path, folder: Path, asked: int) -> None:
     for name in SLOW_IMPORTS:
         importlib.import_module(name)
+    fit_briefly()
     begun = time.perf_counter()
     finish(start(lambda: work(stage, source, folder / "straight")))
     length = time.perf_counter() - begun

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fast_training import fit_briefly
 
 from audiovq.cli.main import failing
 from audiovq.config.errors import AudiovqError
@@ -107,4 +108,5 @@ def finished(run: dict[str, Any]) -> list[tuple[int, str]]:
 if __name__ == "__main__":
     for name in SLOW_IMPORTS:
         importlib.import_module(name)
+    fit_briefly()
     print(json.dumps([finished(run) for run in json.load(sys.stdin)]))

@@ -58,27 +58,43 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def onnx_folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name, reason="programs as ONNX need the extra [onnx]")
-    folder = tmp_path_factory.mktemp("programs") / "onnx"
-    write_programs(model, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pt2_folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Written by the verb, which says so, and does it once."""
+def written(
+    model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, tuple[Any, list[str]]]]:
+    """Programs as pt2, written by the verb, which says so, and does it once; and what was traced for them."""
     folder = tmp_path_factory.mktemp("programs")
     save(folder / "model", model, "autoencoder", {})
     save(folder / "model", model, "prior", {})
     arguments = ["export", str(folder / "model"), str(folder / "out"), "--format", "pt2"]
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    traced: dict[str, tuple[Any, list[str]]] = {}
+    trace = export._traced
+    with contextlib.redirect_stdout(io.StringIO()) as said, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_traced", lambda of: traced.update(trace(of)) or traced)
         assert main.main(arguments) == 0
         assert main.main(arguments) == 2, "exists already"
     told = f"wrote encoder.pt2, decoder.pt2, prior.pt2 and programs.json to {folder / 'out'}\n"
     assert said.getvalue() == told
-    return folder / "out"
+    return folder / "out", traced
+
+
+@pytest.fixture(scope="module")
+def pt2_folder(written: tuple[Path, dict[str, tuple[Any, list[str]]]]) -> Path:
+    return written[0]
+
+
+@pytest.fixture(scope="module")
+def onnx_folder(
+    model: Model,
+    written: tuple[Path, dict[str, tuple[Any, list[str]]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="programs as ONNX need the extra [onnx]")
+    folder = tmp_path_factory.mktemp("programs") / "onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_traced", lambda _: written[1])
+        write_programs(model, folder)
+    return folder
 
 
 @functools.cache
@@ -124,6 +140,7 @@ def check(model: Model, folder: Path, clips: int, columns: int) -> None:
         torch.testing.assert_close(magnitude, own, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clips", "columns"), [(1, 1), (2, 5), (5, 40)])
 def test_as_onnx_any_batch_of_any_length_gives_what_the_model_gives(
     model: Model, onnx_folder: Path, clips: int, columns: int
@@ -176,6 +193,7 @@ def check_prior(model: Model, folder: Path) -> None:
         torch.testing.assert_close(logits, expected[:, place], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_prior_as_onnx_tells_the_next_token(model: Model, onnx_folder: Path) -> None:
     check_prior(model, onnx_folder)
 
@@ -210,6 +228,7 @@ def test_the_example_imports_numpy_and_onnxruntime_alone() -> None:
     assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
 
 
+@pytest.mark.slow
 def test_the_example_makes_a_sound_from_programs(onnx_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLE, onnx_folder, tmp_path / "one.wav", "digit=1"]
     ended = subprocess.run(command, capture_output=True, text=True)
@@ -335,6 +354,7 @@ def test_an_export_over_another_leaves_nothing_of_it_and_spares_what_is_not_its_
     assert left == {"encoder.pt2", "decoder.pt2", "programs.json", "mine.txt"}
 
 
+@pytest.mark.slow
 def test_where_the_prior_would_end_at_once_the_example_draws_a_column(
     model: Model, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,12 +414,12 @@ def test_where_the_packages_are_missing_one_line_names_them(
 
 
 def test_the_vivid_decoder_is_a_program_too(tmp_path: Path) -> None:
-    model = tiny_model()
+    model = untrained()
     model.vivid = model.new_vivid().eval()
     shake(model.vivid, 1)
     folder = tmp_path / "out"
     names = [path.name for path in write_programs(model, folder, "pt2")]
-    assert names == ["encoder.pt2", "decoder.pt2", "vivid.pt2", "prior.pt2"]
+    assert names == ["encoder.pt2", "decoder.pt2", "vivid.pt2"]
     codes = torch.randint(16, (2, 1, 2, 5))
     columns = torch.full((2,), 5)
     found = {name: called(folder, name, codes=codes)[0] for name in ("decoder", "vivid")}

@@ -52,14 +52,17 @@ def collected(
     return pages[0]
 
 
+@pytest.fixture(scope="module")
+def page(model: Model, dataset: Dataset, folder: Path) -> Report:
+    """Of the model after its training. Not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        return collected(model, dataset, folder, patch)
+
+
 def test_recordings_are_compared_with_their_reconstruction_and_ceiling(
-    model: Model,
-    dataset: Dataset,
-    folder: Path,
-    recordings: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    page: Report, dataset: Dataset, recordings: Path
 ) -> None:
-    groups = collected(model, dataset, folder, monkeypatch).comparisons
+    groups = page.comparisons
     split = dataset.test if len(dataset.test) else dataset.validation
     assert [group.title for group in groups] == [clip.labels["folder"] for clip in split.clips][:8]
     for group, clip in zip(groups, split.clips, strict=False):
@@ -110,10 +113,7 @@ def test_a_dataset_that_names_no_folder_of_recordings_says_how_to_give_it(
     assert "--recordings FOLDER" in note
 
 
-def test_codes_are_shown_with_their_band_and_nearest_neighbour(
-    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = collected(model, dataset, folder, monkeypatch)
+def test_codes_are_shown_with_their_band_and_nearest_neighbour(model: Model, page: Report) -> None:
     rows = model.autoencoder.rows
     assert len(page.codes) == rows
     vectors = model.autoencoder.quantizer.codebooks()[0].vectors.numpy()
@@ -128,28 +128,26 @@ def test_codes_are_shown_with_their_band_and_nearest_neighbour(
     assert page.code_points.shape == (len(vectors), 2)
 
 
-def test_the_commands_reproduce_the_settings(
-    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = shlex.split(collected(model, dataset, folder, monkeypatch).commands[1])
+def test_the_commands_reproduce_the_settings(page: Report) -> None:
+    words = shlex.split(page.commands[1])
     preset = PRESETS[words[words.index("--preset") + 1]]
     assert tyro.cli(TrainConfig, args=words[6:], default=preset) == CONFIG
 
 
 def test_figures_are_from_training_until_evaluate_has_run(
-    model: Model, dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, dataset: Dataset, folder: Path, page: Report
 ) -> None:
-    rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
+    rows = {r[0]: r[1:] for r in page.figures}
     from_training = {"spectrogram error", "codebook use", "perplexity", "bit rate", "prior"}
     assert rows.keys() == {"measured on", *from_training}
     assert "baselines: 5.00 (uniform)" in rows["prior"][1]
     (folder / "evaluation.json").write_text('{"reconstruction": {"pesq": 3.25}}')
-    rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
+    rows = {r[0]: r[1:] for r in describe_figures(collect._figures(model, dataset, folder))}
     assert rows.keys() == {"PESQ"}
     for networks, expected in ((model.checksums, {"PESQ"}), ({"autoencoder": "0"}, from_training)):
         figures = {"reconstruction": {"pesq": 3.25}, "networks": networks}
         (folder / "evaluation.json").write_text(json.dumps(figures))
-        rows = {r[0]: r[1:] for r in collected(model, dataset, folder, monkeypatch).figures}
+        rows = {r[0]: r[1:] for r in describe_figures(collect._figures(model, dataset, folder))}
         assert rows.keys() - {"measured on"} == expected, "of an earlier state of the model"
     (folder / "evaluation.json").unlink()
 

@@ -140,7 +140,7 @@ def runs(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         fault = (first - 1, "autoencoder", 9, "interrupt")
         runs.add(f"stopped-{first}", first, STOPPED, fault, model=f"resumed-{then}")
         runs.add(f"resumed-{then}", then, STOPPED)
-    runs.add("terminated", 2, STEPS, (1, "prior", 6, "terminate"))
+    runs.add("terminated", 2, STOPPED, (1, "autoencoder", 6, "terminate"))
     for rank in (0, 1):
         runs.add(f"killed-{rank}", 2, STOPPED, (rank, "autoencoder", 6, "kill"))
         runs.add(f"failed-{rank}", 2, STOPPED, (rank, "autoencoder", 6, "raise"))
@@ -185,7 +185,7 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_one_reports_it(r
         "audiovq: stopped; run the same command to resume"
     ]
     _, metadata = read_tensors(
-        runs.folder / "terminated" / "training" / "prior.state.safetensors", sealed=True
+        runs.folder / "terminated" / "training" / "autoencoder.state.safetensors", sealed=True
     )
     assert json.loads(metadata["state"])["step"] == 7, "finishes the current step and no more"
 

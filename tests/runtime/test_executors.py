@@ -115,6 +115,7 @@ def test_many_shards_are_made_by_processes_with_the_same_bytes(
     assert content(tmp_path / "processes") == content(tmp_path / "threads")
 
 
+@pytest.mark.slow
 def test_a_killed_pool_process_raises_in_one_line_and_the_next_run_resumes(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,14 @@ class Changed(nn.Module):
 def blurred(decoder: nn.Module, factor: float) -> Changed:
     """A decoder whose neighbouring bins differ less than another's, by a factor."""
     return Changed(decoder, lambda values: values - (1 - 1 / factor) * detail(values))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact() -> Iterator[None]:
+    """As users have it; other tests need no exact contrast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contrast_stage, "TOLERANCE", 0.001)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -423,7 +423,7 @@ def test_it_learns_to_fill_clips_that_repeat_one_code() -> None:
     prior = MaskedPrior(MASKED, VOCABULARY, ())
     optimizer = torch.optim.AdamW(prior.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(300):
+    for _ in range(180):
         codes = torch.randint(5, (32, 1, 1, 1), generator=generator).expand(-1, 2, 2, 6)
         rest = torch.full((32,), 6), torch.zeros(32, dtype=torch.long)
         clips = training_masks(codes, *rest, torch.zeros(32, 0, dtype=torch.long), generator)
