@@ -53,7 +53,10 @@ step() {
 }
 
 unpack() { # a folder of recordings; on a CPU each twentieth
-  mkdir -p "$work/$1" && tar -C "$work/$1" -xJf "$carried/$1.tar.xz" || return
+  if ! { mkdir -p "$work/$1" && tar -C "$work/$1" -xJf "$carried/$1.tar.xz"; }; then
+    printf '{"step": "%s", "exit_code": 1, "seconds": 0, "limit": 0}\n' "$1" | tee -a "$out/steps.jsonl"
+    return 1
+  fi
   [ "$device" = cuda ] || find "$work/$1" -type f | sort | awk 'NR % 20' | xargs -d '\n' rm
 }
 

@@ -71,7 +71,9 @@ def read_header(
     except AudiovqError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
-        raise AudiovqError(f"{error}{_how_to_make(kind, path.parent)}") from error
+        missing = not path.parent.exists()
+        what = f"{path.parent}: no such {kind}" if missing else str(error)
+        raise AudiovqError(f"{what}{_how_to_make(kind, path.parent)}") from error
     if not isinstance(header, dict) or header.get("format") != f"audiovq-{kind}":
         raise AudiovqError(
             f"{path.parent}: not a {kind} ({path.name} is not of format 'audiovq-{kind}'); {again}"

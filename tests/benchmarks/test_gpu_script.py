@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("bash") is None, reason="needs bash and GNU tools"
 )
+
+
 def test_a_step_that_failed_in_an_earlier_run_into_the_same_folder_does_not_fail_this_one(
     benchmarks: Path, tmp_path: Path
 ) -> None:
@@ -28,3 +30,14 @@ def test_a_step_that_failed_in_an_earlier_run_into_the_same_folder_does_not_fail
         assert done.returncode == status
         lines = (tmp_path / "out" / "steps.jsonl").read_text().splitlines()
         assert [json.loads(line)["exit_code"] for line in lines] == [status]
+
+
+def test_a_step_whose_sounds_are_not_there_has_failed(benchmarks: Path, tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    script = shutil.copy(benchmarks / "gpu.sh", tmp_path / "benchmarks")
+    command = [script, "run", str(tmp_path / "out"), "fsdd", "--device", "cpu"]
+    environment = os.environ | {"PYTHON": str(shutil.which("true"))}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    (line,) = (tmp_path / "out" / "steps.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == "fsdd"

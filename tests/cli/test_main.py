@@ -146,6 +146,10 @@ def test_a_line_of_a_long_task_is_in_a_redirected_output_before_the_task_ends(
             "broken: not a dataset (it has no dataset.json); `audiovq preprocess FOLDER DATASET` makes",
         ),
         (
+            ["train", "nowhere", "m"],
+            "nowhere: no such dataset; `audiovq preprocess FOLDER DATASET`",
+        ),
+        (
             ["generate", "broken", "o"],
             "broken: not a model (it has no model.json); `audiovq preprocess FOLDER DATASET` and",
         ),
