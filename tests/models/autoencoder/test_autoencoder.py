@@ -66,7 +66,7 @@ sizes = st.tuples(st.integers(1, 13), st.lists(st.integers(1, 11), min_size=1, m
 
 @each_bottleneck
 @each_encoder
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(size=sizes)
 def test_output_has_the_input_size_and_batching_changes_no_clip(
     encoder: str, bottleneck: str, size: tuple[int, list[int]]
@@ -96,7 +96,7 @@ def test_output_has_the_input_size_and_batching_changes_no_clip(
 
 @each_code
 @each_encoder
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(size=sizes)
 def test_encode_and_decode_match_forward_for_any_size_and_batch(
     encoder: str, bottleneck: str, size: tuple[int, list[int]]
