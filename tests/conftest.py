@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="audiovq-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
+# Where Python is told to keep no compiled modules, each process that a test starts would compile the package once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Files are tested side by side, on a core each; and the number of threads must not adapt, as it changes the last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
