@@ -29,8 +29,8 @@ CLOSE, NEAR = 1.3, 2.0
 """Fréchet distance of new sounds as a multiple of training clips' that is close, or near."""
 CLEAR_DB, FAIR_DB = 3.0, 5.0
 """Error of reconstructions, in dB, that is small, or fair."""
-
-
+SURE = 0.9
+"""Share of real clips that a judge recognizes below which it is said: it is no expert."""
 EVALUATE = "audiovq evaluate"
 
 
@@ -122,8 +122,10 @@ def quality(figures: Figures) -> str:
     if shares:
         untested = dict.fromkeys(filter(None, map(untested_in_words, shares)))
         caveat = f" ({', '.join(untested)} untested)" if untested else ""
-        recognized = percent(min(found["generated"] for found in shares))
-        return f"{recognized} recognizable{caveat}"
+        worst = min(shares, key=lambda found: float(found["generated"]))
+        of_real = f" where {percent(worst['real'])} of real clips are"
+        recognized = f"{percent(worst['generated'])} recognizable"
+        return f"{recognized}{of_real if worst['real'] < SURE else ''}{caveat}"
     distance = generation.get("frechet_distance", {})
     if distance.get("training_clips"):
         ratio = distance["generated"] / distance["training_clips"]

@@ -128,6 +128,21 @@ def test_new_sounds_are_not_judged_where_test_clips_are_too_few_to_test_the_judg
 
 
 @pytest.mark.parametrize(
+    ("real", "says"),
+    [
+        (0.736, "92 % recognizable where 74 % of real clips are, no copies;"),
+        (0.9, "92 % recognizable, no copies;"),
+    ],
+)
+def test_of_a_judge_that_knows_few_real_clips_it_is_said(real: float, says: str) -> None:
+    kind = {"generated": 0.916, "real": real}
+    figures = GOOD | {
+        "generation": {"accuracy": {"kind": kind, "speaker": {"generated": 0.95, "real": 0.2}}}
+    }
+    assert verdict(FACTS, figures, (0, 20)).startswith(says)
+
+
+@pytest.mark.parametrize(
     ("untested", "says"),
     [
         (["kick"], "kick"),
