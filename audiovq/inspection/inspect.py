@@ -190,6 +190,11 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
             slicing = Slicing.of(like, settings, frames)
             spans, rejected = _cut(source, headers, slicing, executor)
             reasons = [_as_seed(settings, clips), *reasons[OF_SPECTROGRAMS:]]
+        is_cut = any(len(found) > 1 for found in spans.values())
+        reasons.append(
+            f"clips of up to {slicing.clip_seconds:.2f} s: "
+            + ("longer files are cut" if is_cut else "the longest file fits")
+        )
         distinct = {one.sha256: path for path, one in reversed(stats.items()) if path in spans}
         groups: dict[str, list[str]] = {}
         for path, first in near_copies(source, sorted(distinct.values()), executor).items():
@@ -311,23 +316,11 @@ def _settings(
                 f" {rate:,} Hz, the rate of most, would add little"
             )
     milliseconds = 1000 * settings.n_fft / settings.sample_rate
-    seconds = frames * settings.hop_length / settings.sample_rate
-    cut = any("cut into" in note for note in notes)
     windows = [note for note in notes if "the recordings are" in note] or [
         f"windows of {settings.n_fft} samples ({milliseconds:.0f} ms), hop {settings.hop_length}:"
         " short enough for words, long enough for tones"
     ]
-    return (
-        settings,
-        frames,
-        [
-            reason,
-            *windows,
-            f"clips of up to {seconds:.2f} s: "
-            + ("longer files are cut" if cut else "the longest file fits"),
-            *(note for note in notes if "cut into" not in note and note not in windows),
-        ],
-    )
+    return settings, frames, [reason, *windows, *(note for note in notes if note not in windows)]
 
 
 def _preset(clips: int, seconds: float, few: bool) -> tuple[str, str]:

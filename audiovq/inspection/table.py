@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -84,13 +85,19 @@ def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def _bins(values: Sequence[float], unit: str, spec: str) -> list[tuple[str, int]]:
-    """Histogram of ascending values in up to six ranges of equal width; the last includes the long tail.
+    """Histogram of ascending values in up to six ranges of equal width; the last includes the long tail. Where nearly all
+    are equal, the tail is a range of its own.
 
     `spec`: format of the limits.
     """
     low, high = values[0], float(np.quantile(values, 0.98))
-    if high - low < 1e-3 * high:
-        return [(f"{low:{spec}} {unit}", len(values))]
+    if high - low <= 1e-3 * high:
+        same = len(values) if values[-1] - low <= 1e-3 * high else bisect.bisect(values, high)
+        bins = [(f"{low:{spec}} {unit}", same)]
+        if tail := values[same:]:
+            ends = dict.fromkeys([f"{tail[0]:{spec}}", f"{tail[-1]:{spec}}"])
+            bins.append((f"{' to '.join(ends)} {unit}", len(tail)))
+        return bins
     edges = np.linspace(low, high, 7)
     edges[-1] = max(values[-1], high)
     counts = np.histogram(values, edges)[0].tolist()

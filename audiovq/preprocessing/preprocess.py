@@ -310,7 +310,7 @@ def _refill_empty_splits(jobs: list[ShardJob], assigned: Assignment, run: _Run) 
             missing.remove(job.split)
     if not missing:
         return assigned
-    clips = Counter(clip.path for clip in _clips(jobs))
+    clips = Counter(clip.path for clip in _clips(jobs) if not clip.transposed)
     left_out = {path for path, splits in assigned.items() if not splits}
     clips.update({path: n for path, n in _clips_by_header(run).items() if path in left_out})
     used = [path for path in files.headers if clips[path]]
@@ -386,14 +386,14 @@ def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: E
         for path, splits in assigned.items()
         if not splits
     ]
-    by_path: Counter[str] = Counter()  # clips
+    by_path: Counter[str] = Counter()  # clips, without those of transposed copies
     unusable: dict[str, Skipped] = {}  # by path: a recording that splits share is skipped once
     for job in jobs:
         count = 0
         for row in shard_rows(job):
             if isinstance(row, Clip):
                 count += 1
-                by_path[row.path] += 1
+                by_path[row.path] += not row.transposed
             else:
                 unusable[row.path] = row
         made, final = job.target / f"{job.name}.npy", target / f"{job.name}.npy"

@@ -22,6 +22,7 @@ from audiovq.dataset.dataset import Dataset
 from audiovq.evaluation import fidelity
 from audiovq.inspection.inspect import inspect
 from audiovq.inspection.measure import measure
+from audiovq.inspection.table import _bins as length_bins
 from audiovq.inspection.table import inspection_table
 from audiovq.models.folder import spectrogram_of
 from audiovq.preprocessing.labels import guess_pattern, labels_of
@@ -196,12 +197,17 @@ def test_a_recording_that_gives_most_of_the_clips_is_named(voice: Voice, tmp_pat
         soundfile.write(folder / f"{number}.wav", voice(0.3, 100 + 20 * number), 8000)
     soundfile.write(folder / "walk.wav", voice(9.0, 90), 8000)
     config = PreprocessConfig(clip_seconds=1.0)
-    (note,) = [note for note in inspect(folder, config=config).notes if "walk.wav" in note]
+    found = inspect(folder, config=config)
+    (note,) = [note for note in found.notes if "walk.wav" in note]
     assert note.startswith("walk.wav gives 9 of 13 clips")
     assert "take the file out of the folder, or cut it" in note
     said: list[str] = []
     preprocess(folder, tmp_path / "dataset", config, say=said.append)
     assert any(line.startswith("note: walk.wav gives ") for line in said)
+    assert found.reasons[-2] == "clips of up to 1.02 s: longer files are cut"
+    (folder / "walk.wav").unlink()
+    fits = inspect(folder, config=config).reasons[-2]
+    assert fits == "clips of up to 1.02 s: the longest file fits"
 
 
 def test_the_ceiling_of_stereo_recordings_is_that_of_both_channels(
@@ -423,3 +429,18 @@ def test_histograms_count_every_recording(recordings: Path) -> None:
     assert sum(bars) == 3 * 24  # rates, lengths, bandwidths; empty ranges have no bar
     assert lines[-3:] == found.commands
     assert math.isclose(sum(found.lengths), found.seconds)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rows"),
+    [
+        ([1.0] * 60 + [60.0], [("1.00 s", 60), ("60.00 s", 1)]),
+        ([1.0] * 99 + [3.0, 60.0], [("1.00 s", 99), ("3.00 to 60.00 s", 2)]),
+        ([1.0] * 60 + [1.0005], [("1.00 s", 61)]),
+        ([0.0], [("0.00 s", 1)]),
+    ],
+)
+def test_a_histogram_of_nearly_equal_values_shows_the_longest_too(
+    lengths: list[float], rows: list[tuple[str, int]]
+) -> None:
+    assert length_bins(lengths, "s", ".2f") == rows

@@ -48,7 +48,9 @@ def pitch(waveform: np.ndarray) -> float:
 def test_training_clips_are_transposed_with_their_notes_and_can_be_read_again(
     folder: Path, tmp_path: Path
 ) -> None:
-    preprocess(folder, tmp_path / "d", HOW, numbers=["note"], say=lambda _: None)
+    said: list[str] = []
+    preprocess(folder, tmp_path / "d", HOW, numbers=["note"], say=said.append)
+    assert not any("cut into" in line for line in said), "each recording is one clip"
     dataset = Dataset(tmp_path / "d")
     assert dataset.labels["kind"] == ["tone"]
     numbers = dataset.labels["note"]
@@ -84,6 +86,20 @@ def test_the_first_two_copies_have_the_next_whole_notes_and_others_are_anywhere_
         assert 0 < abs(copy.transposed) <= FARTHEST
         assert (copy.transposed > 0) == (index % 2 == 1)
         assert notes[index] == pytest.approx(note + copy.transposed, abs=2e-3)
+
+
+@pytest.mark.parametrize("silent", [2, 3])
+def test_transposed_copies_do_not_count_where_splits_are_chosen_again(
+    silent: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiovq.preprocessing.preprocess.ROUNDS", 2)
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())[:4]):
+        sound, _ = soundfile.read(path)
+        soundfile.write(source / path.name, sound * (number != silent), RATE)
+    summary = preprocess(source, tmp_path / "d", HOW, numbers=["note"], say=lambda _: None)
+    assert summary.clips == {"train": 3, "validation": 1, "test": 1}
 
 
 def test_the_same_call_finds_the_dataset_complete_and_another_refuses(
