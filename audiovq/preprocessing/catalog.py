@@ -81,12 +81,14 @@ class Catalog:
         return len(self.headers) + len(self.skipped)
 
     @property
+    def samples(self) -> dict[str, str]:
+        """An identifier of each recording's samples, the same for equal ones."""
+        return {path: content.sound or content.sha256 for path, content in self.contents.items()}
+
+    @property
     def sounds(self) -> dict[str, str]:
-        """An identifier of each recording's sound, the same for equal ones, and for near copies if they are known."""
-        sounds = {path: content.sound or content.sha256 for path, content in self.contents.items()}
-        if not self.similar:
-            return sounds
-        return {path: self.similar.get(sound, sound) for path, sound in sounds.items()}
+        """`samples`, the same for near copies, too, if they are known."""
+        return {path: self.similar.get(sound, sound) for path, sound in self.samples.items()}
 
     def recordings(self, splits: Mapping[str, tuple[str, ...]]) -> list[Recording]:
         """All recordings, with their `splits`."""

@@ -48,11 +48,19 @@ from audiovq.preprocessing.character import character
 from audiovq.preprocessing.folder import fingerprint_of, prepare, require_same
 from audiovq.preprocessing.labels import Numbered, joined, synonyms
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
-from audiovq.preprocessing.shard import ShardJob, in_words, make_shard, shard_notes, shard_rows
+from audiovq.preprocessing.shard import (
+    ShardJob,
+    in_words,
+    make_shard,
+    shard_notes,
+    shard_rows,
+    stretches_at,
+)
 from audiovq.preprocessing.similar import MOST
-from audiovq.preprocessing.slicing import Slicing
+from audiovq.preprocessing.slicing import Slicing, sound_samples
 from audiovq.preprocessing.splits import (
     Assignment,
+    equal_sounds,
     held_shares,
     notes_of,
     of_largest,
@@ -213,7 +221,6 @@ def preprocess(
             sounds=files.sounds,
             clips=_clips_by_header(run),
             labels=words,
-            seconds={path: info.seconds for path, info in files.headers.items()},
         )
         with lock_folder(target):
             if (target / "dataset.json").exists() and not overwrite:
@@ -223,8 +230,10 @@ def preprocess(
             for warning in warnings:
                 say(f"note: {warning}")
             may_fork = processes and isinstance(workers, ThreadPoolExecutor) and executor is None
+            assigned = _without_copies(run, assigned, workers)
             jobs, assigned = _make_all_shards(run, assigned, workers, may_fork)
-            later = notes_of(assigned, files.sounds, config, near=bool(files.similar))
+            made = _as_made(jobs, assigned)
+            later = notes_of(made, files.sounds, config, near=bool(files.similar))
             of_files = itertools.chain.from_iterable(map(shard_notes, jobs))
             later += in_words(of_files, len(files.headers))
             summary = _assemble(run, jobs, assigned, workers)
@@ -288,7 +297,9 @@ def _make_all_shards(
         forks = may_fork and len(jobs) >= run.limits.process_shards
         with process_pool() if forks else contextlib.nullcontext(workers) as executor:
             _make_shards(run, jobs, executor)
-        better = _refill_empty_splits(jobs, assigned, run)
+        if number == ROUNDS - 1:
+            break
+        better = _refill_empty_splits(jobs, assigned, run, workers)
         if better == assigned:
             break
         assigned = better
@@ -301,7 +312,46 @@ def _clips_by_header(run: _Run) -> dict[str, int]:
     return {path: math.ceil(info.seconds / seconds) for path, info in run.files.headers.items()}
 
 
-def _refill_empty_splits(jobs: list[ShardJob], assigned: Assignment, run: _Run) -> Assignment:
+def _without_copies(run: _Run, assigned: Assignment, workers: Executor) -> Assignment:
+    """`assigned` without near copies of what is split in time: their stretches begin elsewhere in the same sound.
+
+    Of each group of copies the recording with the most sound stays, and those with the same samples.
+    """
+    samples, sounds, shares = run.files.samples, run.files.sounds, held_shares(run.config)
+    in_time = {path: sounds[path] for path, splits in assigned.items() if len(splits) > 1}
+    groups = [group for group in equal_sounds(in_time) if len({samples[p] for p in group}) > 1]
+    paths = list(itertools.chain.from_iterable(groups))
+    files = [run.source / path for path in paths]
+    found = workers.map(sound_samples, files, itertools.repeat(run.slicing, len(files)))
+    lengths = dict(zip(paths, found, strict=True))
+    left_out: Assignment = {}
+    for group in groups:
+        kept = max(group, key=lambda path: lengths[path])
+        wanted = {split: shares[split] for split in assigned[kept] if split != "train"}
+        # What is too short to be split in time is all training, and so are its copies.
+        if sum(map(bool, stretches_at(run.slicing, lengths[kept], wanted).values())) > 1:
+            others = (path for path in group if lengths[path] and samples[path] != samples[kept])
+            left_out |= dict.fromkeys(others, ())
+    return assigned | left_out
+
+
+def _as_made(jobs: list[ShardJob], assigned: Assignment) -> Assignment:
+    """`assigned`, but for recordings split in time only the splits that have clips of them, or one if none has."""
+    made = {
+        (clip.path, job.split)
+        for job in jobs
+        for clip in _clips([job])
+        if len(assigned[clip.path]) > 1
+    }
+    return {
+        path: tuple(split for split in splits if (path, split) in made) or splits[:1]
+        for path, splits in assigned.items()
+    }
+
+
+def _refill_empty_splits(
+    jobs: list[ShardJob], assigned: Assignment, run: _Run, workers: Executor
+) -> Assignment:
     """Better splits than `assigned`, by the clips that were made, if a split is needlessly empty; else `assigned`."""
     files, config = run.files, run.config
     missing = {"train", *(split for split, share in held_shares(config).items() if share)}
@@ -311,21 +361,22 @@ def _refill_empty_splits(jobs: list[ShardJob], assigned: Assignment, run: _Run) 
     if not missing:
         return assigned
     clips = Counter(clip.path for clip in _clips(jobs) if not clip.transposed)
-    left_out = {path for path, splits in assigned.items() if not splits}
-    clips.update({path: n for path, n in _clips_by_header(run).items() if path in left_out})
+    # A recording that was left out, as a copy of it is split in time, counts as much as that.
+    sounds, of_sound = files.sounds, Counter[str]()
+    for path, count in clips.items():
+        of_sound[sounds[path]] = max(of_sound[sounds[path]], count)
+    clips |= Counter({p: of_sound[sounds[p]] for p, splits in assigned.items() if not splits})
     used = [path for path in files.headers if clips[path]]
     if not used:
         return assigned
     has_pattern = config.test is not None
-    seconds = {path: files.headers[path].seconds for path in used}
     if has_pattern and not any("test" in assigned[path] for path in used):
         config = dataclasses.replace(config, test=None, test_share=0.0)
     elif has_pattern and all(assigned[path] == ("test",) for path in used):
         return assigned
     words = run.numbers.words(files.labels)
-    better = splits_of(
-        used, config, sounds=files.sounds, clips=clips, labels=words, seconds=seconds
-    )
+    better = splits_of(used, config, sounds=sounds, clips=clips, labels=words)
+    better = _without_copies(run, better, workers)
     return dict.fromkeys(files.headers, ("train",)) | better
 
 
@@ -382,7 +433,7 @@ def _assemble(run: _Run, jobs: list[ShardJob], assigned: Assignment, executor: E
     target, config = run.target, run.config
     shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     left_out = [
-        Skipped(path, "is a near copy of a longer recording that is split in time")
+        Skipped(path, "is a near copy of a recording that is split in time")
         for path, splits in assigned.items()
         if not splits
     ]

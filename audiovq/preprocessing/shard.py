@@ -79,10 +79,17 @@ class ShardJob:
         return [(0, num_samples if num_samples < clip else num_samples - num_samples % clip)]
 
     def _stretches(self, splits: tuple[str, ...], num_samples: int) -> list[Stretch]:
-        gap = round(GAP_SECONDS * self.slicing.spectrogram.sample_rate)
         shares = {split: self.shares[split] for split in splits if split != "train"}
-        window = self.slicing.spectrogram.n_fft
-        return stretches(num_samples, self.slicing.clip_samples, window, gap, shares)[self.split]
+        return stretches_at(self.slicing, num_samples, shares)[self.split]
+
+
+def stretches_at(
+    slicing: Slicing, num_samples: int, shares: Mapping[str, float]
+) -> dict[str, list[Stretch]]:
+    """`splits.stretches` of a recording of `num_samples` trimmed samples, by settings."""
+    gap = round(GAP_SECONDS * slicing.spectrogram.sample_rate)
+    window = slicing.spectrogram.n_fft
+    return stretches(num_samples, slicing.clip_samples, window, gap, shares)
 
 
 def make_shard(job: ShardJob) -> int:

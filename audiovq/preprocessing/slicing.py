@@ -128,6 +128,15 @@ def is_used(path: Path | str, slicing: Slicing) -> bool:
     return False
 
 
+def sound_samples(path: Path | str, slicing: Slicing) -> int:
+    """Samples of a recording trimmed of silence, at the spectrogram's rate; 0 if it has no sound or cannot be read."""
+    try:
+        begin, end = plan(path, slicing).sound
+    except (AudioError, OSError):
+        return 0
+    return end - begin
+
+
 def _sound(detector: SilenceDetector, slicing: Slicing) -> Stretch:
     """Samples at which the sound of a recording begins and ends, one sample apart or more.
 

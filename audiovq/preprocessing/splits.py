@@ -1,8 +1,8 @@
 """Assign recordings, or stretches of long ones, to training, validation and test.
 
 The hash of a recording's path decides, so that adding one moves few others. If recordings are too few for
-that, or one holds most of the sound, they are split in time. Recordings with equal sound are in one split; where
-that sound is split in time, those of them that are shorter are left out, as a part of them may be of any split.
+that, or one holds most of the sound, they are split in time. Recordings with equal sound are in one split. Near copies of
+one that is split in time are left out, as a part of them may be of any split.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ def splits_of(
     sounds: Mapping[str, str] | None = None,
     clips: Mapping[str, int] | None = None,
     labels: Mapping[str, Mapping[str, str]] | None = None,
-    seconds: Mapping[str, float] | None = None,
 ) -> Assignment:
-    """Assign each path to a split, to several if it is to be split in time, or to none if it is left out.
+    """Assign each path to a split, or to several if it is to be split in time.
 
     From three clips on, every split that `config` asks for gets one; and each label value gets a training
     clip if possible.
@@ -50,12 +49,11 @@ def splits_of(
         sounds: an identifier of each path's sound, the same for equal ones; None: all differ.
         clips: number of clips of each path; None: one each, which are never split in time.
         labels: of each path.
-        seconds: length of each path; None: those of equal sound are equally long.
 
     Raises:
         AudiovqError: the test pattern is invalid, or matches no path or all.
     """
-    groups = _Groups(paths, sounds or {}, clips or {}, labels or {}, seconds or {})
+    groups = _Groups(paths, sounds or {}, clips or {}, labels or {})
     tested = _tested(paths, config, groups)
     rest = [name for name in groups.order if name not in tested]
     shares = held_shares(config)
@@ -64,11 +62,7 @@ def splits_of(
     assigned |= _assign(rest, groups, {split: shares[split] for split in wanted})
     if wanted:
         _keep_labels(rest, groups, assigned)
-    found = {path: assigned[groups.of[path]] for path in paths}
-    shorter = (
-        path for path, length in (seconds or {}).items() if length < groups.seconds[groups.of[path]]
-    )
-    return found | {path: () for path in shorter if len(found[path]) > 1}
+    return {path: assigned[groups.of[path]] for path in paths}
 
 
 def held_shares(config: PreprocessConfig) -> dict[str, float]:
@@ -86,7 +80,6 @@ class _Groups:
         sounds: Mapping[str, str],
         clips: Mapping[str, int],
         labels: Mapping[str, Mapping[str, str]],
-        seconds: Mapping[str, float],
     ) -> None:
         self.of: dict[str, str] = {}
         """The group of each path."""
@@ -94,14 +87,11 @@ class _Groups:
         """Number of clips of each group."""
         self.labels: dict[str, set[tuple[str, str]]] = {}
         """Labels of each group, as (name, value)."""
-        self.seconds: dict[str, float] = {}
-        """Length of the longest of each group."""
         first: dict[str, str] = {}
         for path in sorted(paths):
             name = self.of[path] = first.setdefault(sounds.get(path, "/" + path), path)
             self.clips[name] = max(self.clips.get(name, 0), clips.get(path, 1))
             self.labels.setdefault(name, set()).update(labels.get(path, {}).items())
-            self.seconds[name] = max(self.seconds.get(name, 0.0), seconds.get(path, 0.0))
         self.share = {name: _share(name) for name in self.clips}
         self.order = sorted(self.clips, key=lambda name: (self.share[name], name))
         """Groups in the order of their hashes."""
@@ -336,9 +326,10 @@ def notes_of(
                     " --test matches a copy"
                 )
     if left := sorted(path for path, splits in assigned.items() if not splits):
+        are = "is" if len(left) == 1 else "are"
         notes.append(
-            f"{len(left)} of {many(len(sounds))} (such as {left[0]}) are left out: they are near copies of longer ones"
-            " that are split in time (--no-near-copies uses them)"
+            f"{len(left)} of {many(len(sounds))} (such as {left[0]}) {are} left out: near copies of others that are split"
+            " in time, of which the one with the most sound is used (--no-near-copies uses all)"
         )
     if in_time := sorted(path for path, splits in assigned.items() if len(splits) > 1):
         more = f" and {len(in_time) - 1} more" if len(in_time) > 1 else ""

@@ -1,7 +1,9 @@
 """Near copies are found among recordings, and kept in one split."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ import soxr
 
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
-from audiovq.preprocessing.preprocess import preprocess
+from audiovq.preprocessing.preprocess import Summary, preprocess
 from audiovq.preprocessing.similar import correlation, near_copies, scaled, sketch
 
 RATE = 16_000
@@ -157,4 +159,85 @@ def test_a_part_of_a_recording_that_is_split_in_time_is_left_out_and_named(tmp_p
     assert all(summary.clips.values())
     assert (summary.found, summary.used) == (2, 1)
     assert [skipped.path for skipped in summary.skipped] == ["song_edit.wav"]
-    assert any("1 of 2 recordings (such as song_edit.wav) are left out" in line for line in said)
+    assert any("1 of 2 recordings (such as song_edit.wav) is left out" in line for line in said)
+
+
+def noise(seed: int, seconds: float) -> npt.NDArray[np.float64]:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * RATE))
+
+
+def silence(seconds: float) -> npt.NDArray[np.float64]:
+    return np.zeros(round(seconds * RATE))
+
+
+def made(source: Path, target: Path, **settings: Any) -> tuple[Summary, dict[str, set[str]], str]:
+    """The summary of a dataset, the splits of each path, and all that was said."""
+    said: list[str] = []
+    summary = preprocess(source, target, PreprocessConfig(**settings), say=said.append)
+    found: dict[str, set[str]] = {}
+    for split in Dataset(target).splits:
+        for clip in split.clips:
+            found.setdefault(clip.path, set()).add(split.name)
+    return summary, found, "\n".join(said)
+
+
+def write_all(folder: Path, sounds: dict[str, list[npt.NDArray[np.float64]]]) -> Path:
+    """Write each sound, of several parts, as a WAV."""
+    folder.mkdir()
+    for name, parts in sounds.items():
+        soundfile.write(folder / name, np.concatenate(parts), RATE)
+    return folder
+
+
+def test_of_copies_that_are_split_in_time_the_one_with_the_most_sound_is_used(
+    tmp_path: Path,
+) -> None:
+    whole = noise(0, 20)
+    part = [whole[: 6 * RATE], silence(30)]
+    source = write_all(tmp_path / "in", {"full.wav": [whole], "part.wav": part})
+    shutil.copy(source / "full.wav", source / "same.wav")
+    summary, found, said = made(source, tmp_path / "out", clip_seconds=1.0)
+    assert found.keys() == {"full.wav", "same.wav"}
+    assert found["full.wav"] == found["same.wav"] == {"train", "validation", "test"}
+    assert [skipped.path for skipped in summary.skipped] == ["part.wav"]
+    assert "1 of 3 recordings (such as part.wav) is left out: near copies of others" in said
+
+
+def test_of_copies_of_equal_length_that_begin_elsewhere_one_is_split_in_time(
+    tmp_path: Path,
+) -> None:
+    both = noise(0, 20)
+    sounds = {"late.wav": [silence(3), both], "more.wav": [both, noise(1, 3)]}
+    summary, found, _ = made(write_all(tmp_path / "in", sounds), tmp_path / "out", clip_seconds=1.0)
+    assert found == {"more.wav": {"train", "validation", "test"}}
+    assert [skipped.path for skipped in summary.skipped] == ["late.wav"]
+
+
+def test_copies_with_little_sound_in_long_files_are_neither_split_nor_left_out(
+    tmp_path: Path,
+) -> None:
+    hit = noise(1, 0.74)
+    sounds = {
+        "a.wav": [silence(2), noise(0, 1.25)],
+        "b.wav": [hit, silence(4)],
+        "c.wav": [silence(2), 0.5 * hit, silence(1)],
+    }
+    summary, found, said = made(
+        write_all(tmp_path / "in", sounds), tmp_path / "out", clip_seconds=1.0
+    )
+    assert set(found) == set(sounds)
+    assert all(summary.clips.values()), "three distinct clips give all three splits"
+    assert found["b.wav"] == found["c.wav"]
+    assert len(found["b.wav"]) == 1
+    assert "b.wav: split in time" not in said
+    assert "left out" not in said
+
+
+def test_a_recording_with_clips_in_one_split_is_not_said_to_be_split_in_time(
+    tmp_path: Path,
+) -> None:
+    sounds = {f"{n}.wav": [noise(n, 0.1)] for n in range(30)}
+    sounds["ring.wav"] = [noise(30, 0.9), silence(30)]
+    _, found, said = made(write_all(tmp_path / "in", sounds), tmp_path / "out", clip_seconds=1.0)
+    assert len(found["ring.wav"]) == 1
+    assert "split in time" not in said

@@ -14,7 +14,6 @@ from audiovq.preprocessing.splits import (
     FEW,
     clips_of,
     held_shares,
-    notes_of,
     of_largest,
     of_several,
     splits_of,
@@ -86,19 +85,6 @@ def test_equal_sounds_are_in_one_split_and_order_does_not_matter(
         assert len({assigned[path] for path in paths if sounds[path] == sound}) == 1
     if min(count, different) >= 3:
         assert {split for splits in assigned.values() for split in splits} == set(SPLITS)
-
-
-def test_of_equal_sounds_that_are_split_in_time_only_the_longest_are_used() -> None:
-    sounds = {"long": "a", "equal": "a", "part": "a", "other": "b", "more": "b"}
-    clips = {"long": 20, "equal": 20, "part": 9, "other": 2, "more": 1}
-    seconds = {path: 2.0 * count for path, count in clips.items()}
-    assigned = splits_of(list(sounds), CONFIG, sounds=sounds, clips=clips, seconds=seconds)
-    assert assigned["long"] == assigned["equal"] == ("train", "validation", "test")
-    assert assigned["part"] == ()
-    assert len(assigned["other"]) == 1
-    assert assigned["other"] == assigned["more"]
-    notes = notes_of(assigned, sounds, CONFIG, near=True)
-    assert any("1 of 5 recordings (such as part) are left out" in note for note in notes)
 
 
 def test_a_note_names_one_of_several_recordings_that_gives_more_than_half_of_the_clips() -> None:
