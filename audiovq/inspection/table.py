@@ -86,7 +86,7 @@ def _histogram(title: str, rows: Sequence[tuple[str, int]]) -> list[str]:
 
 def _bins(values: Sequence[float], unit: str, spec: str) -> list[tuple[str, int]]:
     """Histogram of ascending values in up to six ranges of equal width; the last includes the long tail. Where nearly all
-    are equal, the tail is a range of its own.
+    are equal, the tail is a separate range.
 
     `spec`: format of the limits.
     """

@@ -313,7 +313,7 @@ def _clips_by_header(run: _Run) -> dict[str, int]:
 
 
 def _without_copies(run: _Run, assigned: Assignment, workers: Executor) -> Assignment:
-    """`assigned` without near copies of what is split in time: their stretches begin elsewhere in the same sound.
+    """`assigned` without near copies of recordings that are split in time: their stretches begin elsewhere in the same sound.
 
     Of each group of copies the recording with the most sound stays, and those with the same samples.
     """
@@ -328,7 +328,7 @@ def _without_copies(run: _Run, assigned: Assignment, workers: Executor) -> Assig
     for group in groups:
         kept = max(group, key=lambda path: lengths[path])
         wanted = {split: shares[split] for split in assigned[kept] if split != "train"}
-        # What is too short to be split in time is all training, and so are its copies.
+        # A recording too short to be split in time is all training, and so are its copies.
         if sum(map(bool, stretches_at(run.slicing, lengths[kept], wanted).values())) > 1:
             others = (path for path in group if lengths[path] and samples[path] != samples[kept])
             left_out |= dict.fromkeys(others, ())
