@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from tyro.conf import Positional, arg
 from audiovq.cli.arguments import Json, Overwrite
 from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
-from audiovq.config.flags import flags
-from audiovq.config.spectrogram import PreprocessConfig
+from audiovq.config.flags import as_argument, flags
+from audiovq.config.spectrogram import PreprocessConfig, is_table
 from audiovq.models.folder import SEED, like_seed
 from audiovq.runtime.files import json_text, read_object, require_apart
 from audiovq.runtime.progress import in_one_line
@@ -120,11 +119,13 @@ def preprocess(
         audio_dir: Folder of WAV, FLAC, OGG, MP3, AIFF and other files, in folders of any depth.
         dataset: Folder to write.
     """
-    if config.labels and config.labels.endswith(".csv"):
+    if config.labels and is_table(config.labels):
         require_apart(dataset, Path(config.labels), emptied=True)
     if like is not None:
         require(not images, f"--like {like}: makes spectrograms; leave it out with --images")
         config = _like(config, like, dataset)
+    for name, listed in (("--describe", describe), ("--numbers", numbers), ("--join", join)):
+        require(listed is None or bool(_names(listed)), f"{name} {listed}: names nothing")
     of_recordings = {
         "--join": join is not None,
         "--describe": describe is not None,
@@ -188,8 +189,8 @@ def preprocess(
             f"note: {few} clip{'s are' if few != 1 else ' is'} few; --like {SEED} makes a dataset for `audiovq train"
             f" --from {SEED}`, which starts from a model of hits, notes and textures"
         )
-    origin = f" --from {shlex.quote(str(like))}" if like is not None else ""
-    print(f"wrote {dataset}; next: audiovq train {shlex.quote(str(dataset))} MODEL{origin}")
+    origin = f" --from {as_argument(like)}" if like is not None else ""
+    print(f"wrote {dataset}; next: audiovq train {as_argument(dataset)} MODEL{origin}")
 
 
 def _rate_of(dataset: Path) -> int:
@@ -202,13 +203,18 @@ def _names(listed: str | None) -> list[str]:
 
 
 def _pairs(listed: str | None) -> dict[str, str]:
-    """Pairs OLD=NEW by OLD. Raises AudiovqError where one is none."""
-    pairs = [name.partition("=") for name in _names(listed)]
-    for old, sign, _ in pairs:
+    """Pairs OLD=NEW by OLD. Raises AudiovqError where one is none, or one OLD has two NEW."""
+    pairs: dict[str, str] = {}
+    for name in _names(listed):
+        old, sign, new = (part.strip() for part in name.partition("="))
         require(
             bool(old and sign), f"--join {listed}: give OLD=NEW for each value, such as BD=kick"
         )
-    return {old.strip(): new.strip() for old, _, new in pairs}
+        require(
+            pairs.setdefault(old, new) == new,
+            f"--join {listed}: {old} is to be both {pairs[old]} and {new}; give one of them",
+        )
+    return pairs
 
 
 def _numbers(measured: Mapping[str, Mapping[str, str]], numbers: str | None) -> set[str]:

@@ -34,6 +34,7 @@ from audiovq.runtime.files import (
     read_bytes,
     require_apart,
     require_new,
+    require_outside,
 )
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import Say, progress
@@ -225,9 +226,7 @@ def _into(
     written. Raises AudiovqError if `target` exists, unless `overwrite`, or is or holds one of `inputs`.
     """
     require_apart(target, *inputs)
-    for folder in inputs:
-        if folder.is_dir() and folder.resolve() in target.resolve().parents:
-            raise AudiovqError(f"{target}: is inside the input {folder}; choose another folder")
+    require_outside(target, *inputs)
     if is_file:
         require_new(target, overwrite)
         yield target.parent, lambda *names: None

@@ -1,10 +1,17 @@
-"""Settings as flags of the command line."""
+"""Settings as flags of the command line, and paths as arguments."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 from typing import Any
+
+
+def as_argument(path: Path | str) -> str:
+    """A path as an argument of a command, quoted for a shell: ./-x, as -x would be a flag."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def flags(config: Any, default: Any, prefix: str = "") -> list[str]:

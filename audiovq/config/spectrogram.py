@@ -44,7 +44,8 @@ class PreprocessConfig:
     trim_db: float = 50.0
     """Silence is this many decibels below the loudest 20 ms of the file."""
     labels: str | None = None
-    """Source of labels: `folder`, a regular expression with named groups for the path, or a CSV file."""
+    """Source of labels: `folder`, `none`, a regular expression with named groups for the path, or a CSV file; None:
+    folders if there are several with two files each on average."""
     test: str | None = None
     """Regular expression that selects the test files; None: --test-share of them, by a hash of the path."""
     test_share: float = 0.1
@@ -229,8 +230,13 @@ def _require_floor(floor_db: float | None) -> None:
     )
 
 
+def is_table(labels: str | None) -> bool:
+    """Whether a source of labels is a CSV file."""
+    return labels is not None and labels.lower().endswith(".csv")
+
+
 def most_bands(sample_rate: int, n_fft: int) -> int:
-    """Most mel bands of `scale.mel_bands` that each cover at least one bin of the spectrum.
+    """A number of mel bands of `scale.mel_bands` that each cover at least one bin of the spectrum: the most, or one less.
 
     The narrowest bands, below 1 kHz, are two steps of the mel scale wide.
     """

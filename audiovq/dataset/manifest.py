@@ -15,7 +15,7 @@ import numpy as np
 
 from audiovq.config.errors import AudiovqError
 from audiovq.config.serialize import OMIT_DEFAULT, to_json
-from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig, is_table
 from audiovq.dataset.numbers import Numbers, is_note, labels_to_json, number_of
 from audiovq.dataset.source import relative_or_noted
 from audiovq.runtime.checksums import escapes_folder, read_header, verified_path, write_header
@@ -80,9 +80,9 @@ class Totals(NamedTuple):
 
 def without_paths(preprocess: PreprocessConfig) -> PreprocessConfig:
     """The settings with the path of a table of labels reduced to its file name, as a dataset may be published."""
-    if preprocess.labels is None or not preprocess.labels.endswith(".csv"):
-        return preprocess
-    return replace(preprocess, labels=Path(preprocess.labels).name)
+    if preprocess.labels and is_table(preprocess.labels):
+        return replace(preprocess, labels=Path(preprocess.labels).name)
+    return preprocess
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,12 @@ def description_lines(descriptions: Sequence[Description]) -> list[str]:
     if not descriptions:
         return []
     pitches = sorted(d.pitch_hz for d in descriptions if d.pitch_hz is not None)
-    tempos = sorted(d.tempo_bpm for d in descriptions if d.tempo_bpm is not None)
+    tempos = [d.tempo_bpm for d in descriptions if d.tempo_bpm is not None]
     lines = [f"pitched     {len(pitches)} of {len(descriptions)}"]
     if pitches:
         lines[0] += f", {note_name(pitches[0])} to {note_name(pitches[-1])}"
     if tempos:
-        lines.append(f"tempo       {tempos[len(tempos) // 2]:.0f} bpm (median of {len(tempos)})")
+        lines.append(f"tempo       {np.median(tempos):.0f} bpm (median of {len(tempos)})")
     medians = [
         float(np.median([getattr(d, name) for d in descriptions]))
         for name in ("centroid_hz", "flatness", "loudness_lufs")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from audiovq.audio.reading import AudioInfo
 from audiovq.audio.silence import SILENT
 from audiovq.audio.waveform import AudioError, peak_of
 from audiovq.config.errors import AudiovqError
-from audiovq.config.flags import flags
+from audiovq.config.flags import as_argument, flags
 from audiovq.config.serialize import to_json
 from audiovq.config.spectrogram import (
     LONGEST_CLIP,
@@ -41,13 +40,13 @@ from audiovq.inspection.measure import Inspection, RecordingStats, measure
 from audiovq.models.folder import FEW_CLIPS, SEED, like_seed
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.character import character, evenly_spaced
-from audiovq.preprocessing.labels import guess_pattern, labels_of, synonyms
+from audiovq.preprocessing.labels import default_source, guess_pattern, labels_of, synonyms
 from audiovq.preprocessing.settings import choose_channels, choose_settings, voters
 from audiovq.preprocessing.shard import in_words
-from audiovq.preprocessing.similar import near_copies
+from audiovq.preprocessing.similar import MOST, near_copies
 from audiovq.preprocessing.slicing import Slicing, first_clip, plan
 from audiovq.preprocessing.splits import of_largest, of_several
-from audiovq.runtime.files import name_of, sha256, write_json
+from audiovq.runtime.files import name_of, require_outside, sha256, write_json
 from audiovq.runtime.outputs import writing_into
 from audiovq.runtime.progress import progress
 from audiovq.spectral import inversion
@@ -80,14 +79,16 @@ def inspect(
 
     Writes into `out`, if given, a few clips as WAVs, original and from their true spectrograms, and
     figures.json. Recordings are read in blocks. Raises AudiovqError if there is no usable recording, with
-    the reasons for the first few files.
+    the reasons for the first few files, and if `out` is below `source`: WAVs there would be recordings.
     """
     source, config = Path(source), config or PreprocessConfig()
+    if out is not None:
+        require_outside(Path(out), source)
     folder = _read(source, config)
     slicing, settings, stats = folder.slicing, folder.slicing.spectrogram, folder.stats
     seconds = {path: info.seconds for path, info in folder.headers.items()}
     lengths = sorted(seconds.values())
-    by_path, pattern, notes = _labels(source, list(stats), config.labels)
+    by_path, how, notes = _labels(source, folder.readable, list(stats), config.labels)
     labels = _values(by_path)
     by_file = {path: len(found) for path, found in folder.spans.items()}
     clips = sum(by_file.values())
@@ -126,7 +127,7 @@ def inspect(
         clips=clips,
         preset=preset,
         reasons=[*folder.reasons, reason],
-        commands=_commands(source, config, slicing, pattern, preset, folder.few),
+        commands=_commands(source, config, slicing, how, preset, folder.few),
         expected=expectation_lines(
             clips,
             labels,
@@ -147,13 +148,15 @@ def inspect(
 class _Folder:
     """What reading a folder gives; `headers`, `stats` and `spans` by path of the usable recordings."""
 
+    readable: list[str]
+    """Recordings of which the headers can be read: `preprocess` chooses the source of labels by these."""
     headers: dict[str, AudioInfo]
     stats: dict[str, RecordingStats]
     spans: dict[str, Spans]
     skipped: list[Skipped]
     """Sorted by path."""
-    near_copies: list[list[str]]
-    """Groups of recordings with different samples."""
+    near_copies: list[list[str]] | None
+    """Groups of recordings with different samples; None: there are more than `similar.MOST`."""
     slicing: Slicing
     """With the chosen settings."""
     reasons: list[str]
@@ -199,15 +202,17 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         groups: dict[str, list[str]] = {}
         for path, first in near_copies(source, sorted(distinct.values()), executor).items():
             groups.setdefault(first, []).append(path)
+        copies = sorted(map(sorted, groups.values())) if len(distinct) <= MOST else None
     skipped += rejected
     if not spans:
         raise AudiovqError(_no_usable_file(source, skipped))
     return _Folder(
+        list(headers),
         {path: headers[path] for path in spans},
         {path: stats[path] for path in spans},
         spans,
         sorted(skipped, key=lambda file: file.path),
-        sorted(map(sorted, groups.values())),
+        copies,
         slicing,
         reasons,
         notes,
@@ -261,19 +266,20 @@ def _for_each(
 
 
 def _labels(
-    source: Path, paths: list[str], asked: str | None
+    source: Path, readable: list[str], usable: list[str], asked: str | None
 ) -> tuple[dict[str, dict[str, str]], str | None, list[str]]:
-    """Labels of each path, the `--labels` for `preprocess`, and messages.
+    """Labels of each usable path, the `--labels` for `preprocess`, and messages.
 
-    As `asked`; by default by folder, or else by a pattern that fits the file names.
+    As `asked`; by default by folder, or else by a pattern that fits the names of the usable files.
     """
-    labels, notes = labels_of(source, paths, asked)
-    pattern = asked or guess_pattern(paths)
-    if pattern and not any(labels.values()):
-        labels, notes = labels_of(source, paths, pattern)
-    elif asked is None:
-        pattern = None  # folders are the default of `preprocess`
-    return labels, pattern, notes + synonyms(labels.values())
+    how = asked or default_source(usable)
+    if asked is None and how == "none":
+        how = guess_pattern(usable) or "none"
+    labels, notes = labels_of(source, readable, how)
+    labels = {path: labels[path] for path in usable}
+    # The default of `preprocess` may be another, as silent recordings count there.
+    needs_no_flag = asked is None and how == default_source(readable)
+    return labels, None if needs_no_flag else how, notes + synonyms(labels.values())
 
 
 def _no_usable_file(source: Path, skipped: list[Skipped]) -> str:
@@ -394,7 +400,7 @@ def _commands(
     words = [*(["--like", SEED] if few else []), *flags(filled, PreprocessConfig())]
     how = f"--from {SEED}" if few else f"--preset {preset}"
     return [
-        " ".join(["audiovq preprocess", shlex.quote(str(source)), "dataset", *words]),
+        " ".join(["audiovq preprocess", as_argument(source), "dataset", *words]),
         f"audiovq train dataset model {how}",
         "audiovq generate model out",
     ]

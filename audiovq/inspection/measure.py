@@ -63,8 +63,9 @@ class Inspection:
     """Share of clipped samples of the clipped recordings, the worst first."""
     duplicates: list[list[str]]
     """Groups of recordings with identical samples."""
-    near_copies: list[list[str]]
-    """Groups of other recordings that are copies but for level, format, rate, or silence before them."""
+    near_copies: list[list[str]] | None
+    """Groups of other recordings that are copies but for level, format, rate, or silence before them; None: they are not
+    looked for among more than `similar.MOST`."""
     skipped: list[Skipped]
     """Unusable files with the reasons, the same as in `preprocess`."""
     labels: dict[str, list[str]]

@@ -12,6 +12,7 @@ import numpy as np
 from audiovq.audio.finding import is_recording
 from audiovq.inspection.describe import description_lines
 from audiovq.inspection.measure import Inspection
+from audiovq.preprocessing.similar import MOST
 from audiovq.runtime.progress import in_one_line, percent
 
 BAR = 24
@@ -38,9 +39,8 @@ def inspection_table(found: Inspection) -> str:
         ),
         f"duplicates  {_files(sum(len(group) - 1 for group in found.duplicates))}",
         *_listed([_group(group, " = ") for group in found.duplicates]),
-        f"near copies {_files(sum(len(group) - 1 for group in found.near_copies))}"
-        + ", each kept in one split with what it is like" * bool(found.near_copies),
-        *_listed([_group(group, " ~ ") for group in found.near_copies]),
+        f"near copies {_near_copies(found.near_copies)}",
+        *_listed([_group(group, " ~ ") for group in found.near_copies or ()]),
         f"skipped     {_files(len(found.skipped))}",
         *_listed([f"{file.path}: {file.reason}" for file in recordings_first]),
         f"labels      {'none' if not found.labels else ''}".rstrip(),
@@ -63,6 +63,14 @@ def inspection_table(found: Inspection) -> str:
         *found.commands,
     ]
     return "\n".join(map(in_one_line, lines))
+
+
+def _near_copies(groups: Sequence[Sequence[str]] | None) -> str:
+    """The number of near copies, or that they are not looked for."""
+    if groups is None:
+        return f"not looked for among more than {MOST:,} recordings"
+    kept = ", each kept in one split with what it is like" * bool(groups)
+    return _files(sum(len(group) - 1 for group in groups)) + kept
 
 
 def _ceiling(scores: Mapping[str, float]) -> str:

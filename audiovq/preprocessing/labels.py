@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import math
 import re
 import shlex
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
+from audiovq.config.spectrogram import is_table
 from audiovq.dataset.numbers import is_note, number_of, transposed
 from audiovq.preprocessing.character import evenly_spaced
 
@@ -54,22 +56,21 @@ def labels_of(
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Labels (name → value) of each path, and notes for the user.
 
-    `how` is `folder`, `none`, a pattern or a table as in `PreprocessConfig.labels`; None: folders if there
-    are several with two recordings each on average, else no labels. Raises AudiovqError if no path gets
-    a label.
+    `how` is `folder`, `none`, a pattern or a table as in `PreprocessConfig.labels`; None: `default_source`. Raises
+    AudiovqError if no path gets a label.
     """
     folders = {path: path.rpartition("/")[0] for path in paths}
     notes: list[str] = []
     if how is None:
-        how = "folder" if 1 < len(set(folders.values())) <= len(paths) / 2 else "none"
+        how = default_source(paths)
         if how == "none" and (guess := guess_pattern(paths)):
             notes = [f"file names hold labels: --labels {shlex.quote(guess)} reads them"]
     if how == "none":
         return _each(paths, lambda path: {}), notes
     if how == "folder":
         labels = _each(paths, lambda path: {"folder": folders[path]} if folders[path] else {})
-    elif how.endswith(".csv"):
-        labels = _csv_labels(Path(how), paths)
+    elif is_table(how):
+        labels, notes = _csv_labels(Path(how), paths)
     else:
         try:
             pattern = re.compile(how)
@@ -95,20 +96,31 @@ def labels_of(
     if len(unlabelled) == len(paths):
         raise AudiovqError(f"--labels {how}: matches none of {len(paths)} recordings ({paths[0]})")
     if not unlabelled:
-        return labels, []
+        return labels, notes
     advice = {"folder": "move them into one", "csv": "add them to the table"}.get(
-        how.rpartition(".")[2], "add a word of their names to the pattern"
+        how.rpartition(".")[2].lower(), "add a word of their names to the pattern"
     )
     one = "has", "it is", "it"
     have, they_are, them = one if len(unlabelled) == 1 else ("have", "they are", "them")
     return labels, [
+        *notes,
         f"{len(unlabelled)} of {len(paths)} files {have} no label ({unlabelled[0]}): {they_are} used, but no label brings"
-        f" {them} up; {advice}, if one should"
+        f" {them} up; {advice}, if one should",
     ]
 
 
-def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
-    """Labels from a CSV table: the first column is a path or file name, each other column a label."""
+def default_source(paths: list[str]) -> str:
+    """`folder` if there are several folders with two of the paths each on average, else `none`."""
+    folders = {path.rpartition("/")[0] for path in paths}
+    return "folder" if 1 < len(folders) <= len(paths) / 2 else "none"
+
+
+def _csv_labels(table: Path, paths: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Labels from a CSV table, and notes for the user: the first column is a path or file name, each other column a label.
+
+    Blanks around names and values do not count. Raises AudiovqError for a table that cannot be read, or has two lines of
+    different labels for one file.
+    """
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -119,8 +131,28 @@ def _csv_labels(table: Path, paths: list[str]) -> dict[str, dict[str, str]]:
             f"--labels {table}: needs a header line, then one line per file: its path and its labels"
         )
     key = next(iter(rows[0]))
-    by_path = {row[key]: {k: v for k, v in row.items() if k != key and k and v} for row in rows}
-    return _each(paths, lambda p: by_path.get(p, by_path.get(p.rpartition("/")[2], {})))
+    by_path: dict[str, dict[str, str]] = {}
+    for row in rows:
+        name = (row[key] or "").strip()
+        # Cells beyond the last column have no name; those of a short line have no value.
+        cells = ((k.strip(), v.strip()) for k, v in row.items() if k and k != key and v)
+        found = {label: value for label, value in cells if label and value}
+        require(
+            by_path.setdefault(name, found) == found,
+            f"--labels {table}: has two lines with different labels for {name}; leave one",
+        )
+    stripped = {path: path.strip() for path in paths}
+    named = {*stripped.values(), *(path.rpartition("/")[2].strip() for path in paths)}
+    unknown = [name for name in by_path if name not in named]
+    notes = []
+    if unknown:
+        lines = "1 line names" if len(unknown) == 1 else f"{len(unknown)} lines name"
+        notes = [f"{table}: {lines} no recording that can be read (such as {unknown[0]})"]
+
+    def labels_of_path(path: str) -> dict[str, str]:
+        return by_path.get(path.strip(), by_path.get(path.rpartition("/")[2].strip(), {}))
+
+    return _each(paths, labels_of_path), notes
 
 
 def _each(
@@ -171,11 +203,18 @@ def synonyms(labels: Iterable[Mapping[str, str]], but: Iterable[str] = ()) -> li
         same = [sorted(group, key=len) for group in groups.values() if len(group) > 1]
         if same:
             pairs = [f"{old}={new}" for *others, new in same for old in others]
+            can_be_typed = all(map(_can_be_typed, itertools.chain.from_iterable(same)))
+            advice = f"; preprocess --join {shlex.quote(','.join(pairs))} makes them one"
             notes.append(
                 f"label {name}: {_few([' and '.join(group) for group in same])} look like one kind"
-                f"{' each' * (len(same) > 1)}; preprocess --join {','.join(pairs)} makes them one"
+                f"{' each' * (len(same) > 1)}{advice * can_be_typed}"
             )
     return notes
+
+
+def _can_be_typed(value: str) -> bool:
+    """Whether a value can be named in `--join`, whose list has signs, and is stripped of blanks."""
+    return value == value.strip() and not value.startswith("-") and not {",", "="} & {*value}
 
 
 def _kind(value: str) -> str:

@@ -213,7 +213,7 @@ def preprocess(
         slicing = Slicing.of(config, settings, clip_frames, limits.block_samples)
         run = _Run(source.absolute(), target, files, recipe, slicing, numbered, limits, say)
         warnings += files.notes + synonyms(files.labels.values(), numbered.names) + numbered.notes
-        if near and len(files.headers) > MOST:
+        if near and len({*files.samples.values()}) > MOST:
             warnings.append(f"near copies are not looked for among more than {MOST:,} recordings")
         assigned = splits_of(
             list(files.headers),

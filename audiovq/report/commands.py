@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from audiovq.config.flags import flags
+from audiovq.config.flags import as_argument, flags
 from audiovq.config.presets import PRESETS
 from audiovq.config.serialize import from_json
 from audiovq.config.settings import TrainConfig
@@ -25,7 +25,7 @@ Step = tuple[str, str]
 
 def made_by(dataset: Dataset, folder: Path) -> list[str]:
     """Command lines that make the same dataset and model, in the folder that holds both."""
-    source, name = (shlex.quote(one.resolve().name) for one in (dataset.folder, folder))
+    source, name = (as_argument(one.resolve().name) for one in (dataset.folder, folder))
     train = [f"audiovq train {source} {name}"]
     settings = folder / "training" / "settings.json"
     if settings.exists():
@@ -39,7 +39,7 @@ def made_by(dataset: Dataset, folder: Path) -> list[str]:
             return flags(_without_networks(config, theirs) if origin else config, theirs)
 
         preset = min(PRESETS, key=lambda preset: len(given(preset)))
-        train += [f"--from {shlex.quote(str(origin['name']))}"] if origin else []
+        train += [f"--from {as_argument(origin['name'])}"] if origin else []
         train += [f"--preset {preset}", *given(preset)]
     wanted = [*flags(dataset.preprocess, PreprocessConfig()), *_option_flags(dataset.options)]
     return [" ".join(["audiovq preprocess AUDIO_DIR", source, *wanted]), " ".join(train)]
@@ -74,7 +74,7 @@ def _without_networks(config: TrainConfig, preset: TrainConfig) -> TrainConfig:
 
 def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:
     """What to type next with the model in `folder`; with its `dataset`, `evaluate` too."""
-    name = shlex.quote(folder)
+    name = as_argument(folder)
     bottleneck, images = model.autoencoder.config.bottleneck, model.spectrogram.config.images
     generates = model.generates
     steps = []
@@ -92,7 +92,7 @@ def next_steps(model: Model, folder: str, dataset: str = "") -> list[Step]:
     if not generates and not bottleneck.quantizes:
         steps.append((f"audiovq plot {name} plot.png", "recordings, and as it decodes them"))
     if dataset and not images:
-        evaluate = f"audiovq evaluate {name} {shlex.quote(dataset)}"
+        evaluate = f"audiovq evaluate {name} {as_argument(dataset)}"
         steps.append((evaluate, "how good it is, in figures"))
     return steps
 

@@ -294,6 +294,13 @@ def require_apart(out: Path, *inputs: Path, emptied: bool = False) -> None:
             raise AudiovqError(f"{out}: is inside the input {path}; choose another output")
 
 
+def require_outside(out: Path, *folders: Path) -> None:
+    """Raise AudiovqError if `out` is inside one of `folders`, of which other files may be recordings."""
+    for folder in folders:
+        if folder.is_dir() and folder.resolve() in out.resolve().parents:
+            raise AudiovqError(f"{out}: is inside the input {folder}; choose another folder")
+
+
 def clear(folder: Path, but: Path | None = None) -> None:
     """Delete the contents of `folder`, except the sub-folder `but`."""
     for path in folder.iterdir():

@@ -37,6 +37,11 @@ from audiovq.cli.refusals import one_line
             ["preprocess", "a", "b", "--images", "--describe", "pitch"],
             "--describe: is for",
         ),
+        (["preprocess", "a", "b", "--join", "Kick=A,Kick=B"], "Kick is to be both A and B"),
+        *(
+            (["preprocess", "a", "b", flag, ","], f"{flag} ,: names nothing")
+            for flag in ("--join", "--describe", "--numbers")
+        ),
         *(
             (["preprocess", "a", "b", "--images", *words.split()], f"{words.split()[0]}: is for")
             for words in ("--sample-rate 8000", "--channels mono", "--no-trim", "--n-mels 64")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from audiovq.inspection.describe import describe, description_lines, note_name
+from audiovq.inspection.describe import Description, describe, description_lines, note_name
 
 RATE = 22_050
 
@@ -54,6 +54,11 @@ def test_silence_and_very_short_sounds_can_be_described() -> None:
         assert found.tempo_bpm is None
         assert -70 <= found.loudness_lufs < 0
         assert description_lines([found])
+
+
+def test_the_median_of_two_tempos_is_between_them() -> None:
+    found = [Description(None, 9, bpm, 500.0, 0.1, -20.0) for bpm in (60.0, 120.0)]
+    assert "tempo       90 bpm (median of 2)" in description_lines(found)
 
 
 def test_frequencies_have_note_names() -> None:

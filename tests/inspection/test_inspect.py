@@ -244,6 +244,56 @@ def test_labels_by_folder_are_shown_and_need_no_flag(recordings: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("usable", "silent", "flag"),
+    [
+        (["kick/0", "kick/1", "snare/0", "snare/1"], ["empty/0"], ["--labels", "folder"]),
+        (["kick/0", "kick/1"], ["empty/0", "empty/1"], ["--labels", "none"]),
+        (["kick/0", "kick/1", "snare/0", "snare/1"], ["snare/2"], []),
+    ],
+)
+def test_the_suggested_command_gives_the_labels_shown_where_silent_files_would_decide_otherwise(
+    usable: list[str],
+    silent: list[str],
+    flag: list[str],
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(usable + silent):
+        path = Path("-sounds") / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sound = voice(0.3, 100 + 20 * number) * (name in usable)
+        soundfile.write(path, sound, 8000)
+    found = inspect("./-sounds")
+    words = shlex.split(found.commands[0])[1:]
+    assert words[1] == "./-sounds", "with a dash, it would be a flag"
+    assert words[words.index("--labels") :][:2] == flag if flag else "--labels" not in words
+    words[2] = "./-dataset"
+    assert main(words) == 0
+    assert "next: audiovq train ./-dataset MODEL" in capsys.readouterr().out
+    assert Dataset(Path("-dataset")).labels == found.labels
+
+
+def test_wavs_of_inspect_are_not_written_among_the_recordings(
+    own_recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(own_recordings), "--out", str(own_recordings / "new/check")]) == 2
+    assert "is inside the input" in capsys.readouterr().err
+    assert not (own_recordings / "new").exists()
+
+
+def test_where_near_copies_are_not_looked_for_none_are_counted(
+    recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiovq.inspection.inspect.MOST", 3)
+    found = inspect(recordings)
+    assert found.near_copies is None
+    assert "near copies not looked for among more than" in inspection_table(found)
+
+
+@pytest.mark.parametrize(
     ("names", "labels"),
     [
         (["{d}_{s}_{n}.wav"], ["label1", "label2"]),
