@@ -70,7 +70,7 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
 
 
 def resample_all(waveforms: Sequence[Waveform], from_rate: int, to_rate: int) -> Sequence[Waveform]:
-    """Resample waveforms (samples,), or all (2, samples), through one filter; each equals `resample` within 2e-6 of
+    """Resample waveforms (samples,), or all (2, samples), through one filter; each equals `resample` within 4e-6 of
     its peak.
 
     They are laid end to end with silence between them, each at a multiple of the rates' common period,

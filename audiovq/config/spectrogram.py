@@ -44,8 +44,7 @@ class PreprocessConfig:
     trim_db: float = 50.0
     """Silence is this many decibels below the loudest 20 ms of the file."""
     labels: str | None = None
-    """Source of labels: `folder`, `none`, a regular expression with named groups for the path, or a CSV file; None:
-    folders if there are several with two files each on average."""
+    """Source of labels: `folder`, `none`, a CSV file, or a regular expression with named groups for the path."""
     test: str | None = None
     """Regular expression that selects the test files; None: --test-share of them, by a hash of the path."""
     test_share: float = 0.1

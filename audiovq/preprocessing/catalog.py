@@ -44,7 +44,8 @@ class Content(NamedTuple):
     stamp: Stamp
     """Taken before the bytes were read."""
     sound: str = ""
-    """SHA-256 of its sample rate and samples, if another file of other bytes may hold the same sound."""
+    """SHA-256 of its sample rate and samples, of both channels where there are two, if another file of other bytes may
+    hold the same sound."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
@@ -329,9 +330,10 @@ def _hash_samples(
             continue
         path = os.path.join(source, name)
         try:
-            digest = hashlib.sha256(str(reading.info(path).sample_rate).encode())
-            for block in reading.blocks(path):
-                digest.update(block.tobytes())
+            info = reading.info(path)
+            digest = hashlib.sha256(str(info.sample_rate).encode())
+            for block in reading.blocks(path, channels=2 if info.channels == 2 else 1):
+                digest.update(block.T.tobytes())
             found.append(content._replace(sound=digest.hexdigest()))
         except AudioError as error:
             found.append(str(error))

@@ -217,7 +217,7 @@ def _read(source: Path, target: Path) -> tuple[list[Image], list[Skipped]]:
 
 
 def _pixels(path: Path) -> Pixels:
-    """Read an image file in grey. Raises Pillow's errors, and ValueError if it is too large."""
+    """Read an image file in grey, transparent ones on white. Raises Pillow's errors, and ValueError if it is too large."""
     import PIL.Image
 
     try:
@@ -231,6 +231,11 @@ def _pixels(path: Path) -> Pixels:
             )
         if image.mode.startswith("I"):  # 16 bits: keep the upper eight
             return (np.asarray(image) >> 8).astype(np.uint8)
+        if (
+            image.has_transparency_data
+        ):  # the colour below, which is dropped, is often black throughout
+            white = PIL.Image.new("RGBA", image.size, "white")
+            return np.asarray(PIL.Image.alpha_composite(white, image.convert("RGBA")).convert("L"))
         return np.asarray(image.convert("L"))
 
 

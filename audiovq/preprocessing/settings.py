@@ -37,7 +37,9 @@ Listen = Callable[[int], Character | None]
 STEREO_FILES = 100
 """Files that are read to learn whether recordings are stereo, evenly spaced."""
 STEREO_BLOCK = 1 << 18
-"""Samples of each of these files that are read, both channels together."""
+"""Samples of these files that are read at a time, both channels together."""
+STEREO_BLOCKS = 8
+"""Most of these blocks with sound in which both channels may be equal, before a file is taken to be mono."""
 STEREO_SHARE = 0.1
 """Share of the files that must be stereo, for a dataset in stereo."""
 WHOLE_SECONDS = 2.5
@@ -109,12 +111,16 @@ def choose_channels(
 
 
 def _is_stereo(path: Path) -> bool | None:
-    """Whether the channels of a recording differ in its first block; None if that is silent or cannot be read."""
+    """Whether the channels of a recording differ in one of its first STEREO_BLOCKS blocks with sound; None if there is
+    none, or none can be read."""
+    votes: list[bool] = []
     with contextlib.suppress(AudioError):
-        block = next(reading.blocks(path, block_samples=STEREO_BLOCK, channels=2))
-        if peak_of(block) >= SILENT:
-            return is_stereo(block)
-    return None
+        for block in reading.blocks(path, block_samples=STEREO_BLOCK, channels=2):
+            if peak_of(block) >= SILENT:
+                votes.append(is_stereo(block))
+                if votes[-1] or len(votes) == STEREO_BLOCKS:
+                    break
+    return any(votes) if votes else None
 
 
 def _by_character(

@@ -396,7 +396,7 @@ def test_a_sine_resampled_is_the_sine_at_the_other_rate(from_rate: int, to_rate:
     )
 
 
-@pytest.mark.parametrize("from_rate", [*RATES, 22_254])
+@pytest.mark.parametrize("from_rate", [*RATES, 22_254, 44_056])
 @pytest.mark.parametrize("to_rate", [8000, 16_000, 22_050, 44_100])
 def test_waveforms_resampled_together_equal_those_resampled_alone(
     from_rate: int, to_rate: int
@@ -413,7 +413,7 @@ def test_waveforms_resampled_together_equal_those_resampled_alone(
     for waveform, found in zip(waveforms, together, strict=True):
         alone = resample(waveform, from_rate, to_rate)
         assert found.dtype == np.float32
-        atol = 2e-6 * float(np.abs(waveform).max())
+        atol = 4e-6 * float(np.abs(waveform).max())
         np.testing.assert_allclose(found, alone, atol=atol, rtol=0)
 
 

@@ -165,6 +165,24 @@ def test_colour_and_16_bit_images_are_converted_to_8_bit_grey(tmp_path: Path) ->
         np.testing.assert_array_equal(image, grey)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_images_are_read_on_white(tmp_path: Path, mode: str) -> None:
+    shapes = [255 * (shape > 99).astype(np.uint8) for shape in pixels(3)]
+    (tmp_path / "in").mkdir()
+    for number, shape in enumerate(shapes):
+        drawn = Image.new("RGBA", shape.shape[::-1], (0, 0, 0, 0))
+        drawn.putalpha(Image.fromarray(shape))  # black throughout
+        drawn.convert(mode).save(tmp_path / "in" / f"{number}.png")
+    preprocess_images(tmp_path / "in", tmp_path / "out", say=silent)
+    found = {
+        path: image
+        for split in Dataset(tmp_path / "out").splits
+        for path, image in images_of(split).items()
+    }
+    for number, shape in enumerate(shapes):
+        np.testing.assert_array_equal(found[f"{number}.png"], 255 - shape)
+
+
 def test_unusable_files_are_listed_with_a_reason(folder: Path, tmp_path: Path) -> None:
     write(folder / "large.png", pixels(1, 20, 20)[0])
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")

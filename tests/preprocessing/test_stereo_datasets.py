@@ -59,6 +59,36 @@ def test_a_dataset_is_in_stereo_where_a_tenth_of_its_recordings_are(
         dataclasses.replace(PreprocessConfig(), channels="quad")
 
 
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_recordings_that_begin_in_mono_or_in_silence_may_be_stereo(
+    level: float, tmp_path: Path, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiovq.preprocessing.settings.STEREO_BLOCK", 2000)
+    begin = np.tile(level * voice(0.4, 100), (2, 1))  # more than a block of both channels
+    sides = np.concatenate([begin, [voice(0.3, 100), voice(0.3, 230)]], axis=1)
+    source = tmp_path / "in"
+    source.mkdir()
+    soundfile.write(source / "a.wav", sides.T, RATE)
+    run(source, tmp_path / "out")
+    assert Dataset(tmp_path / "out").spectrogram.channels == 2
+
+
+def test_recordings_with_swapped_channels_in_another_format_are_not_identical(
+    tmp_path: Path, voice: Voice
+) -> None:
+    source = fill(tmp_path / "in", voice, 3, 0)
+    sides, _ = soundfile.read(source / "stereo-00.wav", dtype="int16")
+    soundfile.write(source / "swapped.flac", sides[:, ::-1], RATE)
+    soundfile.write(
+        source / "same.flac", soundfile.read(source / "stereo-01.wav", dtype="int16")[0], RATE
+    )
+    summary = preprocess(source, tmp_path / "out", near=False, say=lambda line: None)
+    (note,) = [note for note in summary.warnings if "identical" in note]
+    assert note.startswith(
+        "2 of 5 recordings are identical to another (such as same.flac and stereo-01.wav)"
+    )
+
+
 def test_mono_datasets_do_not_mention_channels(recordings: Path, tmp_path: Path) -> None:
     """So their bytes and fingerprints are those of before stereo existed."""
     run(recordings, tmp_path / "out")
