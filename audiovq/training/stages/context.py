@@ -65,7 +65,7 @@ DISTORTION_CLIPS = 256
 """Clips of the training split on which the distortion is measured."""
 PART = 512
 """Clips whose cells are extracted at a time."""
-RATE_WEIGHT, HITS_RATE_WEIGHT, STEREO_HITS_RATE_WEIGHT = 0.1, 0.32, 0.07
+RATE_WEIGHT, HITS_RATE_WEIGHT, STEREO_HITS_RATE_WEIGHT = 0.1, 0.38, 0.07
 """Rate weight where the settings give none: in general, of hits, whose codes take most bits, and of hits in stereo, where
 a cheaper code may also move the sound."""
 CHECKS = 8
