@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import gc
 import io
@@ -106,6 +107,8 @@ RESUMABLE = frozenset(
 """Verbs that resume a stopped run."""
 
 
+OF_PATHS = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+"""Errors of paths that a user gave: a closed folder above a file, and a name that is too long, which `Path.exists` raises."""
 PIPE_CLOSED = 128 + 13
 """Exit code where the program that reads the output ended first: that of SIGPIPE in a shell."""
 
@@ -129,6 +132,10 @@ def failing(work: Callable[[], object], after_stop: str = "run the same command 
         _discard_output()
         return PIPE_CLOSED
     except OSError as error:
+        if error.errno in OF_PATHS and error.filename:
+            text = f"audiovq: {error.filename}: cannot be opened ({error.strerror})"
+            print(in_one_line(text), file=sys.stderr)
+            return 2
         if not is_full(error):
             raise
         _discard_output()

@@ -64,8 +64,13 @@ def pack(model: Model, sounds: Mapping[str, Encoded], coder: Coder | None = None
     """Encode sounds by name to the bytes of an archive.
 
     `coder` None: `context` if the model has context tables, else `plain`. Raises AudiovqError if the model
-    lacks the tables or the prior that the coder needs.
+    lacks the tables or the prior that the coder needs, and if a sound is longer than LONGEST_SECONDS.
     """
+    for name, sound in sounds.items():
+        if sound.num_samples > LONGEST_SECONDS * model.sample_rate:
+            raise AudiovqError(
+                f"{name}: is longer than a day, the most that an archive holds; cut it"
+            )
     coder = coder or ("plain" if model.context is None else "context")
     entropy_model = entropy_model_for(model, coder)
     encoded = list(sounds.values())

@@ -116,7 +116,10 @@ class Step(nn.Module):
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """As `Prior.forward`, whose logits at a position depend on earlier tokens only."""
-        logits: Tensor = self.prior(nn.functional.pad(tokens, (0, 1)), labels)[:, tokens.shape[1]]
+        # With two more columns no branch of the prior depends on the length, which torch would fix to that of tracing.
+        padding = 2 * self.prior.vocabulary.slots + 2
+        padded = nn.functional.pad(tokens, (0, padding))
+        logits: Tensor = self.prior(padded, labels)[:, tokens.shape[1]]
         return logits
 
 
@@ -209,10 +212,7 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
         outputs = ["spectrogram", "magnitude", *(["gains", "turn"] if model.channels > 1 else [])]
         parts[name] = decoder, {"codes": codes}, {"codes": grid}, outputs
     if isinstance(model.prior, Transformer):
-        tokens = torch.full((TRACED, 2 * TRACED), model.vocabulary.end, device=device)
-        given = {"tokens": tokens, "labels": model.prior.open_labels(TRACED)}
-        shapes = {"tokens": {0: any_number, 1: any_number}, "labels": {0: any_number}}
-        parts["prior"] = Step(model.prior), given, shapes, ["logits"]
+        parts["prior"] = *_step(model.prior), ["logits"]
     traced = {}
     for name, (module, given, shapes, outputs) in parts.items():
         with torch.no_grad():
@@ -220,6 +220,15 @@ def _traced(model: Model) -> dict[str, tuple[torch.export.ExportedProgram, list[
         program.example_inputs = None  # torch would pickle them into a .pt2
         traced[name] = program, outputs
     return traced
+
+
+def _step(prior: Transformer) -> tuple[Step, dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """The program of a prior, the inputs that it is traced with, and their sizes that may be any number."""
+    any_number: Any = torch.export.Dim.DYNAMIC
+    labels = prior.open_labels(TRACED)
+    tokens = torch.full((TRACED, 2 * TRACED), prior.vocabulary.end, device=labels.device)
+    shapes = {"tokens": {0: any_number, 1: any_number}, "labels": {0: any_number}}
+    return Step(prior), {"tokens": tokens, "labels": labels}, shapes
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from file_modes import modes_hold
 from short_judges import shorten_judges
 
 from audiovq import __version__
@@ -444,6 +445,36 @@ def test_a_reader_that_ends_first_is_no_error(recordings: Path, arguments: list[
         said = process.stderr.read().decode()
     assert "Error" not in said
     assert process.returncode == PIPE_CLOSED
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("summary", "{}"),
+        ("generate", "digits", "{}"),
+        ("export", "digits", "{}"),
+        ("encode", "digits", "{}", "sounds.avq"),
+        ("find", "digits", "{}"),
+        ("reconstruct", "digits", "{}", "back.wav"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_path_in_a_closed_folder_or_of_too_long_a_name_is_one_line(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    try:
+        for path, reason in ((closed / "x", "Permission denied"), ("x" * 300, "name too long")):
+            with modes_hold():
+                assert run(*(word.format(path) for word in arguments)) == 2
+            assert reason in one_line(capsys)
+    finally:
+        closed.chmod(0o755)
 
 
 def test_the_help_says_where_to_start(capsys: pytest.CaptureFixture[str]) -> None:

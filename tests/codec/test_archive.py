@@ -1,5 +1,6 @@
 """Archives: what goes in comes out, by every coder; what is damaged or foreign is refused."""
 
+import dataclasses
 import struct
 import tracemalloc
 import zlib
@@ -289,6 +290,10 @@ def test_a_coder_that_the_model_lacks_is_refused() -> None:
 def test_a_sound_longer_than_a_day_is_refused() -> None:
     model = make_model()
     model.context = None
+    sound = next(iter(make_sounds(model, (1,)).values()))
+    day = archive.LONGEST_SECONDS * model.sample_rate
+    with pytest.raises(AudiovqError, match=r"^rain: is longer than a day"):
+        pack(model, {"rain": dataclasses.replace(sound, num_samples=day + 1)})
     data = bytearray(pack(model, make_sounds(model, (1,)), "plain"))
     begin = archive.HEADER.size + archive.HEADER.unpack_from(data)[-1]
     data[begin:] = b"\xff" * (len(data) - begin)

@@ -32,6 +32,8 @@ from audiovq.models import export
 from audiovq.models.checkpoint import save
 from audiovq.models.export import write_programs
 from audiovq.models.model import Model
+from audiovq.models.priors.tokens import Vocabulary
+from audiovq.models.priors.transformer import Transformer
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import stft
 
@@ -166,6 +168,22 @@ def test_an_exported_residual_quantizer_takes_any_number_of_latents() -> None:
     program = torch.export.export(codes, (latents[:18],), dynamic_shapes=any_number).module()
     for number in (1, 18, 50):
         assert torch.equal(program(latents[:number]), codes(latents[:number]))
+
+
+@pytest.mark.parametrize(
+    "rows", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 17))]
+)
+def test_the_program_of_a_prior_takes_any_number_of_tokens(rows: int) -> None:
+    vocabulary = Vocabulary(4, 1, rows, 8, 10)
+    prior = Transformer(replace(PRIOR, layers=1), vocabulary, (3,)).eval()
+    step, given, shapes = export._step(prior)
+    with torch.no_grad():
+        program = torch.export.export(step, (), given, dynamic_shapes=shapes).module()
+        tokens, labels = torch.full((1, 40), vocabulary.end), torch.tensor([[1]])
+        expected = prior(tokens, labels)
+        for number in (0, 1, 2, 7, 8, 9, 39):
+            made = program(tokens=tokens[:, :number], labels=labels)
+            torch.testing.assert_close(made, expected[:, number], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

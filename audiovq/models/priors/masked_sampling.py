@@ -31,8 +31,8 @@ def sample_masked(
     """The clips' codes (batch, quantizers, rows, columns), with the masked ones sampled.
 
     Each of `config.steps` steps (None: STEPS_OF_PART) samples some of the masked columns (see `unmask_schedule`), given the
-    unmasked codes and those sampled before; then `smooth` sweeps over them `config.sweeps` times. A clip's codes do not
-    depend on later clips of the batch. `generator` must be on the CPU.
+    unmasked codes and those sampled before; then `smooth` sweeps over them `config.sweeps` times. `generator` must be on
+    the CPU.
     """
     vocabulary, device = prior.vocabulary, clips.codes.device
     sampled = mask = clips.hidden & clips.valid[:, None, None]
