@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audiovq.audio.notes import ROOT_LABELS, TEMPO_LABELS, midi_of, name_of_note
+from audiovq.audio.notes import HIGHEST_NOTE, ROOT_LABELS, TEMPO_LABELS, midi_of, name_of_note
+from audiovq.config.errors import AudiovqError
 
 STEPS = 2000
 """Least number of steps between the lowest and the highest value."""
 MARGIN, MARGIN_NOTES = 0.1, 2.0
 """Share of the range by which a value may lie beyond it, and semitones by which a note may at least."""
+BEYOND = 12
+"""Semitones beyond MIDI's notes that a recording's note may be: a transposed one, or of a name such as C-2."""
 PARTS = 10
 """Even parts of a range, whose ends stand for the label where its values are listed."""
 
@@ -155,6 +158,27 @@ def number_of(text: Any, notes: bool) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and abs(number) <= 1e9 else None
+
+
+def require_numbers(
+    labels: Mapping[str, Mapping[str, str]], names: Collection[str], flag: str
+) -> None:
+    """Raise AudiovqError, with the `flag` that asks for numbers, where a recording's label of one of these `names` is
+    none, or is a note that no instrument plays, as a frequency in Hz would be.
+
+    `labels` are those of each recording, by path.
+    """
+    for path, row in labels.items():
+        for name in row.keys() & names:
+            number, value = number_of(row[name], is_note(name)), f"{path} has {row[name]!r}"
+            if number is None:
+                or_note = " or a note such as A3" if is_note(name) else ""
+                raise AudiovqError(f"{flag} {name}: {value}, which is not a number{or_note}")
+            if is_note(name) and not -BEYOND <= number <= HIGHEST_NOTE + BEYOND:
+                raise AudiovqError(
+                    f"{flag} {name}: {value}, which is not a note; give names such as A3, MIDI numbers from 0 to"
+                    f" {HIGHEST_NOTE}, or the label another name, such as hz"
+                )
 
 
 def transposed(

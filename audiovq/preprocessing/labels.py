@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
 from audiovq.config.spectrogram import is_table
-from audiovq.dataset.numbers import is_note, number_of, transposed
+from audiovq.dataset.numbers import is_note, number_of, require_numbers, transposed
 from audiovq.preprocessing.character import evenly_spaced
 
 if TYPE_CHECKING:
@@ -293,13 +293,7 @@ class Numbered:
                 raise AudiovqError(
                     f"--numbers {name}: no recording has a label of this name; give names of --labels"
                 )
-        for path, row in labels.items():
-            for name in self.names & row.keys():
-                if number_of(row[name], is_note(name)) is None:
-                    raise AudiovqError(
-                        f"--numbers {name}: {path} has {row[name]!r}, which is not a number"
-                        + (" or a note such as A3" if is_note(name) else "")
-                    )
+        require_numbers(labels, self.names, "--numbers")
         return {
             path: {name: value for name, value in row.items() if name not in self.names}
             for path, row in labels.items()

@@ -34,7 +34,7 @@ from audiovq.dataset.manifest import (
     Skipped,
     write_manifests,
 )
-from audiovq.dataset.numbers import is_note
+from audiovq.dataset.numbers import is_note, require_numbers
 from audiovq.dataset.source import relative_or_noted
 from audiovq.preprocessing.catalog import (
     Catalog,
@@ -195,6 +195,11 @@ def preprocess(
         if join:
             files = dataclasses.replace(files, labels=joined(files.labels, join))
         numbered = _numbered(numbers, transpose)
+        found = {name for row in (measured or {}).values() for name in row}
+        # Only words by --labels, which have precedence, can be found here.
+        require_numbers(
+            files.labels, found.intersection(numbers), "--describe beside --labels with"
+        )
         words = numbered.words(files.labels)
         if near:
             files = with_near_copies(files, source, workers)
@@ -205,7 +210,6 @@ def preprocess(
         warnings += stereo_notes
         Analysis(settings)  # raises AudiovqError on impossible settings, before anything is written
         fingerprint = fingerprint_of(config, settings, clip_frames, files, numbered)
-        found = {name for row in (measured or {}).values() for name in row}
         options = _options(described, {*numbers} - found, transpose, join, near=near)
         recipe = Recipe(
             source.absolute(), settings, clip_frames, config, fingerprint, numbered.names, options

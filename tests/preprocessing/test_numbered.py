@@ -133,6 +133,35 @@ def test_what_is_no_number_is_refused_with_the_file(folder: Path, tmp_path: Path
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize("value", ["220", "880.5", "-13", "1e6", "C12", "C-9"])
+def test_a_frequency_is_no_note_and_is_refused_with_what_to_give(value: str) -> None:
+    labels = {"a.wav": {"pitch": "A3"}, "b.wav": {"pitch": value}}
+    with pytest.raises(
+        AudiovqError, match=rf"--numbers pitch: b.wav has '{value}', .* not a note; give"
+    ):
+        Numbered(frozenset({"pitch"})).words(labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pitch", "0"), ("note", "127"), ("note", "C-2"), ("hz", "880")]
+)
+def test_notes_of_midi_and_numbers_that_are_no_notes_are_taken(name: str, value: str) -> None:
+    assert Numbered(frozenset({name})).words({"a.wav": {name: value}}) == {"a.wav": {}}
+
+
+def test_words_by_the_name_of_what_is_measured_are_refused_as_such(
+    folder: Path, tmp_path: Path
+) -> None:
+    how = PreprocessConfig(labels=r"(?P<pitch>tone)_")
+    measured = {"tone_45.wav": {"pitch": "45.1"}}
+    with pytest.raises(
+        AudiovqError, match=r"--describe beside --labels with pitch: tone_45.wav has 'tone', which"
+    ):
+        preprocess(
+            folder, tmp_path / "d", how, measured=measured, numbers=["pitch"], say=lambda _: None
+        )
+
+
 def test_without_numbers_datasets_are_as_before(folder: Path, tmp_path: Path) -> None:
     preprocess(folder, tmp_path / "d", HOW, say=lambda _: None)
     header = json.loads((tmp_path / "d/dataset.json").read_text())
