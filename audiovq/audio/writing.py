@@ -30,6 +30,8 @@ CHUNK_SAMPLES = 1 << 20
 WIDTHS = {"16": 2, "24": 3, "32f": 4}
 """Bytes per sample."""
 MOST_FLAC_CHANNELS = 8
+WHOLE_FLAC_RATE, MOST_FLAC_RATE = 65_535, 655_350
+"""Hz. FLAC holds every rate up to the first, and multiples of ten above it up to the second (RFC 9639, section 9.1.2)."""
 FLAC_SUFFIX = ".flac"
 """Suffix of files that are written as FLAC; all others are WAVs."""
 
@@ -53,11 +55,17 @@ def limited_note(limited: int, written: int) -> str:
     return f"note: turned down {limited} of {written} sounds to prevent clipping"
 
 
-def require_flac(path: Path, channels: int) -> None:
-    """Raise AudiovqError where a sound with the channels of the recording at `path` does not fit into FLAC."""
+def require_flac(path: Path, channels: int, sample_rate: int) -> None:
+    """Raise AudiovqError where a sound with the channels and the rate (Hz) of the recording at `path` does not fit into
+    FLAC."""
     if channels > MOST_FLAC_CHANNELS:
         raise AudiovqError(
             f"{path}: has {channels} channels, and FLAC holds up to {MOST_FLAC_CHANNELS}; give --format wav"
+        )
+    if sample_rate > MOST_FLAC_RATE or (sample_rate > WHOLE_FLAC_RATE and sample_rate % 10):
+        raise AudiovqError(
+            f"{path}: has {sample_rate:,} Hz, and FLAC holds up to {MOST_FLAC_RATE:,} Hz, above"
+            f" {WHOLE_FLAC_RATE:,} Hz multiples of 10; give --format wav"
         )
 
 
@@ -102,7 +110,7 @@ def write_blocks(
         if spool.tell() // 4 * WIDTHS[bits] > MOST_BYTES:
             raise AudiovqError(f"{path}: longer than a WAV file can be (4 GiB)")
         if is_flac:
-            require_flac(path, channels)
+            require_flac(path, channels, sample_rate)
         factor = np.float32(safe_gain(peak) if gain is None else gain)
         form = _Form(sample_rate, channels, bits)
         (_write_flac if is_flac else _write_wav)(temporary, spool, form, factor, tags)

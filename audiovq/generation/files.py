@@ -422,7 +422,8 @@ class _Edit:
         """Write the sounds into `folder`; returns the WAVs' paths."""
         waveform = read_recording(self.source, self.model.sample_rate, self.model.channels)
         if output.format == "flac" and made_with["verb"] != "vary":  # the others keep its channels
-            writing.require_flac(self.source, info(self.source).channels)
+            header = info(self.source)
+            writing.require_flac(self.source, header.channels, header.sample_rate)
         sizes = split_batches(self.model, self.n, max(waveform.shape[-1], self.num_samples), seed)
         # A model that cannot edit is refused before anything is noted.
         prior = pick_prior(self.model, sampling, "masked" if self.masked else "time")

@@ -147,6 +147,21 @@ def test_a_sound_of_several_blocks_has_the_channels_of_each_even_where_one_is_em
         assert soundfile.info(tmp_path / name).frames == 1001
 
 
+@pytest.mark.parametrize("rate", [1_000, 65_535, 65_540, 655_350])
+def test_flac_holds_these_rates(tmp_path: Path, rate: int) -> None:
+    writing.write(tmp_path / "a.flac", np.zeros(100, np.float32), rate)
+    assert soundfile.info(tmp_path / "a.flac").samplerate == rate
+
+
+@pytest.mark.parametrize("rate", [65_536, 96_001, 655_360, 768_000])
+def test_rates_that_flac_does_not_hold_are_refused_with_what_to_give(
+    tmp_path: Path, rate: int
+) -> None:
+    with pytest.raises(AudiovqError, match=rf"a\.flac: has {rate:,} Hz, and FLAC .*give --format"):
+        writing.write(tmp_path / "a.flac", np.zeros(100, np.float32), rate)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_samples_are_a_wav_and_refused_as_flac(tmp_path: Path) -> None:
     writing.write(tmp_path / "a.wav", noise(0), RATE)
     assert soundfile.info(tmp_path / "a.wav").frames == 0

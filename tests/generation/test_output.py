@@ -492,7 +492,7 @@ def test_edits_have_the_bits_of_their_recording_and_of_loud_mp3s_floating_point(
     assert soundfile.info(path).subtype == "PCM_16"
 
 
-def test_edits_of_more_channels_than_flac_holds_are_refused_before_they_are_made(
+def test_edits_of_channels_or_rates_that_flac_does_not_hold_are_refused_before_they_are_made(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for channels in (8, 9):
@@ -508,6 +508,11 @@ def test_edits_of_more_channels_than_flac_holds_are_refused_before_they_are_made
     monkeypatch.setattr(files, "repaint", None)
     with pytest.raises(AudiovqError, match="has 9 channels, and FLAC holds up to 8; give --format"):
         files.repaint_files(model, tmp_path / "9.wav", tmp_path / "c", *edit, output=flac, **QUICK)
+    soundfile.write(tmp_path / "96001.wav", noise[:, 0], 96_001, "PCM_16")
+    with pytest.raises(AudiovqError, match=r"has 96,001 Hz, and FLAC .*multiples of 10; give --"):
+        files.repaint_files(
+            model, tmp_path / "96001.wav", tmp_path / "c", *edit, output=flac, **QUICK
+        )
     with pytest.raises(AudiovqError, match="FLAC holds up to 8"):
         writing.write(tmp_path / "d.flac", np.zeros((9, 10), np.float32), RATE)
 
