@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from audiovq.audio import waveform
@@ -17,17 +18,24 @@ def find(folder: Path) -> tuple[list[str], list[str]]:
 
     A link to a file counts as a file, even if broken. Links to folders are not followed, so that loops
     are not walked and no recording is found twice; they are listed among the others, as are folders
-    that cannot be opened. Raises AudiovqError if `folder` is not a folder.
+    that cannot be opened. Raises AudiovqError if `folder` is not a folder, or cannot be opened.
     """
-    if folder.is_file():
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudiovqError(f"{folder}: no such folder") from error
+    except OSError as error:
+        raise AudiovqError(f"{folder}: cannot be opened ({error.strerror})") from error
+    if not is_folder:
         raise AudiovqError(f"{folder}: is a file; give the folder that holds it")
-    if not folder.is_dir():
-        raise AudiovqError(f"{folder}: no such folder")
     found: list[str] = []
     prefix = len(os.path.join(folder, ""))
 
     def add_unreadable(error: OSError) -> None:
-        found.append(error.filename[prefix:].replace(os.sep, "/") or ".")
+        name = error.filename[prefix:].replace(os.sep, "/")
+        if not name:
+            raise AudiovqError(f"{folder}: cannot be opened ({error.strerror})") from error
+        found.append(name)
 
     for root, folders, files in os.walk(folder, onerror=add_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -8,6 +8,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
+from file_modes import modes_hold
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -67,6 +68,23 @@ def test_a_path_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "file.wav", tmp_path / "missing"):
         with pytest.raises(AudiovqError, match=path.name):
             finding.find(path)
+
+
+def test_a_folder_that_cannot_be_looked_up_or_opened_is_refused_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    closed = tmp_path / "closed"
+    (closed / "in").mkdir(parents=True)
+    (closed / "in" / "a.wav").touch()
+    with pytest.raises(AudiovqError, match=r"xx: cannot be opened \(File name too long\)"):
+        finding.find(tmp_path / ("x" * 300))
+    with modes_hold():
+        closed.chmod(0o000)
+        for path in (closed, closed / "in"):
+            with pytest.raises(AudiovqError, match=rf"{path}: cannot be opened \(Permission"):
+                finding.find(path)
+        assert finding.find(tmp_path) == ([], ["closed"])
+        closed.chmod(0o700)
 
 
 # --- Read -------------------------------------------------------------------------------------
