@@ -19,10 +19,12 @@ TEMPO_LABELS = ("bpm", "tempo")
 _SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _NOTE = re.compile(r"([A-Ga-g])([#♯bs]?)(-?\d{1,2})")
 _TEMPO = re.compile(
-    r"(?<![\d.])(\d{2,3}(?:\.\d+)?) ?bpm|bpm[ _-]?(\d{2,3}(?:\.\d+)?)(?![\d.])", re.I
+    r"(?<![\d.])(\d{2,3}(?:\.\d+)?)(?=[ _-]?bpm)|bpm[ _-]?(\d{2,3}(?:\.\d+)?)(?![\d.])", re.I
 )
-_KEY = re.compile(r"([A-G])([#♯b]?)[ _-]?(maj(?:or)?|min(?:or)?|m)", re.I)
-_NOTE_WORD = re.compile(r"([A-G])([#♯b]?)(-?\d)")
+_BEGIN, _END = r"(?<![^ _()\[\].-])", r"(?![^ _()\[\].-])"
+"""Of a word of a file name."""
+_KEY = re.compile(rf"{_BEGIN}([A-G])([#♯b]?)([ _-]?(?:maj|min)(?:or)?|m){_END}", re.I)
+_NOTE_WORD = re.compile(rf"{_BEGIN}([A-G])([#♯b]?)(\d){_END}")
 
 
 def midi_of(text: str) -> float | None:
@@ -73,15 +75,16 @@ def labels_in_name(path: str) -> dict[str, str]:
     """Labels in a file name: `kick_120bpm_Cmin.wav` has bpm 120 and key Cmin, `pad-A3.wav` the note A3."""
     stem = PurePosixPath(path).stem
     found = {}
-    if (match := _TEMPO.search(stem)) and LOWEST_TEMPO <= float(
-        match[1] or match[2]
-    ) <= HIGHEST_TEMPO:
-        found["bpm"] = match[1] or match[2]
-    words = [word for word in re.split(r"[ _()\[\].-]+", stem) if word]
-    for word in words:
-        if key := _KEY.fullmatch(word):
-            minor = key[3].lower() in ("m", "min", "minor")
-            found["key"] = f"{key[1].upper()}{key[2].replace('♯', '#')}{'min' if minor else 'maj'}"
-        elif note := _NOTE_WORD.fullmatch(word):
-            found["note"] = f"{note[1]}{note[2].replace('♯', '#')}{note[3]}"
+    tempos = (before or after for before, after in _TEMPO.findall(stem))
+    if tempo := next((t for t in tempos if LOWEST_TEMPO <= float(t) <= HIGHEST_TEMPO), None):
+        found["bpm"] = tempo
+    for letter, sign, mode in _KEY.findall(stem):
+        is_short = mode.lower() == "m"
+        # `10 cm` and `a major change` are no keys, and what CM means differs.
+        if letter.islower() and (is_short or mode[0] in " _-") or mode == "M":
+            continue
+        kind = "maj" if "maj" in mode.lower() else "min"
+        found["key"] = f"{letter.upper()}{sign.lower().replace('♯', '#')}{kind}"
+    for letter, sign, octave in _NOTE_WORD.findall(stem):
+        found["note"] = f"{letter}{sign.replace('♯', '#')}{octave}"
     return found
