@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,16 @@ import numpy.typing as npt
 from audiovq.audio import reading
 from audiovq.audio.channels import Mixer
 from audiovq.audio.silence import SilenceDetector
-from audiovq.audio.waveform import Waveform, peak_of
+from audiovq.audio.waveform import Waveform
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.dataset.manifest import Skipped
 from audiovq.inspection.describe import Description
 
 WINDOW = 1024
 """Samples of the spectra that bandwidth is measured by."""
+FLAT = 0.5
+"""Share of the peak that the maximum and the minimum must exceed where samples that equal them count as clipped: the
+minimum of a sound on one side of zero is silence."""
 BANDWIDTH_DB = 60
 """Frequencies further below the strongest one do not count towards the bandwidth."""
 
@@ -33,7 +35,8 @@ class RecordingStats:
     silent: float
     """Share of 20 ms windows that are silent."""
     clipped: float
-    """Share of samples that equal both the previous one and the maximum or minimum, of the channel with most."""
+    """Share of samples that equal both the previous one and the maximum, or a minimum nearly as far from zero, of the
+    channel with most."""
     bandwidth_hz: float
     """Highest frequency with sound."""
     sha256: str
@@ -130,20 +133,33 @@ class _Clipping:
     """Counts the clipped samples of one channel, block by block."""
 
     def __init__(self) -> None:
-        self._peak = 0.0
-        self._repeats = Counter[float]()
+        self._highest, self._lowest = (0.0, 0), (0.0, 0)
+        """The maximum and the minus minimum so far, and the samples that equal it and the previous one."""
+        self._last: float | None = None
 
     def add(self, samples: Waveform) -> None:
         """Add the next block (samples,)."""
-        self._peak = max(self._peak, peak_of(samples))
         repeated = samples[1:][samples[1:] == samples[:-1]]
-        for extreme in (float(samples.max()), float(samples.min())) if len(repeated) else ():
-            self._repeats[extreme] += int((repeated == extreme).sum())
+        if samples[0] == self._last:
+            repeated = np.append(repeated, samples[0])
+        self._last = float(samples[-1])
+        self._highest = _extreme(self._highest, float(samples.max()), repeated)
+        self._lowest = _extreme(self._lowest, -float(samples.min()), -repeated)
 
     @property
     def count(self) -> int:
-        """Samples that equal both the previous one and the maximum or minimum of all."""
-        return sum(n for value, n in self._repeats.items() if abs(value) > 0.9 * self._peak)
+        """Samples that equal both the previous one and the maximum or minimum of all, if that exceeds FLAT of the
+        peak."""
+        peak = max(self._highest[0], self._lowest[0])
+        return sum(n for value, n in (self._highest, self._lowest) if value > FLAT * peak)
+
+
+def _extreme(before: tuple[float, int], highest: float, repeated: Waveform) -> tuple[float, int]:
+    """The maximum up to and with a block, and how many of its samples and of the ones `before` are `repeated` ones."""
+    value, count = before
+    if highest < value:
+        return before
+    return highest, int((repeated == highest).sum()) + (count if highest == value else 0)
 
 
 def _power(block: Waveform) -> npt.NDArray[np.float64]:

@@ -404,6 +404,29 @@ def test_statistics_do_not_depend_on_the_block_size(voice: Voice, tmp_path: Path
     assert measure(path, 50).clipped == 0
 
 
+@pytest.mark.parametrize("block_samples", [reading.BLOCK, 500])
+@pytest.mark.parametrize("side", [1, -1])
+def test_clipped_samples_equal_the_one_before_and_the_maximum_or_minimum(
+    tmp_path: Path, block_samples: int, side: int
+) -> None:
+    path = tmp_path / "a.wav"
+
+    def clipped(samples: Waveform) -> float:
+        soundfile.write(path, side * samples, 8000)
+        return measure(path, 50, block_samples=block_samples).clipped
+
+    sound = 0.6 * np.sin(np.arange(8000) * 0.3)
+    sound[100] = 0.99
+    one_sided = np.maximum(sound, -0.5)
+    repeats = (one_sided[1:] == -0.5) & (one_sided[:-1] == -0.5)
+    assert repeats.mean() > 0.05
+    assert clipped(one_sided) == pytest.approx(repeats.mean(), rel=1e-3)
+    held = sound.copy()
+    held[3000:3400] = 0.95  # the maximum of its block, not of the sound
+    assert clipped(held) == 0
+    assert clipped(np.maximum(sound, 0)) == 0  # silence on one side
+
+
 def test_clipping_of_one_of_two_channels_is_found(voice: Voice, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     clipped, other = np.clip(4 * voice(1.0), -0.5, 0.5), 0.4 * voice(1.0, 150)
