@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 HEADER = 1 << 16
 """Bytes at the start of a file that are searched for the begin of the samples."""
+RIFF = b"RIFF", b"RF64", b"BW64"
+"""First bytes of WAVs."""
 
 
 class Patched(io.FileIO):
@@ -44,7 +47,7 @@ def patches_of(path: str) -> dict[int, bytes]:
     with open(path, "rb") as file:
         head = file.read(HEADER)
         size = file.seek(0, io.SEEK_END)
-    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+    if head[:4] in RIFF and head[8:12] == b"WAVE":
         return _wav(head, size)
     if head[:4] in (b".snd", b"dns.") and head[8:12] == bytes(4):
         begin = int.from_bytes(head[4:8], "big" if head[:1] == b"." else "little")
@@ -69,12 +72,9 @@ def end_of_w64(path: str) -> int | None:
     with open(path, "rb") as file:
         head = file.read(HEADER)
         size = file.seek(0, io.SEEK_END)
-    offset = 40
-    while offset + 24 <= len(head):
-        name, length = struct.unpack_from("<4s12xQ", head, offset)
+    for name, offset, length in _chunks(head):
         if name == b"data":
-            return offset + length if 24 < length < size - offset else None
-        offset += max(24, length + -length % 8)
+            return offset + length if 0 < length < size - offset else None
     return None
 
 
@@ -131,10 +131,7 @@ def _skip_tags(file: BinaryIO, offset: int) -> int:
 def _wav(head: bytes, size: int) -> dict[int, bytes]:
     """`patches_of` a WAV or RF64 of `size` bytes, which begins with `head`."""
     ds64 = 0  # offset of the 64-bit lengths
-    offset = 12
-    while offset + 8 <= len(head):
-        name, length = struct.unpack_from("<4sI", head, offset)
-        offset += 8
+    for name, offset, length in _chunks(head):
         if name == b"ds64":
             ds64 = offset
         if name == b"data":
@@ -149,8 +146,20 @@ def _wav(head: bytes, size: int) -> dict[int, bytes]:
                 4: struct.pack("<I", min(size - 8, longest)),
                 offset - 4: struct.pack("<I", min(size - offset, longest)),
             }
-        offset += length + length % 2
     return {}
+
+
+def _chunks(head: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The chunks that begin in the `head` of a WAV or a W64: name, offset of the content, and its length in bytes."""
+    # Of a W64, names are 16 bytes that begin with the WAV's, and lengths count them.
+    offset, form, multiple = (40, "<4s12xQ", 8) if head[:4] == b"riff" else (12, "<4sI", 2)
+    size = struct.calcsize(form)
+    while offset + size <= len(head):
+        name, length = struct.unpack_from(form, head, offset)
+        offset += size
+        length = max(0, length - size) if multiple == 8 else length
+        yield name, offset, length
+        offset += length + -length % multiple
 
 
 def _is_chunk(head: bytes, left: int) -> bool:
@@ -161,18 +170,20 @@ def _is_chunk(head: bytes, left: int) -> bool:
 
 
 def channel_mask(path: str) -> int | None:
-    """Channel mask in the header of a WAV of the extensible format; None in any other file."""
+    """Channel mask in the header of a WAV or W64 of the extensible format; None in any other file."""
     with open(path, "rb") as file:
         head = file.read(HEADER)
-    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:12] != b"WAVE":
-        return None
-    offset = 12
-    while offset + 8 <= len(head):
-        name, length = struct.unpack_from("<4sI", head, offset)
-        offset += 8
+    is_wav = head[:4] in RIFF and head[8:12] == b"WAVE"
+    for name, offset, length in _chunks(head) if is_wav or head[:4] == b"riff" else ():
         if name == b"fmt ":
             if length < 40 or head[offset : offset + 2] != b"\xfe\xff":
                 return None
             return int.from_bytes(head[offset + 20 : offset + 24], "little")
-        offset += length + length % 2
     return None
+
+
+def opus_has_layout(path: str) -> bool:
+    """Whether the channels of an Ogg Opus file have Vorbis's layout: its mapping family is 1 (RFC 7845, 5.1.1)."""
+    with open(path, "rb") as file:
+        head = file.read(47)
+    return head[28:36] == b"OpusHead" and head[46:] == b"\1"

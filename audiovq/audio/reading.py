@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from audiovq.audio.channels import Layout, Mixer, StereoMixer, layout_of_mask
+from audiovq.audio.channels import SIDES, Layout, Mixer, StereoMixer, layout_of_mask
 from audiovq.audio.finding import HEADERLESS, UNREADABLE, require_file, suffix, why_not
 from audiovq.audio.headers import (
     Patched,
     channel_mask,
     end_of_w64,
+    opus_has_layout,
     patches_of,
     patches_of_joined_mp3,
     stated_size_of_mp3,
@@ -45,6 +46,15 @@ SHORT_BYTES = 8 * BLOCK
 """Files of this size and more are not read at once."""
 FLAC_MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 """Channel masks of FLAC files, by the number of channels."""
+VORBIS_SPEAKERS = {
+    3: (0, 2, 1),
+    4: (0, 1, 4, 5),
+    5: (0, 2, 1, 4, 5),
+    6: (0, 2, 1, 4, 5, 3),
+    7: (0, 2, 1, 9, 10, 8, 3),
+    8: (0, 2, 1, 9, 10, 4, 5, 3),
+}
+"""Speakers of each channel of Ogg files, as bits of a channel mask, by the number of channels (Vorbis I, 4.3.9)."""
 ENDLESS = 1 << 45
 """File size that is reported for an MP3 without a frame count, so that its estimated length is never too short."""
 
@@ -301,8 +311,12 @@ def _mixer(path: Path | str, file: Any, channels: int) -> Mixer | StereoMixer:
 def _layout(path: Path | str, file: Any) -> Layout | None:
     """Layout of an open file of more than two channels, by its header; None if that has none.
 
-    The format of FLAC has one layout for each number of channels (RFC 9639, section 9.1.3).
+    The formats of FLAC (RFC 9639, section 9.1.3) and Vorbis have one layout for each number of channels.
     """
+    if file.format == "OGG":
+        has_layout = file.subtype == "VORBIS" or opus_has_layout(str(path))
+        speakers = VORBIS_SPEAKERS.get(file.channels) if has_layout else None
+        return None if speakers is None else tuple(SIDES[speaker] for speaker in speakers)
     mask = FLAC_MASKS.get(file.channels) if file.format == "FLAC" else channel_mask(str(path))
     return None if mask is None else layout_of_mask(mask, file.channels)
 

@@ -11,6 +11,7 @@ import soundfile
 from audiovq.audio import reading, writing
 from audiovq.audio.channels import SIDES, is_stereo, layout_of_mask, to_channels
 from audiovq.audio.ends import ended, from_silence
+from audiovq.audio.headers import opus_has_layout
 from audiovq.audio.resampling import Resampler, resample, resample_all
 from audiovq.audio.silence import SilenceDetector
 from audiovq.audio.waveform import AudioError, Waveform
@@ -78,6 +79,61 @@ def test_a_surround_recording_is_mixed_by_its_layout_without_the_effects(tmp_pat
     soundfile.write(tmp_path / "a.flac", np.stack(speakers, axis=1), RATE)
     waveform, notes = read(tmp_path / "a.flac")
     np.testing.assert_allclose(waveform, expected, atol=1e-4)
+    assert "BS.775" in notes[0]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ([1, HALF, 0], [0, HALF, 1]),  # L C R
+        ([1, 0, HALF, 0], [0, 1, 0, HALF]),  # L R BL BR
+        ([1, HALF, 0, HALF, 0], [0, HALF, 1, 0, HALF]),  # L C R BL BR
+        ([1, HALF, 0, HALF, 0, 0], [0, HALF, 1, 0, HALF, 0]),  # L C R BL BR LFE
+        ([1, HALF, 0, HALF, 0, 0.5, 0], [0, HALF, 1, 0, HALF, 0.5, 0]),  # L C R SL SR BC LFE
+        ([1, HALF, 0, HALF, 0, HALF, 0, 0], [0, HALF, 1, 0, HALF, 0, HALF, 0]),  # … BL BR LFE
+    ],
+)
+def test_ogg_has_the_layout_of_vorbis(
+    tmp_path: Path, subtype: str, left: list[float], right: list[float]
+) -> None:
+    count, rate = len(left), 48_000
+    turn = 0.3 * np.sin(2 * np.pi * 200 * np.arange(4800) / rate)
+    in_turns = np.kron(np.eye(count), turn[:, None])  # codecs drop what louder channels mask
+    soundfile.write(tmp_path / "a.ogg", in_turns, rate, subtype, format="OGG")
+    stereo, notes = read(tmp_path / "a.ogg")
+    middles = stereo.reshape(2, count, -1)[:, :, 960:-960]  # whole periods
+    found = np.sqrt(2 * np.mean(middles**2, axis=2)) / 0.3
+    np.testing.assert_allclose(found, [left, right], atol=0.05)
+    assert "BS.775" in notes[0]
+
+
+def test_opus_without_a_layout_alternates_between_left_and_right(tmp_path: Path) -> None:
+    path = tmp_path / "a.opus"
+    soundfile.write(path, np.zeros((480, 3)), 48_000, "OPUS", format="OGG")
+    assert opus_has_layout(str(path))
+    data = bytearray(path.read_bytes())
+    data[46] = 255  # channel mapping family: no meaning
+    path.write_bytes(data)
+    assert not opus_has_layout(str(path))
+
+
+def test_a_w64_is_mixed_by_the_layout_in_its_header(tmp_path: Path) -> None:
+    speakers = [noise(seed) for seed in range(6)]
+    write_extensible(tmp_path / "a.wav", speakers, 0x60F)
+    wav = (tmp_path / "a.wav").read_bytes()
+    form, samples = wav[20:60], wav[68:]
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        rest = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+        return name + rest + struct.pack("<Q", 24 + len(content)) + content
+
+    wave = b"wave\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+    whole = wave + chunk(b"fmt ", form) + chunk(b"data", samples)
+    riff = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+    (tmp_path / "a.w64").write_bytes(riff + struct.pack("<Q", 24 + len(whole)) + whole)
+    waveform, notes = read(tmp_path / "a.w64")
+    np.testing.assert_array_equal(waveform, read(tmp_path / "a.wav")[0])
     assert "BS.775" in notes[0]
 
 
