@@ -338,7 +338,8 @@ def _mixed(
         last = is_truncated or len(samples) < wanted or not left
         if not len(samples) and left == file.frames:
             raise AudioError("holds no samples")
-        mixed = mixer.mix(samples)
+        with np.errstate(over="ignore", invalid="ignore"):  # of infinity, which is refused
+            mixed = mixer.mix(samples)
         _require_finite(mixed)
         block = mixer.centre(mixed)
         if note and mixer.note and not noted:

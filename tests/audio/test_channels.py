@@ -115,6 +115,21 @@ def test_samples_that_are_not_finite_are_refused_in_cancelling_channels(
     )
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("count", [2, 3])
+def test_infinity_in_opposite_channels_is_refused_without_a_warning(
+    tmp_path: Path, count: int, channels: int
+) -> None:
+    sounds = np.stack([noise(seed=seed) for seed in range(count)], axis=1)
+    sounds[100, 0], sounds[100, 1] = np.inf, -np.inf
+    soundfile.write(tmp_path / "a.wav", sounds, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="not numbers"):
+        reading.read(tmp_path / "a.wav", channels=channels)
+    with pytest.raises(AudioError, match="not numbers"):
+        reading.short(tmp_path / "a.wav", 1 << 20, channels=channels)
+
+
 def test_the_same_channel_is_used_in_all_blocks_and_noted_once(tmp_path: Path) -> None:
     sound = noise(4)
     whole, _ = read_back(tmp_path / "a.wav", [sound, -sound])
