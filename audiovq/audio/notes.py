@@ -81,7 +81,7 @@ def labels_in_name(path: str) -> dict[str, str]:
     for letter, sign, mode in _KEY.findall(stem):
         is_short = mode.lower() == "m"
         # `10 cm` and `a major change` are no keys, and what CM means differs.
-        if letter.islower() and (is_short or mode[0] in " _-") or mode == "M":
+        if (letter.islower() and (is_short or mode[0] in " _-")) or mode == "M":
             continue
         kind = "maj" if "maj" in mode.lower() else "min"
         found["key"] = f"{letter.upper()}{sign.lower().replace('♯', '#')}{kind}"
