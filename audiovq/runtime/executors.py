@@ -33,7 +33,6 @@ def local_executor() -> Iterator[Executor]:
     """Executor that starts at once: forked processes, one per core, if this one `can_fork`; else threads,
     which share Python's lock."""
     with _ending(_processes("fork") if can_fork() else ThreadPoolExecutor(cores())) as executor:
-        executor.submit(os.getpid)  # fork now, while the process is small
         yield executor
 
 
@@ -59,10 +58,31 @@ def _processes(start: Literal["fork", "spawn"]) -> Executor:
 
 @contextlib.contextmanager
 def _ending(executor: Executor) -> Iterator[Executor]:
+    """Start the executor, fork its processes while this one is small, and end them with the block."""
     try:
+        # An executor that Ctrl-C stops while it starts its thread cannot be ended.
+        with _uninterrupted():
+            executor.submit(os.getpid)
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Defer Ctrl-C to the end of the block."""
+    caught: list[int] = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    except ValueError:  # not in the main thread, which alone handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _begin(parent: int) -> None:
