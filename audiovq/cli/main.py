@@ -175,10 +175,22 @@ def _after_stop(arguments: list[str]) -> str:
 def program() -> int:
     """`main` as a whole process, which starts faster with rarer garbage collections, and ends faster (`_end`)."""
     gc.set_threshold(COLLECT_EVERY, 20, 20)
+    if "--json" in sys.argv:
+        _print_alone()
     codes: list[int] = []
     atexit.register(_end, codes)  # registered first, so that it runs after all other handlers
     codes.append(main())
     return codes[0]
+
+
+def _print_alone() -> None:
+    """Send what libraries in C print, such as libsndfile about damaged files, to standard error for the rest of the
+    process, so that standard output holds what Python prints alone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # one of them is closed
+        printed, errors = sys.stdout.fileno(), sys.stderr.fileno()
+        own = os.fdopen(os.dup(printed), "w", encoding=sys.stdout.encoding)
+        os.dup2(errors, printed)
+        sys.stdout = own
 
 
 def _end(codes: list[int]) -> None:

@@ -48,6 +48,28 @@ def test_the_process_ends_with_its_output_and_its_handlers_but_frees_nothing(cod
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "ran\nhandler\n", "")
 
 
+PRINTING = """
+import os, sys
+from audiovq.cli import main
+main.main = lambda: (print("{}"), os.write(1, b"of libsndfile"), 0)[-1]
+sys.argv = ["audiovq", "inspect", "--json"]
+sys.exit(main.program())
+"""
+
+
+def test_with_json_standard_output_holds_what_python_prints_alone() -> None:
+    ended = subprocess.run([sys.executable, "-c", PRINTING], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "{}\n", "of libsndfile")
+
+
+def test_json_is_printed_where_standard_error_is_closed() -> None:
+    words = [sys.executable, "-c", PRINTING]
+    closing = ["sh", "-c", 'exec "$@" 2>&-', "sh", *words]
+    ended = subprocess.run(closing, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert "{}\n" in ended.stdout
+
+
 def test_an_exception_ends_the_process_as_in_any_program() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", ENDING.format(end="1 / 0")], capture_output=True, text=True
