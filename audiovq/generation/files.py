@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
@@ -94,7 +95,7 @@ def generate_files(
         values = n, labels, sampling, best_of, each, by, seed
         return _generate_images(model, folder, made_with, overwrite, *values)
     earlier = earlier_files(folder) if more else []
-    start = _count_sounds(folder, earlier)
+    start = _first_free(folder, earlier)
     is_foreign = start > 0 or not (is_blank(folder) or (folder / UNFINISHED).exists())
     if more and is_foreign and not (folder / MANIFEST).exists():
         raise AudiovqError(f"{folder}: has no {MANIFEST}; --more adds to sounds of generate")
@@ -126,12 +127,23 @@ def generate_files(
     return paths
 
 
-def _count_sounds(folder: Path, earlier: Sequence[str]) -> int:
-    """Number of sounds among `earlier` files, which of a pack are also instruments and a page, by their manifest."""
+def _first_free(folder: Path, earlier: Sequence[str]) -> int:
+    """Number for a new sound beside those among `earlier` files, which of a pack are also instruments and a page.
+
+    It is the number of sounds in the manifest, or the one after their highest where some were taken out. Raises
+    AudiovqError where the manifest is damaged.
+    """
     if MANIFEST not in earlier or not (folder / MANIFEST).exists():
         return 0
     rows = read_object(folder / MANIFEST, "a folder of generated sounds").get("sounds", [])
-    return sum(row["file"] in earlier for row in rows)
+    try:
+        names = [PurePath(row["file"]).name for row in rows if row["file"] in earlier]
+    except (TypeError, LookupError) as error:
+        raise AudiovqError(
+            f"{folder / MANIFEST}: damaged ({error!r:.200}); give --more another folder"
+        ) from error
+    numbers = [int(found[1]) for found in map(re.compile(r"(\d{4,})[_.]").match, names) if found]
+    return max([len(names), *(number + 1 for number in numbers)])
 
 
 def _say_without_effect(

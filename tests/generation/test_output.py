@@ -308,6 +308,26 @@ def test_more_adds_other_sounds_after_the_earlier_ones(model: Model, tmp_path: P
         files.generate_files(model, tmp_path / "mine", 2, more=True, **QUICK)
 
 
+def test_more_overwrites_no_sound_where_another_was_taken_out_of_the_manifest(
+    model: Model, tmp_path: Path
+) -> None:
+    first, *rest = files.generate_files(model, tmp_path, 3, **QUICK)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    first.unlink()
+    del manifest["sounds"][0]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    before = [path.read_bytes() for path in rest]
+    (new,) = files.generate_files(model, tmp_path, 1, more=True, **QUICK)
+    assert new.name.startswith("0003")
+    assert [path.read_bytes() for path in rest] == before
+    sounds = json.loads((tmp_path / "manifest.json").read_text())["sounds"]
+    assert [row["file"] for row in sounds] == [path.name for path in (*rest, new)]
+    for damaged in ([1], [{}], 5):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"sounds": damaged}))
+        with pytest.raises(AudiovqError, match=r"manifest\.json: damaged"):
+            files.generate_files(model, tmp_path, 1, more=True, **QUICK)
+
+
 def test_more_refuses_sounds_of_another_model(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
