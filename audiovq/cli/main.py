@@ -188,9 +188,9 @@ def _print_alone() -> None:
     process, so that standard output holds what Python prints alone."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # one of them is closed
         printed, errors = sys.stdout.fileno(), sys.stderr.fileno()
-        own = os.fdopen(os.dup(printed), "w", encoding=sys.stdout.encoding)
+        stream = os.fdopen(os.dup(printed), "w", encoding=sys.stdout.encoding)
         os.dup2(errors, printed)
-        sys.stdout = own
+        sys.stdout = stream
 
 
 def _end(codes: list[int]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from audiovq.audio.channels import to_channels
 from audiovq.audio.ends import from_silence
-from audiovq.audio.waveform import Waveform
+from audiovq.audio.waveform import Waveform, peak_of
 from audiovq.codec.windows import (
     Encoded,
     Limits,
@@ -40,7 +40,8 @@ def encode(
 ) -> list[Encoded]:
     """Encode waveforms (samples,) or (2, samples) at the model's sample rate, of any length, in the same order.
 
-    A mono model averages two channels; a stereo one takes one channel for the middle.
+    A mono model averages two channels; a stereo one takes one channel for the middle. A sound that exceeds full scale
+    is scaled down to it.
 
     If the model has context tables, codes are chosen by distance plus `rate_weight` times their bits: see
     `rate_search.search`. None: the model's own weight; 0: the nearest codes.
@@ -55,7 +56,7 @@ def encode(
                 model, members.copy, rate_weight=rate_weight, limits=limits
             )
             continue
-        batch, num_samples = padded(members)
+        batch, num_samples = padded([w / np.float32(max(1.0, peak_of(w))) for w in members])
         frames = num_frames(num_samples, hop_length)
         columns = model.autoencoder.num_columns(frames)
         with torch.inference_mode():

@@ -40,7 +40,7 @@ class Limits:
     overlap_frames: int = 64
     """Frames that two windows share in decoding. The second one continues the phase of the first half."""
     fade_frames: int = FADE_FRAMES
-    """The crossfade is in the middle of the overlap."""
+    """Frames of the crossfade, which ends as many frames before the middle of the overlap."""
     block_samples: int = reading.BLOCK
     """Samples of a file that are read at a time."""
     rate_files: int = 128

@@ -109,6 +109,16 @@ def test_a_sound_decoded_alone_and_in_a_batch_is_the_same(model: Model) -> None:
         np.testing.assert_allclose(made, alone, atol=1e-2 * float(np.abs(alone).max()))
 
 
+def test_a_sound_above_full_scale_is_scaled_down_to_it_in_windows_or_whole(model: Model) -> None:
+    (noise,) = noises(400)
+    noise /= np.abs(noise).max()
+    whole, loud = codec.encode(model, [noise, np.float32(4) * noise])
+    assert same(whole, loud)
+    assert same(
+        whole, codec.encode(model, [np.float32(4) * noise], limits=Limits(batch_frames=1))[0]
+    )
+
+
 def test_different_sounds_have_different_codes(model: Model) -> None:
     first, second = codec.encode(model, noises(300, 300))
     assert not torch.equal(first.codes, second.codes)

@@ -58,6 +58,8 @@ class Vocabulary:
     def codes(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inverse of `tokens`: tokens (batch, 1 + slots × columns [+ 1]) → codes, columns, levels.
 
+        With one slot a column, the END of the longest clip takes the place of a column, whose codes are 0.
+
         Codes and levels have the tokens' dtype; codes are 0 from END on.
         """
         batch = len(tokens)
