@@ -326,7 +326,8 @@ def _without_copies(run: _Run, assigned: Assignment, workers: Executor) -> Assig
     groups = [group for group in equal_sounds(in_time) if len({samples[p] for p in group}) > 1]
     paths = list(itertools.chain.from_iterable(groups))
     files = [run.source / path for path in paths]
-    found = workers.map(sound_samples, files, itertools.repeat(run.slicing, len(files)))
+    # Executors of clusters take lists only.
+    found = workers.map(sound_samples, files, len(files) * [run.slicing])
     lengths = dict(zip(paths, found, strict=True))
     left_out: Assignment = {}
     for group in groups:

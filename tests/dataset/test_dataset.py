@@ -207,7 +207,7 @@ def test_deeply_nested_json_is_refused(own: Path, deep: str) -> None:
 
 def test_a_folder_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     assert "not a dataset" in refusal(tmp_path)
-    assert "not a dataset" in refusal(tmp_path / "missing")
+    assert "no such dataset" in refusal(tmp_path / "missing")
     for header in ("[]", "3", "{}", '{"format": "other"}'):
         (tmp_path / "dataset.json").write_text(header)
         assert "not a dataset" in refusal(tmp_path)

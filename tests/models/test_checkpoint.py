@@ -291,7 +291,7 @@ def test_weights_outside_the_folder_are_not_read(folder: Path, tmp_path: Path) -
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    assert "not a model" in refusal(tmp_path / "nowhere")
+    assert "no such model" in refusal(tmp_path / "nowhere")
     folder = tmp_path / "empty"
     folder.mkdir()
     assert "not a model" in refusal(folder)

@@ -276,7 +276,7 @@ def test_the_command_line_takes_the_networks_of_the_origin_unless_a_flag_contrad
     assert "from seed: autoencoder" in capsys.readouterr().out
     assert load(tmp_path / "model").header["origin"]["name"] == "seed"
     assert main([*command, "--from", str(tmp_path / "nowhere")]) == 2
-    assert "not a model" in capsys.readouterr().err
+    assert "no such model" in capsys.readouterr().err
 
 
 # --- From a model that has only a masked prior ------------------------------------------------------
