@@ -113,13 +113,13 @@ def beat_db(waveform: Waveform, sample_rate: int, hop_seconds: float) -> float |
     without its slow course (a cubic), is transformed; the beat is the greatest power within BEAT_HZ of
     the rate relative to the mean power of its neighbours (NEAR_HZ). Recorded noise has 1 to 2 dB, which
     is chance. Noise that was made from smooth magnitudes and orderly phases has 3.5 dB or more, and
-    sounds like metal. None if no band sounds for long enough.
+    sounds like metal. None if no band sounds for long enough, or frames follow each other too fast for the envelopes.
     """
     window = round(WINDOW_SECONDS * sample_rate)
     step = max(1, window // STEPS_PER_WINDOW)
     per_second = sample_rate / step
     longest, shortest = (int(seconds * per_second) for seconds in BEAT_SECONDS)
-    if len(waveform) < window + shortest * step:
+    if len(waveform) < window + shortest * step or 1 / hop_seconds > per_second / 2:
         return None
     bands, loudness = _band_powers(waveform, sample_rate, window, step)
     beats = []

@@ -19,7 +19,7 @@ def to_device_async(x: Tensor, device: torch.device) -> Tensor:
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Autocast dtype: for `auto` bfloat16 where all ranks' devices support it, else float32."""
+    """Autocast dtype: for `auto` bfloat16 where the device supports it, else float32."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     able = False
@@ -28,7 +28,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         flags: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         able = bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
-    return torch.bfloat16 if distributed.all_true(able) else torch.float32
+    return torch.bfloat16 if able else torch.float32
 
 
 def seed_all(seed: int, device: torch.device) -> None:

@@ -20,6 +20,7 @@ from audiovq.dataset.batches import evenly_spaced as evenly_spaced
 from audiovq.dataset.dataset import Dataset
 from audiovq.dataset.measured import measured_split
 from audiovq.models.model import Model
+from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_precision
 from audiovq.runtime.progress import Say, clock
 from audiovq.training.origin import Origin
@@ -79,8 +80,9 @@ class Run:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of autocast."""
-        return pick_precision(self.config.precision, self.device)
+        """Precision of autocast, in all ranks that which all can have. To be asked for in all ranks."""
+        dtype = pick_precision(self.config.precision, self.device)
+        return dtype if distributed.all_true(dtype == torch.bfloat16) else torch.float32
 
 
 @dataclass(frozen=True)

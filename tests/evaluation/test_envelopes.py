@@ -81,6 +81,11 @@ def test_a_sound_is_too_short_for_a_beat_below_an_eighth_of_a_second() -> None:
     assert beat_db(noise(0.2), RATE, HOP) is not None
 
 
+def test_frames_that_follow_each_other_too_fast_have_no_beat() -> None:
+    assert beat_db(noise(0.5), RATE, 4 / RATE) is None
+    assert beat_db(noise(0.5), RATE, 64 / RATE) is not None
+
+
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
 def test_white_noise_has_a_beat_near_chance_at_any_rate_of_frames(rate: int) -> None:
     for hop in (0.008, HOP):

@@ -644,6 +644,11 @@ def test_precision_is_as_requested_or_as_the_device_supports(
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
         assert pick_precision("auto", cpu) == expected
+    # One rank alone samples and judges, while the others wait for it.
+    monkeypatch.setattr(
+        distributed, "all_reduce_floats", lambda *_: pytest.fail("asks other ranks")
+    )
+    assert pick_precision("auto", cpu) == torch.bfloat16
 
 
 def test_bfloat16_training_keeps_weights_in_float32(tmp_path: Path) -> None:
