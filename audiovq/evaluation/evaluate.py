@@ -139,7 +139,7 @@ def _evaluate_generation(
     if dataset.of_words().labels:
         figures |= evaluate_with_judges(model, dataset, split, sounds, seed, judge_limits)
     else:
-        figures["left_out"] = "judges: the dataset has no labels to train them on"
+        figures["left_out"] = "judges: the dataset has no labels of words to train them on"
     if model.autoencoder.config.quantizes:
         figures |= _distances_to_training_clips(model, dataset, split, sounds, seed)
     return figures

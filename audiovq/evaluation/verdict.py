@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from audiovq.dataset.measured import counted
 from audiovq.dataset.numbers import Numbers
 from audiovq.evaluation.wording import few_clips, untested_in_words
 from audiovq.models.model import Model
@@ -161,7 +162,7 @@ def advice(facts: Facts, figures: Figures, copies: tuple[int, int] | None) -> st
     if copies and copies[0] > MANY_COPIES * copies[1]:
         return "more, and more varied, recordings would help most: it repeats those it has"
     if facts.clips < FEW_CLIPS:
-        return f"more recordings would help most: it has {facts.clips} training clips"
+        return f"more recordings would help most: it has {counted(facts.clips, 'train')}"
     minutes = (
         "more minutes would help most: the time limit ended training after"
         f" {share_of(shortest)} of its steps (train --more 20)"

@@ -54,7 +54,7 @@ def vary(
 ) -> list[Sound]:
     """`n` variations of a recording (samples,): each code is resampled with probability `strength`.
 
-    At 0 the result is the recording as the codec decodes it; at 1 only its length, level and labels are
+    At 0 the result is the recording's nearest codes, decoded; at 1 only its length, level and labels are
     left. Raises AudiovqError where `strength` is not from 0 to 1, or the model has no prior.
     """
     require_strength(strength)
@@ -216,7 +216,8 @@ def with_original(kept: Kept, sample_rate: int, source: Path) -> tuple[Waveform,
         made = made.mean(axis=0)
     spans = [(round(a * rate / sample_rate), round(b * rate / sample_rate)) for a, b in kept.spans]
     missing = original.shape[1] - made.shape[-1]
-    if abs(missing) <= rate // 1000:  # the same length but for rounding
+    is_longer = kept.made.shape[-1] * rate > (original.shape[1] + rate / sample_rate) * sample_rate
+    if abs(missing) <= rate // 1000 and not is_longer:  # the same length but for rounding
         widths = [(0, 0)] * (made.ndim - 1) + [(0, max(0, missing))]
         made = np.pad(made, widths)[..., : original.shape[1]]
     if kept.spans and kept.spans[-1][1] >= kept.made.shape[-1]:
@@ -264,7 +265,8 @@ def region_mask(model: Model, encoded: Encoded, time: Span | None, band: Span | 
     mask = torch.ones(rows, columns, dtype=torch.bool)
     if time is not None:
         mask &= _columns_in(model, columns, time)
-        if not mask.any() or time[1] <= time[0]:
+        is_beyond = time[0] * model.sample_rate >= encoded.num_samples
+        if not mask.any() or time[1] <= time[0] or is_beyond:
             duration = encoded.num_samples / model.sample_rate
             raise AudiovqError(
                 f"time {time[0]:g}:{time[1]:g}: give a start before an end, within {duration:.3g} s"

@@ -159,9 +159,14 @@ def _say_without_effect(
 
 
 def _require_same_model(folder: Path, made_with: Mapping[str, Any]) -> None:
-    """Raise AudiovqError if the sounds in `folder` were made by another model, perhaps at another sample rate."""
+    """Raise AudiovqError if the sounds in `folder` were made by another verb, or another model, perhaps at another sample
+    rate."""
     before = read_object(folder / MANIFEST, "a folder of generated sounds").get("made_with")
     parts = [part for part in ("autoencoder", "prior", "masked") if part in made_with]
+    if isinstance(before, dict) and before.get("verb") != "generate":
+        raise AudiovqError(
+            f"{folder}: its sounds are of {before.get('verb')}; --more adds to sounds of generate"
+        )
     if not isinstance(before, dict) or any(before.get(part) != made_with[part] for part in parts):
         raise AudiovqError(f"{folder}: its sounds are of another model; give --more another folder")
 

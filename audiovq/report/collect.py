@@ -143,10 +143,11 @@ def _generated(model: Model) -> tuple[list[Picture], int | None]:
         for i, s in enumerate(sounds, 1)
     ]
     copies = sum(s.nearest is not None and s.nearest.is_copy for s in sounds)
+    compared = model.known is not None and any(s.nearest is not None for s in sounds)
     waveforms = [sound.waveform for sound in sounds]
     most = _longest([w.shape[-1] for w in waveforms], NEW_SAMPLES // model.channels)
     pictures = _pictures(model, names, waveforms, most)
-    return pictures, None if model.known is None else copies
+    return pictures, copies if compared else None
 
 
 def _asked(model: Model) -> dict[str, Any]:
@@ -261,19 +262,23 @@ def _codes(model: Model, split: Split) -> list[Group]:
     unused = (counts.sum(dim=0) == 0).to(vectors.device)
     for row in torch.linspace(0, rows - 1, min(MAX_CODES, rows)).round().int().tolist():
         common = counts[row].topk(min(CANDIDATES, size)).indices
+        common = common[counts[row][common] > 0]
+        if not len(common):  # of no clip that is so high
+            continue
         code = int(common[held_codes(model, common, row)[:, 0].sum(dim=(1, 2)).argmax().cpu()])
         distances = (vectors - vectors[code]).square().sum(dim=1).masked_fill(unused, torch.inf)
         distances[code] = torch.inf
         nearest = int(distances.argmin())
-        waveforms = [
-            held_waveform(model, image)
-            for image in held_codes(model, torch.tensor([code, nearest]), row)
-        ]
+        shown = {f"code {code}": code}
+        if distances[nearest] < torch.inf:  # another code is in use
+            shown[f"nearest: {nearest}"] = nearest
+        held = held_codes(model, torch.tensor([*shown.values()]), row)
+        waveforms = [held_waveform(model, image) for image in held]
         share = float(counts[:, code].sum() / counts.sum())
         groups.append(
             Group(
                 f"{_band(model, row)} · {percent(share, 2)} of uses",
-                _pictures(model, [f"code {code}", f"nearest: {nearest}"], waveforms),
+                _pictures(model, [*shown], waveforms),
             )
         )
     return groups

@@ -216,9 +216,17 @@ class Origin:
 
     def _labels(self, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
         """A line for each label: which values keep their embeddings, as `carry_labels` decides."""
-        missing = [v for n, known in self.model.labels.items() if n not in labels for v in known]
+        others = self.model.labels.items()
+        missing = [
+            v
+            for n, known in others
+            if n not in labels and not isinstance(known, Numbers)
+            for v in known
+        ]
         for name, values in labels.items():
             theirs = self.model.labels.get(name, missing)
+            if not isinstance(values, Numbers) and not keeps(values, theirs):
+                theirs = []  # numbers there, words here
             if isinstance(values, Numbers):
                 yield f"label {name}: {values.in_words}, {'kept' if keeps(values, theirs) else 'new'}"
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -118,12 +119,14 @@ def _settings(config: TrainConfig | str, origin: Origin | None) -> TrainConfig:
 def _train_further(run: Run, further: Further) -> Model:
     """Train a finished model further, in a folder beside it, and put the result in its place."""
     origin = replace(Origin.read(run.folder), continues=True)
-    minutes = "" if further.minutes is None else f" for {further.minutes:g} minutes"
+    number = further.minutes
+    minutes = "" if number is None else f" for {number:g} minute{'s' * (number != 1)}"
     run.say(f"training the finished model further{minutes}; it stays as it is until the end")
     if distributed.is_main():
         further.prepare(run.dataset, run.config)
     distributed.barrier()
-    if not further.is_trained():
+    # Decided by all before rank 0 removes what it is decided by.
+    if not distributed.all_true(further.is_trained()):
         _train(replace(run, folder=further.work, config=further.config(run.config), origin=origin))
         distributed.barrier()
     if distributed.is_main():
@@ -443,8 +446,22 @@ MOST_COMBINATIONS = 20_000
 def count_labels(split: Split) -> list[tuple[tuple[int, ...], int]]:
     """Each combination of label indices that clips have, and the number of its clips.
 
-    Of numbers, nearly every clip has another combination: of more than MOST_COMBINATIONS, evenly spaced ones are
-    kept."""
-    found = sorted(Counter(tuple(row) for row in split.label_indices.tolist()).items())
-    is_number = any(isinstance(values, Numbers) for values in split.labels.values())
-    return found[:: -(-len(found) // MOST_COMBINATIONS)] if is_number and found else found
+    Of numbers, nearly every clip has another combination: of more than MOST_COMBINATIONS, those with the same words are
+    thinned out evenly, and the ones that are kept count for their neighbours."""
+    counts = Counter(tuple(row) for row in split.label_indices.tolist())
+    numbers = [isinstance(values, Numbers) for values in split.labels.values()]
+    step = -(-len(counts) // MOST_COMBINATIONS)
+    if step <= 1 or not any(numbers):
+        return sorted(counts.items())
+
+    def words_of(row: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(i for i, is_number in zip(row, numbers, strict=True) if not is_number)
+
+    kept: list[tuple[tuple[int, ...], int]] = []
+    in_groups = sorted(counts, key=lambda row: (words_of(row), row))
+    for _, group in itertools.groupby(in_groups, words_of):
+        rows = list(group)
+        for begin in range(0, len(rows), step):
+            together = rows[begin : begin + step]
+            kept.append((together[0], sum(counts[row] for row in together)))
+    return sorted(kept)

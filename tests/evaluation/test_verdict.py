@@ -40,6 +40,7 @@ def test_the_verdict_names_quality_copies_and_what_would_help() -> None:
         (FACTS, GOOD, (5, 20), "5 of 20 are near copies; more, and more varied, recordings"),
         (FACTS, GOOD, None, "92 % recognizable, not compared with the recordings;"),
         (Facts(46, {}, 0.9), GOOD, (0, 20), "more recordings would help most: it has 46 training"),
+        (Facts(1, {}, 0.9), GOOD, (0, 20), "help most: it has 1 training clip."),
         (
             FACTS,
             GOOD | {"codebook": {"usage": 0.2}},

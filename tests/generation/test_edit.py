@@ -252,6 +252,7 @@ def test_without_a_masked_prior_the_autoregressive_one_resamples(clip: Waveform)
             "time 0.5:0.2: give a start before an end",
         ),
         (lambda m, w: edit.repaint(m, w, time=(7.0, 8.0)), "within 0.0"),
+        (lambda m, w: edit.repaint(m, w, time=(len(w) / m.sample_rate, 8.0)), "within 0.0"),
         (lambda m, w: edit.repaint(m, w, band=(9e3, 9.5e3)), "band 9000:9500: give a wider band"),
         (
             lambda m, w: edit.extend(m, w, 0.01),

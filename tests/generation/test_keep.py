@@ -138,7 +138,9 @@ def test_an_edited_file_keeps_the_samples_of_its_recording_whatever_the_model_re
     heard = read_recording(path, RATE)
     (painted,) = edit.repaint(model, heard, (12 * COLUMN / RATE, 16 * COLUMN / RATE), **QUICK)
     (longer,) = edit.extend(model, heard, 0.2, **QUICK)
-    for sound in (painted, longer):
+    (little,) = edit.extend(model, heard, (len(heard) + 4) / RATE, **QUICK)
+    assert len(little.waveform) == len(heard) + 4
+    for sound in (painted, longer, little):
         assert sound.kept is not None
         ((begin, end),) = sound.kept.spans
         written, rate = edit.with_original(sound.kept, RATE, path)

@@ -328,6 +328,13 @@ def test_more_overwrites_no_sound_where_another_was_taken_out_of_the_manifest(
             files.generate_files(model, tmp_path, 1, more=True, **QUICK)
 
 
+def test_more_refuses_sounds_of_another_verb(model: Model, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(800)), RATE)
+    files.vary_files(model, tmp_path / "a.wav", tmp_path / "out", 1, **QUICK)
+    with pytest.raises(AudiovqError, match="are of vary; --more adds to sounds of generate"):
+        files.generate_files(model, tmp_path / "out", 1, more=True, **QUICK)
+
+
 def test_more_refuses_sounds_of_another_model(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

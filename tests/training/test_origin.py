@@ -22,6 +22,7 @@ from audiovq.config.sampling import Inversion
 from audiovq.config.settings import MaskedConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.dataset import Dataset
+from audiovq.dataset.numbers import Numbers
 from audiovq.evaluation.evaluate import evaluate
 from audiovq.evaluation.judges import JudgeLimits
 from audiovq.evaluation.wording import figure_table
@@ -215,6 +216,13 @@ def other_dataset(
         return Dataset(folder)
 
     return make
+
+
+def test_words_are_new_where_the_origin_has_numbers(seed: Path) -> None:
+    origin = Origin.read(seed)
+    origin.model.labels = {"tempo": Numbers(60.0, 180.0)}
+    for name in ("tempo", "speed"):
+        assert [*origin._labels({name: ["60", "120"]})] == [f"label {name}: 60, 120 new"]
 
 
 def test_what_differs_is_said_before_anything_is_trained(

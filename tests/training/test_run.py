@@ -8,7 +8,10 @@ import re
 import shutil
 import signal
 import sys
+import types
+from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import pytest
 import soundfile
@@ -23,7 +26,8 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.settings import MaskedConfig
 from audiovq.config.spectrogram import PreprocessConfig
 from audiovq.dataset.batches import shift_and_stretch
-from audiovq.dataset.dataset import Dataset, known_ends
+from audiovq.dataset.dataset import Dataset, Split, known_ends
+from audiovq.dataset.numbers import Numbers
 from audiovq.models.checkpoint import load
 from audiovq.models.model import new_model
 from audiovq.pipeline import demo
@@ -564,3 +568,20 @@ def test_a_training_begun_with_settings_of_another_version_is_refused_in_one_lin
     with pytest.raises(AudiovqError, match=r"another version of audiovq.*--overwrite$") as caught:
         train(dataset, folder, CONFIG, device="cpu", say=lambda _: None)
     assert "\n" not in str(caught.value)
+
+
+def test_of_many_numbers_each_combination_of_words_and_the_number_of_clips_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "MOST_COMBINATIONS", 30)
+    number, kind = torch.arange(100), torch.arange(100) % 50 // 48  # two of three kinds are rare
+    kind[77] = 2
+    split = types.SimpleNamespace(
+        label_indices=torch.stack([kind, number], dim=1),
+        labels={"kind": ["kick", "bell", "gong"], "tempo": Numbers(60.0, 180.0)},
+    )
+    counts = run.count_labels(cast(Split, split))
+    assert len(counts) <= 30 + 3
+    assert sum(count for _, count in counts) == 100
+    clips = Counter(kind.tolist())
+    assert {k: sum(n for row, n in counts if row[0] == k) for k in range(3)} == clips
