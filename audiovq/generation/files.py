@@ -43,6 +43,9 @@ from audiovq.runtime.outputs import OutputFolder, earlier_files, writing_into
 from audiovq.runtime.progress import Say, progress
 from audiovq.spectral.picture import write_images
 
+EDITS = "vary", "continue", "repaint", "morph"
+"""Verbs whose sounds `generate --more` adds none to."""
+
 
 def generate_files(
     model: Model,
@@ -130,20 +133,22 @@ def generate_files(
 def _first_free(folder: Path, earlier: Sequence[str]) -> int:
     """Number for a new sound beside those among `earlier` files, which of a pack are also instruments and a page.
 
-    It is the number of sounds in the manifest, or the one after their highest where some were taken out. Raises
-    AudiovqError where the manifest is damaged.
+    It is the number of sounds in the manifest, or the one after the highest of a file, as some may have been taken out of
+    it. Raises AudiovqError where the manifest is damaged.
     """
     if MANIFEST not in earlier or not (folder / MANIFEST).exists():
         return 0
-    rows = read_object(folder / MANIFEST, "a folder of generated sounds").get("sounds", [])
+    manifest = read_object(folder / MANIFEST, "a folder of generated sounds")
     try:
-        names = [PurePath(row["file"]).name for row in rows if row["file"] in earlier]
-    except (TypeError, LookupError) as error:
+        rows = [row for row in manifest.get("sounds", []) if row["file"] in earlier]
+        _ = [run.get("start") for run in manifest.get("more", [])]
+    except (TypeError, LookupError, AttributeError) as error:
         raise AudiovqError(
             f"{folder / MANIFEST}: damaged ({error!r:.200}); give --more another folder"
         ) from error
+    names = (PurePath(name).name for name in earlier)
     numbers = [int(found[1]) for found in map(re.compile(r"(\d{4,})[_.]").match, names) if found]
-    return max([len(names), *(number + 1 for number in numbers)])
+    return max([len(rows), *(number + 1 for number in numbers)])
 
 
 def _say_without_effect(
@@ -163,10 +168,9 @@ def _require_same_model(folder: Path, made_with: Mapping[str, Any]) -> None:
     rate."""
     before = read_object(folder / MANIFEST, "a folder of generated sounds").get("made_with")
     parts = [part for part in ("autoencoder", "prior", "masked") if part in made_with]
-    if isinstance(before, dict) and before.get("verb") != "generate":
-        raise AudiovqError(
-            f"{folder}: its sounds are of {before.get('verb')}; --more adds to sounds of generate"
-        )
+    verb = before.get("verb") if isinstance(before, dict) else None
+    if verb in EDITS:
+        raise AudiovqError(f"{folder}: its sounds are of {verb}; --more adds to sounds of generate")
     if not isinstance(before, dict) or any(before.get(part) != made_with[part] for part in parts):
         raise AudiovqError(f"{folder}: its sounds are of another model; give --more another folder")
 

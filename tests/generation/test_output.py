@@ -322,8 +322,19 @@ def test_more_overwrites_no_sound_where_another_was_taken_out_of_the_manifest(
     assert [path.read_bytes() for path in rest] == before
     sounds = json.loads((tmp_path / "manifest.json").read_text())["sounds"]
     assert [row["file"] for row in sounds] == [path.name for path in (*rest, new)]
-    for damaged in ([1], [{}], 5):
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"sounds": damaged}))
+    before = {path: path.read_bytes() for path in (*rest, new)}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"sounds": sounds[:-1]}))
+    (last,) = files.generate_files(model, tmp_path, 1, more=True, **QUICK)
+    assert last.name.startswith("0004")
+    assert {path: path.read_bytes() for path in before} == before
+    for key, damaged in (
+        ("sounds", [1]),
+        ("sounds", [{}]),
+        ("sounds", 5),
+        ("more", 5),
+        ("more", [1]),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest | {key: damaged}))
         with pytest.raises(AudiovqError, match=r"manifest\.json: damaged"):
             files.generate_files(model, tmp_path, 1, more=True, **QUICK)
 

@@ -60,13 +60,19 @@ class Interrupted(ThreadPoolExecutor):
 def test_ctrl_c_while_an_executor_starts_stops_the_program_after_its_start(
     make: Callable[[], AbstractContextManager[Executor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor, before = Interrupted(1), signal.getsignal(signal.SIGINT)
+    executor, before = Interrupted(1), signal.default_int_handler
+    ignored = signal.signal(
+        signal.SIGINT, before
+    )  # as in a terminal; side by side, tests ignore it
     monkeypatch.setattr(pool_module, "can_fork", lambda: True)
     monkeypatch.setattr(pool_module, "_processes", lambda start: executor)
-    with pytest.raises(KeyboardInterrupt), make():
-        pytest.fail("the block runs after Ctrl-C")
-    assert executor.is_ended
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        with pytest.raises(KeyboardInterrupt), make():
+            pytest.fail("the block runs after Ctrl-C")
+        assert executor.is_ended
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, ignored)
 
 
 def test_an_executor_starts_in_any_thread() -> None:
