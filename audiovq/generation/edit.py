@@ -216,8 +216,10 @@ def with_original(kept: Kept, sample_rate: int, source: Path) -> tuple[Waveform,
         made = made.mean(axis=0)
     spans = [(round(a * rate / sample_rate), round(b * rate / sample_rate)) for a, b in kept.spans]
     missing = original.shape[1] - made.shape[-1]
-    is_longer = kept.made.shape[-1] * rate > (original.shape[1] + rate / sample_rate) * sample_rate
-    if abs(missing) <= rate // 1000 and not is_longer:  # the same length but for rounding
+    added = kept.made.shape[-1] / sample_rate - original.shape[1] / rate  # seconds
+    if (
+        abs(missing) <= rate // 1000 and added <= 1 / sample_rate
+    ):  # the same length but for rounding
         widths = [(0, 0)] * (made.ndim - 1) + [(0, max(0, missing))]
         made = np.pad(made, widths)[..., : original.shape[1]]
     if kept.spans and kept.spans[-1][1] >= kept.made.shape[-1]:

@@ -130,13 +130,14 @@ def test_codes_are_shown_with_their_band_and_nearest_neighbour(model: Model, pag
 
 @pytest.mark.parametrize("in_use", [[3, 9], [5, 5]])
 def test_codes_are_in_use_in_their_band_and_have_a_neighbour_where_another_is_in_use(
-    in_use: list[int], monkeypatch: pytest.MonkeyPatch
+    in_use: list[int], dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model()
     codes = torch.tensor(in_use)[None, None, :, None].expand(2, 1, 2, 5)
     tokens = model.vocabulary.tokens(codes, torch.tensor([5, 5]), torch.tensor([0, 0]))
     monkeypatch.setattr(collect, "encode_split", lambda *_: tokens)
-    titles = [[p.title for p in group.pictures] for group in collect._codes(model, None)]  # type: ignore[arg-type]
+    groups = collect._codes(model, dataset.validation)
+    titles = [[picture.title for picture in group.pictures] for group in groups]
     assert [row[0] for row in titles] == [f"code {code}" for code in in_use]
     others = [[f"nearest: {code}"] for code in in_use[::-1]] if in_use[0] != in_use[1] else [[], []]
     assert [row[1:] for row in titles] == others
