@@ -35,8 +35,8 @@ class RecordingStats:
     silent: float
     """Share of 20 ms windows that are silent."""
     clipped: float
-    """Share of samples that equal both the previous one and the maximum, or a minimum nearly as far from zero, of the
-    channel with most."""
+    """Share of samples that equal both the previous one and the maximum or minimum, if that is beyond FLAT of the peak,
+    of the channel with most."""
     bandwidth_hz: float
     """Highest frequency with sound."""
     sha256: str
@@ -138,7 +138,9 @@ class _Clipping:
         self._last: float | None = None
 
     def add(self, samples: Waveform) -> None:
-        """Add the next block (samples,)."""
+        """Add the next block (samples,), which may be empty where a header states more samples than there are."""
+        if not len(samples):
+            return
         repeated = samples[1:][samples[1:] == samples[:-1]]
         if samples[0] == self._last:
             repeated = np.append(repeated, samples[0])

@@ -6,8 +6,9 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -402,6 +403,22 @@ def test_statistics_do_not_depend_on_the_block_size(voice: Voice, tmp_path: Path
     assert whole.clipped > 0.05
     soundfile.write(path, voice(2.048), 8000)
     assert measure(path, 50).clipped == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_empty_block_as_a_truncated_file_may_end_with_changes_no_figure(
+    channels: int, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack(channels * [voice(0.3)], axis=1), 8000)
+    expected, blocks = measure(tmp_path / "a.wav", 50), reading.blocks
+
+    def with_empty(path: Path, **settings: Any) -> Iterator[Waveform]:
+        for block in blocks(path, **settings):
+            yield block
+            yield block[..., :0]
+
+    monkeypatch.setattr(reading, "blocks", with_empty)
+    assert measure(tmp_path / "a.wav", 50) == expected
 
 
 @pytest.mark.parametrize("block_samples", [reading.BLOCK, 500])
