@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from audiovq.audio.resampling import resample
 from audiovq.audio.waveform import Waveform
+from audiovq.runtime.files import take_turns
 from audiovq.spectral.loudness import integrated_loudness
 
 LONGEST_SECONDS = 10.0
@@ -44,6 +48,22 @@ class Description:
     """Integrated loudness by ITU-R BS.1770-4, at least -70 (silence)."""
 
 
+@functools.cache
+def load_librosa() -> ModuleType:
+    """librosa, loaded and compiled by one process at a time; on first use late, as it takes two seconds.
+
+    numba compiles parts of librosa when they are first imported, half a minute of work, and keeps the result
+    beside librosa. If two processes compile at once, they may keep a mixture, with which each later process
+    crashes: its index of compiled functions is read and written without a lock.
+    """
+    import librosa
+
+    with take_turns(Path(librosa.__file__)):
+        librosa.pyin(np.zeros(2048, np.float32), sr=8000, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
+        librosa.onset.onset_detect(onset_envelope=np.zeros(16, np.float32))
+    return librosa
+
+
 def describe(waveform: Waveform, sample_rate: int, pitch: bool = True) -> Description:
     """Describe a mono waveform (samples,) at `sample_rate` Hz; without `pitch`, which takes most of the time, if it is
     False.
@@ -51,8 +71,7 @@ def describe(waveform: Waveform, sample_rate: int, pitch: bool = True) -> Descri
     Pitch by pYIN (Mauch and Dixon 2014), onsets by spectral flux, tempo by autocorrelation of the onset
     strength, loudness after ITU-R BS.1770-4.
     """
-    import librosa  # here, as it takes a second to load
-
+    librosa = load_librosa()
     waveform = waveform[: round(LONGEST_SECONDS * sample_rate)]
     loudness = integrated_loudness(waveform, sample_rate)
     if sample_rate > HIGHEST_RATE:
@@ -129,6 +148,4 @@ def description_lines(descriptions: Sequence[Description]) -> list[str]:
 
 def note_name(hertz: float) -> str:
     """The nearest note of the equal temperament at A4 = 440 Hz, such as `A3` or `C#4`."""
-    import librosa
-
-    return str(librosa.hz_to_note(hertz, unicode=False))
+    return str(load_librosa().hz_to_note(hertz, unicode=False))

@@ -99,6 +99,12 @@ def inspect(
     ceiling, inverted = _invert(
         source, slicing, paths, pieces, Path(out) if out else None, overwrite
     )
+    descriptions = {}
+    with progress("inspect: describing", len(paths), "recordings") as step:
+        for path, piece in zip(paths, pieces, strict=True):
+            sound = to_channels(piece.cut_to_clip(piece.samples), 1)
+            descriptions[path] = describe(sound, settings.sample_rate)
+            step(1)
     mono = settings.channels == 1  # in stereo no channels cancel each other
     file_notes = [(path, note) for path, one in stats.items() for note in one.notes if mono]
     return Inspection(
@@ -137,10 +143,7 @@ def inspect(
         ),
         ceiling=ceiling,
         inverted=inverted,
-        descriptions={
-            path: describe(to_channels(piece.cut_to_clip(piece.samples), 1), settings.sample_rate)
-            for path, piece in zip(paths, pieces, strict=True)
-        },
+        descriptions=descriptions,
     )
 
 

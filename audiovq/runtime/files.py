@@ -256,6 +256,21 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def take_turns(path: Path) -> Iterator[None]:
+    """Lock an existing file for this process during the block; waits while another process has locked it.
+
+    The file is only read. On systems without such locks (Windows, some network file systems) there is none.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with path.open("rb") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def file_identity(path: Path) -> tuple[int, int] | None:
     """Device and inode, equal for all paths of one file; None if it does not exist."""
     try:

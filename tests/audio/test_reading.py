@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +17,9 @@ from audiovq.audio.resampling import resample, resample_all
 from audiovq.audio.silence import SilenceDetector, trim
 from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
+from audiovq.inspection.describe import load_librosa
 
+librosa = load_librosa()
 RATES = (8000, 11_025, 16_000, 22_050, 44_100, 48_000)
 
 

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from audiovq.inspection.describe import Description, describe, description_lines, note_name
+from audiovq.inspection.describe import (
+    Description,
+    describe,
+    description_lines,
+    load_librosa,
+    note_name,
+)
 
 RATE = 22_050
 
@@ -63,3 +69,23 @@ def test_the_median_of_two_tempos_is_between_them() -> None:
 
 def test_frequencies_have_note_names() -> None:
     assert [note_name(hertz) for hertz in (220, 440, 466.2)] == ["A3", "A4", "A#4"]
+
+
+def test_librosa_is_compiled_by_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that compile at once may leave a cache with which every later process crashes."""
+    fcntl = pytest.importorskip("fcntl")
+    librosa = load_librosa()
+
+    def is_locked() -> bool:
+        with open(librosa.__file__, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    locked = []
+    for module, name in ((librosa, "pyin"), (librosa.onset, "onset_detect")):
+        monkeypatch.setattr(module, name, lambda *_, **__: locked.append(is_locked()))
+    load_librosa.__wrapped__()
+    assert locked == [True, True]

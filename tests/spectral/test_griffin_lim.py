@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import librosa
 import numba
 import numpy as np
 import pytest
@@ -11,11 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from audiovq.inspection.describe import load_librosa
 from audiovq.spectral import pghi as pghi_module
 from audiovq.spectral.griffin_lim import griffin_lim
 from audiovq.spectral.pghi import pghi
 from audiovq.spectral.stft import istft, num_frames, stft
 
+librosa = load_librosa()
 N_FFT, HOP = 256, 64
 LENGTHS = (
     0,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import librosa
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,11 +17,13 @@ from audiovq.config.errors import AudiovqError
 from audiovq.config.sampling import Inversion, Phase
 from audiovq.config.spectrogram import SpectrogramConfig
 from audiovq.evaluation.envelopes import beat_db
+from audiovq.inspection.describe import load_librosa
 from audiovq.spectral.griffin_lim import MOMENTUM
 from audiovq.spectral.scale import LOUDEST_DB, mel_filters
 from audiovq.spectral.spectrogram import Spectrogram
 from audiovq.spectral.stft import num_frames, stft
 
+librosa = load_librosa()
 Voice = Callable[..., npt.NDArray[np.float32]]
 RATES = (1000, 4000, 8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 384_000)
 CONFIG = SpectrogramConfig.for_rate(8000)
