@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from audiovq.cli.arguments import Device, Overwrite, Preset, Recordings, Verbose
 from audiovq.config.settings import TrainConfig
-from audiovq.runtime.files import require_apart
 
 From = Annotated[
     Path | None,
@@ -57,10 +56,7 @@ def train_from(preset_config: TrainConfig) -> Callable[..., None]:
         from audiovq.report.commands import in_columns, next_steps
         from audiovq.runtime import distributed
 
-        require_apart(model, dataset, emptied=True)
         opened = Dataset(dataset, recordings)
-        if origin is not None:
-            require_apart(model, origin, emptied=True)
         trained = train(
             opened,
             model,

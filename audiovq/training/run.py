@@ -27,7 +27,7 @@ from audiovq.models.checkpoint import KNOWN, amend, load, save, save_contrast, s
 from audiovq.models.model import Model, new_model
 from audiovq.runtime import distributed
 from audiovq.runtime.device import pick_device
-from audiovq.runtime.files import lock_folder, write_text
+from audiovq.runtime.files import lock_folder, require_apart, write_text
 from audiovq.runtime.progress import Say, percent
 from audiovq.runtime.threads import fix_threads
 from audiovq.training.budget import TimeBudget
@@ -79,14 +79,18 @@ def train(
 
     `origin`: a model folder, or the name of a model in the package, from whose weights training starts; its networks
     replace those of a preset. `more`: minutes for which a finished model is trained further; a `config.max_minutes`
-    above that of the finished training does the same. `plain`: print lines for beginners in place of figures. Raises AudiovqError where the folder holds something else,
-    where settings contradict the origin or its weights do not fit, and where training diverges.
+    above that of the finished training does the same. `overwrite`: replace the model in `folder`. `plain`: print lines for
+    beginners in place of figures. Raises AudiovqError where the folder holds something else, such as the dataset or
+    the origin, where settings contradict the origin or its weights do not fit, and where training diverges.
     """
     folder = Path(folder)
+    if origin is not None:
+        require_apart(folder, Path(origin), emptied=True)
     start = None if origin is None else Origin.read(origin)
     config = _settings(config, start)
     with distributed.process_group():
         dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+        require_apart(folder, dataset.folder, emptied=True)
         say = say if distributed.is_main() else _silent
         run = Run(dataset, folder, config, pick_device(device), say, limits, start, plain)
         if start is not None:

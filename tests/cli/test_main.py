@@ -195,8 +195,6 @@ def test_a_line_of_a_long_task_is_in_a_redirected_output_before_the_task_ends(
         (["export", "texts", "texts", "--overwrite"], "texts: would overwrite the input texts"),
         (["encode", "texts", "broken", "texts/a.txt", "--overwrite"], "is inside the input texts"),
         (["plot", "texts", "texts/a.txt", "--overwrite"], "is inside the input texts"),
-        (["train", "texts", "texts", "--overwrite"], "texts: would overwrite the input texts"),
-        (["train", "broken", ".", "--overwrite"], ".: would overwrite the input broken"),
         (
             ["inspect", "texts", "--out", "texts", "--overwrite"],
             "texts: would overwrite the input texts",

@@ -144,6 +144,22 @@ def _refuses_another(seed: Path, dataset: Dataset, tmp_path: Path) -> None:
     assert weights(folder) == before
 
 
+@pytest.mark.parametrize("at", ["the origin", "around it", "the dataset"])
+def test_a_training_never_replaces_its_origin_or_its_dataset(
+    at: str, dataset: Dataset, seed: Path, tmp_path: Path
+) -> None:
+    """Nor a folder that contains one."""
+    around, data = tmp_path / "around", tmp_path / "data"
+    origin = Path(shutil.copytree(seed, around / "seed"))
+    shutil.copytree(seed, around, dirs_exist_ok=True)
+    shutil.copytree(dataset.folder, data)
+    folder = {"the origin": origin, "around it": around, "the dataset": data}[at]
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(AudiovqError, match="would overwrite the input"):
+        train(data, folder, CONFIG, origin=origin, overwrite=True, say=quiet)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
 def test_a_training_from_scratch_is_not_resumed_from_a_model(
     seed: Path, folder: Path, dataset: Dataset
 ) -> None:
