@@ -112,6 +112,26 @@ def join(original: Waveform, made: Waveform, spans: Spans, sample_rate: int) -> 
     return joined
 
 
+def add(original: Waveform, change: Waveform, spans: Spans, sample_rate: int) -> Waveform:
+    """`original` with `change` added in `spans`, both (samples,) or (channels, samples) of equal length.
+
+    Before and after each span, the change is faded in and out in FADE_SECONDS. All other samples of the original are
+    unchanged.
+    """
+    fade = round(FADE_SECONDS * sample_rate)
+    num_samples = original.shape[-1]
+    changed, highest = original.copy(), max(HIGHEST, peak_of(original))
+    for begin, end in spans:
+        first, last = max(0, begin - fade), min(num_samples, end + fade)
+        gain = np.ones(max(0, last - first), np.float32)
+        rise, fall = (_ramp(FADE_SECONDS, sample_rate, n) for n in (begin - first, last - end))
+        gain[: len(rise)] *= rise
+        gain[len(gain) - len(fall) :] *= fall[::-1]
+        part = original[..., first:last] + gain * change[..., first:last]
+        changed[..., first:last] = np.clip(part, -highest, highest)
+    return changed
+
+
 def _gains(
     original: Waveform,
     made: Waveform,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.audio.channels import to_channels
-from audiovq.audio.ends import Spans, join
+from audiovq.audio.ends import Spans, add, join
 from audiovq.audio.reading import read_channels
 from audiovq.audio.resampling import resample as resample_waveform
 from audiovq.audio.waveform import AudioError, Waveform
@@ -178,15 +178,18 @@ def keep_unmasked(model: Model, original: Waveform, sound: Sound, mask: Tensor) 
     made = sound.waveform
     original = to_channels(original, made.ndim)
     columns = mask.any(dim=0)
+    change = None
     if not bool(mask.all(dim=0)[columns].all()):
+        original = _as_long(original, made.shape[-1])
         made = _joined_spectra(model, original, made, mask)
+        change = made - original
     edges = np.flatnonzero(np.diff(columns.int().numpy(), prepend=0, append=0)).reshape(-1, 2)
     spans = [
         (int(first) * step, min(int(last) * step, made.shape[-1]))
         for first, last in edges
         if first * step < made.shape[-1]
     ]
-    return _keep(model, original, replace(sound, waveform=made), spans)
+    return _keep(model, original, replace(sound, waveform=made), spans, change)
 
 
 def keep_beginning(model: Model, original: Waveform, sound: Sound, columns: int) -> Sound:
@@ -202,14 +205,16 @@ def with_original(kept: Kept, sample_rate: int, source: Path) -> tuple[Waveform,
     """An edited sound with the samples of its recording's file, (channels, samples), and their rate.
 
     The model reads a recording at its rate and channels, without DC offset and within full scale; so the sound as the
-    model made it, at `sample_rate`, is resampled and joined with the file's samples. Raises AudiovqError where the file
+    model made it, at `sample_rate`, is resampled and joined with the file's samples. Where only some frequencies are
+    new, their change is resampled and added, to each channel, so that others stay as they are in the file, above the
+    model's too. Raises AudiovqError where the file
     cannot be read.
     """
     try:
         original, rate = read_channels(source)
     except AudioError as error:
         raise AudiovqError(f"{source}: {error}") from error
-    made = resample_waveform(kept.made, sample_rate, rate)
+    made = resample_waveform(kept.made if kept.change is None else kept.change, sample_rate, rate)
     if made.ndim == 2 and len(original) == 1:  # a stereo model's, of a mono recording
         original = np.repeat(original, 2, axis=0)
     elif made.ndim == 2 and len(original) > 2:
@@ -220,10 +225,11 @@ def with_original(kept: Kept, sample_rate: int, source: Path) -> tuple[Waveform,
     if (
         abs(missing) <= rate // 1000 and added <= 1 / sample_rate
     ):  # the same length but for rounding
-        widths = [(0, 0)] * (made.ndim - 1) + [(0, max(0, missing))]
-        made = np.pad(made, widths)[..., : original.shape[1]]
+        made = _as_long(made, original.shape[1])
     if kept.spans and kept.spans[-1][1] >= kept.made.shape[-1]:
         spans[-1] = spans[-1][0], made.shape[-1]
+    if kept.change is not None:
+        return add(_as_long(original, made.shape[-1]), made, spans, rate), rate
     return join(original, made, spans, rate), rate
 
 
@@ -380,9 +386,21 @@ def _sample_to_end(
     ]
 
 
-def _keep(model: Model, original: Waveform, sound: Sound, spans: Spans) -> Sound:
-    waveform = join(original, sound.waveform, spans, model.sample_rate)
-    return replace(sound, waveform=waveform, kept=Kept(sound.waveform, tuple(spans)))
+def _keep(
+    model: Model, original: Waveform, sound: Sound, spans: Spans, change: Waveform | None = None
+) -> Sound:
+    rate, made = model.sample_rate, sound.waveform
+    waveform = (
+        join(original, made, spans, rate) if change is None else add(original, change, spans, rate)
+    )
+    return replace(sound, waveform=waveform, kept=Kept(made, tuple(spans), change))
+
+
+def _as_long(waveform: Waveform, num_samples: int) -> Waveform:
+    """A waveform (samples,) or (channels, samples), cut or filled up with zeros to `num_samples`."""
+    missing = max(0, num_samples - waveform.shape[-1])
+    widths = [(0, 0)] * (waveform.ndim - 1) + [(0, missing)]
+    return np.pad(waveform, widths)[..., :num_samples]
 
 
 def _joined_spectra(model: Model, original: Waveform, made: Waveform, mask: Tensor) -> Waveform:

@@ -29,6 +29,8 @@ class Kept:
     """The sound as the model makes it, (samples,), before the recording's samples replace its own."""
     spans: tuple[tuple[int, int], ...]
     """First sample of each new part, and the one after its last."""
+    change: Waveform | None = None
+    """What `made` adds to the recording as the model reads it, where some frequencies of new parts are the recording's."""
 
 
 @dataclass(frozen=True)

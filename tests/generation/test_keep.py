@@ -148,3 +148,29 @@ def test_an_edited_file_keeps_the_samples_of_its_recording_whatever_the_model_re
         assert written.shape == (1, len(sound.waveform))
         assert np.array_equal(written[0, : begin - FADE], stored[: begin - FADE])
         assert np.array_equal(written[0, end + FADE :], stored[end + FADE : written.shape[1]])
+
+
+def test_a_band_of_an_edited_file_keeps_its_other_frequencies_and_its_sides(
+    model: Model, tmp_path: Path
+) -> None:
+    """The model is mono and knows nothing above 4 kHz; the file is in stereo, at twice the rate."""
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, noise(3, 2 * 30 * COLUMN, 2), 2 * RATE, subtype="FLOAT")
+    stored = soundfile.read(path, dtype="float32")[0].T
+    heard = read_recording(path, RATE)
+    time = 12 * COLUMN / RATE, 16 * COLUMN / RATE
+    (sound,) = edit.repaint(model, heard, time, (2500.0, 4000.0), **QUICK)
+    assert sound.kept is not None
+    written, rate = edit.with_original(sound.kept, RATE, path)
+    assert rate == 2 * RATE
+    assert written.shape == stored.shape
+    first, last = 2 * 12 * COLUMN - 2 * FADE, 2 * 16 * COLUMN + 2 * FADE
+    assert np.array_equal(written[:, :first], stored[:, :first])
+    assert np.array_equal(written[:, last:], stored[:, last:])
+    np.testing.assert_allclose(written[0] - written[1], stored[0] - stored[1], atol=1e-6)
+    middle = slice(2 * 12 * COLUMN, 2 * 16 * COLUMN)
+    before, after = (np.abs(np.fft.rfft(x[0, middle])) for x in (stored, written))
+    hertz = np.fft.rfftfreq(middle.stop - middle.start, 0.5 / RATE)
+    changed = np.square(after - before)
+    assert changed[hertz > 4500].mean() < 0.01 * changed[(hertz > 2600) & (hertz < 3900)].mean()
+    assert changed[hertz < 1500].mean() < 0.05 * changed[(hertz > 2600) & (hertz < 3900)].mean()
