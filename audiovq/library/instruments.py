@@ -38,7 +38,9 @@ DRUM_KEYS = (
 """Keys of General MIDI's percussion, and patterns of names that they fit; the first that fits says what a kind is."""
 HATS = {42, 44, 46}
 """Of the kinds of these keys a sound ends the one before it: a closed hat an open one."""
-FREE_KEYS = range(84, 128)
+NUM_KEYS = 128
+"""Keys of MIDI."""
+FREE_KEYS = range(84, NUM_KEYS)
 """Keys of kinds whose name fits none of them, then the keys that are left, from the lowest."""
 
 

@@ -28,7 +28,7 @@ from audiovq.generation.labels import (
 from audiovq.generation.output.manifest import manifest_record
 from audiovq.generation.output.run import Run
 from audiovq.generation.sound import Sound
-from audiovq.library.instruments import Sample, hydrogen_kit, sfz_of_drums, sfz_of_notes
+from audiovq.library.instruments import NUM_KEYS, Sample, hydrogen_kit, sfz_of_drums, sfz_of_notes
 from audiovq.models.known import KnownClips
 from audiovq.models.model import Model
 from audiovq.report.sheet import Entry, write_sheet
@@ -44,6 +44,8 @@ TWIN_DB = 2.0
 """Difference below which they are near copies of each other, where the model has no threshold."""
 MAX_WORD = 40
 """Characters of a label's value in a file name."""
+MAX_BYTES = 200
+"""Bytes of the folder's name in the instrument's; names of files have at most 255."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ def write_pack(
             raise AudiovqError("pack: every sound is a near copy of a training clip; train longer")
         paths = run.finish([name for pairs in chosen.values() for name, _ in pairs])
         name = folder.resolve().name  # `.` has none
-        _write_instruments(filled, name, by, chosen)
+        _write_instruments(filled, name, by, chosen, say)
         _write_page(model, filled, name, chosen)
     return paths
 
@@ -215,8 +217,10 @@ def _write_instruments(
     name: str,
     by: str | None,
     chosen: Mapping[str, Sequence[tuple[str, Sound]]],
+    say: Say,
 ) -> None:
     """Write NAME.sfz, and drumkit.xml for kinds of sounds."""
+    file_name = name.encode()[:MAX_BYTES].decode(errors="ignore") + ".sfz"
     samples = {
         value: [Sample(file, sound.waveform.shape[-1], sound.tags.loop) for file, sound in pairs]
         for value, pairs in chosen.items()
@@ -228,10 +232,14 @@ def _write_instruments(
         by_note: dict[int, list[Sample]] = {}
         for value, midi in notes.items():  # two names may be one note, such as C#4 and Db4
             by_note.setdefault(midi or 0, []).extend(samples[value])
-        texts[f"{name}.sfz"] = sfz_of_notes(by_note)
+        texts[file_name] = sfz_of_notes(by_note)
     else:
         kinds = {value or "sound": found for value, found in samples.items()}
-        texts[f"{name}.sfz"] = sfz_of_drums(kinds)
+        texts[file_name] = sfz_of_drums(kinds)
+        if len(kinds) > NUM_KEYS:
+            say(
+                f"note: the kit has {NUM_KEYS} of the {len(kinds)} kinds, one for each key; all are WAVs here"
+            )
         texts["drumkit.xml"] = hydrogen_kit(name, kinds, "Sounds made by a model of audiovq.")
     filled.expect(*texts)
     for file, text in texts.items():

@@ -17,6 +17,7 @@ from audiovq.config.output import OutputConfig
 from audiovq.config.sampling import Inversion, SamplingConfig
 from audiovq.generation import generate, known
 from audiovq.generation.files import generate_files
+from audiovq.library.instruments import NUM_KEYS
 from audiovq.library.pack import PackConfig, write_pack
 from audiovq.models.model import Model
 
@@ -56,6 +57,19 @@ def test_a_pack_has_so_many_sounds_of_each_value_named_by_it(tmp_path: Path) -> 
     }
     assert all(path.name in (out / "My kit.sfz").read_text() for path in paths)
     assert all(path.name in (out / "drumkit.xml").read_text() for path in paths)
+
+
+def test_more_kinds_than_keys_are_said_and_the_longest_folder_name_gives_an_instrument(
+    tmp_path: Path,
+) -> None:
+    kinds = [f"kind {i:03d}" for i in range(NUM_KEYS + 2)]
+    model = labelled({"kind": kinds}, [((i,), 4) for i in range(len(kinds))])
+    out = tmp_path / ("ß" * 127)
+    paths, said = pack(model, out, PackConfig(each=1, length=0.05))
+    assert "note: the kit has 128 of the 130 kinds, one for each key; all are WAVs here" in said
+    (instrument,) = out.glob("*.sfz")
+    assert len(paths) == 130
+    assert instrument.read_text().count("<region>") == 128
 
 
 def test_a_pitched_label_gives_an_sfz_of_notes_and_no_drum_kit(tmp_path: Path) -> None:
