@@ -317,7 +317,7 @@ def _asset(name: str) -> Answer:
     try:
         if kind is not None:
             return Answer(asset(PACKAGE, name).encode(), f"{kind}; charset=utf-8")
-    except FileNotFoundError:
+    except OSError:  # none of that name, or a name too long to have a file
         pass
     return _json({"error": f"{name}: is not here"}, 404)
 

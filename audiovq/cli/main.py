@@ -175,12 +175,21 @@ def _after_stop(arguments: list[str]) -> str:
 def program() -> int:
     """`main` as a whole process, which starts faster with rarer garbage collections, and ends faster (`_end`)."""
     gc.set_threshold(COLLECT_EVERY, 20, 20)
+    _open_closed()
     if "--json" in sys.argv:
         _print_alone()
     codes: list[int] = []
     atexit.register(_end, codes)  # registered first, so that it runs after all other handlers
     codes.append(main())
     return codes[0]
+
+
+def _open_closed() -> None:
+    """Open the standard streams that are closed, in their order: Python has None for them, and the next files that are
+    opened would get their numbers, and what is printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole process)
 
 
 def _print_alone() -> None:

@@ -79,6 +79,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_not_stored(server: Server)
         ("/nothing", None, "is not here"),
         ("/assets/..%2Fserver.py", None, "is not here"),
         ("/assets/missing.js", None, "is not here"),
+        (f"/assets/{'x' * 300}.js", None, "is not here"),
         ("/sounds/nothing.wav", None, "not on the shelf any more"),
         ("/codes/99", None, "row 99: give 0 to"),
         ("/codes/0/99999.wav", None, "code 99999: give 0 to"),

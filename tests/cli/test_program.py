@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from audiovq.dataset.dataset import Dataset
+
 FOR_OTHER_VERBS = """
 audiovq.training audiovq.evaluation audiovq.preprocessing audiovq.report audiovq.inspection audiovq.app
 torchaudio librosa matplotlib PIL sklearn jinja2 pesq pystoi constriction
@@ -105,3 +107,35 @@ def test_output_into_a_file_on_a_full_disk_ends_in_one_line(buffering: dict[str,
         "audiovq: the output, or a temporary file: cannot be written (No space left on device);"
         " make room on that disk, then run the same command again\n"
     )
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_dataset_is_made_with_closed_standard_streams(
+    closed: str, recordings: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "audiovq", "preprocess", str(recordings), str(tmp_path / "data")]
+    ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True)
+    assert ended.returncode == 0
+    assert len(Dataset(tmp_path / "data").train.clips) > 0
+
+
+def test_help_and_refusals_need_no_open_stream() -> None:
+    for word, code in (("--help", 0), ("bogus", 2)):
+        command = ["sh", "-c", 'exec "$@" 1>&- ', "sh", sys.executable, "-m", "audiovq", word]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == code
+        assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_while_the_program_loads_is_one_line() -> None:
+    code = """
+import runpy, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "audiovq.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+runpy.run_module("audiovq", run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "audiovq: stopped before it began\n")
