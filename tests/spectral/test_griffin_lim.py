@@ -331,6 +331,14 @@ def test_the_same_seed_gives_the_same_sound() -> None:
         assert not torch.equal(first, second)
 
 
+def test_the_kernel_is_compiled_once_for_all_magnitudes() -> None:
+    """Not a second time at the first call, which would be in several threads."""
+    pghi_module._heap_kernel.cache_clear()
+    for dtype in (torch.float32, torch.float64):
+        pghi(stft(noise(8000), N_FFT, HOP).abs().to(dtype), N_FFT, HOP)
+    assert len(pghi_module._heap_kernel().signatures) == 1
+
+
 def test_pghi_works_without_a_writable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a read-only installation numba raises RuntimeError."""
     compile_function, asked = numba.njit, []
