@@ -1,10 +1,11 @@
-"""Make the model `sounds`, from which trainings at 44.1 kHz start: hits, notes and textures by kind.
+"""Make the models from which trainings at 44.1 kHz start: `sounds`, of hits, notes and textures, and `notes`, of tones.
 
-    python -m scripts.make_seed ../sounds-seed --sounds ../shared/sounds --max-minutes 60
+    python -m scripts.make_seed sounds ../seeds/sounds --sounds ../shared/sounds --max-minutes 60
+    python -m scripts.make_seed notes ../seeds/notes --max-minutes 60
 
-Trained on recordings under CC0 and CC BY, named in its card, and on sounds that `audiovq/library/synthesis.py` makes. Sources
-that are missing are left out, which the card then shows. Weights are stored as float16, and the training's state is
-left out.
+`sounds` is trained on recordings under CC0 and CC BY, named in its card, and on sounds that `audiovq/library/synthesis.py`
+makes; `notes` on notes of a soundfont under the MIT licence (`soundfont.py`), with windows and bands of tones. Sources that
+are missing are left out, which the card then shows. Weights are stored as float16, and the training's state is left out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tyro.conf import Positional
@@ -29,16 +31,23 @@ from audiovq.models.checkpoint import KNOWN, export, load
 from audiovq.models.folder import require_model
 from audiovq.pipeline import preprocess, train
 from audiovq.runtime.files import require_new, write_text
+from scripts.soundfont import PROGRAMS, render
 
-SPECTROGRAMS = PreprocessConfig(
-    sample_rate=RATE,
-    channels="stereo",
-    n_fft=1_024,
-    hop_length=256,
-    n_mels=128,
-    labels=r"^(?P<kind>[a-z]+)/",
-)
-"""Windows of hits, with which tones lose less than hits with those of tones."""
+_STEREO = PreprocessConfig(sample_rate=RATE, channels="stereo")
+SPECTROGRAMS = {
+    "sounds": dataclasses.replace(
+        _STEREO, n_fft=1_024, hop_length=256, n_mels=128, labels=r"^(?P<kind>[a-z]+)/"
+    ),
+    "notes": dataclasses.replace(
+        _STEREO,
+        n_fft=2_048,
+        hop_length=512,
+        n_mels=256,
+        labels=r"^(?P<kind>[a-z]+)/[a-z]+_(?P<note>\d+)_",
+    ),
+}
+"""Settings of `preprocess` by seed: windows of hits, with which tones lose less than hits with those of tones; and those that
+`preprocess` chooses for tones."""
 BODY = {
     "clap": r"(finger|hand)clap",
     "stomp": r"(half)?stomp|heel",
@@ -82,18 +91,27 @@ SETTINGS = dataclasses.replace(
 )
 """Preset small with narrower priors, so that the model is small enough to ship."""
 
-CARD = """# sounds, a model to start from
+NOTES = 18
+"""Notes of each program that `notes` learns from."""
+WHAT = {"sounds": "Hits, notes and textures", "notes": "Notes of instruments"}
+LABEL = {"sounds": "--label kind=kick", "notes": "--label kind=flute --label note=69"}
+LIMITS = {
+    "sounds": "Speech, melodies, music: it has learnt single sounds",
+    "notes": "Speech, melodies, music, drums: it has learnt single notes",
+}
+"""What the cards say, by seed."""
+CARD = """# {name}, a model to start from
 
-Hits, notes and textures at {rate} Hz, by kind. `audiovq train DATASET MODEL --from {name}` starts from it: a
+{what} at {rate} Hz, by kind. `audiovq train DATASET MODEL --from {name}` starts from it: a
 folder of fifty sounds is then enough. Made by `python -m scripts.make_seed`.
 
 ```
 audiovq preprocess my-sounds dataset --like {name}
 audiovq train dataset model --from {name} --max-minutes 5
-audiovq generate {name} OUT --label kind=kick
+audiovq generate {name} OUT {label}
 ```
 
-- `kind`: {kinds}
+{labels}
 
 ## Sources
 
@@ -103,11 +121,11 @@ audiovq generate {name} OUT --label kind=kick
 
 ## What it cannot do
 
-- Speech, melodies, music: it has learnt single sounds of up to {longest:.1f} s.
+- {limits} of up to {longest:.1f} s.
 - Sound as good as its sources: it is small, and was trained for minutes.
 
 Its new sounds are not compared with its training clips, whose codes are left out for size. Licence of the model: MIT;
-the authors above are named as CC BY asks.
+the authors above are named as their licences ask.
 """
 
 
@@ -122,6 +140,7 @@ class Source:
 
 
 def main(
+    name: Positional[Literal["sounds", "notes"]],
     out: Positional[Path],
     sounds: Path = Path("../shared/sounds"),
     kits: Path = Path("/usr/share/hydrogen/data/drumkits"),
@@ -133,6 +152,7 @@ def main(
     """Gather, synthesize, preprocess, train, store.
 
     Args:
+        name: Which of them.
         out: Folder of the model.
         sounds: Folder with `body`, `foley` and `drums.csv`.
         kits: Folder of Debian's hydrogen-drumkits.
@@ -143,20 +163,23 @@ def main(
     """
     require_new(out, overwrite=False)
     work = work or Path(tempfile.mkdtemp())
-    sources = [source for source in _sources(sounds, kits, samples) if source.files]
     recordings = work / "recordings"
-    for source in sources:
-        for path, kind in source.files.items():
-            link = recordings / kind / f"{source.name}-{path.name}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                os.symlink(path.resolve(), link)
-    sources.append(synthesized(recordings, takes))
-    preprocess(recordings, work / "dataset", SPECTROGRAMS)
+    if name == "notes":
+        sources = [rendered(recordings)]
+    else:
+        sources = [source for source in _sources(sounds, kits, samples) if source.files]
+        for source in sources:
+            for path, kind in source.files.items():
+                link = recordings / kind / f"{source.name}-{path.name}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.is_symlink():
+                    os.symlink(path.resolve(), link)
+        sources.append(synthesized(recordings, takes))
+    preprocess(recordings, work / "dataset", SPECTROGRAMS[name])
     config = dataclasses.replace(SETTINGS, max_minutes=max_minutes)
     train(work / "dataset", work / "model", config)
     export(work / "model", out, leave_out=LEFT_OUT)
-    write_text(out / "README.md", card(out, sources))
+    write_text(out / "README.md", card(name, out, sources))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"wrote {out}: {size / 1e6:.1f} MB")
 
@@ -167,14 +190,26 @@ def synthesized(recordings: Path, takes: int) -> Source:
     return Source("synthesis", "CC0, made by this project (`audiovq/library/synthesis.py`)", files)
 
 
-def card(out: Path, sources: list[Source]) -> str:
+def rendered(recordings: Path) -> Source:
+    """Write NOTES notes of each program of PROGRAMS below `recordings`, unless they are there."""
+    files: dict[Path, str] = {}
+    for kind in PROGRAMS:
+        paths = sorted((recordings / kind).glob("*.wav"))
+        files |= dict.fromkeys(paths or render(recordings / kind, kind, NOTES), kind)
+    return Source("FluidR3 GM", "MIT, Frank Wen and contributors", files)
+
+
+def card(name: str, out: Path, sources: list[Source]) -> str:
     """The model's card (Mitchell et al. 2019), Markdown."""
     model = load(require_model(out))
     rows = (f"| {one.name} | {len(one.files)} | {one.licence} |" for one in sources)
     return CARD.format(
-        name=out.name,
+        name=name,
+        what=WHAT[name],
         rate=f"{model.sample_rate:,}",
-        kinds=", ".join(model.labels["kind"]),
+        label=LABEL[name],
+        labels="\n".join(f"- `{label}`: {', '.join(all_)}" for label, all_ in model.labels.items()),
+        limits=LIMITS[name],
         sources="\n".join(rows),
         longest=model.clip_frames * model.spectrogram.config.hop_length / model.sample_rate,
     )

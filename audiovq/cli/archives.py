@@ -39,7 +39,7 @@ def encode(
     """Encode recordings into one small archive.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         source: A recording, or a folder of them.
         out: The archive to write, such as sounds.avq.
     """
@@ -101,7 +101,7 @@ def reconstruct(
     """Encode and decode recordings, to hear what the codec keeps.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         source: A recording, or a folder of them.
         out: The WAV or the folder to write.
     """

@@ -14,8 +14,9 @@ from audiovq.cli.arguments import Json, Overwrite
 from audiovq.config.checks import require
 from audiovq.config.errors import AudiovqError
 from audiovq.config.flags import as_argument, flags
-from audiovq.config.spectrogram import PreprocessConfig, is_table
-from audiovq.models.folder import SEED, like_seed
+from audiovq.config.serialize import from_json
+from audiovq.config.spectrogram import PreprocessConfig, SpectrogramConfig, is_table
+from audiovq.models.folder import SEEDS, like_seed
 from audiovq.runtime.files import json_text, read_object, require_apart
 from audiovq.runtime.progress import in_one_line
 
@@ -57,7 +58,7 @@ def preprocess(
         Path | None,
         arg(
             metavar="MODEL",
-            help="Make spectrograms like those of this model, a folder, `digits` or `sounds`, for `train --from`.",
+            help="Make spectrograms like those of this model, a folder, `digits`, `notes` or `sounds`, for `train --from`.",
         ),
     ] = None,
     images: Annotated[
@@ -184,18 +185,20 @@ def preprocess(
     )
     print(f"{'images' if images else 'clips'}: {clips}{sound}")
     few = sum(summary.clips.values())
-    if like is None and not images and like_seed(config, few, _rate_of(dataset)):
+    if like is None and not images and (found := like_seed(config, few, _settings_of(dataset))):
+        seed, _ = found
         print(
-            f"note: {few} clip{'s are' if few != 1 else ' is'} few; --like {SEED} makes a dataset for `audiovq train"
-            f" --from {SEED}`, which starts from a model of hits, notes and textures"
+            f"note: {few} clip{'s are' if few != 1 else ' is'} few; --like {seed} makes a dataset for `audiovq train"
+            f" --from {seed}`, which starts from a model of {SEEDS[seed]}"
         )
     origin = f" --from {as_argument(like)}" if like is not None else ""
     print(f"wrote {dataset}; next: audiovq train {as_argument(dataset)} MODEL{origin}")
 
 
-def _rate_of(dataset: Path) -> int:
-    """Sample rate of a dataset in Hz."""
-    return int(read_object(dataset / "dataset.json", "a dataset")["spectrogram"]["sample_rate"])
+def _settings_of(dataset: Path) -> SpectrogramConfig:
+    """Settings of the spectrograms of a dataset."""
+    path = dataset / "dataset.json"
+    return from_json(SpectrogramConfig, read_object(path, "a dataset")["spectrogram"], str(path))
 
 
 def _names(listed: str | None) -> list[str]:

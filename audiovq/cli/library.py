@@ -45,7 +45,7 @@ def pack(
     """Make a pack: sounds of each label value without copies, an SFZ, a Hydrogen drum kit, a page.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         out: Folder for the pack, whose name is that of the instrument.
     """
     labels = options.labels
@@ -88,7 +88,7 @@ def find(
     """Find the sounds of a folder that sound most like a recording; without one, near-duplicates.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         folder: Folder of recordings, in folders of any depth.
         query: The recording to compare with.
     """

@@ -40,7 +40,7 @@ def evaluate(
     Without a test split, validation clips are used, or else training clips; the table says so.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         dataset: Folder made by preprocess.
     """
     from audiovq.dataset.dataset import Dataset
@@ -83,7 +83,7 @@ def report(
     """Write an HTML page with a model's sounds, spectrograms and metrics.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         dataset: Folder made by preprocess; by default the model's training dataset.
     """
     from audiovq.dataset.dataset import Dataset
@@ -108,7 +108,7 @@ def summary(model: Positional[Path], as_json: Json = False) -> None:
     """Print a model's layers, shapes, parameters, receptive field and bit rate.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
     """
     import dataclasses
 
@@ -147,7 +147,7 @@ def plot(
     """Plot reconstructions, latents, or the codebook; interpolations are written as WAVs too.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         out: The PNG to write; WAVs go next to it: for plot.png, plot-00.wav and so on.
     """
     from audiovq.dataset.dataset import Dataset
@@ -186,7 +186,7 @@ def app(
     """Open a model in the browser: make sounds, edit them by hand, listen.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
     """
     if not 1 <= port <= 65_535:
         raise AudiovqError(f"port {port}: give 1 to 65535")
@@ -210,7 +210,7 @@ def export(
     Of priors, only an autoregressive transformer: of `sounds`, which has a masked prior alone, none is written.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         out: Folder for the programs and programs.json, which describes their inputs and outputs.
     """
     from audiovq.models.export import write_programs

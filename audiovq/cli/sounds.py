@@ -71,7 +71,7 @@ def generate(
     """Generate new sounds.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         out: Folder for the WAVs and their manifest.json; images are PNGs without one.
     """
     labels = options.labels
@@ -126,7 +126,7 @@ def vary(
     """Make variations of a recording.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         recording: The recording to vary.
         out: Folder for the WAVs and their manifest.json.
     """
@@ -166,7 +166,7 @@ def continue_(
     """Continue a recording; its last column of codes is made again, its samples before are kept.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         recording: The recording to continue.
         out: Folder for the WAVs and their manifest.json.
     """
@@ -212,7 +212,7 @@ def repaint(
     """Regenerate part of a recording, given by --time, --band or both; keep the rest.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         recording: The recording to change.
         out: Folder for the WAVs and their manifest.json.
     """
@@ -257,7 +257,7 @@ def morph(
     """Morph one recording into another in a number of steps.
 
     Args:
-        model: Folder made by train, or `digits` or `sounds`, which come with audiovq.
+        model: Folder made by train, or `digits`, `notes` or `sounds`, which come with audiovq.
         first: The recording to start from.
         second: The recording to end with.
         out: Folder for the WAVs and their manifest.json.

@@ -16,7 +16,7 @@ From = Annotated[
     arg(
         name="from",
         metavar="SEED",
-        help="Start from the weights of this model, a folder, `digits` or `sounds`; its networks are then the defaults.",
+        help="Start from the weights of this model, a folder, `digits`, `notes` or `sounds`; its networks are then the defaults.",
     ),
 ]
 More = Annotated[

@@ -37,7 +37,7 @@ from audiovq.evaluation import fidelity
 from audiovq.inspection.describe import describe
 from audiovq.inspection.enough import expectation_lines
 from audiovq.inspection.measure import Inspection, RecordingStats, measure
-from audiovq.models.folder import FEW_CLIPS, SEED, like_seed
+from audiovq.models.folder import FEW_CLIPS, SEEDS, like_seed
 from audiovq.preprocessing.catalog import scan
 from audiovq.preprocessing.character import character, evenly_spaced
 from audiovq.preprocessing.labels import default_source, guess_pattern, labels_of, synonyms
@@ -93,7 +93,7 @@ def inspect(
     by_file = {path: len(found) for path, found in folder.spans.items()}
     clips = sum(by_file.values())
     typical = character([source / path for path in sorted(stats)], settings.sample_rate)
-    preset, reason = _preset(clips, sum(lengths), folder.few)
+    preset, reason = _preset(clips, sum(lengths), folder.seed is not None)
     paths = evenly_spaced(sorted(stats), CLIPS)
     pieces = [first_clip(source / path, slicing) for path in paths]
     ceiling, inverted = _invert(
@@ -133,7 +133,7 @@ def inspect(
         clips=clips,
         preset=preset,
         reasons=[*folder.reasons, reason],
-        commands=_commands(source, config, slicing, how, preset, folder.few),
+        commands=_commands(source, config, slicing, how, preset, folder.seed),
         expected=expectation_lines(
             clips,
             labels,
@@ -166,8 +166,8 @@ class _Folder:
     """For the settings."""
     notes: list[str]
     """Messages about the channels."""
-    few: bool
-    """Whether training should start from SEED, with its settings, as there are few clips."""
+    seed: str | None
+    """The one of SEEDS that training should start from, with its settings, as there are few clips."""
 
 
 def _read(source: Path, config: PreprocessConfig) -> _Folder:
@@ -189,13 +189,13 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         slicing = Slicing.of(config, settings, frames)
         spans, rejected = _cut(source, headers, slicing, executor)
         clips = sum(map(len, spans.values()))
-        like = like_seed(config, clips, settings.sample_rate)
-        if like is not None:
+        seed, like = like_seed(config, clips, settings) or (None, config)
+        if seed is not None:
             settings, frames, reasons = _settings(source, like, voting, stats)
             settings, notes = choose_channels(like, settings, source, headers)
             slicing = Slicing.of(like, settings, frames)
             spans, rejected = _cut(source, headers, slicing, executor)
-            reasons = [_as_seed(settings, clips), *reasons[OF_SPECTROGRAMS:]]
+            reasons = [_as_seed(seed, settings, clips), *reasons[OF_SPECTROGRAMS:]]
         is_cut = any(len(found) > 1 for found in spans.values())
         reasons.append(
             f"clips of up to {slicing.clip_seconds:.2f} s: "
@@ -219,7 +219,7 @@ def _read(source: Path, config: PreprocessConfig) -> _Folder:
         slicing,
         reasons,
         notes,
-        like is not None,
+        seed,
     )
 
 
@@ -235,12 +235,12 @@ def _cut(
     )
 
 
-def _as_seed(settings: SpectrogramConfig, clips: int) -> str:
-    """Why to start from SEED, and with which spectrograms."""
+def _as_seed(seed: str, settings: SpectrogramConfig, clips: int) -> str:
+    """Why to start from one of SEEDS, and with which spectrograms."""
     few = f"{clips} clip{'s are' if clips != 1 else ' is'} few"
     channels = "stereo" if settings.channels > 1 else "mono"
     return (
-        f"start from {SEED}, a model of hits, notes and textures, as {few}, and with its spectrograms:"
+        f"start from {seed}, a model of {SEEDS[seed]}, as {few}, and with its spectrograms:"
         f" {settings.sample_rate:,} Hz, {channels}, windows of {settings.n_fft} samples"
     )
 
@@ -333,7 +333,7 @@ def _settings(
 
 
 def _preset(clips: int, seconds: float, few: bool) -> tuple[str, str]:
-    """A suitable preset of `train`, and the reason. `few`: whether it starts from SEED."""
+    """A suitable preset of `train`, and the reason. `few`: whether it starts from one of SEEDS."""
     if few:
         return "small", "up to 20 minutes on a laptop; several hundred clips make better models"
     if torch.cuda.is_available() and seconds >= 3600:
@@ -381,9 +381,10 @@ def _commands(
     slicing: Slicing,
     labels: str | None,
     preset: str,
-    few: bool,
+    seed: str | None,
 ) -> list[str]:
-    """Command lines with all settings filled in, those of the spectrograms by `--like` where training starts from SEED."""
+    """Command lines with all settings filled in, those of the spectrograms by `--like` where training starts from
+    `seed`."""
     settings = slicing.spectrogram
     seconds = math.floor(1000 * slicing.clip_seconds) / 1000
     # A length that may not be asked for is chosen again.
@@ -398,10 +399,10 @@ def _commands(
         labels=labels,
         channels="stereo" if settings.channels > 1 else config.channels,
     )
-    if few:
+    if seed is not None:
         filled = replace(config, clip_seconds=filled.clip_seconds, labels=labels)
-    words = [*(["--like", SEED] if few else []), *flags(filled, PreprocessConfig())]
-    how = f"--from {SEED}" if few else f"--preset {preset}"
+    words = [*(["--like", seed] if seed else []), *flags(filled, PreprocessConfig())]
+    how = f"--from {seed}" if seed else f"--preset {preset}"
     return [
         " ".join(["audiovq preprocess", as_argument(source), "dataset", *words]),
         f"audiovq train dataset model {how}",

@@ -14,9 +14,9 @@ FORMAT = "audiovq-model"
 VERSION, STEREO_VERSION, NUMBERS_VERSION = VERSIONS = 5, 6, 7
 """Of a model of mono sounds, of stereo ones, and of either with labels that are numbers; all are read."""
 SHIPPED = Path(__file__).parents[1] / "pretrained"
-"""Folder of the models in the package, which are loaded by name: `digits`, `sounds`."""
-SEED = "sounds"
-"""The one of them that few recordings are best learnt from: hits, notes and textures."""
+"""Folder of the models in the package, which are loaded by name: `digits`, `notes`, `sounds`."""
+SEEDS = {"sounds": "hits, notes and textures", "notes": "notes of instruments"}
+"""Those that few recordings are best learnt from, and what each has learnt. The first is for all sounds but tones."""
 FEW_CLIPS = 200
 """Clips below which recordings are few: a prior cannot learn further codes from them."""
 
@@ -47,15 +47,30 @@ def require_model(folder: Path | str) -> Path:
     return folder
 
 
-def like_seed(config: PreprocessConfig, clips: int, sample_rate: int) -> PreprocessConfig | None:
-    """`config` with the spectrograms of SEED, where this number of clips at a rate in Hz should start from it.
+def seed_for(settings: SpectrogramConfig) -> str:
+    """The one of SEEDS with the same windows and bands, which are chosen by what recordings are; else the first."""
+    for name in SEEDS:
+        theirs = spectrogram_of(name)
+        if all(
+            getattr(settings, x) == getattr(theirs, x) for x in ("n_fft", "hop_length", "n_mels")
+        ):
+            return name
+    return next(iter(SEEDS))
+
+
+def like_seed(
+    config: PreprocessConfig, clips: int, settings: SpectrogramConfig
+) -> tuple[str, PreprocessConfig] | None:
+    """The one of SEEDS that this number of clips with these settings should start from, and `config` with its
+    spectrograms.
 
     None where they are many, their rate is that of speech, or `config` asks for other spectrograms.
     """
-    if clips >= FEW_CLIPS or sample_rate <= WIDE_ABOVE:
+    if clips >= FEW_CLIPS or settings.sample_rate <= WIDE_ABOVE:
         return None
+    name = seed_for(settings)
     try:
-        return config.like(spectrogram_of(SEED), SEED)
+        return name, config.like(spectrogram_of(name), name)
     except AudiovqError:
         return None
 

@@ -1,5 +1,6 @@
-"""The seed `sounds`: what the project synthesizes, and the script that makes the model."""
+"""The seeds: what the project synthesizes, and the script that makes the models."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiovq.inspection.describe import describe
 from audiovq.library import synthesis
 from audiovq.models.checkpoint import load
 from audiovq.pipeline import DEMO_KINDS, demo
@@ -34,11 +36,38 @@ def test_takes_are_stereo_bounded_end_in_silence_and_differ_and_a_number_gives_t
         assert not np.allclose(first[:shortest], second[:shortest], atol=0.1)
 
 
+def test_notes_of_a_soundfont_have_the_pitch_in_their_names(
+    script: Callable[[str], Any], tmp_path: Path
+) -> None:
+    soundfont = script("soundfont")
+    if not soundfont.SOUNDFONT.exists() or shutil.which("fluidsynth") is None:
+        pytest.skip("needs Debian's fluidsynth and fluid-soundfont-gm")
+    pytest.importorskip("mido")
+    paths = soundfont.render(tmp_path, "flute", 4)
+    assert len(paths) == 4
+    for path in paths:
+        name, note, velocity = path.stem.split("_")
+        assert name == "flute"
+        assert int(velocity) in soundfont.VELOCITIES
+        sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        assert sound.shape == (round(soundfont.SECONDS * soundfont.RATE), 2)
+        pitch = describe(sound.mean(axis=1), rate).pitch_hz
+        assert pitch is not None
+        assert 69 + 12 * np.log2(pitch / 440) == pytest.approx(int(note), abs=0.3)
+
+
 @pytest.mark.slow
 def test_the_script_makes_a_model_that_names_its_sources(make_seed: Any, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     make_seed.main(
-        tmp_path / "seed", nothing, nothing, nothing, takes=3, max_minutes=0.1, work=tmp_path / "w"
+        "sounds",
+        tmp_path / "seed",
+        nothing,
+        nothing,
+        nothing,
+        takes=3,
+        max_minutes=0.1,
+        work=tmp_path / "w",
     )
     model = load(tmp_path / "seed")
     assert {"kick", "bell", "rain"} <= set(model.labels["kind"])
