@@ -95,6 +95,13 @@ NOTES = 18
 """Notes of each program that `notes` learns from."""
 WHAT = {"sounds": "Hits, notes and textures", "notes": "Notes of instruments"}
 LABEL = {"sounds": "--label kind=kick", "notes": "--label kind=flute --label note=69"}
+HINT = {
+    "sounds": "",
+    "notes": """
+It has learnt three velocities, so that its notes differ in loudness: `--loudness -20` evens them. An instrument for samplers:
+`audiovq pack notes vibraphone --by note --label kind=vibraphone --each 1 --loudness -20`.
+""",
+}
 LIMITS = {
     "sounds": "Speech, melodies, music: it has learnt single sounds",
     "notes": "Speech, melodies, music, drums: it has learnt single notes",
@@ -112,7 +119,7 @@ audiovq generate {name} OUT {label}
 ```
 
 {labels}
-
+{hint}
 ## Sources
 
 | source | files | licence |
@@ -209,6 +216,7 @@ def card(name: str, out: Path, sources: list[Source]) -> str:
         rate=f"{model.sample_rate:,}",
         label=LABEL[name],
         labels="\n".join(f"- `{label}`: {', '.join(all_)}" for label, all_ in model.labels.items()),
+        hint=HINT[name],
         limits=LIMITS[name],
         sources="\n".join(rows),
         longest=model.clip_frames * model.spectrogram.config.hop_length / model.sample_rate,

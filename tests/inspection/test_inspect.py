@@ -25,7 +25,7 @@ from audiovq.inspection.inspect import inspect
 from audiovq.inspection.measure import measure
 from audiovq.inspection.table import _bins as length_bins
 from audiovq.inspection.table import inspection_table
-from audiovq.models.folder import spectrogram_of
+from audiovq.models.folder import SEEDS, spectrogram_of
 from audiovq.preprocessing.labels import guess_pattern, labels_of
 from audiovq.preprocessing.preprocess import preprocess
 
@@ -163,31 +163,35 @@ def test_the_suggested_command_makes_the_dataset_that_was_described(
     assert found.commands[1] == "audiovq train dataset model --preset tiny"
 
 
-def test_few_recordings_above_24_khz_start_from_sounds_and_their_dataset_is_as_described(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("seed", ["sounds", "notes"])
+def test_few_recordings_above_24_khz_start_from_a_seed_of_their_kind_and_their_dataset_is_as_described(
+    seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("hits").mkdir()
+    Path("own").mkdir()
     for number in range(4):
-        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 6000 + 100 * number)
-        soundfile.write(f"hits/{number}.wav", noise * np.exp(-np.arange(len(noise)) / 900), 44_100)
-    found = inspect("hits")
-    begins = ("audiovq preprocess hits dataset --like sounds", "audiovq train dataset model --from")
-    assert [found.commands[i].startswith(words) for i, words in enumerate(begins)] == [True, True]
-    assert found.commands[1] == "audiovq train dataset model --from sounds"
+        time = np.arange(24_000 + 400 * number)
+        sound = np.random.default_rng(number).uniform(-0.5, 0.5, len(time)) * np.exp(-time / 900)
+        if seed == "notes":
+            sound = 0.3 * np.sin(0.03 * (1 + number) * time) + 0.1 * np.sin(0.06 * time)
+        soundfile.write(f"own/{number}.wav", sound, 44_100)
+    found = inspect("own")
+    assert found.commands[0].startswith(f"audiovq preprocess own dataset --like {seed}")
+    assert found.commands[1] == f"audiovq train dataset model --from {seed}"
     assert "--n-fft" not in found.commands[0]
-    assert found.reasons[0].startswith("start from sounds, a model of hits, notes and textures, as")
+    assert found.reasons[0].startswith(f"start from {seed}, a model of {SEEDS[seed]}, as 4 clips")
     assert main(shlex.split(found.commands[0])[1:]) == 0
     dataset = Dataset(Path("dataset"))
-    assert dataset.spectrogram == found.settings == spectrogram_of("sounds")
+    assert dataset.spectrogram == found.settings == spectrogram_of(seed)
     frame = dataset.spectrogram.hop_length / dataset.spectrogram.sample_rate
     assert dataset.clip_frames * frame == found.clip_seconds
-    assert "--like sounds makes" not in capsys.readouterr().out
+    advice = f"4 clips are few; --like {seed} makes"
+    assert advice not in capsys.readouterr().out
     for flags, advised in (([], True), (["--hop-length", "128"], False)):
         folder = f"other{len(flags)}"
-        assert main(["preprocess", "hits", folder, *flags]) == 0
-        assert ("4 clips are few; --like sounds makes" in capsys.readouterr().out) == advised
-    asked = inspect("hits", config=PreprocessConfig(hop_length=128)).commands
+        assert main(["preprocess", "own", folder, *flags]) == 0
+        assert (advice in capsys.readouterr().out) == advised
+    asked = inspect("own", config=PreprocessConfig(hop_length=128)).commands
     assert asked[1] == "audiovq train dataset model --preset tiny"
 
 
