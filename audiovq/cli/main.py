@@ -186,7 +186,7 @@ def program() -> int:
 
 def _open_closed() -> None:
     """Open the standard streams that are closed, in their order: Python has None for them, and the next files that are
-    opened would get their numbers, and what is printed."""
+    opened would get their numbers, and all that is printed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole process)

@@ -1,4 +1,4 @@
-"""Fifty clips: a training from the model `sounds`, against one from scratch on the same clips, and on all of their kinds.
+"""Fifty clips: a training from a model that ships, against one from scratch on the same clips, and on all of their kinds.
 
     python benchmarks/quality/fifty.py drums prepare --work W
     python benchmarks/quality/fifty.py drums train --arm seed --minutes 5 --work W
@@ -97,8 +97,8 @@ class Settings:
     """Names of the models to measure."""
     minutes: float = 5.0
     """Time limit of a training."""
-    seed_model: str = "sounds"
-    """The model that the arm `seed` starts from."""
+    seed_model: str | None = None
+    """The model that the arm `seed` starts from; None: `notes` for notes, `sounds` for the other sets."""
     n: int = 150
     """Number of new sounds."""
     seed: int = 0
@@ -107,6 +107,11 @@ class Settings:
     """Folder with `sounds`."""
     out: Path | None = None
     """JSON file for the figures; those of other sets already in it stay."""
+
+    @property
+    def started_from(self) -> str:
+        """`seed_model`, or the one for the set."""
+        return self.seed_model or ("notes" if self.set == "notes" else "sounds")
 
 
 def prepare(settings: Settings) -> None:
@@ -131,7 +136,7 @@ def prepare(settings: Settings) -> None:
     )
     preprocess(work / "judge", work / "judge-dataset", mono)
     plain = PreprocessConfig(labels="folder", test_share=0.0)
-    like = plain.like(spectrogram_of(settings.seed_model), settings.seed_model)
+    like = plain.like(spectrogram_of(settings.started_from), settings.started_from)
     preprocess(work / "fifty", work / "seed-dataset", like)
     for arm in ("fifty", "all"):
         preprocess(work / arm, work / f"{arm}-dataset", plain)
@@ -158,7 +163,7 @@ def _folder(work: Path, name: str) -> Path:
 def train_arm(settings: Settings) -> None:
     """Train one arm; again, it resumes."""
     work, arm, config = settings.work, settings.arm, PRESETS["small"]
-    origin = settings.seed_model if arm == "seed" else None
+    origin = settings.started_from if arm == "seed" else None
     if origin is not None:
         config = Origin.read(origin).adopt(config)
     config = dataclasses.replace(config, max_minutes=settings.minutes)

@@ -173,7 +173,8 @@ def test_few_recordings_above_24_khz_start_from_a_seed_of_their_kind_and_their_d
         time = np.arange(24_000 + 400 * number)
         sound = np.random.default_rng(number).uniform(-0.5, 0.5, len(time)) * np.exp(-time / 900)
         if seed == "notes":
-            sound = 0.3 * np.sin(0.03 * (1 + number) * time) + 0.1 * np.sin(0.06 * time)
+            partials = np.outer(np.arange(1, 70), 0.04 * (1 + number / 20) * time)
+            sound = 0.02 * np.sin(partials).sum(axis=0)
         soundfile.write(f"own/{number}.wav", sound, 44_100)
     found = inspect("own")
     assert found.commands[0].startswith(f"audiovq preprocess own dataset --like {seed}")
