@@ -19,7 +19,6 @@ from audiovq.audio.waveform import AudioError, Waveform
 from audiovq.config.errors import AudiovqError
 from audiovq.inspection.describe import load_librosa
 
-librosa = load_librosa()
 RATES = (8000, 11_025, 16_000, 22_050, 44_100, 48_000)
 
 
@@ -140,7 +139,7 @@ def test_a_lossy_file_is_read_close_to_the_original(
 
 def test_waveforms_equal_those_of_librosa(digits: Path) -> None:
     for path in sorted(digits.glob("*.wav"))[::100]:
-        expected, rate = librosa.load(path, sr=None, mono=True)
+        expected, rate = load_librosa().load(path, sr=None, mono=True)
         waveform, found_rate = reading.read(path)
         assert found_rate == rate
         np.testing.assert_array_equal(waveform, expected)
