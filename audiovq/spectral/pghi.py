@@ -281,10 +281,9 @@ def _heap_kernel() -> Callable[..., None]:
     for cache in (True, False):
         try:
             kernel: Callable[..., None] = numba.njit(cache=cache, nogil=True)(_integrate_heap)
-            zeros = np.zeros(
-                1
-            )  # of the types that `_integrate` gives: others would be compiled, too
-            kernel(np.zeros(1, np.int32), 1, zeros, np.zeros(1, np.float32), zeros.copy(), 0)
+            # Of the types that `_integrate` gives: others would be compiled, too.
+            zeros, ranks, steps = np.zeros(1), np.zeros(1, np.int32), np.zeros(1, np.float32)
+            kernel(ranks, 1, zeros, steps, zeros.copy(), 0)
             break
         except (RuntimeError, OSError):  # "cannot cache", of numba and of the file system
             if not cache:
