@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from audiovq.models.folder import SHIPPED, shipped_names
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,7 +60,17 @@ def test_an_install_has_every_module_and_the_bundled_models(clone: Path, tmp_pat
         path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts
     }
     assert {name for name in names if ".dist-info/" not in name} == wanted
-    assert {f"audiovq/pretrained/{name}/model.json" for name in ("digits", "sounds")} <= names
+    assert {f"audiovq/pretrained/{name}/model.json" for name in shipped_names()} <= names
+
+
+def test_models_that_ship_have_at_most_12_mb_each_and_30_mb_together() -> None:
+    sizes = {
+        name: sum(path.stat().st_size for path in (SHIPPED / name).iterdir())
+        for name in shipped_names()
+    }
+    assert sizes.keys() == {"digits", "notes", "sounds"}
+    assert max(sizes.values()) <= 12e6
+    assert sum(sizes.values()) <= 30e6
 
 
 def test_the_installed_command_runs(clone: Path, tmp_path: Path) -> None:
